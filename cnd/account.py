@@ -1,0 +1,122 @@
+"""What an account must have before a launch: an image, a key pair, a way in for SSH.
+
+One rule: what exists is used again, what is made is tagged, and nothing is opened
+wider than to the caller's own address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from cnd.aws import code, translated
+from cnd.cloud import Cloud
+from cnd.ec2 import TOOL_TAG
+from cnd.errors import CloudError
+from cnd.keys import UserKey
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_ec2.literals import ResourceTypeType
+    from types_boto3_ec2.type_defs import TagSpecificationTypeDef
+
+# Ubuntu LTS: its syslog is a file, its python3 is recent, its user may read both.
+# Source: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
+IMAGE = (
+    "/aws/service/canonical/ubuntu/server/24.04/stable/current"
+    "/{arch}/hvm/ebs-gp3/ami-id"
+)
+LOGIN_USER = "ubuntu"
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Canonical's
+GROUP = "cnd-ssh"
+SSH_PORT = 22
+CHECKIP_TIMEOUT = 5.0  # seconds
+
+
+def image(cloud: Cloud, instance_type: str) -> str:
+    """Return the id of the newest image that `instance_type` can boot."""
+    with translated(f"look up the instance type {instance_type!r}"):
+        reply = cloud.ec2.describe_instance_types(
+            InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
+        )
+    offered = reply["InstanceTypes"][0]["ProcessorInfo"]["SupportedArchitectures"]
+    arch = next((ARCHITECTURES[a] for a in offered if a in ARCHITECTURES), None)
+    if arch is None:
+        raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
+    with translated("find the Ubuntu image of this region"):
+        parameter = cloud.ssm.get_parameter(Name=IMAGE.format(arch=arch))
+    return parameter["Parameter"]["Value"]
+
+
+def key_pair(ec2: EC2Client, key: UserKey) -> str:
+    """Return the name of the key pair that holds `key`, imported when missing.
+
+    The name carries the fingerprint, so a pair of that name is that key.
+    """
+    letters = (c for c in key.fingerprint if c.isalnum())
+    name = f"cnd-{''.join(letters)[:12]}"
+    try:
+        with translated("import the SSH key"):
+            ec2.import_key_pair(
+                KeyName=name,
+                PublicKeyMaterial=key.public.encode(),
+                TagSpecifications=_tags("key-pair"),
+            )
+    except CloudError as error:
+        if code(error) != "InvalidKeyPair.Duplicate":
+            raise
+    return name
+
+
+def ssh_group(ec2: EC2Client, caller: str) -> str:
+    """Return the security group that lets SSH in from `caller` ("a.b.c.d")."""
+    with translated("look up the security group"):
+        found = ec2.describe_security_groups(
+            Filters=[{"Name": "group-name", "Values": [GROUP]}]
+        )["SecurityGroups"]
+    group = found[0]["GroupId"] if found else _new_group(ec2)
+    try:
+        with translated(f"let SSH in from {caller}"):
+            ec2.authorize_security_group_ingress(
+                GroupId=group,
+                IpPermissions=[
+                    {
+                        "IpProtocol": "tcp",
+                        "FromPort": SSH_PORT,
+                        "ToPort": SSH_PORT,
+                        "IpRanges": [
+                            {"CidrIp": f"{caller}/32", "Description": "CND's user"}
+                        ],
+                    }
+                ],
+            )
+    except CloudError as error:
+        if code(error) != "InvalidPermission.Duplicate":
+            raise
+    return group
+
+
+def _new_group(ec2: EC2Client) -> str:
+    with translated("make a security group"):
+        return ec2.create_security_group(
+            GroupName=GROUP,
+            Description="SSH to the instances of CND, from their user only",
+            TagSpecifications=_tags("security-group"),
+        )["GroupId"]
+
+
+def caller_address(url: str) -> str:
+    """Return the IPv4 address that this machine is seen with, asked at `url`."""
+    try:
+        with urllib.request.urlopen(url, timeout=CHECKIP_TIMEOUT) as reply:
+            text = reply.read(64).decode("ascii", "replace").strip()
+        return str(ipaddress.IPv4Address(text))
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        message = f"could not learn this machine's address from {url}: {error}"
+        raise CloudError(message, hint="SSH is let in from that address only") from error
+
+
+def _tags(resource: ResourceTypeType) -> list[TagSpecificationTypeDef]:
+    return [{"ResourceType": resource, "Tags": [{"Key": TOOL_TAG, "Value": "1"}]}]

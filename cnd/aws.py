@@ -1,0 +1,84 @@
+"""AWS's failures in the words of CND: the one translation for every boto3 call.
+
+One rule: nobody above this line catches a botocore exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+)
+
+from cnd.errors import CapacityError, CloudError
+
+LOGIN = "run `aws configure`, or use `--cloud local`, which needs no account"
+FEWER = "ask for fewer instances (--n), another --instance-type or --region"
+QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
+POLICY = "this account lacks the right; README.md lists what CND needs"
+NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
+LATER = "AWS is throttling this account: try again in a minute"
+
+# AWS error code -> (our error, what the user can do).
+# Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+KNOWN: dict[str, tuple[type[CloudError], str]] = {
+    "InsufficientInstanceCapacity": (CapacityError, FEWER),
+    "InstanceLimitExceeded": (CapacityError, QUOTA),
+    "MaxSpotInstanceCountExceeded": (CapacityError, QUOTA),
+    "VcpuLimitExceeded": (CapacityError, QUOTA),
+    "Unsupported": (CapacityError, "try another --instance-type or --region"),
+    "InvalidParameterValue": (CloudError, "check --instance-type and --region"),
+    "RequestLimitExceeded": (CloudError, LATER),
+    "Throttling": (CloudError, LATER),
+    "UnauthorizedOperation": (CloudError, POLICY),
+    "AccessDenied": (CloudError, POLICY),
+    "AccessDeniedException": (CloudError, POLICY),
+    "AuthFailure": (CloudError, LOGIN),
+    "ExpiredToken": (CloudError, "these credentials have expired: log in again"),
+    "RequestExpired": (CloudError, "check this machine's clock, or log in again"),
+    "InvalidClientTokenId": (CloudError, LOGIN),
+    "OptInRequired": (CloudError, "this account is not signed up for that service"),
+    "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
+    "VPCIdNotSpecified": (CloudError, NETWORK),
+    "MissingInput": (CloudError, NETWORK),
+}
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Re-raise any AWS failure inside the block as a `CloudError`.
+
+    `action` completes the sentence "could not ...".  The original exception stays
+    attached as ``__cause__``.
+    """
+    try:
+        yield
+    except NoCredentialsError as error:
+        message = f"could not {action}: no AWS credentials"
+        raise CloudError(message, hint=LOGIN) from error
+    except ClientError as error:
+        detail = error.response.get("Error", {})
+        kind, hint = KNOWN.get(code(error), (CloudError, None))
+        reason = detail.get("Message") or code(error)
+        message = f"could not {action}: {reason} ({code(error)})"
+        raise kind(message, hint=hint) from error
+    except (EndpointConnectionError, HTTPClientError) as error:
+        hint = "check the network, --region and AWS_ENDPOINT_URL"
+        raise CloudError(f"could not {action}: {error}", hint=hint) from error
+    except BotoCoreError as error:
+        raise CloudError(f"could not {action}: {error}") from error
+
+
+def code(error: BaseException | None) -> str:
+    """Return AWS's error code of a failure or of its cause, or an empty string."""
+    if isinstance(error, CloudError):
+        error = error.__cause__
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", ""))
+    return ""

@@ -1,0 +1,60 @@
+"""The user data of an instance: what it does before anybody talks to it.
+
+One rule: the lifetime timer is armed before anything else.  It survives the death
+of the caller and of the network, and needs no rights in the account: the instance
+powers itself off, and AWS terminates what was launched with
+``InstanceInitiatedShutdownBehavior=terminate``.
+
+User data can be read by everybody on the instance: whatever stands here must be
+worthless once the run is over.
+"""
+
+from __future__ import annotations
+
+import json
+
+from cnd.keys import KeyPair
+
+# Tried on a real boot (Debian 12, systemd 252, cloud-init 22.4): in `bootcmd`, the
+# earliest place, `shutdown -P +N` is refused (no logind yet) and `systemd-run
+# --on-active` hangs for ever, and the boot with it.  Units of one's own work at
+# once.  Every command has a `timeout`, so that none of them can hold up the boot.
+UNITS = "/run/systemd/system"
+TIMER = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1s\n"
+SERVICE = (
+    "[Unit]\nDefaultDependencies=no\n"
+    "[Service]\nType=oneshot\nExecStart=systemctl poweroff\n"
+)
+
+
+def user_data(*, lifetime: float, host_key: KeyPair) -> str:
+    """Return the cloud-config of an instance, as text of at most 16 KB.
+
+    Args:
+        lifetime: seconds from boot until it powers itself off.
+        host_key: what its sshd shows, so that it is known before it is reached.
+    """
+    config = {
+        "bootcmd": _timer_commands(int(lifetime)),
+        "ssh_keys": {
+            "ed25519_private": host_key.private,
+            "ed25519_public": host_key.public,
+        },
+    }
+    # JSON is YAML, and it needs no library.
+    return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def _timer_commands(seconds: int) -> list[str]:
+    return [
+        f"mkdir -p {UNITS}",
+        _write("cnd-lifetime.timer", TIMER.format(seconds=seconds)),
+        _write("cnd-lifetime.service", SERVICE),
+        "timeout 20 systemctl daemon-reload",
+        "timeout 20 systemctl start --no-block cnd-lifetime.timer",
+    ]
+
+
+def _write(name: str, text: str) -> str:
+    escaped = text.replace("\n", "\\n")
+    return f"printf '{escaped}' >{UNITS}/{name}"

@@ -1,0 +1,196 @@
+"""Which cloud, and the clients that talk to it.
+
+One rule: `connect` is the only place that makes boto3 clients and the only place
+that knows AWS from the embedded cloud.  Nothing below it asks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cnd import local
+from cnd.aws import LOGIN, translated
+from cnd.errors import CloudError, UsageError
+
+if TYPE_CHECKING:
+    import boto3
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_s3 import S3Client
+    from types_boto3_sqs import SQSClient
+    from types_boto3_ssm import SSMClient
+
+CHOICES = ("aws", "local")
+CHECKIP = "https://checkip.amazonaws.com"
+
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+CONNECTIONS = 32  # per client: uploads and polls run side by side
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """An account in a region of a cloud, and one client per service."""
+
+    name: str  # "aws" or "local"
+    region: str
+    account: str  # twelve digits
+    owner: str  # who pays: the last part of the caller's ARN
+    endpoint: str | None  # URL; None means AWS's own
+    checkip: str  # URL that answers with the caller's address
+    clients: Clients = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """Say which cloud this is: the first line of every command that uses one."""
+        if self.name == "local":
+            return f"cloud: embedded ({self.endpoint}, region {self.region})"
+        at = f", endpoint {self.endpoint}" if self.endpoint else ""
+        return f"cloud: AWS account {self.account}, region {self.region}{at}"
+
+    @property
+    def ec2(self) -> EC2Client:
+        return self.clients.get("ec2")  # type: ignore[no-any-return]
+
+    @property
+    def s3(self) -> S3Client:
+        return self.clients.get("s3")  # type: ignore[no-any-return]
+
+    @property
+    def sqs(self) -> SQSClient:
+        return self.clients.get("sqs")  # type: ignore[no-any-return]
+
+    @property
+    def ssm(self) -> SSMClient:
+        return self.clients.get("ssm")  # type: ignore[no-any-return]
+
+
+class Clients:
+    """boto3 clients, each made once when first asked for, from any thread."""
+
+    def __init__(self, session: boto3.Session, endpoint: str | None) -> None:
+        from botocore.config import Config
+
+        self._session = session
+        self._endpoint = endpoint
+        self._lock = threading.Lock()  # making a client is not thread-safe
+        self._made: dict[str, Any] = {}
+        self._config = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+            max_pool_connections=CONNECTIONS,
+            retries={"mode": "standard", "total_max_attempts": 4},
+            signature_version="v4",
+            s3={"addressing_style": "path" if endpoint else "auto"},
+        )
+
+    def get(self, service: str) -> Any:
+        with self._lock:
+            if service not in self._made:
+                make: Any = self._session.client  # overloads for literals only
+                with translated(f"reach {service}"):
+                    self._made[service] = make(
+                        service, endpoint_url=self._endpoint, config=self._config
+                    )
+            return self._made[service]
+
+
+def connect(choice: str = "", region: str = "", *, launch: bool = False) -> Cloud | None:
+    """Return the cloud to use: AWS if boto3 finds credentials, else the embedded one.
+
+    Args:
+        choice: "aws" or "local" to insist; empty to find out.
+        region: overrides the configured region.
+        launch: bring the embedded cloud up if it is down.
+
+    Returns:
+        None if the embedded cloud is meant, down, and not wanted up.
+
+    Raises:
+        UsageError: an unknown `choice`, or AWS without credentials or region.
+        CloudError: the cloud does not answer, or does not know the caller.
+    """
+    if choice not in ("", *CHOICES):
+        message = f"--cloud must be {' or '.join(CHOICES)}, not {choice!r}"
+        raise UsageError(message)
+    if choice != "local" and (session := _aws_session(region)):
+        return _identified("aws", session, _aws_endpoint(), CHECKIP)
+    if choice == "aws":
+        raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
+    endpoint = local.up() if launch else local.status()
+    return _embedded(endpoint, region) if endpoint else None
+
+
+def _aws_session(region: str) -> boto3.Session | None:
+    """Return a session with credentials and a region, or None without credentials."""
+    import boto3  # here: it costs a third of a second, and some commands go without
+    from botocore.exceptions import ProfileNotFound
+
+    try:
+        session = boto3.Session(region_name=region or None)
+    except ProfileNotFound as error:
+        raise UsageError(f"AWS_PROFILE: {error}", hint="see ~/.aws/config") from error
+    with translated("read the AWS credentials"):
+        if session.get_credentials() is None:
+            return None
+    if not session.region_name:
+        hint = "say --region, or set AWS_DEFAULT_REGION"
+        raise UsageError("no AWS region is configured", hint=hint)
+    _check_region(session)
+    return session
+
+
+def _check_region(session: boto3.Session) -> None:
+    """Refuse what cannot be the name of a region; new regions are none the worse."""
+    from botocore.exceptions import UnknownRegionError
+
+    try:
+        session.get_partition_for_region(session.region_name or "")
+    except UnknownRegionError as error:
+        message = f"no such AWS region: {session.region_name!r}"
+        raise UsageError(message, hint="for example --region eu-west-2") from error
+
+
+def _aws_endpoint() -> str | None:
+    """Return AWS_ENDPOINT_URL: boto3 obeys it anyway, but the user should be told."""
+    return os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
+    import boto3
+
+    session = boto3.Session(
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        region_name=region or endpoint.region,
+    )
+    _check_region(session)
+    return _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
+
+
+def _identified(
+    name: str, session: boto3.Session, endpoint: str | None, checkip: str
+) -> Cloud:
+    """Ask the cloud who is calling: the first proof that it answers."""
+    clients = Clients(session, endpoint)
+    with translated("reach the cloud"):
+        caller = clients.get("sts").get_caller_identity()
+    return Cloud(
+        name=name,
+        region=session.region_name or "",
+        account=caller["Account"],
+        owner=caller["Arn"].rsplit("/", 1)[-1].rsplit(":", 1)[-1],
+        endpoint=endpoint,
+        checkip=checkip,
+        clients=clients,
+    )
+
+
+def required(cloud: Cloud | None) -> Cloud:
+    """Return `cloud`, or raise if the embedded cloud is meant and down."""
+    if cloud is None:
+        hint = "`fab local up` starts it; `fab start` does so by itself"
+        raise CloudError("the embedded cloud is down", hint=hint)
+    return cloud

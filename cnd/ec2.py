@@ -1,0 +1,250 @@
+"""EC2: launch, find, terminate.
+
+One rule: a machine of CND is one that carries CND's tags, given in the very call
+that launched it; no other machine is ever touched, and none of ours is called gone
+before AWS was seen to say so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cnd.aws import code, translated
+from cnd.errors import CloudError, LeakError
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_ec2.type_defs import (
+        FilterTypeDef,
+        InstanceTypeDef,
+        TagTypeDef,
+    )
+
+TOOL_TAG = "cnd"  # on everything that CND makes besides instances
+RUN_TAG = "cnd:run"
+INDEX_TAG = "cnd:index"
+OWNER_TAG = "cnd:owner"
+DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its own timer has ended it by then
+SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on 22
+
+LIVE = ("pending", "running", "stopping", "stopped")
+GOING = (*LIVE, "shutting-down")
+ALL = (*GOING, "terminated")
+
+POLL = 0.25  # seconds between two looks at instances that are going
+BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One machine of CND as the cloud last described it."""
+
+    id: str
+    run: str
+    index: int  # its place in the fleet, 0..N-1
+    owner: str
+    type: str
+    state: str  # one of ALL
+    address: str | None  # public if it has one, else private
+    ssh_port: int
+    zone: str
+    launched: dt.datetime  # with time zone
+    deadline: str  # see DEADLINE_TAG
+
+
+@dataclass(frozen=True)
+class LaunchSpec:
+    """Everything that RunInstances needs but a count, a name and a token."""
+
+    image: str
+    instance_type: str
+    key_name: str
+    group: str
+    user_data: str
+    lifetime: float  # seconds, as armed by the user data
+
+
+def launch(
+    ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str, token: str, count: int
+) -> list[Instance]:
+    """Start exactly `count` tagged instances, or none at all.
+
+    Safe to repeat with the same `token` (one per attempt, in the journal before
+    this call): a retry after a lost reply returns the same instances instead of
+    paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
+    its boot even if nobody ever calls `terminate`.
+    """
+    now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
+    tags = {
+        RUN_TAG: run,
+        OWNER_TAG: owner,
+        DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
+        "Name": f"cnd {run}",
+    }
+    with translated(f"launch {count} x {spec.instance_type}"):
+        reply = ec2.run_instances(
+            ImageId=spec.image,
+            InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
+            MinCount=count,
+            MaxCount=count,
+            ClientToken=token,
+            KeyName=spec.key_name,
+            SecurityGroupIds=[spec.group],
+            InstanceInitiatedShutdownBehavior="terminate",
+            MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
+            UserData=spec.user_data,
+            TagSpecifications=[
+                {"ResourceType": "instance", "Tags": _tag_list(tags)},
+                {"ResourceType": "volume", "Tags": _tag_list(tags)},
+            ],
+        )
+    return [_instance(raw) for raw in reply["Instances"]]
+
+
+def tag_index(ec2: EC2Client, instance: Instance) -> None:
+    """Write an instance's index on it, for people and scripts; CND needs it not."""
+    with translated(f"tag {instance.id}"):
+        ec2.create_tags(
+            Resources=[instance.id],
+            Tags=_tag_list({INDEX_TAG: str(instance.index)}),
+        )
+
+
+def find(
+    ec2: EC2Client,
+    *,
+    run: str | None = None,
+    states: Sequence[str] = LIVE,
+) -> list[Instance]:
+    """Return the instances of `run`, or of every run, in order of run and index."""
+    filters: list[FilterTypeDef] = [
+        {"Name": "instance-state-name", "Values": list(states)},
+        (
+            {"Name": f"tag:{RUN_TAG}", "Values": [run]}
+            if run
+            else {"Name": "tag-key", "Values": [RUN_TAG]}
+        ),
+    ]
+    with translated("list the instances"):
+        found = [
+            _instance(raw)
+            for page in ec2.get_paginator("describe_instances").paginate(
+                Filters=filters
+            )
+            for reservation in page["Reservations"]
+            for raw in reservation["Instances"]
+        ]
+    return sorted(found, key=lambda instance: (instance.run, instance.index))
+
+
+def request_termination(ec2: EC2Client, ids: Collection[str]) -> None:
+    """Ask for the end of `ids`; ids that are gone already are no failure."""
+    names = sorted(ids)
+    for batch in (names[i : i + BATCH] for i in range(0, len(names), BATCH)):
+        with translated(f"terminate {len(batch)} instances"):
+            ec2.terminate_instances(InstanceIds=batch)
+
+
+def terminate(
+    ec2: EC2Client,
+    *,
+    run: str | None = None,
+    known: Collection[str] = (),
+    timeout: float = 300.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    seen: Callable[[Instance], None] = lambda instance: None,
+) -> list[Instance]:
+    """Terminate every instance of `run` (None: of every run) and see it terminated.
+
+    AWS is eventually consistent: an instance launched a second ago may not be
+    listed yet.  Pass the ids that `launch` returned as `known`, so that those are
+    terminated whether listed or not.  Failed calls are repeated until `timeout`
+    seconds have passed.
+
+    Args:
+        seen: called once for each instance when it is seen terminated.
+
+    Returns:
+        What was terminated, each as last described.
+
+    Raises:
+        LeakError: some were not seen terminated in time; it names them.
+    """
+    deadline = clock() + timeout
+    ended: dict[str, Instance] = {}
+    waiting: set[str] = set(known)
+    cause: CloudError | None = None
+    while True:
+        try:
+            listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
+            waiting |= {i.id for i in listed.values() if i.state in GOING}
+            for instance in _ended(listed, waiting):
+                waiting.discard(instance.id)
+                ended[instance.id] = instance
+                seen(instance)
+            _request_again(ec2, waiting, listed)
+            cause = None
+        except CloudError as error:
+            cause = error
+        if not waiting and cause is None:
+            return sorted(ended.values(), key=lambda i: (i.run, i.index))
+        if clock() >= deadline:
+            hint = f"run `fab scram{f' --run {run}' if run else ''}`"
+            message = "not seen terminated, perhaps still running"
+            raise LeakError(waiting, message, hint=hint) from cause
+        sleep(POLL)
+
+
+def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
+    return [listed[i] for i in waiting if i in listed and listed[i].state == ALL[-1]]
+
+
+def _request_again(
+    ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance]
+) -> None:
+    """Ask for those that do not go yet; an unlisted id may be listed in a moment."""
+    asked = {i for i in waiting if i not in listed or listed[i].state in LIVE}
+    if not asked:
+        return
+    try:
+        request_termination(ec2, asked)
+    except CloudError as error:
+        if code(error) != "InvalidInstanceID.NotFound":
+            raise
+        request_termination(ec2, asked & listed.keys())
+
+
+def _instance(raw: InstanceTypeDef) -> Instance:
+    tags = {tag["Key"]: tag["Value"] for tag in raw.get("Tags", [])}
+    index = tags.get(INDEX_TAG, "")
+    address = raw.get("PublicIpAddress") or raw.get("PrivateIpAddress")
+    return Instance(
+        id=raw["InstanceId"],
+        run=tags.get(RUN_TAG, ""),
+        index=int(index) if index.isdecimal() else raw.get("AmiLaunchIndex", 0),
+        owner=tags.get(OWNER_TAG, ""),
+        type=str(raw["InstanceType"]),
+        state=str(raw["State"]["Name"]),
+        address=address or None,
+        ssh_port=int(tags.get(SSH_PORT_TAG) or 22),
+        zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
+        launched=raw["LaunchTime"],
+        deadline=tags.get(DEADLINE_TAG, ""),
+    )
+
+
+def _tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def by_run(instances: Iterable[Instance]) -> dict[str, list[Instance]]:
+    """Return the instances grouped by their run, in the order given."""
+    groups: dict[str, list[Instance]] = {}
+    for instance in instances:
+        groups.setdefault(instance.run, []).append(instance)
+    return groups

@@ -1,0 +1,107 @@
+"""What happened, as values: the only way out of the core.
+
+One rule: whoever sees something happen emits an `Event`; whoever shows, keeps or
+decides reads events and nothing else.  `docs/events.md` explains every kind, and
+a test holds that list and `KINDS` together.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+KINDS = frozenset(
+    {
+        "run.started",
+        "run.stop_requested",
+        "run.ended",
+        "instance.requested",
+        "instance.launched",
+        "instance.running",
+        "instance.ready",
+        "instance.lost",
+        "instance.terminated",
+        "worker.started",
+        "worker.progress",
+        "worker.found",
+        "worker.exhausted",
+        "worker.timeout",
+        "worker.stopped",
+        "worker.failed",
+        "worker.noise",
+        "worker.refuted",
+        "host.failed",
+        "host.reconnecting",
+        "host.done",
+        "log.pulled",
+        "logs.uploaded",
+        "cloud.trouble",
+    }
+)
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; `kind` is ``noun.past_participle``.
+
+    `index` is the instance's place in the fleet (its residue class), `host` its
+    instance id; both are None where the event is about the whole run.  `time` is
+    seconds since the epoch on the clock of whoever saw it.
+    """
+
+    kind: str
+    index: int | None = None
+    host: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    time: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"no such kind of event: {self.kind}")
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON, without the newline."""
+        record: dict[str, Any] = {"kind": self.kind, "time": round(self.time, 3)}
+        if self.index is not None:
+            record["index"] = self.index
+        if self.host is not None:
+            record["host"] = self.host
+        return json.dumps({**record, **self.fields}, default=str)
+
+
+Emit = Callable[[Event], None]
+
+
+def from_json(line: str) -> Event:
+    """Return the event that `Event.to_json` wrote; ValueError if it is none."""
+    record = json.loads(line)
+    if not isinstance(record, dict) or "kind" not in record or "time" not in record:
+        raise ValueError(f"not an event: {line[:80]!r}")
+    return Event(
+        kind=record.pop("kind"),
+        time=record.pop("time"),
+        index=record.pop("index", None),
+        host=record.pop("host", None),
+        fields=record,
+    )
+
+
+def from_worker(line: str, *, index: int, host: str) -> Event:
+    """Return what a line of a worker's output says; anything odd is noise.
+
+    A worker is another machine's program: its output is kept and shown, and never
+    fatal, whatever it is.
+    """
+    try:
+        record = json.loads(line)
+        kind = f"worker.{record.pop('event')}"
+        seen = float(record.pop("time", time.time()))
+        return Event(kind, index, host, record, seen)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Event("worker.noise", index, host, {"text": line[:1000]})

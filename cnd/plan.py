@@ -1,0 +1,65 @@
+"""What a run is going to do, decided before anything is bought.
+
+One rule: arithmetic only.  A `Plan` is frozen, checked and complete; what executes
+it decides nothing any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cnd import pow as worker
+from cnd.errors import UsageError
+
+# The longest that an instance may take from RunInstances until its SSH answers;
+# 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare.
+BOOT_ALLOWANCE = 300.0  # seconds
+# What the end of a run may take: stop, logs, uploads, termination.
+END_ALLOWANCE = 120.0  # seconds
+
+MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
+MAX_TIME_LIMIT = 7 * 86400.0  # seconds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One search on one fleet; instance i owns the nonces congruent to i mod N."""
+
+    difficulty: int  # leading zero hex digits of the hash, 0..64
+    instances: int  # N
+    time_limit: float  # T, seconds of search
+    block: str = worker.DEFAULT_BLOCK
+    nonces: int = worker.DEFAULT_NONCES  # the space is range(nonces)
+    instance_type: str = "t3.micro"
+    keep: bool = False  # leave the fleet to its lifetime timer
+
+    def __post_init__(self) -> None:
+        for i in (0, self.instances - 1):
+            try:
+                self.search(i)
+            except ValueError as error:
+                raise UsageError(str(error)) from error
+        if not 1 <= self.instances <= MAX_INSTANCES:
+            message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
+            raise UsageError(message)
+        if not 0 < self.time_limit <= MAX_TIME_LIMIT:
+            raise UsageError(
+                f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
+                f"(a week), not {self.time_limit}"
+            )
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds from boot until an instance ends itself, whatever happens."""
+        return BOOT_ALLOWANCE + self.time_limit + END_ALLOWANCE
+
+    def search(self, index: int) -> worker.Search:
+        """Return the residue class that instance `index` searches."""
+        return worker.Search(
+            self.block, self.difficulty, self.nonces, index, self.instances
+        )
+
+
+def class_size(nonces: int, index: int, instances: int) -> int:
+    """Return how many of ``range(nonces)`` are congruent to `index` mod `instances`."""
+    return max(0, (nonces - index + instances - 1) // instances)

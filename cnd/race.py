@@ -1,0 +1,194 @@
+"""What the workers' events mean: how far each class is, and whether the run is over.
+
+One rule: nothing is believed that was not checked.  A nonce counts after it was
+hashed again here and lies in its finder's class; a space is exhausted when every
+class was tested to its end; silence proves nothing.  Pure: no clock, no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from cnd import pow as worker
+from cnd.events import Event
+from cnd.plan import Plan, class_size
+
+
+class Ending(Enum):
+    """How a run ends: its name in results, and its exit status."""
+
+    FOUND = ("found", 0)
+    INCOMPLETE = ("incomplete", 4)
+    TIMEOUT = ("timeout", 10)
+    EXHAUSTED = ("exhausted", 11)
+    STOPPED = ("stopped", 12)
+    INTERRUPTED = ("stopped", 130)
+
+    def __init__(self, outcome: str, exit_status: int) -> None:
+        self.outcome = outcome
+        self.exit_status = exit_status
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ended and why; the last four only where a nonce was found."""
+
+    ending: Ending
+    reason: str  # completes "ended: ..."
+    nonce: int | None = None
+    digest: str | None = None  # 64 hex digits
+    index: int | None = None
+    host: str | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far one residue class is; all its nonces below `cursor` were tested."""
+
+    cursor: int
+    tested: int = 0
+    rate: float = 0.0  # nonces/s of late
+    kernel: str = ""
+    started: bool = False
+    ended: str = ""  # "found", "exhausted", "timeout", "stopped" or "failed"
+    trouble: str = ""  # why it failed
+
+
+class Race:
+    """N classes on the way to one answer; feed it every event with `see`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.outcome: Outcome | None = None
+        self.standings: dict[int, Standing] = {
+            i: Standing(cursor=i) for i in range(plan.instances)
+        }
+
+    @property
+    def tested(self) -> int:
+        return sum(s.tested for s in self.standings.values())
+
+    @property
+    def rate(self) -> float:
+        """Nonces/s of the workers that search right now."""
+        return sum(s.rate for s in self.standings.values() if not s.ended)
+
+    @property
+    def searching(self) -> list[int]:
+        """The classes whose worker was started and has not ended."""
+        return [i for i, s in self.standings.items() if s.started and not s.ended]
+
+    @property
+    def kernels(self) -> list[str]:
+        return sorted({s.kernel for s in self.standings.values() if s.kernel})
+
+    def see(self, event: Event) -> Event | None:
+        """Take in one event; return the objection to a false claim, if it is one."""
+        if event.index is None or event.index not in self.standings:
+            return None
+        kind = event.kind
+        if kind.startswith("worker."):
+            self._update(event.index, event)
+        if kind == "worker.found":
+            return self._judge(event)
+        if kind == "host.failed":
+            self._fail(event.index, str(event.fields.get("reason", "")))
+        elif kind == "host.done" and not self.standings[event.index].ended:
+            self._fail(event.index, "ended without a word")
+        self._settle()
+        return None
+
+    def decide(self, ending: Ending, reason: str) -> None:
+        """End the run for a reason from outside; an earlier decision stands."""
+        if self.outcome is None:
+            self.outcome = Outcome(ending, reason)
+
+    def _update(self, index: int, event: Event) -> None:
+        """Take over what a worker says of itself, where it makes sense."""
+        standing, fields = self.standings[index], event.fields
+        changes: dict[str, object] = {}
+        for name in ("cursor", "tested"):
+            value = fields.get(name)
+            if isinstance(value, int) and value >= getattr(standing, name):
+                changes[name] = value
+        rate = fields.get("rate")
+        if isinstance(rate, (int, float)):
+            changes["rate"] = float(rate)
+        if event.kind == "worker.started":
+            changes |= {"started": True, "kernel": str(fields.get("kernel", ""))}
+        ended = event.kind.removeprefix("worker.")
+        if ended in ("found", "exhausted", "timeout", "stopped"):
+            changes["ended"] = ended
+        if ended == "failed":
+            changes |= {"ended": ended, "trouble": str(fields.get("reason", ""))}
+        self.standings[index] = replace(standing, **changes)  # type: ignore[arg-type]
+
+    def _judge(self, event: Event) -> Event | None:
+        """Believe a claim after a check, or return the objection to it."""
+        index, nonce = event.index or 0, event.fields.get("nonce")
+        objection = refutation(self.plan, index, nonce)
+        if objection or not isinstance(nonce, int):
+            self._fail(index, f"false claim: {objection}")
+            self._settle()
+            fields = {"nonce": nonce, "reason": objection}
+            return Event("worker.refuted", index, event.host, fields)
+        # A proved nonce is the answer even where the run was ending without one.
+        if self.outcome is None or self.outcome.ending is not Ending.FOUND:
+            digest = worker.digest(self.plan.block, nonce)
+            reason = f"golden nonce {nonce}"
+            self.outcome = Outcome(
+                Ending.FOUND, reason, nonce, digest, index, event.host
+            )
+        return None
+
+    def _fail(self, index: int, trouble: str) -> None:
+        if self.standings[index].ended in ("", "found"):
+            self.standings[index] = replace(
+                self.standings[index], ended="failed", trouble=trouble
+            )
+
+    def _settle(self) -> None:
+        """Decide, once every class has come to an end."""
+        standings = self.standings
+        if self.outcome or not all(s.ended for s in standings.values()):
+            return
+        if not (missing := self._missing()):
+            self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
+        elif all(s.ended in ("exhausted", "timeout") for s in standings.values()):
+            self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
+        else:
+            self.decide(Ending.INCOMPLETE, _named(missing, standings))
+
+    def _missing(self) -> list[int]:
+        """Return the classes that were not tested to their end, each nonce once."""
+        plan = self.plan
+        return [
+            i
+            for i, s in self.standings.items()
+            if s.ended != "exhausted"
+            or s.cursor < plan.nonces
+            or s.tested != class_size(plan.nonces, i, plan.instances)
+        ]
+
+
+def refutation(plan: Plan, index: int, nonce: object) -> str:
+    """Return why `nonce` is no answer of worker `index`, or "" if it is one."""
+    if not isinstance(nonce, int) or isinstance(nonce, bool):
+        return f"{nonce!r} is no nonce"
+    if not 0 <= nonce < plan.nonces or nonce % plan.instances != index:
+        return f"{nonce} lies outside its class"
+    if not worker.is_golden(worker.digest(plan.block, nonce), plan.difficulty):
+        return f"{nonce} is not golden"
+    return ""
+
+
+def _named(missing: Sequence[int], standings: dict[int, Standing]) -> str:
+    """Name the instances that left a hole, the first few of them with the reason."""
+    shown = [
+        f"Instance{i} {standings[i].trouble or 'stopped short of its end'}"
+        for i in missing[:3]
+    ]
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return "; ".join(shown) + more

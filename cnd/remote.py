@@ -1,0 +1,245 @@
+"""One host over SSH: wait for it, push, start, follow, stop, fetch its log.
+
+One rule: a host shows the key that its run gave it, or it is not talked to.  The
+worker runs detached and writes its events to a file, so a dropped connection loses
+nothing: it is taken up again where it broke off.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import logging
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+from invoke.exceptions import CommandTimedOut, UnexpectedExit
+
+from cnd.errors import HostError
+
+# paramiko reports every failed attempt on its own; ours are in the events.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+CONNECT_TIMEOUT = 3  # seconds for one TCP connection
+HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
+COMMAND_TIMEOUT = 20.0  # seconds for one short command
+FIRST_RETRY, LAST_RETRY = 0.05, 1.0  # seconds between attempts to connect, growing
+SILENCE = 10.0  # seconds; a live worker reports every second
+
+EVENTS = "events.jsonl"
+# Ubuntu has a file, older Amazon Linux another, the newest only the journal.
+LOG_COMMAND = (
+    "cat /var/log/syslog 2>/dev/null || sudo -n cat /var/log/messages 2>/dev/null"
+    " || sudo -n journalctl -o short-iso --no-pager"
+)
+# Follows the events and obeys a line "stop" at once, in the one session that is
+# open anyway.  When the connection drops, `read` meets the end of its input, and
+# no `tail` is left behind on the host.
+FOLLOW = (
+    "cd {folder} && {{ tail -c +{position} -f " + EVENTS + " & tail=$!; "
+    'while read -r word; do [ "$word" = stop ] && read -r pid <worker.pid && '
+    'kill -TERM "$pid"; done; kill "$tail"; }}'
+)
+
+LOST = (OSError, EOFError, paramiko.SSHException)
+
+
+class Host:
+    """An SSH connection to one instance; `name` says which in messages.
+
+    Not for several threads at once, except `stop` and `close`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        *,
+        user: str,
+        key: Path,
+        host_key: str,
+        port: int = 22,
+    ) -> None:
+        self.name = name
+        self._known = f"{address}" if port == 22 else f"[{address}]:{port}"
+        self._host_key = host_key
+        self._arguments: dict[str, Any] = {
+            "host": address,
+            "port": port,
+            "user": user,
+            "connect_timeout": CONNECT_TIMEOUT,
+            "connect_kwargs": {
+                "key_filename": str(key),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": HANDSHAKE_TIMEOUT,
+                "auth_timeout": HANDSHAKE_TIMEOUT,
+            },
+        }
+        self._connection: fabric.Connection | None = None
+        self._session: paramiko.Channel | None = None
+        self._closed = threading.Event()
+
+    # --- connecting
+
+    def connect(self, deadline: Callable[[], float]) -> None:
+        """Return once SSH answers and accepts the key; try again until `deadline`.
+
+        A port that answers may refuse the key for seconds, until the host's
+        cloud-init has written it: that is no failure before the deadline.
+
+        Args:
+            deadline: the time on the monotonic clock; asked anew for each attempt,
+                since the end of a run shortens everybody's patience.
+        """
+        pause = FIRST_RETRY
+        while True:
+            try:
+                self._open()
+                return
+            except paramiko.BadHostKeyException as error:
+                message = "shows a host key that is not this run's: not trusted"
+                raise HostError(self.name, message) from error
+            except LOST as error:
+                self._drop()
+                if self._closed.is_set():
+                    raise HostError(self.name, "gave up: the run is over") from error
+                if time.monotonic() + pause >= deadline():
+                    message = f"SSH did not answer in time: {_reason(error)}"
+                    raise HostError(self.name, message) from error
+            self._closed.wait(pause)
+            pause = min(2 * pause, LAST_RETRY)
+
+    def _open(self) -> None:
+        connection = fabric.Connection(**self._arguments, config=_config())
+        self._connection = connection
+        kind, text = self._host_key.split(" ")[:2]
+        key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
+        connection.client.get_host_keys().add(self._known, kind, key)
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.open()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection.client.close()
+
+    def close(self) -> None:
+        """Close the connection; a call that is under way ends with `HostError`."""
+        self._closed.set()
+        self._drop()
+
+    # --- commands
+
+    def push(self, folder: str, files: Mapping[str, bytes]) -> None:
+        """Write `files` (name -> content) into `folder`, which is made, mode 0700."""
+        try:
+            sftp = self._fabric.sftp()
+            try:
+                sftp.mkdir(folder, 0o700)
+            except OSError:
+                sftp.stat(folder)  # it is there already, or this raises
+            for name, content in files.items():
+                self._fabric.put(io.BytesIO(content), f"{folder}/{name}")
+        except LOST as error:
+            raise HostError(self.name, f"push failed: {_reason(error)}") from error
+
+    def start(self, folder: str) -> int:
+        """Start the pushed worker, detached; return its process id."""
+        text = self.run(
+            f"cd {shlex.quote(folder)} && "
+            "python3 -I -S pow.py --job job.json --detach ."
+        )
+        try:
+            return int(json.loads(text)["pid"])
+        except (ValueError, KeyError, TypeError) as error:
+            message = f"the worker did not start: {text.strip()[:200]!r}"
+            raise HostError(self.name, message) from error
+
+    def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
+        """Run a short command; return its output."""
+        try:
+            result = self._fabric.run(
+                command, hide=True, in_stream=False, timeout=timeout
+            )
+        except UnexpectedExit as error:
+            told = error.result.stderr.strip() or error.result.stdout.strip()
+            # -1: paramiko saw the connection close before any exit status.
+            status = error.result.exited
+            reason = "connection lost" if status == -1 else f"exit status {status}"
+            message = f"{told or reason}"
+            raise HostError(self.name, message) from error
+        except CommandTimedOut as error:
+            message = f"no answer within {timeout:.0f} s: {command}"
+            raise HostError(self.name, message) from error
+        except LOST as error:
+            raise HostError(self.name, f"SSH failed: {_reason(error)}") from error
+        return str(result.stdout)
+
+    def log(self) -> str:
+        """Return the host's system log."""
+        return self.run(LOG_COMMAND)
+
+    # --- following
+
+    def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
+        """Yield the worker's event lines from byte `position` on, as they come.
+
+        Ends with `HostError` when the connection drops or nothing came for
+        `SILENCE` seconds; never by itself.  `position` plus the length of every
+        line yielded, and one for its newline, is where to go on.
+        """
+        try:
+            session = self._fabric.create_session()
+            session.settimeout(SILENCE)
+            session.exec_command(
+                FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
+            )
+            self._session = session
+            partial = b""
+            while chunk := session.recv(65536):
+                *lines, partial = (partial + chunk).split(b"\n")
+                yield from lines
+        except socket.timeout as error:
+            message = f"silent for {SILENCE:.0f} s"
+            raise HostError(self.name, message) from error
+        except LOST as error:
+            raise HostError(self.name, f"connection lost: {error}") from error
+        finally:
+            self._session = None
+        raise HostError(self.name, "connection lost")
+
+    def stop(self) -> bool:
+        """Tell a followed worker to stop; return whether the word went out."""
+        session = self._session
+        if session is None:
+            return False
+        try:
+            session.sendall(b"stop\n")
+        except LOST:
+            return False
+        return True
+
+    @property
+    def _fabric(self) -> fabric.Connection:
+        if self._connection is None:
+            raise HostError(self.name, "is not connected")
+        return self._connection
+
+
+def _config() -> fabric.Config:
+    """Return a configuration that reads no files: the run decides, not the folder."""
+    return fabric.Config(lazy=True, overrides={"load_ssh_configs": False})
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,119 @@
+"""S3: the bucket that keeps the logs, events and result of every run.
+
+One rule: what is uploaded was on this disk before and stays there; a bucket that
+refuses costs a copy, never a log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnd.aws import code, translated
+from cnd.errors import CloudError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+EXPIRE_DAYS = 30
+PARALLEL = 16  # uploads at a time
+ABSENT = ("404", "NoSuchBucket", "NotFound")
+# Everywhere else CreateBucket must name the region; here it must not.
+DEFAULT_REGION = "us-east-1"
+
+
+def bucket_name(account: str, region: str) -> str:
+    """Return the name of CND's own bucket; names are global, so it says whose."""
+    return f"cnd-logs-{account}-{region}"
+
+
+def prefix(run: str) -> str:
+    """Return the start of every key of `run`."""
+    return f"runs/{run}/"
+
+
+def ensure_bucket(s3: S3Client, bucket: str, region: str) -> None:
+    """Make the bucket if it is missing: private, its objects expiring."""
+    if _exists(s3, bucket):
+        return
+    with translated(f"make the bucket {bucket}"):
+        if region == DEFAULT_REGION:
+            s3.create_bucket(Bucket=bucket)
+        else:
+            s3.create_bucket(
+                Bucket=bucket,
+                CreateBucketConfiguration={
+                    "LocationConstraint": region  # type: ignore[typeddict-item]
+                },
+            )
+        s3.put_public_access_block(
+            Bucket=bucket,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "IgnorePublicAcls": True,
+                "BlockPublicPolicy": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+        s3.put_bucket_lifecycle_configuration(
+            Bucket=bucket,
+            LifecycleConfiguration={
+                "Rules": [
+                    {
+                        "ID": "expire",
+                        "Status": "Enabled",
+                        "Filter": {"Prefix": ""},
+                        "Expiration": {"Days": EXPIRE_DAYS},
+                    }
+                ]
+            },
+        )
+
+
+def check_bucket(s3: S3Client, bucket: str) -> None:
+    """Raise `CloudError` unless the user's own bucket is there."""
+    if not _exists(s3, bucket):
+        raise CloudError(f"no such bucket: {bucket}", hint="leave out --bucket")
+
+
+def upload(
+    s3: S3Client, bucket: str, run: str, files: Mapping[str, Path]
+) -> dict[str, CloudError]:
+    """Upload `files` (name -> path) under the run's prefix, in parallel.
+
+    Returns the failures by name; an empty dict means that everything is there.
+    """
+
+    def put(item: tuple[str, Path]) -> CloudError | None:
+        name, path = item
+        try:
+            with translated(f"upload {name}"), path.open("rb") as body:
+                s3.put_object(Bucket=bucket, Key=prefix(run) + name, Body=body)
+        except CloudError as error:
+            return error
+        return None
+
+    if not files:
+        return {}
+    with ThreadPoolExecutor(min(PARALLEL, len(files))) as pool:
+        failures = pool.map(put, files.items())
+        return _only_failures(zip(files, failures, strict=True))
+
+
+def _only_failures(
+    results: Iterable[tuple[str, CloudError | None]],
+) -> dict[str, CloudError]:
+    return {name: error for name, error in results if error is not None}
+
+
+def _exists(s3: S3Client, bucket: str) -> bool:
+    try:
+        with translated(f"look for the bucket {bucket}"):
+            s3.head_bucket(Bucket=bucket)
+    except CloudError as error:
+        if code(error) in ABSENT:
+            return False
+        raise
+    return True

@@ -1,0 +1,111 @@
+"""SQS: one queue per run, on which anybody may put a stop message.
+
+One rule: any message means stop.  It is read without being hidden from others
+(visibility timeout 0) and never deleted, so every reader of the queue sees it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cnd.aws import code, translated
+from cnd.errors import CloudError
+
+if TYPE_CHECKING:
+    from types_boto3_sqs import SQSClient
+
+PREFIX = "cnd-"
+LONG_POLL = 20  # seconds, the most that SQS allows
+RETENTION = 3600  # seconds; SQS allows 60 s to 14 days
+RETRY = 2.0  # seconds after a failed poll
+GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
+
+
+def create(sqs: SQSClient, run: str) -> str:
+    """Make the queue of `run`; return its URL."""
+    with translated("make the stop queue"):
+        return sqs.create_queue(
+            QueueName=PREFIX + run,
+            Attributes={
+                "MessageRetentionPeriod": str(RETENTION),
+                "ReceiveMessageWaitTimeSeconds": str(LONG_POLL),
+                "VisibilityTimeout": "0",
+            },
+            tags={"cnd:run": run},
+        )["QueueUrl"]
+
+
+def url(sqs: SQSClient, run: str) -> str | None:
+    """Return the URL of the queue of `run`, or None if there is none."""
+    try:
+        with translated("find the stop queue"):
+            return sqs.get_queue_url(QueueName=PREFIX + run)["QueueUrl"]
+    except CloudError as error:
+        if code(error) in GONE:
+            return None
+        raise
+
+
+def runs(sqs: SQSClient) -> list[str]:
+    """Return the runs that have a queue."""
+    with translated("list the stop queues"):
+        pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=PREFIX)
+        urls = [found for page in pages for found in page.get("QueueUrls", [])]
+    return sorted(found.rsplit("/", 1)[-1].removeprefix(PREFIX) for found in urls)
+
+
+def send(sqs: SQSClient, queue: str, text: str) -> None:
+    """Put a stop message with its reason on the queue."""
+    with translated("send the stop message"):
+        sqs.send_message(QueueUrl=queue, MessageBody=text)
+
+
+def delete(sqs: SQSClient, queue: str) -> None:
+    """Delete the queue; one that is gone already is no failure."""
+    try:
+        with translated("delete the stop queue"):
+            sqs.delete_queue(QueueUrl=queue)
+    except CloudError as error:
+        if code(error) not in GONE:
+            raise
+
+
+def listen(
+    sqs: SQSClient,
+    queue: str,
+    *,
+    closing: threading.Event,
+    message: Callable[[str], None],
+    trouble: Callable[[CloudError], None],
+) -> None:
+    """Call `message` with the first message's text, then return.
+
+    Returns too once `closing` is set, at the latest after one long poll.  A failed
+    poll is told to `trouble`, once for each new reason, and repeated; a queue that
+    is gone ends the listening.
+    """
+    last = ""
+    while not closing.is_set():
+        try:
+            with translated("read the stop queue"):
+                reply = sqs.receive_message(
+                    QueueUrl=queue,
+                    MaxNumberOfMessages=1,
+                    VisibilityTimeout=0,
+                    WaitTimeSeconds=LONG_POLL,
+                )
+        except CloudError as error:
+            if closing.is_set():
+                return
+            if str(error) != last:
+                trouble(error)
+            if code(error) in GONE:
+                return
+            last = str(error)
+            closing.wait(RETRY)
+            continue
+        for received in reply.get("Messages", []):
+            message(received.get("Body", ""))
+            return
