@@ -115,7 +115,9 @@ def caller_address(url: str) -> str:
         return str(ipaddress.IPv4Address(text))
     except (urllib.error.URLError, OSError, ValueError) as error:
         message = f"could not learn this machine's address from {url}: {error}"
-        raise CloudError(message, hint="SSH is let in from that address only") from error
+        raise CloudError(
+            message, hint="SSH is let in from that address only"
+        ) from error
 
 
 def _tags(resource: ResourceTypeType) -> list[TagSpecificationTypeDef]:

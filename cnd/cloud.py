@@ -97,7 +97,9 @@ class Clients:
             return self._made[service]
 
 
-def connect(choice: str = "", region: str = "", *, launch: bool = False) -> Cloud | None:
+def connect(
+    choice: str = "", region: str = "", *, launch: bool = False
+) -> Cloud | None:
     """Return the cloud to use: AWS if boto3 finds credentials, else the embedded one.
 
     Args:

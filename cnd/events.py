@@ -38,6 +38,7 @@ KINDS = frozenset(
         "host.reconnecting",
         "host.done",
         "log.pulled",
+        "log.failed",
         "logs.uploaded",
         "cloud.trouble",
     }

@@ -55,7 +55,9 @@ class Journal:
             self.folder.chmod(0o700)
         except OSError as error:
             message = f"cannot write to {self.folder}: {error.strerror}"
-            raise CndError(message, hint="set XDG_STATE_HOME to a folder of yours") from error
+            raise CndError(
+                message, hint="set XDG_STATE_HOME to a folder of yours"
+            ) from error
 
     def append(self, event: Event) -> None:
         """Add one event; those that tell of purchases are on disk on return."""

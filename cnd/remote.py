@@ -32,7 +32,7 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_TIMEOUT = 3  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
-FIRST_RETRY, LAST_RETRY = 0.05, 1.0  # seconds between attempts to connect, growing
+FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SILENCE = 10.0  # seconds; a live worker reports every second
 
 EVENTS = "events.jsonl"
@@ -104,6 +104,8 @@ class Host:
         pause = FIRST_RETRY
         while True:
             try:
+                if self._closed.is_set():
+                    raise HostError(self.name, "gave up: the run is over")
                 self._open()
                 return
             except paramiko.BadHostKeyException as error:
@@ -111,8 +113,6 @@ class Host:
                 raise HostError(self.name, message) from error
             except LOST as error:
                 self._drop()
-                if self._closed.is_set():
-                    raise HostError(self.name, "gave up: the run is over") from error
                 if time.monotonic() + pause >= deadline():
                     message = f"SSH did not answer in time: {_reason(error)}"
                     raise HostError(self.name, message) from error

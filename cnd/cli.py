@@ -1,0 +1,121 @@
+"""How the command line becomes a call: the bridge to Invoke and Fabric.
+
+One rule: nothing here knows what a task does.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import fabric
+from fabric.main import Fab
+from invoke import Argument, Exit
+from invoke.exceptions import ParseError
+
+from cnd.errors import CndError, UsageError
+
+
+class TwoDashes(str):
+    """A one-letter option name that Invoke spells ``--t``.
+
+    Invoke's `to_flag` gives every name of one letter a single dash, and people type
+    ``fab start --t 200``.  It measures the name and strips it; a name that claims
+    to have two letters and survives the stripping takes the other branch.
+    """
+
+    def __len__(self) -> int:
+        return 2
+
+    def lstrip(self, chars: str | None = None, /) -> TwoDashes:
+        return self
+
+    def rstrip(self, chars: str | None = None, /) -> TwoDashes:
+        return self
+
+    def replace(self, *args: Any, **kwargs: Any) -> TwoDashes:
+        return self
+
+
+class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
+    """A task whose options may have a letter, spelled ``-t`` as well as ``--t``."""
+
+    def __init__(
+        self, *args: Any, letters: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
+        self.letters = dict(letters or {})
+        super().__init__(*args, **kwargs)
+
+    def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
+        arguments: list[Argument] = super().get_arguments(*args, **kwargs)
+        for argument in arguments:
+            if letter := self.letters.get(argument.name):
+                argument.names = (*argument.names, letter, TwoDashes(letter))
+        return arguments
+
+    def __call__(self, context: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(context, fabric.Connection):
+            message = f"-H {context.host}: this command runs here, not on a host"
+            raise _shown(UsageError(message, hint="leave out -H"))
+        return super().__call__(context, *args, **kwargs)
+
+
+def task(
+    body: Callable[..., None] | None = None,
+    /,
+    *,
+    letters: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Any:
+    """Make a task of a function; `letters` maps parameters to one-letter options.
+
+    A `CndError` that leaves the function becomes one line and its exit status.
+    """
+    if body is None:
+        return functools.partial(task, letters=letters, **options)
+    return fabric.task(
+        _reports_errors(body),
+        klass=Task,
+        letters=letters,
+        auto_shortflags=False,
+        **options,
+    )
+
+
+def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        try:
+            body(*args, **kwargs)
+        except CndError as error:
+            raise _shown(error) from error
+        except KeyboardInterrupt as error:
+            raise Exit("cnd: interrupted", code=130) from error
+
+    return wrapper
+
+
+def _shown(error: CndError) -> Exit:
+    """Return what shows `error` as one line, its way out, and its exit status."""
+    hint = f"\nhint: {error.hint}" if error.hint else ""
+    return Exit(f"cnd: {error}{hint}", code=error.exit_status)
+
+
+class Program(Fab):  # type: ignore[misc]
+    """The `cnd` program: Fabric's own, with CND's tasks, from any folder."""
+
+    def parse_core(self, argv: list[str] | None) -> None:
+        with_status_2(super().parse_core, argv)
+
+    def parse_tasks(self) -> None:
+        with_status_2(super().parse_tasks)
+
+
+def with_status_2(parse: Callable[..., None], *args: Any) -> None:
+    """Parse; what cannot be parsed is an impossible request, not a bug."""
+    try:
+        parse(*args)
+    except ParseError as error:
+        message = f"cnd: {error}\nhint: `cnd --list` shows the commands"
+        raise Exit(message, code=2) from error

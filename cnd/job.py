@@ -1,0 +1,483 @@
+"""The life of a run: prepare, launch, race, stop, logs, scram.
+
+One rule: whatever happens after the launch, the fleet is terminated and seen
+terminated (unless the user keeps it, and even then its own timer ends it).  This is
+the only place with the whole picture; only its thread writes the journal, shows
+events and decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import secrets
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Protocol
+
+from cnd import account, bootstrap, ec2, keys, s3logs, sqs
+from cnd import pow as worker
+from cnd.cloud import Cloud
+from cnd.errors import CloudError, LeakError
+from cnd.events import Event
+from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Login
+from cnd.journal import EVENTS, RESULT, Journal
+from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.race import Ending, Outcome, Race
+from cnd.result import Result, Seconds
+
+# The workers keep the time limit themselves; this is how long their word may take.
+TIME_LIMIT_GRACE = 0.5  # seconds
+END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
+TICK = 0.1  # seconds between two looks at the clock
+FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, growing
+TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
+
+
+@dataclass(frozen=True)
+class Provision:
+    """What stands ready before the first instance is bought."""
+
+    spec: ec2.LaunchSpec
+    login: Login
+    queue: str  # URL
+    bucket: str
+
+
+def new_run() -> str:
+    """Return the name of a new run: sorts by time, unique, fit for tags and queues."""
+    now = dt.datetime.now(dt.timezone.utc)
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+class View(Protocol):
+    """Whoever shows a run; called from the thread of `execute` only."""
+
+    def show(self, event: Event) -> None:
+        """Show something that happened."""
+
+    def tick(self, race: Race) -> None:
+        """Show how far the run is; called ten times a second and after each event."""
+
+
+class Job:
+    """One run of a plan on a cloud; call `execute` once, from the main thread."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        cloud: Cloud,
+        journal: Journal,
+        *,
+        view: View,
+        key: keys.UserKey,
+        bucket: str = "",
+    ) -> None:
+        self._plan = plan
+        self._cloud = cloud
+        self._journal = journal
+        self._run = journal.run
+        self._view = view
+        self._key = key
+        self._bucket = bucket
+        self.race = Race(plan)
+        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._over = threading.Event()  # the background threads end
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
+        self._bucket_made: Future[None] | None = None
+        self._index: dict[str, int] = {}  # instance id -> index
+        self._served: set[str] = set()
+        self._done: set[str] = set()
+        self._lost: set[str] = set()
+        self._terminated: dict[str, str] = {}
+        self._kept: tuple[str, ...] = ()
+        self._leaked: tuple[str, ...] = ()
+        self._s3: str | None = None
+        self._began = time.monotonic()
+        self._marks: dict[str, float] = {}
+
+    def execute(self) -> Result:
+        """Run to the end; raise `CndError` if it could not even be launched.
+
+        Raises:
+            CloudError: the cloud refused what a run needs.
+            LeakError: the run broke off and instances may still be running.  After
+                a run that did not break off, `Result.leaked` says so instead.
+            KeyboardInterrupt: asked for twice; the fleet is terminated.
+        """
+        plan = self._plan
+        with self._signals():
+            self._take(
+                Event("run.started", fields={"run": self._run, **_described(plan)})
+            )
+            provision = self._prepare()
+            fleet = self._fleet(provision)
+            complete = False
+            try:
+                self._launch(provision, fleet)
+                self._follow()
+                self._wind_down(provision, fleet)
+                complete = True
+            finally:
+                leak = self._end(provision, fleet, keep=complete and plan.keep)
+                if leak and not complete:
+                    raise leak
+            fleet.raise_bugs()
+            return self._finish(provision)
+
+    # --- before anything is bought
+
+    def _prepare(self) -> Provision:
+        """Make or find everything that a launch needs, side by side."""
+        cloud, plan = self._cloud, self._plan
+        host_key = keys.generate()
+        bucket = self._bucket or s3logs.bucket_name(cloud.account, cloud.region)
+        if self._bucket:
+            s3logs.check_bucket(cloud.s3, bucket)
+        else:
+            self._bucket_made = self._pool.submit(self._make_bucket, bucket)
+        image = self._pool.submit(account.image, cloud, plan.instance_type)
+        key_name = self._pool.submit(account.key_pair, cloud.ec2, self._key)
+        address = account.caller_address(cloud.checkip)
+        group = self._pool.submit(account.ssh_group, cloud.ec2, address)
+        data = bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
+        spec = ec2.LaunchSpec(
+            image=image.result(),
+            instance_type=plan.instance_type,
+            key_name=key_name.result(),
+            group=group.result(),
+            user_data=data,
+            lifetime=plan.lifetime,
+        )
+        login = Login(account.LOGIN_USER, self._key.path, host_key.public)
+        return Provision(spec, login, sqs.create(cloud.sqs, self._run), bucket)
+
+    def _make_bucket(self, bucket: str) -> None:
+        """Meanwhile; a bucket that cannot be made costs the copies, not the run."""
+        try:
+            s3logs.ensure_bucket(self._cloud.s3, bucket, self._cloud.region)
+        except CloudError as error:
+            self._trouble(error)
+
+    def _fleet(self, provision: Provision) -> Fleet:
+        source = Path(worker.__file__).read_bytes()
+        return Fleet(
+            self._plan,
+            self._journal,
+            provision.login,
+            files={"pow.py": source},
+            put=self._events.put,
+        )
+
+    # --- launch and race
+
+    def _launch(self, provision: Provision, fleet: Fleet) -> None:
+        """Buy the fleet, and begin to watch it and the stop queue."""
+        plan, cloud = self._plan, self._cloud
+        token = uuid.uuid4().hex
+        fields = {"count": plan.instances, "type": plan.instance_type, "token": token}
+        self._take(Event("instance.requested", fields=fields))
+        launched = ec2.launch(
+            cloud.ec2,
+            provision.spec,
+            run=self._run,
+            owner=cloud.owner,
+            token=token,
+            count=plan.instances,
+        )
+        self._mark("launched")
+        launched.sort(key=lambda instance: (instance.index, instance.id))
+        self._index = {instance.id: i for i, instance in enumerate(launched)}
+        for i, instance in enumerate(launched):
+            fields = {"type": instance.type, "zone": instance.zone}
+            self._take(Event("instance.launched", i, instance.id, fields))
+        submit = self._pool.submit
+        submit(self._watch, fleet)
+        submit(self._listen, provision.queue)
+        if plan.instances <= TAGGED:
+            submit(self._tag, launched)
+
+    def _watch(self, fleet: Fleet) -> None:
+        """Serve each instance the moment that it runs; notice those that vanish."""
+        pause, told = FIRST_LOOK, ""
+        while not self._over.wait(pause):
+            try:
+                found = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
+                for instance in found:
+                    self._look_at(instance, fleet)
+                told = ""
+            except CloudError as error:
+                if str(error) != told:
+                    self._trouble(error)
+                told = str(error)
+            pause = min(1.3 * pause, LAST_LOOK)
+
+    def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
+        index = self._index.get(instance.id)
+        if index is None or instance.id in self._lost:
+            return
+        if instance.state == "running" and instance.id not in self._served:
+            self._served.add(instance.id)
+            fields = {"address": instance.address, "zone": instance.zone}
+            self._events.put(Event("instance.running", index, instance.id, fields))
+            fleet.serve(instance, index)
+        elif instance.state not in ("pending", "running") and not self._over.is_set():
+            self._lost.add(instance.id)
+            fields = {"state": instance.state}
+            self._events.put(Event("instance.lost", index, instance.id, fields))
+            fleet.drop(instance.id)
+
+    def _listen(self, queue: str) -> None:
+        def message(text: str) -> None:
+            fields = {"by": "queue", "text": text[:200]}
+            self._events.put(Event("run.stop_requested", fields=fields))
+
+        sqs.listen(
+            self._cloud.sqs,
+            queue,
+            closing=self._over,
+            message=message,
+            trouble=self._trouble,
+        )
+
+    def _tag(self, launched: list[ec2.Instance]) -> None:
+        try:
+            for instance in launched:
+                if not self._over.is_set():
+                    ec2.tag_index(self._cloud.ec2, instance)
+        except CloudError as error:
+            self._trouble(error)
+
+    def _follow(self) -> None:
+        """Take in events until the run is decided."""
+        while self.race.outcome is None:
+            self._next_event()
+            self._check_clock()
+
+    def _check_clock(self) -> None:
+        now, plan = time.monotonic(), self._plan
+        if (began := self._marks.get("searching")) is not None:
+            if now >= began + plan.time_limit + TIME_LIMIT_GRACE:
+                self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
+        elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
+            reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
+            self.race.decide(Ending.INCOMPLETE, reason)
+
+    def _next_event(self) -> None:
+        try:
+            self._take(self._events.get(timeout=TICK))
+        except Empty:
+            pass
+        self._view.tick(self.race)
+
+    def _take(self, event: Event) -> None:
+        """Keep, judge and show one event; the only place where that is done."""
+        self._journal.append(event)
+        if event.kind == "worker.started":
+            self._mark("searching")
+        if event.kind in LAST_WORDS:
+            self._marks["stopped"] = time.monotonic()
+        if event.kind == "host.done" and event.host:
+            self._done.add(event.host)
+        if event.kind == "instance.lost" and event.host not in self._served:
+            self._take(Event("host.failed", event.index, event.host, event.fields))
+        if event.kind == "run.stop_requested":
+            self._stop_requested(event)
+        objection = self.race.see(event)
+        self._view.show(event)
+        if objection:
+            self._take(objection)
+
+    def _stop_requested(self, event: Event) -> None:
+        by, text = event.fields.get("by"), event.fields.get("text", "")
+        ending = Ending.INTERRUPTED if by == "signal" else Ending.STOPPED
+        self.race.decide(ending, f"stop asked for by {by}: {text}")
+
+    # --- the end
+
+    def _wind_down(self, provision: Provision, fleet: Fleet) -> None:
+        """Stop every worker, and stay until every log is here or late."""
+        self._mark("decided")
+        fleet.stop()
+        self._pool.submit(self._tell_reason, provision.queue)
+        deadline = self._marks["decided"] + END_LIMIT
+        patience = self._marks["decided"] + END_PATIENCE
+        while (now := time.monotonic()) < deadline:
+            if self._done >= self._index.keys():
+                break
+            if now >= patience and self._done >= self._served:
+                break
+            self._next_event()
+        self._mark("logged")
+
+    def _tell_reason(self, queue: str) -> None:
+        """Put the reason on the queue: for other readers, and to wake our own."""
+        outcome = self.race.outcome
+        try:
+            sqs.send(self._cloud.sqs, queue, outcome.reason if outcome else "aborted")
+        except CloudError as error:
+            self._trouble(error)
+
+    def _end(
+        self, provision: Provision, fleet: Fleet, *, keep: bool
+    ) -> LeakError | None:
+        """Upload what there is and terminate the fleet, whatever came before."""
+        self._over.set()
+        self._mark("scramming")
+        fleet.close()
+        upload = self._pool.submit(self._upload, provision.bucket)
+        leak = None
+        if keep:
+            self._kept = tuple(sorted(self._index))
+        else:
+            leak = self._scram()
+        self._mark("scrammed")
+        try:
+            sqs.delete(self._cloud.sqs, provision.queue)
+        except CloudError as error:
+            self._trouble(error)
+        if upload.result():
+            self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
+        self._drain()
+        return leak
+
+    def _scram(self) -> LeakError | None:
+        """Terminate the fleet and see it terminated, or return what may be left."""
+
+        def seen(instance: ec2.Instance) -> None:
+            now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
+            self._terminated[instance.id] = now
+            index = self._index.get(instance.id)
+            self._take(Event("instance.terminated", index, instance.id))
+
+        try:
+            ec2.terminate(self._cloud.ec2, run=self._run, known=self._index, seen=seen)
+        except LeakError as error:
+            self._leaked = error.ids
+            return error
+        return None
+
+    def _upload(self, bucket: str) -> bool:
+        """Upload the logs; return whether all of them are there."""
+        logs = {path.name: path for path in sorted(self._journal.logs.iterdir())}
+        try:
+            if self._bucket_made:
+                self._bucket_made.result()
+            failures = s3logs.upload(self._cloud.s3, bucket, self._run, logs)
+        except CloudError as error:
+            failures = {"": error}
+        for error in list(failures.values())[:1]:
+            self._trouble(error)
+        return not failures
+
+    def _drain(self) -> None:
+        """Take in what the threads put last."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._take(self._events.get_nowait())
+
+    def _finish(self, provision: Provision) -> Result:
+        """Write the result, and upload it with the events."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        result = self._result()
+        ending = result.outcome.ending
+        fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
+        self._take(Event("run.ended", fields=fields))
+        self._journal.write_result(result.to_json())
+        folder = self._journal.folder
+        files = {name: folder / name for name in (EVENTS, RESULT)}
+        s3logs.upload(self._cloud.s3, provision.bucket, self._run, files)
+        return result
+
+    def _result(self) -> Result:
+        race, plan = self.race, self._plan
+        outcome = race.outcome or Outcome(Ending.INCOMPLETE, "aborted")
+        seconds = self._seconds()
+        rate = race.tested / seconds.search if seconds.search else None
+        return Result(
+            run=self._run,
+            cloud=self._cloud.name,
+            region=self._cloud.region,
+            outcome=outcome,
+            block=plan.block,
+            difficulty=plan.difficulty,
+            instances=plan.instances,
+            tested=race.tested,
+            hash_rate=rate,
+            kernel=", ".join(race.kernels) or None,
+            seconds=seconds,
+            usd=0.0 if self._cloud.name == "local" else None,
+            logs_local=str(self._journal.logs),
+            logs_s3=self._s3,
+            terminated=self._terminated,
+            kept=self._kept,
+            leaked=self._leaked,
+        )
+
+    def _seconds(self) -> Seconds:
+        at = self._marks
+
+        def between(first: str, last: str) -> float | None:
+            if first not in at or last not in at:
+                return None
+            return round(max(0.0, at[last] - at[first]), 4)
+
+        boot = at.get("searching")
+        return Seconds(
+            boot=None if boot is None else round(boot - self._began, 4),
+            search=between("searching", "decided"),
+            stop=between("decided", "stopped"),
+            logs=between("stopped", "logged"),
+            scram=between("scramming", "scrammed"),
+            total=round(time.monotonic() - self._began, 4),
+        )
+
+    # --- small things
+
+    def _mark(self, name: str) -> None:
+        self._marks.setdefault(name, time.monotonic())
+
+    def _trouble(self, error: CloudError) -> None:
+        fields = {"reason": str(error), "hint": error.hint}
+        self._events.put(Event("cloud.trouble", fields=fields))
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn Ctrl-C, SIGTERM and SIGHUP into an orderly end; twice is at once."""
+        asked = False
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            if asked and not self._over.is_set():
+                raise KeyboardInterrupt
+            asked = True
+            fields = {"by": "signal", "text": signal.Signals(number).name}
+            self._events.put(Event("run.stop_requested", fields=fields))
+
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _described(plan: Plan) -> dict[str, object]:
+    return {
+        "block": plan.block,
+        "difficulty": plan.difficulty,
+        "instances": plan.instances,
+        "nonces": plan.nonces,
+        "time_limit": plan.time_limit,
+        "type": plan.instance_type,
+        "lifetime": plan.lifetime,
+    }

@@ -1,0 +1,81 @@
+"""What came of a run: the object behind `--json`, `result.json` and the last lines.
+
+One rule: everything here was seen, not assumed; what is unknown is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cnd.race import Outcome
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long each phase took; null where the run did not get there.
+
+    `stop` lies between the reason to stop and the last worker's last word; `logs`
+    and `scram` overlap, since uploads go on while the instances end.
+    """
+
+    boot: float | None  # from the start until the first worker searches
+    search: float | None
+    stop: float | None
+    logs: float | None
+    scram: float | None
+    total: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, as scripts read it; see the contract in README.md."""
+
+    run: str
+    cloud: str
+    region: str
+    outcome: Outcome
+    block: str
+    difficulty: int
+    instances: int
+    tested: int
+    hash_rate: float | None  # nonces/s while searching
+    kernel: str | None
+    seconds: Seconds
+    usd: float | None
+    logs_local: str
+    logs_s3: str | None
+    terminated: Mapping[str, str]  # instance id -> when it was seen (UTC, ISO 8601)
+    kept: tuple[str, ...]  # ids left running because the user asked for it
+    leaked: tuple[str, ...]  # ids that were not seen terminated
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object of the contract."""
+        left = [*self.kept, *self.leaked]
+        return {
+            "run": self.run,
+            "cloud": self.cloud,
+            "region": self.region,
+            "outcome": self.outcome.ending.outcome,
+            "reason": self.outcome.reason,
+            "nonce": self.outcome.nonce,
+            "hash": self.outcome.digest,
+            "index": self.outcome.index,
+            "instance_id": self.outcome.host,
+            "block": self.block,
+            "difficulty": self.difficulty,
+            "instances": self.instances,
+            "tested": self.tested,
+            "hash_rate": self.hash_rate,
+            "kernel": self.kernel,
+            "seconds": asdict(self.seconds),
+            "usd": self.usd,
+            "logs": {"local": self.logs_local, "s3": self.logs_s3},
+            "terminated": len(self.terminated),
+            "left_running": len(left),
+            "receipt": {
+                "terminated": dict(self.terminated),
+                "left_running": left,
+            },
+        }

@@ -1,0 +1,277 @@
+"""The commands: read the arguments, call the core, print, set the exit status.
+
+One rule: no decisions here.  Options arrive as text and are checked before anything
+is bought; data goes to stdout, narration to stderr.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from fabric import Config
+from fabric.executor import Executor
+from invoke import Collection, Context, Exit
+
+import cnd
+from cnd import arguments, ec2, keys, s3logs, sqs, survey, view
+from cnd import cloud as clouds
+from cnd import local as embedded
+from cnd import pow as worker
+from cnd.cli import Program, task
+from cnd.errors import LeakError, UsageError
+from cnd.job import Job, new_run
+from cnd.journal import Journal, state_folder
+from cnd.plan import MAX_INSTANCES, Plan
+
+EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
+CLOUD_HELP = {
+    "cloud": "aws or local; default: aws if boto3 finds credentials, else local",
+    "region": "AWS region; default: as boto3 is configured",
+}
+
+
+@task(
+    letters={"time_limit": "t", "difficulty": "d", "instances": "n"},
+    help={
+        "time_limit": "T, seconds of search after which everybody stops (200)",
+        "difficulty": "D, leading zero hex digits of the hash, 0 to 64",
+        "instances": "N, how many EC2 instances (1)",
+        "block": f"the block's text ({worker.DEFAULT_BLOCK})",
+        "nonces": "size of the nonce space, up to 2**64 (2**32)",
+        "instance_type": "EC2 instance type (t3.micro)",
+        "bucket": "an S3 bucket of yours for the logs; default: CND's own",
+        "key_file": "an SSH private key of yours; default: CND's own",
+        "json": "print one JSON object to stdout, and nothing else",
+        "keep": "leave the fleet up for a look; its lifetime timer still runs",
+        **CLOUD_HELP,
+    },
+)
+def start(
+    c: Context,
+    time_limit: str = "200",
+    difficulty: str = "",
+    instances: str = "1",
+    block: str = worker.DEFAULT_BLOCK,
+    nonces: str = "2**32",
+    cloud: str = "",
+    region: str = "",
+    instance_type: str = "t3.micro",
+    bucket: str = "",
+    key_file: str = "",
+    json: bool = False,
+    keep: bool = False,
+) -> None:
+    """Find a golden nonce on N instances, then terminate them all."""
+    plan = Plan(
+        difficulty=_difficulty(difficulty),
+        instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
+        time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+        block=block,
+        nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
+        instance_type=instance_type,
+        keep=keep,
+    )
+    key = (
+        keys.load(arguments.existing_file(key_file, "--key-file")) if key_file else None
+    )
+    connected = clouds.required(clouds.connect(cloud, region, launch=True))
+    _say(connected.title)
+    journal = Journal(new_run())
+    journal.create()
+    narrator = view.Narrator(plan)
+    job = Job(
+        plan,
+        connected,
+        journal,
+        view=narrator,
+        key=key or keys.user_key(state_folder()),
+        bucket=bucket,
+    )
+    try:
+        result = job.execute()
+    finally:
+        narrator.close()
+    print(jsonlib.dumps(result.to_json()) if json else view.report(result))
+    if result.leaked:
+        message = "not seen terminated, perhaps still running"
+        hint = f"run `fab scram --run {result.run}`"
+        raise LeakError(result.leaked, message, hint=hint)
+    if status := result.outcome.ending.exit_status:
+        raise Exit(code=status)
+
+
+@task(
+    help={
+        "run": "only this run; default: every run of CND in the account's region",
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    }
+)
+def scram(
+    c: Context, run: str = "", cloud: str = "", region: str = "", json: bool = False
+) -> None:
+    """Terminate every instance that CND launched, and see it terminated.
+
+    Repeating it is harmless: nothing to do is success.  Instances without CND's
+    tags are never touched.
+    """
+    connected = _connected(cloud, region)
+    ended: list[ec2.Instance] = []
+    if connected:
+        _tell_runs(connected, run, "scram")
+        ended = ec2.terminate(connected.ec2, run=run or None)
+        for name in [run] if run else sqs.runs(connected.sqs):
+            if queue := sqs.url(connected.sqs, name):
+                sqs.delete(connected.sqs, queue)
+    if json:
+        print(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
+        return
+    for instance in ended:
+        print(f"terminated {instance.id} (Instance{instance.index} of {instance.run})")
+    print("0 instances running" if ended else "nothing was running")
+
+
+@task(
+    help={
+        "run": "the run to stop; default: the one that is going on",
+        "message": "the reason, for whoever reads it",
+        **CLOUD_HELP,
+    }
+)
+def stop(
+    c: Context,
+    run: str = "",
+    message: str = "fab stop",
+    cloud: str = "",
+    region: str = "",
+) -> None:
+    """Put a stop message on a run's queue: it ends in order, with its logs."""
+    connected = clouds.required(_connected(cloud, region))
+    runs = [run] if run else sqs.runs(connected.sqs)
+    if len(runs) != 1:
+        found = f"{len(runs)} runs are going on: {', '.join(runs)}" if runs else ""
+        hint = "say which: fab stop --run ID" if runs else "`fab status` shows runs"
+        raise UsageError(found or "no run is going on", hint=hint)
+    if not (queue := sqs.url(connected.sqs, runs[0])):
+        message = f"no such run is going on: {runs[0]!r}"
+        raise UsageError(message, hint="`fab status` shows runs")
+    sqs.send(connected.sqs, queue, message)
+    print(f"asked {runs[0]} to stop")
+
+
+@task(help={"json": "print one JSON object to stdout, and nothing else", **CLOUD_HELP})
+def status(c: Context, cloud: str = "", region: str = "", json: bool = False) -> None:
+    """List the live instances of CND, and the runs on this disk."""
+    connected = _connected(cloud, region)
+    live = ec2.find(connected.ec2, states=ec2.GOING) if connected else []
+    found = survey.survey(live)
+    print(jsonlib.dumps(found.to_json()) if json else found.text())
+
+
+@task(
+    letters={"difficulty": "d"},
+    help={
+        "nonce": "the nonce to check",
+        "difficulty": "D, leading zero hex digits of the hash, 0 to 64",
+        "block": f"the block's text ({worker.DEFAULT_BLOCK})",
+        "json": "print one JSON object to stdout, and nothing else",
+    },
+)
+def verify(
+    c: Context,
+    nonce: str = "",
+    difficulty: str = "",
+    block: str = worker.DEFAULT_BLOCK,
+    json: bool = False,
+) -> None:
+    """Print the hash of a nonce and whether it is golden (exit 0 or 1), offline."""
+    example = "for example: fab verify --nonce 116 --d 2"
+    value = arguments.whole(nonce, "--nonce", 0, worker.MAX_NONCES - 1, example)
+    plan = Plan(
+        difficulty=_difficulty(difficulty, example),
+        instances=1,
+        time_limit=1,
+        block=block,
+        nonces=worker.MAX_NONCES,
+    )
+    digest = worker.digest(plan.block, value)
+    golden = worker.is_golden(digest, plan.difficulty)
+    if json:
+        print(jsonlib.dumps({"nonce": value, "hash": digest, "golden": golden}))
+    else:
+        verdict = "golden" if golden else "not golden"
+        print(f"{digest}\n{value} is {verdict} at difficulty {plan.difficulty}")
+    if not golden:
+        raise Exit(code=1)
+
+
+@task(positional=["action"], help={"action": "up, down or status"})
+def local(c: Context, action: str) -> None:
+    """Start, stop or describe the embedded cloud: `fab local up`."""
+    actions: dict[str, Callable[[], None]] = {
+        "up": _local_up,
+        "down": _local_down,
+        "status": _local_status,
+    }
+    actions[arguments.choice(action, "fab local", tuple(actions))]()
+
+
+def _local_up() -> None:
+    endpoint = embedded.up()
+    _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
+    _say("for another program, in this or any shell:")
+    print("\n".join(embedded.exports(endpoint)))
+
+
+def _local_down() -> None:
+    print("the embedded cloud is down" if embedded.down() else "it was not up")
+
+
+def _local_status() -> None:
+    if not (endpoint := embedded.status()):
+        print("the embedded cloud is down")
+        return
+    print(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
+    for name, value in embedded.summary(endpoint).items():
+        print(f"{name}: {value}")
+
+
+def _difficulty(text: str, example: str = EXAMPLE) -> int:
+    if not text:
+        raise UsageError("--d, the difficulty, is missing", hint=example)
+    return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
+
+
+def _connected(cloud: str, region: str) -> clouds.Cloud | None:
+    """Return the cloud that is there, and say which one."""
+    connected = clouds.connect(cloud, region)
+    _say(connected.title if connected else "cloud: embedded, which is down")
+    return connected
+
+
+def _tell_runs(cloud: clouds.Cloud, run: str, reason: str) -> None:
+    """Let orchestrators that still follow a run know why it ends."""
+    for name in [run] if run else sqs.runs(cloud.sqs):
+        if queue := sqs.url(cloud.sqs, name):
+            sqs.send(cloud.sqs, queue, reason)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def main() -> None:
+    """Run the `cnd` program."""
+    tasks = (start, scram, stop, status, verify, local)
+    Program(
+        name="cnd",
+        binary="cnd",
+        version=cnd.__version__,
+        namespace=Collection(*tasks),
+        executor_class=Executor,
+        config_class=Config,
+    ).run()

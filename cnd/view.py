@@ -1,0 +1,183 @@
+"""What a person sees of a run: lines that tell a story, and how it stands right now.
+
+One rule: narration goes to stderr, data to stdout.  On a terminal the last line
+lives; elsewhere there are plain lines only, fit for a file.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from typing import TextIO
+
+from cnd.events import Event
+from cnd.plan import Plan
+from cnd.race import Ending, Race
+from cnd.result import Result
+
+REDRAW = 0.1  # seconds between two redraws of the live line
+REPEAT = 10.0  # seconds between two lines of progress where there is no terminal
+FEW = 16  # up to so many instances are told one by one
+
+
+class Narrator:
+    """Tells a run on a text stream, as it happens."""
+
+    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
+        self._plan = plan
+        self._stream = stream or sys.stderr
+        self._live = self._stream.isatty()
+        self._began = time.monotonic()
+        self._drawn = self._began
+        self._each = plan.instances <= FEW
+        self._ready = self._logs = self._terminated = 0
+
+    def show(self, event: Event) -> None:
+        """Tell one event, if it matters to a person."""
+        self._count(event)
+        text = self._sentence(event)
+        if text:
+            self._line(text)
+
+    def tick(self, race: Race) -> None:
+        """Redraw the live line, or now and then say how far the run is."""
+        now = time.monotonic()
+        if now - self._drawn < (REDRAW if self._live else REPEAT):
+            return
+        self._drawn = now
+        text = self._standing(race)
+        if self._live:
+            self._stream.write(f"\r\x1b[K{self._stamp()} {text}"[:200])
+            self._stream.flush()
+        elif race.searching:
+            self._line(text)
+
+    def close(self) -> None:
+        """Wipe the live line."""
+        if self._live:
+            self._stream.write("\r\x1b[K")
+            self._stream.flush()
+
+    def _count(self, event: Event) -> None:
+        self._ready += event.kind == "instance.ready"
+        self._logs += event.kind == "log.pulled"
+        self._terminated += event.kind == "instance.terminated"
+
+    def _line(self, text: str) -> None:
+        wipe = "\r\x1b[K" if self._live else ""
+        self._stream.write(f"{wipe}{self._stamp()} {text}\n")
+        self._stream.flush()
+
+    def _stamp(self) -> str:
+        return f"[{time.monotonic() - self._began:6.2f} s]"
+
+    def _standing(self, race: Race) -> str:
+        """Say how the race stands, in less than a line."""
+        total = self._plan.instances
+        if race.outcome and self._terminated:
+            return f"{self._terminated} of {total} instances terminated"
+        if race.outcome:
+            return f"ending: {self._logs} of {total} logs here"
+        if not race.tested:
+            return f"{self._ready} of {total} instances ready"
+        return (
+            f"{len(race.searching)} of {total} workers search: "
+            f"{number(race.tested)} nonces, {number(race.rate)} nonces/s"
+        )
+
+    def _sentence(self, event: Event) -> str:
+        """Return what an event is to a person, or "" if it is nothing."""
+        tell = SENTENCES.get(event.kind)
+        if tell is None or (event.kind in EACH and not self._each):
+            return ""
+        who = f"Instance{event.index}" if event.index is not None else ""
+        host = event.host or "the cloud"
+        return tell.format(who=who, host=host, **_Fields(event.fields))
+
+
+class _Fields(dict[str, object]):
+    """An event's fields for a sentence; a missing one reads as "?"."""
+
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+# What a person is told; a kind that is not here is for the journal only.
+SENTENCES = {
+    "run.started": (
+        "run {run}: {instances} x {type}, difficulty {difficulty}, "
+        "at most {time_limit:g} s of search"
+    ),
+    "instance.requested": "launching {count} x {type}",
+    "instance.running": "{who} runs ({host}, {address})",
+    "instance.lost": "{who} is {state}: lost ({host})",
+    "worker.started": "{who} searches with {processes} x {kernel}",
+    "worker.found": "{who} found {nonce} with hash {hash}",
+    "worker.refuted": "{who} is not believed: {reason}",
+    "worker.failed": "{who}'s worker failed: {reason}",
+    "worker.noise": "{who} said: {text}",
+    "host.failed": "failed: {reason}",
+    "host.reconnecting": "reconnecting: {reason}",
+    "log.failed": "{who}: no log: {reason}",
+    "run.stop_requested": "stopping: asked for by {by} ({text})",
+    "cloud.trouble": "trouble: {reason}",
+}
+# Told one by one only where the instances are few.
+EACH = frozenset({"instance.running", "worker.started"})
+
+
+def number(value: float) -> str:
+    """Return a count with three digits and a unit: 12.3 M."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(value) < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} P"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a person says them; "-" for what did not happen."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    return f"{seconds / 60:.1f} min"
+
+
+def report(result: Result) -> str:
+    """Return the last words on a run: the data that goes to stdout."""
+    return "\n".join(f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+
+
+def _rows(result: Result) -> Iterable[tuple[str, str]]:
+    outcome, seconds = result.outcome, result.seconds
+    if outcome.ending is Ending.FOUND:
+        yield "golden nonce", str(outcome.nonce)
+        yield "hash", outcome.digest or ""
+        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+    else:
+        yield "no nonce", f"{outcome.ending.outcome}: {outcome.reason}"
+    kernel = f" ({result.kernel})" if result.kernel else ""
+    rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
+    yield "tested", f"{result.tested:,} nonces{rate}"
+    phases = ("boot", "search", "stop", "logs", "scram", "total")
+    yield "times", " · ".join(f"{p} {duration(getattr(seconds, p))}" for p in phases)
+    yield "logs", result.logs_local
+    if result.logs_s3:
+        yield "", result.logs_s3
+    yield "run", result.run
+    yield from _receipt(result)
+
+
+def _receipt(result: Result) -> Iterable[tuple[str, str]]:
+    """Say what is left running: the last line, and the one that costs money."""
+    if result.usd == 0:
+        yield "cost", "nothing: embedded cloud"
+    if result.kept:
+        yield "kept", " ".join(result.kept)
+        yield "", f"they end by themselves; now: fab scram --run {result.run}"
+    left = len(result.kept) + len(result.leaked)
+    yield f"{left} instances running", ""
