@@ -11,8 +11,8 @@ from typing import Any
 
 import fabric
 from fabric.main import Fab
-from invoke import Argument, Exit
-from invoke.exceptions import ParseError
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.argument import Argument
 
 from cnd.errors import CndError, UsageError
 
@@ -50,7 +50,7 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         for argument in arguments:
-            if letter := self.letters.get(argument.name):
+            if letter := self.letters.get(argument.name or ""):
                 argument.names = (*argument.names, letter, TwoDashes(letter))
         return arguments
 
@@ -62,25 +62,19 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
 
 
 def task(
-    body: Callable[..., None] | None = None,
-    /,
-    *,
-    letters: Mapping[str, str] | None = None,
-    **options: Any,
-) -> Any:
+    *, letters: Mapping[str, str] | None = None, **options: Any
+) -> Callable[[Callable[..., None]], Task]:
     """Make a task of a function; `letters` maps parameters to one-letter options.
 
     A `CndError` that leaves the function becomes one line and its exit status.
     """
-    if body is None:
-        return functools.partial(task, letters=letters, **options)
-    return fabric.task(
-        _reports_errors(body),
-        klass=Task,
-        letters=letters,
-        auto_shortflags=False,
-        **options,
-    )
+    make = fabric.task(klass=Task, letters=letters, auto_shortflags=False, **options)
+
+    def decorate(body: Callable[..., None]) -> Task:
+        made: Task = make(_reports_errors(body))
+        return made
+
+    return decorate
 
 
 def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:

@@ -16,21 +16,21 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from cnd import account, bootstrap, ec2, keys, s3logs, sqs
+from cnd import ec2, keys, s3logs, sqs
 from cnd import pow as worker
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, LeakError
 from cnd.events import Event
-from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Login
+from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet
 from cnd.journal import EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
 
@@ -40,16 +40,6 @@ END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, growing
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
-
-
-@dataclass(frozen=True)
-class Provision:
-    """What stands ready before the first instance is bought."""
-
-    spec: ec2.LaunchSpec
-    login: Login
-    queue: str  # URL
-    bucket: str
 
 
 def new_run() -> str:
@@ -92,7 +82,6 @@ class Job:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
-        self._bucket_made: Future[None] | None = None
         self._index: dict[str, int] = {}  # instance id -> index
         self._served: set[str] = set()
         self._done: set[str] = set()
@@ -118,7 +107,9 @@ class Job:
             self._take(
                 Event("run.started", fields={"run": self._run, **_described(plan)})
             )
-            provision = self._prepare()
+            provision = prepare(
+                self._cloud, plan, run=self._run, key=self._key, bucket=self._bucket
+            )
             fleet = self._fleet(provision)
             complete = False
             try:
@@ -132,40 +123,6 @@ class Job:
                     raise leak
             fleet.raise_bugs()
             return self._finish(provision)
-
-    # --- before anything is bought
-
-    def _prepare(self) -> Provision:
-        """Make or find everything that a launch needs, side by side."""
-        cloud, plan = self._cloud, self._plan
-        host_key = keys.generate()
-        bucket = self._bucket or s3logs.bucket_name(cloud.account, cloud.region)
-        if self._bucket:
-            s3logs.check_bucket(cloud.s3, bucket)
-        else:
-            self._bucket_made = self._pool.submit(self._make_bucket, bucket)
-        image = self._pool.submit(account.image, cloud, plan.instance_type)
-        key_name = self._pool.submit(account.key_pair, cloud.ec2, self._key)
-        address = account.caller_address(cloud.checkip)
-        group = self._pool.submit(account.ssh_group, cloud.ec2, address)
-        data = bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
-        spec = ec2.LaunchSpec(
-            image=image.result(),
-            instance_type=plan.instance_type,
-            key_name=key_name.result(),
-            group=group.result(),
-            user_data=data,
-            lifetime=plan.lifetime,
-        )
-        login = Login(account.LOGIN_USER, self._key.path, host_key.public)
-        return Provision(spec, login, sqs.create(cloud.sqs, self._run), bucket)
-
-    def _make_bucket(self, bucket: str) -> None:
-        """Meanwhile; a bucket that cannot be made costs the copies, not the run."""
-        try:
-            s3logs.ensure_bucket(self._cloud.s3, bucket, self._cloud.region)
-        except CloudError as error:
-            self._trouble(error)
 
     def _fleet(self, provision: Provision) -> Fleet:
         source = Path(worker.__file__).read_bytes()
@@ -272,10 +229,8 @@ class Job:
             self.race.decide(Ending.INCOMPLETE, reason)
 
     def _next_event(self) -> None:
-        try:
+        with contextlib.suppress(Empty):
             self._take(self._events.get(timeout=TICK))
-        except Empty:
-            pass
         self._view.tick(self.race)
 
     def _take(self, event: Event) -> None:
@@ -333,7 +288,7 @@ class Job:
         self._over.set()
         self._mark("scramming")
         fleet.close()
-        upload = self._pool.submit(self._upload, provision.bucket)
+        upload = self._pool.submit(self._upload, provision)
         leak = None
         if keep:
             self._kept = tuple(sorted(self._index))
@@ -365,17 +320,18 @@ class Job:
             return error
         return None
 
-    def _upload(self, bucket: str) -> bool:
+    def _upload(self, provision: Provision) -> bool:
         """Upload the logs; return whether all of them are there."""
         logs = {path.name: path for path in sorted(self._journal.logs.iterdir())}
         try:
-            if self._bucket_made:
-                self._bucket_made.result()
-            failures = s3logs.upload(self._cloud.s3, bucket, self._run, logs)
+            provision.bucket_made.result()
+            failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)
         except CloudError as error:
-            failures = {"": error}
-        for error in list(failures.values())[:1]:
-            self._trouble(error)
+            failures = {provision.bucket: error}
+        for failure in list(failures.values())[:1]:
+            self._trouble(failure)
+        fields = {"bucket": provision.bucket, "count": len(logs) - len(failures)}
+        self._events.put(Event("logs.uploaded", fields=fields))
         return not failures
 
     def _drain(self) -> None:

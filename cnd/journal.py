@@ -70,11 +70,14 @@ class Journal:
 
     def events(self) -> Iterator[Event]:
         """Yield the events so far; a line that is being written is left out."""
-        with contextlib.suppress(FileNotFoundError):
-            with (self.folder / EVENTS).open(encoding="utf-8") as file:
-                for line in file:
-                    with contextlib.suppress(ValueError):
-                        yield from_json(line)
+        try:
+            file = (self.folder / EVENTS).open(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        with file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    yield from_json(line)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that it is never seen half."""

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import shlex
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -209,7 +208,7 @@ class Host:
             while chunk := session.recv(65536):
                 *lines, partial = (partial + chunk).split(b"\n")
                 yield from lines
-        except socket.timeout as error:
+        except TimeoutError as error:
             message = f"silent for {SILENCE:.0f} s"
             raise HostError(self.name, message) from error
         except LOST as error:

@@ -7,17 +7,17 @@ is bought; data goes to stdout, narration to stderr.
 from __future__ import annotations
 
 import json as jsonlib
-import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from fabric import Config
 from fabric.executor import Executor
-from invoke import Collection, Context, Exit
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, keys, s3logs, sqs, survey, view
+from cnd import arguments, ec2, keys, sqs, survey, view
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker

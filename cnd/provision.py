@@ -1,0 +1,67 @@
+"""What stands ready before the first instance is bought.
+
+One rule: whatever can be refused is asked for here, while it costs nothing.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cnd import account, bootstrap, ec2, keys, s3logs, sqs
+from cnd.cloud import Cloud
+from cnd.fleet import Login
+from cnd.plan import Plan
+
+
+@dataclass(frozen=True)
+class Provision:
+    """Everything that a launch and a run need from the account."""
+
+    spec: ec2.LaunchSpec
+    login: Login
+    queue: str  # URL
+    bucket: str
+    # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
+    bucket_made: Future[None]
+
+
+def prepare(
+    cloud: Cloud, plan: Plan, *, run: str, key: keys.UserKey, bucket: str = ""
+) -> Provision:
+    """Make or find everything that `plan` needs on `cloud`, side by side.
+
+    Args:
+        bucket: the user's own, which must exist; empty for CND's own.
+
+    Raises:
+        CloudError: the cloud refused something, or has no such instance type.
+    """
+    host_key = keys.generate()
+    name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
+    try:
+        image = pool.submit(account.image, cloud, plan.instance_type)
+        key_name = pool.submit(account.key_pair, cloud.ec2, key)
+        address = account.caller_address(cloud.checkip)
+        group = pool.submit(account.ssh_group, cloud.ec2, address)
+        if bucket:
+            s3logs.check_bucket(cloud.s3, bucket)
+            bucket_made: Future[None] = Future()
+            bucket_made.set_result(None)
+        else:
+            bucket_made = pool.submit(
+                s3logs.ensure_bucket, cloud.s3, name, cloud.region
+            )
+        spec = ec2.LaunchSpec(
+            image=image.result(),
+            instance_type=plan.instance_type,
+            key_name=key_name.result(),
+            group=group.result(),
+            user_data=bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key),
+            lifetime=plan.lifetime,
+        )
+    finally:
+        pool.shutdown(wait=False)
+    login = Login(account.LOGIN_USER, key.path, host_key.public)
+    return Provision(spec, login, sqs.create(cloud.sqs, run), name, bucket_made)

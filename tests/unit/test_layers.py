@@ -1,0 +1,101 @@
+"""Imports go down only, and the outside things stay each in their place."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "cnd"
+
+# From the top; a module may import from lower lines only.
+LAYERS = [
+    ["tasks"],
+    ["cli", "survey"],
+    ["view", "job"],
+    ["provision", "fleet"],
+    ["account", "result", "remote", "journal"],
+    ["race", "bootstrap"],
+    ["cloud", "ec2", "sqs", "s3logs"],
+    ["aws", "plan", "events", "keys", "arguments"],
+    ["local", "errors", "pow", ""],
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
+OWNERS = {
+    "paramiko": {"remote", "keys"},
+    "fabric": {"cli", "remote", "tasks"},
+    "botocore": {"aws", "cloud"},
+    "boto3": {"cloud"},
+}
+
+
+def modules() -> list[tuple[str, ast.Module]]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((parts[0], ast.parse(path.read_text())))
+    return found
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return the dotted names that a module imports, in whatever way."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "cnd":
+            found |= {f"cnd.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def test_imports_go_down_only() -> None:
+    wrong = []
+    for name, tree in modules():
+        for target in imports(tree):
+            if not target.startswith("cnd."):
+                continue
+            other = target.split(".")[1]
+            below = LEVEL[other] > LEVEL.get(name, 0) or other == name
+            if not below and (name, other) not in SAME_LEVEL:
+                wrong.append(f"{name} imports {other}")
+    assert wrong == []
+
+
+def test_every_module_has_its_layer() -> None:
+    names = {name for name, _ in modules()} - {"__init__", "kernel"}
+    assert names <= LEVEL.keys()
+
+
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_is_used_by_its_owners_only(library: str) -> None:
+    users = {
+        name
+        for name, tree in modules()
+        if name != "local"
+        and any(target.split(".")[0] == library for target in imports(tree))
+    }
+    assert users <= OWNERS[library]
+
+
+def test_the_embedded_cloud_is_known_to_cloud_and_tasks_only() -> None:
+    users = {
+        name
+        for name, tree in modules()
+        if name != "local" and "cnd.local" in imports(tree)
+    }
+    assert users == {"cloud", "tasks"}
+
+
+def test_the_embedded_cloud_imports_nothing_of_the_rest_but_errors() -> None:
+    foreign = {
+        target
+        for name, tree in modules()
+        if name == "local"
+        for target in imports(tree)
+        if target.startswith("cnd.") and not target.startswith("cnd.local")
+    }
+    assert foreign <= {"cnd.errors"}

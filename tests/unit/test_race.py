@@ -1,0 +1,169 @@
+"""Nothing is believed that was not checked: not a nonce, not "exhausted"."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnd.events import Event
+from cnd.plan import Plan, class_size
+from cnd.race import Ending, Race
+
+PLAN = Plan(difficulty=2, instances=8, time_limit=10.0)
+GOLDEN = 116  # belongs to index 4, because 116 mod 8 = 4
+
+
+def worker(kind: str, index: int, **fields: object) -> Event:
+    return Event(f"worker.{kind}", index, f"i-{index}", fields)
+
+
+def exhausted(plan: Plan, index: int, *, short: int = 0) -> Event:
+    size = class_size(plan.nonces, index, plan.instances)
+    cursor = index + size * plan.instances
+    return worker("exhausted", index, cursor=cursor, tested=size - short)
+
+
+def test_a_golden_nonce_of_the_right_class_wins() -> None:
+    race = Race(PLAN)
+    assert race.see(worker("found", 4, nonce=GOLDEN)) is None
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.FOUND
+    assert (race.outcome.nonce, race.outcome.index) == (GOLDEN, 4)
+    assert race.outcome.digest is not None
+    assert race.outcome.digest.startswith("00")
+
+
+@given(
+    st.one_of(
+        st.integers(),
+        st.text(),
+        st.none(),
+        st.booleans(),
+        st.floats(),
+        st.just(124),
+        st.just(2**32 + 4),
+    ),
+    st.integers(0, 7),
+)
+def test_a_lying_worker_never_wins(nonce: object, index: int) -> None:
+    race = Race(PLAN)
+    objection = race.see(worker("found", index, nonce=nonce))
+    if race.outcome is None:
+        assert objection is not None
+        assert objection.kind == "worker.refuted"
+    else:
+        assert isinstance(nonce, int)
+        assert nonce % 8 == index
+        assert race.outcome.ending is Ending.FOUND
+
+
+def test_a_golden_nonce_of_another_class_is_refused() -> None:
+    race = Race(PLAN)
+    objection = race.see(worker("found", 3, nonce=GOLDEN))
+    assert objection is not None
+    assert "outside its class" in str(objection.fields["reason"])
+    assert race.outcome is None
+
+
+def test_a_refuted_worker_leaves_the_others_in_the_race() -> None:
+    race = Race(PLAN)
+    race.see(worker("found", 0, nonce=0))
+    race.see(worker("found", 4, nonce=GOLDEN))
+    assert race.outcome is not None
+    assert race.outcome.nonce == GOLDEN
+
+
+def test_exhausted_is_said_when_every_class_is_tested_to_its_end() -> None:
+    plan = Plan(difficulty=9, instances=4, time_limit=10.0, nonces=100_001)
+    race = Race(plan)
+    for index in range(4):
+        assert race.outcome is None
+        race.see(exhausted(plan, index))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.EXHAUSTED
+    assert race.tested == 100_001
+
+
+def test_one_nonce_short_is_not_exhausted() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(exhausted(plan, 0))
+    race.see(exhausted(plan, 1, short=1))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.INCOMPLETE
+    assert "Instance1" in race.outcome.reason
+
+
+def test_silence_is_not_exhaustion() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(exhausted(plan, 0))
+    race.see(Event("host.done", 1, "i-1"))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.INCOMPLETE
+
+
+def test_a_failed_host_is_named_with_its_reason() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(Event("host.failed", 1, "i-1", {"reason": "SSH did not answer"}))
+    race.see(exhausted(plan, 0))
+    assert race.outcome is not None
+    assert race.outcome.ending.exit_status == 4
+    assert "Instance1 SSH did not answer" in race.outcome.reason
+
+
+def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
+    race = Race(PLAN)
+    for index in range(8):
+        assert race.outcome is None
+        race.see(worker("timeout", index, tested=10, cursor=index))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.TIMEOUT
+
+
+def test_a_nonce_that_comes_after_the_time_limit_is_still_the_answer() -> None:
+    race = Race(PLAN)
+    race.decide(Ending.TIMEOUT, "10 s are over")
+    race.see(worker("found", 4, nonce=GOLDEN))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.FOUND
+
+
+def test_the_first_decision_stands() -> None:
+    race = Race(PLAN)
+    race.decide(Ending.STOPPED, "enough")
+    race.decide(Ending.TIMEOUT, "10 s are over")
+    assert race.outcome is not None
+    assert race.outcome.reason == "enough"
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["started", "progress", "stopped", "noise", "failed"]),
+            st.one_of(st.none(), st.integers(-5, 20)),
+            st.dictionaries(
+                st.sampled_from(["cursor", "tested", "rate", "kernel", "reason"]),
+                st.one_of(st.integers(), st.text(), st.none(), st.booleans()),
+            ),
+        ),
+        max_size=30,
+    )
+)
+def test_no_sequence_of_odd_events_finds_or_exhausts(
+    steps: list[tuple[str, int | None, dict[str, object]]],
+) -> None:
+    race = Race(PLAN)
+    for kind, index, fields in steps:
+        race.see(Event(f"worker.{kind}", index, "i-x", fields))
+    assert race.tested >= 0
+    if race.outcome:
+        assert race.outcome.ending is Ending.INCOMPLETE
+
+
+@given(st.integers(0, 10**6), st.integers(1, 1000))
+def test_the_classes_partition_the_space(nonces: int, instances: int) -> None:
+    sizes = [class_size(nonces, i, instances) for i in range(instances)]
+    assert sum(sizes) == nonces
+    assert max(sizes) - min(sizes) <= 1
