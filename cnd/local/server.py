@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from cnd.local.instances import Cloud
 
 REGION = "us-east-1"
-SERVICES = ("ec2", "ssm", "sqs", "s3", "sts")  # most urgent first
 BACKLOG = 1024  # connections that wait to be accepted: a fleet's worth
 LOAD_SECONDS = 60.0
 LIVE = ("pending", "running", "shutting-down", "stopping")
@@ -76,27 +75,16 @@ class Moto:
     def _load(self) -> None:
         try:
             gc.disable()  # nothing of what an import makes is garbage: a fifth quicker
-            from moto.moto_server.werkzeug_app import (
-                DomainDispatcherApplication,
-                create_backend_app,
-            )
+            from cnd.local import backends
 
-            from cnd.local import images
-            from cnd.local.instances import Cloud
-
-            images.install()
-            cloud = Cloud(self._fleet)
-            cloud.install()
-            application = DomainDispatcherApplication(create_backend_app)
-            for service in SERVICES:
-                application.app_instances[service] = create_backend_app(service)
-            gc.enable()
-            gc.freeze()
-            self.cloud, self._application = cloud, application
+            self.cloud, self._application = backends.load(self._fleet)
         finally:
             self._ready.set()
+        backends.warm_up(self._application)
+        gc.enable()
+        gc.freeze()
         # From here on this thread waits for what the hosts report.
-        self._fleet.listen(cloud.tell)
+        self._fleet.listen(self.cloud.tell)
 
 
 class Handler(WSGIRequestHandler):
