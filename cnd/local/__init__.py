@@ -1,0 +1,213 @@
+"""The embedded cloud: EC2, SQS, S3, STS and SSM on loopback, with hosts that boot.
+
+One rule: what runs here is another process.  This file starts, finds and ends
+it; it imports no part of the cloud itself, so that importing it costs nothing.
+
+    endpoint = up()                     # idempotent; survives the caller
+    boto3.client("ec2", endpoint_url=endpoint.url, ...)
+    down()                              # hosts included
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cnd.errors import CloudError
+from cnd.local import files, settings
+
+__all__ = ["Endpoint", "down", "exports", "status", "summary", "up"]
+
+NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
+ANSWER_SECONDS = 2.0  # for the cloud to say how it is
+POLL_SECONDS = 0.01
+KILL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a cloud answers, and as whom to call it."""
+
+    url: str  # "http://127.0.0.1:PORT"
+    region: str
+    access_key: str
+    secret_key: str
+    pid: int
+    folder: Path
+
+
+def up(*, timeout: float = 20.0) -> Endpoint:
+    """Start the cloud unless it runs; returns when it answers.
+
+    The cloud is a process of its own, which outlives this one and its terminal.
+    Callers at the same time start exactly one.
+
+    Raises:
+        UsageError: a setting in the environment is bad.
+        CloudError: it did not start within `timeout` seconds, or a package is
+            missing.
+    """
+    deadline = time.monotonic() + timeout
+    settings.read(os.environ)
+    _require_packages()
+    folder = files.state_folder(os.environ)
+    with files.caller_lock(folder, deadline):
+        while files.is_alive(folder):
+            if (running := _find(folder, "/cnd/touch")) is not None:
+                return running
+            if time.monotonic() > deadline:
+                raise CloudError("the embedded cloud runs but does not answer")
+            time.sleep(POLL_SECONDS)
+        return _start(folder, deadline)
+
+
+def status() -> Endpoint | None:
+    """Return the running cloud, or None if there is none that answers."""
+    return _find(files.state_folder(os.environ), "/cnd/status")
+
+
+def summary(endpoint: Endpoint) -> dict[str, Any]:
+    """Return the cloud's own account of itself (GET /cnd/status).
+
+    Raises CloudError if it does not answer.
+    """
+    try:
+        return _get(endpoint.url + "/cnd/status")
+    except (OSError, ValueError) as error:
+        raise CloudError(f"the embedded cloud does not answer: {error}") from error
+
+
+def down(*, timeout: float = 20.0) -> bool:
+    """End the cloud with all its hosts; returns whether there was one.
+
+    Raises CloudError if it is still there after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    folder = files.state_folder(os.environ)
+    with files.caller_lock(folder, deadline):
+        if not files.is_alive(folder):
+            files.remove_endpoint(folder)
+            return False
+        record = _wait_for_record(folder, deadline)
+        _signal(record["pid"], signal.SIGTERM)
+        if not _wait_for_death(folder, record["pid"], deadline):
+            # Its hosts notice its death by themselves.
+            _signal(record["pid"], signal.SIGKILL)
+            if not _wait_for_death(
+                folder, record["pid"], time.monotonic() + KILL_SECONDS
+            ):
+                raise CloudError(f"process {record['pid']} does not end")
+        files.remove_endpoint(folder)
+        return True
+
+
+def exports(endpoint: Endpoint) -> list[str]:
+    """Return the lines that make another shell's AWS tools use the cloud."""
+    variables = {
+        "AWS_ENDPOINT_URL": endpoint.url,
+        "AWS_DEFAULT_REGION": endpoint.region,
+        "AWS_REGION": endpoint.region,
+        "AWS_ACCESS_KEY_ID": endpoint.access_key,
+        "AWS_SECRET_ACCESS_KEY": endpoint.secret_key,
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
+def _require_packages() -> None:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CloudError(
+            f"the embedded cloud needs {', '.join(missing)}",
+            hint="pip install 'cnd[local]'",
+        )
+
+
+def _start(folder: Path, deadline: float) -> Endpoint:
+    files.remove_endpoint(folder)
+    package_folder = str(Path(__file__).resolve().parents[2])
+    search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    with open(folder / files.LOG, "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "cnd.local.server", "--folder", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            start_new_session=True,
+        )
+    while (endpoint := _find(folder, "/cnd/status")) is None:
+        late = time.monotonic() > deadline
+        if late:
+            _signal(server.pid, signal.SIGKILL)
+        if late or server.poll() is not None:
+            raise CloudError(
+                "the embedded cloud did not start: "
+                + (files.last_log_line(folder) or "no reason given"),
+                hint=f"see {folder / files.LOG}",
+            )
+        time.sleep(POLL_SECONDS)
+    return endpoint
+
+
+def _find(folder: Path, path: str) -> Endpoint | None:
+    record = files.read_endpoint(folder)
+    if record is None:
+        return None
+    try:
+        answer = _get(record["url"] + path)
+    except (OSError, ValueError):
+        return None
+    # Another program may have got the port of a cloud that died.
+    if answer.get("pid") != record["pid"] or answer.get("ending"):
+        return None
+    return Endpoint(**record, folder=folder)
+
+
+def _get(url: str) -> dict[str, Any]:
+    # No proxy from the environment: this is loopback.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ANSWER_SECONDS) as reply:
+            answer = json.load(reply)
+    except urllib.error.HTTPError as error:
+        raise ValueError(f"status {error.code}") from error
+    if not isinstance(answer, dict):
+        raise ValueError("not an object")
+    return answer
+
+
+def _wait_for_record(folder: Path, deadline: float) -> dict[str, Any]:
+    """A server that has just begun to live has not written its record yet."""
+    while (record := files.read_endpoint(folder)) is None:
+        if time.monotonic() > deadline:
+            raise CloudError("the embedded cloud runs but left no record")
+        time.sleep(POLL_SECONDS)
+    return record
+
+
+def _wait_for_death(folder: Path, pid: int, deadline: float) -> bool:
+    while files.is_alive(folder):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)  # reaps it if this process has started it
+    return True
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

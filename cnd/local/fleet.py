@@ -1,0 +1,169 @@
+"""The server's side of its hosts: orders to the fork server, reports from it.
+
+One rule: it knows hosts, not EC2; what a report means for an instance is decided
+by whoever listens.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from pathlib import Path
+
+from cnd.local import wire
+from cnd.local.addresses import Addresses
+from cnd.local.settings import Delay
+from cnd.local.wire import HostSpec, Message
+
+END_SECONDS = 8.0  # for the fork server to kill every host
+READ_BYTES = 1 << 16
+
+
+class Fleet:
+    """Boots and kills hosts, and keeps `ssh_config` and `known_hosts` for users.
+
+    To be made in the main thread: the fork server dies with the thread that
+    started it (PR_SET_PDEATHSIG).
+    """
+
+    def __init__(self, folder: Path, boot: Delay) -> None:
+        self._folder, self._boot = folder, boot
+        self.addresses = Addresses()
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
+        self._specs: dict[str, HostSpec] = {}
+        self._write_ssh_files()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "cnd.local.hostd"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={
+                name: os.environ[name]
+                for name in ("HOME", "LANG", "PATH", "PYTHONPATH", "TZ")
+                if name in os.environ
+            },
+        )
+        assert self._process.stdin and self._process.stdout
+        self._orders = self._process.stdin.fileno()
+        self._reports = self._process.stdout.fileno()
+
+    def boot(
+        self,
+        instance: str,
+        *,
+        address: str,
+        port: int,
+        user: str,
+        public_key: str,
+        user_data: str,
+        vcpus: int,
+    ) -> None:
+        """Let the host of `instance` boot; the report is `up`, or `lost`."""
+        spec = HostSpec(
+            id=instance,
+            address=address,
+            port=port,
+            user=user,
+            public_key=public_key,
+            user_data=user_data,
+            cpus=cores(_available_cores(), vcpus, next(self._numbers)),
+            delay=self._boot.draw(),
+            root=str(self._folder / "hosts" / instance),
+        )
+        with self._lock:
+            self._specs[instance] = spec
+            wire.send(self._orders, wire.boot(spec))
+
+    def kill(self, instances: Iterable[str], *, keep: bool = False) -> None:
+        """End hosts with all their processes; each is reported `down`.
+
+        `keep` leaves their file trees, as stopping an instance does.
+        """
+        order = {"kind": "kill", "ids": list(instances), "keep": keep}
+        with self._lock:
+            wire.send(self._orders, order)
+
+    def listen(self, tell: Callable[[Message], None]) -> None:
+        """Pass every report to `tell` until the fork server ends; blocks."""
+        lines = wire.Lines()
+        while data := os.read(self._reports, READ_BYTES):
+            reports = list(lines.feed(data))
+            # Files first: whoever sees "running" may call ssh at once.
+            if self._note(reports):
+                self._write_ssh_files()
+            for report in reports:
+                tell(report)
+
+    def end(self) -> None:
+        """Kill all hosts and the fork server; returns when they are gone."""
+        assert self._process.stdin
+        with self._lock:
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()  # the hosts die with it
+            self._process.wait()
+
+    def _note(self, reports: Sequence[Message]) -> bool:
+        """Keep track of who is up; returns whether that has changed."""
+        changed = False
+        for report in reports:
+            if report["kind"] == "up":
+                self._up[report["id"]] = self._specs[report["id"]], report["host_key"]
+                changed = True
+            elif report["kind"] in ("down", "lost"):
+                self._specs.pop(report["id"], None)
+                changed |= self._up.pop(report["id"], None) is not None
+        return changed
+
+    def _write_ssh_files(self) -> None:
+        up = list(self._up.values())
+        known_hosts = self._folder / "known_hosts"
+        _replace(known_hosts, known_hosts_text(up))
+        _replace(self._folder / "ssh_config", ssh_config_text(up, known_hosts))
+
+
+def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
+    """Return the cores of the `number`th host: its vCPUs, taken in rotation."""
+    size = min(vcpus, len(available))
+    start = number * size
+    return tuple(available[(start + i) % len(available)] for i in range(size))
+
+
+def known_hosts_text(up: Iterable[tuple[HostSpec, str]]) -> str:
+    return "".join(
+        f"{spec.address if spec.port == 22 else f'[{spec.address}]:{spec.port}'} {key}\n"
+        for spec, key in up
+    )
+
+
+def ssh_config_text(up: Iterable[tuple[HostSpec, str]], known_hosts: Path) -> str:
+    """A configuration for `ssh -F`: hosts by address (the last of it) or by id."""
+    entries = [
+        f"Host {spec.address} {spec.id}\n"
+        f"  HostName {spec.address}\n  Port {spec.port}\n  User {spec.user}\n"
+        for spec, _ in up
+    ]
+    common = (
+        f"Host *\n  UserKnownHostsFile {known_hosts}\n"
+        "  GlobalKnownHostsFile none\n  StrictHostKeyChecking yes\n"
+    )
+    return "".join(entries) + common
+
+
+def _available_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def _replace(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)

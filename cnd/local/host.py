@@ -1,0 +1,204 @@
+"""One embedded host, from power-on to power-off: a process of its own.
+
+One rule: `serve` boots as a cloud image does, in the same order: early user data
+(bootcmd, files, keys), then SSH, then the late part (runcmd, scripts).  The
+instance counts as running when SSH answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import asyncssh
+
+from cnd.local import cloudinit, processes, sshd, tree
+from cnd.local.cloudinit import UserData
+from cnd.local.init import Init, Reply
+from cnd.local.paths import in_tree, map_paths
+from cnd.local.wire import HostSpec, Message
+
+CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
+
+
+def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
+    """Be the host until it is killed.
+
+    `report` tells the server; `life` is a pipe that ends when the fork server
+    does, and the host ends with it.
+    """
+    processes.adopt_orphans()
+    processes.die_with_parent()
+    if spec.cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, spec.cpus)
+    asyncio.run(_Host(spec, report).live(life))
+
+
+class _Host:
+    def __init__(self, spec: HostSpec, report: Callable[[Message], None]) -> None:
+        self._spec, self._report = spec, report
+        self._root = Path(spec.root)
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+
+    async def live(self, life: int) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end)
+        loop.add_reader(life, self._end)
+        self._children = processes.Children()
+        await asyncio.sleep(self._spec.delay)
+        await self._boot()
+        await asyncio.get_running_loop().create_future()  # until killed
+
+    async def _boot(self) -> None:
+        tree.build(self._spec)
+        self._log("kernel", f"Linux version {platform.release()} (embedded)")
+        self._init = Init(
+            self._root,
+            run=self._run_as_root,
+            power_off=self._power_off,
+            halt=self._halt,
+            log=self._log,
+        )
+        self._listen_to_programs()
+        user_data = cloudinit.parse(self._spec.user_data)
+        self._log("cloud-init", f"running 'init' at {time.strftime('%c')}")
+        for remark in user_data.remarks:
+            self._log("cloud-init", f"[WARNING]: {remark}")
+        await self._script("bootcmd", user_data.bootcmd)
+        self._write_files(user_data)
+        key = self._host_key(user_data.host_key)
+        self._authorize(user_data.authorized_keys)
+        self._acceptor = await sshd.listen(self._spec, key, self._children, self._log)
+        self._log("sshd", f"Server listening on {self._spec.address}.")
+        self._init.booted = True
+        (self._root / "run/cnd/booted").touch()
+        public = key.export_public_key().decode().split()[:2]
+        self._report({"kind": "up", "id": self._spec.id, "host_key": " ".join(public)})
+        await self._script("runcmd", user_data.runcmd)
+        await self._script("user script", user_data.script)
+        (self._root / "run/cloud-init/result.json").write_text("{}\n")
+        self._log("cloud-init", "Cloud-init finished")
+
+    # User data.
+
+    async def _script(self, step: str, text: str) -> None:
+        """Run a script as cloud-init does: from a file, output into its log."""
+        if not text:
+            return
+        path = self._root / "var/lib/cloud/instance" / step.replace(" ", "-")
+        path.write_text(map_paths(text, self._spec.root, tree.PROGRAMS))
+        path.chmod(0o700)
+        try:
+            status = await self._run_as_root([str(path)])
+        except OSError as error:
+            self._log("cloud-init", f"[WARNING]: {step}: {error}")
+            return
+        self._log("cloud-init", f"{step}: exit status {status}")
+
+    async def _run_as_root(self, command: Sequence[str]) -> int:
+        """Run a command outside of any session; its output goes to cloud-init's log."""
+        with open(self._root / CLOUD_INIT_LOG, "ab") as output:
+            _, ended = self._children.start(
+                [map_paths(word, self._spec.root, tree.PROGRAMS) for word in command],
+                cwd=self._spec.root,
+                env=tree.environment(self._spec, "root"),
+                stdout=output.fileno(),
+                stderr=output.fileno(),
+            )
+        return await ended
+
+    def _write_files(self, user_data: UserData) -> None:
+        for file in user_data.files:
+            path = Path(in_tree(file.path, self._spec.root))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with open(path, "ab" if file.append else "wb") as target:
+                    target.write(self._mapped(file.content))
+                path.chmod(file.permissions)
+            except OSError as error:
+                self._log("cloud-init", f"[WARNING]: write_files: {error}")
+        if user_data.files:
+            self._log("cloud-init", f"write_files: {len(user_data.files)} entries")
+
+    def _mapped(self, content: bytes) -> bytes:
+        try:
+            text = content.decode()
+        except UnicodeDecodeError:
+            return content
+        return map_paths(text, self._spec.root, tree.PROGRAMS).encode()
+
+    # Keys.
+
+    def _host_key(self, private: str) -> asyncssh.SSHKey:
+        if private:
+            try:
+                return asyncssh.import_private_key(private)
+            except asyncssh.KeyImportError as error:
+                self._log("cloud-init", f"[WARNING]: ssh_keys: {error}")
+        return asyncssh.generate_private_key("ssh-ed25519")
+
+    def _authorize(self, keys: Sequence[str]) -> None:
+        path = Path(tree.home(self._spec), ".ssh/authorized_keys")
+        lines = [self._spec.public_key, *keys]
+        path.write_text("".join(line.strip() + "\n" for line in lines if line))
+        path.chmod(0o600)
+
+    # The programs of /bin (shims/control).
+
+    def _listen_to_programs(self) -> None:
+        # Open for writing as well: the pipe never ends, whoever comes and goes.
+        pipe = os.open(self._root / "run/cnd/control", os.O_RDWR | os.O_NONBLOCK)
+        self._requests: set[asyncio.Task[None]] = set()
+        rest = b""
+
+        def arrived() -> None:
+            nonlocal rest
+            *lines, rest = (rest + os.read(pipe, 65536)).split(b"\n")
+            for line in lines:
+                task = asyncio.create_task(self._answer(line.decode(errors="replace")))
+                self._requests.add(task)
+                task.add_done_callback(self._requests.discard)
+
+        asyncio.get_running_loop().add_reader(pipe, arrived)
+
+    async def _answer(self, line: str) -> None:
+        reply_to, program, *words = line.split("\t")
+        reply: Reply = await self._init.request(program, words)
+        # A dash before each line: a line that is only a dot ends the reply.
+        lines = [str(reply.status)]
+        lines += ["-" + text for text in reply.text.splitlines()] + ["."]
+        with contextlib.suppress(OSError):  # the program has been killed meanwhile
+            pipe = os.open(reply_to, os.O_WRONLY | os.O_NONBLOCK)
+            with open(pipe, "wb") as target:
+                target.write("".join(text + "\n" for text in lines).encode())
+
+    # The end.
+
+    def _power_off(self) -> None:
+        """Ask the cloud to take this host away, as a machine that powers off does."""
+        self._log("systemd", "Powering off.")
+        self._report({"kind": "poweroff", "id": self._spec.id})
+
+    def _halt(self) -> None:
+        self._log("systemd", "System halted.")
+        if self._acceptor:
+            self._acceptor.close()
+        processes.kill_trees([os.getpid()], spare_roots=True)
+
+    def _end(self) -> None:
+        processes.kill_trees([os.getpid()], spare_roots=True)
+        os._exit(0)
+
+    def _log(self, tag: str, text: str) -> None:
+        """Append a line in rsyslog's traditional format."""
+        pid = "" if tag == "kernel" else f"[{os.getpid()}]"
+        stamp = time.strftime("%b %e %H:%M:%S")
+        line = f"{stamp} {self._spec.hostname} {tag}{pid}: {text}\n"
+        with open(self._root / "var/log/syslog", "a", encoding="utf-8") as syslog:
+            syslog.write(line)

@@ -1,0 +1,147 @@
+"""The fork server: one process that forks a process per host, and kills them.
+
+One rule: it is single-threaded and blocks on nothing but its orders, so that a
+fork is safe and quick (about 10 ms a host; everything is imported before).  When
+its orders end, whoever gave them is dead: all hosts die, then it does.
+
+Run by `cnd.local.fleet` as `python -m cnd.local.hostd`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from cnd.local import host, processes, tree, wire
+from cnd.local.wire import HostSpec, Message
+
+ORDERS, REPORTS = 0, 1
+
+
+class ForkServer:
+    def __init__(self) -> None:
+        self._hosts: dict[str, tuple[int, str]] = {}  # instance id: pid, file tree
+        self._life_read, self._life_write = os.pipe()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
+        os.set_blocking(self._wake_read, False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._ending = False
+        signal.signal(signal.SIGTERM, self._terminate)
+
+    def _terminate(self, *_: object) -> None:
+        self._ending = True
+
+    def run(self) -> None:
+        """Follow orders until there are no more."""
+        lines = wire.Lines()
+        with selectors.DefaultSelector() as selector:
+            selector.register(ORDERS, selectors.EVENT_READ)
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            while not self._ending:
+                ready = {key.fd for key, _ in selector.select()}
+                if self._wake_read in ready:
+                    os.read(self._wake_read, 4096)
+                    self._reap()
+                if ORDERS in ready:
+                    data = os.read(ORDERS, 1 << 20)
+                    if not data:
+                        return
+                    self._obey(list(lines.feed(data)))
+
+    def _obey(self, orders: Iterable[Message]) -> None:
+        """Boot in order; kill together, which is quicker."""
+        doomed: dict[str, bool] = {}
+        for order in orders:
+            if order["kind"] == "boot":
+                self._boot(wire.spec_of(order))
+            else:
+                doomed |= dict.fromkeys(order["ids"], order["keep"])
+        self._kill(doomed)
+
+    def _boot(self, spec: HostSpec) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._become(spec)
+        self._hosts[spec.id] = pid, spec.root
+
+    def _become(self, spec: HostSpec) -> NoReturn:
+        """In the forked child: be a host.  Never returns into the server's code."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.setsid()
+            for descriptor in (self._life_write, self._wake_read, self._wake_write):
+                os.close(descriptor)
+            os.dup2(os.open(os.devnull, os.O_RDWR), ORDERS)
+            host.serve(spec, lambda report: wire.send(REPORTS, report), self._life_read)
+        finally:
+            # Whatever happened ends this process here, with its reason in the log.
+            if sys.exc_info()[0] is not None:
+                traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)
+
+    def _kill(self, doomed: dict[str, bool]) -> None:
+        found = {id: self._hosts.pop(id) for id in doomed if id in self._hosts}
+        processes.kill_trees(pid for pid, _ in found.values())
+        for id, (pid, root) in found.items():
+            os.waitpid(pid, 0)
+            if not doomed[id]:
+                shutil.rmtree(root, ignore_errors=True)
+        for id in doomed:
+            wire.send(REPORTS, {"kind": "down", "id": id})
+
+    def _reap(self) -> None:
+        """Take note of hosts that died by themselves, and end what they left."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    break
+                for id, (host_pid, _) in list(self._hosts.items()):
+                    if host_pid == pid:
+                        del self._hosts[id]
+                        report = {"kind": "lost", "id": id, "status": status}
+                        wire.send(REPORTS, report)
+        known = {pid for pid, _ in self._hosts.values()}
+        orphans = set(processes.children(os.getpid())) - known
+        processes.kill_trees(orphans)
+
+    def end(self) -> None:
+        roots = [pid for pid, _ in self._hosts.values()]
+        processes.kill_trees(roots)
+        for pid in roots:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        for _, root in self._hosts.values():
+            shutil.rmtree(Path(root), ignore_errors=True)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    processes.adopt_orphans()
+    processes.die_with_parent()
+    tree.shims()
+    gc.collect()
+    gc.freeze()  # keeps the pages of what was imported shared with the hosts
+    server = ForkServer()
+    try:
+        with contextlib.suppress(BrokenPipeError, OSError):
+            server.run()
+    finally:
+        server.end()
+
+
+if __name__ == "__main__":
+    main()

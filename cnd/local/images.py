@@ -1,0 +1,119 @@
+"""The machine images that moto lacks: Ubuntu's and Debian's, found through SSM.
+
+One rule: every id that an SSM parameter gives exists in every EC2 region.
+Imported by the server only, when moto is loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from moto.core.utils import utcnow
+from moto.ec2.models.amis import Ami, AmiBackend
+from moto.ssm.models import Parameter, ParameterDict
+
+CANONICAL, DEBIAN = "099720109477", "136693071363"  # AWS accounts of the publishers
+
+
+@dataclass(frozen=True)
+class Image:
+    parameter: str  # SSM
+    name: str
+    owner: str
+    architecture: str  # EC2's name of it
+    root_device: str
+
+    @property
+    def id(self) -> str:
+        """An id that is the same in every run, in the form of a real one."""
+        return "ami-0" + hashlib.sha256(self.parameter.encode()).hexdigest()[:16]
+
+
+def _images() -> list[Image]:
+    found = []
+    for name, ec2_name in (("amd64", "x86_64"), ("arm64", "arm64")):
+        for release, volume, codename in (
+            ("24.04", "ebs-gp3", "noble"),
+            ("22.04", "ebs-gp2", "jammy"),
+        ):
+            found.append(
+                Image(
+                    f"/aws/service/canonical/ubuntu/server/{release}/stable/current/"
+                    f"{name}/hvm/{volume}/ami-id",
+                    f"ubuntu/images/hvm-ssd-gp3/ubuntu-{codename}-{release}-{name}-server",
+                    CANONICAL,
+                    ec2_name,
+                    "/dev/sda1",
+                )
+            )
+        for debian in ("12", "13"):
+            found.append(
+                Image(
+                    f"/aws/service/debian/release/{debian}/latest/{name}",
+                    f"debian-{debian}-{name}",
+                    DEBIAN,
+                    ec2_name,
+                    "/dev/xvda",
+                )
+            )
+    return found
+
+
+IMAGES = _images()
+
+
+def login_user(image_name: str | None) -> str:
+    """Return who logs in to machines made from an image of that name."""
+    name = image_name or ""
+    if name.startswith("debian"):
+        return "admin"
+    return "ec2-user" if name.startswith(("al20", "amzn")) else "ubuntu"
+
+
+def install() -> None:
+    """Add the images and their parameters to every region of moto."""
+    load_amis = AmiBackend._load_amis
+
+    def load_with_ours(self: AmiBackend) -> None:
+        load_amis(self)
+        for image in IMAGES:
+            self.amis[image.id] = Ami(
+                self,
+                image.id,
+                name=image.name,
+                description=image.name,
+                owner_id=image.owner,
+                owner_alias="amazon",
+                public=True,
+                virtualization_type="hvm",
+                architecture=image.architecture,
+                hypervisor="xen",
+                root_device_type="ebs",
+                root_device_name=image.root_device,
+            )
+
+    make_parameters = ParameterDict.__init__
+
+    def make_with_ours(self: ParameterDict, account_id: str, region_name: str) -> None:
+        make_parameters(self, account_id, region_name)
+        for image in IMAGES:
+            self[image.parameter] = [_parameter(image, account_id)]
+
+    AmiBackend._load_amis = load_with_ours  # type: ignore[method-assign]
+    ParameterDict.__init__ = make_with_ours  # type: ignore[method-assign]
+
+
+def _parameter(image: Image, account_id: str) -> Parameter:
+    return Parameter(
+        account_id=account_id,
+        name=image.parameter,
+        value=image.id,
+        parameter_type="String",
+        description=None,
+        allowed_pattern=None,
+        keyid=None,
+        last_modified_date=utcnow(),
+        version=1,
+        data_type="aws:ec2:image",
+    )

@@ -1,0 +1,274 @@
+"""EC2 instances that are real hosts: moto's model, with what it lacks.
+
+One rule: an instance's state says what its host really does.  Only this file
+moves an instance from state to state: pending until SSH answers, shutting-down
+until the last process is gone.  Imported by the server only, with moto.
+
+Also here, because moto ignores them: ClientToken, MaxCount, the client-token
+filter, and the ways in which AWS refuses what an instance's state forbids.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from moto.ec2 import utils
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models import instances as moto_instances
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ec2.models.instances import InstanceState, StateReason
+from moto.ec2.responses.instances import InstanceResponse
+
+from cnd.local.fleet import Fleet
+from cnd.local.images import login_user
+from cnd.local.wire import Message
+
+SSH_PORT_TAG = "cnd:ssh-port"
+# What moto stands in for a missing ClientToken.
+NO_TOKEN = "ABCDE"
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_InstanceState.html
+CODES = {
+    "pending": 0,
+    "running": 16,
+    "shutting-down": 32,
+    "terminated": 48,
+    "stopping": 64,
+    "stopped": 80,
+}
+GOING = ("shutting-down", "terminated")
+BY_USER = StateReason(
+    "Client.UserInitiatedShutdown: User initiated shutdown",
+    "Client.UserInitiatedShutdown",
+)
+BY_INSTANCE = StateReason(
+    "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
+    "Client.InstanceInitiatedShutdown",
+)
+BY_ERROR = StateReason(
+    "Server.InternalError: Internal error on launch", "Server.InternalError"
+)
+
+_Base = moto_instances.Instance
+
+
+class HostInstance(_Base):
+    """An EC2 instance with a host behind it."""
+
+    # moto's metaclass files its models under these.
+    __module__ = _Base.__module__
+    __qualname__ = _Base.__qualname__
+
+    cloud: Cloud  # set by `install`
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.phase = "pending"
+        self.address, self.ssh_port = self.cloud.fleet.addresses.next()
+        super().__init__(*args, **kwargs)
+        self.add_tags({SSH_PORT_TAG: str(self.ssh_port)})
+
+    @property
+    def _state(self) -> InstanceState:
+        """A copy: moto sets fields of it on its way, which must not show."""
+        return InstanceState(self.phase, CODES[self.phase])
+
+    @_state.setter
+    def _state(self, value: InstanceState) -> None:
+        """Ignored, see above."""
+
+    @property
+    def private_ip(self) -> str | None:
+        return None if self.phase == "terminated" else self.address
+
+    @property
+    def private_ip_address(self) -> str | None:
+        return self.private_ip
+
+    @property
+    def public_ip(self) -> str | None:
+        return None if self.phase in ("terminated", "stopped") else self.address
+
+    @property
+    def public_ip_address(self) -> str | None:
+        return self.public_ip
+
+    @property
+    def private_dns_name(self) -> str:
+        return super().private_dns_name if self.private_ip else ""
+
+    @property
+    def vcpus(self) -> int:
+        known = INSTANCE_TYPES.get(self.instance_type, {})
+        return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
+
+    def boot(self) -> None:
+        images = self.ec2_backend.describe_images(filters={"image-id": self.image_id})
+        key = self.ec2_backend.key_pairs.get(self.key_name)
+        self.cloud.fleet.boot(
+            self.id,
+            address=self.address,
+            port=self.ssh_port,
+            user=login_user(images[0].name if images else None),
+            public_key=key.public_key if key else "",
+            user_data=str(self.user_data or ""),
+            vcpus=self.vcpus,
+        )
+
+    def terminate(self, reason: StateReason = BY_USER) -> InstanceState:
+        with self.cloud.lock:
+            before = self._state
+            if self.phase in GOING:
+                return before
+            had_host = self.phase != "stopped"
+            self.phase = "shutting-down"
+        super().terminate()
+        self._explain(reason)
+        if had_host:
+            self.cloud.fleet.kill([self.id])
+        else:
+            self.phase = "terminated"
+        return before
+
+    def stop(self, reason: StateReason = BY_USER) -> InstanceState:
+        with self.cloud.lock:
+            before = self._state
+            if self.phase in GOING:
+                raise EC2ClientError(
+                    "IncorrectInstanceState",
+                    f"The instance '{self.id}' is not in a state from which it can be "
+                    "stopped.",
+                )
+            if self.phase in ("stopping", "stopped"):
+                return before
+            self.phase = "stopping"
+        super().stop()
+        self._explain(reason)
+        self.cloud.fleet.kill([self.id], keep=True)
+        return before
+
+    def start(self) -> InstanceState:
+        if self.phase in ("pending", "running"):
+            return self._state
+        raise _unsupported("A stopped instance of the embedded cloud stays stopped")
+
+    def reboot(self) -> None:
+        raise _unsupported("The embedded cloud cannot reboot an instance")
+
+    def _explain(self, reason: StateReason) -> None:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+        self.state_reason = reason
+        self._reason = f"User initiated ({now})" if reason is BY_USER else ""
+
+
+@dataclass(frozen=True)
+class _Launch:
+    parameters: str  # JSON
+    reservation: moto_instances.Reservation
+
+
+class Cloud:
+    """The instances of all accounts and regions, and what happens to them."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.lock = threading.Lock()
+        self._instances: dict[str, HostInstance] = {}
+        self._launches: dict[tuple[str, str, str], _Launch] = {}
+        self._launching = threading.RLock()
+        self._max_count = threading.local()
+
+    def install(self) -> None:
+        """Put this in moto's place; every way to launch leads through here."""
+        cloud, plain_run = self, moto_instances.InstanceBackend.run_instances
+        plain_response = InstanceResponse.run_instances
+
+        def run_instances(backend: Any, image_id: str, count: int, *a: Any, **k: Any):  # type: ignore[no-untyped-def]
+            count = getattr(cloud._max_count, "value", None) or count
+            return cloud._run(plain_run, backend, image_id, count, *a, **k)
+
+        def respond(response: Any):  # type: ignore[no-untyped-def]
+            # The embedded cloud has room: it launches as many as it may.
+            cloud._max_count.value = int(response._get_param("MaxCount", 0))
+            try:
+                return plain_response(response)
+            finally:
+                cloud._max_count.value = None
+
+        HostInstance.cloud = cloud
+        moto_instances.Instance = HostInstance  # type: ignore[misc]
+        moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign]
+        InstanceResponse.run_instances = respond  # type: ignore[method-assign]
+        utils.filter_dict_attribute_mapping["client-token"] = "client_token"
+        utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
+
+    def _run(
+        self, plain_run: Any, backend: Any, image_id: str, count: int, *a: Any, **k: Any
+    ) -> moto_instances.Reservation:
+        """Launch, or return what the same ClientToken has launched already."""
+        token = k.get("client_token") or NO_TOKEN
+        parameters = json.dumps([image_id, count, a, k], default=repr, sort_keys=True)
+        key = (backend.account_id, backend.region_name, token)
+        with self._launching:  # a retry waits for the call that it repeats
+            if token != NO_TOKEN and key in self._launches:
+                return self._repeated(self._launches[key], parameters)
+            reservation: moto_instances.Reservation
+            reservation = plain_run(backend, image_id, count, *a, **k)
+            if token != NO_TOKEN:
+                self._launches[key] = _Launch(parameters, reservation)
+            self._instances |= {i.id: i for i in reservation.instances}  # type: ignore[misc]
+        for instance in reservation.instances:
+            instance.boot()  # type: ignore[attr-defined]
+        return reservation
+
+    def _repeated(self, launch: _Launch, parameters: str) -> moto_instances.Reservation:
+        if launch.parameters != parameters:
+            raise EC2ClientError(
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments "
+                "used in previous request(s).",
+            )
+        if all(instance.state in GOING for instance in launch.reservation.instances):
+            raise EC2ClientError(
+                "IdempotentInstanceTerminated",
+                "The instances launched with this client token are terminated.",
+            )
+        return launch.reservation
+
+    def tell(self, report: Message) -> None:
+        """Take note of what a host reports."""
+        instance = self._instances.get(report["id"])
+        if instance is None:
+            return
+        kind = report["kind"]
+        if kind == "up":
+            self._move(instance, {"pending": "running"})
+        elif kind == "down":
+            self._move(instance, {"shutting-down": "terminated", "stopping": "stopped"})
+        elif kind == "poweroff":
+            behavior = instance.instance_initiated_shutdown_behavior
+            end = instance.terminate if behavior == "terminate" else instance.stop
+            end(BY_INSTANCE)
+        elif kind == "lost":
+            print(f"{instance.id}: host died: {report}", file=sys.stderr)
+            instance.terminate(BY_ERROR)
+
+    def count(self) -> Counter[str]:
+        """Return how many instances there are in each state."""
+        return Counter(instance.phase for instance in self._all())
+
+    def _all(self) -> Iterable[HostInstance]:
+        return list(self._instances.values())
+
+    def _move(self, instance: HostInstance, states: dict[str, str]) -> None:
+        with self.lock:
+            instance.phase = states.get(instance.phase, instance.phase)
+
+
+def _unsupported(message: str) -> EC2ClientError:
+    return EC2ClientError("UnsupportedOperation", message)

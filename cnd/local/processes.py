@@ -1,0 +1,167 @@
+"""Process trees: start a child, learn how it ended, kill all that it ever started.
+
+One rule: nothing that a host started outlives it, also what called `setsid`.
+On Linux a host adopts its orphans, so that every descendant hangs below it; on
+other systems this is a best effort by parent process ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+# From <linux/prctl.h>.
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+LINUX = sys.platform == "linux"
+KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent has died."""
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> None:
+    """Get SIGTERM when the parent dies (its forking thread, to be exact)."""
+    if LINUX:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
+    """Kill the processes `roots` and all their descendants; returns when done.
+
+    The roots are stopped first: a stopped process cannot fork, and still adopts
+    orphans, so that the walk ends.  `spare_roots` leaves the roots themselves
+    alone and running, and is for a process that clears its own tree.
+    """
+    roots = list(roots)
+    if not spare_roots:
+        for root in roots:
+            _send(root, signal.SIGSTOP)
+    deadline = time.monotonic() + KILL_SECONDS
+    while time.monotonic() < deadline:
+        alive = [pid for pid in _descendants(roots) if _is_alive(pid)]
+        if not alive:
+            break
+        for pid in alive:
+            _send(pid, signal.SIGKILL)
+    if not spare_roots:
+        for root in roots:
+            _send(root, signal.SIGKILL)
+
+
+def children(pid: int) -> list[int]:
+    """Return the process ids of the direct children of `pid`."""
+    return _descendants([pid], levels=1)
+
+
+def _descendants(roots: Sequence[int], *, levels: int | None = None) -> list[int]:
+    family = _children_by_proc if LINUX else _children_by_ps()
+    found: list[int] = []
+    level = list(roots)
+    while level and levels != 0:
+        level = [child for pid in level for child in family(pid)]
+        found += level
+        levels = None if levels is None else levels - 1
+    return found
+
+
+def _children_by_proc(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []  # it has ended
+    return [int(word) for word in text.split()]
+
+
+def _children_by_ps() -> Callable[[int], list[int]]:
+    listing = subprocess.run(
+        ["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, timeout=10
+    )
+    family: defaultdict[int, list[int]] = defaultdict(list)
+    for line in listing.stdout.splitlines():
+        pid, parent = line.split()
+        family[int(parent)].append(int(pid))
+    return family.__getitem__
+
+
+def _is_alive(pid: int) -> bool:
+    """Say whether `pid` still runs; a zombie is dead, it only waits to be reaped."""
+    if not LINUX:
+        return True
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+class Children:
+    """The children of an asyncio process that also adopts orphans.
+
+    asyncio's own subprocesses would not do: somebody must reap the adopted, and
+    whoever reaps "any child" takes asyncio's results away.
+    """
+
+    def __init__(self) -> None:
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: str,
+        env: Mapping[str, str],
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+        stderr: int = subprocess.DEVNULL,
+        before_exec: Callable[[], None] | None = None,
+    ) -> tuple[subprocess.Popen[bytes], asyncio.Future[int]]:
+        """Start `argv` in a session of its own.
+
+        The future gets the exit status, or minus the signal that ended it.
+        Raises OSError if the program cannot be started.
+        """
+        child = subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+            preexec_fn=before_exec,
+        )
+        ended = asyncio.get_running_loop().create_future()
+        self._exits[child.pid] = ended
+        ended.add_done_callback(lambda done: setattr(child, "returncode", -1))
+        return child, ended
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                ended = self._exits.pop(pid, None)
+                if ended is not None and not ended.done():
+                    ended.set_result(os.waitstatus_to_exitcode(status))

@@ -1,0 +1,180 @@
+"""The embedded cloud's process: moto behind HTTP, the hosts beside it.
+
+One rule: it answers at once and loads moto meanwhile (about 1.5 s); a call that
+comes too early waits for that.  It listens on loopback only, ends on SIGTERM or
+when idle, and takes every host with it.
+
+Run by `cnd.local.up` as `python -m cnd.local.server --folder FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cnd.errors import CndError
+from cnd.local import files, middleware, settings
+from cnd.local.fleet import Fleet
+from cnd.local.middleware import Activity
+from cnd.local.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from cnd.local.instances import Cloud
+
+REGION = "us-east-1"
+BACKLOG = 1024  # connections that wait to be accepted: a fleet's worth
+LOAD_SECONDS = 60.0
+LIVE = ("pending", "running", "shutting-down", "stopping")
+WATCH_SECONDS = 0.25  # how often to look whether all has been idle too long
+
+# moto checks these only if asked to.
+STRICT = {
+    "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+    # moto uses boto3: the user's own configuration is none of its business.
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+class Moto:
+    """moto's WSGI application, loaded in the background."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.cloud: Cloud | None = None
+        self._fleet = fleet
+        self._application: WSGIApplication | None = None
+        self._ready = threading.Event()
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def __call__(
+        self, environ: WSGIEnvironment, start: StartResponse
+    ) -> Iterable[bytes]:
+        self._ready.wait(LOAD_SECONDS)
+        if self._application is None:
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return []
+        return self._application(environ, start)
+
+    def _load(self) -> None:
+        try:
+            gc.disable()  # nothing of what an import makes is garbage: a fifth quicker
+            from cnd.local import backends
+
+            self.cloud, self._application = backends.load(self._fleet)
+        finally:
+            self._ready.set()
+        backends.warm_up(self._application)
+        gc.enable()
+        gc.freeze()
+        # From here on this thread waits for what the hosts report.
+        self._fleet.listen(self.cloud.tell)
+
+
+class Handler(WSGIRequestHandler):
+    """HTTP/1.1, quiet: boto3 keeps its connections."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def log_request(self, *args: Any) -> None:
+        """Nothing: calls are many."""
+
+    def log_error(self, *args: Any) -> None:
+        """Nothing: clients may go as they like."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="cnd.local.server")
+    parser.add_argument("--folder", type=Path, required=True)
+    folder = parser.parse_args().folder
+    try:
+        wanted = settings.read(os.environ)
+        with files.alive_lock(folder):
+            _serve(folder, wanted)
+    except CndError as error:
+        sys.exit(str(error))
+
+
+def _serve(folder: Path, wanted: Settings) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(STRICT)
+    shutil.rmtree(folder / "hosts", ignore_errors=True)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    fleet = Fleet(folder, wanted.boot)
+    moto, activity = Moto(fleet), Activity()
+    started = time.monotonic()
+
+    def status() -> dict[str, Any]:
+        states = moto.cloud.count() if moto.cloud else Counter[str]()
+        return {
+            "pid": os.getpid(),
+            "ending": ending.is_set(),
+            "up_seconds": round(time.monotonic() - started, 3),
+            "idle_seconds": round(activity.idle_seconds, 3),
+            "instances": dict(states),
+            "live": sum(states[state] for state in LIVE),
+            "boot_seconds": [wanted.boot.low, wanted.boot.high],
+            "api_seconds": [wanted.api.low, wanted.api.high],
+            "idle_limit_seconds": wanted.idle,
+            "ssh_port": fleet.addresses.port,
+            "addresses": fleet.addresses.pattern,
+        }
+
+    layers = [
+        middleware.control(status, activity.touch),
+        activity.layer,
+        middleware.delayed(wanted.api),
+    ]
+    application: WSGIApplication = moto
+    for layer in reversed(layers):
+        application = layer(application)
+    server = make_server(
+        "127.0.0.1", 0, application, threaded=True, request_handler=Handler
+    )
+    server.socket.listen(BACKLOG)
+    server.daemon_threads = True  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
+    files.write_endpoint(
+        folder,
+        {
+            "url": f"http://127.0.0.1:{server.server_port}",
+            "region": REGION,
+            "access_key": "AKIA" + secrets.token_hex(8).upper(),
+            "secret_key": secrets.token_urlsafe(30),
+            "pid": os.getpid(),
+        },
+    )
+    while not ending.wait(WATCH_SECONDS):
+        if activity.idle_seconds > wanted.idle:
+            if status()["live"]:
+                activity.touch()  # the time runs from the last instance's end
+            else:
+                ending.set()
+    fleet.end()
+    server.server_close()
+    shutil.rmtree(folder / "hosts", ignore_errors=True)
+    files.remove_endpoint(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""What the user may tell the embedded cloud through the environment.
+
+One rule: a value that cannot be understood is refused before anything starts.
+
+    CND_LOCAL_BOOT_SECONDS   how long a host takes to boot   "0", "3", "20-30"
+    CND_LOCAL_API_SECONDS    how long an API call takes      same form
+    CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cnd.errors import UsageError
+
+DEFAULT_IDLE_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A time in seconds that is drawn anew, uniformly, at each use."""
+
+    low: float = 0.0
+    high: float = 0.0
+
+    def draw(self) -> float:
+        return random.uniform(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class Settings:
+    boot: Delay = Delay()
+    api: Delay = Delay()
+    idle: float = DEFAULT_IDLE_SECONDS  # seconds
+
+
+def read(environ: Mapping[str, str]) -> Settings:
+    """Return the settings in `environ`; raises UsageError for a bad value."""
+    return Settings(
+        boot=_delay(environ, "CND_LOCAL_BOOT_SECONDS"),
+        api=_delay(environ, "CND_LOCAL_API_SECONDS"),
+        idle=_seconds(
+            environ.get("CND_LOCAL_IDLE_SECONDS") or str(DEFAULT_IDLE_SECONDS),
+            "CND_LOCAL_IDLE_SECONDS",
+        ),
+    )
+
+
+def _delay(environ: Mapping[str, str], name: str) -> Delay:
+    low, dash, high = (environ.get(name) or "0").partition("-")
+    delay = Delay(_seconds(low, name), _seconds(high if dash else low, name))
+    if delay.low > delay.high:
+        raise UsageError(f"{name}: {low} is more than {high}")
+    return delay
+
+
+def _seconds(text: str, name: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UsageError(
+            f"{name}: {text!r} is not a number of seconds",
+            hint="write a number such as 3, or for a delay a range such as 20-30",
+        )
+    return seconds

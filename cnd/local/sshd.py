@@ -1,0 +1,317 @@
+"""The SSH and SFTP server of one host.
+
+One rule: a client cannot tell it from OpenSSH's where CND and its users look: a
+dropped connection ends a command's input but not the command, output comes
+before the exit status, relative paths mean the same in SFTP and in the shell.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import posixpath
+import pty
+import signal
+import struct
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import asyncssh
+
+from cnd.local import tree
+from cnd.local.paths import map_paths
+from cnd.local.processes import Children
+from cnd.local.wire import HostSpec
+
+CHUNK = 65536
+# The two names of one method: old clients know only the second.
+KEY_EXCHANGES = ("curve25519-sha256", "curve25519-sha256@libssh.org")
+# The workers share the machine with whoever looks after them: those go first.
+NICE = ("nice", "-n", "19")
+Log = Callable[[str, str], None]
+
+
+async def listen(
+    spec: HostSpec, key: asyncssh.SSHKey, children: Children, log: Log
+) -> asyncssh.SSHAcceptor:
+    """Start to answer SSH at the host's address; raises OSError if it cannot."""
+
+    def files(channel: asyncssh.SSHServerChannel[bytes]) -> Files:
+        return Files(channel, spec)
+
+    async def session(process: asyncssh.SSHServerProcess[bytes]) -> None:
+        await _Session(spec, children, process).run()
+
+    return await asyncssh.listen(
+        spec.address,
+        spec.port,
+        server_factory=lambda: _Gate(spec, log),
+        server_host_keys=[key],
+        process_factory=session,
+        sftp_factory=files,
+        allow_scp=True,
+        encoding=None,
+        line_editor=False,
+        kex_algs=KEY_EXCHANGES,
+        compression_algs=None,
+        gss_host=None,
+        password_auth=False,
+        kbdint_auth=False,
+        backlog=128,
+        login_timeout=120,
+        server_version="CND",
+    )
+
+
+class _Gate(asyncssh.SSHServer):
+    """Lets in the image's login user, with a key of its authorized_keys file."""
+
+    def __init__(self, spec: HostSpec, log: Log) -> None:
+        self._spec, self._log = spec, log
+        self._from = ""
+        self._user: str | None = None
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        address, port = conn.get_extra_info("peername")[:2]
+        self._from = f"{address} port {port}"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._user:
+            self._log(
+                "sshd",
+                f"pam_unix(sshd:session): session closed for user {self._user}",
+            )
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        allowed = username == self._spec.user and key in authorized_keys(self._spec)
+        if not allowed:
+            self._log("sshd", f"Failed publickey for {username} from {self._from} ssh2")
+            return False
+        self._key = key
+        return True
+
+    def auth_completed(self) -> None:
+        self._user = self._spec.user
+        kind = self._key.get_algorithm().removeprefix("ssh-").upper()
+        self._log(
+            "sshd",
+            f"Accepted publickey for {self._user} from {self._from} ssh2: "
+            f"{kind} {self._key.get_fingerprint()}",
+        )
+        self._log(
+            "sshd",
+            f"pam_unix(sshd:session): session opened for user {self._user}(uid=1000) "
+            "by (uid=0)",
+        )
+
+
+def authorized_keys(spec: HostSpec) -> list[asyncssh.SSHKey]:
+    """Read the keys that may log in; lines that are no key do not count."""
+    keys = []
+    path = Path(tree.home(spec), ".ssh/authorized_keys")
+    with contextlib.suppress(OSError):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(asyncssh.KeyImportError):
+                keys.append(asyncssh.import_public_key(line))
+    return keys
+
+
+class Files(asyncssh.SFTPServer):
+    """SFTP confined to the host's tree, links included; it starts in the home."""
+
+    def __init__(
+        self, channel: asyncssh.SSHServerChannel[bytes], spec: HostSpec
+    ) -> None:
+        super().__init__(channel, chroot=os.fsencode(spec.root))
+        self._root = os.path.realpath(os.fsencode(spec.root))
+        self._home = os.fsencode(f"/home/{spec.user}")
+
+    def map_path(self, path: bytes) -> bytes:
+        inside = super().map_path(posixpath.join(self._home, path))
+        real = os.path.realpath(inside)
+        if real != self._root and not real.startswith(self._root + b"/"):
+            raise asyncssh.SFTPPermissionDenied("Permission denied")
+        return inside
+
+
+class _Session:
+    """One command, or one interactive shell, of a client."""
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        children: Children,
+        process: asyncssh.SSHServerProcess[bytes],
+    ) -> None:
+        self._spec, self._children, self._process = spec, children, process
+        self._ended: asyncio.Future[int]
+        self._pid = 0
+        self._terminal: int | None = None
+
+    async def run(self) -> None:
+        """Serve the session until the command ends or the client is gone."""
+        if self._process.term_type is None:
+            stdin, outputs = await self._start_with_pipes()
+        else:
+            stdin, outputs = await self._start_with_terminal()
+        pumps = [asyncio.create_task(pump) for pump in outputs]
+        feed = asyncio.create_task(self._feed(stdin))
+        done = asyncio.create_task(self._finish(pumps))
+        gone = asyncio.create_task(self._process.channel.wait_closed())
+        try:
+            await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (*pumps, feed, done, gone):
+                task.cancel()
+            await asyncio.gather(*pumps, feed, done, gone, return_exceptions=True)
+
+    def _command(self) -> list[str]:
+        text = self._process.command
+        if text is not None:
+            mapped = map_paths(text, self._spec.root, tree.PROGRAMS)
+            return [*NICE, "/bin/sh", "-c", mapped]
+        # Not a login shell: /etc/profile would put the machine's programs first.
+        shell = ["/bin/bash", "--norc"] if os.path.exists("/bin/bash") else ["/bin/sh"]
+        return [*NICE, *shell, *(["-i"] if self._process.term_type else [])]
+
+    def _environment(self) -> dict[str, str]:
+        environment = tree.environment(self._spec, self._spec.user)
+        if self._process.term_type:
+            environment["TERM"] = self._process.term_type
+        if self._process.command is None:
+            environment["PS1"] = f"{self._spec.user}@{self._spec.hostname}:\\w$ "
+        return environment
+
+    async def _start_with_pipes(self):  # type: ignore[no-untyped-def]
+        (in_read, in_write), (out_read, out_write), (err_read, err_write) = (
+            os.pipe(),
+            os.pipe(),
+            os.pipe(),
+        )
+        self._pid, self._ended = self._spawn(in_read, out_write, err_write)
+        for descriptor in (in_read, out_write, err_write):
+            os.close(descriptor)
+        return await _writer(in_write), [
+            _copy(out_read, self._process.stdout),
+            _copy(err_read, self._process.stderr),
+        ]
+
+    async def _start_with_terminal(self):  # type: ignore[no-untyped-def]
+        master, slave = pty.openpty()
+        self._terminal = master
+        self._resize(self._process.term_size[:2])
+        self._pid, self._ended = self._spawn(slave, slave, slave, _take_terminal)
+        os.close(slave)
+        return await _writer(os.dup(master)), [_copy(master, self._process.stdout)]
+
+    def _spawn(
+        self,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        before_exec: Callable[[], None] | None = None,
+    ) -> tuple[int, asyncio.Future[int]]:
+        child, ended = self._children.start(
+            self._command(),
+            cwd=tree.home(self._spec),
+            env=self._environment(),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            before_exec=before_exec,
+        )
+        return child.pid, ended
+
+    async def _finish(self, pumps: list[asyncio.Task[None]]) -> None:
+        """Send the exit status when all output is sent, as OpenSSH does.
+
+        Whoever still holds the output open, a background job say, is waited for.
+        """
+        status = await self._ended
+        await asyncio.gather(*pumps)
+        if status < 0:
+            name = signal.Signals(-status).name.removeprefix("SIG")
+            self._process.exit_with_signal(name)
+        else:
+            self._process.exit(status)
+
+    async def _feed(self, stdin: asyncio.StreamWriter) -> None:
+        """Pass the client's input on, line for line; its end, too."""
+        try:
+            while True:
+                try:
+                    data = await self._process.stdin.read(CHUNK)
+                except asyncssh.TerminalSizeChanged as change:
+                    self._resize((change.width, change.height))
+                    continue
+                except asyncssh.SignalReceived as received:
+                    self._signal(received.signal)
+                    continue
+                except asyncssh.BreakReceived:
+                    continue
+                if not data:
+                    break
+                stdin.write(data)
+                await stdin.drain()
+        except (OSError, asyncssh.Error):
+            pass  # the client or the command is gone
+        finally:
+            stdin.close()
+
+    def _signal(self, name: str) -> None:
+        number = getattr(signal, f"SIG{name}", None)
+        if isinstance(number, signal.Signals):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._pid, number)
+
+    def _resize(self, size: tuple[int, int]) -> None:
+        if self._terminal is not None:
+            columns, rows = size
+            packed = struct.pack("HHHH", rows, columns, 0, 0)
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, packed)
+
+
+def _take_terminal() -> None:
+    """Make standard input the controlling terminal of this new session."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+async def _writer(descriptor: int) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()),
+        _file(descriptor, "wb"),
+    )
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+async def _copy(descriptor: int, sink: asyncssh.SSHWriter[bytes]) -> None:
+    """Copy until the end of file, or until the client is gone."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), _file(descriptor, "rb")
+    )
+    try:
+        while data := await reader.read(CHUNK):
+            sink.write(data)
+            await sink.drain()
+    except (OSError, asyncssh.Error):
+        pass  # gone; a terminal also ends with EIO
+    finally:
+        transport.close()
+
+
+def _file(descriptor: int, mode: str) -> BinaryIO:
+    return open(descriptor, mode, buffering=0)  # type: ignore[return-value]

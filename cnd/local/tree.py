@@ -1,0 +1,125 @@
+"""The file tree of one host: what is in it when the host boots.
+
+One rule: everything a host owns lies below its tree, and its /bin comes first in
+every PATH, so that no command of a host reaches the machine's own init.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+
+from cnd.local.wire import HostSpec
+
+FOLDERS = (
+    "bin",
+    "boot",
+    "etc/systemd/system",
+    "mnt",
+    "opt",
+    "root",
+    "run/cloud-init",
+    "run/cnd",
+    "run/systemd/system",
+    "srv",
+    "tmp",
+    "usr/local/bin",
+    "var/lib/cloud/instance",
+    "var/log",
+)
+CONTROLS = ("systemctl", "shutdown", "poweroff", "halt", "reboot")
+# User data is written for a machine of its own; these would change the real one.
+UNAVAILABLE = (
+    "apt",
+    "apt-get",
+    "chpasswd",
+    "dnf",
+    "hostnamectl",
+    "init",
+    "iptables",
+    "loginctl",
+    "mkfs",
+    "modprobe",
+    "mount",
+    "nft",
+    "passwd",
+    "service",
+    "snap",
+    "swapoff",
+    "swapon",
+    "sysctl",
+    "telinit",
+    "timedatectl",
+    "umount",
+    "useradd",
+    "userdel",
+    "usermod",
+    "yum",
+)
+_OWN = ("logger", "sudo", "systemd-run", "journalctl", "cloud-init", "hostname")
+PROGRAMS = frozenset({*CONTROLS, *UNAVAILABLE, *_OWN, "python3"})
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OS_RELEASE = (
+    'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="CND embedded"\n'
+)
+
+
+@cache
+def shims() -> dict[str, bytes]:
+    """The programs that every host has of its own, by name."""
+    folder = Path(__file__).with_name("shims")
+    own = {name: (folder / name).read_bytes() for name in _OWN}
+    control = (folder / "control").read_bytes()
+    unavailable = (folder / "unavailable").read_bytes()
+    return (
+        own | dict.fromkeys(CONTROLS, control) | dict.fromkeys(UNAVAILABLE, unavailable)
+    )
+
+
+def python() -> str:
+    """The interpreter behind this one: not a virtual environment's, not a shim.
+
+    A host must not see the packages that the cloud itself has.
+    """
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def home(spec: HostSpec) -> str:
+    return f"{spec.root}/home/{spec.user}"
+
+
+def environment(spec: HostSpec, user: str) -> dict[str, str]:
+    """The whole environment of a command: nothing of the cloud's own."""
+    return {
+        "HOME": f"{spec.root}/root" if user == "root" else home(spec),
+        "LANG": "C.UTF-8",
+        "LOGNAME": user,
+        "PATH": f"{spec.root}/bin:{SYSTEM_PATH}",
+        "TMPDIR": f"{spec.root}/tmp",
+        "USER": user,
+    }
+
+
+def build(spec: HostSpec) -> None:
+    """Make the tree; raises OSError (FileExistsError if it is already there)."""
+    root = Path(spec.root)
+    root.mkdir(parents=True, mode=0o755)
+    for folder in (*FOLDERS, f"home/{spec.user}/.ssh"):
+        (root / folder).mkdir(parents=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "var/run").symlink_to("../run")
+    (root / "bin/python3").symlink_to(python())
+    for name, content in shims().items():
+        _write(root / "bin" / name, content, 0o755)
+    _write(root / "etc/hostname", f"{spec.hostname}\n".encode(), 0o644)
+    _write(root / "etc/os-release", OS_RELEASE.encode(), 0o644)
+    _write(root / "var/log/syslog", b"", 0o640)
+    os.mkfifo(root / "run/cnd/control", 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)
