@@ -9,6 +9,7 @@ here as text.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 from cnd.errors import UsageError
@@ -46,6 +47,14 @@ def choice(text: str, option: str, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         message = f"{option} must be one of {', '.join(allowed)}, not {text!r}"
         raise UsageError(message)
+    return text
+
+
+def run_name(text: str) -> str:
+    """Return the name of a run, or an empty one; no other text reaches a cloud."""
+    if text and not re.fullmatch(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", text):
+        message = f"--run {_short(text)!r} is not the name of a run"
+        raise UsageError(message, hint="`fab status` shows runs")
     return text
 
 

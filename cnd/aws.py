@@ -15,6 +15,7 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
 )
+from botocore.parsers import ResponseParserError
 
 from cnd.errors import CapacityError, CloudError
 
@@ -32,6 +33,7 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InstanceLimitExceeded": (CapacityError, QUOTA),
     "MaxSpotInstanceCountExceeded": (CapacityError, QUOTA),
     "VcpuLimitExceeded": (CapacityError, QUOTA),
+    "InvalidInstanceType": (CloudError, "check --instance-type"),
     "Unsupported": (CapacityError, "try another --instance-type or --region"),
     "InvalidParameterValue": (CloudError, "check --instance-type and --region"),
     "RequestLimitExceeded": (CloudError, LATER),
@@ -71,8 +73,9 @@ def translated(action: str) -> Iterator[None]:
     except (EndpointConnectionError, HTTPClientError) as error:
         hint = "check the network, --region and AWS_ENDPOINT_URL"
         raise CloudError(f"could not {action}: {error}", hint=hint) from error
-    except BotoCoreError as error:
-        raise CloudError(f"could not {action}: {error}") from error
+    except (BotoCoreError, ResponseParserError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise CloudError(f"could not {action}: {first_line}") from error
 
 
 def code(error: BaseException | None) -> str:

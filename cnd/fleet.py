@@ -11,15 +11,13 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError
 from cnd.events import Emit, Event, from_worker
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
-from cnd.remote import Host
+from cnd.remote import Host, Login
 
 # After the end, a host that has not answered yet is waited for this long, for its
 # log.  It costs nothing: EC2 bills 60 s at least.
@@ -30,15 +28,6 @@ LOST_PATIENCE = 30.0  # seconds
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
 )
-
-
-@dataclass(frozen=True)
-class Login:
-    """How to get into the hosts of a run."""
-
-    user: str
-    key: Path
-    host_key: str  # public, "ssh-ed25519 AAAA…"
 
 
 class Fleet:
@@ -72,10 +61,8 @@ class Fleet:
         host = Host(
             f"Instance{index}",
             instance.address or "",
+            self._login,
             port=instance.ssh_port,
-            user=self._login.user,
-            key=self._login.key,
-            host_key=self._login.host_key,
         )
         self._hosts[instance.id] = host
         self._served.append(self._pool.submit(self._serve, host, instance.id, index))

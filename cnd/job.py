@@ -194,6 +194,8 @@ class Job:
 
     def _listen(self, queue: str) -> None:
         def message(text: str) -> None:
+            if "decided" in self._marks:
+                return  # our own reason, told to the other readers
             fields = {"by": "queue", "text": text[:200]}
             self._events.put(Event("run.stop_requested", fields=fields))
 
@@ -356,8 +358,6 @@ class Job:
     def _result(self) -> Result:
         race, plan = self.race, self._plan
         outcome = race.outcome or Outcome(Ending.INCOMPLETE, "aborted")
-        seconds = self._seconds()
-        rate = race.tested / seconds.search if seconds.search else None
         return Result(
             run=self._run,
             cloud=self._cloud.name,
@@ -367,9 +367,9 @@ class Job:
             difficulty=plan.difficulty,
             instances=plan.instances,
             tested=race.tested,
-            hash_rate=rate,
+            hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
-            seconds=seconds,
+            seconds=self._seconds(),
             usd=0.0 if self._cloud.name == "local" else None,
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from cnd import account, bootstrap, ec2, keys, s3logs, sqs
 from cnd.cloud import Cloud
-from cnd.fleet import Login
 from cnd.plan import Plan
+from cnd.remote import Login
 
 
 @dataclass(frozen=True)

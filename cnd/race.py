@@ -76,6 +76,11 @@ class Race:
         return sum(s.rate for s in self.standings.values() if not s.ended)
 
     @property
+    def hash_rate(self) -> float:
+        """Nonces/s of all workers together, by their last word on it."""
+        return sum(s.rate for s in self.standings.values())
+
+    @property
     def searching(self) -> list[int]:
         """The classes whose worker was started and has not ended."""
         return [i for i, s in self.standings.items() if s.started and not s.ended]
@@ -156,7 +161,7 @@ class Race:
             return
         if not (missing := self._missing()):
             self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
-        elif all(s.ended in ("exhausted", "timeout") for s in standings.values()):
+        elif all(standings[i].ended == "timeout" for i in missing):
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:
             self.decide(Ending.INCOMPLETE, _named(missing, standings))

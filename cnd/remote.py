@@ -15,6 +15,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ FOLLOW = (
 LOST = (OSError, EOFError, paramiko.SSHException)
 
 
+@dataclass(frozen=True)
+class Login:
+    """How to get into the hosts of a run."""
+
+    user: str
+    key: Path  # private
+    host_key: str  # public, "ssh-ed25519 AAAA…"
+
+
 class Host:
     """An SSH connection to one instance; `name` says which in messages.
 
@@ -62,22 +72,20 @@ class Host:
         self,
         name: str,
         address: str,
+        login: Login,
         *,
-        user: str,
-        key: Path,
-        host_key: str,
         port: int = 22,
     ) -> None:
         self.name = name
-        self._known = f"{address}" if port == 22 else f"[{address}]:{port}"
-        self._host_key = host_key
+        self._known = address if port == 22 else f"[{address}]:{port}"
+        self._host_key = login.host_key
         self._arguments: dict[str, Any] = {
             "host": address,
             "port": port,
-            "user": user,
+            "user": login.user,
             "connect_timeout": CONNECT_TIMEOUT,
             "connect_kwargs": {
-                "key_filename": str(key),
+                "key_filename": str(login.key),
                 "allow_agent": False,
                 "look_for_keys": False,
                 "banner_timeout": HANDSHAKE_TIMEOUT,

@@ -119,6 +119,7 @@ def scram(
     Repeating it is harmless: nothing to do is success.  Instances without CND's
     tags are never touched.
     """
+    run = arguments.run_name(run)
     connected = _connected(cloud, region)
     ended: list[ec2.Instance] = []
     if connected:
@@ -150,6 +151,7 @@ def stop(
     region: str = "",
 ) -> None:
     """Put a stop message on a run's queue: it ends in order, with its logs."""
+    run = arguments.run_name(run)
     connected = clouds.required(_connected(cloud, region))
     runs = [run] if run else sqs.runs(connected.sqs)
     if len(runs) != 1:

@@ -1,0 +1,114 @@
+"""Bad input is one line and a status; nothing is launched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Terminal
+
+START = ("start", "--t", "9", "--d", "2", "--n", "2")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("start",), "--d, the difficulty, is missing"),
+        (("start", "--d", "65"), "--d must be 0 to 64, not 65"),
+        (("start", "--d", "-1"), "--d must be 0 to 64, not -1"),
+        (("start", "--d", "two"), "--d must be a whole number, not 'two'"),
+        (("start", "--d", "2", "--n", "0"), "--n must be 1 to 1000, not 0"),
+        (("start", "--d", "2", "--n", "1.5"), "--n must be a whole number, not '1.5'"),
+        (("start", "--d", "2", "--t", "0"), "--t must be more than 0 seconds, not 0"),
+        (("start", "--d", "2", "--t", "soon"), "--t must be a number of seconds"),
+        (("start", "--d", "2", "--nonces", "0"), "--nonces must be 1 to 2**64, not 0"),
+        (("start", "--d", "2", "--nonces", "2**65"), "--nonces must be 1 to 2**64"),
+        (("start", "--d", "2", "--nonces", "7", "--n", "8"), "8"),
+        (("start", "--d", "2", "--block", "x" * 5000), "4096"),
+        (("start", "--d", "2", "--block", b"\xff"), "block"),
+        (("start", "--d", "2", "--cloud", "gcp"), "--cloud must be aws or local"),
+        (("start", "--d", "2", "--cloud", "aws"), "no AWS credentials"),
+        (("start", "--d", "2", "--region", "moon"), "no such AWS region: 'moon'"),
+        (("start", "--d", "2", "--key-file", "/no/key"), "--key-file '/no/key'"),
+        (("-H", "a,b", "start", "--d", "2"), "-H a: this command runs here"),
+        (("scram", "--run", "nonsense"), "--run 'nonsense' is not the name of a run"),
+        (("stop",), "no run is going on"),
+        (("verify", "--d", "2"), "--nonce must be a whole number"),
+        (("local", "sideways"), "must be one of up, down, status, not 'sideways'"),
+        (("strat",), "No idea what 'strat' is!"),
+        (("start", "--difculty", "2"), "No idea what '--difculty' is!"),
+    ],
+)
+def test_an_impossible_request_is_one_line_and_status_2(
+    terminal: Terminal, words: tuple[str, ...], told: str
+) -> None:
+    terminal.exports()
+    before = terminal.runs()
+    done = terminal.run(*words)
+    assert done.returncode == 2, done.stderr
+    lines = [x for x in done.stderr.splitlines() if not x.startswith("cloud: ")]
+    assert lines[0].startswith("cnd: ")
+    assert told in lines[0]
+    assert len(lines) <= 2
+    assert done.stdout == ""
+    assert terminal.runs() == before
+    assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--instance-type", "t9.huge"), "t9.huge"),
+        (("--bucket", "nobodys-bucket"), "no such bucket: nobodys-bucket"),
+    ],
+)
+def test_what_the_cloud_refuses_is_one_line_and_status_3(
+    terminal: Terminal, words: tuple[str, ...], told: str
+) -> None:
+    done = terminal.run(*START, *words)
+    assert done.returncode == 3, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if x.startswith("cnd: ")]
+    assert told in line
+    assert "Traceback" not in done.stderr
+    assert terminal.live() == []
+
+
+def test_an_endpoint_that_does_not_answer_is_one_line_and_status_3(
+    terminal: Terminal,
+) -> None:
+    done = terminal.run(
+        *START,
+        AWS_ENDPOINT_URL="http://127.0.0.1:9",
+        AWS_ACCESS_KEY_ID="x",
+        AWS_SECRET_ACCESS_KEY="x",
+        AWS_DEFAULT_REGION="eu-west-2",
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("cnd: could not reach the cloud")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_key_is_refused(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("not a key")
+    done = terminal.run(*START, "--key-file", str(file))
+    assert done.returncode == 2
+    assert "is not a private key" in done.stderr
+
+
+def test_verify_tells_golden_from_not(terminal: Terminal) -> None:
+    golden = terminal.run("verify", "--nonce", "116", "--d", "2")
+    assert (golden.returncode, golden.stdout[:2]) == (0, "00")
+    other = terminal.run("verify", "--nonce", "117", "--d", "2")
+    assert other.returncode == 1
+    assert "117 is not golden at difficulty 2" in other.stdout
+
+
+def test_the_commands_in_the_readme_are_those_that_there_are(
+    terminal: Terminal,
+) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    listed = terminal.run("--list").stdout.splitlines()
+    commands = {x.split()[0] for x in listed if x.startswith("  ") and x[2] != " "}
+    assert {f"`fab {command}" in readme for command in commands} == {True}

@@ -1,0 +1,275 @@
+"""The main job, as a user does it: the installed program in a process of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import BIN, Terminal, ended, eventually
+
+ROOT = Path(__file__).parents[2]
+VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text())["blocks"]
+
+
+def hashed(nonce: int, block: str = "COMSM0010cloud") -> str:
+    first = hashlib.sha256(f"{nonce}{block}".encode()).hexdigest()
+    return hashlib.sha256(first.encode()).hexdigest()
+
+
+def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
+    terminal: Terminal,
+) -> None:
+    result = terminal.json("start", "--t", "200", "--d", "2", "--n", "8")
+
+    assert result["outcome"] == "found"
+    assert result["hash"] == hashed(result["nonce"])
+    assert result["hash"].startswith("00")
+    assert result["index"] == result["nonce"] % 8
+    assert result["instances"] == result["terminated"] == 8
+    assert result["left_running"] == 0
+    assert terminal.live() == []
+
+    folder = terminal.state / "cnd" / "runs" / result["run"]
+    logs = sorted(path.name for path in (folder / "logs").iterdir())
+    assert logs == [f"Instance{i}.log" for i in range(8)]
+    finder = (folder / "logs" / f"Instance{result['index']}.log").read_text()
+    assert "sshd" in finder
+    assert str(result["nonce"]) in finder
+    assert json.loads((folder / "result.json").read_text()) == result
+
+
+def test_the_stock_fab_in_a_checkout_does_the_same(terminal: Terminal) -> None:
+    terminal.folder = ROOT
+    done = terminal.run("start", "--t", "200", "--d", "2", "--n", "2", program="fab")
+    assert done.returncode == 0, done.stderr
+    assert "golden nonce   " in done.stdout
+    assert done.stdout.rstrip().endswith("0 instances running")
+    assert done.stderr.startswith("cloud: embedded (http://127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("-t", "60", "-d", "1", "-n", "1"),
+        ("--time-limit", "60", "--difficulty", "1", "--instances", "1"),
+        ("--time-limit=60", "--d=1", "-n=1"),
+    ],
+)
+def test_every_spelling_of_the_options_means_the_same(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    result = terminal.json("start", *words)
+    assert (result["nonce"], result["instances"]) == (7, 1)
+
+
+@pytest.mark.parametrize("difficulty", ["1", "2", "3", "4"])
+def test_one_instance_finds_the_smallest_golden_nonce(
+    terminal: Terminal, difficulty: str
+) -> None:
+    smallest = VECTORS["COMSM0010cloud"]["smallest_golden_by_difficulty"]
+    result = terminal.json("start", "--d", difficulty, "--n", "1")
+    assert result["nonce"] == smallest[difficulty]
+
+
+def test_each_instance_finds_the_smallest_of_its_class(terminal: Terminal) -> None:
+    by_class = VECTORS["COMSM0010cloud"]["smallest_golden_of_difficulty_3_by_class"]
+    result = terminal.json("start", "--d", "3", "--n", "5")
+    assert result["nonce"] == by_class["5"][result["index"]]
+
+
+def test_an_exhausted_space_is_tested_to_the_last_nonce_and_none_twice(
+    terminal: Terminal,
+) -> None:
+    words = ("--d", "9", "--nonces", "100000", "--n", "4")
+    result = terminal.json("start", *words, status=11)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
+    assert result["nonce"] is None
+
+
+def test_the_time_limit_ends_the_search_in_time(terminal: Terminal) -> None:
+    words = ("--t", "2", "--d", "12", "--n", "4")
+    result = terminal.json("start", *words, status=10)
+    assert result["outcome"] == "timeout"
+    assert 1.9 < result["seconds"]["search"] < 3.0
+
+
+def test_another_block_is_another_search(terminal: Terminal) -> None:
+    block = "grüße \N{SNOWMAN} 'quoted' \"twice\" $HOME"
+    result = terminal.json("start", "--d", "2", "--block", block)
+    assert result["block"] == block
+    assert result["hash"] == hashed(result["nonce"], block)
+
+
+def searching(terminal: Terminal, *words: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start a search that nobody will win; return when all its workers search."""
+    before = set(terminal.runs())
+    process = terminal.spawn("start", "--d", "16", "--t", "100", *words)
+    eventually(lambda: set(terminal.runs()) - before, within=30)
+    (folder,) = set(terminal.runs()) - before
+    count = int(words[words.index("--n") + 1])
+    events = folder / "events.jsonl"
+    eventually(lambda: events.read_text().count('"worker.started"') == count, within=30)
+    return process, folder
+
+
+def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
+    process, folder = searching(terminal, "--n", "2", "--json")
+    aws = BIN / "aws"
+    environment = {**os.environ, **terminal.exports()}
+    if aws.exists():
+        queue = f"cnd-{folder.name}"
+        subprocess.run(
+            f"{aws} sqs send-message --message-body enough --queue-url "
+            f"$({aws} sqs get-queue-url --queue-name {queue} --output text)",
+            shell=True,
+            check=True,
+            env=environment,
+            timeout=30,
+            stdout=subprocess.DEVNULL,
+        )
+    else:
+        import boto3
+
+        client = boto3.client(
+            "sqs",
+            endpoint_url=environment["AWS_ENDPOINT_URL"],
+            region_name=environment["AWS_REGION"],
+            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        )
+        url = client.get_queue_url(QueueName=f"cnd-{folder.name}")["QueueUrl"]
+        client.send_message(QueueUrl=url, MessageBody="enough")
+    code, out, _ = ended(process)
+    result = json.loads(out)
+    assert (code, result["outcome"]) == (12, "stopped")
+    assert "enough" in result["reason"]
+    assert result["terminated"] == 2
+
+
+def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
+    first, folder = searching(terminal, "--n", "1", "--json")
+    second, other = searching(terminal, "--n", "1", "--json")
+    ambiguous = terminal.run("stop")
+    assert ambiguous.returncode == 2
+    assert folder.name in ambiguous.stderr
+
+    assert terminal.run("stop", "--run", folder.name).returncode == 0
+    code, out, _ = ended(first)
+    assert (code, json.loads(out)["run"]) == (12, folder.name)
+    assert second.poll() is None
+    assert {i["run"] for i in terminal.live()} == {other.name}
+
+    assert terminal.run("stop").returncode == 0
+    assert ended(second)[0] == 12
+    assert terminal.live() == []
+
+
+def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
+    terminal: Terminal,
+) -> None:
+    import boto3
+
+    process, folder = searching(terminal, "--n", "3", "--json")
+    exports = terminal.exports()
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=exports["AWS_ENDPOINT_URL"],
+        region_name=exports["AWS_REGION"],
+        aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
+    )
+    image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
+    foreign = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
+    foreign_id = foreign["Instances"][0]["InstanceId"]
+
+    done = terminal.run("scram")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("terminated i-") == 3
+    code, out, err = ended(process)
+    result = json.loads(out)
+    assert (code, result["outcome"]) == (12, "stopped"), err
+    assert result["left_running"] == 0
+
+    found = ec2.describe_instances(InstanceIds=[foreign_id])
+    state = found["Reservations"][0]["Instances"][0]["State"]["Name"]
+    ec2.terminate_instances(InstanceIds=[foreign_id])
+    assert state == "running"
+    again = terminal.run("scram")
+    assert (again.returncode, again.stdout) == (0, "nothing was running\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_run_in_order(
+    terminal: Terminal, number: signal.Signals
+) -> None:
+    process, folder = searching(terminal, "--n", "2", "--json")
+    process.send_signal(number)
+    code, out, err = ended(process)
+    result = json.loads(out)
+    assert (code, result["outcome"]) == (130, "stopped"), err
+    assert result["terminated"] == 2
+    assert len(list((folder / "logs").iterdir())) == 2
+    assert terminal.live() == []
+
+
+def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
+    process, _ = searching(terminal, "--n", "2")
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert terminal.live() == []
+
+
+def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
+    result = terminal.json("start", "--d", "2", "--n", "2", "--keep")
+    assert (result["terminated"], result["left_running"]) == (0, 2)
+    live = terminal.live()
+    assert {i["run"] for i in live} == {result["run"]}
+    assert {i["state"] for i in live} == {"running"}
+    done = terminal.run("scram", "--run", result["run"])
+    assert done.stdout.rstrip().endswith("0 instances running")
+    assert terminal.live() == []
+
+
+def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
+    process, folder = searching(terminal, "--n", "2")
+    eventually(
+        lambda: all("nonces/s" in i["doing"] for i in terminal.live()), within=30
+    )
+    text = terminal.run("status").stdout
+    assert text.count(folder.name) == 3
+    assert "2 instances running" in text
+    terminal.run("stop")
+    ended(process)
+
+
+def test_the_first_ready_searches_while_the_last_one_boots(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    from tests.conftest import clean_environment
+
+    state = tmp_path / "slow"
+    slow = Terminal(state, clean_environment(state), tmp_path)
+    slow.environment["CND_LOCAL_BOOT_SECONDS"] = "1-8"
+    try:
+        began = time.monotonic()
+        result = slow.json("start", "--d", "2", "--n", "4")
+        took = time.monotonic() - began
+    finally:
+        slow.run("local", "down")
+    lines = (state / "cnd" / "runs" / result["run"] / "events.jsonl").read_text()
+    events = [json.loads(line) for line in lines.splitlines()]
+    ready = [e["time"] for e in events if e["kind"] == "instance.ready"]
+    found = next(e["time"] for e in events if e["kind"] == "worker.found")
+    assert found < max(ready)
+    assert result["terminated"] == 4
+    assert took < 20
