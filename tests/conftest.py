@@ -65,7 +65,7 @@ class Terminal:
 
     def json(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
         """Run a command with --json; check its status; return its object."""
-        done = self.run(*words, "--json", **extra)
+        done = self.run(*words, "--json", timeout=90.0, **extra)
         assert done.returncode == status, done.stderr + done.stdout
         found = json.loads(done.stdout)
         assert isinstance(found, dict)

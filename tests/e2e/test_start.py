@@ -176,7 +176,7 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
 ) -> None:
     import boto3
 
-    process, folder = searching(terminal, "--n", "3", "--json")
+    process, _folder = searching(terminal, "--n", "3", "--json")
     exports = terminal.exports()
     ec2 = boto3.client(
         "ec2",
