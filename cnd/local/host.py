@@ -82,7 +82,7 @@ class _Host:
         self._report({"kind": "up", "id": self._spec.id, "host_key": " ".join(public)})
         await self._script("runcmd", user_data.runcmd)
         await self._script("user script", user_data.script)
-        (self._root / "run/cloud-init/result.json").write_text("{}\n")
+        (self._root / "run/cnd/cloud-init-done").touch()
         self._log("cloud-init", "Cloud-init finished")
 
     # User data.
@@ -91,7 +91,7 @@ class _Host:
         """Run a script as cloud-init does: from a file, output into its log."""
         if not text:
             return
-        path = self._root / "var/lib/cloud/instance" / step.replace(" ", "-")
+        path = self._root / "run/cnd" / step.replace(" ", "-")
         path.write_text(map_paths(text, self._spec.root, tree.PROGRAMS))
         path.chmod(0o700)
         try:

@@ -108,13 +108,13 @@ class HostInstance(_Base):
         return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
 
     def boot(self) -> None:
-        images = self.ec2_backend.describe_images(filters={"image-id": self.image_id})
+        image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
         self.cloud.fleet.boot(
             self.id,
             address=self.address,
             port=self.ssh_port,
-            user=login_user(images[0].name if images else None),
+            user=login_user(image.name if image else None),
             public_key=key.public_key if key else "",
             user_data=str(self.user_data or ""),
             vcpus=self.vcpus,
