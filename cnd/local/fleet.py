@@ -140,10 +140,13 @@ def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
 
 
 def known_hosts_text(up: Iterable[tuple[HostSpec, str]]) -> str:
-    return "".join(
-        f"{spec.address if spec.port == 22 else f'[{spec.address}]:{spec.port}'} {key}\n"
-        for spec, key in up
-    )
+    """The file that ssh(1) compares host keys with."""
+    lines = []
+    for spec, key in up:
+        standard = spec.port == 22
+        name = spec.address if standard else f"[{spec.address}]:{spec.port}"
+        lines.append(f"{name} {key}\n")
+    return "".join(lines)
 
 
 def ssh_config_text(up: Iterable[tuple[HostSpec, str]], known_hosts: Path) -> str:

@@ -24,6 +24,7 @@ from cnd.local.init import Init, Reply
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
+BEHIND_THE_USER = 5  # nice level: a fleet that boots must not keep its user waiting
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -37,6 +38,7 @@ def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
     processes.die_with_parent()
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
+    processes.yield_cpu(os.getpid(), BEHIND_THE_USER)
     asyncio.run(_Host(spec, report).live(life))
 
 

@@ -202,8 +202,8 @@ class Cloud:
 
         HostInstance.cloud = cloud
         moto_instances.Instance = HostInstance  # type: ignore[misc]
-        moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign]
-        InstanceResponse.run_instances = respond  # type: ignore[method-assign]
+        moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign,assignment]
+        InstanceResponse.run_instances = respond  # type: ignore[method-assign,assignment]
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
