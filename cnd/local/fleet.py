@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
-from cnd.local import wire
+from cnd.local import tree, wire
 from cnd.local.addresses import Addresses
 from cnd.local.settings import Delay
 from cnd.local.wire import HostSpec, Message
 
 END_SECONDS = 8.0  # for the fork server to kill every host
 READ_BYTES = 1 << 16
+PROGRAMS = "bin"  # beside the trees of the hosts
 
 
 class Fleet:
@@ -38,6 +39,7 @@ class Fleet:
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
         self._specs: dict[str, HostSpec] = {}
         self._write_ssh_files()
+        tree.build_programs(folder / "hosts" / PROGRAMS)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cnd.local.hostd"],
             stdin=subprocess.PIPE,
@@ -74,6 +76,7 @@ class Fleet:
             cpus=cores(_available_cores(), vcpus, next(self._numbers)),
             delay=self._boot.draw(),
             root=str(self._folder / "hosts" / instance),
+            programs=str(self._folder / "hosts" / PROGRAMS),
         )
         with self._lock:
             self._specs[instance] = spec
@@ -137,10 +140,13 @@ def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
 
 
 def known_hosts_text(up: Iterable[tuple[HostSpec, str]]) -> str:
-    return "".join(
-        f"{spec.address if spec.port == 22 else f'[{spec.address}]:{spec.port}'} {key}\n"
-        for spec, key in up
-    )
+    """The file that ssh(1) compares host keys with."""
+    lines = []
+    for spec, key in up:
+        standard = spec.port == 22
+        name = spec.address if standard else f"[{spec.address}]:{spec.port}"
+        lines.append(f"{name} {key}\n")
+    return "".join(lines)
 
 
 def ssh_config_text(up: Iterable[tuple[HostSpec, str]], known_hosts: Path) -> str:

@@ -24,6 +24,7 @@ from cnd.local.init import Init, Reply
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
+BEHIND_THE_USER = 5  # nice level: a fleet that boots must not keep its user waiting
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -37,6 +38,7 @@ def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
     processes.die_with_parent()
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
+    processes.yield_cpu(os.getpid(), BEHIND_THE_USER)
     asyncio.run(_Host(spec, report).live(life))
 
 
@@ -82,7 +84,7 @@ class _Host:
         self._report({"kind": "up", "id": self._spec.id, "host_key": " ".join(public)})
         await self._script("runcmd", user_data.runcmd)
         await self._script("user script", user_data.script)
-        (self._root / "run/cloud-init/result.json").write_text("{}\n")
+        (self._root / "run/cnd/cloud-init-done").touch()
         self._log("cloud-init", "Cloud-init finished")
 
     # User data.
@@ -91,7 +93,7 @@ class _Host:
         """Run a script as cloud-init does: from a file, output into its log."""
         if not text:
             return
-        path = self._root / "var/lib/cloud/instance" / step.replace(" ", "-")
+        path = self._root / "run/cnd" / step.replace(" ", "-")
         path.write_text(map_paths(text, self._spec.root, tree.PROGRAMS))
         path.chmod(0o700)
         try:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
-from cnd.local import host, processes, tree, wire
+from cnd.local import host, processes, wire
 from cnd.local.wire import HostSpec, Message
 
 ORDERS, REPORTS = 0, 1
@@ -132,7 +132,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes.adopt_orphans()
     processes.die_with_parent()
-    tree.shims()
     gc.collect()
     gc.freeze()  # keeps the pages of what was imported shared with the hosts
     server = ForkServer()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from moto.core.utils import utcnow
 from moto.ec2.models.amis import Ami, AmiBackend
@@ -93,6 +94,17 @@ def install() -> None:
                 root_device_name=image.root_device,
             )
 
+    describe_images = AmiBackend.describe_images
+
+    def describe_quickly(self: AmiBackend, *args: Any, **named: Any) -> list[Ami]:
+        """One image by its id needs no search of 1300; moto does that per instance."""
+        filters = named.get("filters")
+        if not args and len(named) == 1 and filters and filters.keys() == {"image-id"}:
+            image = self.amis.get(str(filters["image-id"]))
+            if image:
+                return [image]
+        return describe_images(self, *args, **named)
+
     make_parameters = ParameterDict.__init__
 
     def make_with_ours(self: ParameterDict, account_id: str, region_name: str) -> None:
@@ -101,11 +113,12 @@ def install() -> None:
             self[image.parameter] = [_parameter(image, account_id)]
 
     AmiBackend._load_amis = load_with_ours  # type: ignore[method-assign]
+    AmiBackend.describe_images = describe_quickly  # type: ignore[method-assign]
     ParameterDict.__init__ = make_with_ours  # type: ignore[method-assign]
 
 
 def _parameter(image: Image, account_id: str) -> Parameter:
-    return Parameter(
+    return Parameter(  # type: ignore[abstract]
         account_id=account_id,
         name=image.parameter,
         value=image.id,

@@ -20,6 +20,11 @@ from cnd.local.units import Unit
 NOT_RUNNING, NOT_FOUND = 3, 5
 UNIT_FOLDERS = ("run/systemd/system", "etc/systemd/system", "usr/local/lib/systemd")
 ALWAYS_ACTIVE = ("ssh.service", "sshd.service", "multi-user.target")
+# As the real one says in `bootcmd`, where it has no logind to ask yet.
+NO_LOGIND = (
+    "Failed to connect to bus: No such file or directory\n"
+    "Failed to schedule shutdown: the system has not finished booting"
+)
 SERVICE_SECONDS = 90.0  # DefaultTimeoutStartSec
 
 
@@ -36,6 +41,7 @@ class Init:
         tree: the host's file tree.
         run: runs a command as root; returns its exit status.
         power_off: ends the host.
+        halt: stops the host, which stays there and does nothing.
         log: writes a syslog line (tag, message).
     """
 
@@ -65,20 +71,25 @@ class Init:
             return self._end(program)
         flags = [word for word in words if word.startswith("-")]
         verb, *names = [word for word in words if not word.startswith("-")] or [""]
+        units_named = [name if "." in name else f"{name}.service" for name in names]
+        if verb == "start":
+            return await self._start(units_named, wait="--no-block" not in flags)
         if verb in ("poweroff", "halt", "reboot"):
             return self._end(verb)
-        if verb == "start":
-            return await self._start(names, wait="--no-block" not in flags)
-        if verb == "is-active":
-            return self._is_active(names)
-        if verb == "daemon-reload":
-            self._loaded.clear()
-            return Reply()
-        if verb in ("stop", "status", "list-timers", "is-system-running"):
-            return self._simple(verb, names)
-        if verb in ("enable", "disable", "reset-failed"):
-            return Reply()
-        return Reply(1, f"Unknown command verb {verb}.")
+        answers: dict[str, Callable[[list[str]], Reply]] = {
+            "daemon-reload": self._daemon_reload,
+            "disable": lambda _: Reply(),
+            "enable": lambda _: Reply(),
+            "is-active": self._is_active,
+            "is-system-running": self._is_system_running,
+            "list-timers": self._list_timers,
+            "reset-failed": lambda _: Reply(),
+            "status": self._status,
+            "stop": self._stop,
+        }
+        if verb not in answers:
+            return Reply(1, f"Unknown command verb {verb}.")
+        return answers[verb](units_named)
 
     # Ending.
 
@@ -90,11 +101,12 @@ class Init:
         return Reply()
 
     def _shut_down(self, words: Sequence[str]) -> Reply:
-        flags = "".join(word.lstrip("-")[:1] for word in words if word[0] == "-")
-        times = [word for word in words if not word.startswith("-")]
+        """shutdown [-P|-h|-H|-r|-c] [now|+MINUTES]"""
+        flags = "".join(word.lstrip("-")[:1] for word in words if word[:1] == "-")
+        times = [word for word in words if word[:1] != "-"]
+        if self._shutdown:
+            self._shutdown.cancel()  # a new time replaces the old one
         if "c" in flags:
-            if self._shutdown:
-                self._shutdown.cancel()
             return Reply()
         try:
             delay = units.shutdown_seconds(times[0] if times else "+1")
@@ -102,16 +114,10 @@ class Init:
             return Reply(1, str(error))
         if "r" in flags:
             return self._end("reboot")
-        if delay and not self.booted:
-            return Reply(
-                1,
-                "Failed to connect to bus: No such file or directory\n"
-                "Failed to schedule shutdown: System has not finished booting",
-            )
         if not delay:
             return self._end("halt" if "H" in flags else "poweroff")
-        if self._shutdown:
-            self._shutdown.cancel()
+        if not self.booted:
+            return Reply(1, NO_LOGIND)
         loop = asyncio.get_running_loop()
         self._shutdown = loop.call_later(delay, self._power_off)
         self._log("systemd-logind", f"Power off scheduled in {delay:.0f} s.")
@@ -131,33 +137,35 @@ class Init:
         return None
 
     async def _start(self, names: Sequence[str], *, wait: bool) -> Reply:
-        for name in map(_full, names):
+        for name in names:
             unit = self._unit(name)
-            if unit is None and name not in ALWAYS_ACTIVE:
-                return Reply(
-                    NOT_FOUND, f"Failed to start {name}: Unit {name} not found."
-                )
-            if unit is None:
+            if unit is None and name in ALWAYS_ACTIVE:
                 continue
+            if unit is None:
+                text = f"Failed to start {name}: Unit {name} not found."
+                return Reply(NOT_FOUND, text)
             try:
-                status = await self._start_unit(unit, wait=wait)
+                started = self._start_unit(unit)
             except ValueError as error:
                 self._log("systemd", f"{name}: {error}")
-                return Reply(
-                    1, f"Failed to start {name}: Unit {name} has a bad unit file."
-                )
-            if status:
+                text = f"Failed to start {name}: Unit {name} has a bad unit file."
+                return Reply(1, text)
+            if started and wait and await started:
                 return Reply(1, f"Job for {name} failed.")
         return Reply()
 
-    async def _start_unit(self, unit: Unit, *, wait: bool) -> int:
+    def _start_unit(self, unit: Unit) -> asyncio.Task[int] | None:
+        """Start a timer, or a service, whose end then can be waited for.
+
+        Raises ValueError for a bad unit file.
+        """
         if unit.name.endswith(".timer"):
             self._start_timer(unit)
-            return 0
+            return None
         service = asyncio.create_task(self._serve(unit.name, unit.commands))
         self._tasks.add(service)
         service.add_done_callback(self._tasks.discard)
-        return await service if wait else 0
+        return service
 
     def _start_timer(self, unit: Unit) -> None:
         if unit.name in self._timers:
@@ -175,17 +183,12 @@ class Init:
 
     def _elapse(self, timer: Unit) -> None:
         service = self._unit(timer.starts)
-        if service is None:
-            self._log("systemd", f"{timer.name}: unit {timer.starts} not found.")
-            return
         try:
-            commands = service.commands
+            if service is None:
+                raise ValueError(f"unit {timer.starts} not found")
+            self._start_unit(service)
         except ValueError as error:
-            self._log("systemd", f"{service.name}: {error}")
-            return
-        task = asyncio.create_task(self._serve(service.name, commands))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._log("systemd", f"{timer.name}: {error}")
 
     async def _serve(self, name: str, commands: Sequence[Sequence[str]]) -> int:
         """Run the commands of a oneshot service until one fails."""
@@ -208,37 +211,38 @@ class Init:
             return any(handle.when() > loop.time() for _, handle in self._timers[name])
         return name in ALWAYS_ACTIVE
 
+    def _daemon_reload(self, names: Sequence[str]) -> Reply:
+        self._loaded.clear()
+        return Reply()
+
     def _is_active(self, names: Sequence[str]) -> Reply:
-        states = [self._active(_full(name)) for name in names]
+        states = [self._active(name) for name in names]
         text = "\n".join("active" if state else "inactive" for state in states)
         return Reply(0 if any(states) else NOT_RUNNING, text)
 
-    def _simple(self, verb: str, names: Sequence[str]) -> Reply:
-        if verb == "stop":
-            for name in map(_full, names):
-                for _, handle in self._timers.pop(name, []):
-                    handle.cancel()
-            return Reply()
-        if verb == "is-system-running":
-            return Reply(
-                0 if self.booted else 1, "running" if self.booted else "starting"
-            )
-        if verb == "status":
-            lines = [
-                f"{_full(name)}: {'active' if self._active(_full(name)) else 'inactive'}"
-                for name in names
-            ]
-            running = all(self._active(_full(name)) for name in names)
-            return Reply(0 if running else NOT_RUNNING, "\n".join(lines))
+    def _is_system_running(self, names: Sequence[str]) -> Reply:
+        return Reply(0, "running") if self.booted else Reply(1, "starting")
+
+    def _status(self, names: Sequence[str]) -> Reply:
+        states = {name: self._active(name) for name in names}
+        lines = [
+            f"{name}: {'active' if state else 'inactive'}"
+            for name, state in states.items()
+        ]
+        return Reply(0 if all(states.values()) else NOT_RUNNING, "\n".join(lines))
+
+    def _stop(self, names: Sequence[str]) -> Reply:
+        for name in names:
+            for _, handle in self._timers.pop(name, []):
+                handle.cancel()
+        return Reply()
+
+    def _list_timers(self, names: Sequence[str]) -> Reply:
         now = time.monotonic()
         lines = [
             f"{at - now:.0f}s left {name}"
             for name, due in sorted(self._timers.items())
-            for at, _ in due
+            for at, handle in due
+            if not handle.cancelled() and at > now
         ]
         return Reply(0, "\n".join([*lines, f"{len(lines)} timers listed."]))
-
-
-def _full(name: str) -> str:
-    """A unit's name without a suffix means the service."""
-    return name if "." in name else name + ".service"

@@ -108,13 +108,13 @@ class HostInstance(_Base):
         return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
 
     def boot(self) -> None:
-        images = self.ec2_backend.describe_images(filters={"image-id": self.image_id})
+        image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
         self.cloud.fleet.boot(
             self.id,
             address=self.address,
             port=self.ssh_port,
-            user=login_user(images[0].name if images else None),
+            user=login_user(image.name if image else None),
             public_key=key.public_key if key else "",
             user_data=str(self.user_data or ""),
             vcpus=self.vcpus,
@@ -202,8 +202,8 @@ class Cloud:
 
         HostInstance.cloud = cloud
         moto_instances.Instance = HostInstance  # type: ignore[misc]
-        moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign]
-        InstanceResponse.run_instances = respond  # type: ignore[method-assign]
+        moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign,assignment]
+        InstanceResponse.run_instances = respond  # type: ignore[method-assign,assignment]
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 

@@ -24,6 +24,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 LINUX = sys.platform == "linux"
+LOWEST = 19  # nice level
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
 
 
@@ -37,6 +38,16 @@ def die_with_parent() -> None:
     """Get SIGTERM when the parent dies (its forking thread, to be exact)."""
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+
+
+def yield_cpu(session: int, nice: int) -> None:
+    """Let the processes of a session (by its leader) step back behind others.
+
+    Where Linux groups processes by session, "nice" only counts within a session,
+    and a session has a nice level of its own (sched(7), autogroup).  Best effort.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{session}/autogroup").write_text(str(nice))
 
 
 def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
@@ -121,7 +132,9 @@ class Children:
     """
 
     def __init__(self) -> None:
-        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._running: dict[
+            int, tuple[subprocess.Popen[bytes], asyncio.Future[int]]
+        ] = {}
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
 
@@ -135,11 +148,11 @@ class Children:
         stdout: int = subprocess.DEVNULL,
         stderr: int = subprocess.DEVNULL,
         before_exec: Callable[[], None] | None = None,
-    ) -> tuple[subprocess.Popen[bytes], asyncio.Future[int]]:
-        """Start `argv` in a session of its own.
+    ) -> tuple[int, asyncio.Future[int]]:
+        """Start `argv` in a session of its own, behind everybody else.
 
-        The future gets the exit status, or minus the signal that ended it.
-        Raises OSError if the program cannot be started.
+        Returns its process id, and a future that gets the exit status, or minus
+        the signal that ended it.  Raises OSError if it cannot be started.
         """
         child = subprocess.Popen(
             argv,
@@ -151,10 +164,16 @@ class Children:
             start_new_session=True,
             preexec_fn=before_exec,
         )
+        yield_cpu(child.pid, LOWEST)
         ended = asyncio.get_running_loop().create_future()
-        self._exits[child.pid] = ended
-        ended.add_done_callback(lambda done: setattr(child, "returncode", -1))
-        return child, ended
+        self._running[child.pid] = child, ended
+        return child.pid, ended
+
+    def calm_orphans(self) -> None:
+        """Let what commands have left behind, each a session of its own, step back."""
+        for pid in children(os.getpid()):
+            if pid not in self._running:
+                yield_cpu(pid, LOWEST)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -162,6 +181,9 @@ class Children:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                ended = self._exits.pop(pid, None)
-                if ended is not None and not ended.done():
-                    ended.set_result(os.waitstatus_to_exitcode(status))
+                if pid not in self._running:
+                    continue  # an orphan that was adopted
+                child, ended = self._running.pop(pid)
+                child.returncode = os.waitstatus_to_exitcode(status)
+                if not ended.done():
+                    ended.set_result(child.returncode)

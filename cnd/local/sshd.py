@@ -18,7 +18,7 @@ import struct
 import termios
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 import asyncssh
 
@@ -65,6 +65,10 @@ async def listen(
         login_timeout=120,
         server_version="CND",
     )
+
+
+# Where to write a command's input, and what to copy from where to where.
+_Plumbing: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
 
 
 class _Gate(asyncssh.SSHServer):
@@ -160,12 +164,10 @@ class _Session:
 
     async def run(self) -> None:
         """Serve the session until the command ends or the client is gone."""
-        if self._process.term_type is None:
-            stdin, outputs = await self._start_with_pipes()
-        else:
-            stdin, outputs = await self._start_with_terminal()
-        pumps = [asyncio.create_task(pump) for pump in outputs]
-        feed = asyncio.create_task(self._feed(stdin))
+        with_terminal = self._process.term_type is not None
+        source, sinks = self._start_on_terminal() if with_terminal else self._start()
+        pumps = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
+        feed = asyncio.create_task(self._feed(await _writer(source)))
         done = asyncio.create_task(self._finish(pumps))
         gone = asyncio.create_task(self._process.channel.wait_closed())
         try:
@@ -192,27 +194,27 @@ class _Session:
             environment["PS1"] = f"{self._spec.user}@{self._spec.hostname}:\\w$ "
         return environment
 
-    async def _start_with_pipes(self):  # type: ignore[no-untyped-def]
-        (in_read, in_write), (out_read, out_write), (err_read, err_write) = (
-            os.pipe(),
-            os.pipe(),
-            os.pipe(),
-        )
-        self._pid, self._ended = self._spawn(in_read, out_write, err_write)
+    def _start(self) -> _Plumbing:
+        """Start the command with three pipes."""
+        in_read, in_write = os.pipe()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self._spawn(in_read, out_write, err_write)
         for descriptor in (in_read, out_write, err_write):
             os.close(descriptor)
-        return await _writer(in_write), [
-            _copy(out_read, self._process.stdout),
-            _copy(err_read, self._process.stderr),
+        return in_write, [
+            (out_read, self._process.stdout),
+            (err_read, self._process.stderr),
         ]
 
-    async def _start_with_terminal(self):  # type: ignore[no-untyped-def]
+    def _start_on_terminal(self) -> _Plumbing:
+        """Start the command on a terminal of its own."""
         master, slave = pty.openpty()
         self._terminal = master
         self._resize(self._process.term_size[:2])
-        self._pid, self._ended = self._spawn(slave, slave, slave, _take_terminal)
+        self._spawn(slave, slave, slave, _take_terminal)
         os.close(slave)
-        return await _writer(os.dup(master)), [_copy(master, self._process.stdout)]
+        return os.dup(master), [(master, self._process.stdout)]
 
     def _spawn(
         self,
@@ -220,8 +222,8 @@ class _Session:
         stdout: int,
         stderr: int,
         before_exec: Callable[[], None] | None = None,
-    ) -> tuple[int, asyncio.Future[int]]:
-        child, ended = self._children.start(
+    ) -> None:
+        self._pid, self._ended = self._children.start(
             self._command(),
             cwd=tree.home(self._spec),
             env=self._environment(),
@@ -230,7 +232,6 @@ class _Session:
             stderr=stderr,
             before_exec=before_exec,
         )
-        return child.pid, ended
 
     async def _finish(self, pumps: list[asyncio.Task[None]]) -> None:
         """Send the exit status when all output is sent, as OpenSSH does.
@@ -238,6 +239,7 @@ class _Session:
         Whoever still holds the output open, a background job say, is waited for.
         """
         status = await self._ended
+        self._children.calm_orphans()
         await asyncio.gather(*pumps)
         if status < 0:
             name = signal.Signals(-status).name.removeprefix("SIG")

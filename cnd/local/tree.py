@@ -8,25 +8,22 @@ from __future__ import annotations
 
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 from cnd.local.wire import HostSpec
 
+# Few, because a file or folder costs up to a millisecond, and a fleet has many.
 FOLDERS = (
-    "bin",
-    "boot",
-    "etc/systemd/system",
-    "mnt",
+    "etc",
+    "home",
     "opt",
     "root",
-    "run/cloud-init",
+    "run",
     "run/cnd",
+    "run/systemd",
     "run/systemd/system",
-    "srv",
     "tmp",
-    "usr/local/bin",
-    "var/lib/cloud/instance",
+    "var",
     "var/log",
 )
 CONTROLS = ("systemctl", "shutdown", "poweroff", "halt", "reboot")
@@ -58,24 +55,29 @@ UNAVAILABLE = (
     "usermod",
     "yum",
 )
-_OWN = ("logger", "sudo", "systemd-run", "journalctl", "cloud-init", "hostname")
-PROGRAMS = frozenset({*CONTROLS, *UNAVAILABLE, *_OWN, "python3"})
+OWN = ("logger", "sudo", "systemd-run", "journalctl", "cloud-init", "hostname")
+PROGRAMS = frozenset({*CONTROLS, *UNAVAILABLE, *OWN, "python3"})
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OS_RELEASE = (
     'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="CND embedded"\n'
 )
 
 
-@cache
-def shims() -> dict[str, bytes]:
-    """The programs that every host has of its own, by name."""
-    folder = Path(__file__).with_name("shims")
-    own = {name: (folder / name).read_bytes() for name in _OWN}
-    control = (folder / "control").read_bytes()
-    unavailable = (folder / "unavailable").read_bytes()
-    return (
-        own | dict.fromkeys(CONTROLS, control) | dict.fromkeys(UNAVAILABLE, unavailable)
+def build_programs(folder: Path) -> None:
+    """Make the folder of programs that all hosts of a cloud share as /bin.
+
+    The programs find the tree of their host by the path they are called by.
+    """
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(python())
+    shims = Path(__file__).with_name("shims")
+    sources = (
+        {name: name for name in OWN}
+        | dict.fromkeys(CONTROLS, "control")
+        | dict.fromkeys(UNAVAILABLE, "unavailable")
     )
+    for name, source in sources.items():
+        _write(folder / name, (shims / source).read_bytes(), 0o755)
 
 
 def python() -> str:
@@ -105,16 +107,13 @@ def environment(spec: HostSpec, user: str) -> dict[str, str]:
 def build(spec: HostSpec) -> None:
     """Make the tree; raises OSError (FileExistsError if it is already there)."""
     root = Path(spec.root)
-    root.mkdir(parents=True, mode=0o755)
-    for folder in (*FOLDERS, f"home/{spec.user}/.ssh"):
-        (root / folder).mkdir(parents=True)
+    root.mkdir()
+    for folder in (*FOLDERS, f"home/{spec.user}", f"home/{spec.user}/.ssh"):
+        (root / folder).mkdir()
     (root / "tmp").chmod(0o1777)
+    (root / "bin").symlink_to(spec.programs)
     (root / "var/run").symlink_to("../run")
-    (root / "bin/python3").symlink_to(python())
-    for name, content in shims().items():
-        _write(root / "bin" / name, content, 0o755)
     _write(root / "etc/hostname", f"{spec.hostname}\n".encode(), 0o644)
-    _write(root / "etc/os-release", OS_RELEASE.encode(), 0o644)
     _write(root / "var/log/syslog", b"", 0o640)
     os.mkfifo(root / "run/cnd/control", 0o600)
 

@@ -33,6 +33,7 @@ class HostSpec:
     cpus: tuple[int, ...]  # cores it may run on; empty: all
     delay: float  # seconds until the boot begins
     root: str  # its file tree
+    programs: str  # folder of the programs that are its /bin
 
     @property
     def hostname(self) -> str:
