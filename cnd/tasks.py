@@ -123,8 +123,10 @@ def scram(
     connected = _connected(cloud, region)
     ended: list[ec2.Instance] = []
     if connected:
+        live = ec2.find(connected.ec2, run=run or None, states=ec2.GOING)
         _tell_runs(connected, run, "scram")
-        ended = ec2.terminate(connected.ec2, run=run or None)
+        ids = [instance.id for instance in live]
+        ended = ec2.terminate(connected.ec2, run=run or None, known=ids)
         for name in [run] if run else sqs.runs(connected.sqs):
             if queue := sqs.url(connected.sqs, name):
                 sqs.delete(connected.sqs, queue)
