@@ -125,14 +125,10 @@ class HostInstance(_Base):
             before = self._state
             if self.phase in GOING:
                 return before
-            had_host = self.phase != "stopped"
             self.phase = "shutting-down"
         super().terminate()
         self._explain(reason)
-        if had_host:
-            self.cloud.fleet.kill([self.id])
-        else:
-            self.phase = "terminated"
+        self.cloud.fleet.kill([self.id])
         return before
 
     def stop(self, reason: StateReason = BY_USER) -> InstanceState:

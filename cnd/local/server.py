@@ -171,9 +171,10 @@ def _serve(folder: Path, wanted: Settings) -> None:
             else:
                 ending.set()
     fleet.end()
-    server.server_close()
     shutil.rmtree(folder / "hosts", ignore_errors=True)
     files.remove_endpoint(folder)
+    sys.stderr.flush()
+    os._exit(0)  # calls that still wait in their threads wait for nothing
 
 
 if __name__ == "__main__":
