@@ -110,15 +110,18 @@ class HostInstance(_Base):
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
-        self.cloud.fleet.boot(
-            self.id,
-            address=self.address,
-            port=self.ssh_port,
-            user=login_user(image.name if image else None),
-            public_key=key.public_key if key else "",
-            user_data=str(self.user_data or ""),
-            vcpus=self.vcpus,
-        )
+        with self.cloud.lock:
+            if self.phase != "pending":
+                return  # terminated between its launch and here
+            self.cloud.fleet.boot(
+                self.id,
+                address=self.address,
+                port=self.ssh_port,
+                user=login_user(image.name if image else None),
+                public_key=key.public_key if key else "",
+                user_data=str(self.user_data or ""),
+                vcpus=self.vcpus,
+            )
 
     def terminate(self, reason: StateReason = BY_USER) -> InstanceState:
         with self.cloud.lock:
