@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cnd import local
-from cnd.errors import UsageError
+from cnd.errors import CloudError, UsageError
 from tests.contract.conftest import LocalCloud, environment, eventually, running_cloud
 
 UP = "from cnd import local; print(local.up().url)"
@@ -172,6 +172,29 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
             assert eventually(
                 lambda: not (cloud.endpoint.folder / "endpoint.json").exists()
             )
+
+
+def test_a_failed_start_says_why(tmp_path: Path) -> None:
+    with environment(tmp_path):
+        assert local.status() is None  # makes the folder
+        (tmp_path / "cnd/local/hosts").write_text("in the way")
+        with pytest.raises(CloudError, match=r"did not start: .*Error") as error:
+            local.up()
+
+    assert "cloud.log" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("package", ["moto", "asyncssh"])
+def test_a_missing_package_is_named_with_the_way_to_get_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from cnd import errors, local\n"
+    )
+    code += "try: local.up()\nexcept errors.CloudError as e: print(repr(e), e.hint)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert f"CloudError('the embedded cloud needs {package}')" in done.stdout
+    assert "pip install 'cnd[local]'" in done.stdout
 
 
 def test_a_bad_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:
