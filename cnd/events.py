@@ -38,6 +38,7 @@ KINDS = frozenset(
         "host.reconnecting",
         "host.late",
         "host.done",
+        "class.handed_over",
         "log.pulled",
         "log.failed",
         "logs.uploaded",

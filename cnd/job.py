@@ -15,6 +15,7 @@ import signal
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +43,8 @@ FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, grow
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
 
 
+# After these an instance is trusted with no further class.
+UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
 # What ends a run in order, and how a person calls it.
 SIGNALS = {
     int(signal.SIGINT): "Ctrl-C; again: terminate at once",
@@ -92,9 +95,14 @@ class Job:
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
         self._background: list[Future[None]] = []
         self._index: dict[str, int] = {}  # instance id -> index
-        self._served: set[str] = set()
-        self._done: set[str] = set()
+        # What the watching thread knows: instances that it began with, or lost.
+        self._served: dict[str, ec2.Instance] = {}
         self._lost: set[str] = set()
+        # What the events tell: instances that can search; who serves which class;
+        # instances whose own class has come to its end.
+        self._fit: set[str] = set()
+        self._serving: set[tuple[str | None, int | None]] = set()
+        self._done: set[str | None] = set()
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
@@ -165,6 +173,7 @@ class Job:
         for i, instance in enumerate(launched):
             fields = {"type": instance.type, "zone": instance.zone}
             self._take(Event("instance.launched", i, instance.id, fields))
+            self.race.hold(i, instance.id)
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
@@ -190,7 +199,7 @@ class Job:
         if index is None or instance.id in self._lost:
             return
         if instance.state == "running" and instance.id not in self._served:
-            self._served.add(instance.id)
+            self._served[instance.id] = instance
             fields = {"address": instance.address, "zone": instance.zone}
             self._events.put(Event("instance.running", index, instance.id, fields))
             fleet.serve(instance, index)
@@ -225,9 +234,30 @@ class Job:
 
     def _follow(self, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
-        while self.race.outcome is None:
+        while not self.race.outcome:
             self._next_event(fleet)
+            self._hand_over(fleet)
             self._check_clock()
+
+    def _hand_over(self, fleet: Fleet) -> None:
+        """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
+        for index in self.race.failed:
+            if (host := self._survivor()) is None:
+                break
+            start = self.race.hand_over(index, host)
+            self._serving.add((host, index))
+            self._take(Event("class.handed_over", index, host, {"start": start}))
+            name = f"Instance{self._index[host]}"
+            fleet.take_over(self._served[host], name, index, start)
+        booting = self._index.keys() - self._done - self._fit
+        if not (self.race.failed and booting):
+            self.race.settle()
+
+    def _survivor(self) -> str | None:
+        """Return the fit instance with the fewest classes to search, or None."""
+        fit = self._fit - self._lost
+        load = Counter(s.host for s in self.race.standings.values() if not s.ended)
+        return min(fit, key=lambda host: (load[host], self._index[host]), default=None)
 
     def _check_clock(self) -> None:
         now, plan = time.monotonic(), self._plan
@@ -252,8 +282,7 @@ class Job:
             self._mark("searching")
         if event.kind in LAST_WORDS:
             self._marks["stopped"] = time.monotonic()
-        if event.kind == "host.done" and event.host:
-            self._done.add(event.host)
+        self._note(event)
         if event.kind == "instance.lost" and event.host not in self._served:
             fields = {"reason": f"Instance{event.index} went away before it ran"}
             self._take(Event("host.failed", event.index, event.host, fields))
@@ -264,6 +293,19 @@ class Job:
         self._view.show(event)
         if objection:
             self._take(objection)
+
+    def _note(self, event: Event) -> None:
+        """Keep count of who is fit, and of who is not done yet."""
+        host, who = event.host or "", (event.host, event.index)
+        if event.kind == "instance.running":
+            self._serving.add(who)
+        elif event.kind == "instance.ready":
+            self._fit.add(host)
+        elif event.kind in UNFIT:
+            self._fit.discard(host)
+        elif event.kind == "host.done":
+            self._serving.discard(who)
+            self._done.add(host)
 
     def _keep(self, event: Event) -> None:
         """Write an event to the journal.
@@ -293,9 +335,8 @@ class Job:
         deadline = self._marks["decided"] + END_LIMIT
         patience = self._marks["decided"] + END_PATIENCE
         while (now := time.monotonic()) < deadline:
-            if self._done >= self._index.keys():
-                break
-            if now >= patience and self._done >= self._served:
+            everybody = now >= patience or self._done >= self._index.keys()
+            if everybody and not self._serving:
                 break
             self._next_event(fleet)
         self._mark("logged")
@@ -398,6 +439,8 @@ class Job:
             difficulty=plan.difficulty,
             instances=plan.instances,
             tested=race.tested,
+            repeated=race.repeated,
+            coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=self._seconds(),

@@ -122,6 +122,7 @@ SENTENCES = {
     "worker.failed": "{who}'s worker failed: {reason}",
     "worker.noise": "{who} said: {text}",
     "host.failed": "failed: {reason}",
+    "class.handed_over": "{who}'s class goes on from {start} on {host}",
     "host.reconnecting": "reconnecting: {reason}",
     "log.failed": "{who}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",
