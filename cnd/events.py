@@ -36,6 +36,7 @@ KINDS = frozenset(
         "worker.refuted",
         "host.failed",
         "host.reconnecting",
+        "host.late",
         "host.done",
         "log.pulled",
         "log.failed",

@@ -52,7 +52,7 @@ class Fleet:
         self._ending = threading.Event()
         self._lock = threading.Lock()
         self._hosts: dict[str, Host] = {}
-        self._served: list[Future[None]] = []
+        self.threads: list[Future[None]] = []
         self._search_began: float | None = None
         self._pool = ThreadPoolExecutor(plan.instances, thread_name_prefix="host")
 
@@ -65,7 +65,7 @@ class Fleet:
             port=instance.ssh_port,
         )
         self._hosts[instance.id] = host
-        self._served.append(self._pool.submit(self._serve, host, instance.id, index))
+        self.threads.append(self._pool.submit(self._serve, host, instance.id, index))
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
@@ -85,12 +85,6 @@ class Fleet:
         for host in list(self._hosts.values()):
             host.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def raise_bugs(self) -> None:
-        """Raise what a thread died of, if it was no failure of its host."""
-        for future in self._served:
-            if future.done() and not future.cancelled():
-                future.result()
 
     # --- in the host's own thread
 
@@ -112,9 +106,12 @@ class Fleet:
         """Push and start the worker, and pass its events on until its last word."""
         remaining = self._remaining()
         if remaining <= 0:
+            self._put(Event("host.late", index, instance_id))
             return
         job = json.dumps(self._job(index, remaining)).encode()
         host.push(self._folder, {**self._files, "job.json": job})
+        if self._ending.is_set():
+            return  # decided meanwhile: nobody needs this worker any more
         host.start(self._folder)
         position = 0
         while True:

@@ -15,8 +15,8 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
@@ -25,10 +25,10 @@ from typing import Protocol
 from cnd import ec2, keys, s3logs, sqs
 from cnd import pow as worker
 from cnd.cloud import Cloud
-from cnd.errors import CloudError, LeakError
+from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
 from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet
-from cnd.journal import EVENTS, RESULT, Journal
+from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
@@ -40,6 +40,14 @@ END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, growing
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
+
+
+# What ends a run in order, and how a person calls it.
+SIGNALS = {
+    int(signal.SIGINT): "Ctrl-C; again: terminate at once",
+    int(signal.SIGTERM): "SIGTERM",
+    int(signal.SIGHUP): "its terminal went away",
+}
 
 
 def new_run() -> str:
@@ -82,6 +90,7 @@ class Job:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
+        self._background: list[Future[None]] = []
         self._index: dict[str, int] = {}  # instance id -> index
         self._served: set[str] = set()
         self._done: set[str] = set()
@@ -110,21 +119,21 @@ class Job:
             provision = prepare(
                 self._cloud, plan, run=self._run, key=self._key, bucket=self._bucket
             )
-            fleet = self._fleet(provision)
+            fleet = self._new_fleet(provision)
             complete = False
             try:
                 self._launch(provision, fleet)
-                self._follow()
+                self._follow(fleet)
                 self._wind_down(provision, fleet)
                 complete = True
             finally:
                 leak = self._end(provision, fleet, keep=complete and plan.keep)
                 if leak and not complete:
                     raise leak
-            fleet.raise_bugs()
+            raise_bugs([*self._background, *fleet.threads])
             return self._finish(provision)
 
-    def _fleet(self, provision: Provision) -> Fleet:
+    def _new_fleet(self, provision: Provision) -> Fleet:
         source = Path(worker.__file__).read_bytes()
         return Fleet(
             self._plan,
@@ -156,11 +165,10 @@ class Job:
         for i, instance in enumerate(launched):
             fields = {"type": instance.type, "zone": instance.zone}
             self._take(Event("instance.launched", i, instance.id, fields))
-        submit = self._pool.submit
-        submit(self._watch, fleet)
-        submit(self._listen, provision.queue)
+        self._go_on(self._watch, fleet)
+        self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
-            submit(self._tag, launched)
+            self._go_on(self._tag, launched)
 
     def _watch(self, fleet: Fleet) -> None:
         """Serve each instance the moment that it runs; notice those that vanish."""
@@ -215,10 +223,10 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self) -> None:
+    def _follow(self, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
         while self.race.outcome is None:
-            self._next_event()
+            self._next_event(fleet)
             self._check_clock()
 
     def _check_clock(self) -> None:
@@ -230,14 +238,16 @@ class Job:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_event(self) -> None:
+    def _next_event(self, fleet: Fleet) -> None:
+        """Take in the next event, or see that none comes for a moment."""
         with contextlib.suppress(Empty):
             self._take(self._events.get(timeout=TICK))
         self._view.tick(self.race)
+        raise_bugs([*self._background, *fleet.threads])
 
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
-        self._journal.append(event)
+        self._keep(event)
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
@@ -245,13 +255,28 @@ class Job:
         if event.kind == "host.done" and event.host:
             self._done.add(event.host)
         if event.kind == "instance.lost" and event.host not in self._served:
-            self._take(Event("host.failed", event.index, event.host, event.fields))
+            fields = {"reason": f"Instance{event.index} went away before it ran"}
+            self._take(Event("host.failed", event.index, event.host, fields))
+            self._take(Event("host.done", event.index, event.host))
         if event.kind == "run.stop_requested":
             self._stop_requested(event)
         objection = self.race.see(event)
         self._view.show(event)
         if objection:
             self._take(objection)
+
+    def _keep(self, event: Event) -> None:
+        """Write an event to the journal.
+
+        A full disk ends the run before the purchase; later it costs the record, and
+        must not keep anybody from terminating the fleet.
+        """
+        try:
+            self._journal.append(event)
+        except CndError as error:
+            if event.kind in DURABLE:
+                raise
+            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
 
     def _stop_requested(self, event: Event) -> None:
         by, text = event.fields.get("by"), event.fields.get("text", "")
@@ -272,7 +297,7 @@ class Job:
                 break
             if now >= patience and self._done >= self._served:
                 break
-            self._next_event()
+            self._next_event(fleet)
         self._mark("logged")
 
     def _tell_reason(self, queue: str) -> None:
@@ -288,6 +313,8 @@ class Job:
     ) -> LeakError | None:
         """Upload what there is and terminate the fleet, whatever came before."""
         self._over.set()
+        if "decided" not in self._marks:  # the run broke off; wake our own reader
+            self._pool.submit(self._tell_reason, provision.queue)
         self._mark("scramming")
         fleet.close()
         upload = self._pool.submit(self._upload, provision)
@@ -349,7 +376,11 @@ class Job:
         ending = result.outcome.ending
         fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
         self._take(Event("run.ended", fields=fields))
-        self._journal.write_result(result.to_json())
+        try:
+            self._journal.write_result(result.to_json())
+        except CndError as error:
+            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
+            return result
         folder = self._journal.folder
         files = {name: folder / name for name in (EVENTS, RESULT)}
         s3logs.upload(self._cloud.s3, provision.bucket, self._run, files)
@@ -398,6 +429,10 @@ class Job:
 
     # --- small things
 
+    def _go_on(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do `work` meanwhile; what it dies of is raised by `_next_event`."""
+        self._background.append(self._pool.submit(work, *arguments))
+
     def _mark(self, name: str) -> None:
         self._marks.setdefault(name, time.monotonic())
 
@@ -415,16 +450,22 @@ class Job:
             if asked and not self._over.is_set():
                 raise KeyboardInterrupt
             asked = True
-            fields = {"by": "signal", "text": signal.Signals(number).name}
+            fields = {"by": "signal", "text": SIGNALS[number]}
             self._events.put(Event("run.stop_requested", fields=fields))
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, handle) for number in numbers}
+        before = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def raise_bugs(futures: Iterable[Future[None]]) -> None:
+    """Raise what a thread died of: a bug, since failures arrive as events."""
+    for future in futures:
+        if future.done() and not future.cancelled():
+            future.result()
 
 
 def _described(plan: Plan) -> dict[str, object]:

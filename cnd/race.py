@@ -100,6 +100,9 @@ class Race:
             return self._judge(event)
         if kind == "host.failed":
             self._fail(event.index, str(event.fields.get("reason", "")))
+        elif kind == "host.late":
+            late = replace(self.standings[event.index], ended="timeout")
+            self.standings[event.index] = late
         elif kind == "host.done" and not self.standings[event.index].ended:
             self._fail(event.index, "ended without a word")
         self._settle()

@@ -78,13 +78,15 @@ class Moto:
             from cnd.local import backends
 
             self.cloud, self._application = backends.load(self._fleet)
-        finally:
             self._ready.set()
-        backends.warm_up(self._application)
-        gc.enable()
-        gc.freeze()
-        # From here on this thread waits for what the hosts report.
-        self._fleet.listen(self.cloud.tell)
+            backends.warm_up(self._application)
+            gc.enable()
+            gc.freeze()
+            # From here on this thread waits for what the hosts report.
+            self._fleet.listen(self.cloud.tell)
+        finally:
+            # Without moto or without the fork server there is no cloud.
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Handler(WSGIRequestHandler):
@@ -171,9 +173,10 @@ def _serve(folder: Path, wanted: Settings) -> None:
             else:
                 ending.set()
     fleet.end()
-    server.server_close()
     shutil.rmtree(folder / "hosts", ignore_errors=True)
     files.remove_endpoint(folder)
+    sys.stderr.flush()
+    os._exit(0)  # calls that still wait in their threads wait for nothing
 
 
 if __name__ == "__main__":

@@ -115,6 +115,7 @@ def searching(terminal: Terminal, *words: str) -> tuple[subprocess.Popen[str], P
     (folder,) = set(terminal.runs()) - before
     count = int(words[words.index("--n") + 1])
     events = folder / "events.jsonl"
+    eventually(events.exists)
     eventually(lambda: events.read_text().count('"worker.started"') == count, within=30)
     return process, folder
 

@@ -1,0 +1,148 @@
+"""The worker's books and its scanner: exact, whatever the order of answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnd import pow as worker
+from cnd.pow import HashlibScanner, Ledger, Search
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
+BLOCK = worker.DEFAULT_BLOCK
+
+
+def test_the_hash_is_the_one_of_the_report() -> None:
+    """The second SHA-256 reads the 64 hex digits of the first."""
+    first = hashlib.sha256(b"116COMSM0010cloud").hexdigest()
+    assert worker.digest(BLOCK, 116) == hashlib.sha256(first.encode()).hexdigest()
+    assert worker.digest(BLOCK, 116).startswith("00a7")
+
+
+@pytest.mark.parametrize("difficulty", ["1", "2", "3", "4"])
+@pytest.mark.parametrize("block", VECTORS["blocks"])
+def test_the_scanner_finds_the_smallest_known_golden_nonces(
+    block: str, difficulty: str
+) -> None:
+    known = VECTORS["blocks"][block]["smallest_golden_by_difficulty"].get(difficulty)
+    if known is None:
+        pytest.skip("not known for this block")
+    scanner = HashlibScanner(block, int(difficulty))
+    assert scanner.scan(0, 1, known) is None
+    assert scanner.tested == known
+    assert scanner.scan(0, 1, known + 5) == known
+    assert scanner.tested == known + 1
+
+
+@given(
+    block=st.text(max_size=80),
+    difficulty=st.integers(0, 3),
+    start=st.one_of(st.integers(0, 2**64 - 1), st.integers(0, 1000)),
+    step=st.integers(1, 10**6),
+    count=st.integers(1, 300),
+)
+def test_a_scan_is_what_the_plain_loop_finds(
+    block: str, difficulty: int, start: int, step: int, count: int
+) -> None:
+    try:
+        block.encode()
+    except UnicodeEncodeError:
+        return
+    golden = [
+        nonce
+        for nonce in range(start, start + step * count, step)
+        if worker.is_golden(worker.digest(block, nonce), difficulty)
+    ]
+    scanner = HashlibScanner(block, difficulty)
+    found = scanner.scan(start, step, count)
+    assert found == (golden[0] if golden else None)
+    assert scanner.tested == ((golden[0] - start) // step + 1 if golden else count)
+
+
+def test_difficulty_64_and_0_are_the_ends_of_the_scale() -> None:
+    assert HashlibScanner(BLOCK, 64).scan(0, 1, 1000) is None
+    assert HashlibScanner(BLOCK, 0).scan(5, 7, 1000) == 5
+
+
+@given(
+    nonces=st.integers(1, 2**64),
+    of=st.integers(1, 1000),
+    data=st.data(),
+)
+def test_the_classes_of_a_search_cover_the_space(
+    nonces: int, of: int, data: st.DataObject
+) -> None:
+    of = min(of, nonces)
+    index = data.draw(st.integers(0, of - 1))
+    search = Search(BLOCK, 2, nonces, index, of)
+    assert search.size == (nonces - index + of - 1) // of
+    assert search.nonce(search.size - 1) < nonces <= search.nonce(search.size)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"difficulty": 65},
+        {"difficulty": -1},
+        {"difficulty": 1, "nonces": 0},
+        {"difficulty": 1, "nonces": 2**64 + 1},
+        {"difficulty": 1, "index": 3, "of": 3},
+        {"difficulty": 1, "nonces": 2, "of": 3},
+        {"difficulty": 1, "index": 1, "of": 3, "start": 2},
+        {"difficulty": 1, "index": 0, "of": 3, "start": -3},
+        {"difficulty": 1, "block": "\ud800"},
+        {"difficulty": 1, "block": "ü" * 2049},
+    ],
+)
+def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
+    arguments = {"block": BLOCK, **fields}
+    with pytest.raises(ValueError, match=r".") as caught:
+        Search(**arguments)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    size=st.integers(0, 200),
+    golden=st.sets(st.integers(0, 199), max_size=5),
+    children=st.integers(1, 4),
+    data=st.data(),
+)
+def test_the_books_are_exact_whatever_happens(
+    size: int, golden: set[int], children: int, data: st.DataObject
+) -> None:
+    """Any order of answers, stretches cut short, and deaths: no hole, nothing twice."""
+    ledger = Ledger(size)
+    held: dict[int, list[tuple[int, int]]] = {c: [] for c in range(children)}
+    tested: set[int] = set()
+    for _ in range(10_000):
+        if ledger.over:
+            break
+        child = data.draw(st.integers(0, children - 1))
+        deed = data.draw(st.sampled_from(["take", "answer", "answer", "cut", "die"]))
+        if deed == "take" and (got := ledger.take(child, data.draw(st.integers(1, 9)))):
+            held[child].append(got)
+        elif deed == "die":
+            ledger.lost(child)
+            held[child] = []
+        elif deed in ("answer", "cut") and held[child]:
+            first, count = held[child].pop(0)
+            if deed == "cut":
+                count = data.draw(st.integers(0, count - 1))
+            hits = [p for p in range(first, first + count) if p in golden]
+            reach = hits[0] - first + 1 if hits else count
+            now = set(range(first, first + reach))
+            assert not now & tested
+            tested |= now
+            ledger.done(child, reach, bool(hits))
+        assert ledger.tested == len(tested)
+        assert set(range(ledger.cursor)) <= tested
+    smallest = min((p for p in golden if p < size), default=None)
+    if ledger.over:
+        assert ledger.hit == smallest
+        assert set(range(size if smallest is None else smallest)) <= tested
