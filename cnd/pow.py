@@ -416,9 +416,16 @@ class Crew:
         child.end()
 
     def _fork(self, number: int) -> Child:
-        theirs_in, ours_out = os.pipe()
-        ours_in, theirs_out = os.pipe()
-        pid = os.fork()
+        pipes: List[int] = []
+        try:
+            pipes += os.pipe()
+            pipes += os.pipe()
+            pid = os.fork()
+        except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
+            raise
+        theirs_in, ours_out, ours_in, theirs_out = pipes
         if pid:
             os.close(theirs_in)
             os.close(theirs_out)
@@ -604,7 +611,9 @@ class Worker:
     def _wait(self) -> None:
         """Wait for an answer, a signal or the clock; book the answers."""
         growing = self._wanted and self._ledger.more and not self._crew.complete
-        seconds = 0.0 if growing else self._next_look() - time.monotonic()
+        seconds = self._next_look() - time.monotonic()
+        if growing or not self._crew.children:  # nobody is there to wait for
+            seconds = 0.0
         for descriptor in self._crew.wait(self._stop.descriptor, seconds):
             if descriptor == self._stop.descriptor:
                 self._stop.clear()
