@@ -28,7 +28,17 @@ import struct
 import sys
 import time
 from binascii import hexlify
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 VERSION = "0.1.0"
 DEFAULT_BLOCK = "COMSM0010cloud"
@@ -426,29 +436,32 @@ class Crew:
                 os.close(descriptor)
             raise
         theirs_in, ours_out, ours_in, theirs_out = pipes
-        if pid:
-            os.close(theirs_in)
-            os.close(theirs_out)
-            return Child(number, pid, ours_out, ours_in)
+        if pid == 0:
+            # A copy of a parent's end would keep a process alive after its parent.
+            for descriptor in (ours_out, ours_in):
+                os.close(descriptor)
+            self._live(number, theirs_in, theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        return Child(number, pid, ours_out, ours_in)
+
+    def _live(self, number: int, requests: int, replies: int) -> NoReturn:
+        """Be a child: serve, and never return to what the parent was doing."""
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, signal.SIG_IGN)  # the parent's business
             signal.set_wakeup_fd(-1)
-            # A copy of a parent's end would keep a process alive after its parent.
-            for descriptor in (ours_out, ours_in):
-                os.close(descriptor)
             for sibling in self.children.values():
                 sibling.close()
             scanner = self._make(self._flags[number : number + 1])
-            _serve(theirs_in, theirs_out, scanner, self._step)
+            _serve(requests, replies, scanner, self._step)
         except BrokenPipeError:
             pass  # the parent is gone
         finally:
-            if sys.exc_info()[0]:  # a bug: say so here, never unwind the parent's stack
+            if sys.exc_info()[0]:  # a bug: say so here, before it is gone
                 sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
             os._exit(0)
-        raise AssertionError("unreachable")
 
 
 # --- telling

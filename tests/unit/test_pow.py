@@ -108,8 +108,8 @@ def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(
-    size=st.integers(0, 60),
-    golden=st.sets(st.integers(0, 59), max_size=5),
+    size=st.integers(0, 40),
+    golden=st.sets(st.integers(0, 39), max_size=5),
     children=st.integers(1, 4),
     data=st.data(),
 )
