@@ -36,6 +36,7 @@ KINDS = frozenset(
         "worker.refuted",
         "host.failed",
         "host.reconnecting",
+        "host.returned",
         "host.late",
         "host.done",
         "class.handed_over",

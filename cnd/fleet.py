@@ -122,8 +122,8 @@ class Fleet:
             if not self._ending.is_set():
                 self._search(host, instance_id, part)
             self._fetch_log(host, instance_id, index)
-        except HostError as error:
-            fields = {"reason": str(error)}
+        except HostError as failure:
+            fields = {"reason": str(failure)}
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
             host.close()
@@ -161,11 +161,28 @@ class Fleet:
     def _reconnect(
         self, host: Host, instance_id: str, index: int, error: HostError
     ) -> None:
-        """Take up a dropped connection; the search has gone on meanwhile."""
+        """Take up a dropped connection; the search has gone on meanwhile.
+
+        After `LOST_PATIENCE` the host counts as lost, and its class may go on
+        elsewhere.  But where everybody is out of reach it is our own network that
+        is down: so it is tried on, until the time limit.
+        """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
         patience = time.monotonic() + LOST_PATIENCE
-        host.connect(lambda: patience)
+        try:
+            host.connect(lambda: patience)
+        except HostError as lost:
+            fields = {"reason": str(lost)}
+            self._put(Event("host.failed", index, instance_id, fields))
+            host.connect(self._end_of_search)
+            self._put(Event("host.returned", index, instance_id))
+
+    def _end_of_search(self) -> float:
+        """Return when there is nothing left to come back for."""
+        if self._ending.is_set():
+            return self._boot_deadline
+        return time.monotonic() + max(0.0, self._remaining())
 
     def _remaining(self) -> float:
         """Return the seconds of search that are left; the first call starts them."""

@@ -102,7 +102,7 @@ class Job:
         # instances whose own class has come to its end.
         self._fit: set[str] = set()
         self._serving: set[tuple[str | None, int | None]] = set()
-        self._done: set[str | None] = set()
+        self._done: set[str] = set()
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
@@ -249,8 +249,9 @@ class Job:
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._index[host]}"
             fleet.take_over(self._served[host], name, index, start)
-        booting = self._index.keys() - self._done - self._fit
-        if not (self.race.failed and booting):
+        # Booting, or out of touch: they may yet take over what the others lost.
+        hopeful = self._index.keys() - self._done - self._lost - self._fit
+        if not (self.race.failed and hopeful):
             self.race.settle()
 
     def _survivor(self) -> str | None:
@@ -262,8 +263,11 @@ class Job:
     def _check_clock(self) -> None:
         now, plan = time.monotonic(), self._plan
         if (began := self._marks.get("searching")) is not None:
-            if now >= began + plan.time_limit + TIME_LIMIT_GRACE:
-                self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
+            if now < began + plan.time_limit + TIME_LIMIT_GRACE:
+                return
+            if self.race.failed:
+                self.race.give_up()
+            self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
@@ -297,14 +301,15 @@ class Job:
     def _note(self, event: Event) -> None:
         """Keep count of who is fit, and of who is not done yet."""
         host, who = event.host or "", (event.host, event.index)
-        if event.kind == "instance.running":
+        if event.kind in ("instance.running", "host.returned"):
             self._serving.add(who)
-        elif event.kind == "instance.ready":
+        if event.kind in ("instance.ready", "host.returned"):
             self._fit.add(host)
-        elif event.kind in UNFIT:
+        if event.kind in UNFIT:
             self._fit.discard(host)
-        elif event.kind == "host.done":
+        if event.kind in ("host.failed", "host.done"):
             self._serving.discard(who)
+        if event.kind == "host.done":
             self._done.add(host)
 
     def _keep(self, event: Event) -> None:
@@ -335,8 +340,8 @@ class Job:
         deadline = self._marks["decided"] + END_LIMIT
         patience = self._marks["decided"] + END_PATIENCE
         while (now := time.monotonic()) < deadline:
-            everybody = now >= patience or self._done >= self._index.keys()
-            if everybody and not self._serving:
+            booting = self._index.keys() - self._served.keys() - self._lost
+            if not self._serving and (now >= patience or not booting):
                 break
             self._next_event(fleet)
         self._mark("logged")

@@ -139,6 +139,8 @@ class Race:
             self._update(event.index, event)
         elif kind == "host.failed":
             self._fail(event.index, str(event.fields.get("reason", "")))
+        elif kind == "host.returned" and standing.ended == "failed":
+            self.standings[event.index] = replace(standing, ended="", trouble="")
         elif kind == "host.late":
             self.standings[event.index] = replace(standing, ended="timeout")
         elif kind == "host.done" and not standing.ended:
@@ -173,7 +175,12 @@ class Race:
         elif all(standings[i].ended == "timeout" for i in missing):
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:
-            self.decide(Ending.INCOMPLETE, _named(missing, standings))
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End the run although some classes were lost on the way."""
+        missing = self._missing()
+        self.decide(Ending.INCOMPLETE, _named(missing, self.standings))
 
     def decide(self, ending: Ending, reason: str) -> None:
         """End the run for a reason from outside; an earlier decision stands."""
@@ -262,10 +269,11 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
 
 
 def _named(missing: Sequence[int], standings: dict[int, Standing]) -> str:
-    """Name the instances that left a hole, the first few of them with the reason."""
+    """Name the classes that were lost, the first few of them with the reason."""
+    lost = [i for i in missing if standings[i].ended == "failed"] or missing
     shown = [
-        f"Instance{i} {standings[i].trouble or 'stopped short of its end'}"
-        for i in missing[:3]
+        f"class {i}: {standings[i].trouble or 'stopped short of its end'}"
+        for i in lost[:3]
     ]
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
     return "; ".join(shown) + more

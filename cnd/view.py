@@ -123,6 +123,7 @@ SENTENCES = {
     "worker.noise": "{who} said: {text}",
     "host.failed": "failed: {reason}",
     "class.handed_over": "{who}'s class goes on from {start} on {host}",
+    "host.returned": "{who} answers again",
     "host.reconnecting": "reconnecting: {reason}",
     "log.failed": "{who}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",

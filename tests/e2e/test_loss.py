@@ -122,6 +122,24 @@ def test_a_frozen_host_leaves_no_hole(terminal: Terminal) -> None:
     assert handed["time"] - frozen < 10
 
 
+def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
+    """As when a laptop was closed: it is our own network that was down."""
+    space = ("--d", "30", "--nonces", "4000000", "--n", "1", "--t", "120", "--json")
+    run = Run(terminal, *space)
+    run.searching(1)
+    (event,) = run.events("worker.started")
+    processes = hosts_processes(terminal, event["host"])
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: run.events("host.failed"), within=30)
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    assert result["repeated"] == 0
+    assert run.events("host.returned") != []
+
+
 def test_a_dropped_connection_is_only_taken_up_again(terminal: Terminal) -> None:
     run = Run(terminal, *SPACE)
     run.searching(3)
@@ -143,7 +161,7 @@ def test_all_hosts_lost_is_incomplete_and_says_so(terminal: Terminal) -> None:
             os.kill(pid, signal.SIGKILL)
     code, result = run.result()
     assert (code, result["outcome"]) == (4, "incomplete")
-    assert "Instance0" in result["reason"]
+    assert "class 0" in result["reason"]
     assert result["left_running"] == 0
 
 

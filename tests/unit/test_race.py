@@ -93,7 +93,7 @@ def test_one_nonce_short_is_not_exhausted() -> None:
     race.settle()
     assert race.outcome is not None
     assert race.outcome.ending is Ending.INCOMPLETE
-    assert "Instance1" in race.outcome.reason
+    assert "class 1" in race.outcome.reason
 
 
 def test_silence_is_not_exhaustion() -> None:
@@ -114,7 +114,7 @@ def test_a_failed_host_is_named_with_its_reason() -> None:
     race.settle()
     assert race.outcome is not None
     assert race.outcome.ending.exit_status == 4
-    assert "Instance1 SSH did not answer" in race.outcome.reason
+    assert "class 1: SSH did not answer" in race.outcome.reason
 
 
 def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
