@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -34,11 +34,10 @@ LAST_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class _Part:
-    """What one thread's worker searches, and in which folder of its host."""
+    """What one thread's worker searches."""
 
     index: int  # the class
     start: int  # nonce
-    folder: str
 
 
 class Fleet:
@@ -50,13 +49,13 @@ class Fleet:
         journal: Journal,
         login: Login,
         *,
-        files: Mapping[str, bytes],
+        code: Callable[[str], Mapping[str, bytes]],
         put: Emit,
     ) -> None:
         self._plan = plan
         self._journal = journal
         self._login = login
-        self._files = files  # pushed to every host besides its job
+        self._code = code  # what a host needs, by its machine (`uname -m`)
         self._put = put
         self._folder = f"cnd-{journal.run}"
         self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
@@ -72,15 +71,14 @@ class Fleet:
 
     def serve(self, instance: Instance, index: int) -> None:
         """Begin with a running instance: connect, search its class, fetch its log."""
-        self._begin(instance, f"Instance{index}", _Part(index, index, self._folder))
+        self._begin(instance, f"Instance{index}", _Part(index, index))
 
     def take_over(self, instance: Instance, name: str, index: int, start: int) -> None:
         """Let an instance, already served as `name`, search a class more.
 
         It does so side by side with its own class, over a connection of its own.
         """
-        folder = f"{self._folder}-{index}-{start}"
-        self._begin(instance, name, _Part(index, start, folder))
+        self._begin(instance, name, _Part(index, start))
 
     def _begin(self, instance: Instance, name: str, part: _Part) -> None:
         host = Host(name, instance.address or "", self._login, port=instance.ssh_port)
@@ -136,14 +134,15 @@ class Fleet:
             self._put(Event("host.late", part.index, instance_id))
             return
         job = json.dumps(self._job(part, remaining)).encode()
-        host.push(part.folder, {**self._files, "job.json": job})
+        folder = f"{self._folder}/class-{part.index}-from-{part.start}"
+        host.push(self._folder, self._code(host.machine()))
         if self._ending.is_set():
             return  # decided meanwhile: nobody needs this worker any more
-        host.start(part.folder)
+        host.start(self._folder, folder, job)
         position, heard = 0, True
         while True:
             try:
-                for line in host.follow(part.folder, position=position):
+                for line in host.follow(folder, position=position):
                     position, heard = position + len(line) + 1, True
                     text = line.decode("utf-8", "replace")
                     event = from_worker(text, index=part.index, host=instance_id)

@@ -18,13 +18,11 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from cnd import ec2, keys, s3logs, sqs
-from cnd import pow as worker
+from cnd import ec2, keys, payload, s3logs, sqs
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
@@ -142,12 +140,11 @@ class Job:
             return self._finish(provision)
 
     def _new_fleet(self, provision: Provision) -> Fleet:
-        source = Path(worker.__file__).read_bytes()
         return Fleet(
             self._plan,
             self._journal,
             provision.login,
-            files={"pow.py": source},
+            code=payload.code,
             put=self._events.put,
         )
 

@@ -8,6 +8,7 @@ nothing: it is taken up again where it broke off.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import logging
@@ -15,7 +16,7 @@ import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,24 +160,56 @@ class Host:
 
     # --- commands
 
+    def machine(self) -> str:
+        """Return the host's architecture, as ``uname -m`` says it."""
+        return self.run("uname -m").strip()
+
     def push(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write `files` (name -> content) into `folder`, which is made, mode 0700."""
+        """Write `files` (name -> content) into `folder`, which is made, mode 0700.
+
+        What is there already, by its digest, is not sent again; what was sent is
+        there whole, or this raises `HostError`.
+        """
+        wanted = {
+            name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+        }
+        there = self._digests(folder, wanted)
+        lacking = {name for name in wanted if there.get(name) != wanted[name]}
+        if not lacking:
+            return
         try:
-            sftp = self._fabric.sftp()
-            try:
-                sftp.mkdir(folder, 0o700)
-            except OSError:
-                sftp.stat(folder)  # it is there already, or this raises
-            for name, content in files.items():
-                self._fabric.put(io.BytesIO(content), f"{folder}/{name}")
+            for name in sorted(lacking):
+                self._fabric.put(io.BytesIO(files[name]), f"{folder}/{name}")
         except LOST as error:
             raise HostError(self.name, f"push failed: {_reason(error)}") from error
+        if (there := self._digests(folder, wanted)) != wanted:
+            damaged = sorted(name for name in wanted if there.get(name) != wanted[name])
+            raise HostError(self.name, f"{', '.join(damaged)} arrived damaged")
 
-    def start(self, folder: str) -> int:
-        """Start the pushed worker, detached; return its process id."""
+    def _digests(self, folder: str, names: Iterable[str]) -> dict[str, str]:
+        """Return the SHA-256 digests (hex) of those of `names` that are in `folder`."""
+        words = f"{' '.join(map(shlex.quote, names))} 2>/dev/null"
         text = self.run(
-            f"cd {shlex.quote(folder)} && "
-            "python3 -I -S pow.py --job job.json --detach ."
+            f"mkdir -p -m 700 {shlex.quote(folder)} && cd {shlex.quote(folder)} && "
+            f"{{ sha256sum -- {words} || shasum -a 256 -- {words}; }}; true"
+        )
+        pairs = (line.split(maxsplit=1) for line in text.splitlines())
+        return {name: digest for digest, name in pairs}
+
+    def start(self, code: str, folder: str, job: bytes) -> int:
+        """Start the worker that was pushed to the folder `code`, detached.
+
+        It works in `folder`, which is made, by the job file `job`.  Returns its
+        process id.
+        """
+        try:
+            self._fabric.sftp().mkdir(folder, 0o700)
+            self._fabric.put(io.BytesIO(job), f"{folder}/job.json")
+        except LOST as error:
+            raise HostError(self.name, f"push failed: {_reason(error)}") from error
+        text = self.run(
+            f"python3 -I -S {shlex.quote(code)}/pow.py "
+            f"--job {shlex.quote(folder)}/job.json --detach {shlex.quote(folder)}"
         )
         try:
             return int(json.loads(text)["pid"])

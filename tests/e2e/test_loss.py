@@ -100,7 +100,7 @@ def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
     run.searching(3)
     victim = run.events("instance.running")[1]
     killed = time.time()
-    ssh(terminal, victim["address"], "kill -9 $(cat cnd-*/worker.pid)")
+    ssh(terminal, victim["address"], "kill -9 $(cat cnd-*/*/worker.pid)")
     code, result = run.result()
     assert_exhausted_once(code, result)
     (handed,) = run.events("class.handed_over")
