@@ -39,6 +39,11 @@ class _Part:
     index: int  # the class
     start: int  # nonce
 
+    @property
+    def name(self) -> str:
+        """What it is called on its host."""
+        return f"class-{self.index}-from-{self.start}"
+
 
 class Fleet:
     """Serves the instances it is given; `stop` ends the search, `close` everything."""
@@ -64,6 +69,9 @@ class Fleet:
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         self.threads: list[Future[None]] = []
         self._search_began: float | None = None
+        # A quarter of the fleet at a time: the first begins the sooner to search, and
+        # an early answer finds the others not yet begun.
+        self._setting_up = threading.Semaphore(max(4, plan.instances // 4))
         # A thread for each instance, and for each class that is handed over: at worst
         # all but one instance are lost.
         threads = 2 * plan.instances
@@ -134,11 +142,12 @@ class Fleet:
             self._put(Event("host.late", part.index, instance_id))
             return
         job = json.dumps(self._job(part, remaining)).encode()
-        folder = f"{self._folder}/class-{part.index}-from-{part.start}"
-        host.push(self._folder, self._code(host.machine()))
-        if self._ending.is_set():
-            return  # decided meanwhile: nobody needs this worker any more
-        host.start(self._folder, folder, job)
+        with self._setting_up:
+            if self._ending.is_set():
+                return  # decided meanwhile: nobody needs this worker any more
+            host.push(self._folder, self._code)
+            host.start(self._folder, part.name, job)
+        folder = f"{self._folder}/{part.name}"
         position, heard = 0, True
         while True:
             try:
