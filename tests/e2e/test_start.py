@@ -227,6 +227,7 @@ def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
     code, _, err = ended(process)
     assert code == 130
     assert "Traceback" not in err
+    assert "2 instances terminated, 0 running" in err
     assert terminal.live() == []
 
 
