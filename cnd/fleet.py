@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cnd.ec2 import Instance
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 from cnd.events import Emit, Event, from_worker
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -26,6 +26,8 @@ END_PATIENCE = 15.0  # seconds
 # A connection that dropped is taken up again within this time, or the host is lost
 # and its class goes on elsewhere.
 LOST_PATIENCE = 3.0  # seconds
+
+SET_UP_ATTEMPTS = 3
 
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
@@ -145,8 +147,7 @@ class Fleet:
         with self._setting_up:
             if self._ending.is_set():
                 return  # decided meanwhile: nobody needs this worker any more
-            host.push(self._folder, self._code)
-            host.start(self._folder, part.name, job)
+            self._set_up(host, part, job)
         folder = f"{self._folder}/{part.name}"
         position, heard = 0, True
         while True:
@@ -160,14 +161,26 @@ class Fleet:
                         return
                     if self._ending.is_set():
                         host.stop()  # it began after the word had gone round
-            except HostError as error:
+            except HostLost as error:
                 if not heard:
                     raise  # the host answers, its worker does not
                 self._reconnect(host, instance_id, part.index, error)
                 heard = False
 
+    def _set_up(self, host: Host, part: _Part, job: bytes) -> None:
+        """Push and start the worker, again if the connection drops meanwhile."""
+        for attempt in range(1, SET_UP_ATTEMPTS + 1):
+            try:
+                host.push(self._folder, self._code)
+                host.start(self._folder, part.name, job)
+                return
+            except HostLost:
+                if attempt == SET_UP_ATTEMPTS:
+                    raise
+                host.connect(_within(LOST_PATIENCE))
+
     def _reconnect(
-        self, host: Host, instance_id: str, index: int, error: HostError
+        self, host: Host, instance_id: str, index: int, error: HostLost
     ) -> None:
         """Take up a dropped connection; the search has gone on meanwhile.
 
@@ -177,9 +190,8 @@ class Fleet:
         """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
-        patience = time.monotonic() + LOST_PATIENCE
         try:
-            host.connect(lambda: patience)
+            host.connect(_within(LOST_PATIENCE))
         except HostError as lost:
             fields = {"reason": str(lost)}
             self._put(Event("host.failed", index, instance_id, fields))
@@ -224,3 +236,9 @@ class Fleet:
         else:
             fields = {"path": str(path)}
             self._put(Event("log.pulled", index, instance_id, fields))
+
+
+def _within(seconds: float) -> Callable[[], float]:
+    """Return a deadline for `Host.connect`, `seconds` from now."""
+    deadline = time.monotonic() + seconds
+    return lambda: deadline

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import logging
 import shlex
 import socket
@@ -24,7 +23,7 @@ import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -56,6 +55,9 @@ FOLLOW = (
 
 # Linux has the one, macOS the other.
 SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
+
+# What pow.py says of a folder whose worker lives.
+RUNS_ALREADY = "a worker runs in this folder already"
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -186,28 +188,33 @@ class Host:
                 self._put(data, f"{folder}/{name}")
         self._manifest = "\n".join(manifest)
 
-    def start(self, folder: str, part: str, job: bytes) -> int:
-        """Start the worker that was pushed to `folder`; return its process id.
+    def start(self, folder: str, part: str, job: bytes) -> None:
+        """Start the worker that was pushed to `folder`, unless it runs already.
 
         It runs detached, by the job file `job`, in the folder `part` of `folder`.
         """
         self._put(job, f"{folder}/{part}.json")
-        text = self.run(
-            f"cd {shlex.quote(folder)} && echo {shlex.quote(self._manifest)} | "
-            f"{SHA256} -c --status || {{ echo arrived damaged >&2; exit 1; }}; "
-            f"python3 -I -S pow.py --job {part}.json --detach {part}"
-        )
         try:
-            return int(json.loads(text)["pid"])
-        except (ValueError, KeyError, TypeError) as error:
+            text = self.run(
+                f"cd {shlex.quote(folder)} && echo {shlex.quote(self._manifest)} | "
+                f"{SHA256} -c --status || {{ echo arrived damaged >&2; exit 1; }}; "
+                f"python3 -I -S pow.py --job {part}.json --detach {part}"
+            )
+        except HostLost:
+            raise
+        except HostError as error:
+            if RUNS_ALREADY in str(error):
+                return  # an attempt before this one, whose answer was lost
+            raise
+        if '"detached"' not in text:
             message = f"the worker did not start: {text.strip()[:200]!r}"
-            raise HostError(self.name, message) from error
+            raise HostError(self.name, message)
 
     def _put(self, data: bytes, path: str) -> None:
         try:
             self._fabric.put(io.BytesIO(data), path)
         except LOST as error:
-            raise HostError(self.name, f"push failed: {_reason(error)}") from error
+            raise HostLost(self.name, f"push failed: {_reason(error)}") from error
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
@@ -216,17 +223,17 @@ class Host:
                 command, hide=True, in_stream=False, timeout=timeout
             )
         except UnexpectedExit as error:
+            # paramiko saw the connection close before any exit status.
+            if error.result.exited == -1:
+                raise HostLost(self.name, "connection lost") from error
             told = error.result.stderr.strip() or error.result.stdout.strip()
-            # -1: paramiko saw the connection close before any exit status.
-            status = error.result.exited
-            reason = "connection lost" if status == -1 else f"exit status {status}"
-            message = f"{told or reason}"
+            message = told or f"exit status {error.result.exited}"
             raise HostError(self.name, message) from error
         except CommandTimedOut as error:
             message = f"no answer within {timeout:.0f} s: {command}"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"SSH failed: {_reason(error)}") from error
+            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
         return str(result.stdout)
 
     def log(self) -> str:
@@ -238,7 +245,7 @@ class Host:
     def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
         """Yield the worker's event lines from byte `position` on, as they come.
 
-        Ends with `HostError` when the connection drops or nothing came for
+        Ends with `HostLost` when the connection drops or nothing came for
         `SILENCE` seconds; never by itself.  `position` plus the length of every
         line yielded, and one for its newline, is where to go on.
         """
@@ -255,12 +262,12 @@ class Host:
                 yield from lines
         except TimeoutError as error:
             message = f"silent for {SILENCE:.0f} s"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"connection lost: {error}") from error
+            raise HostLost(self.name, f"connection lost: {error}") from error
         finally:
             self._session = None
-        raise HostError(self.name, "connection lost")
+        raise HostLost(self.name, "connection lost")
 
     def stop(self) -> bool:
         """Tell a followed worker to stop; return whether the word went out."""
