@@ -9,7 +9,7 @@
  * two rounds turn the latter into the new {a, b, e, f}, and the old one is then
  * {c, d, g, h}.  sha256msg1 and sha256msg2 make four words of the schedule (step 1).
  *
- * Compiled twice: for SHA-NI alone, and for processors that have AVX-512VL as well,
+ * Compiled twice, with the three-operand instructions of AVX and with AVX-512VL,
  * whose twice as many registers keep all of the streams' words at hand.
  */
 #if defined(__x86_64__)

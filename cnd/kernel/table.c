@@ -37,11 +37,17 @@ features(void)
 }
 
 static int
+saves_avx(void)
+{
+	const uint32_t xmm_ymm = 0x06;
+
+	return ((saved_state() & xmm_ymm) == xmm_ymm);
+}
+
+static int
 has_avx2(void)
 {
-	const uint32_t ymm = 0x06;
-
-	return ((saved_state() & ymm) == ymm && (features() & bit_AVX2));
+	return (saves_avx() && (features() & bit_AVX2));
 }
 
 static int
@@ -59,8 +65,8 @@ has_shani(void)
 {
 	uint32_t a, b, c, d;
 
-	return (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_SSE4_1) &&
-	    (features() & bit_SHA));
+	return (saves_avx() && __get_cpuid(1, &a, &b, &c, &d) &&
+	    (c & bit_AVX) && (features() & bit_SHA));
 }
 
 static int
