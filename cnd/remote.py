@@ -8,16 +8,17 @@ nothing: it is taken up again where it broke off.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import logging
 import shlex
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fabric
 import paramiko
@@ -29,11 +30,11 @@ from cnd.errors import HostError
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
-CONNECT_TIMEOUT = 3  # seconds for one TCP connection
+CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
-SILENCE = 10.0  # seconds; a live worker reports every second
+SILENCE = 5.0  # seconds; a live worker reports every second
 
 EVENTS = "events.jsonl"
 # Ubuntu has a file, older Amazon Linux another, the newest only the journal.
@@ -42,12 +43,15 @@ LOG_COMMAND = (
     " || sudo -n journalctl -o short-iso --no-pager"
 )
 # Follows the events and obeys a line "stop" at once, in the one session that is
-# open anyway.  When the connection drops, `read` meets the end of its input, and
-# no `tail` is left behind on the host.
+# open anyway.  GNU tail notices the worker's death within a second; where a worker
+# ended in order its last word stands before.  When the connection drops, `read`
+# meets the end of its input, and the whole session goes: nothing is left behind.
 FOLLOW = (
-    "cd {folder} && {{ tail -c +{position} -f " + EVENTS + " & tail=$!; "
-    'while read -r word; do [ "$word" = stop ] && read -r pid <worker.pid && '
-    'kill -TERM "$pid"; done; kill "$tail"; }}'
+    "cd {folder} && read -r pid <worker.pid && "
+    'if tail --pid=$$ -c 0 /dev/null 2>/dev/null; then mind="--pid=$pid"; fi; '
+    "{{ tail -c +{position} $mind -f " + EVENTS + " && "
+    "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
+    'while read -r word; do [ "$word" = stop ] && kill -TERM "$pid"; done; kill 0'
 )
 
 LOST = (OSError, EOFError, paramiko.SSHException)
@@ -77,21 +81,7 @@ class Host:
         port: int = 22,
     ) -> None:
         self.name = name
-        self._known = address if port == 22 else f"[{address}]:{port}"
-        self._host_key = login.host_key
-        self._arguments: dict[str, Any] = {
-            "host": address,
-            "port": port,
-            "user": login.user,
-            "connect_timeout": CONNECT_TIMEOUT,
-            "connect_kwargs": {
-                "key_filename": str(login.key),
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": HANDSHAKE_TIMEOUT,
-                "auth_timeout": HANDSHAKE_TIMEOUT,
-            },
-        }
+        self._address, self._port, self._login = address, port, login
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._closed = threading.Event()
@@ -111,9 +101,9 @@ class Host:
         pause = FIRST_RETRY
         while True:
             try:
-                if self._closed.is_set():
-                    raise HostError(self.name, "gave up: the run is over")
-                self._open()
+                self._check_open()
+                self._open(min(HANDSHAKE_TIMEOUT, deadline() - time.monotonic()))
+                self._check_open()
                 return
             except paramiko.BadHostKeyException as error:
                 message = "shows a host key that is not this run's: not trusted"
@@ -126,14 +116,37 @@ class Host:
             self._closed.wait(pause)
             pause = min(2 * pause, LAST_RETRY)
 
-    def _open(self) -> None:
-        connection = fabric.Connection(**self._arguments, config=_config())
-        self._connection = connection
-        kind, text = self._host_key.split(" ")[:2]
+    def _open(self, patience: float) -> None:
+        """Make one attempt; a host that is frozen must not outlast our patience."""
+        patience = max(patience, 1.0)
+        link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
+        # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection = fabric.Connection(
+            self._address,
+            user=self._login.user,
+            port=self._port,
+            config=_config(),
+            connect_kwargs={
+                "sock": link,
+                "key_filename": str(self._login.key),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": patience,
+                "auth_timeout": patience,
+            },
+        )
+        kind, text = self._login.host_key.split(" ")[:2]
         key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
-        connection.client.get_host_keys().add(self._known, kind, key)
+        known = connection.client.get_host_keys()
+        known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.open()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            self._drop()
+            raise HostError(self.name, "gave up: the run is over")
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -147,24 +160,56 @@ class Host:
 
     # --- commands
 
+    def machine(self) -> str:
+        """Return the host's architecture, as ``uname -m`` says it."""
+        return self.run("uname -m").strip()
+
     def push(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write `files` (name -> content) into `folder`, which is made, mode 0700."""
+        """Write `files` (name -> content) into `folder`, which is made, mode 0700.
+
+        What is there already, by its digest, is not sent again; what was sent is
+        there whole, or this raises `HostError`.
+        """
+        wanted = {
+            name: hashlib.sha256(data).hexdigest() for name, data in files.items()
+        }
+        there = self._digests(folder, wanted)
+        lacking = {name for name in wanted if there.get(name) != wanted[name]}
+        if not lacking:
+            return
         try:
-            sftp = self._fabric.sftp()
-            try:
-                sftp.mkdir(folder, 0o700)
-            except OSError:
-                sftp.stat(folder)  # it is there already, or this raises
-            for name, content in files.items():
-                self._fabric.put(io.BytesIO(content), f"{folder}/{name}")
+            for name in sorted(lacking):
+                self._fabric.put(io.BytesIO(files[name]), f"{folder}/{name}")
         except LOST as error:
             raise HostError(self.name, f"push failed: {_reason(error)}") from error
+        if (there := self._digests(folder, wanted)) != wanted:
+            damaged = sorted(name for name in wanted if there.get(name) != wanted[name])
+            raise HostError(self.name, f"{', '.join(damaged)} arrived damaged")
 
-    def start(self, folder: str) -> int:
-        """Start the pushed worker, detached; return its process id."""
+    def _digests(self, folder: str, names: Iterable[str]) -> dict[str, str]:
+        """Return the SHA-256 digests (hex) of those of `names` that are in `folder`."""
+        words = f"{' '.join(map(shlex.quote, names))} 2>/dev/null"
         text = self.run(
-            f"cd {shlex.quote(folder)} && "
-            "python3 -I -S pow.py --job job.json --detach ."
+            f"mkdir -p -m 700 {shlex.quote(folder)} && cd {shlex.quote(folder)} && "
+            f"{{ sha256sum -- {words} || shasum -a 256 -- {words}; }}; true"
+        )
+        pairs = (line.split(maxsplit=1) for line in text.splitlines())
+        return {name: digest for digest, name in pairs}
+
+    def start(self, code: str, folder: str, job: bytes) -> int:
+        """Start the worker that was pushed to the folder `code`, detached.
+
+        It works in `folder`, which is made, by the job file `job`.  Returns its
+        process id.
+        """
+        try:
+            self._fabric.sftp().mkdir(folder, 0o700)
+            self._fabric.put(io.BytesIO(job), f"{folder}/job.json")
+        except LOST as error:
+            raise HostError(self.name, f"push failed: {_reason(error)}") from error
+        text = self.run(
+            f"python3 -I -S {shlex.quote(code)}/pow.py "
+            f"--job {shlex.quote(folder)}/job.json --detach {shlex.quote(folder)}"
         )
         try:
             return int(json.loads(text)["pid"])
@@ -241,6 +286,11 @@ class Host:
         if self._connection is None:
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+def _known_name(address: str, port: int) -> str:
+    """Return what known_hosts files call a host."""
+    return address if port == 22 else f"[{address}]:{port}"
 
 
 def _config() -> fabric.Config:

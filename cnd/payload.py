@@ -1,0 +1,18 @@
+"""What a host is sent: the worker, and the search library for its processor.
+
+One rule: everything that runs on a host is here, and none of it is a secret.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from cnd import pow as worker
+
+
+@functools.cache
+def code(machine: str) -> Mapping[str, bytes]:
+    """Return the files (name -> content) for a host whose ``uname -m`` is `machine`."""
+    return {"pow.py": Path(worker.__file__).read_bytes()}
