@@ -59,7 +59,7 @@ enum {
  */
 struct stretch {
 	uint64_t first, step, count;	/* count below 2**63 */
-	const volatile uint8_t * stop;	/* not 0: come back soon */
+	const volatile int * stop;	/* not 0: come back soon */
 	unsigned digits;		/* of every nonce: 1 to 20 */
 	unsigned varying;		/* FEW_NONCE_WORDS or NONCE_WORDS */
 	uint32_t mask;			/* of a hash's first word: 0 if golden */

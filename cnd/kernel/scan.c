@@ -201,9 +201,9 @@ scan_stretch(const struct kernel * kernel, struct stretch * stretch,
 int
 cnd_scan(unsigned kernel, const uint8_t * block, size_t block_len,
     unsigned difficulty, uint64_t start, uint64_t step, uint64_t count,
-    const volatile uint8_t * stop, uint64_t * tested, uint64_t * nonce)
+    const volatile int * stop, uint64_t * tested, uint64_t * nonce)
 {
-	static const uint8_t never = 0;
+	static const int never = 0;
 	struct stretch stretch;
 	uint64_t same;
 	int status = CND_NONE;

@@ -17,7 +17,7 @@ enum {
  * Look for the first golden nonce among ${start}, ${start} + ${step}, ...,
  * ${count} nonces, none above 2**64 - 1.  ${difficulty} is 0 to 64; ${block} has
  * at most MAX_BLOCK bytes; ${step} is at least 1.  Come back within some
- * microseconds once the byte at ${stop}, unless NULL, is not 0.
+ * microseconds once the int at ${stop}, unless NULL, is not 0.
  *
  * ${kernel} is a number in the table below, of one that is supported.
  *
@@ -26,7 +26,7 @@ enum {
  */
 CND_PUBLIC int cnd_scan(unsigned kernel, const uint8_t * block, size_t block_len,
     unsigned difficulty, uint64_t start, uint64_t step, uint64_t count,
-    const volatile uint8_t * stop, uint64_t * tested, uint64_t * nonce);
+    const volatile int * stop, uint64_t * tested, uint64_t * nonce);
 
 /**
  * cnd_kernel_name(kernel):
