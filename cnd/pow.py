@@ -321,12 +321,16 @@ def choose_kernel(
     """
     plain = HashlibScanner.name
     refused = {}  # type: Dict[str, str]
-    path = path or find_library()
-    if wanted == plain or not path:
+    if wanted == plain:
         return _by_hashlib(wanted, [plain], refused)
+    path = path or find_library()
+    if path is None:
+        refused[LIBRARY] = "is not here"
+        return _by_hashlib(wanted, [plain], refused)
+    library_path = path
     try:
         # A broken library may kill whoever touches it: somebody else goes first.
-        kernels = _asked(lambda: list_kernels(load_library(path or "")))
+        kernels = _asked(lambda: list_kernels(load_library(library_path)))
         library = load_library(path)
     except Refused as reason:
         refused[os.path.basename(path)] = str(reason)
@@ -334,7 +338,9 @@ def choose_kernel(
     rates = {}  # type: Dict[int, float]
     answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
     for number, (name, supported) in enumerate(kernels):
-        if wanted in ("auto", name):
+        # The last one is the plain reference: there is no need to try it.
+        last_resort = number == len(kernels) - 1 and rates
+        if wanted == name or (wanted == "auto" and not last_resort):
             try:
                 if not supported:
                     raise Refused("this processor lacks it")

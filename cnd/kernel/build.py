@@ -11,6 +11,7 @@ It imports nothing of the package: the hook loads it before there is one.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
+STAMP = "kernel.stamp"  # the file that says what the libraries there were built from
 
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl")
 # clang's scheduler undoes the order in which the streams take turns (docs/kernel.md).
@@ -72,6 +74,14 @@ def library_name(machine: str) -> str:
 def sources() -> list[Path]:
     """Return every file that goes into a library, sorted."""
     return sorted([*FOLDER.glob("*.c"), *FOLDER.glob("*.h"), Path(__file__)])
+
+
+def source_digest() -> str:
+    """Return what identifies the sources, this file's flags included."""
+    digest = hashlib.sha256()
+    for path in sources():
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def build(
