@@ -11,7 +11,8 @@ finds is the smallest golden one of its class, however many cores it has; a nonc
 counted as tested once, after it was tested.
 
 The parent hands out stretches of the class, in ascending order, to one child process
-per core, and keeps the books (`Ledger`); a child only scans (`HashlibScanner`).
+per core, and keeps the books (`Ledger`); a child only scans, with the fastest native
+kernel that proved itself (`NativeScanner`) or else with hashlib (`HashlibScanner`).
 """
 
 import argparse
@@ -54,7 +55,7 @@ STATUS = {"found": 0, "failed": 1, "timeout": 10, "exhausted": 11, "stopped": 12
 USAGE_STATUS = 2
 
 FIRST_STRETCH = 512  # nonces: about half a millisecond
-TARGET = 0.02  # seconds a stretch, so that the parent has little to do
+TARGET = 0.05  # seconds a stretch, so that the parent has little to do
 GROWTH = 4  # the most that a stretch grows over the one before
 AHEAD = 2  # stretches that a child has before it, so that it never waits
 POLL = 1000  # nonces between two looks at the stop flag: about a millisecond
@@ -214,11 +215,277 @@ class HashlibScanner:
         return None
 
 
-def kernel_for(name: str) -> Callable[[str, int, Sequence[int]], HashlibScanner]:
-    """Return what makes scanners; ValueError if the kernel is unknown here."""
-    if name not in ("auto", HashlibScanner.name):
-        raise ValueError(f"no such kernel here: {name!r}; there is hashlib")
-    return HashlibScanner
+# --- the native kernels
+
+LIBRARY = "libcndpow.so"  # beside this file; built from cnd/kernel/
+TRIAL_SLICE = 0.0005  # seconds; three of them are a kernel's trial
+TRIAL_START = 10**9  # ten digits, like most nonces of the default space
+PROOF_PATIENCE = 5.0  # seconds for a kernel's proof and trial, some milliseconds' work
+FOUND, STOPPED, BAD = 1, 2, -1  # what cnd_scan returns: cnd/kernel/scan.h
+
+
+class Refused(Exception):
+    """A library or kernel that is not used, and why."""
+
+
+class Kernel(NamedTuple):
+    """Whoever scans, and why others do not."""
+
+    name: str
+    make: Callable[[str, int, Sequence[int]], Any]  # a scanner: block, difficulty, stop
+    refused: Dict[str, str]  # by name of the kernel, or of the library
+
+
+class NativeScanner:
+    """Scans with one kernel of the library; as exact as `HashlibScanner`.
+
+    The library looks at `stop` every few microseconds.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        number: int,
+        block: str,
+        difficulty: int,
+        stop: Optional[memoryview] = None,
+    ) -> None:
+        import ctypes  # some Pythons lack it; then there is no library either
+
+        self._block = block.encode()
+        self._tested, self._nonce = ctypes.c_uint64(), ctypes.c_uint64()
+        flag = None if stop is None else ctypes.c_int.from_buffer(stop)
+        self._before = (number, self._block, len(self._block), difficulty)
+        self._after = (
+            None if flag is None else ctypes.byref(flag),
+            ctypes.byref(self._tested),
+            ctypes.byref(self._nonce),
+        )
+        self._scan = library.cnd_scan
+        self.tested = 0
+
+    def scan(self, start: int, step: int, count: int) -> Optional[int]:
+        """Return the first golden nonce of a stretch, or None, as `HashlibScanner`."""
+        result = self._scan(*self._before, start, step, count, *self._after)
+        if result == BAD:
+            raise ValueError(f"the kernel cannot scan {count} by {step} from {start}")
+        self.tested = self._tested.value
+        return int(self._nonce.value) if result == FOUND else None
+
+
+def find_library() -> Optional[str]:
+    """Return the path of this processor's library: pushed here, or of a checkout."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    built = f"libcndpow-{os.uname().machine}.so"
+    for path in (os.path.join(folder, LIBRARY), os.path.join(folder, "kernel", built)):
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def load_library(path: str) -> Any:
+    """Load the library; `Refused` if that is none of ours, or not for this system."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(path)
+        number, word, pointer = ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p
+        library.cnd_scan.argtypes = [
+            *(number, ctypes.c_char_p, ctypes.c_size_t, number),
+            *(word, word, word, pointer, pointer, pointer),
+        ]
+        library.cnd_kernel_name.restype = ctypes.c_char_p
+        library.cnd_kernel_supported.restype = ctypes.c_int
+    except (ImportError, OSError, AttributeError) as error:
+        raise Refused(f"cannot be loaded: {error}") from None
+    return library
+
+
+def list_kernels(library: Any) -> List[Tuple[str, bool]]:
+    """Return the names in the library's table, and whether this processor can."""
+    kernels = []  # type: List[Tuple[str, bool]]
+    while library.cnd_kernel_name(len(kernels)):
+        name = library.cnd_kernel_name(len(kernels)).decode()
+        kernels.append((name, bool(library.cnd_kernel_supported(len(kernels)))))
+    return kernels
+
+
+def choose_kernel(
+    wanted: str, block: str = DEFAULT_BLOCK, path: Optional[str] = None
+) -> Kernel:
+    """Return the fastest kernel that proved itself, or the `wanted` one.
+
+    `path` is the library's, if not where it is looked for.  Only the trial of a few
+    milliseconds says which is the fastest: a neighbour on the same core can turn the
+    order round.  Raises ValueError if a kernel is wanted that is not to be had.
+    """
+    plain = HashlibScanner.name
+    refused = {}  # type: Dict[str, str]
+    if wanted == plain:
+        return _by_hashlib(wanted, [plain], refused)
+    path = path or find_library()
+    if path is None:
+        refused[LIBRARY] = "is not here"
+        return _by_hashlib(wanted, [plain], refused)
+    library_path = path
+    try:
+        # A broken library may kill whoever touches it: somebody else goes first.
+        kernels = _asked(lambda: list_kernels(load_library(library_path)))
+        library = load_library(path)
+    except Refused as reason:
+        refused[os.path.basename(path)] = str(reason)
+        return _by_hashlib(wanted, [plain], refused)
+    rates = {}  # type: Dict[int, float]
+    answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
+    for number, (name, supported) in enumerate(kernels):
+        # The last one is the plain reference: there is no need to try it.
+        last_resort = number == len(kernels) - 1 and rates
+        if wanted == name or (wanted == "auto" and not last_resort):
+            try:
+                if not supported:
+                    raise Refused("this processor lacks it")
+                rates[number] = _proved(library, number, block, answers)
+            except Refused as reason:
+                refused[name] = str(reason)
+    if not rates:
+        return _by_hashlib(wanted, [plain] + [name for name, _ in kernels], refused)
+    best = max(rates, key=lambda number: rates[number])
+
+    def make(block: str, difficulty: int, stop: Sequence[int]) -> NativeScanner:
+        flag = stop if isinstance(stop, memoryview) else None
+        return NativeScanner(library, best, block, difficulty, flag)
+
+    return Kernel(kernels[best][0], make, refused)
+
+
+def _by_hashlib(wanted: str, names: List[str], refused: Dict[str, str]) -> Kernel:
+    """Return the standard library's kernel, unless a certain other one is wanted."""
+    if wanted in ("auto", HashlibScanner.name):
+        return Kernel(HashlibScanner.name, HashlibScanner, refused)
+    if wanted in refused:
+        raise ValueError(f"kernel {wanted} is refused: {refused[wanted]}")
+    message = f"no such kernel here: {wanted!r}; there is {', '.join(names)}"
+    reasons = "".join(f"; {name} {reason}" for name, reason in refused.items())
+    raise ValueError(message + reasons)
+
+
+def _questions(block: str) -> List[Tuple[str, int, int, int, int]]:
+    """Return what a kernel must answer: block, difficulty, start, step, count.
+
+    The first two are published, with the report and with the vectors of the tests.
+    The others take nonces of every length, half of them crossing to the next one.
+    """
+    questions = [(DEFAULT_BLOCK, 2, 0, 1, 117), (DEFAULT_BLOCK, 5, 46000, 1, 698)]
+    for digits in range(1, len(str(MAX_NONCES)) + 1):
+        seed = hashlib.sha256(b"%d" % digits).digest()  # as good as any random one
+        step = int.from_bytes(seed[:2], "big") % 10 ** min(digits, 4) + 1
+        start = 10 ** (digits - 1) + int.from_bytes(seed[2:10], "big") % 10**digits
+        if digits % 2:
+            start = 10**digits - 40 * step
+        start = max(0, min(start, MAX_NONCES - 100 * step))
+        text = block if digits % 3 else block[:1] * 60  # two blocks of SHA-256
+        questions.append((text, 1, start, step, 80))
+    return questions
+
+
+PUBLISHED = [[116], [46697]]  # the golden nonces of the first two questions
+
+
+def _goldens(
+    make: Callable[[str, int], Any],
+    block: str,
+    difficulty: int,
+    start: int,
+    step: int,
+    count: int,
+) -> List[int]:
+    """Return all golden nonces of a stretch; `Refused` if the count of them is off."""
+    scanner, found = make(block, difficulty), []  # type: Any, List[int]
+    while count:
+        nonce = scanner.scan(start, step, count)
+        tested = scanner.tested
+        end = start + step * tested
+        if nonce != (end - step if nonce is not None else None):
+            raise Refused(f"says {nonce} after {tested} nonces from {start} by {step}")
+        if nonce is None:
+            if tested != count:
+                raise Refused(f"tested {tested} nonces instead of {count}")
+            break
+        found.append(nonce)
+        start, count = end, count - tested
+    return found
+
+
+def _proved(
+    library: Any, number: int, block: str, answers: List[List[int]]
+) -> float:
+    """Return a kernel's nonces a second; `Refused` if it gives one wrong answer."""
+
+    def prove() -> float:
+        def make(block: str, difficulty: int) -> NativeScanner:
+            return NativeScanner(library, number, block, difficulty)
+
+        if answers[:2] != PUBLISHED:
+            raise Refused("hashlib itself gives wrong answers")
+        for question, answer in zip(_questions(block), answers):
+            given = _goldens(make, *question)
+            if given != answer:
+                asked = "nonces from {2} by {3}".format(*question)
+                raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
+        return _trial(make(block, HASH_DIGITS))
+
+    return float(_asked(prove))
+
+
+def _trial(scanner: NativeScanner) -> float:
+    """Return the nonces a second of the best of three short slices."""
+    count, took = 64, 0.0
+    while took < TRIAL_SLICE:
+        count *= 2
+        took = _timed(scanner, count)
+    return count / min(took, _timed(scanner, count), _timed(scanner, count))
+
+
+def _timed(scanner: NativeScanner, count: int) -> float:
+    began = time.perf_counter()
+    scanner.scan(TRIAL_START, 1, count)
+    return time.perf_counter() - began
+
+
+def _asked(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns, done by a child: it may crash or never end.
+
+    Raises `Refused`: what `work` raised, or what became of the child.
+    """
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            try:
+                reply = {"answer": work()}  # type: Dict[str, Any]
+            except Refused as reason:
+                reply = {"refused": str(reason)}
+            os.write(theirs, json.dumps(reply).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    in_time = poll.poll(1000 * PROOF_PATIENCE)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    text = os.read(ours, 65536) if in_time else b""
+    os.close(ours)
+    _, status = os.waitpid(pid, 0)
+    if not in_time:
+        raise Refused(f"gave no answer within {PROOF_PATIENCE:g} s")
+    if not text:
+        signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        raise Refused(f"crashed (signal {signum})" if signum else "failed")
+    reply = json.loads(text.decode())
+    if "refused" in reply:
+        raise Refused(reply["refused"])
+    return reply["answer"]
 
 
 # --- the books
@@ -562,17 +829,18 @@ class StopRequest:
 class Worker:
     """One search on all cores, from `started` to its last event."""
 
-    def __init__(self, order: Order, report: Reporter, stop: StopRequest) -> None:
+    def __init__(
+        self, order: Order, kernel: Kernel, report: Reporter, stop: StopRequest
+    ) -> None:
         self._order = order
         self._search = search = order.search
         self._report = report
         self._stop = stop
-        kernel = kernel_for(order.kernel)
-        self._kernel = kernel(search.block, search.difficulty, (0,)).name
+        self._kernel = kernel
         self._ledger = Ledger(search.size)
         self._crew = Crew(
             order.processes,
-            lambda stop: kernel(search.block, search.difficulty, stop),
+            lambda stop: kernel.make(search.block, search.difficulty, stop),
             search.of,
         )
         self._began = time.monotonic()
@@ -677,7 +945,8 @@ class Worker:
             nonces=search.nonces,
             difficulty=search.difficulty,
             processes=self._order.processes,
-            kernel=self._kernel,
+            kernel=self._kernel.name,
+            refused=self._kernel.refused,
             python=sys.version.split()[0],
             version=VERSION,
         )
@@ -869,7 +1138,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--time-limit", help="seconds after which to give up (never)")
     add("--processes", help="how many processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
-    add("--kernel", help="auto or hashlib (auto)")
+    add("--kernel", help="auto, hashlib or a native one's name (auto)")
     add("--run", help="a name that the events carry")
     add("--job", metavar="FILE", help="take options from a JSON object")
     add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
@@ -910,7 +1179,6 @@ def checked(options: Dict[str, Any]) -> Order:
         _text("run", options["run"]),
         options["syslog"],
     )
-    kernel_for(order.kernel)
     if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
         raise ValueError(f"run must be {limits}, not {order.run[:200]!r}")
@@ -962,13 +1230,14 @@ def main(arguments: List[str]) -> int:
     try:
         options, folder = parse(arguments)
         order = checked(options)
+        kernel = choose_kernel(order.kernel, order.search.block)
         detached = detach(folder) if folder else None
     except (ValueError, OSError) as error:
         complain(error)
         return USAGE_STATUS
     report = Reporter(sys.stdout.fileno(), order.run, order.syslog)
     try:
-        worker = Worker(order, report, stop)
+        worker = Worker(order, kernel, report, stop)
         return STATUS[worker.run(detached.started if detached else _nobody_waits)]
     except OSError as error:  # nobody reads the events any more, or the disk is full
         complain(f"cannot go on: {error}")
