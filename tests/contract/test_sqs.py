@@ -136,7 +136,7 @@ def test_a_closed_listener_asks_nothing(aws: Cloud) -> None:
     closing.set()
     listener = Listener(aws, "http://127.0.0.1:1/no/queue", closing=closing)
     assert listener.ends()
-    assert listener.messages == listener.troubles == []
+    assert (listener.messages, listener.troubles) == ([], [])
 
 
 def test_a_queue_that_is_gone_ends_the_listening_and_is_told_once(
