@@ -319,36 +319,22 @@ def choose_kernel(
     milliseconds says which is the fastest: a neighbour on the same core can turn the
     order round.  Raises ValueError if a kernel is wanted that is not to be had.
     """
-    plain = HashlibScanner.name
+    path = path or find_library() or ""
     refused = {}  # type: Dict[str, str]
-    if wanted == plain:
-        return _by_hashlib(wanted, [plain], refused)
-    path = path or find_library()
-    if path is None:
-        refused[LIBRARY] = "is not here"
-        return _by_hashlib(wanted, [plain], refused)
-    library_path = path
+    if wanted == HashlibScanner.name:
+        return _by_hashlib(wanted, [], refused)
     try:
-        # A broken library may kill whoever touches it: somebody else goes first.
-        kernels = _asked(lambda: list_kernels(load_library(library_path)))
+        if not path:
+            raise Refused("is not here")
+        # A broken library may kill whoever touches it: a child goes first.
+        kernels = _asked(lambda: list_kernels(load_library(path)))
         library = load_library(path)
     except Refused as reason:
-        refused[os.path.basename(path)] = str(reason)
-        return _by_hashlib(wanted, [plain], refused)
-    rates = {}  # type: Dict[int, float]
-    answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
-    for number, (name, supported) in enumerate(kernels):
-        # The last one is the plain reference: there is no need to try it.
-        last_resort = number == len(kernels) - 1 and rates
-        if wanted == name or (wanted == "auto" and not last_resort):
-            try:
-                if not supported:
-                    raise Refused("this processor lacks it")
-                rates[number] = _proved(library, number, block, answers)
-            except Refused as reason:
-                refused[name] = str(reason)
+        refused[os.path.basename(path) or LIBRARY] = str(reason)
+        return _by_hashlib(wanted, [], refused)
+    rates = _rates(library, kernels, wanted, block, refused)
     if not rates:
-        return _by_hashlib(wanted, [plain] + [name for name, _ in kernels], refused)
+        return _by_hashlib(wanted, [name for name, _ in kernels], refused)
     best = max(rates, key=lambda number: rates[number])
 
     def make(block: str, difficulty: int, stop: Sequence[int]) -> NativeScanner:
@@ -358,13 +344,37 @@ def choose_kernel(
     return Kernel(kernels[best][0], make, refused)
 
 
-def _by_hashlib(wanted: str, names: List[str], refused: Dict[str, str]) -> Kernel:
+def _rates(
+    library: Any,
+    kernels: List[Tuple[str, bool]],
+    wanted: str,
+    block: str,
+    refused: Dict[str, str],
+) -> Dict[int, float]:
+    """Return the nonces a second of those that may be used; tell why others may not."""
+    rates = {}  # type: Dict[int, float]
+    answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
+    for number, (name, supported) in enumerate(kernels):
+        # The last one is the plain reference: it need not try if another can.
+        needless = number == len(kernels) - 1 and rates
+        if wanted == name or (wanted == "auto" and not needless):
+            try:
+                if not supported:
+                    raise Refused("this processor lacks it")
+                rates[number] = _proved(library, number, block, answers)
+            except Refused as reason:
+                refused[name] = str(reason)
+    return rates
+
+
+def _by_hashlib(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
     """Return the standard library's kernel, unless a certain other one is wanted."""
-    if wanted in ("auto", HashlibScanner.name):
-        return Kernel(HashlibScanner.name, HashlibScanner, refused)
-    if wanted in refused:
+    plain = HashlibScanner.name
+    if wanted in ("auto", plain):
+        return Kernel(plain, HashlibScanner, refused)
+    if wanted in others:
         raise ValueError(f"kernel {wanted} is refused: {refused[wanted]}")
-    message = f"no such kernel here: {wanted!r}; there is {', '.join(names)}"
+    message = f"no such kernel here: {wanted!r}; there is {', '.join([plain, *others])}"
     reasons = "".join(f"; {name} {reason}" for name, reason in refused.items())
     raise ValueError(message + reasons)
 
