@@ -14,6 +14,7 @@ must do; both were measured on an AMD Zen 4.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -105,7 +106,9 @@ class KernelBench:
         )
         for name, rate in self.beside.items():
             times = self.best.median / rate
-            lines.append(f"{name}: {rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}")
+            lines.append(
+                f"{name}: {rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}"
+            )
         return "\n".join(lines)
 
     def _row(self, m: Measured) -> tuple[str, ...]:
@@ -163,7 +166,7 @@ def _native(library: Any) -> Iterator[tuple[str, Scan]]:
     for number, (name, supported) in enumerate(pow.list_kernels(library)):
         if supported:
             scanner = pow.NativeScanner(library, number, pow.DEFAULT_BLOCK, 64)
-            yield name, lambda count, scanner=scanner: scanner.scan(START, 1, count)
+            yield name, functools.partial(scanner.scan, START, 1)
 
 
 def _by_hashlib(count: int) -> None:
@@ -242,7 +245,9 @@ def _in_turn(
                 if clock:  # the slower of two looks was disturbed
                     cycles[name].append(max(before, clock()) / rate)
     return tuple(
-        Measured(name, tuple(rates[name]), statistics.median(cycles[name] or [0]) or None)
+        Measured(
+            name, tuple(rates[name]), statistics.median(cycles[name] or [0]) or None
+        )
         for name in scans
     )
 
@@ -251,7 +256,8 @@ def _all_cores(scan: Scan, seconds: float) -> tuple[float, float, int]:
     """Return the rates of one core and of all of them, in turn, and how many."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     count = _count_for(scan, 0.1)
-    one, every = [], []
+    one: list[float] = []
+    every: list[float] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end or not every:
         one.append(_together(scan, count, 1))

@@ -426,9 +426,7 @@ def _goldens(
     return found
 
 
-def _proved(
-    library: Any, number: int, block: str, answers: List[List[int]]
-) -> float:
+def _proved(library: Any, number: int, block: str, answers: List[List[int]]) -> float:
     """Return a kernel's nonces a second; `Refused` if it gives one wrong answer."""
 
     def prove() -> float:

@@ -38,7 +38,9 @@ def built(folder: Path, sources: Path = build.FOLDER, *extra: str) -> Path:
     if compiler is None:
         pytest.skip("needs a library of these sources, or a C compiler")
     target = folder / worker.LIBRARY
-    build.build(MACHINE, build.Compiler((compiler,)), target, extra=extra, folder=sources)
+    build.build(
+        MACHINE, build.Compiler((compiler,)), target, extra=extra, folder=sources
+    )
     return target
 
 
@@ -58,7 +60,9 @@ def run(
         timeout=60,
     )
     assert done.returncode == status, done.stderr
-    events: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+    events: list[dict[str, Any]] = [
+        json.loads(line) for line in done.stdout.splitlines()
+    ]
     return events or [{"complaint": done.stderr}]
 
 
