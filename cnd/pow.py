@@ -218,7 +218,7 @@ class HashlibScanner:
 # --- the native kernels
 
 LIBRARY = "libcndpow.so"  # beside this file; built from cnd/kernel/
-TRIAL_SLICE = 0.0005  # seconds; three of them are a kernel's trial
+TRIAL_SLICE = 0.0003  # seconds; three of them are a kernel's trial
 TRIAL_START = 10**9  # ten digits, like most nonces of the default space
 PROOF_PATIENCE = 5.0  # seconds for a kernel's proof and trial, some milliseconds' work
 FOUND, STOPPED, BAD = 1, 2, -1  # what cnd_scan returns: cnd/kernel/scan.h

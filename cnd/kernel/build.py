@@ -55,7 +55,7 @@ UNITS = {
         Unit("shani.c", ("-msha", "-mavx"), AS_WRITTEN),
         Unit("shani.c", ("-msha", *AVX512), AS_WRITTEN),
     ),
-    "aarch64": (*COMMON, Unit("armv8.c", ("-mcpu=generic+sha2",))),
+    "aarch64": (*COMMON, Unit("armv8.c", ("-mcpu=generic+crypto",))),
 }
 
 

@@ -250,3 +250,19 @@ cnd_kernel_supported(unsigned kernel)
 {
 	return (cnd_kernel_name(kernel) != NULL && KERNELS[kernel].supported());
 }
+
+void
+cnd_chain(unsigned additions)
+{
+	uint64_t sum = 0;
+	unsigned i;
+
+	for (i = 0; i < additions; i += 16) {
+		UNROLL
+		for (int j = 0; j < 16; j++) {
+			sum += i;
+			/* Nobody knows the sum: it cannot be worked out ahead. */
+			__asm__ volatile ("" : "+r"(sum));
+		}
+	}
+}

@@ -40,4 +40,11 @@ CND_PUBLIC const char * cnd_kernel_name(unsigned kernel);
  */
 CND_PUBLIC int cnd_kernel_supported(unsigned kernel);
 
+/**
+ * cnd_chain(additions):
+ * Do that many additions (a multiple of 16), each of which waits for the one before:
+ * one cycle of the clock each, so that a benchmark can tell the clock.
+ */
+CND_PUBLIC void cnd_chain(unsigned additions);
+
 #endif /* !CND_SCAN_H */

@@ -85,12 +85,15 @@ has_shani_avx512vl(void)
 #if defined(__linux__)
 #include <sys/auxv.h>
 
+/* Of the kernel's asm/hwcap.h; a test names a bit that no processor has. */
+#if !defined(CND_HWCAP_SHA2)
+#define CND_HWCAP_SHA2 (1UL << 6)
+#endif
+
 static int
 has_sha2(void)
 {
-	const unsigned long sha2 = 1UL << 6;	/* HWCAP_SHA2 */
-
-	return ((getauxval(AT_HWCAP) & sha2) != 0);
+	return ((getauxval(AT_HWCAP) & CND_HWCAP_SHA2) != 0);
 }
 #else
 /* Every 64-bit ARM processor of Apple has it. */

@@ -24,17 +24,17 @@ class Scan(NamedTuple):
     difficulty: int
     start: int
     step: int
-    count: int
+    nonces: int
 
     def line(self, number: int) -> str:
-        parts = (number, self.difficulty, self.start, self.step, self.count)
+        parts = (number, self.difficulty, self.start, self.step, self.nonces)
         return " ".join(map(str, (*parts, self.block.hex() or "-")))
 
     def expected(self) -> tuple[int, int, int]:
         """Return result, tested and nonce, by hashlib."""
         scanner = pow.HashlibScanner("", self.difficulty)
         scanner._message = b"%d" + self.block.replace(b"%", b"%%")
-        nonce = scanner.scan(self.start, self.step, self.count)
+        nonce = scanner.scan(self.start, self.step, self.nonces)
         found = NONE if nonce is None else FOUND
         return found, scanner.tested, nonce or 0
 
@@ -67,8 +67,8 @@ def build_program(
     driver = build.Unit(str(HERE / "driver.c"))
     for number, unit in enumerate([*build.UNITS[machine], driver]):
         made = f"{target}-{number}.o"
-        own = (*unit.flags, *(unit.clang_flags if is_clang else ()))
-        own = (by_source or {}).get(unit.source, own)
+        usual = (*unit.flags, *(unit.clang_flags if is_clang else ()))
+        own = (by_source or {}).get(unit.source, usual)
         source = build.FOLDER / unit.source
         done = [*command, *common, *own, "-c", str(source), "-o", made]
         subprocess.run(done, check=True)

@@ -19,7 +19,7 @@ LAYERS = [
     ["race", "bootstrap"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments"],
-    ["payload"],
+    ["payload", "bench"],
     ["local", "errors", "pow", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

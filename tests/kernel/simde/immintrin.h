@@ -5,6 +5,6 @@
 
 /* Two that SIMDe 0.7 lacks. */
 #define _mm512_cmplt_epu32_mask(x, y) \
-    ((__mmask16)~_mm512_cmple_epu32_mask(y, x))
+    ((simde__mmask16)~_mm512_cmple_epu32_mask(y, x))
 #define _mm512_testn_epi32_mask(x, y) \
     _mm512_cmpeq_epi32_mask(_mm512_and_si512(x, y), _mm512_setzero_si512())
