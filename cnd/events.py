@@ -18,6 +18,7 @@ KINDS = frozenset(
     {
         "run.started",
         "run.stop_requested",
+        "run.aborted",
         "run.ended",
         "instance.requested",
         "instance.launched",
@@ -36,7 +37,10 @@ KINDS = frozenset(
         "worker.refuted",
         "host.failed",
         "host.reconnecting",
+        "host.returned",
+        "host.late",
         "host.done",
+        "class.handed_over",
         "log.pulled",
         "log.failed",
         "logs.uploaded",

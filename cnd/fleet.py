@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from cnd.ec2 import Instance
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 from cnd.events import Emit, Event, from_worker
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -22,12 +23,28 @@ from cnd.remote import Host, Login
 # After the end, a host that has not answered yet is waited for this long, for its
 # log.  It costs nothing: EC2 bills 60 s at least.
 END_PATIENCE = 15.0  # seconds
-# A connection that dropped is taken up again within this time, or the host is lost.
-LOST_PATIENCE = 30.0  # seconds
+# A connection that dropped is taken up again within this time, or the host is lost
+# and its class goes on elsewhere.
+LOST_PATIENCE = 3.0  # seconds
+
+SET_UP_ATTEMPTS = 3
 
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
 )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one thread's worker searches."""
+
+    index: int  # the class
+    start: int  # nonce
+
+    @property
+    def name(self) -> str:
+        """What it is called on its host."""
+        return f"class-{self.index}-from-{self.start}"
 
 
 class Fleet:
@@ -39,112 +56,153 @@ class Fleet:
         journal: Journal,
         login: Login,
         *,
-        files: Mapping[str, bytes],
+        code: Callable[[str], Mapping[str, bytes]],
         put: Emit,
     ) -> None:
         self._plan = plan
         self._journal = journal
         self._login = login
-        self._files = files  # pushed to every host besides its job
+        self._code = code  # what a host needs, by its machine (`uname -m`)
         self._put = put
         self._folder = f"cnd-{journal.run}"
         self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
         self._ending = threading.Event()
         self._lock = threading.Lock()
-        self._hosts: dict[str, Host] = {}
-        self._served: list[Future[None]] = []
+        self._hosts: list[tuple[str, Host]] = []  # instance id, connection
+        self.threads: list[Future[None]] = []
         self._search_began: float | None = None
-        self._pool = ThreadPoolExecutor(plan.instances, thread_name_prefix="host")
+        # A quarter of the fleet at a time: the first begins the sooner to search, and
+        # an early answer finds the others not yet begun.
+        self._setting_up = threading.Semaphore(max(4, plan.instances // 4))
+        # A thread for each instance, and for each class that is handed over: at worst
+        # all but one instance are lost.
+        threads = 2 * plan.instances
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
 
     def serve(self, instance: Instance, index: int) -> None:
-        """Begin with a running instance; once each, from one thread."""
-        host = Host(
-            f"Instance{index}",
-            instance.address or "",
-            self._login,
-            port=instance.ssh_port,
-        )
-        self._hosts[instance.id] = host
-        self._served.append(self._pool.submit(self._serve, host, instance.id, index))
+        """Begin with a running instance: connect, search its class, fetch its log."""
+        self._begin(instance, f"Instance{index}", _Part(index, index))
+
+    def take_over(self, instance: Instance, name: str, index: int, start: int) -> None:
+        """Let an instance, already served as `name`, search a class more.
+
+        It does so side by side with its own class, over a connection of its own.
+        """
+        self._begin(instance, name, _Part(index, start))
+
+    def _begin(self, instance: Instance, name: str, part: _Part) -> None:
+        host = Host(name, instance.address or "", self._login, port=instance.ssh_port)
+        with self._lock:
+            self._hosts.append((instance.id, host))
+        self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
         self._boot_deadline = min(self._boot_deadline, time.monotonic() + END_PATIENCE)
         self._ending.set()
-        for host in list(self._hosts.values()):
+        for _, host in self._all():
             host.stop()
 
     def drop(self, instance_id: str) -> None:
         """Give up an instance that is gone."""
-        if host := self._hosts.get(instance_id):
-            host.close()
+        for owner, host in self._all():
+            if owner == instance_id:
+                host.close()
 
     def close(self) -> None:
         """Close every connection; what is still under way ends with a failure."""
         self._ending.set()
-        for host in list(self._hosts.values()):
+        for _, host in self._all():
             host.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def raise_bugs(self) -> None:
-        """Raise what a thread died of, if it was no failure of its host."""
-        for future in self._served:
-            if future.done() and not future.cancelled():
-                future.result()
+    def _all(self) -> list[tuple[str, Host]]:
+        with self._lock:
+            return list(self._hosts)
 
     # --- in the host's own thread
 
-    def _serve(self, host: Host, instance_id: str, index: int) -> None:
+    def _serve(self, host: Host, instance_id: str, part: _Part) -> None:
+        index = part.index
         try:
             host.connect(lambda: self._boot_deadline)
             self._put(Event("instance.ready", index, instance_id))
             if not self._ending.is_set():
-                self._search(host, instance_id, index)
+                self._search(host, instance_id, part)
             self._fetch_log(host, instance_id, index)
-        except HostError as error:
-            fields = {"reason": str(error)}
+        except HostError as failure:
+            fields = {"reason": str(failure)}
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
             host.close()
             self._put(Event("host.done", index, instance_id))
 
-    def _search(self, host: Host, instance_id: str, index: int) -> None:
+    def _search(self, host: Host, instance_id: str, part: _Part) -> None:
         """Push and start the worker, and pass its events on until its last word."""
         remaining = self._remaining()
         if remaining <= 0:
+            self._put(Event("host.late", part.index, instance_id))
             return
-        job = json.dumps(self._job(index, remaining)).encode()
-        host.push(self._folder, {**self._files, "job.json": job})
-        host.start(self._folder)
-        position = 0
+        job = json.dumps(self._job(part, remaining)).encode()
+        with self._setting_up:
+            if self._ending.is_set():
+                return  # decided meanwhile: nobody needs this worker any more
+            self._set_up(host, part, job)
+        folder = f"{self._folder}/{part.name}"
+        position, heard = 0, True
         while True:
             try:
-                for line in host.follow(self._folder, position=position):
-                    position += len(line) + 1
+                for line in host.follow(folder, position=position):
+                    position, heard = position + len(line) + 1, True
                     text = line.decode("utf-8", "replace")
-                    event = from_worker(text, index=index, host=instance_id)
+                    event = from_worker(text, index=part.index, host=instance_id)
                     self._put(event)
                     if event.kind in LAST_WORDS:
                         return
                     if self._ending.is_set():
                         host.stop()  # it began after the word had gone round
-            except HostError as error:
-                self._reconnect(host, instance_id, index, error)
+            except HostLost as error:
+                if not heard:
+                    raise  # the host answers, its worker does not
+                self._reconnect(host, instance_id, part.index, error)
+                heard = False
+
+    def _set_up(self, host: Host, part: _Part, job: bytes) -> None:
+        """Push and start the worker, again if the connection drops meanwhile."""
+        for attempt in range(1, SET_UP_ATTEMPTS + 1):
+            try:
+                host.push(self._folder, self._code)
+                host.start(self._folder, part.name, job)
+                return
+            except HostLost:
+                if attempt == SET_UP_ATTEMPTS:
+                    raise
+                host.connect(_within(LOST_PATIENCE))
 
     def _reconnect(
-        self, host: Host, instance_id: str, index: int, error: HostError
+        self, host: Host, instance_id: str, index: int, error: HostLost
     ) -> None:
-        """Take up a dropped connection; the search has gone on meanwhile."""
+        """Take up a dropped connection; the search has gone on meanwhile.
+
+        After `LOST_PATIENCE` the host counts as lost, and its class may go on
+        elsewhere.  But where everybody is out of reach it is our own network that
+        is down: so it is tried on, until the time limit.
+        """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
-        patience = time.monotonic() + LOST_PATIENCE
-        host.connect(
-            lambda: (
-                min(patience, self._boot_deadline)
-                if self._ending.is_set()
-                else patience
-            )
-        )
+        try:
+            host.connect(_within(LOST_PATIENCE))
+        except HostError as lost:
+            fields = {"reason": str(lost)}
+            self._put(Event("host.failed", index, instance_id, fields))
+            host.connect(self._end_of_search)
+            self._put(Event("host.returned", index, instance_id))
+
+    def _end_of_search(self) -> float:
+        """Return when there is nothing left to come back for."""
+        if self._ending.is_set():
+            return self._boot_deadline
+        return time.monotonic() + max(0.0, self._remaining())
 
     def _remaining(self) -> float:
         """Return the seconds of search that are left; the first call starts them."""
@@ -154,14 +212,15 @@ class Fleet:
                 self._search_began = now
             return self._plan.time_limit - (now - self._search_began)
 
-    def _job(self, index: int, time_limit: float) -> dict[str, object]:
+    def _job(self, part: _Part, time_limit: float) -> dict[str, object]:
         """Return the job file of a host: what `pow.py --job` reads."""
         plan = self._plan
         return {
             "run": self._journal.run,
             "block": plan.block,
             "difficulty": plan.difficulty,
-            "index": index,
+            "index": part.index,
+            "start": part.start,
             "of": plan.instances,
             "nonces": plan.nonces,
             "time_limit": round(time_limit, 3),
@@ -177,3 +236,9 @@ class Fleet:
         else:
             fields = {"path": str(path)}
             self._put(Event("log.pulled", index, instance_id, fields))
+
+
+def _within(seconds: float) -> Callable[[], float]:
+    """Return a deadline for `Host.connect`, `seconds` from now."""
+    deadline = time.monotonic() + seconds
+    return lambda: deadline

@@ -15,20 +15,19 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Protocol
 
-from cnd import ec2, keys, s3logs, sqs
-from cnd import pow as worker
+from cnd import ec2, keys, payload, s3logs, sqs
 from cnd.cloud import Cloud
-from cnd.errors import CloudError, LeakError
+from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
 from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet
-from cnd.journal import EVENTS, RESULT, Journal
+from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
@@ -40,6 +39,16 @@ END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, growing
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
+
+
+# After these an instance is trusted with no further class.
+UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
+# What ends a run in order, and how a person calls it.
+SIGNALS = {
+    int(signal.SIGINT): "Ctrl-C; again: terminate at once",
+    int(signal.SIGTERM): "SIGTERM",
+    int(signal.SIGHUP): "its terminal went away",
+}
 
 
 def new_run() -> str:
@@ -82,10 +91,16 @@ class Job:
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
+        self._background: list[Future[None]] = []
         self._index: dict[str, int] = {}  # instance id -> index
-        self._served: set[str] = set()
-        self._done: set[str] = set()
+        # What the watching thread knows: instances that it began with, or lost.
+        self._served: dict[str, ec2.Instance] = {}
         self._lost: set[str] = set()
+        # What the events tell: instances that can search; who serves which class;
+        # instances whose own class has come to its end.
+        self._fit: set[str] = set()
+        self._serving: set[tuple[str | None, int | None]] = set()
+        self._done: set[str] = set()
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
@@ -110,27 +125,28 @@ class Job:
             provision = prepare(
                 self._cloud, plan, run=self._run, key=self._key, bucket=self._bucket
             )
-            fleet = self._fleet(provision)
+            fleet = self._new_fleet(provision)
             complete = False
             try:
                 self._launch(provision, fleet)
-                self._follow()
+                self._follow(fleet)
                 self._wind_down(provision, fleet)
                 complete = True
             finally:
                 leak = self._end(provision, fleet, keep=complete and plan.keep)
+                if not complete:
+                    self._tell_abort()
                 if leak and not complete:
                     raise leak
-            fleet.raise_bugs()
+            raise_bugs([*self._background, *fleet.threads])
             return self._finish(provision)
 
-    def _fleet(self, provision: Provision) -> Fleet:
-        source = Path(worker.__file__).read_bytes()
+    def _new_fleet(self, provision: Provision) -> Fleet:
         return Fleet(
             self._plan,
             self._journal,
             provision.login,
-            files={"pow.py": source},
+            code=payload.code,
             put=self._events.put,
         )
 
@@ -156,11 +172,11 @@ class Job:
         for i, instance in enumerate(launched):
             fields = {"type": instance.type, "zone": instance.zone}
             self._take(Event("instance.launched", i, instance.id, fields))
-        submit = self._pool.submit
-        submit(self._watch, fleet)
-        submit(self._listen, provision.queue)
+            self.race.hold(i, instance.id)
+        self._go_on(self._watch, fleet)
+        self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
-            submit(self._tag, launched)
+            self._go_on(self._tag, launched)
 
     def _watch(self, fleet: Fleet) -> None:
         """Serve each instance the moment that it runs; notice those that vanish."""
@@ -182,7 +198,7 @@ class Job:
         if index is None or instance.id in self._lost:
             return
         if instance.state == "running" and instance.id not in self._served:
-            self._served.add(instance.id)
+            self._served[instance.id] = instance
             fields = {"address": instance.address, "zone": instance.zone}
             self._events.put(Event("instance.running", index, instance.id, fields))
             fleet.serve(instance, index)
@@ -215,43 +231,98 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self) -> None:
+    def _follow(self, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
-        while self.race.outcome is None:
-            self._next_event()
+        while not self.race.outcome:
+            self._next_event(fleet)
+            self._hand_over(fleet)
             self._check_clock()
+
+    def _hand_over(self, fleet: Fleet) -> None:
+        """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
+        for index in self.race.failed:
+            if (host := self._survivor()) is None:
+                break
+            start = self.race.hand_over(index, host)
+            self._serving.add((host, index))
+            self._take(Event("class.handed_over", index, host, {"start": start}))
+            name = f"Instance{self._index[host]}"
+            fleet.take_over(self._served[host], name, index, start)
+        # Booting, or out of touch: they may yet take over what the others lost.
+        hopeful = self._index.keys() - self._done - self._lost - self._fit
+        if not (self.race.failed and hopeful):
+            self.race.settle()
+
+    def _survivor(self) -> str | None:
+        """Return the fit instance with the fewest classes to search, or None."""
+        fit = self._fit - self._lost
+        load = Counter(s.host for s in self.race.standings.values() if not s.ended)
+        return min(fit, key=lambda host: (load[host], self._index[host]), default=None)
 
     def _check_clock(self) -> None:
         now, plan = time.monotonic(), self._plan
         if (began := self._marks.get("searching")) is not None:
-            if now >= began + plan.time_limit + TIME_LIMIT_GRACE:
-                self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
+            if now < began + plan.time_limit + TIME_LIMIT_GRACE:
+                return
+            if self.race.failed:
+                self.race.give_up()
+            self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_event(self) -> None:
+    def _next_event(self, fleet: Fleet) -> None:
+        """Take in the next event, or see that none comes for a moment."""
         with contextlib.suppress(Empty):
             self._take(self._events.get(timeout=TICK))
         self._view.tick(self.race)
+        raise_bugs([*self._background, *fleet.threads])
 
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
-        self._journal.append(event)
+        self._keep(event)
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
             self._marks["stopped"] = time.monotonic()
-        if event.kind == "host.done" and event.host:
-            self._done.add(event.host)
+        self._note(event)
         if event.kind == "instance.lost" and event.host not in self._served:
-            self._take(Event("host.failed", event.index, event.host, event.fields))
+            fields = {"reason": f"Instance{event.index} went away before it ran"}
+            self._take(Event("host.failed", event.index, event.host, fields))
+            self._take(Event("host.done", event.index, event.host))
         if event.kind == "run.stop_requested":
             self._stop_requested(event)
         objection = self.race.see(event)
         self._view.show(event)
         if objection:
             self._take(objection)
+
+    def _note(self, event: Event) -> None:
+        """Keep count of who is fit, and of who is not done yet."""
+        host, who = event.host or "", (event.host, event.index)
+        if event.kind in ("instance.running", "host.returned"):
+            self._serving.add(who)
+        if event.kind in ("instance.ready", "host.returned"):
+            self._fit.add(host)
+        if event.kind in UNFIT:
+            self._fit.discard(host)
+        if event.kind in ("host.failed", "host.done"):
+            self._serving.discard(who)
+        if event.kind == "host.done":
+            self._done.add(host)
+
+    def _keep(self, event: Event) -> None:
+        """Write an event to the journal.
+
+        A full disk ends the run before the purchase; later it costs the record, and
+        must not keep anybody from terminating the fleet.
+        """
+        try:
+            self._journal.append(event)
+        except CndError as error:
+            if event.kind in DURABLE:
+                raise
+            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
 
     def _stop_requested(self, event: Event) -> None:
         by, text = event.fields.get("by"), event.fields.get("text", "")
@@ -268,11 +339,10 @@ class Job:
         deadline = self._marks["decided"] + END_LIMIT
         patience = self._marks["decided"] + END_PATIENCE
         while (now := time.monotonic()) < deadline:
-            if self._done >= self._index.keys():
+            booting = self._index.keys() - self._served.keys() - self._lost
+            if not self._serving and (now >= patience or not booting):
                 break
-            if now >= patience and self._done >= self._served:
-                break
-            self._next_event()
+            self._next_event(fleet)
         self._mark("logged")
 
     def _tell_reason(self, queue: str) -> None:
@@ -288,6 +358,8 @@ class Job:
     ) -> LeakError | None:
         """Upload what there is and terminate the fleet, whatever came before."""
         self._over.set()
+        if "decided" not in self._marks:  # the run broke off; wake our own reader
+            self._pool.submit(self._tell_reason, provision.queue)
         self._mark("scramming")
         fleet.close()
         upload = self._pool.submit(self._upload, provision)
@@ -305,6 +377,10 @@ class Job:
             self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
         self._drain()
         return leak
+
+    def _tell_abort(self) -> None:
+        fields = {"terminated": len(self._terminated), "left": len(self._leaked)}
+        self._take(Event("run.aborted", fields=fields))
 
     def _scram(self) -> LeakError | None:
         """Terminate the fleet and see it terminated, or return what may be left."""
@@ -349,7 +425,11 @@ class Job:
         ending = result.outcome.ending
         fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
         self._take(Event("run.ended", fields=fields))
-        self._journal.write_result(result.to_json())
+        try:
+            self._journal.write_result(result.to_json())
+        except CndError as error:
+            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
+            return result
         folder = self._journal.folder
         files = {name: folder / name for name in (EVENTS, RESULT)}
         s3logs.upload(self._cloud.s3, provision.bucket, self._run, files)
@@ -367,6 +447,8 @@ class Job:
             difficulty=plan.difficulty,
             instances=plan.instances,
             tested=race.tested,
+            repeated=race.repeated,
+            coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=self._seconds(),
@@ -398,6 +480,10 @@ class Job:
 
     # --- small things
 
+    def _go_on(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do `work` meanwhile; what it dies of is raised by `_next_event`."""
+        self._background.append(self._pool.submit(work, *arguments))
+
     def _mark(self, name: str) -> None:
         self._marks.setdefault(name, time.monotonic())
 
@@ -415,16 +501,22 @@ class Job:
             if asked and not self._over.is_set():
                 raise KeyboardInterrupt
             asked = True
-            fields = {"by": "signal", "text": signal.Signals(number).name}
+            fields = {"by": "signal", "text": SIGNALS[number]}
             self._events.put(Event("run.stop_requested", fields=fields))
 
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        before = {number: signal.signal(number, handle) for number in numbers}
+        before = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def raise_bugs(futures: Iterable[Future[None]]) -> None:
+    """Raise what a thread died of: a bug, since failures arrive as events."""
+    for future in futures:
+        if future.done() and not future.cancelled():
+            future.result()
 
 
 def _described(plan: Plan) -> dict[str, object]:

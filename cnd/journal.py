@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cnd.errors import CndError
+from cnd.errors import UsageError
 from cnd.events import Event, from_json
 
 EVENTS = "events.jsonl"
 RESULT = "result.json"
-# A crash after these must not lose them: they tell what may have been bought.
-DURABLE = frozenset({"run.started", "instance.requested", "instance.launched"})
+# On disk before anything is bought: with them a lost launch is found again.
+DURABLE = frozenset({"run.started", "instance.requested"})
 
 
 def state_folder() -> Path:
@@ -50,19 +50,26 @@ class Journal:
 
     def create(self) -> None:
         """Make the folder; only its owner may look inside."""
-        try:
+        with self._translated():
             self.logs.mkdir(mode=0o700, parents=True)
             self.folder.chmod(0o700)
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             message = f"cannot write to {self.folder}: {error.strerror}"
-            raise CndError(
-                message, hint="set XDG_STATE_HOME to a folder of yours"
-            ) from error
+            hint = "make room there, or set XDG_STATE_HOME to another folder"
+            raise UsageError(message, hint=hint) from error
 
     def append(self, event: Event) -> None:
-        """Add one event; those that tell of purchases are on disk on return."""
+        """Add one event; the durable ones are on disk on return."""
         line = event.to_json() + "\n"
-        with (self.folder / EVENTS).open("a", encoding="utf-8") as file:
+        with (
+            self._translated(),
+            (self.folder / EVENTS).open("a", encoding="utf-8") as file,
+        ):
             file.write(line)
             if event.kind in DURABLE:
                 file.flush()
@@ -82,8 +89,9 @@ class Journal:
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that it is never seen half."""
         draft = self.folder / f"{RESULT}.draft"
-        draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        draft.replace(self.folder / RESULT)
+        with self._translated():
+            draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            draft.replace(self.folder / RESULT)
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, or None while there is none."""

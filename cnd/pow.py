@@ -11,27 +11,35 @@ finds is the smallest golden one of its class, however many cores it has; a nonc
 counted as tested once, after it was tested.
 
 The parent hands out stretches of the class, in ascending order, to one child process
-per core, and keeps the books (`Ledger`); a child only scans (`HashlibScanner`).
+per core, and keeps the books (`Ledger`); a child only scans, with the fastest native
+kernel that proved itself (`NativeScanner`) or else with hashlib (`HashlibScanner`).
 """
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import hashlib
 import heapq
 import json
 import mmap
 import os
-import platform
 import select
 import signal
-import socket
 import struct
 import sys
 import time
 from binascii import hexlify
-from typing import Any, Callable, Dict, List, NamedTuple, NoReturn, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    NoReturn,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 VERSION = "0.1.0"
 DEFAULT_BLOCK = "COMSM0010cloud"
@@ -39,19 +47,26 @@ HASH_DIGITS = 64
 DEFAULT_NONCES = 2**32
 MAX_NONCES = 2**64
 MAX_BLOCK_BYTES = 4096
+MAX_RUN_LENGTH = 100
 MAX_PROCESSES = 1024
 
 # Exit status by the last event.
 STATUS = {"found": 0, "failed": 1, "timeout": 10, "exhausted": 11, "stopped": 12}
 USAGE_STATUS = 2
 
-FIRST_STRETCH = 512  # nonces: about a millisecond
-TARGET = 0.02  # seconds a stretch; a stop is obeyed within one
+FIRST_STRETCH = 512  # nonces: about half a millisecond
+TARGET = 0.05  # seconds a stretch, so that the parent has little to do
 GROWTH = 4  # the most that a stretch grows over the one before
 AHEAD = 2  # stretches that a child has before it, so that it never waits
+POLL = 1000  # nonces between two looks at the stop flag: about a millisecond
+END_PATIENCE = 1.0  # seconds for the children's last answers; a frozen one has none
+START_PATIENCE = 30.0  # seconds for a detached worker's first event
+YOUNG = 1.0  # seconds; a child that dies younger was not kept alive
+MAX_YOUNG_DEATHS = 3  # in a row, of one core; then the core is given up
 SYSLOG_EVERY = 10.0  # seconds between two lines of progress in the syslog
 SYSLOG_PATIENCE = 1.0  # seconds for the last line to get there
-MAX_DEATHS = 3  # per process; then the machine, not the process, is at fault
+LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
+MIN_PROGRESS, MAX_SECONDS = 0.01, 1e9
 
 
 # --- the proof of work
@@ -148,44 +163,337 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
 
 
 class HashlibScanner:
-    """Scans with the standard library: slow, and right everywhere."""
+    """Scans with the standard library: slow, and right everywhere.
+
+    `stop[0]` is looked at every millisecond or so; once it is not 0, `scan` returns
+    early.  It is a C int in memory shared with the parent, fit for a native kernel.
+    """
 
     name = "hashlib"
 
-    def __init__(self, block: str, difficulty: int) -> None:
+    def __init__(self, block: str, difficulty: int, stop: Sequence[int] = (0,)) -> None:
         self._message = b"%d" + block.encode().replace(b"%", b"%%")
         # Golden means that the hash, as a number, is below this one.
         bits = 4 * (HASH_DIGITS - difficulty)
         above_all = b"\xff" * 33
         self._limit = (1 << bits).to_bytes(32, "big") if difficulty else above_all
+        self._stop = stop
         self.tested = 0  # nonces of the last stretch that were tested
 
     def scan(self, start: int, step: int, count: int) -> Optional[int]:
         """Return the first golden nonce of a stretch, or None.
 
         The stretch is start, start + step, ..., `count` nonces.  `tested` tells
-        afterwards how many of them were tested, up to the golden one.
+        afterwards how many of them were tested: up to the golden one, or to the stop.
         """
-        sha256, message, limit, hexed = (
-            hashlib.sha256,
-            self._message,
-            self._limit,
-            hexlify,
-        )
-        for nonce in range(start, start + step * count, step):
-            first = sha256(message % nonce).digest()
-            if sha256(hexed(first)).digest() < limit:
+        end = start + step * count
+        for first in range(start, end, step * POLL):
+            if self._stop[0]:
+                self.tested = (first - start) // step
+                return None
+            nonce = self._first_golden(
+                range(first, min(end, first + step * POLL), step)
+            )
+            if nonce is not None:
                 self.tested = (nonce - start) // step + 1
                 return nonce
         self.tested = count
         return None
 
+    def _first_golden(self, nonces: range) -> Optional[int]:
+        # Names of its own, %-formatting and bytes throughout: measured the fastest
+        # form that works for every step (tests/bench/bench_pow.py).
+        sha256, hexed, message, limit = (
+            hashlib.sha256,
+            hexlify,
+            self._message,
+            self._limit,
+        )
+        for nonce in nonces:
+            if sha256(hexed(sha256(message % nonce).digest())).digest() < limit:
+                return nonce
+        return None
 
-def make_scanner(order: Order) -> HashlibScanner:
-    """Return what scans for `order`; ValueError if it names a kernel unknown here."""
-    if order.kernel not in ("auto", HashlibScanner.name):
-        raise ValueError(f"no such kernel here: {order.kernel!r}; there is hashlib")
-    return HashlibScanner(order.search.block, order.search.difficulty)
+
+# --- the native kernels
+
+LIBRARY = "libcndpow.so"  # beside this file; built from cnd/kernel/
+TRIAL_SLICE = 0.0005  # seconds; three of them are a kernel's trial
+TRIAL_START = 10**9  # ten digits, like most nonces of the default space
+PROOF_PATIENCE = 5.0  # seconds for a kernel's proof and trial, some milliseconds' work
+FOUND, STOPPED, BAD = 1, 2, -1  # what cnd_scan returns: cnd/kernel/scan.h
+
+
+class Refused(Exception):
+    """A library or kernel that is not used, and why."""
+
+
+class Kernel(NamedTuple):
+    """Whoever scans, and why others do not."""
+
+    name: str
+    make: Callable[[str, int, Sequence[int]], Any]  # a scanner: block, difficulty, stop
+    refused: Dict[str, str]  # by name of the kernel, or of the library
+
+
+class NativeScanner:
+    """Scans with one kernel of the library; as exact as `HashlibScanner`.
+
+    The library looks at `stop` every few microseconds.
+    """
+
+    def __init__(
+        self,
+        library: Any,
+        number: int,
+        block: str,
+        difficulty: int,
+        stop: Optional[memoryview] = None,
+    ) -> None:
+        import ctypes  # some Pythons lack it; then there is no library either
+
+        self._block = block.encode()
+        self._tested, self._nonce = ctypes.c_uint64(), ctypes.c_uint64()
+        flag = None if stop is None else ctypes.c_int.from_buffer(stop)
+        self._before = (number, self._block, len(self._block), difficulty)
+        self._after = (
+            None if flag is None else ctypes.byref(flag),
+            ctypes.byref(self._tested),
+            ctypes.byref(self._nonce),
+        )
+        self._scan = library.cnd_scan
+        self.tested = 0
+
+    def scan(self, start: int, step: int, count: int) -> Optional[int]:
+        """Return the first golden nonce of a stretch, or None, as `HashlibScanner`."""
+        result = self._scan(*self._before, start, step, count, *self._after)
+        if result == BAD:
+            raise ValueError(f"the kernel cannot scan {count} by {step} from {start}")
+        self.tested = self._tested.value
+        return int(self._nonce.value) if result == FOUND else None
+
+
+def find_library() -> Optional[str]:
+    """Return the path of this processor's library: pushed here, or of a checkout."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    built = f"libcndpow-{os.uname().machine}.so"
+    for path in (os.path.join(folder, LIBRARY), os.path.join(folder, "kernel", built)):
+        if os.path.exists(path):
+            return path
+    return None
+
+
+def load_library(path: str) -> Any:
+    """Load the library; `Refused` if that is none of ours, or not for this system."""
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(path)
+        number, word, pointer = ctypes.c_uint, ctypes.c_uint64, ctypes.c_void_p
+        library.cnd_scan.argtypes = [
+            *(number, ctypes.c_char_p, ctypes.c_size_t, number),
+            *(word, word, word, pointer, pointer, pointer),
+        ]
+        library.cnd_kernel_name.restype = ctypes.c_char_p
+        library.cnd_kernel_supported.restype = ctypes.c_int
+    except (ImportError, OSError, AttributeError) as error:
+        raise Refused(f"cannot be loaded: {error}") from None
+    return library
+
+
+def list_kernels(library: Any) -> List[Tuple[str, bool]]:
+    """Return the names in the library's table, and whether this processor can."""
+    kernels = []  # type: List[Tuple[str, bool]]
+    while library.cnd_kernel_name(len(kernels)):
+        name = library.cnd_kernel_name(len(kernels)).decode()
+        kernels.append((name, bool(library.cnd_kernel_supported(len(kernels)))))
+    return kernels
+
+
+def choose_kernel(
+    wanted: str, block: str = DEFAULT_BLOCK, path: Optional[str] = None
+) -> Kernel:
+    """Return the fastest kernel that proved itself, or the `wanted` one.
+
+    `path` is the library's, if not where it is looked for.  Only the trial of a few
+    milliseconds says which is the fastest: a neighbour on the same core can turn the
+    order round.  Raises ValueError if a kernel is wanted that is not to be had.
+    """
+    path = path or find_library() or ""
+    refused = {}  # type: Dict[str, str]
+    if wanted == HashlibScanner.name:
+        return _by_hashlib(wanted, [], refused)
+    try:
+        if not path:
+            raise Refused("is not here")
+        # A broken library may kill whoever touches it: a child goes first.
+        kernels = _asked(lambda: list_kernels(load_library(path)))
+        library = load_library(path)
+    except Refused as reason:
+        refused[os.path.basename(path) or LIBRARY] = str(reason)
+        return _by_hashlib(wanted, [], refused)
+    rates = _rates(library, kernels, wanted, block, refused)
+    if not rates:
+        return _by_hashlib(wanted, [name for name, _ in kernels], refused)
+    best = max(rates, key=lambda number: rates[number])
+
+    def make(block: str, difficulty: int, stop: Sequence[int]) -> NativeScanner:
+        flag = stop if isinstance(stop, memoryview) else None
+        return NativeScanner(library, best, block, difficulty, flag)
+
+    return Kernel(kernels[best][0], make, refused)
+
+
+def _rates(
+    library: Any,
+    kernels: List[Tuple[str, bool]],
+    wanted: str,
+    block: str,
+    refused: Dict[str, str],
+) -> Dict[int, float]:
+    """Return the nonces a second of those that may be used; tell why others may not."""
+    rates = {}  # type: Dict[int, float]
+    answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
+    for number, (name, supported) in enumerate(kernels):
+        # The last one is the plain reference: it need not try if another can.
+        needless = number == len(kernels) - 1 and rates
+        if wanted == name or (wanted == "auto" and not needless):
+            try:
+                if not supported:
+                    raise Refused("this processor lacks it")
+                rates[number] = _proved(library, number, block, answers)
+            except Refused as reason:
+                refused[name] = str(reason)
+    return rates
+
+
+def _by_hashlib(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
+    """Return the standard library's kernel, unless a certain other one is wanted."""
+    plain = HashlibScanner.name
+    if wanted in ("auto", plain):
+        return Kernel(plain, HashlibScanner, refused)
+    if wanted in others:
+        raise ValueError(f"kernel {wanted} is refused: {refused[wanted]}")
+    message = f"no such kernel here: {wanted!r}; there is {', '.join([plain, *others])}"
+    reasons = "".join(f"; {name} {reason}" for name, reason in refused.items())
+    raise ValueError(message + reasons)
+
+
+def _questions(block: str) -> List[Tuple[str, int, int, int, int]]:
+    """Return what a kernel must answer: block, difficulty, start, step, count.
+
+    The first two are published, with the report and with the vectors of the tests.
+    The others take nonces of every length, half of them crossing to the next one.
+    """
+    questions = [(DEFAULT_BLOCK, 2, 0, 1, 117), (DEFAULT_BLOCK, 5, 46000, 1, 698)]
+    for digits in range(1, len(str(MAX_NONCES)) + 1):
+        seed = hashlib.sha256(b"%d" % digits).digest()  # as good as any random one
+        step = int.from_bytes(seed[:2], "big") % 10 ** min(digits, 4) + 1
+        start = 10 ** (digits - 1) + int.from_bytes(seed[2:10], "big") % 10**digits
+        if digits % 2:
+            start = 10**digits - 40 * step
+        start = max(0, min(start, MAX_NONCES - 100 * step))
+        text = block if digits % 3 else block[:1] * 60  # two blocks of SHA-256
+        questions.append((text, 1, start, step, 80))
+    return questions
+
+
+PUBLISHED = [[116], [46697]]  # the golden nonces of the first two questions
+
+
+def _goldens(
+    make: Callable[[str, int], Any],
+    block: str,
+    difficulty: int,
+    start: int,
+    step: int,
+    count: int,
+) -> List[int]:
+    """Return all golden nonces of a stretch; `Refused` if the count of them is off."""
+    scanner, found = make(block, difficulty), []  # type: Any, List[int]
+    while count:
+        nonce = scanner.scan(start, step, count)
+        tested = scanner.tested
+        end = start + step * tested
+        if nonce != (end - step if nonce is not None else None):
+            raise Refused(f"says {nonce} after {tested} nonces from {start} by {step}")
+        if nonce is None:
+            if tested != count:
+                raise Refused(f"tested {tested} nonces instead of {count}")
+            break
+        found.append(nonce)
+        start, count = end, count - tested
+    return found
+
+
+def _proved(library: Any, number: int, block: str, answers: List[List[int]]) -> float:
+    """Return a kernel's nonces a second; `Refused` if it gives one wrong answer."""
+
+    def prove() -> float:
+        def make(block: str, difficulty: int) -> NativeScanner:
+            return NativeScanner(library, number, block, difficulty)
+
+        if answers[:2] != PUBLISHED:
+            raise Refused("hashlib itself gives wrong answers")
+        for question, answer in zip(_questions(block), answers):
+            given = _goldens(make, *question)
+            if given != answer:
+                asked = "nonces from {2} by {3}".format(*question)
+                raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
+        return _trial(make(block, HASH_DIGITS))
+
+    return float(_asked(prove))
+
+
+def _trial(scanner: NativeScanner) -> float:
+    """Return the nonces a second of the best of three short slices."""
+    count, took = 64, 0.0
+    while took < TRIAL_SLICE:
+        count *= 2
+        took = _timed(scanner, count)
+    return count / min(took, _timed(scanner, count), _timed(scanner, count))
+
+
+def _timed(scanner: NativeScanner, count: int) -> float:
+    began = time.perf_counter()
+    scanner.scan(TRIAL_START, 1, count)
+    return time.perf_counter() - began
+
+
+def _asked(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns, done by a child: it may crash or never end.
+
+    Raises `Refused`: what `work` raised, or what became of the child.
+    """
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            try:
+                reply = {"answer": work()}  # type: Dict[str, Any]
+            except Refused as reason:
+                reply = {"refused": str(reason)}
+            os.write(theirs, json.dumps(reply).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    poll = select.poll()
+    poll.register(ours, select.POLLIN)
+    in_time = poll.poll(1000 * PROOF_PATIENCE)
+    if not in_time:
+        os.kill(pid, signal.SIGKILL)
+    text = os.read(ours, 65536) if in_time else b""
+    os.close(ours)
+    _, status = os.waitpid(pid, 0)
+    if not in_time:
+        raise Refused(f"gave no answer within {PROOF_PATIENCE:g} s")
+    if not text:
+        signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        raise Refused(f"crashed (signal {signum})" if signum else "failed")
+    reply = json.loads(text.decode())
+    if "refused" in reply:
+        raise Refused(reply["refused"])
+    return reply["answer"]
 
 
 # --- the books
@@ -202,40 +510,66 @@ class Ledger:
         self.size = size
         self.tested = 0
         self.cursor = 0
-        self.hit = None  # type: Optional[int]
-        self._next = 0
-        self._out = {}  # type: Dict[int, List[Tuple[int, int]]]
-        self._again = []  # type: List[Tuple[int, int]]
-        self._done = []  # type: List[Tuple[int, int]]
+        self.hit: Optional[int] = None  # the smallest golden position known
+        self._next = 0  # nothing from here on was ever handed out
+        self._out: Dict[int, List[Tuple[int, int]]] = {}  # (first, count) by child
+        self._again: List[Tuple[int, int]] = []  # a heap of what came back untested
+        self._done: List[Tuple[int, int]] = []  # a heap of (first, end) above cursor
+
+    @property
+    def end(self) -> int:
+        """Where positions stop to matter."""
+        return self.size if self.hit is None else self.hit
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer is known: all that matters has been tested."""
+        return self.cursor >= self.end
+
+    @property
+    def more(self) -> bool:
+        """Whether `take` has something to give."""
+        again = self._again[0][0] if self._again else self.size
+        return min(self._next, again) < self.end
+
+    @property
+    def busy(self) -> bool:
+        """Whether any child owes an answer."""
+        return bool(self._out)
 
     def take(self, child: int, count: int) -> Optional[Tuple[int, int]]:
         """Hand out up to `count` positions to `child`: (first, how many), or None."""
-        end = self.size if self.hit is None else self.hit
-        if self._again and self._again[0][0] < end:
+        if not self.more:
+            return None
+        if self._again and self._again[0][0] < self._next:
             stretch = heapq.heappop(self._again)
-        elif self._next < end:
+        else:
             stretch = (self._next, min(count, self.size - self._next))
             self._next += stretch[1]
-        else:
-            return None
         self._out.setdefault(child, []).append(stretch)
         return stretch
 
     def done(self, child: int, tested: int, hit: bool) -> None:
-        """Book `child`'s oldest stretch: its first `tested` positions were tested."""
+        """Book `child`'s oldest stretch: its first `tested` positions were tested.
+
+        `hit` says that the last of them is golden.
+        """
         first, count = self._out[child].pop(0)
+        if not self._out[child]:
+            del self._out[child]
         end = first + tested
         self.tested += tested
         if hit and (self.hit is None or end - 1 < self.hit):
             self.hit = end - 1
         if tested < count:
             heapq.heappush(self._again, (end, count - tested))
-        heapq.heappush(self._done, (first, end))
+        if tested:
+            heapq.heappush(self._done, (first, end))
         while self._done and self._done[0][0] == self.cursor:
             self.cursor = heapq.heappop(self._done)[1]
 
     def lost(self, child: int) -> None:
-        """Take back what a dead child had; it was not tested, as far as known."""
+        """Take back what a dead child had: as far as is known, it was not tested."""
         for stretch in self._out.pop(child, []):
             heapq.heappush(self._again, stretch)
 
@@ -243,13 +577,9 @@ class Ledger:
         """Return how many stretches `child` has before it."""
         return len(self._out.get(child, ()))
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing is left that could change the answer."""
-        end = self.size if self.hit is None else self.hit
-        held = [first for stretches in self._out.values() for first, _ in stretches]
-        waiting = [first for first, _ in self._again]
-        return self._next >= end and not any(f < end for f in held + waiting)
+    def matters(self, child: int) -> bool:
+        """Whether what `child` has before it could still change the answer."""
+        return any(first < self.end for first, _ in self._out.get(child, ()))
 
 
 # --- child processes
@@ -259,89 +589,106 @@ REPLY = struct.Struct("<Q?d")  # tested, whether the last of them is golden, sec
 
 
 class Child:
-    """One core's process, as its parent sees it."""
+    """One core's process, as its parent sees it: a pipe to it, a pipe from it."""
 
-    def __init__(self, number: int, pid: int, channel: socket.socket) -> None:
+    def __init__(self, number: int, pid: int, requests: int, replies: int) -> None:
         self.number = number
-        self.pid = pid
-        self.channel = channel
         self.stretch = FIRST_STRETCH
-        self.partial = b""
+        self.born = time.monotonic()
+        self.descriptor = replies
+        self._pid = pid
+        self._requests = requests
+        self._partial = b""
 
     def hand(self, first: int, count: int) -> None:
         """Send one request; a dead child is noticed when its answer is awaited."""
-        try:
-            self.channel.sendall(REQUEST.pack(first, count))
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                raise
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._requests, REQUEST.pack(first, count))
 
     def replies(self) -> Optional[List[Tuple[int, bool, float]]]:
         """Return the replies that are here, or None if the child is dead."""
-        try:
-            received = self.channel.recv(4096)
-        except ConnectionResetError:
-            received = b""
+        received = os.read(self.descriptor, 4096)
         if not received:
             return None
-        self.partial += received
-        whole = len(self.partial) // REPLY.size * REPLY.size
-        ready, self.partial = self.partial[:whole], self.partial[whole:]
+        self._partial += received
+        whole = len(self._partial) // REPLY.size * REPLY.size
+        ready, self._partial = self._partial[:whole], self._partial[whole:]
         return list(REPLY.iter_unpack(ready))
+
+    def close(self) -> None:
+        os.close(self._requests)
+        os.close(self.descriptor)
 
     def end(self) -> None:
         """Kill it; it holds nothing that could be lost."""
-        self.channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
+        self.close()
+        os.kill(self._pid, signal.SIGKILL)  # not reaped yet: the pid is its own
+        os.waitpid(self._pid, 0)
 
 
-def _serve(
-    channel: socket.socket, scanner: HashlibScanner, step: int, flag: mmap.mmap
-) -> None:
-    """Scan what is asked for until the parent is gone or the flag is up."""
-    request = b""
-    while True:
-        while len(request) < REQUEST.size:
-            received = channel.recv(4096)
-            if not received:
-                return
-            request += received
-        start, count = REQUEST.unpack(request[: REQUEST.size])
-        request = request[REQUEST.size :]
-        if flag[0]:
-            channel.sendall(REPLY.pack(0, False, 0.0))
-            continue
+def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> None:
+    """Scan what is asked for until the parent is gone."""
+    # Requests are far below PIPE_BUF: a pipe has them whole.
+    for request in iter(lambda: os.read(requests, REQUEST.size), b""):
+        start, count = REQUEST.unpack(request)
         began = time.perf_counter()
         nonce = scanner.scan(start, step, count)
         took = time.perf_counter() - began
-        channel.sendall(REPLY.pack(scanner.tested, nonce is not None, took))
+        os.write(replies, REPLY.pack(scanner.tested, nonce is not None, took))
 
 
 class Crew:
-    """The child processes, and the stop flag that they share."""
+    """The child processes, each with a stop flag in memory shared with it."""
 
-    def __init__(self, search: Search, scanner: HashlibScanner, size: int) -> None:
-        self._search = search
-        self._scanner = scanner
-        self._flag = mmap.mmap(-1, mmap.PAGESIZE)  # shared with every child
-        self._deaths = 0
-        self._limit = MAX_DEATHS * size
-        self.children = {}  # type: Dict[int, Child]
-        for number in range(size):
-            self._fork(number)
+    def __init__(
+        self, size: int, make: Callable[[Sequence[int]], HashlibScanner], step: int
+    ) -> None:
+        self.children: Dict[int, Child] = {}  # by the descriptor of their replies
+        self.trouble = ""  # why there is a child less than there should be
+        self._make = make  # a scanner, from a stop flag
+        self._step = step
+        self._flags = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
+        self._vacant = list(range(size - 1, -1, -1))  # cores without a child
+        self._young_deaths = [0] * size
+        self._poll = select.poll()
 
-    def hurry(self, wanted: bool) -> None:
-        """Raise or lower the flag: under it, stretches come back untested."""
-        self._flag[0] = wanted
+    @property
+    def complete(self) -> bool:
+        """Whether there is a child for every core that is not given up."""
+        return not self._vacant
 
-    def replace(self, child: Child) -> None:
-        """Fork again for a child that died, unless that is hopeless."""
+    def hurry(self, child: Child, wanted: bool) -> None:
+        """Raise or lower a child's flag: under it, stretches come back untested."""
+        self._flags[child.number] = wanted
+
+    def wait(self, also: int, seconds: float) -> List[int]:
+        """Return the descriptors, of children and `also`, that have something."""
+        self._poll.register(also, select.POLLIN)
+        timeout = 1000 * min(max(0.0, seconds), LONGEST_WAIT)
+        return [descriptor for descriptor, _ in self._poll.poll(timeout)]
+
+    def grow(self) -> Optional[Child]:
+        """Fork a child for a vacant core; None, and `trouble`, if that fails."""
+        number = self._vacant.pop()
+        self._flags[number] = 0
+        try:
+            child = self._fork(number)
+        except OSError as error:  # no memory, no descriptors, no more processes
+            self.trouble = f"cannot start a process: {error}"
+            return None
+        self.children[child.descriptor] = child
+        self._poll.register(child.descriptor, select.POLLIN)
+        return child
+
+    def bury(self, child: Child) -> None:
+        """Clear away a child that died; its core is vacant, or given up."""
+        young = time.monotonic() - child.born < YOUNG
+        deaths = self._young_deaths[child.number] + 1 if young else 0
+        self._young_deaths[child.number] = deaths
         self._remove(child)
-        self._deaths += 1
-        if self._deaths < self._limit:
-            self._fork(child.number)
+        self.trouble = "the processes keep dying"
+        if deaths < MAX_YOUNG_DEATHS:
+            self._vacant.append(child.number)
 
     def end(self) -> None:
         """End all children."""
@@ -349,28 +696,46 @@ class Crew:
             self._remove(child)
 
     def _remove(self, child: Child) -> None:
-        del self.children[child.channel.fileno()]
+        self._poll.unregister(child.descriptor)
+        del self.children[child.descriptor]
         child.end()
 
-    def _fork(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
-        pid = os.fork()
-        if pid:
-            theirs.close()
-            self.children[ours.fileno()] = Child(number, pid, ours)
-            return
+    def _fork(self, number: int) -> Child:
+        pipes: List[int] = []
         try:
-            # A copy of a sibling's end would keep that sibling alive after us.
-            ours.close()
-            for sibling in self.children.values():
-                sibling.channel.close()
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's business
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            _serve(theirs, self._scanner, self._search.of, self._flag)
+            pipes += os.pipe()
+            pipes += os.pipe()
+            pid = os.fork()
         except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
+            raise
+        theirs_in, ours_out, ours_in, theirs_out = pipes
+        if pid == 0:
+            # A copy of a parent's end would keep a process alive after its parent.
+            for descriptor in (ours_out, ours_in):
+                os.close(descriptor)
+            self._live(number, theirs_in, theirs_out)
+        os.close(theirs_in)
+        os.close(theirs_out)
+        return Child(number, pid, ours_out, ours_in)
+
+    def _live(self, number: int, requests: int, replies: int) -> NoReturn:
+        """Be a child: serve, and never return to what the parent was doing."""
+        try:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, signal.SIG_IGN)  # the parent's business
+            signal.set_wakeup_fd(-1)
+            for sibling in self.children.values():
+                sibling.close()
+            scanner = self._make(self._flags[number : number + 1])
+            _serve(requests, replies, scanner, self._step)
+        except BrokenPipeError:
             pass  # the parent is gone
         finally:
+            if sys.exc_info()[0]:  # a bug: say so here, before it is gone
+                sys.excepthook(*sys.exc_info())
+                sys.stderr.flush()
             os._exit(0)
 
 
@@ -419,7 +784,8 @@ class Syslog:
                 null = os.open(os.devnull, os.O_RDWR)
                 for source, target in ((reader, 0), (null, 1), (null, 2)):
                     os.dup2(source, target)
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                for signum in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(signum, signal.SIG_IGN)  # it has the last line to log
                 os.execvp("logger", ["logger", "-t", "cnd-pow"])
             finally:
                 os._exit(127)
@@ -447,96 +813,134 @@ class Syslog:
 # --- the search
 
 
+class StopRequest:
+    """SIGTERM and SIGINT, from now on, as something to look at and to wait for."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self.descriptor, wakes = os.pipe()  # readable after a signal
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(wakes, False)
+        signal.set_wakeup_fd(wakes)
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(signum, self._note)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        self.made = True
+
+    def clear(self) -> None:
+        """Make the descriptor unreadable again."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.descriptor, 512)
+
+
 class Worker:
     """One search on all cores, from `started` to its last event."""
 
     def __init__(
-        self, order: Order, report: Reporter, started: Callable[[], None]
+        self, order: Order, kernel: Kernel, report: Reporter, stop: StopRequest
     ) -> None:
         self._order = order
-        self._search = order.search
+        self._search = search = order.search
         self._report = report
-        self._started = started  # called after the first event
-        self._scanner = make_scanner(order)
-        self._ledger = Ledger(order.search.size)
+        self._stop = stop
+        self._kernel = kernel
+        self._ledger = Ledger(search.size)
+        self._crew = Crew(
+            order.processes,
+            lambda stop: kernel.make(search.block, search.difficulty, stop),
+            search.of,
+        )
         self._began = time.monotonic()
         limit = order.time_limit
         self._deadline = None if limit is None else self._began + limit
         self._told = (self._began, 0)  # when progress was told, and what
         self._ending = ""  # "stopped" or "timeout", once decided
+        self._patience: Optional[float] = None  # until when last answers are awaited
 
-    def run(self) -> str:
-        """Search; return the kind of the last event."""
-        wakeup, wakes = os.pipe()
-        os.set_blocking(wakes, False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.set_wakeup_fd(wakes)
+    def run(self, started: Callable[[], None]) -> str:
+        """Search; return the kind of the last event; call `started` after the first."""
         self._tell_start()
-        self._started()
-        crew = Crew(self._search, self._scanner, self._order.processes)
+        started()
         try:
-            while not self._over(crew):
-                self._hand_out(crew)
-                self._wait(crew, wakeup)
-                self._look_at_clock(crew)
+            self._look_round()
+            while not self._finished():
+                self._grow()
+                self._wait()
+                self._look_round()
         finally:
-            crew.end()
-        return self._tell_end(crew)
+            self._crew.end()
+        return self._tell_end()
 
-    def _stop(self, number: int, frame: Any) -> None:
-        self._ending = self._ending or "stopped"
-
-    def _over(self, crew: Crew) -> bool:
-        if self._ledger.over or not crew.children:
-            return True
-        held = sum(self._ledger.held(c.number) for c in crew.children.values())
-        return not self._wanted and held == 0
+    def _finished(self) -> bool:
+        if self._patience is not None:
+            return not self._ledger.busy or time.monotonic() >= self._patience
+        return self._crew.complete and not self._crew.children
 
     @property
     def _wanted(self) -> bool:
-        """Whether stretches are still to be tested; below a hit they always are."""
+        """Whether to go on testing; below a hit always: the answer is that close."""
         return not self._ending or self._ledger.hit is not None
 
-    def _hand_out(self, crew: Crew) -> None:
-        for child in crew.children.values():
-            while self._wanted and self._ledger.held(child.number) < AHEAD:
-                stretch = self._ledger.take(child.number, child.stretch)
-                if stretch is None:
-                    break
-                child.hand(self._search.nonce(stretch[0]), stretch[1])
+    def _grow(self) -> None:
+        """Fork one more child if there is work: the first search while others start."""
+        if self._wanted and self._ledger.more and not self._crew.complete:
+            child = self._crew.grow()
+            if child:
+                self._hand_out(child)
 
-    def _wait(self, crew: Crew, wakeup: int) -> None:
+    def _hand_out(self, child: Child) -> None:
+        ledger = self._ledger
+        while self._wanted and ledger.held(child.number) < AHEAD:
+            stretch = ledger.take(child.number, child.stretch)
+            if stretch is None:
+                return
+            child.hand(self._search.nonce(stretch[0]), stretch[1])
+
+    def _wait(self) -> None:
         """Wait for an answer, a signal or the clock; book the answers."""
-        timeout = max(0.0, self._next_look() - time.monotonic())
-        readable, _, _ = select.select([wakeup, *crew.children], [], [], timeout)
-        for descriptor in readable:
-            if descriptor == wakeup:
-                os.read(wakeup, 512)
+        growing = self._wanted and self._ledger.more and not self._crew.complete
+        seconds = self._next_look() - time.monotonic()
+        if growing or not self._crew.children:  # nobody is there to wait for
+            seconds = 0.0
+        for descriptor in self._crew.wait(self._stop.descriptor, seconds):
+            if descriptor == self._stop.descriptor:
+                self._stop.clear()
                 continue
-            child = crew.children[descriptor]
+            child = self._crew.children[descriptor]
             replies = child.replies()
             if replies is None:
                 self._ledger.lost(child.number)
-                crew.replace(child)
+                self._crew.bury(child)
+                for other in self._crew.children.values():
+                    self._hand_out(other)  # one that had nothing left to do
                 continue
             for tested, hit, took in replies:
                 self._ledger.done(child.number, tested, hit)
                 child.stretch = _next_stretch(child.stretch, tested, took)
+            self._hand_out(child)
 
     def _next_look(self) -> float:
+        if self._patience is not None:
+            return self._patience
         progress = self._told[0] + self._order.progress
-        if self._deadline is None or self._ending:
-            return progress
-        return min(progress, self._deadline)
+        return progress if self._deadline is None else min(progress, self._deadline)
 
-    def _look_at_clock(self, crew: Crew) -> None:
+    def _look_round(self) -> None:
+        """See whether the end has come, and who need not finish what it has."""
         now = time.monotonic()
-        if self._deadline is not None and now >= self._deadline:
+        if self._stop.made:
+            self._ending = self._ending or "stopped"
+        elif self._deadline is not None and now >= self._deadline:
             self._ending = self._ending or "timeout"
-        crew.hurry(not self._wanted)
-        if not self._ending and now >= self._told[0] + self._order.progress:
+        if self._ending or self._ledger.over:
+            self._patience = self._patience or now + END_PATIENCE
+        elif now >= self._told[0] + self._order.progress:
             self._tell_progress(now)
+        if self._ending or self._ledger.hit is not None:
+            for child in self._crew.children.values():
+                needed = self._wanted and self._ledger.matters(child.number)
+                self._crew.hurry(child, not needed)
 
     def _tell_start(self) -> None:
         search = self._search
@@ -549,8 +953,9 @@ class Worker:
             nonces=search.nonces,
             difficulty=search.difficulty,
             processes=self._order.processes,
-            kernel=self._scanner.name,
-            python=platform.python_version(),
+            kernel=self._kernel.name,
+            refused=self._kernel.refused,
+            python=sys.version.split()[0],
             version=VERSION,
         )
 
@@ -560,11 +965,10 @@ class Worker:
         rate = (self._ledger.tested - tested) / (now - before)
         self._report.event("progress", rate=round(rate, 1), **self._standing(now))
 
-    def _tell_end(self, crew: Crew) -> str:
+    def _tell_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
         standing = self._standing(now)
-        rate = ledger.tested / max(now - self._began, 1e-9)
-        standing["rate"] = round(rate, 1)
+        standing["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
         if ledger.over and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
             found = {"nonce": nonce, "hash": digest(self._search.block, nonce)}
@@ -572,11 +976,11 @@ class Worker:
             return "found"
         if ledger.over:
             kind = "exhausted"
-        elif not crew.children and not self._ending:
-            standing["reason"] = "its processes keep dying"
-            kind = "failed"
-        else:
+        elif self._ending:
             kind = self._ending
+        else:
+            kind = "failed"
+            standing["reason"] = self._crew.trouble
         self._report.event(kind, **standing)
         return kind
 
@@ -598,33 +1002,49 @@ def _next_stretch(stretch: int, tested: int, took: float) -> int:
 # --- detached
 
 
-def detach(folder: str) -> Callable[[], None]:
-    """Go on as a process of its own in `folder`; return what to call once started.
+class Detached:
+    """This process, gone on by itself in a folder whose lock it holds."""
 
-    The caller's process waits for that call, then says which process it is and
-    exits.  Two workers never run in one folder: the lock on `worker.pid` lives as
-    long as the worker and its children.
+    def __init__(self, pid_file: int, handshake: int) -> None:
+        self._pid_file = pid_file
+        self._handshake = handshake
+        os.ftruncate(pid_file, 0)  # better no process than a former one
+        os.write(pid_file, b"%d\n" % os.getpid())
+
+    def started(self) -> None:
+        """Let the process that waits for this one go."""
+        with contextlib.suppress(BrokenPipeError):  # it was killed: no matter
+            os.write(self._handshake, b"%d" % os.getpid())
+        os.close(self._handshake)
+
+    def ended(self) -> None:
+        """Say that nothing runs here: soon the pid may be somebody else's."""
+        os.ftruncate(self._pid_file, 0)
+
+
+def detach(folder: str) -> Detached:
+    """Go on as a process of its own in `folder`; return in that process only.
+
+    The caller's process waits until `started` is called, then says which process
+    goes on and exits.  Two workers never run in one folder: the lock on `worker.pid`
+    lives as long as the worker and its children.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     pid_file = _locked(os.path.join(folder, "worker.pid"))
+    streams = _streams(folder)
     ours, theirs = os.pipe()
     if os.fork():
         os.close(theirs)
-        _leave(ours, folder)
+        os._exit(_introduce(ours, folder))
+    os.close(ours)
     os.setsid()
     if os.fork():
-        os._exit(0)  # not a session leader: it can never get a terminal
-    os.close(ours)
-    os.chdir(folder)
-    _redirect()
-    os.ftruncate(pid_file, 0)
-    os.write(pid_file, b"%d\n" % os.getpid())
-
-    def started() -> None:
-        os.write(theirs, b"%d" % os.getpid())
-        os.close(theirs)
-
-    return started
+        os._exit(0)  # not a session leader any more: it can never get a terminal
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for source, target in zip(streams, (0, 1, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    return Detached(pid_file, theirs)
 
 
 def _locked(path: str) -> int:
@@ -632,38 +1052,34 @@ def _locked(path: str) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pid = os.read(descriptor, 20).decode().strip()
-        message = f"a worker runs in this folder already (process {pid})"
+        pid = os.read(descriptor, 20).decode().strip() or "unknown"
+        message = f"a worker runs in this folder already (process {pid}): stop it first"
         raise ValueError(message) from None
     return descriptor
 
 
-def _leave(handshake: int, folder: str) -> NoReturn:
-    """Say which process goes on, once it has started; else pass on its complaint."""
-    pid = os.read(handshake, 20)
+def _introduce(handshake: int, folder: str) -> int:
+    """Say which process goes on, once it has started; return the exit status."""
+    ready, _, _ = select.select([handshake], [], [], START_PATIENCE)
+    pid = os.read(handshake, 20) if ready else b""
     if pid:
-        sys.stdout.write(json.dumps({"event": "detached", "pid": int(pid)}) + "\n")
-        sys.stdout.flush()
-        os._exit(0)
-    with open(os.path.join(folder, "worker.err")) as file:
-        sys.stderr.write(file.read()[-1000:] or "the worker died\n")
-    sys.stderr.flush()
-    os._exit(1)
+        os.write(1, json.dumps({"event": "detached", "pid": int(pid)}).encode() + b"\n")
+        return 0
+    complaints = os.path.join(folder, "worker.err")
+    complain(f"the worker did not start: see {complaints}")
+    return STATUS["failed"]
 
 
-def _redirect() -> None:
-    """Take stdin from nowhere; events and complaints go to files."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    events = os.open("events.jsonl", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+def _streams(folder: str) -> Tuple[int, int, int]:
+    """Open what a detached worker reads (nothing), and its two files."""
+    name = os.path.join(folder, "events.jsonl")
+    events = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     size = os.fstat(events).st_size
     if size and os.pread(events, 1, size - 1) != b"\n":
         os.write(events, b"\n")  # a crash left half a line
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    complaints = os.open("worker.err", flags, 0o600)
-    null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (events, 1), (complaints, 2)):
-        os.dup2(source, target)
-        os.close(source)
+    complaints = os.open(os.path.join(folder, "worker.err"), flags, 0o600)
+    return os.open(os.devnull, os.O_RDONLY), events, complaints
 
 
 # --- the command line
@@ -676,7 +1092,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-DEFAULTS = {
+DEFAULTS: Dict[str, Any] = {
     "block": DEFAULT_BLOCK,
     "difficulty": None,
     "index": 0,
@@ -689,27 +1105,36 @@ DEFAULTS = {
     "kernel": "auto",
     "run": "",
     "syslog": True,
-}  # type: Dict[str, Any]
+}
 
 
 def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
     """Return the options (flags over job file over defaults) and where to detach."""
-    parser = _parser()
-    given = vars(parser.parse_args(arguments))
+    given = vars(_parser().parse_args(arguments))
     folder = given.pop("detach", "")
     job = _read_job(given.pop("job")) if "job" in given else {}
-    known = {name: job[name] for name in DEFAULTS if name in job}
+    for name in ("block", "run"):
+        if name in given:  # UTF-8 whatever the locale: Python 3.6 reads ASCII in C's
+            given[name] = os.fsencode(given[name]).decode("utf-8", "surrogateescape")
     options = dict(DEFAULTS)
-    options.update(known)
+    options.update((name, job[name]) for name in DEFAULTS if name in job)
     options.update(given)
     return options, folder
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, like everything here."""
+
+    def error(self, message: str) -> Any:
+        raise ValueError(f"{message}; see --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pow.py",
         description="Search one residue class of the nonce space for a golden nonce.",
         argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--block", help=f"the block's text ({DEFAULT_BLOCK})")
@@ -721,7 +1146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--time-limit", help="seconds after which to give up (never)")
     add("--processes", help="how many processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
-    add("--kernel", help="auto or hashlib (auto)")
+    add("--kernel", help="auto, hashlib or a native one's name (auto)")
     add("--run", help="a name that the events carry")
     add("--job", metavar="FILE", help="take options from a JSON object")
     add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
@@ -733,7 +1158,7 @@ def _read_job(path: str) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             job = json.load(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"cannot read the job file {path}: {error}") from None
     if not isinstance(job, dict):
         raise ValueError(f"the job file {path} holds no JSON object")
@@ -753,19 +1178,29 @@ def checked(options: Dict[str, Any]) -> Order:
         _whole("of", options["of"]),
         None if start is None else _whole("start", start),
     )
-    processes = _whole("processes", options["processes"] or usable_cores())
-    _check_range("processes", processes, 1, MAX_PROCESSES)
     order = Order(
         search,
-        processes,
-        None if limit is None else _seconds("time limit", limit),
-        _seconds("progress", options["progress"]),
+        _processes(options["processes"]),
+        None if limit is None else _seconds("time limit", limit, 0),
+        _seconds("progress", options["progress"], MIN_PROGRESS),
         _text("kernel", options["kernel"]),
         _text("run", options["run"]),
-        bool(options["syslog"]),
+        options["syslog"],
     )
-    make_scanner(order)
+    if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
+        limits = f"at most {MAX_RUN_LENGTH} printable characters"
+        raise ValueError(f"run must be {limits}, not {order.run[:200]!r}")
+    if not isinstance(order.syslog, bool):
+        raise ValueError(f"syslog must be true or false, not {order.syslog!r}")
     return order
+
+
+def _processes(value: Any) -> int:
+    if value is None:
+        return min(usable_cores(), MAX_PROCESSES)
+    processes = _whole("processes", value)
+    _check_range("processes", processes, 1, MAX_PROCESSES)
+    return processes
 
 
 def _text(name: str, value: Any) -> str:
@@ -775,45 +1210,54 @@ def _text(name: str, value: Any) -> str:
 
 
 def _whole(name: str, value: Any) -> int:
-    try:
+    with contextlib.suppress(ValueError):
         if isinstance(value, (int, str)) and not isinstance(value, bool):
             return int(value)
-    except ValueError:
-        pass
     raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
-def _seconds(name: str, value: Any) -> float:
-    try:
+def _seconds(name: str, value: Any, least: float) -> float:
+    with contextlib.suppress(ValueError, OverflowError):
         if isinstance(value, (int, float, str)) and not isinstance(value, bool):
             number = float(value)
-            if 0 < number < 1e9:
+            if least <= number <= MAX_SECONDS and number > 0:
                 return number
-    except ValueError:
-        pass
-    raise ValueError(f"{name} must be a number of seconds above 0, not {value!r}")
+    above = f"at least {least}" if least else "above 0"
+    raise ValueError(f"{name} must be a number of seconds {above}, not {value!r}")
+
+
+def complain(message: object) -> None:
+    """Say in one line, on stderr, what is wrong."""
+    sys.stderr.write(f"pow.py: {message}\n")
+    sys.stderr.flush()
 
 
 def main(arguments: List[str]) -> int:
     """Run one search; return the exit status."""
+    stop = StopRequest()
     try:
         options, folder = parse(arguments)
         order = checked(options)
-        started = detach(folder) if folder else _nothing
+        kernel = choose_kernel(order.kernel, order.search.block)
+        detached = detach(folder) if folder else None
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"pow.py: {error}\n")
+        complain(error)
         return USAGE_STATUS
     report = Reporter(sys.stdout.fileno(), order.run, order.syslog)
     try:
-        return STATUS[Worker(order, report, started).run()]
-    except BrokenPipeError:
-        return STATUS["failed"]  # nobody reads the events any more
+        worker = Worker(order, kernel, report, stop)
+        return STATUS[worker.run(detached.started if detached else _nobody_waits)]
+    except OSError as error:  # nobody reads the events any more, or the disk is full
+        complain(f"cannot go on: {error}")
+        return STATUS["failed"]
     finally:
         report.close()
+        if detached:
+            detached.ended()
 
 
-def _nothing() -> None:
-    """Nobody waits for the start of a worker that is not detached."""
+def _nobody_waits() -> None:
+    """What a worker that is not detached does once it has started."""
 
 
 if __name__ == "__main__":

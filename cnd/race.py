@@ -3,6 +3,10 @@
 One rule: nothing is believed that was not checked.  A nonce counts after it was
 hashed again here and lies in its finder's class; a space is exhausted when every
 class was tested to its end; silence proves nothing.  Pure: no clock, no network.
+
+A class that loses its worker can be handed over: the next one goes on from the
+cursor.  What the first had tested above its cursor is then tested again, and
+counted as repeated.
 """
 
 from __future__ import annotations
@@ -48,7 +52,11 @@ class Standing:
     """How far one residue class is; all its nonces below `cursor` were tested."""
 
     cursor: int
-    tested: int = 0
+    host: str = ""  # the instance that searches it now
+    tested: int = 0  # by the worker that searches it now
+    before: int = 0  # tested by the workers before it
+    repeated: int = 0  # of all these, tested twice because of a hand-over
+    start: int = 0  # where the worker that searches it now began
     rate: float = 0.0  # nonces/s of late
     kernel: str = ""
     started: bool = False
@@ -63,12 +71,17 @@ class Race:
         self.plan = plan
         self.outcome: Outcome | None = None
         self.standings: dict[int, Standing] = {
-            i: Standing(cursor=i) for i in range(plan.instances)
+            i: Standing(cursor=i, start=i) for i in range(plan.instances)
         }
 
     @property
     def tested(self) -> int:
-        return sum(s.tested for s in self.standings.values())
+        """How many hashes were computed, those done twice counted twice."""
+        return sum(s.before + s.tested for s in self.standings.values())
+
+    @property
+    def repeated(self) -> int:
+        return sum(s.repeated for s in self.standings.values())
 
     @property
     def rate(self) -> float:
@@ -86,24 +99,88 @@ class Race:
         return [i for i, s in self.standings.items() if s.started and not s.ended]
 
     @property
+    def failed(self) -> list[int]:
+        """The classes that lost their worker."""
+        return [i for i, s in self.standings.items() if s.ended == "failed"]
+
+    @property
     def kernels(self) -> list[str]:
         return sorted({s.kernel for s in self.standings.values() if s.kernel})
 
+    @property
+    def coverage(self) -> list[dict[str, object]]:
+        """How far each class was tested, as results tell it."""
+        return [
+            {
+                "index": i,
+                "cursor": s.cursor,
+                "tested": s.before + s.tested,
+                "repeated": s.repeated,
+                "ended": s.ended,
+            }
+            for i, s in self.standings.items()
+        ]
+
     def see(self, event: Event) -> Event | None:
-        """Take in one event; return the objection to a false claim, if it is one."""
+        """Take in one event; return the objection to a false claim, if it is one.
+
+        `index` of a worker's event is the class that it searches.  Call `settle`
+        when no failed class can be handed over any more.
+        """
         if event.index is None or event.index not in self.standings:
             return None
-        kind = event.kind
+        kind, standing = event.kind, self.standings[event.index]
+        if kind == "worker.found":
+            self._update(event.index, event)
+            return self._judge(event)
+        if standing.host and event.host != standing.host:
+            return None  # from a worker whose class was handed over
         if kind.startswith("worker."):
             self._update(event.index, event)
-        if kind == "worker.found":
-            return self._judge(event)
-        if kind == "host.failed":
+        elif kind == "host.failed":
             self._fail(event.index, str(event.fields.get("reason", "")))
-        elif kind == "host.done" and not self.standings[event.index].ended:
+        elif kind == "host.returned" and standing.ended == "failed":
+            self.standings[event.index] = replace(standing, ended="", trouble="")
+        elif kind == "host.late":
+            self.standings[event.index] = replace(standing, ended="timeout")
+        elif kind == "host.done" and not standing.ended:
             self._fail(event.index, "ended without a word")
-        self._settle()
         return None
+
+    def hold(self, index: int, host: str) -> None:
+        """Say which instance is to search a class; others are not heard on it."""
+        self.standings[index] = replace(self.standings[index], host=host)
+
+    def hand_over(self, index: int, host: str) -> int:
+        """Give a failed class to `host`; return the nonce that it must start with."""
+        standing = self.standings[index]
+        below = (standing.cursor - standing.start) // self.plan.instances
+        self.standings[index] = Standing(
+            cursor=standing.cursor,
+            start=standing.cursor,
+            host=host,
+            before=standing.before + standing.tested,
+            repeated=standing.repeated + max(0, standing.tested - below),
+            kernel=standing.kernel,
+        )
+        return standing.cursor
+
+    def settle(self) -> None:
+        """Decide, if every class has come to an end."""
+        standings = self.standings
+        if self.outcome or not all(s.ended for s in standings.values()):
+            return
+        if not (missing := self._missing()):
+            self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
+        elif all(standings[i].ended == "timeout" for i in missing):
+            self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
+        else:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End the run although some classes were lost on the way."""
+        missing = self._missing()
+        self.decide(Ending.INCOMPLETE, _named(missing, self.standings))
 
     def decide(self, ending: Ending, reason: str) -> None:
         """End the run for a reason from outside; an earlier decision stands."""
@@ -113,6 +190,8 @@ class Race:
     def _update(self, index: int, event: Event) -> None:
         """Take over what a worker says of itself, where it makes sense."""
         standing, fields = self.standings[index], event.fields
+        if standing.host and event.host != standing.host:
+            return
         changes: dict[str, object] = {}
         for name in ("cursor", "tested"):
             value = fields.get(name)
@@ -135,8 +214,7 @@ class Race:
         index, nonce = event.index or 0, event.fields.get("nonce")
         objection = refutation(self.plan, index, nonce)
         if objection or not isinstance(nonce, int):
-            self._fail(index, f"false claim: {objection}")
-            self._settle()
+            self._distrust(index, f"false claim: {objection}")
             fields = {"nonce": nonce, "reason": objection}
             return Event("worker.refuted", index, event.host, fields)
         # A proved nonce is the answer even where the run was ending without one.
@@ -149,22 +227,22 @@ class Race:
         return None
 
     def _fail(self, index: int, trouble: str) -> None:
-        if self.standings[index].ended in ("", "found"):
+        if not self.standings[index].ended:
             self.standings[index] = replace(
-                self.standings[index], ended="failed", trouble=trouble
+                self.standings[index], ended="failed", trouble=trouble, rate=0.0
             )
 
-    def _settle(self) -> None:
-        """Decide, once every class has come to an end."""
-        standings = self.standings
-        if self.outcome or not all(s.ended for s in standings.values()):
-            return
-        if not (missing := self._missing()):
-            self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
-        elif all(standings[i].ended == "timeout" for i in missing):
-            self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
-        else:
-            self.decide(Ending.INCOMPLETE, _named(missing, standings))
+    def _distrust(self, index: int, trouble: str) -> None:
+        """Take nothing from a liar: its class begins again from where it got it."""
+        standing = self.standings[index]
+        self.standings[index] = replace(
+            standing,
+            cursor=standing.start,
+            tested=0,
+            ended="failed",
+            trouble=trouble,
+            rate=0.0,
+        )
 
     def _missing(self) -> list[int]:
         """Return the classes that were not tested to their end, each nonce once."""
@@ -174,7 +252,8 @@ class Race:
             for i, s in self.standings.items()
             if s.ended != "exhausted"
             or s.cursor < plan.nonces
-            or s.tested != class_size(plan.nonces, i, plan.instances)
+            or s.before + s.tested - s.repeated
+            != class_size(plan.nonces, i, plan.instances)
         ]
 
 
@@ -190,10 +269,11 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
 
 
 def _named(missing: Sequence[int], standings: dict[int, Standing]) -> str:
-    """Name the instances that left a hole, the first few of them with the reason."""
+    """Name the classes that were lost, the first few of them with the reason."""
+    lost = [i for i in missing if standings[i].ended == "failed"] or missing
     shown = [
-        f"Instance{i} {standings[i].trouble or 'stopped short of its end'}"
-        for i in missing[:3]
+        f"class {i}: {standings[i].trouble or 'stopped short of its end'}"
+        for i in lost[:3]
     ]
-    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
     return "; ".join(shown) + more

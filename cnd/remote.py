@@ -8,32 +8,32 @@ nothing: it is taken up again where it broke off.
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
-import json
 import logging
 import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
-CONNECT_TIMEOUT = 3  # seconds for one TCP connection
+CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
-SILENCE = 10.0  # seconds; a live worker reports every second
+SILENCE = 5.0  # seconds; a live worker reports every second
 
 EVENTS = "events.jsonl"
 # Ubuntu has a file, older Amazon Linux another, the newest only the journal.
@@ -42,13 +42,22 @@ LOG_COMMAND = (
     " || sudo -n journalctl -o short-iso --no-pager"
 )
 # Follows the events and obeys a line "stop" at once, in the one session that is
-# open anyway.  When the connection drops, `read` meets the end of its input, and
-# no `tail` is left behind on the host.
+# open anyway.  GNU tail notices the worker's death within a second; where a worker
+# ended in order its last word stands before.  When the connection drops, `read`
+# meets the end of its input, and the whole session goes: nothing is left behind.
 FOLLOW = (
-    "cd {folder} && {{ tail -c +{position} -f " + EVENTS + " & tail=$!; "
-    'while read -r word; do [ "$word" = stop ] && read -r pid <worker.pid && '
-    'kill -TERM "$pid"; done; kill "$tail"; }}'
+    "cd {folder} && read -r pid <worker.pid && "
+    'if tail --pid=$$ -c 0 /dev/null 2>/dev/null; then mind="--pid=$pid"; fi; '
+    "{{ tail -c +{position} $mind -f " + EVENTS + " && "
+    "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
+    'while read -r word; do [ "$word" = stop ] && kill -TERM "$pid"; done; kill 0'
 )
+
+# Linux has the one, macOS the other.
+SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
+
+# What pow.py says of a folder whose worker lives.
+RUNS_ALREADY = "a worker runs in this folder already"
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -77,24 +86,11 @@ class Host:
         port: int = 22,
     ) -> None:
         self.name = name
-        self._known = address if port == 22 else f"[{address}]:{port}"
-        self._host_key = login.host_key
-        self._arguments: dict[str, Any] = {
-            "host": address,
-            "port": port,
-            "user": login.user,
-            "connect_timeout": CONNECT_TIMEOUT,
-            "connect_kwargs": {
-                "key_filename": str(login.key),
-                "allow_agent": False,
-                "look_for_keys": False,
-                "banner_timeout": HANDSHAKE_TIMEOUT,
-                "auth_timeout": HANDSHAKE_TIMEOUT,
-            },
-        }
+        self._address, self._port, self._login = address, port, login
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._closed = threading.Event()
+        self._manifest = ""  # of what was pushed, as sha256sum reads it
 
     # --- connecting
 
@@ -111,9 +107,9 @@ class Host:
         pause = FIRST_RETRY
         while True:
             try:
-                if self._closed.is_set():
-                    raise HostError(self.name, "gave up: the run is over")
-                self._open()
+                self._check_open()
+                self._open(min(HANDSHAKE_TIMEOUT, deadline() - time.monotonic()))
+                self._check_open()
                 return
             except paramiko.BadHostKeyException as error:
                 message = "shows a host key that is not this run's: not trusted"
@@ -126,14 +122,37 @@ class Host:
             self._closed.wait(pause)
             pause = min(2 * pause, LAST_RETRY)
 
-    def _open(self) -> None:
-        connection = fabric.Connection(**self._arguments, config=_config())
-        self._connection = connection
-        kind, text = self._host_key.split(" ")[:2]
+    def _open(self, patience: float) -> None:
+        """Make one attempt; a host that is frozen must not outlast our patience."""
+        patience = max(patience, 1.0)
+        link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
+        # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._connection = connection = fabric.Connection(
+            self._address,
+            user=self._login.user,
+            port=self._port,
+            config=_config(),
+            connect_kwargs={
+                "sock": link,
+                "key_filename": str(self._login.key),
+                "allow_agent": False,
+                "look_for_keys": False,
+                "banner_timeout": patience,
+                "auth_timeout": patience,
+            },
+        )
+        kind, text = self._login.host_key.split(" ")[:2]
         key = paramiko.PKey.from_type_string(kind, base64.b64decode(text))
-        connection.client.get_host_keys().add(self._known, kind, key)
+        known = connection.client.get_host_keys()
+        known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.open()
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            self._drop()
+            raise HostError(self.name, "gave up: the run is over")
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -147,30 +166,55 @@ class Host:
 
     # --- commands
 
-    def push(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write `files` (name -> content) into `folder`, which is made, mode 0700."""
-        try:
-            sftp = self._fabric.sftp()
-            try:
-                sftp.mkdir(folder, 0o700)
-            except OSError:
-                sftp.stat(folder)  # it is there already, or this raises
-            for name, content in files.items():
-                self._fabric.put(io.BytesIO(content), f"{folder}/{name}")
-        except LOST as error:
-            raise HostError(self.name, f"push failed: {_reason(error)}") from error
+    def push(self, folder: str, code: Callable[[str], Mapping[str, bytes]]) -> None:
+        """Write files into `folder`, which is made, mode 0700.
 
-    def start(self, folder: str) -> int:
-        """Start the pushed worker, detached; return its process id."""
+        What is there already, by its digest, is not sent again; `start` checks that
+        what was sent is whole.
+
+        Args:
+            code: returns the files (name -> content) for a machine (`uname -m`).
+        """
+        place = shlex.quote(folder)
         text = self.run(
-            f"cd {shlex.quote(folder)} && "
-            "python3 -I -S pow.py --job job.json --detach ."
+            f"uname -m; mkdir -p -m 700 {place} && cd {place} && "
+            f"{SHA256} -- * 2>/dev/null; true"
         )
+        machine, *there = text.splitlines() or [""]
+        manifest = []
+        for name, data in code(machine).items():
+            manifest.append(f"{hashlib.sha256(data).hexdigest()}  {name}")
+            if manifest[-1] not in there:
+                self._put(data, f"{folder}/{name}")
+        self._manifest = "\n".join(manifest)
+
+    def start(self, folder: str, part: str, job: bytes) -> None:
+        """Start the worker that was pushed to `folder`, unless it runs already.
+
+        It runs detached, by the job file `job`, in the folder `part` of `folder`.
+        """
+        self._put(job, f"{folder}/{part}.json")
         try:
-            return int(json.loads(text)["pid"])
-        except (ValueError, KeyError, TypeError) as error:
+            text = self.run(
+                f"cd {shlex.quote(folder)} && echo {shlex.quote(self._manifest)} | "
+                f"{SHA256} -c --status || {{ echo arrived damaged >&2; exit 1; }}; "
+                f"python3 -I -S pow.py --job {part}.json --detach {part}"
+            )
+        except HostLost:
+            raise
+        except HostError as error:
+            if RUNS_ALREADY in str(error):
+                return  # an attempt before this one, whose answer was lost
+            raise
+        if '"detached"' not in text:
             message = f"the worker did not start: {text.strip()[:200]!r}"
-            raise HostError(self.name, message) from error
+            raise HostError(self.name, message)
+
+    def _put(self, data: bytes, path: str) -> None:
+        try:
+            self._fabric.put(io.BytesIO(data), path)
+        except LOST as error:
+            raise HostLost(self.name, f"push failed: {_reason(error)}") from error
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
@@ -179,17 +223,17 @@ class Host:
                 command, hide=True, in_stream=False, timeout=timeout
             )
         except UnexpectedExit as error:
+            # paramiko saw the connection close before any exit status.
+            if error.result.exited == -1:
+                raise HostLost(self.name, "connection lost") from error
             told = error.result.stderr.strip() or error.result.stdout.strip()
-            # -1: paramiko saw the connection close before any exit status.
-            status = error.result.exited
-            reason = "connection lost" if status == -1 else f"exit status {status}"
-            message = f"{told or reason}"
+            message = told or f"exit status {error.result.exited}"
             raise HostError(self.name, message) from error
         except CommandTimedOut as error:
             message = f"no answer within {timeout:.0f} s: {command}"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"SSH failed: {_reason(error)}") from error
+            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
         return str(result.stdout)
 
     def log(self) -> str:
@@ -201,7 +245,7 @@ class Host:
     def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
         """Yield the worker's event lines from byte `position` on, as they come.
 
-        Ends with `HostError` when the connection drops or nothing came for
+        Ends with `HostLost` when the connection drops or nothing came for
         `SILENCE` seconds; never by itself.  `position` plus the length of every
         line yielded, and one for its newline, is where to go on.
         """
@@ -218,12 +262,12 @@ class Host:
                 yield from lines
         except TimeoutError as error:
             message = f"silent for {SILENCE:.0f} s"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"connection lost: {error}") from error
+            raise HostLost(self.name, f"connection lost: {error}") from error
         finally:
             self._session = None
-        raise HostError(self.name, "connection lost")
+        raise HostLost(self.name, "connection lost")
 
     def stop(self) -> bool:
         """Tell a followed worker to stop; return whether the word went out."""
@@ -241,6 +285,11 @@ class Host:
         if self._connection is None:
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+def _known_name(address: str, port: int) -> str:
+    """Return what known_hosts files call a host."""
+    return address if port == 22 else f"[{address}]:{port}"
 
 
 def _config() -> fabric.Config:

@@ -39,7 +39,9 @@ class Result:
     block: str
     difficulty: int
     instances: int
-    tested: int
+    tested: int  # hashes computed, those done twice counted twice
+    repeated: int  # of these, done twice because a class was handed over
+    coverage: list[dict[str, object]]  # per class, see `Race.coverage`
     hash_rate: float | None  # nonces/s while searching
     kernel: str | None
     seconds: Seconds
@@ -67,6 +69,8 @@ class Result:
             "difficulty": self.difficulty,
             "instances": self.instances,
             "tested": self.tested,
+            "repeated": self.repeated,
+            "coverage": self.coverage,
             "hash_rate": self.hash_rate,
             "kernel": self.kernel,
             "seconds": asdict(self.seconds),

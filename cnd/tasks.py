@@ -7,6 +7,7 @@ is bought; data goes to stdout, narration to stderr.
 from __future__ import annotations
 
 import json as jsonlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -95,7 +96,7 @@ def start(
         result = job.execute()
     finally:
         narrator.close()
-    print(jsonlib.dumps(result.to_json()) if json else view.report(result))
+    _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
     if result.leaked:
         message = "not seen terminated, perhaps still running"
         hint = f"run `fab scram --run {result.run}`"
@@ -131,11 +132,11 @@ def scram(
             if queue := sqs.url(connected.sqs, name):
                 sqs.delete(connected.sqs, queue)
     if json:
-        print(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
+        _print(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
         return
     for instance in ended:
-        print(f"terminated {instance.id} (Instance{instance.index} of {instance.run})")
-    print("0 instances running" if ended else "nothing was running")
+        _print(f"terminated {instance.id} (Instance{instance.index} of {instance.run})")
+    _print("0 instances running" if ended else "nothing was running")
 
 
 @task(
@@ -164,7 +165,7 @@ def stop(
         message = f"no such run is going on: {runs[0]!r}"
         raise UsageError(message, hint="`fab status` shows runs")
     sqs.send(connected.sqs, queue, message)
-    print(f"asked {runs[0]} to stop")
+    _print(f"asked {runs[0]} to stop")
 
 
 @task(help={"json": "print one JSON object to stdout, and nothing else", **CLOUD_HELP})
@@ -173,7 +174,7 @@ def status(c: Context, cloud: str = "", region: str = "", json: bool = False) ->
     connected = _connected(cloud, region)
     live = ec2.find(connected.ec2, states=ec2.GOING) if connected else []
     found = survey.survey(live)
-    print(jsonlib.dumps(found.to_json()) if json else found.text())
+    _print(jsonlib.dumps(found.to_json()) if json else found.text())
 
 
 @task(
@@ -205,10 +206,10 @@ def verify(
     digest = worker.digest(plan.block, value)
     golden = worker.is_golden(digest, plan.difficulty)
     if json:
-        print(jsonlib.dumps({"nonce": value, "hash": digest, "golden": golden}))
+        _print(jsonlib.dumps({"nonce": value, "hash": digest, "golden": golden}))
     else:
         verdict = "golden" if golden else "not golden"
-        print(f"{digest}\n{value} is {verdict} at difficulty {plan.difficulty}")
+        _print(f"{digest}\n{value} is {verdict} at difficulty {plan.difficulty}")
     if not golden:
         raise Exit(code=1)
 
@@ -228,20 +229,20 @@ def _local_up() -> None:
     endpoint = embedded.up()
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
-    print("\n".join(embedded.exports(endpoint)))
+    _print("\n".join(embedded.exports(endpoint)))
 
 
 def _local_down() -> None:
-    print("the embedded cloud is down" if embedded.down() else "it was not up")
+    _print("the embedded cloud is down" if embedded.down() else "it was not up")
 
 
 def _local_status() -> None:
     if not (endpoint := embedded.status()):
-        print("the embedded cloud is down")
+        _print("the embedded cloud is down")
         return
-    print(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
+    _print(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
     for name, value in embedded.summary(endpoint).items():
-        print(f"{name}: {value}")
+        _print(f"{name}: {value}")
 
 
 def _difficulty(text: str, example: str = EXAMPLE) -> int:
@@ -262,6 +263,15 @@ def _tell_runs(cloud: clouds.Cloud, run: str, reason: str) -> None:
     for name in [run] if run else sqs.runs(cloud.sqs):
         if queue := sqs.url(cloud.sqs, name):
             sqs.send(cloud.sqs, queue, reason)
+
+
+def _print(text: str) -> None:
+    """Print data; a reader that went away is no failure of the command."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

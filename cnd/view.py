@@ -6,6 +6,7 @@ lives; elsewhere there are plain lines only, fit for a file.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable
@@ -48,16 +49,14 @@ class Narrator:
         self._drawn = now
         text = self._standing(race)
         if self._live:
-            self._stream.write(f"\r\x1b[K{self._stamp()} {text}"[:200])
-            self._stream.flush()
+            self._write(f"\r\x1b[K{self._stamp()} {text}"[:200])
         elif race.searching:
             self._line(text)
 
     def close(self) -> None:
         """Wipe the live line."""
         if self._live:
-            self._stream.write("\r\x1b[K")
-            self._stream.flush()
+            self._write("\r\x1b[K")
 
     def _count(self, event: Event) -> None:
         self._ready += event.kind == "instance.ready"
@@ -66,8 +65,13 @@ class Narrator:
 
     def _line(self, text: str) -> None:
         wipe = "\r\x1b[K" if self._live else ""
-        self._stream.write(f"{wipe}{self._stamp()} {text}\n")
-        self._stream.flush()
+        self._write(f"{wipe}{self._stamp()} {text}\n")
+
+    def _write(self, text: str) -> None:
+        """Write, unless nobody reads any more: a closed terminal stops no run."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
 
     def _stamp(self) -> str:
         return f"[{time.monotonic() - self._began:6.2f} s]"
@@ -109,6 +113,7 @@ SENTENCES = {
         "run {run}: {instances} x {type}, difficulty {difficulty}, "
         "at most {time_limit:g} s of search"
     ),
+    "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "instance.running": "{who} runs ({host}, {address})",
     "instance.lost": "{who} is {state}: lost ({host})",
@@ -118,6 +123,8 @@ SENTENCES = {
     "worker.failed": "{who}'s worker failed: {reason}",
     "worker.noise": "{who} said: {text}",
     "host.failed": "failed: {reason}",
+    "class.handed_over": "{who}'s class goes on from {start} on {host}",
+    "host.returned": "{who} answers again",
     "host.reconnecting": "reconnecting: {reason}",
     "log.failed": "{who}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",

@@ -82,7 +82,8 @@ class Terminal:
 
     def exports(self) -> dict[str, str]:
         """Return what `local up` tells another program to put in its environment."""
-        lines = self.run("local", "up").stdout.splitlines()
+        told = self.run("local", "up").stdout.splitlines()
+        lines = [line for line in told if line.startswith("export ")]
         pairs = (line.removeprefix("export ").split("=", 1) for line in lines)
         return {name: value.strip("'") for name, value in pairs}
 

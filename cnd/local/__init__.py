@@ -34,6 +34,7 @@ NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 POLL_SECONDS = 0.01
 KILL_SECONDS = 5.0
+REAP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,24 +98,25 @@ def down(*, timeout: float = 20.0) -> bool:
     deadline = time.monotonic() + timeout
     folder = files.state_folder(os.environ)
     with files.caller_lock(folder, deadline):
-        if not files.is_alive(folder):
-            files.remove_endpoint(folder)
-            return False
-        record = _wait_for_record(folder, deadline)
-        _signal(record["pid"], signal.SIGTERM)
-        if not _wait_for_death(folder, record["pid"], deadline):
-            # Its hosts notice its death by themselves.
-            _signal(record["pid"], signal.SIGKILL)
-            if not _wait_for_death(
-                folder, record["pid"], time.monotonic() + KILL_SECONDS
-            ):
-                raise CloudError(f"process {record['pid']} does not end")
+        was_alive = files.is_alive(folder)
+        pid = _pid(folder, deadline) if was_alive else None
+        if pid is not None:
+            _signal(pid, signal.SIGTERM)
+            if not _wait_for_death(folder, pid, deadline):
+                # Its hosts notice its death by themselves.
+                _signal(pid, signal.SIGKILL)
+                if not _wait_for_death(folder, pid, time.monotonic() + KILL_SECONDS):
+                    raise CloudError(f"process {pid} does not end")
         files.remove_endpoint(folder)
-        return True
+        return was_alive
 
 
 def exports(endpoint: Endpoint) -> list[str]:
-    """Return the lines that make another shell's AWS tools use the cloud."""
+    """Return the lines that make another shell's AWS tools use the cloud.
+
+    Variables, and last a function: the AWS CLI version 1 ignores AWS_ENDPOINT_URL
+    for SQS (awscli/customizations/overridesslcommonname.py).
+    """
     variables = {
         "AWS_ENDPOINT_URL": endpoint.url,
         "AWS_DEFAULT_REGION": endpoint.region,
@@ -122,7 +124,10 @@ def exports(endpoint: Endpoint) -> list[str]:
         "AWS_ACCESS_KEY_ID": endpoint.access_key,
         "AWS_SECRET_ACCESS_KEY": endpoint.secret_key,
     }
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    return [
+        *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
+        'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }',
+    ]
 
 
 def _require_packages() -> None:
@@ -189,13 +194,19 @@ def _get(url: str) -> dict[str, Any]:
     return answer
 
 
-def _wait_for_record(folder: Path, deadline: float) -> dict[str, Any]:
-    """A server that has just begun to live has not written its record yet."""
-    while (record := files.read_endpoint(folder)) is None:
+def _pid(folder: Path, deadline: float) -> int | None:
+    """Return the living server's process id, or None if it has just ended.
+
+    One that has just begun to live, or is about to end, has no record.
+    """
+    while files.is_alive(folder):
+        record = files.read_endpoint(folder)
+        if record is not None:
+            return int(record["pid"])
         if time.monotonic() > deadline:
             raise CloudError("the embedded cloud runs but left no record")
         time.sleep(POLL_SECONDS)
-    return record
+    return None
 
 
 def _wait_for_death(folder: Path, pid: int, deadline: float) -> bool:
@@ -203,8 +214,20 @@ def _wait_for_death(folder: Path, pid: int, deadline: float) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
+    # Its lock goes with its last breath; somebody may still have to reap it.
+    deadline = min(deadline, time.monotonic() + REAP_SECONDS)
+    while _exists(pid) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return True
+
+
+def _exists(pid: int) -> bool:
     with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, 0)  # reaps it if this process has started it
+        return os.waitpid(pid, os.WNOHANG) == (0, 0)
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
     return True
 
 

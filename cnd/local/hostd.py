@@ -18,7 +18,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NoReturn
 
 from cnd.local import host, processes, wire
@@ -30,6 +29,7 @@ ORDERS, REPORTS = 0, 1
 class ForkServer:
     def __init__(self) -> None:
         self._hosts: dict[str, tuple[int, str]] = {}  # instance id: pid, file tree
+        self._stopped: dict[str, str] = {}  # instance id: file tree
         self._life_read, self._life_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -97,9 +97,10 @@ class ForkServer:
         processes.kill_trees(pid for pid, _ in found.values())
         for id, (pid, root) in found.items():
             os.waitpid(pid, 0)
-            if not doomed[id]:
-                shutil.rmtree(root, ignore_errors=True)
-        for id in doomed:
+            self._stopped[id] = root
+        for id, keep in doomed.items():
+            if not keep and id in self._stopped:
+                shutil.rmtree(self._stopped.pop(id), ignore_errors=True)
             wire.send(REPORTS, {"kind": "down", "id": id})
 
     def _reap(self) -> None:
@@ -111,7 +112,7 @@ class ForkServer:
                     break
                 for id, (host_pid, _) in list(self._hosts.items()):
                     if host_pid == pid:
-                        del self._hosts[id]
+                        self._stopped[id] = self._hosts.pop(id)[1]
                         report = {"kind": "lost", "id": id, "status": status}
                         wire.send(REPORTS, report)
         known = {pid for pid, _ in self._hosts.values()}
@@ -124,8 +125,6 @@ class ForkServer:
         for pid in roots:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        for _, root in self._hosts.values():
-            shutil.rmtree(Path(root), ignore_errors=True)
 
 
 def main() -> None:

@@ -75,26 +75,12 @@ def login_user(image_name: str | None) -> str:
 def install() -> None:
     """Add the images and their parameters to every region of moto."""
     load_amis = AmiBackend._load_amis
+    describe_images = AmiBackend.describe_images
+    make_parameters = ParameterDict.__init__
 
     def load_with_ours(self: AmiBackend) -> None:
         load_amis(self)
-        for image in IMAGES:
-            self.amis[image.id] = Ami(
-                self,
-                image.id,
-                name=image.name,
-                description=image.name,
-                owner_id=image.owner,
-                owner_alias="amazon",
-                public=True,
-                virtualization_type="hvm",
-                architecture=image.architecture,
-                hypervisor="xen",
-                root_device_type="ebs",
-                root_device_name=image.root_device,
-            )
-
-    describe_images = AmiBackend.describe_images
+        self.amis |= {image.id: _ami(self, image) for image in IMAGES}
 
     def describe_quickly(self: AmiBackend, *args: Any, **named: Any) -> list[Ami]:
         """One image by its id needs no search of 1300; moto does that per instance."""
@@ -105,8 +91,6 @@ def install() -> None:
                 return [image]
         return describe_images(self, *args, **named)
 
-    make_parameters = ParameterDict.__init__
-
     def make_with_ours(self: ParameterDict, account_id: str, region_name: str) -> None:
         make_parameters(self, account_id, region_name)
         for image in IMAGES:
@@ -115,6 +99,23 @@ def install() -> None:
     AmiBackend._load_amis = load_with_ours  # type: ignore[method-assign]
     AmiBackend.describe_images = describe_quickly  # type: ignore[method-assign]
     ParameterDict.__init__ = make_with_ours  # type: ignore[method-assign]
+
+
+def _ami(backend: AmiBackend, image: Image) -> Ami:
+    return Ami(
+        backend,
+        image.id,
+        name=image.name,
+        description=image.name,
+        owner_id=image.owner,
+        owner_alias="amazon",
+        public=True,
+        virtualization_type="hvm",
+        architecture=image.architecture,
+        hypervisor="xen",
+        root_device_type="ebs",
+        root_device_name=image.root_device,
+    )
 
 
 def _parameter(image: Image, account_id: str) -> Parameter:

@@ -110,29 +110,28 @@ class HostInstance(_Base):
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
-        self.cloud.fleet.boot(
-            self.id,
-            address=self.address,
-            port=self.ssh_port,
-            user=login_user(image.name if image else None),
-            public_key=key.public_key if key else "",
-            user_data=str(self.user_data or ""),
-            vcpus=self.vcpus,
-        )
+        with self.cloud.lock:
+            if self.phase != "pending":
+                return  # terminated between its launch and here
+            self.cloud.fleet.boot(
+                self.id,
+                address=self.address,
+                port=self.ssh_port,
+                user=login_user(image.name if image else None),
+                public_key=key.public_key if key else "",
+                user_data=str(self.user_data or ""),
+                vcpus=self.vcpus,
+            )
 
     def terminate(self, reason: StateReason = BY_USER) -> InstanceState:
         with self.cloud.lock:
             before = self._state
             if self.phase in GOING:
                 return before
-            had_host = self.phase != "stopped"
             self.phase = "shutting-down"
         super().terminate()
         self._explain(reason)
-        if had_host:
-            self.cloud.fleet.kill([self.id])
-        else:
-            self.phase = "terminated"
+        self.cloud.fleet.kill([self.id])
         return before
 
     def stop(self, reason: StateReason = BY_USER) -> InstanceState:

@@ -7,6 +7,7 @@ lists them, outermost first.  Fault injection by action belongs in that list.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -22,25 +23,29 @@ STATUS_PATH, TOUCH_PATH, ADDRESS_PATH = "/cnd/status", "/cnd/touch", "/checkip"
 
 
 class Activity:
-    """When somebody last asked for something."""
+    """When somebody last asked for something; a call is activity until its end."""
 
     def __init__(self) -> None:
-        self.touch()
-
-    def touch(self) -> None:
+        self._lock = threading.Lock()
+        self._calls = 0  # now
         self._last = time.monotonic()
+
+    def touch(self, *, calls: int = 0) -> None:
+        with self._lock:
+            self._calls += calls
+            self._last = time.monotonic()
 
     @property
     def idle_seconds(self) -> float:
-        return time.monotonic() - self._last
+        return 0.0 if self._calls else time.monotonic() - self._last
 
     def layer(self, application: WSGIApplication) -> WSGIApplication:
         def watched(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            self.touch()
+            self.touch(calls=1)
             try:
                 return application(environ, start)
             finally:
-                self.touch()  # a long poll is activity until its end
+                self.touch(calls=-1)
 
         return watched
 

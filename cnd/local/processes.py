@@ -24,7 +24,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 LINUX = sys.platform == "linux"
-LOWEST = 19  # nice level
+# Nice level of the sessions that a host starts: a tenth of the weight of others.
+SESSION_NICE = 10
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
 
 
@@ -164,7 +165,7 @@ class Children:
             start_new_session=True,
             preexec_fn=before_exec,
         )
-        yield_cpu(child.pid, LOWEST)
+        yield_cpu(child.pid, SESSION_NICE)
         ended = asyncio.get_running_loop().create_future()
         self._running[child.pid] = child, ended
         return child.pid, ended
@@ -173,7 +174,7 @@ class Children:
         """Let what commands have left behind, each a session of its own, step back."""
         for pid in children(os.getpid()):
             if pid not in self._running:
-                yield_cpu(pid, LOWEST)
+                yield_cpu(pid, SESSION_NICE)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -78,13 +78,15 @@ class Moto:
             from cnd.local import backends
 
             self.cloud, self._application = backends.load(self._fleet)
-        finally:
             self._ready.set()
-        backends.warm_up(self._application)
-        gc.enable()
-        gc.freeze()
-        # From here on this thread waits for what the hosts report.
-        self._fleet.listen(self.cloud.tell)
+            backends.warm_up(self._application)
+            gc.enable()
+            gc.freeze()
+            # From here on this thread waits for what the hosts report.
+            self._fleet.listen(self.cloud.tell)
+        finally:
+            # Without moto or without the fork server there is no cloud.
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Handler(WSGIRequestHandler):
@@ -100,6 +102,83 @@ class Handler(WSGIRequestHandler):
         """Nothing: clients may go as they like."""
 
 
+class Server:
+    """One embedded cloud: made of its parts, then `run` until it is to end."""
+
+    def __init__(self, folder: Path, wanted: Settings) -> None:
+        self._folder, self._wanted = folder, wanted
+        self._started = time.monotonic()
+        self._ending = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        self._fleet = Fleet(folder, wanted.boot)
+        self._activity = Activity()
+        self._moto = Moto(self._fleet)
+
+    def run(self) -> None:
+        """Serve; returns when all hosts are gone."""
+        http = make_server(
+            "127.0.0.1", 0, self._application(), threaded=True, request_handler=Handler
+        )
+        http.socket.listen(BACKLOG)
+        http.daemon_threads = True  # type: ignore[attr-defined]
+        threading.Thread(target=http.serve_forever, name="http", daemon=True).start()
+        files.write_endpoint(
+            self._folder,
+            {
+                "url": f"http://127.0.0.1:{http.server_port}",
+                "region": REGION,
+                "access_key": "AKIA" + secrets.token_hex(8).upper(),
+                "secret_key": secrets.token_urlsafe(30),
+                "pid": os.getpid(),
+            },
+        )
+        while not self._ending.wait(WATCH_SECONDS):
+            self._end_if_idle()
+        self._fleet.end()
+
+    def _application(self) -> WSGIApplication:
+        layers = [
+            middleware.control(self._status, self._activity.touch),
+            self._activity.layer,
+            middleware.delayed(self._wanted.api),
+        ]
+        application: WSGIApplication = self._moto
+        for layer in reversed(layers):
+            application = layer(application)
+        return application
+
+    def _end_if_idle(self) -> None:
+        if self._activity.idle_seconds <= self._wanted.idle:
+            return
+        if self._live():
+            self._activity.touch()  # the time runs from the last instance's end
+        else:
+            self._ending.set()
+
+    def _states(self) -> Counter[str]:
+        return self._moto.cloud.count() if self._moto.cloud else Counter()
+
+    def _live(self) -> int:
+        states = self._states()
+        return sum(states[state] for state in LIVE)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "ending": self._ending.is_set(),
+            "up_seconds": round(time.monotonic() - self._started, 3),
+            "idle_seconds": round(self._activity.idle_seconds, 3),
+            "idle_limit_seconds": self._wanted.idle,
+            "instances": dict(self._states()),
+            "live": self._live(),
+            "boot_seconds": [self._wanted.boot.low, self._wanted.boot.high],
+            "api_seconds": [self._wanted.api.low, self._wanted.api.high],
+            "addresses": self._fleet.addresses.pattern,
+            "ssh_port": self._fleet.addresses.port,
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="cnd.local.server")
     parser.add_argument("--folder", type=Path, required=True)
@@ -107,73 +186,21 @@ def main() -> None:
     try:
         wanted = settings.read(os.environ)
         with files.alive_lock(folder):
-            _serve(folder, wanted)
+            _own_environment()
+            shutil.rmtree(folder / "hosts", ignore_errors=True)
+            Server(folder, wanted).run()
+            shutil.rmtree(folder / "hosts", ignore_errors=True)
+            files.remove_endpoint(folder)
+            sys.stderr.flush()
+            os._exit(0)  # calls that still wait in their threads wait for nothing
     except CndError as error:
         sys.exit(str(error))
 
 
-def _serve(folder: Path, wanted: Settings) -> None:
+def _own_environment() -> None:
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(STRICT)
-    shutil.rmtree(folder / "hosts", ignore_errors=True)
-    ending = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ending.set())
-    fleet = Fleet(folder, wanted.boot)
-    moto, activity = Moto(fleet), Activity()
-    started = time.monotonic()
-
-    def status() -> dict[str, Any]:
-        states = moto.cloud.count() if moto.cloud else Counter[str]()
-        return {
-            "pid": os.getpid(),
-            "ending": ending.is_set(),
-            "up_seconds": round(time.monotonic() - started, 3),
-            "idle_seconds": round(activity.idle_seconds, 3),
-            "instances": dict(states),
-            "live": sum(states[state] for state in LIVE),
-            "boot_seconds": [wanted.boot.low, wanted.boot.high],
-            "api_seconds": [wanted.api.low, wanted.api.high],
-            "idle_limit_seconds": wanted.idle,
-            "ssh_port": fleet.addresses.port,
-            "addresses": fleet.addresses.pattern,
-        }
-
-    layers = [
-        middleware.control(status, activity.touch),
-        activity.layer,
-        middleware.delayed(wanted.api),
-    ]
-    application: WSGIApplication = moto
-    for layer in reversed(layers):
-        application = layer(application)
-    server = make_server(
-        "127.0.0.1", 0, application, threaded=True, request_handler=Handler
-    )
-    server.socket.listen(BACKLOG)
-    server.daemon_threads = True  # type: ignore[attr-defined]
-    threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    files.write_endpoint(
-        folder,
-        {
-            "url": f"http://127.0.0.1:{server.server_port}",
-            "region": REGION,
-            "access_key": "AKIA" + secrets.token_hex(8).upper(),
-            "secret_key": secrets.token_urlsafe(30),
-            "pid": os.getpid(),
-        },
-    )
-    while not ending.wait(WATCH_SECONDS):
-        if activity.idle_seconds > wanted.idle:
-            if status()["live"]:
-                activity.touch()  # the time runs from the last instance's end
-            else:
-                ending.set()
-    fleet.end()
-    server.server_close()
-    shutil.rmtree(folder / "hosts", ignore_errors=True)
-    files.remove_endpoint(folder)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ class _Gate(asyncssh.SSHServer):
     def __init__(self, spec: HostSpec, log: Log) -> None:
         self._spec, self._log = spec, log
         self._from = ""
+        self._key_text = ""
         self._user: str | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
@@ -101,16 +102,16 @@ class _Gate(asyncssh.SSHServer):
         if not allowed:
             self._log("sshd", f"Failed publickey for {username} from {self._from} ssh2")
             return False
-        self._key = key
+        kind = key.get_algorithm().removeprefix("ssh-").upper()
+        self._key_text = f"{kind} {key.get_fingerprint()}"
         return True
 
     def auth_completed(self) -> None:
         self._user = self._spec.user
-        kind = self._key.get_algorithm().removeprefix("ssh-").upper()
         self._log(
             "sshd",
             f"Accepted publickey for {self._user} from {self._from} ssh2: "
-            f"{kind} {self._key.get_fingerprint()}",
+            f"{self._key_text}",
         )
         self._log(
             "sshd",

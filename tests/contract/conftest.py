@@ -54,7 +54,7 @@ class LocalCloud:
     """A running cloud with an imported key, and short words for what tests do."""
 
     endpoint: Endpoint
-    key: Path  # a private key; its public half is the key pair "tests"
+    key: Path  # a private key; its public half becomes the key pair "tests"
     _clients: dict[str, Any] = field(default_factory=dict)
 
     def client(self, service: str) -> Any:
@@ -70,6 +70,11 @@ class LocalCloud:
 
     @property
     def ec2(self) -> Any:
+        if "ec2" not in self._clients:
+            self.client("ec2").import_key_pair(
+                KeyName="tests",
+                PublicKeyMaterial=self.key.with_suffix(".pub").read_bytes(),
+            )
         return self.client("ec2")
 
     @property
@@ -163,29 +168,34 @@ class Host:
         return eventually(lambda: text in self.syslog(), within=within)
 
 
-@contextmanager
-def running_cloud(home: Path, **variables: str) -> Iterator[LocalCloud]:
-    """Start a cloud of its own under `home`, with these environment variables."""
-    home.mkdir(exist_ok=True)
-    key = home / "key"
+def make_key(path: Path) -> None:
+    """Write an Ed25519 key pair to `path` and `path`.pub."""
     private = Ed25519PrivateKey.generate()
-    key.write_bytes(
+    path.write_bytes(
         private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.OpenSSH,
             serialization.NoEncryption(),
         )
     )
-    key.chmod(0o600)
-    public = private.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+    path.chmod(0o600)
+    path.with_suffix(".pub").write_bytes(
+        private.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
     )
+
+
+@contextmanager
+def running_cloud(home: Path, **variables: str) -> Iterator[LocalCloud]:
+    """Start a cloud of its own under `home`, with these environment variables."""
+    home.mkdir(exist_ok=True)
+    key = home / "key"
+    make_key(key)
     with environment(home, **variables):
         endpoint = local.up()
     try:
-        cloud = LocalCloud(endpoint, key)
-        cloud.ec2.import_key_pair(KeyName="tests", PublicKeyMaterial=public)
-        yield cloud
+        yield LocalCloud(endpoint, key)
     finally:
         with environment(home):
             local.down()

@@ -256,7 +256,7 @@ def test_another_key_or_a_password_is_refused(host: Host) -> None:
                 "ubuntu",
                 allow_agent=False,
                 look_for_keys=False,
-                **attempt,  # type: ignore[arg-type]
+                **attempt,
             )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cnd import local
-from cnd.errors import UsageError
+from cnd.errors import CloudError, UsageError
 from tests.contract.conftest import LocalCloud, environment, eventually, running_cloud
 
 UP = "from cnd import local; print(local.up().url)"
@@ -115,10 +115,9 @@ def test_no_host_outlives_a_killed_cloud(tmp_path: Path, victim: str) -> None:
             os.kill(pid, signal.SIGKILL)
 
         assert eventually(lambda: not any(map(alive, pids)))
-        if victim != "fork server":
-            with environment(tmp_path):
-                assert local.status() is None
-                assert local.up().pid != server
+        with environment(tmp_path):
+            assert eventually(lambda: local.status() is None)
+            assert local.up().pid != server
 
 
 @proc
@@ -162,10 +161,10 @@ def test_two_clouds_run_side_by_side(tmp_path: Path) -> None:
 
 
 def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
-    with running_cloud(tmp_path, CND_LOCAL_IDLE_SECONDS="1") as cloud:
+    with running_cloud(tmp_path, CND_LOCAL_IDLE_SECONDS="2") as cloud:
         (instance,) = cloud.launch()
         assert cloud.reaches(instance, "running")
-        time.sleep(1.6)  # longer than the limit: a live instance keeps it up
+        time.sleep(2.5)  # longer than the limit: a live instance keeps it up
         with environment(tmp_path):
             assert local.status() is not None
             cloud.ec2.terminate_instances(InstanceIds=[instance])
@@ -173,6 +172,29 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
             assert eventually(
                 lambda: not (cloud.endpoint.folder / "endpoint.json").exists()
             )
+
+
+def test_a_failed_start_says_why(tmp_path: Path) -> None:
+    with environment(tmp_path):
+        assert local.status() is None  # makes the folder
+        (tmp_path / "cnd/local/hosts").write_text("in the way")
+        with pytest.raises(CloudError, match=r"did not start: .*Error") as error:
+            local.up()
+
+    assert "cloud.log" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("package", ["moto", "asyncssh"])
+def test_a_missing_package_is_named_with_the_way_to_get_it(package: str) -> None:
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from cnd import errors, local\n"
+    )
+    code += "try: local.up()\nexcept errors.CloudError as e: print(repr(e), e.hint)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert f"CloudError('the embedded cloud needs {package}')" in done.stdout
+    assert "pip install 'cnd[local]'" in done.stdout
 
 
 def test_a_bad_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:

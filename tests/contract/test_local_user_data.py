@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import paramiko
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.contract.conftest import Host, LocalCloud, eventually
+from tests.contract.conftest import Host, LocalCloud, eventually, make_key
 
 UNITS = "/run/systemd/system"
 
@@ -187,19 +184,15 @@ def test_a_host_boots_whatever_its_user_data_is(
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
-def test_the_host_shows_the_key_that_user_data_gave_it(cloud: LocalCloud) -> None:
-    key = Ed25519PrivateKey.generate()
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.OpenSSH,
-        serialization.NoEncryption(),
-    ).decode()
-    public = key.public_key().public_bytes(
-        serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
-    )
+def test_the_host_shows_the_key_that_user_data_gave_it(
+    cloud: LocalCloud, tmp_path: Path
+) -> None:
+    make_key(tmp_path / "host")
+    private = (tmp_path / "host").read_text()
+    public = (tmp_path / "host.pub").read_text()
     host = cloud.host(
         UserData=cloud_config(
-            ssh_keys={"ed25519_private": private, "ed25519_public": public.decode()}
+            ssh_keys={"ed25519_private": private, "ed25519_public": public}
         )
     )
 
@@ -207,17 +200,15 @@ def test_the_host_shows_the_key_that_user_data_gave_it(cloud: LocalCloud) -> Non
         transport.start_client(timeout=10)
         shown = transport.get_remote_server_key()
 
-    assert shown.get_base64() == public.decode().split()[1]
+    assert shown.get_base64() == public.split()[1]
     known = (cloud.endpoint.folder / "known_hosts").read_text()
-    assert public.decode() in known
+    assert public in known
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
 def test_further_keys_may_log_in(cloud: LocalCloud, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    subprocess.run(
-        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", other], check=True
-    )
+    make_key(other)
     public = other.with_suffix(".pub").read_text()
     host = cloud.host(UserData=cloud_config(ssh_authorized_keys=[public]))
 

@@ -33,7 +33,8 @@ def test_what_is_no_time_span_is_refused(span: str) -> None:
 def test_a_timer_starts_the_service_of_its_name() -> None:
     timer = units.parse(
         "cnd-lifetime.timer",
-        "[Unit]\nDefaultDependencies=no\n# why\n[Timer]\nOnBootSec=320\nAccuracySec=1s\n",
+        "[Unit]\nDefaultDependencies=no\n# why\n"
+        "[Timer]\nOnBootSec=320\nAccuracySec=1s\n",
     )
 
     assert timer.starts == "cnd-lifetime.service"

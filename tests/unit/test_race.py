@@ -79,6 +79,7 @@ def test_exhausted_is_said_when_every_class_is_tested_to_its_end() -> None:
     for index in range(4):
         assert race.outcome is None
         race.see(exhausted(plan, index))
+        race.settle()
     assert race.outcome is not None
     assert race.outcome.ending is Ending.EXHAUSTED
     assert race.tested == 100_001
@@ -89,9 +90,10 @@ def test_one_nonce_short_is_not_exhausted() -> None:
     race = Race(plan)
     race.see(exhausted(plan, 0))
     race.see(exhausted(plan, 1, short=1))
+    race.settle()
     assert race.outcome is not None
     assert race.outcome.ending is Ending.INCOMPLETE
-    assert "Instance1" in race.outcome.reason
+    assert "class 1" in race.outcome.reason
 
 
 def test_silence_is_not_exhaustion() -> None:
@@ -99,6 +101,7 @@ def test_silence_is_not_exhaustion() -> None:
     race = Race(plan)
     race.see(exhausted(plan, 0))
     race.see(Event("host.done", 1, "i-1"))
+    race.settle()
     assert race.outcome is not None
     assert race.outcome.ending is Ending.INCOMPLETE
 
@@ -108,9 +111,10 @@ def test_a_failed_host_is_named_with_its_reason() -> None:
     race = Race(plan)
     race.see(Event("host.failed", 1, "i-1", {"reason": "SSH did not answer"}))
     race.see(exhausted(plan, 0))
+    race.settle()
     assert race.outcome is not None
     assert race.outcome.ending.exit_status == 4
-    assert "Instance1 SSH did not answer" in race.outcome.reason
+    assert "class 1: SSH did not answer" in race.outcome.reason
 
 
 def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
@@ -118,6 +122,7 @@ def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
     for index in range(8):
         assert race.outcome is None
         race.see(worker("timeout", index, tested=10, cursor=index))
+        race.settle()
     assert race.outcome is not None
     assert race.outcome.ending is Ending.TIMEOUT
 
@@ -157,9 +162,51 @@ def test_no_sequence_of_odd_events_finds_or_exhausts(
     race = Race(PLAN)
     for kind, index, fields in steps:
         race.see(Event(f"worker.{kind}", index, "i-x", fields))
+        race.settle()
     assert race.tested >= 0
     if race.outcome:
         assert race.outcome.ending is Ending.INCOMPLETE
+
+
+def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.hold(1, "i-1")
+    # 100 are tested below the cursor, and 20 of another stretch above it.
+    race.see(worker("progress", 1, cursor=201, tested=120))
+    race.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
+    assert race.failed == [1]
+    assert race.hand_over(1, "i-0") == 201
+    race.see(exhausted(plan, 0))
+    race.see(Event("worker.exhausted", 1, "i-0", {"cursor": 1001, "tested": 400}))
+    race.settle()
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.EXHAUSTED
+    assert (race.tested, race.repeated) == (1020, 20)
+
+
+def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
+    plan = Plan(difficulty=2, instances=8, time_limit=10.0)
+    race = Race(plan)
+    race.hold(4, "i-4")
+    race.see(Event("host.failed", 4, "i-4", {"reason": "silent"}))
+    race.hand_over(4, "i-0")
+    race.see(worker("exhausted", 4, cursor=2**32 + 4, tested=2**29))
+    race.see(Event("host.done", 4, "i-4"))
+    assert race.standings[4].ended == ""
+    # But a golden nonce is golden, whoever says so.
+    race.see(worker("found", 4, nonce=GOLDEN))
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.FOUND
+
+
+def test_nothing_of_a_liar_counts_as_tested() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(worker("progress", 1, cursor=901, tested=450))
+    race.see(worker("found", 1, nonce=901, tested=451))
+    assert race.hand_over(1, "i-0") == 1
+    assert race.tested == 0
 
 
 @given(st.integers(0, 10**6), st.integers(1, 1000))

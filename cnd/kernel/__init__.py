@@ -1,0 +1,17 @@
+"""The native search kernels: C sources, and the libraries built of them.
+
+The libraries are made when the package is built (hatch_build.py).  Where that was
+impossible there are none, and the worker searches with hashlib.
+"""
+
+from pathlib import Path
+
+# Beside pow.py the worker looks for the library under this name.
+PUSHED_NAME = "libcndpow.so"
+
+
+def library(machine: str) -> Path | None:
+    """Return the library for `machine`, as `uname -m` prints it, if there is one."""
+    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(machine.lower(), machine)
+    path = Path(__file__).with_name(f"libcndpow-{machine}.so")
+    return path if path.is_file() else None

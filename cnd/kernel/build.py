@@ -1,0 +1,120 @@
+"""Builds the kernels' library for one architecture, from C, with any compiler.
+
+Its one rule: the same sources and compiler give the same bytes, wherever they are
+built.  Each C file is compiled with the flags of its own instruction set, so that
+no other file is given an instruction which the processor may lack.
+
+The build hook (hatch_build.py) runs it with the compiler that ziglang brings; the
+tests run it with what there is, with sanitizers, and with a kernel broken on purpose.
+It imports nothing of the package: the hook loads it before there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+FOLDER = Path(__file__).parent
+STAMP = "kernel.stamp"  # the file that says what the libraries there were built from
+
+AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl")
+# clang's scheduler undoes the order in which the streams take turns (docs/kernel.md).
+AS_WRITTEN = ("-mllvm", "-enable-misched=false")
+
+FLAGS = (
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wpedantic",
+    "-Werror",
+)
+
+
+class Unit(NamedTuple):
+    """One compilation: a C file and the flags of its instruction set."""
+
+    source: str
+    flags: tuple[str, ...] = ()
+    clang_flags: tuple[str, ...] = ()
+
+
+COMMON = (Unit("scan.c"), Unit("table.c"), Unit("scalar.c"), Unit("portable.c"))
+UNITS = {
+    "x86_64": (
+        *COMMON,
+        Unit("avx2.c", ("-mavx2",)),
+        Unit("avx512.c", AVX512),
+        Unit("shani.c", ("-msha", "-mavx"), AS_WRITTEN),
+        Unit("shani.c", ("-msha", *AVX512), AS_WRITTEN),
+    ),
+    "aarch64": (*COMMON, Unit("armv8.c", ("-mcpu=generic+sha2",))),
+}
+
+
+class Compiler(NamedTuple):
+    """A C compiler: its command, and whether it is clang."""
+
+    command: tuple[str, ...]
+    is_clang: bool = False
+
+
+def library_name(machine: str) -> str:
+    """Return the file name of the library for `machine`, as `uname -m` prints it."""
+    return f"libcndpow-{machine}.so"
+
+
+def sources() -> list[Path]:
+    """Return every file that goes into a library, sorted."""
+    return sorted([*FOLDER.glob("*.c"), *FOLDER.glob("*.h"), Path(__file__)])
+
+
+def source_digest() -> str:
+    """Return what identifies the sources, this file's flags included."""
+    digest = hashlib.sha256()
+    for path in sources():
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def build(
+    machine: str,
+    compiler: Compiler,
+    target: Path,
+    *,
+    extra: Sequence[str] = (),
+    folder: Path = FOLDER,
+) -> None:
+    """Compile the library for `machine` from the sources in `folder`.
+
+    `extra` is added to every command.  Raises OSError if the compiler cannot be
+    run and subprocess.CalledProcessError, with its complaints in `stderr`, if it fails.
+    """
+
+    def compile_unit(number: int, unit: Unit, to: str) -> str:
+        made = str(Path(to, f"{number}.o"))
+        own = unit.flags + (unit.clang_flags if compiler.is_clang else ())
+        _run(
+            [*compiler.command, *FLAGS, *own, *extra, "-c", unit.source, "-o", made],
+            folder,
+        )
+        return made
+
+    with tempfile.TemporaryDirectory() as objects, ThreadPoolExecutor() as pool:
+        units = UNITS[machine]
+        made = list(
+            pool.map(compile_unit, range(len(units)), units, [objects] * len(units))
+        )
+        link = ["-shared", "-s", *extra, "-o", str(target.absolute()), *made]
+        _run([*compiler.command, *link], folder)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)

@@ -1,0 +1,191 @@
+"""A lost worker or instance costs no nonce: its class goes on elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.conftest import Terminal, ended, eventually
+
+# Long enough to lose a worker in the middle, short enough to be exhausted soon.
+SPACE = ("--d", "30", "--nonces", "4000000", "--n", "3", "--t", "120", "--json")
+
+
+class Run:
+    """A run in a process of its own, seen through its journal."""
+
+    def __init__(self, terminal: Terminal, *words: str) -> None:
+        before = set(terminal.runs())
+        self.process = terminal.spawn("start", *words)
+        eventually(lambda: set(terminal.runs()) - before, within=30)
+        (self.folder,) = set(terminal.runs()) - before
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("}")]
+        return [event for event in found if event["kind"] == kind]
+
+    def searching(self, count: int) -> None:
+        """Wait until `count` workers have told progress."""
+        eventually(
+            lambda: len({e["index"] for e in self.events("worker.progress")}) >= count,
+            within=40,
+        )
+
+    def result(self, within: float = 90.0) -> tuple[int, dict[str, Any]]:
+        code, out, err = ended(self.process, within=within)
+        assert out, err
+        result = json.loads(out)
+        assert isinstance(result, dict)
+        return code, result
+
+
+def ssh(terminal: Terminal, address: str, command: str) -> None:
+    folder = terminal.state / "cnd" / "local"
+    subprocess.run(
+        [
+            "ssh",
+            "-F",
+            folder / "ssh_config",
+            "-i",
+            terminal.state / "cnd/id_ed25519",
+            address,
+            command,
+        ],
+        check=True,
+        timeout=20,
+        capture_output=True,
+    )
+
+
+def assert_exhausted_once(code: int, result: dict[str, Any]) -> None:
+    assert (code, result["outcome"]) == (11, "exhausted")
+    assert result["tested"] - result["repeated"] == 4_000_000
+    assert all(part["cursor"] >= 4_000_000 for part in result["coverage"])
+    assert result["left_running"] == 0
+
+
+def test_a_terminated_instance_leaves_no_hole(terminal: Terminal) -> None:
+    run = Run(terminal, *SPACE)
+    run.searching(3)
+    exports = terminal.exports()
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=exports["AWS_ENDPOINT_URL"],
+        region_name=exports["AWS_REGION"],
+        aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
+    )
+    victim = run.events("instance.running")[0]
+    ec2.terminate_instances(InstanceIds=[victim["host"]])
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    (handed,) = run.events("class.handed_over")
+    assert handed["index"] == victim["index"]
+    assert handed["host"] != victim["host"]
+
+
+@pytest.mark.skipif(not Path("/usr/bin/ssh").exists(), reason="needs ssh")
+def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
+    run = Run(terminal, *SPACE)
+    run.searching(3)
+    victim = run.events("instance.running")[1]
+    killed = time.time()
+    ssh(terminal, victim["address"], "kill -9 $(cat cnd-*/*/worker.pid)")
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    (handed,) = run.events("class.handed_over")
+    assert handed["index"] == victim["index"]
+    assert handed["time"] - killed < 8
+
+
+def test_a_frozen_host_leaves_no_hole(terminal: Terminal) -> None:
+    run = Run(terminal, *SPACE)
+    run.searching(3)
+    victim = run.events("worker.started")[2]
+    frozen = time.time()
+    for pid in hosts_processes(terminal, victim["host"]):
+        os.kill(pid, signal.SIGSTOP)
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    (handed,) = run.events("class.handed_over")
+    assert handed["index"] == victim["index"]
+    assert handed["time"] - frozen < 10
+
+
+def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
+    """As when a laptop was closed: it is our own network that was down."""
+    space = ("--d", "30", "--nonces", "4000000", "--n", "1", "--t", "120", "--json")
+    run = Run(terminal, *space)
+    run.searching(1)
+    (event,) = run.events("worker.started")
+    processes = hosts_processes(terminal, event["host"])
+    for pid in processes:
+        os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: run.events("host.failed"), within=30)
+    for pid in processes:
+        os.kill(pid, signal.SIGCONT)
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    assert result["repeated"] == 0
+    assert run.events("host.returned") != []
+
+
+def test_a_dropped_connection_is_only_taken_up_again(terminal: Terminal) -> None:
+    run = Run(terminal, *SPACE)
+    run.searching(3)
+    for _ in range(2):
+        cut_connections(run.process.pid)
+        time.sleep(1.5)
+    code, result = run.result()
+    assert_exhausted_once(code, result)
+    assert result["repeated"] == 0
+    assert run.events("class.handed_over") == []
+    assert len(run.events("host.reconnecting")) >= 3
+
+
+def test_all_hosts_lost_is_incomplete_and_says_so(terminal: Terminal) -> None:
+    run = Run(terminal, "--d", "30", "--n", "2", "--t", "120", "--json")
+    run.searching(2)
+    for event in run.events("worker.started"):
+        for pid in hosts_processes(terminal, event["host"]):
+            os.kill(pid, signal.SIGKILL)
+    code, result = run.result()
+    assert (code, result["outcome"]) == (4, "incomplete")
+    assert "class 0" in result["reason"]
+    assert result["left_running"] == 0
+
+
+def hosts_processes(terminal: Terminal, instance: str) -> list[int]:
+    """Return the process of an embedded host, and all that work in its tree."""
+    tree = str(terminal.state / "cnd" / "local" / "hosts" / instance)
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(path / "cwd").startswith(tree):
+                found.add(int(path.name))
+                # The host takes in what was detached: it is the parent.
+                found.add(int((path / "stat").read_text().rsplit(")")[-1].split()[1]))
+        except OSError:
+            continue
+    assert len(found) > 1
+    return sorted(found)
+
+
+def cut_connections(pid: int) -> None:
+    """Reset every SSH connection of a process, as a network that fails does."""
+    done = subprocess.run(
+        ["ss", "-K", "-t", "state", "established", "dport", "=", ":22"],
+        capture_output=True,
+        timeout=10,
+    )
+    assert done.returncode == 0, f"{pid}: {done.stderr!r}"
