@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import json
 import os
+import platform
 import secrets
 import select
 import shutil
@@ -110,9 +111,15 @@ class Server:
     login: Login
     address: tuple[str, int]
     authorized_keys: Path
-    folder: str  # of a worker, as the login user says it
+    folder: str  # of the worker's code, as the login user says it
     local_folder: Path  # the same, seen from here
     relays: list[Relay] = field(default_factory=list)
+    standing_in: subprocess.Popen[bytes] | None = None  # for a worker
+
+    @property
+    def part(self) -> Path:
+        """The folder of the worker's events."""
+        return self.local_folder / "part"
 
     def host(self, **changes: object) -> tuple[Host, Relay]:
         """Return a host that is not connected yet, and the network in between."""
@@ -128,16 +135,31 @@ class Server:
 
     def write(self, *lines: str) -> None:
         """Write events as a worker does: appended, at once."""
-        self.local_folder.mkdir(exist_ok=True)
-        with (self.local_folder / EVENTS).open("a") as file:
+        if not self.part.exists():
+            self.part.mkdir(parents=True)
+            self.standing_in = subprocess.Popen(["sleep", "300"])
+            (self.part / "worker.pid").write_text(f"{self.standing_in.pid}\n")
+        with (self.part / EVENTS).open("a") as file:
             file.write("".join(f"{line}\n" for line in lines))
+
+    def follow(
+        self, host: Host, position: int = 0, silence: float = SECONDS
+    ) -> Iterator[bytes]:
+        return host.follow(f"{self.folder}/part", position=position, silence=silence)
+
+    def end(self) -> None:
+        for relay in self.relays:
+            relay.close()
+        if self.standing_in:
+            self.standing_in.kill()
+            self.standing_in.wait()
 
     def programs(self, name: str) -> list[int]:
         """Return the processes of that name that run in the worker's folder."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                here = Path(os.readlink(process / "cwd")) == self.local_folder
+                here = Path(os.readlink(process / "cwd")) == self.part
                 if here and (process / "comm").read_text().strip() == name:
                     found.append(int(process.name))
         return found
@@ -217,18 +239,17 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     said = str(folder) if request.param == "openssh" else name
     fresh = replace(machine, folder=said, local_folder=folder, relays=[])
     yield fresh
-    for relay in fresh.relays:
-        relay.close()
+    fresh.end()
 
 
 def job(**options: object) -> bytes:
     return json.dumps({"difficulty": 16, "syslog": False, **options}).encode()
 
 
-def start(server: Server, host: Host, **options: object) -> int:
+def start(server: Server, host: Host, **options: object) -> None:
     source = Path(worker.__file__).read_bytes()
-    host.push(server.folder, {"pow.py": source, "job.json": job(**options)})
-    return host.start(server.folder)
+    host.push(server.folder, lambda machine: {"pow.py": source})
+    host.start(server.folder, "part", job(**options))
 
 
 def next_event(lines: Iterator[bytes], kind: str) -> dict[str, object]:
@@ -358,9 +379,16 @@ def test_files_are_pushed_as_they_are_and_for_their_owner_only(server: Server) -
     host, _ = server.connected()
     content = bytes(range(256)) * 4000
 
-    host.push(server.folder, {"a": content, "b": b""})
-    host.push(server.folder, {"b": b"anew"})
+    machines = []
 
+    def code(machine: str) -> dict[str, bytes]:
+        machines.append(machine)
+        return {"a": content, "b": b""}
+
+    host.push(server.folder, code)
+    host.push(server.folder, lambda machine: {"b": b"anew"})
+
+    assert machines == [platform.machine()]
     assert (server.local_folder / "a").read_bytes() == content
     assert (server.local_folder / "b").read_bytes() == b"anew"
     assert server.local_folder.stat().st_mode & 0o777 == 0o700
@@ -369,8 +397,9 @@ def test_files_are_pushed_as_they_are_and_for_their_owner_only(server: Server) -
 
 def test_a_folder_that_cannot_be_made_is_a_failure_of_the_host(server: Server) -> None:
     host, _ = server.connected()
-    with pytest.raises(HostError, match="push failed"):
-        host.push("no/such/parent", {"a": b""})
+    host.run(f"touch {server.folder}-file")
+    with pytest.raises(HostError):
+        host.push(f"{server.folder}-file/sub", lambda machine: {"a": b""})
     host.close()
 
 
@@ -416,13 +445,23 @@ def test_a_connection_cut_under_a_command_is_a_failure_of_the_host(
     host.close()
 
 
+def test_closing_a_connection_that_was_cut_is_harmless(server: Server) -> None:
+    """SFTP wants to say good-bye; there may be nobody left to say it to."""
+    for _ in range(5):
+        host, relay = server.connected()
+        host.push(server.folder, lambda machine: {"a": secrets.token_bytes(9)})
+        relay.cut()
+        host.close()
+        host.close()
+
+
 def test_a_closed_host_is_not_connected_to_again(server: Server) -> None:
     host, relay = server.connected()
     host.close()
     for call in (
         lambda: host.run("true"),
-        lambda: host.push(server.folder, {"a": b""}),
-        lambda: next(host.follow(server.folder)),
+        lambda: host.push(server.folder, lambda machine: {"a": b""}),
+        lambda: next(server.follow(host)),
     ):
         with pytest.raises(HostError, match="is not connected"):
             call()
@@ -442,12 +481,12 @@ def test_the_system_log_is_read(embedded: Server) -> None:
 
 def test_a_worker_is_started_and_outlives_the_connection(server: Server) -> None:
     host, relay = server.connected()
-    pid = start(server, host)
+    start(server, host)
     relay.cut()
     host.close()
     host, _ = server.connected()
-    lines = host.follow(server.folder)
-    assert next_event(lines, "started")["pid"] == pid
+    lines = server.follow(host)
+    assert next_event(lines, "started")
     assert next_event(lines, "progress")
     assert host.stop()
     assert next_event(lines, "stopped")
@@ -464,7 +503,7 @@ def test_a_worker_that_cannot_start_says_why(server: Server) -> None:
 def test_a_followed_worker_obeys_a_stop_at_once(server: Server) -> None:
     host, _ = server.connected()
     start(server, host)
-    lines = host.follow(server.folder)
+    lines = server.follow(host)
     next_event(lines, "progress")
 
     said = time.monotonic()
@@ -491,7 +530,7 @@ def numbers(lines: Iterator[bytes], count: int) -> list[int]:
 def test_what_was_written_before_and_after_comes_in_order(server: Server) -> None:
     server.write("1", "2")
     host, _ = server.connected()
-    lines = host.follow(server.folder)
+    lines = server.follow(host)
     assert numbers(lines, 2) == [1, 2]
     server.write("3", "4")
     assert numbers(lines, 2) == [3, 4]
@@ -501,13 +540,25 @@ def test_what_was_written_before_and_after_comes_in_order(server: Server) -> Non
 def test_half_a_line_is_kept_until_it_is_whole(server: Server) -> None:
     server.write("1")
     host, _ = server.connected()
-    lines = host.follow(server.folder)
+    lines = server.follow(host)
     assert numbers(lines, 1) == [1]
-    with (server.local_folder / EVENTS).open("a") as file:
+    with (server.part / EVENTS).open("a") as file:
         for part in ("12", "34", "5\n6\n"):
             file.write(part)
             file.flush()
     assert numbers(lines, 2) == [12345, 6]
+    host.close()
+
+
+def test_a_worker_that_died_is_told_at_once(server: Server) -> None:
+    server.write("1")
+    host, _ = server.connected()
+    lines = server.follow(host)
+    assert numbers(lines, 1) == [1]
+    assert server.standing_in
+    server.standing_in.kill()
+    server.standing_in.wait()
+    assert json.loads(next(lines))["reason"] == "the worker died"
     host.close()
 
 
@@ -519,7 +570,7 @@ def test_a_dropped_connection_is_taken_up_with_nothing_lost_or_doubled(
     server.write("0")
 
     def write() -> None:
-        with (server.local_folder / EVENTS).open("a", buffering=1) as file:
+        with (server.part / EVENTS).open("a", buffering=1) as file:
             for number in range(1, total):
                 file.write(f"{number}\n")
                 if number % 10 == 0:
@@ -531,7 +582,7 @@ def test_a_dropped_connection_is_taken_up_with_nothing_lost_or_doubled(
     position, got, cuts = 0, list[int](), 0
     while len(got) < total:
         try:
-            for line in host.follow(server.folder, position=position):
+            for line in server.follow(host, position):
                 position += len(line) + 1
                 got.append(int(line))
                 if len(got) == total:
@@ -552,7 +603,7 @@ def test_no_program_is_left_on_the_host_when_the_connection_drops(
 ) -> None:
     server.write("1")
     host, relay = server.connected()
-    assert numbers(host.follow(server.folder), 1) == [1]
+    assert numbers(server.follow(host), 1) == [1]
     assert eventually(lambda: len(server.programs("tail")) == 1)
 
     relay.cut()
@@ -569,8 +620,8 @@ def test_no_program_is_left_when_the_servers_session_is_killed(
     folder = openssh.local_folder / f"cnd-{secrets.token_hex(4)}"
     server = replace(openssh, folder=str(folder), local_folder=folder, relays=[])
     server.write("1")
-    host, relay = server.connected()
-    lines = host.follow(server.folder)
+    host, _ = server.connected()
+    lines = server.follow(host)
     assert numbers(lines, 1) == [1]
     assert eventually(lambda: len(server.programs("tail")) == 1)
 
@@ -581,7 +632,7 @@ def test_no_program_is_left_when_the_servers_session_is_killed(
         next(lines)
     assert eventually(lambda: server.programs("tail") == [], within=5)
     host.close()
-    relay.close()
+    server.end()
 
 
 def sessions(server: Server) -> list[int]:
@@ -599,7 +650,7 @@ def sessions(server: Server) -> list[int]:
 def test_a_closed_connection_ends_the_following(server: Server) -> None:
     server.write("1")
     host, _ = server.connected()
-    lines = host.follow(server.folder)
+    lines = server.follow(host)
     assert numbers(lines, 1) == [1]
     closing = threading.Timer(0.2, host.close)
     closing.start()
@@ -611,7 +662,7 @@ def test_a_closed_connection_ends_the_following(server: Server) -> None:
 def test_a_silent_host_is_told_after_some_seconds(server: Server) -> None:
     server.write("1")
     host, relay = server.connected()
-    lines = host.follow(server.folder, silence=1.0)
+    lines = server.follow(host, silence=1.0)
     assert numbers(lines, 1) == [1]
     relay.freeze()
     server.write("2")
@@ -625,7 +676,7 @@ def test_a_silent_host_is_told_after_some_seconds(server: Server) -> None:
 def test_a_frozen_host_can_be_taken_up_again_when_it_thaws(server: Server) -> None:
     server.write("1")
     host, relay = server.connected()
-    lines = host.follow(server.folder, silence=0.5)
+    lines = server.follow(host, silence=0.5)
     assert numbers(lines, 1) == [1]
     relay.freeze()
     with pytest.raises(HostError, match="silent"):
@@ -635,5 +686,5 @@ def test_a_frozen_host_can_be_taken_up_again_when_it_thaws(server: Server) -> No
 
     host.connect(within(SECONDS))
 
-    assert numbers(host.follow(server.folder, position=2), 1) == [2]
+    assert numbers(server.follow(host, 2), 1) == [2]
     host.close()
