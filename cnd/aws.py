@@ -24,12 +24,14 @@ FEWER = "ask for fewer instances (--n), another --instance-type or --region"
 QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
 POLICY = "this account lacks the right; README.md lists what CND needs"
 NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
+DELETED = "somebody deleted it just now: try again, it will be made anew"
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).
 # Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InsufficientInstanceCapacity": (CapacityError, FEWER),
+    "UnfulfillableCapacity": (CapacityError, FEWER),
     "InstanceLimitExceeded": (CapacityError, QUOTA),
     "MaxSpotInstanceCountExceeded": (CapacityError, QUOTA),
     "VcpuLimitExceeded": (CapacityError, QUOTA),
@@ -47,6 +49,8 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InvalidClientTokenId": (CloudError, LOGIN),
     "OptInRequired": (CloudError, "this account is not signed up for that service"),
     "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
+    "InvalidKeyPair.NotFound": (CloudError, DELETED),
+    "InvalidGroup.NotFound": (CloudError, DELETED),
     "VPCIdNotSpecified": (CloudError, NETWORK),
     "MissingInput": (CloudError, NETWORK),
 }
@@ -67,7 +71,7 @@ def translated(action: str) -> Iterator[None]:
     except ClientError as error:
         detail = error.response.get("Error", {})
         kind, hint = KNOWN.get(code(error), (CloudError, None))
-        reason = detail.get("Message") or code(error)
+        reason = " ".join(detail.get("Message", "").split()) or code(error)
         message = f"could not {action}: {reason} ({code(error)})"
         raise kind(message, hint=hint) from error
     except (EndpointConnectionError, HTTPClientError) as error:

@@ -90,10 +90,14 @@ class Clients:
         with self._lock:
             if service not in self._made:
                 make: Any = self._session.client  # overloads for literals only
-                with translated(f"reach {service}"):
-                    self._made[service] = make(
-                        service, endpoint_url=self._endpoint, config=self._config
-                    )
+                try:
+                    with translated(f"reach {service}"):
+                        self._made[service] = make(
+                            service, endpoint_url=self._endpoint, config=self._config
+                        )
+                except ValueError as error:  # botocore's word for a bad URL
+                    hint = "check AWS_ENDPOINT_URL"
+                    raise UsageError(str(error), hint=hint) from error
             return self._made[service]
 
 
@@ -130,11 +134,12 @@ def _aws_session(region: str) -> boto3.Session | None:
     import boto3  # here: it costs a third of a second, and some commands go without
     from botocore.exceptions import ProfileNotFound
 
-    try:
-        session = boto3.Session(region_name=region or None)
-    except ProfileNotFound as error:
-        raise UsageError(f"AWS_PROFILE: {error}", hint="see ~/.aws/config") from error
-    with translated("read the AWS credentials"):
+    with translated("read the AWS configuration"):
+        try:
+            session = boto3.Session(region_name=region or None)
+        except ProfileNotFound as error:
+            hint = "see ~/.aws/config"
+            raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
         if session.get_credentials() is None:
             return None
     if not session.region_name:

@@ -8,6 +8,7 @@ nothing: it is taken up again where it broke off.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import logging
@@ -156,7 +157,9 @@ class Host:
 
     def _drop(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            # SFTP says good-bye first, perhaps to nobody.
+            with contextlib.suppress(*LOST):
+                self._connection.close()
             self._connection.client.close()
 
     def close(self) -> None:
@@ -212,16 +215,18 @@ class Host:
 
     def _put(self, data: bytes, path: str) -> None:
         try:
-            self._fabric.put(io.BytesIO(data), path)
+            with self._limited(COMMAND_TIMEOUT):
+                self._fabric.put(io.BytesIO(data), path)
         except LOST as error:
             raise HostLost(self.name, f"push failed: {_reason(error)}") from error
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
         try:
-            result = self._fabric.run(
-                command, hide=True, in_stream=False, timeout=timeout
-            )
+            with self._limited(timeout + 1):
+                result = self._fabric.run(
+                    command, hide=True, in_stream=False, timeout=timeout
+                )
         except UnexpectedExit as error:
             # paramiko saw the connection close before any exit status.
             if error.result.exited == -1:
@@ -242,26 +247,29 @@ class Host:
 
     # --- following
 
-    def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
+    def follow(
+        self, folder: str, *, position: int = 0, silence: float = SILENCE
+    ) -> Iterator[bytes]:
         """Yield the worker's event lines from byte `position` on, as they come.
 
         Ends with `HostLost` when the connection drops or nothing came for
-        `SILENCE` seconds; never by itself.  `position` plus the length of every
+        `silence` seconds; never by itself.  `position` plus the length of every
         line yielded, and one for its newline, is where to go on.
         """
         try:
-            session = self._fabric.create_session()
-            session.settimeout(SILENCE)
-            session.exec_command(
-                FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
-            )
+            with self._limited(silence):
+                session = self._fabric.create_session()
+                session.settimeout(silence)
+                session.exec_command(
+                    FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
+                )
             self._session = session
             partial = b""
             while chunk := session.recv(65536):
                 *lines, partial = (partial + chunk).split(b"\n")
                 yield from lines
         except TimeoutError as error:
-            message = f"silent for {SILENCE:.0f} s"
+            message = f"silent for {silence:g} s"
             raise HostLost(self.name, message) from error
         except LOST as error:
             raise HostLost(self.name, f"connection lost: {error}") from error
@@ -280,9 +288,25 @@ class Host:
             return False
         return True
 
+    @contextlib.contextmanager
+    def _limited(self, seconds: float) -> Iterator[None]:
+        """Close the connection if the block takes longer; it fails then as if lost.
+
+        paramiko waits up to an hour for a frozen host to open a channel, and for
+        ever to start a command or SFTP in it.
+        """
+        timer = threading.Timer(seconds, self._drop)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     @property
     def _fabric(self) -> fabric.Connection:
-        if self._connection is None:
+        # Fabric would connect again by itself.
+        if self._connection is None or self._closed.is_set():
             raise HostError(self.name, "is not connected")
         return self._connection
 

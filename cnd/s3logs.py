@@ -93,6 +93,8 @@ def upload(
                 s3.put_object(Bucket=bucket, Key=prefix(run) + name, Body=body)
         except CloudError as error:
             return error
+        except OSError as error:  # the file, not the cloud
+            return CloudError(f"could not upload {name}: {error}")
         return None
 
     if not files:

@@ -19,6 +19,7 @@ from invoke.exceptions import Exit
 
 import cnd
 from cnd import arguments, ec2, keys, sqs, survey, view
+from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
@@ -225,6 +226,22 @@ def local(c: Context, action: str) -> None:
     actions[arguments.choice(action, "fab local", tuple(actions))]()
 
 
+@task(
+    positional=["what"],
+    help={
+        "what": "kernel: the search kernels side by side on one core",
+        "seconds": "how long to measure (10)",
+        "json": "print one JSON object to stdout, and nothing else",
+    },
+)
+def bench(c: Context, what: str, seconds: str = "10", json: bool = False) -> None:
+    """Measure this machine: `fab bench kernel`."""
+    arguments.choice(what, "fab bench", ("kernel",))
+    limit = arguments.seconds(seconds, "--seconds", "for example: fab bench kernel")
+    measured = benches.kernel_bench(limit)
+    _print(measured.to_json() if json else measured.text())
+
+
 def _local_up() -> None:
     endpoint = embedded.up()
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
@@ -280,7 +297,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (start, scram, stop, status, verify, local)
+    tasks = (start, scram, stop, status, verify, local, bench)
     Program(
         name="cnd",
         binary="cnd",
