@@ -46,6 +46,10 @@ class HostError(CndError):
         self.host = host
 
 
+class HostLost(HostError):
+    """The connection to a machine dropped, or it does not answer."""
+
+
 class LeakError(CndError):
     """Machines may still be running, and billing; `ids` names them."""
 

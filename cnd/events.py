@@ -18,6 +18,7 @@ KINDS = frozenset(
     {
         "run.started",
         "run.stop_requested",
+        "run.aborted",
         "run.ended",
         "instance.requested",
         "instance.launched",

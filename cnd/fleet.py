@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cnd.ec2 import Instance
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 from cnd.events import Emit, Event, from_worker
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -27,6 +27,8 @@ END_PATIENCE = 15.0  # seconds
 # and its class goes on elsewhere.
 LOST_PATIENCE = 3.0  # seconds
 
+SET_UP_ATTEMPTS = 3
+
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
 )
@@ -38,6 +40,11 @@ class _Part:
 
     index: int  # the class
     start: int  # nonce
+
+    @property
+    def name(self) -> str:
+        """What it is called on its host."""
+        return f"class-{self.index}-from-{self.start}"
 
 
 class Fleet:
@@ -64,6 +71,9 @@ class Fleet:
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         self.threads: list[Future[None]] = []
         self._search_began: float | None = None
+        # A quarter of the fleet at a time: the first begins the sooner to search, and
+        # an early answer finds the others not yet begun.
+        self._setting_up = threading.Semaphore(max(4, plan.instances // 4))
         # A thread for each instance, and for each class that is handed over: at worst
         # all but one instance are lost.
         threads = 2 * plan.instances
@@ -134,11 +144,11 @@ class Fleet:
             self._put(Event("host.late", part.index, instance_id))
             return
         job = json.dumps(self._job(part, remaining)).encode()
-        folder = f"{self._folder}/class-{part.index}-from-{part.start}"
-        host.push(self._folder, self._code(host.machine()))
-        if self._ending.is_set():
-            return  # decided meanwhile: nobody needs this worker any more
-        host.start(self._folder, folder, job)
+        with self._setting_up:
+            if self._ending.is_set():
+                return  # decided meanwhile: nobody needs this worker any more
+            self._set_up(host, part, job)
+        folder = f"{self._folder}/{part.name}"
         position, heard = 0, True
         while True:
             try:
@@ -151,14 +161,26 @@ class Fleet:
                         return
                     if self._ending.is_set():
                         host.stop()  # it began after the word had gone round
-            except HostError as error:
+            except HostLost as error:
                 if not heard:
                     raise  # the host answers, its worker does not
                 self._reconnect(host, instance_id, part.index, error)
                 heard = False
 
+    def _set_up(self, host: Host, part: _Part, job: bytes) -> None:
+        """Push and start the worker, again if the connection drops meanwhile."""
+        for attempt in range(1, SET_UP_ATTEMPTS + 1):
+            try:
+                host.push(self._folder, self._code)
+                host.start(self._folder, part.name, job)
+                return
+            except HostLost:
+                if attempt == SET_UP_ATTEMPTS:
+                    raise
+                host.connect(_within(LOST_PATIENCE))
+
     def _reconnect(
-        self, host: Host, instance_id: str, index: int, error: HostError
+        self, host: Host, instance_id: str, index: int, error: HostLost
     ) -> None:
         """Take up a dropped connection; the search has gone on meanwhile.
 
@@ -168,9 +190,8 @@ class Fleet:
         """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
-        patience = time.monotonic() + LOST_PATIENCE
         try:
-            host.connect(lambda: patience)
+            host.connect(_within(LOST_PATIENCE))
         except HostError as lost:
             fields = {"reason": str(lost)}
             self._put(Event("host.failed", index, instance_id, fields))
@@ -215,3 +236,9 @@ class Fleet:
         else:
             fields = {"path": str(path)}
             self._put(Event("log.pulled", index, instance_id, fields))
+
+
+def _within(seconds: float) -> Callable[[], float]:
+    """Return a deadline for `Host.connect`, `seconds` from now."""
+    deadline = time.monotonic() + seconds
+    return lambda: deadline

@@ -134,6 +134,8 @@ class Job:
                 complete = True
             finally:
                 leak = self._end(provision, fleet, keep=complete and plan.keep)
+                if not complete:
+                    self._tell_abort()
                 if leak and not complete:
                     raise leak
             raise_bugs([*self._background, *fleet.threads])
@@ -375,6 +377,10 @@ class Job:
             self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
         self._drain()
         return leak
+
+    def _tell_abort(self) -> None:
+        fields = {"terminated": len(self._terminated), "left": len(self._leaked)}
+        self._take(Event("run.aborted", fields=fields))
 
     def _scram(self) -> LeakError | None:
         """Terminate the fleet and see it terminated, or return what may be left."""

@@ -9,10 +9,17 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
+from cnd import kernel
 from cnd import pow as worker
 
 
 @functools.cache
 def code(machine: str) -> Mapping[str, bytes]:
-    """Return the files (name -> content) for a host whose ``uname -m`` is `machine`."""
-    return {"pow.py": Path(worker.__file__).read_bytes()}
+    """Return the files (name -> content) for a host whose ``uname -m`` is `machine`.
+
+    Without a library for it there is only the worker, which searches with hashlib.
+    """
+    files = {"pow.py": Path(worker.__file__)}
+    if library := kernel.library(machine):
+        files[kernel.PUSHED_NAME] = library
+    return {name: path.read_bytes() for name, path in files.items()}

@@ -10,13 +10,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 import logging
 import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
-from cnd.errors import HostError
+from cnd.errors import HostError, HostLost
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -53,6 +52,12 @@ FOLLOW = (
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
     'while read -r word; do [ "$word" = stop ] && kill -TERM "$pid"; done; kill 0'
 )
+
+# Linux has the one, macOS the other.
+SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
+
+# What pow.py says of a folder whose worker lives.
+RUNS_ALREADY = "a worker runs in this folder already"
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -85,6 +90,7 @@ class Host:
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._closed = threading.Event()
+        self._manifest = ""  # of what was pushed, as sha256sum reads it
 
     # --- connecting
 
@@ -160,62 +166,55 @@ class Host:
 
     # --- commands
 
-    def machine(self) -> str:
-        """Return the host's architecture, as ``uname -m`` says it."""
-        return self.run("uname -m").strip()
+    def push(self, folder: str, code: Callable[[str], Mapping[str, bytes]]) -> None:
+        """Write files into `folder`, which is made, mode 0700.
 
-    def push(self, folder: str, files: Mapping[str, bytes]) -> None:
-        """Write `files` (name -> content) into `folder`, which is made, mode 0700.
+        What is there already, by its digest, is not sent again; `start` checks that
+        what was sent is whole.
 
-        What is there already, by its digest, is not sent again; what was sent is
-        there whole, or this raises `HostError`.
+        Args:
+            code: returns the files (name -> content) for a machine (`uname -m`).
         """
-        wanted = {
-            name: hashlib.sha256(data).hexdigest() for name, data in files.items()
-        }
-        there = self._digests(folder, wanted)
-        lacking = {name for name in wanted if there.get(name) != wanted[name]}
-        if not lacking:
-            return
-        try:
-            for name in sorted(lacking):
-                self._fabric.put(io.BytesIO(files[name]), f"{folder}/{name}")
-        except LOST as error:
-            raise HostError(self.name, f"push failed: {_reason(error)}") from error
-        if (there := self._digests(folder, wanted)) != wanted:
-            damaged = sorted(name for name in wanted if there.get(name) != wanted[name])
-            raise HostError(self.name, f"{', '.join(damaged)} arrived damaged")
-
-    def _digests(self, folder: str, names: Iterable[str]) -> dict[str, str]:
-        """Return the SHA-256 digests (hex) of those of `names` that are in `folder`."""
-        words = f"{' '.join(map(shlex.quote, names))} 2>/dev/null"
+        place = shlex.quote(folder)
         text = self.run(
-            f"mkdir -p -m 700 {shlex.quote(folder)} && cd {shlex.quote(folder)} && "
-            f"{{ sha256sum -- {words} || shasum -a 256 -- {words}; }}; true"
+            f"uname -m; mkdir -p -m 700 {place} && cd {place} && "
+            f"{SHA256} -- * 2>/dev/null; true"
         )
-        pairs = (line.split(maxsplit=1) for line in text.splitlines())
-        return {name: digest for digest, name in pairs}
+        machine, *there = text.splitlines() or [""]
+        manifest = []
+        for name, data in code(machine).items():
+            manifest.append(f"{hashlib.sha256(data).hexdigest()}  {name}")
+            if manifest[-1] not in there:
+                self._put(data, f"{folder}/{name}")
+        self._manifest = "\n".join(manifest)
 
-    def start(self, code: str, folder: str, job: bytes) -> int:
-        """Start the worker that was pushed to the folder `code`, detached.
+    def start(self, folder: str, part: str, job: bytes) -> None:
+        """Start the worker that was pushed to `folder`, unless it runs already.
 
-        It works in `folder`, which is made, by the job file `job`.  Returns its
-        process id.
+        It runs detached, by the job file `job`, in the folder `part` of `folder`.
         """
+        self._put(job, f"{folder}/{part}.json")
         try:
-            self._fabric.sftp().mkdir(folder, 0o700)
-            self._fabric.put(io.BytesIO(job), f"{folder}/job.json")
-        except LOST as error:
-            raise HostError(self.name, f"push failed: {_reason(error)}") from error
-        text = self.run(
-            f"python3 -I -S {shlex.quote(code)}/pow.py "
-            f"--job {shlex.quote(folder)}/job.json --detach {shlex.quote(folder)}"
-        )
-        try:
-            return int(json.loads(text)["pid"])
-        except (ValueError, KeyError, TypeError) as error:
+            text = self.run(
+                f"cd {shlex.quote(folder)} && echo {shlex.quote(self._manifest)} | "
+                f"{SHA256} -c --status || {{ echo arrived damaged >&2; exit 1; }}; "
+                f"python3 -I -S pow.py --job {part}.json --detach {part}"
+            )
+        except HostLost:
+            raise
+        except HostError as error:
+            if RUNS_ALREADY in str(error):
+                return  # an attempt before this one, whose answer was lost
+            raise
+        if '"detached"' not in text:
             message = f"the worker did not start: {text.strip()[:200]!r}"
-            raise HostError(self.name, message) from error
+            raise HostError(self.name, message)
+
+    def _put(self, data: bytes, path: str) -> None:
+        try:
+            self._fabric.put(io.BytesIO(data), path)
+        except LOST as error:
+            raise HostLost(self.name, f"push failed: {_reason(error)}") from error
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
@@ -224,17 +223,17 @@ class Host:
                 command, hide=True, in_stream=False, timeout=timeout
             )
         except UnexpectedExit as error:
+            # paramiko saw the connection close before any exit status.
+            if error.result.exited == -1:
+                raise HostLost(self.name, "connection lost") from error
             told = error.result.stderr.strip() or error.result.stdout.strip()
-            # -1: paramiko saw the connection close before any exit status.
-            status = error.result.exited
-            reason = "connection lost" if status == -1 else f"exit status {status}"
-            message = f"{told or reason}"
+            message = told or f"exit status {error.result.exited}"
             raise HostError(self.name, message) from error
         except CommandTimedOut as error:
             message = f"no answer within {timeout:.0f} s: {command}"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"SSH failed: {_reason(error)}") from error
+            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
         return str(result.stdout)
 
     def log(self) -> str:
@@ -246,7 +245,7 @@ class Host:
     def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
         """Yield the worker's event lines from byte `position` on, as they come.
 
-        Ends with `HostError` when the connection drops or nothing came for
+        Ends with `HostLost` when the connection drops or nothing came for
         `SILENCE` seconds; never by itself.  `position` plus the length of every
         line yielded, and one for its newline, is where to go on.
         """
@@ -263,12 +262,12 @@ class Host:
                 yield from lines
         except TimeoutError as error:
             message = f"silent for {SILENCE:.0f} s"
-            raise HostError(self.name, message) from error
+            raise HostLost(self.name, message) from error
         except LOST as error:
-            raise HostError(self.name, f"connection lost: {error}") from error
+            raise HostLost(self.name, f"connection lost: {error}") from error
         finally:
             self._session = None
-        raise HostError(self.name, "connection lost")
+        raise HostLost(self.name, "connection lost")
 
     def stop(self) -> bool:
         """Tell a followed worker to stop; return whether the word went out."""

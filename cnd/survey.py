@@ -24,7 +24,7 @@ class Survey:
     """Live instances with what each is doing, and the newest runs."""
 
     instances: tuple[tuple[Instance, str], ...]
-    runs: tuple[tuple[str, str], ...]  # name, how it stands
+    runs: tuple[tuple[str, str], ...]  # name, how it ended, or "going on"
     now: dt.datetime
 
     def to_json(self) -> dict[str, Any]:
@@ -70,7 +70,10 @@ def survey(live: Sequence[Instance]) -> Survey:
     unknown = "not followed from this machine"
     return Survey(
         instances=tuple((i, journals[i.run].get(i.id, unknown)) for i in live),
-        runs=tuple((run, _stands(Journal(run))) for run in runs()[-SHOWN:]),
+        runs=tuple(
+            (run, "going on" if run in journals else _ended(Journal(run)))
+            for run in runs()[-SHOWN:]
+        ),
         now=dt.datetime.now(dt.timezone.utc),
     )
 
@@ -99,11 +102,11 @@ def _doing(event: Event) -> str:
     }.get(event.kind, event.kind if event.kind.startswith("worker.") else "")
 
 
-def _stands(journal: Journal) -> str:
-    """Say how a run ended, or that it has not."""
+def _ended(journal: Journal) -> str:
+    """Say how a run without live instances ended."""
     result = journal.result()
     if result is None:
-        return "going on, or broken off"
+        return "broken off; no instance of it is left"
     nonce = result.get("nonce")
     found = f" {nonce}" if nonce is not None else ""
     return f"{result.get('outcome')}{found}"

@@ -113,6 +113,7 @@ SENTENCES = {
         "run {run}: {instances} x {type}, difficulty {difficulty}, "
         "at most {time_limit:g} s of search"
     ),
+    "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "instance.running": "{who} runs ({host}, {address})",
     "instance.lost": "{who} is {state}: lost ({host})",

@@ -100,7 +100,11 @@ def show(name: str, n: int, median: str) -> None:
     print(f"{name:28} n={n:<4} median {median}", flush=True)
 
 
-if __name__ == "__main__":
+def main() -> None:
     loops()
     start_to_found()
     stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cnd import local
+from cnd.cloud import Cloud, connect, required
 from cnd.local import Endpoint
 
 UBUNTU = (
@@ -210,3 +212,21 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 def host(cloud: LocalCloud) -> Host:
     """A host that nobody ends."""
     return cloud.host()
+
+
+def connected(cloud: LocalCloud) -> Cloud:
+    """Return `cloud` as CND's own commands connect to it."""
+    with environment(cloud.endpoint.folder.parents[1]):
+        return required(connect("local"))
+
+
+@pytest.fixture(scope="session")
+def aws(cloud: LocalCloud) -> Cloud:
+    """The shared cloud, through CND's own clients."""
+    return connected(cloud)
+
+
+@pytest.fixture
+def run() -> str:
+    """The name of a run that nobody else has."""
+    return f"test-{secrets.token_hex(4)}"

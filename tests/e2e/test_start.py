@@ -221,12 +221,15 @@ def test_a_signal_ends_the_run_in_order(
 
 
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
-    process, _ = searching(terminal, "--n", "2")
+    process, folder = searching(terminal, "--n", "2")
     process.send_signal(signal.SIGINT)
+    events = folder / "events.jsonl"
+    eventually(lambda: "run.stop_requested" in events.read_text(), every=0.002)
     process.send_signal(signal.SIGINT)
     code, _, err = ended(process)
     assert code == 130
     assert "Traceback" not in err
+    assert "2 instances terminated, 0 running" in err
     assert terminal.live() == []
 
 

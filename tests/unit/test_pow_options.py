@@ -60,7 +60,6 @@ def test_a_folder_to_detach_in_is_no_option_of_the_search() -> None:
         ({"block": 7}, "block must be text, not 7"),
         ({"block": "\ud800"}, "block is not text in UTF-8"),
         ({"block": "x" * 4097}, "block must be at most 4096 bytes, not 4097"),
-        ({"kernel": "magic"}, "no such kernel here: 'magic'"),
         ({"run": "one\ntwo"}, "run must be at most 100 printable characters"),
         ({"run": "r" * 101}, "run must be at most 100 printable characters"),
         ({"syslog": "no"}, "syslog must be true or false, not 'no'"),

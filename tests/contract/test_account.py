@@ -1,0 +1,155 @@
+"""What `cnd.account` promises: what exists is used again, nothing is open wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnd import account, keys
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+from tests.contract.conftest import LocalCloud
+
+CALLER = "192.0.2.7"  # RFC 5737: an address of documentation
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> keys.UserKey:
+    return keys.user_key(tmp_path_factory.mktemp("key"))
+
+
+def image(cloud: LocalCloud, name: str) -> dict[str, Any]:
+    reply = cloud.ec2.describe_images(ImageIds=[name])
+    return dict(reply["Images"][0])
+
+
+def permissions(cloud: LocalCloud, group: str) -> list[dict[str, Any]]:
+    reply = cloud.ec2.describe_security_groups(GroupIds=[group])
+    return list(reply["SecurityGroups"][0]["IpPermissions"])
+
+
+# --- image
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "architecture"),
+    [
+        ("t3.micro", "x86_64"),
+        ("c5.large", "x86_64"),
+        ("t2.micro", "x86_64"),  # offers 32 bits, too
+        ("t4g.micro", "arm64"),
+        ("c7g.large", "arm64"),
+    ],
+)
+def test_an_instance_boots_the_ubuntu_image_of_its_processor(
+    aws: Cloud, cloud: LocalCloud, instance_type: str, architecture: str
+) -> None:
+    found = image(cloud, account.image(aws, instance_type))
+    assert found["Architecture"] == architecture
+    assert "ubuntu" in found["Name"]
+    assert "24.04" in found["Name"]
+
+
+def test_an_unknown_instance_type_is_refused_before_anything_is_bought(
+    aws: Cloud,
+) -> None:
+    with pytest.raises(CloudError, match=r"'t9\.giant'") as caught:
+        account.image(aws, "t9.giant")
+    assert caught.value.exit_status == 3
+    assert caught.value.hint == "check --instance-type"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_without_an_image_is_refused(aws: Cloud) -> None:
+    """The Macs of EC2 have an architecture of their own."""
+    with pytest.raises(CloudError, match=r"no image for mac2\.metal: it is arm64_mac"):
+        account.image(aws, "mac2.metal")
+
+
+# --- key pair
+
+
+def test_the_key_is_imported_once(
+    aws: Cloud, cloud: LocalCloud, key: keys.UserKey
+) -> None:
+    before = len(cloud.ec2.describe_key_pairs()["KeyPairs"])
+
+    names = {account.key_pair(aws.ec2, key) for _ in range(3)}
+
+    (name,) = names
+    pairs = cloud.ec2.describe_key_pairs()["KeyPairs"]
+    assert len(pairs) == before + 1
+    (pair,) = (pair for pair in pairs if pair["KeyName"] == name)
+    assert {"Key": "cnd", "Value": "1"} in pair["Tags"]
+
+
+def test_another_key_is_another_key_pair(
+    aws: Cloud, key: keys.UserKey, tmp_path: Path
+) -> None:
+    other = keys.user_key(tmp_path)
+    assert account.key_pair(aws.ec2, other) != account.key_pair(aws.ec2, key)
+
+
+# --- security group
+
+
+def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
+    group = account.ssh_group(aws.ec2, CALLER)
+
+    for permission in permissions(cloud, group):
+        assert permission["IpProtocol"] == "tcp"
+        assert (permission["FromPort"], permission["ToPort"]) == (22, 22)
+        assert permission["Ipv6Ranges"] == permission["PrefixListIds"] == []
+        assert permission["UserIdGroupPairs"] == []
+    ranges = [r["CidrIp"] for p in permissions(cloud, group) for r in p["IpRanges"]]
+    assert f"{CALLER}/32" in ranges
+    assert all(each.endswith("/32") for each in ranges)
+
+
+def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> None:
+    first = account.ssh_group(aws.ec2, CALLER)
+    before = permissions(cloud, first)
+
+    assert account.ssh_group(aws.ec2, CALLER) == first
+    assert permissions(cloud, first) == before
+
+
+def test_another_caller_is_let_into_the_same_group(
+    aws: Cloud, cloud: LocalCloud
+) -> None:
+    first = account.ssh_group(aws.ec2, CALLER)
+    assert account.ssh_group(aws.ec2, "192.0.2.8") == first
+
+    ranges = {r["CidrIp"] for p in permissions(cloud, first) for r in p["IpRanges"]}
+    assert {f"{CALLER}/32", "192.0.2.8/32"} <= ranges
+
+
+def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
+    group = account.ssh_group(aws.ec2, CALLER)
+    reply = cloud.ec2.describe_security_groups(GroupIds=[group])
+    assert {"Key": "cnd", "Value": "1"} in reply["SecurityGroups"][0]["Tags"]
+
+
+# --- the caller's address
+
+
+def test_the_cloud_says_where_the_caller_is(aws: Cloud) -> None:
+    assert account.caller_address(aws.checkip) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/cnd/status", "/no-such-page"],
+    ids=["no address", "no such page"],
+)
+def test_an_answer_that_is_no_address_is_refused(cloud: LocalCloud, path: str) -> None:
+    with pytest.raises(CloudError, match="could not learn this machine's address"):
+        account.caller_address(cloud.endpoint.url + path)
+
+
+def test_a_dead_address_service_is_an_error_of_the_cloud() -> None:
+    with pytest.raises(CloudError, match="could not learn") as caught:
+        account.caller_address("http://127.0.0.1:1/")
+    assert caught.value.exit_status == 3

@@ -1,0 +1,314 @@
+"""What is sent to AWS, what its refusals become, and the rights that CND needs."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.session
+import pytest
+from botocore import xform_name
+from botocore.stub import Stubber
+
+import cnd
+from cnd import ec2
+from cnd.cloud import connect
+from cnd.errors import CapacityError, CloudError
+
+SERVICES = ("ec2", "s3", "sqs", "ssm", "sts")
+SPEC = ec2.LaunchSpec(
+    image="ami-1",
+    instance_type="t3.micro",
+    key_name="cnd-key",
+    group="sg-1",
+    user_data="#cloud-config\n{}\n",
+    lifetime=620.0,
+)
+
+
+class Stub(Stubber):
+    """An EC2 client that answers what the test says, and tells what it was asked."""
+
+    def __init__(self) -> None:
+        self.ec2 = boto3.client(
+            "ec2",
+            region_name="eu-west-2",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        super().__init__(self.ec2)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.ec2.meta.events.register("before-parameter-build.ec2", self._keep)
+
+    def _keep(self, params: dict[str, Any], model: Any, **_: object) -> None:
+        self.asked.append((model.name, dict(params)))
+
+    def launch(self, count: int = 8) -> list[ec2.Instance]:
+        return ec2.launch(
+            self.ec2, SPEC, run="r", owner="somebody", token="t-1", count=count
+        )
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as stub:
+        yield stub
+
+
+# --- what is sent
+
+
+@pytest.fixture
+def sent(stub: Stub) -> dict[str, Any]:
+    """The parameters of the RunInstances that launches eight."""
+    stub.add_response("run_instances", {"Instances": []})
+    stub.launch(8)
+    ((operation, parameters),) = stub.asked
+    assert operation == "RunInstances"
+    return parameters
+
+
+def test_a_launch_asks_for_all_or_nothing(sent: dict[str, Any]) -> None:
+    assert (sent["MinCount"], sent["MaxCount"]) == (8, 8)
+
+
+def test_a_launch_can_be_repeated_without_paying_twice(sent: dict[str, Any]) -> None:
+    assert sent["ClientToken"] == "t-1"
+
+
+def test_an_instance_that_powers_off_is_terminated(sent: dict[str, Any]) -> None:
+    assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
+
+
+def test_the_metadata_service_wants_a_token(sent: dict[str, Any]) -> None:
+    assert sent["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_instances_and_their_disks_are_tagged_in_the_call(sent: dict[str, Any]) -> None:
+    by_kind = {
+        each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]}
+        for each in sent["TagSpecifications"]
+    }
+    assert set(by_kind) == {"instance", "volume"}
+    for tags in by_kind.values():
+        assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "somebody")
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", tags["cnd:deadline"])
+
+
+def test_a_launch_is_what_was_prepared(sent: dict[str, Any]) -> None:
+    assert sent["ImageId"] == "ami-1"
+    assert sent["InstanceType"] == "t3.micro"
+    assert sent["KeyName"] == "cnd-key"
+    assert sent["SecurityGroupIds"] == ["sg-1"]
+    user_data = base64.b64decode(sent["UserData"]).decode()
+    assert user_data == SPEC.user_data
+
+
+def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
+    assert set(sent) == {
+        "ClientToken",
+        "ImageId",
+        "InstanceInitiatedShutdownBehavior",
+        "InstanceType",
+        "KeyName",
+        "MaxCount",
+        "MetadataOptions",
+        "MinCount",
+        "SecurityGroupIds",
+        "TagSpecifications",
+        "UserData",
+    }
+
+
+def test_instances_are_asked_for_by_tag_and_state_never_by_id(stub: Stub) -> None:
+    """An id is unknown to AWS for seconds after the launch; a filter is no error."""
+    stub.add_response("describe_instances", {"Reservations": []})
+    ec2.find(stub.ec2, run="r")
+    ((_, asked),) = stub.asked
+    assert "InstanceIds" not in asked
+    assert asked["Filters"] == [
+        {"Name": "instance-state-name", "Values": list(ec2.LIVE)},
+        {"Name": "tag:cnd:run", "Values": ["r"]},
+    ]
+
+
+def test_all_pages_are_read(stub: Stub) -> None:
+    stub.add_response("describe_instances", {"Reservations": [], "NextToken": "more"})
+    stub.add_response("describe_instances", {"Reservations": []})
+    ec2.find(stub.ec2)
+    assert [asked.get("NextToken") for _, asked in stub.asked] == [None, "more"]
+
+
+def test_many_instances_are_terminated_in_batches_that_aws_takes(stub: Stub) -> None:
+    for _ in range(3):
+        stub.add_response("terminate_instances", {})
+    names = {f"i-{i}" for i in range(250)}
+    ec2.request_termination(stub.ec2, names)
+    asked = [parameters["InstanceIds"] for _, parameters in stub.asked]
+    assert [len(each) for each in asked] == [100, 100, 50]
+    assert set().union(*asked) == names
+
+
+# --- what refusals become
+
+
+REFUSALS = {
+    "InsufficientInstanceCapacity": (CapacityError, "--n"),
+    "UnfulfillableCapacity": (CapacityError, "--n"),
+    "VcpuLimitExceeded": (CapacityError, "quota"),
+    "InstanceLimitExceeded": (CapacityError, "quota"),
+    "MaxSpotInstanceCountExceeded": (CapacityError, "quota"),
+    "Unsupported": (CapacityError, "--instance-type"),
+    "InvalidInstanceType": (CloudError, "--instance-type"),
+    "RequestLimitExceeded": (CloudError, "again"),
+    "Throttling": (CloudError, "again"),
+    "UnauthorizedOperation": (CloudError, "README"),
+    "AccessDenied": (CloudError, "README"),
+    "AccessDeniedException": (CloudError, "README"),
+    "OptInRequired": (CloudError, "signed up"),
+    "AuthFailure": (CloudError, "aws configure"),
+    "InvalidClientTokenId": (CloudError, "aws configure"),
+    "ExpiredToken": (CloudError, "log in"),
+    "RequestExpired": (CloudError, "clock"),
+    "InvalidAMIID.NotFound": (CloudError, "--region"),
+    "InvalidKeyPair.NotFound": (CloudError, "again"),
+    "InvalidGroup.NotFound": (CloudError, "again"),
+    "VPCIdNotSpecified": (CloudError, "create-default-vpc"),
+    "MissingInput": (CloudError, "create-default-vpc"),
+}
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_refusal_of_aws_says_what_to_do(stub: Stub, code: str) -> None:
+    kind, way_out = REFUSALS[code]
+    stub.add_client_error("run_instances", code, "AWS says no.")
+    with pytest.raises(CloudError) as caught:
+        stub.launch()
+    assert type(caught.value) is kind
+    assert caught.value.exit_status == 3
+    assert way_out in (caught.value.hint or "")
+    assert str(caught.value) == (
+        f"could not launch 8 x t3.micro: AWS says no. ({code})"
+    )
+
+
+def test_an_unknown_refusal_is_told_as_aws_told_it(stub: Stub) -> None:
+    stub.add_client_error("run_instances", "BrandNewCode", "Something else.")
+    with pytest.raises(CloudError, match=r"Something else\. \(BrandNewCode\)"):
+        stub.launch()
+
+
+def test_a_refusal_without_a_text_is_told_by_its_code(stub: Stub) -> None:
+    stub.add_client_error("run_instances", "Silent", "")
+    with pytest.raises(CloudError, match=r"t3\.micro: Silent"):
+        stub.launch()
+
+
+def test_a_refusal_of_several_lines_becomes_one(stub: Stub) -> None:
+    text = "You are not authorized.\n  Encoded message:\nabc\n"
+    stub.add_client_error("run_instances", "UnauthorizedOperation", text)
+    with pytest.raises(CloudError) as caught:
+        stub.launch()
+    assert "\n" not in str(caught.value)
+    assert "You are not authorized. Encoded message: abc" in str(caught.value)
+
+
+# --- an endpoint that is something else
+
+
+class Portal(BaseHTTPRequestHandler):
+    """What a hotel's network or a wrong port answers: a page for people."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        page = b"<!DOCTYPE html><p>Welcome!\n<br>Please log in."
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def portal() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Portal)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join(5)
+    server.server_close()
+
+
+def test_an_endpoint_that_is_no_cloud_is_told_in_one_line(
+    portal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", portal)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    with pytest.raises(CloudError, match="could not reach the cloud") as caught:
+        connect("aws", "eu-west-2")
+    assert "\n" not in str(caught.value)
+
+
+# --- the rights that a policy must grant
+
+# Where the right has another name than the call.
+# Source: https://docs.aws.amazon.com/service-authorization/latest/reference/
+RIGHTS = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+}
+# Tags that are given in the call that makes a thing need a right of their own.
+TAGGING = {"TagSpecifications": "ec2:CreateTags", "tags": "sqs:TagQueue"}
+
+
+def operations() -> dict[str, str]:
+    """Return every method of the clients that CND uses: snake_case -> "ec2:Call"."""
+    session = botocore.session.get_session()
+    return {
+        xform_name(name): f"{service}:{name}"
+        for service in SERVICES
+        for name in session.get_service_model(service).operation_names
+    }
+
+
+def rights_used() -> set[str]:
+    """Return the rights that the calls in the source need."""
+    known = operations()
+    used = set()
+    for path in Path(cnd.__file__).parent.glob("*.py"):
+        source = path.read_text()
+        if "translated(" not in source:
+            continue  # it calls no cloud
+        for call in ast.walk(ast.parse(source)):
+            if not isinstance(call, ast.Call) or not isinstance(
+                call.func, ast.Attribute
+            ):
+                continue
+            method = call.func.attr
+            if method == "get_paginator" and isinstance(call.args[0], ast.Constant):
+                method = str(call.args[0].value)
+            if (name := known.get(method)) is None:
+                continue
+            used.add(RIGHTS.get(name, name))
+            used |= {TAGGING[k.arg] for k in call.keywords if k.arg in TAGGING}
+    return used
+
+
+def test_the_readme_lists_the_rights_that_cnd_needs_and_no_others() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    paragraph = text.partition("What it needs to be allowed:")[2].partition("\n\n")[0]
+    listed = set(re.findall(r"`(\w+:\w+)`", paragraph))
+    assert listed == rights_used()

@@ -1,0 +1,174 @@
+"""What `cnd.s3logs` promises: a private bucket that expires, no other touched."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from cnd import s3logs
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+REGION: Final = "eu-west-2"
+
+
+def content(s3: S3Client, bucket: str, key: str) -> bytes:
+    return s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def expiry(s3: S3Client, bucket: str) -> list[int]:
+    rules = s3.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
+    return [rule["Expiration"]["Days"] for rule in rules]
+
+
+@pytest.fixture
+def bucket(aws: Cloud, run: str) -> str:
+    """The name of a bucket that does not exist yet."""
+    return f"bucket-{run}"
+
+
+@pytest.fixture
+def made(aws: Cloud, bucket: str) -> str:
+    """A bucket as CND makes it."""
+    s3logs.ensure_bucket(aws.s3, bucket, REGION)
+    return bucket
+
+
+def test_the_name_of_a_bucket_says_whose_it_is() -> None:
+    name = s3logs.bucket_name("123456789012", "ap-southeast-2")
+    assert name == "cnd-logs-123456789012-ap-southeast-2"
+    assert len(name) <= 63  # the most that S3 allows
+
+
+def test_a_missing_bucket_is_made_private_and_its_objects_expire(
+    aws: Cloud, made: str
+) -> None:
+    blocked = aws.s3.get_public_access_block(Bucket=made)
+    assert blocked["PublicAccessBlockConfiguration"] == {
+        "BlockPublicAcls": True,
+        "IgnorePublicAcls": True,
+        "BlockPublicPolicy": True,
+        "RestrictPublicBuckets": True,
+    }
+    assert expiry(aws.s3, made) == [30]
+
+
+def test_a_bucket_is_made_in_the_region_of_the_run(aws: Cloud, made: str) -> None:
+    location = aws.s3.get_bucket_location(Bucket=made)
+    assert location["LocationConstraint"] == REGION
+
+
+def test_the_oldest_region_has_no_location(aws: Cloud, bucket: str) -> None:
+    """us-east-1 refuses a LocationConstraint that names it."""
+    s3 = aws.clients.get("s3")
+    s3logs.ensure_bucket(s3, bucket, "us-east-1")
+    assert s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") is None
+
+
+def test_a_bucket_that_exists_is_left_as_it_is(aws: Cloud, bucket: str) -> None:
+    aws.s3.create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    aws.s3.put_bucket_lifecycle_configuration(
+        Bucket=bucket,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "the user's own",
+                    "Status": "Enabled",
+                    "Filter": {"Prefix": ""},
+                    "Expiration": {"Days": 999},
+                }
+            ]
+        },
+    )
+
+    s3logs.ensure_bucket(aws.s3, bucket, REGION)
+
+    assert expiry(aws.s3, bucket) == [999]
+    with pytest.raises(aws.s3.exceptions.ClientError, match="NoSuchPublicAccessBlock"):
+        aws.s3.get_public_access_block(Bucket=bucket)
+
+
+def test_a_bucket_of_the_users_must_exist(aws: Cloud, made: str, bucket: str) -> None:
+    s3logs.check_bucket(aws.s3, made)
+    with pytest.raises(CloudError, match="no such bucket: not-there") as caught:
+        s3logs.check_bucket(aws.s3, "not-there")
+    assert "--bucket" in (caught.value.hint or "")
+
+
+def test_files_are_uploaded_under_the_runs_name(
+    aws: Cloud, made: str, run: str, tmp_path: Path
+) -> None:
+    files = {f"Instance{i}.log": tmp_path / str(i) for i in range(3)}
+    for name, path in files.items():
+        path.write_text(f"the log of {name}\n")
+    (tmp_path / "empty").touch()
+    files["empty.log"] = tmp_path / "empty"
+
+    assert s3logs.upload(aws.s3, made, run, files) == {}
+
+    for name, path in files.items():
+        assert content(aws.s3, made, f"runs/{run}/{name}") == path.read_bytes()
+
+
+def test_nothing_to_upload_is_no_failure(aws: Cloud) -> None:
+    assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}) == {}
+
+
+def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text("kept")
+    files = {"a": tmp_path / "log", "b": tmp_path / "log"}
+
+    failures = s3logs.upload(aws.s3, "no-such-bucket", "r", files)
+
+    assert set(failures) == {"a", "b"}
+    assert "NoSuchBucket" in str(failures["a"])
+    assert (tmp_path / "log").read_text() == "kept"
+
+
+def test_a_file_that_cannot_be_read_is_told_by_name_and_stops_no_other(
+    aws: Cloud, made: str, tmp_path: Path
+) -> None:
+    (tmp_path / "log").write_text("here")
+    files = {"log": tmp_path / "log", "gone": tmp_path / "gone"}
+
+    failures = s3logs.upload(aws.s3, made, "r", files)
+
+    assert list(failures) == ["gone"]
+    assert content(aws.s3, made, "runs/r/log") == b"here"
+
+
+def test_uploads_go_side_by_side(
+    aws: Cloud, made: str, run: str, tmp_path: Path
+) -> None:
+    """Sixteen at a time: as many files as that begin before the first one ends."""
+    files = {str(i): tmp_path / str(i) for i in range(s3logs.PARALLEL)}
+    for path in files.values():
+        path.write_bytes(b"x" * 1000)
+    spans: list[tuple[float, float]] = []
+    begun: dict[str, float] = {}
+
+    def before(params: dict[str, str], **_: object) -> None:
+        begun[params["Key"]] = time.monotonic()
+        deadline = time.monotonic() + 5
+        while len(begun) < len(files) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        spans.append((begun[params["Key"]], time.monotonic()))
+
+    event = "provide-client-params.s3.PutObject"
+    aws.s3.meta.events.register(event, before)
+    try:
+        assert s3logs.upload(aws.s3, made, run, files) == {}
+    finally:
+        aws.s3.meta.events.unregister(event, before)
+
+    assert max(start for start, _ in spans) < min(end for _, end in spans)

@@ -1,0 +1,178 @@
+"""What `cnd.sqs` promises: any message means stop, and every reader sees it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from cnd import sqs
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+from tests.contract.conftest import SECONDS, eventually
+
+SOON = 5.0  # seconds; far less than a long poll takes
+
+
+@dataclass
+class Listener:
+    """One orchestrator's ear on a queue, in a thread of its own."""
+
+    cloud: Cloud
+    queue: str
+    closing: threading.Event = field(default_factory=threading.Event)
+    messages: list[str] = field(default_factory=list)
+    troubles: list[CloudError] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        sqs.listen(
+            self.cloud.sqs,
+            self.queue,
+            closing=self.closing,
+            message=self.messages.append,
+            trouble=self.troubles.append,
+        )
+
+    def ends(self, within: float = SOON) -> bool:
+        self.thread.join(within)
+        return not self.thread.is_alive()
+
+
+@pytest.fixture
+def queue(aws: Cloud, run: str) -> Iterator[str]:
+    url = sqs.create(aws.sqs, run)
+    yield url
+    sqs.delete(aws.sqs, url)
+
+
+def body(aws: Cloud, queue: str) -> str:
+    reply = aws.sqs.receive_message(
+        QueueUrl=queue, WaitTimeSeconds=2, VisibilityTimeout=0
+    )
+    return reply["Messages"][0]["Body"]
+
+
+def test_the_queue_of_a_run_is_found_by_its_name(
+    aws: Cloud, queue: str, run: str
+) -> None:
+    assert sqs.url(aws.sqs, run) == queue
+    assert run in sqs.runs(aws.sqs)
+
+
+def test_a_run_without_a_queue_is_no_failure(aws: Cloud, run: str) -> None:
+    assert sqs.url(aws.sqs, run) is None
+    assert run not in sqs.runs(aws.sqs)
+
+
+def test_queues_of_others_are_not_taken_for_runs(aws: Cloud, run: str) -> None:
+    foreign = aws.sqs.create_queue(QueueName=f"other-{run}")["QueueUrl"]
+    assert not any(run in name for name in sqs.runs(aws.sqs))
+    aws.sqs.delete_queue(QueueUrl=foreign)
+
+
+def test_a_queue_is_deleted_and_deleting_it_twice_is_harmless(
+    aws: Cloud, run: str
+) -> None:
+    url = sqs.create(aws.sqs, run)
+    sqs.delete(aws.sqs, url)
+    sqs.delete(aws.sqs, url)
+    assert sqs.url(aws.sqs, run) is None
+
+
+@pytest.mark.parametrize("text", ["stop", "{}", "grüße \N{SNOWMAN}", "x" * 1000])
+def test_any_message_ends_the_listening(aws: Cloud, queue: str, text: str) -> None:
+    listener = Listener(aws, queue)
+    sqs.send(aws.sqs, queue, text)
+    assert listener.ends()
+    assert listener.messages == [text]
+    assert listener.troubles == []
+
+
+def test_a_message_from_before_the_listening_is_heard(aws: Cloud, queue: str) -> None:
+    sqs.send(aws.sqs, queue, "early")
+    assert Listener(aws, queue).ends()
+
+
+def test_every_listener_hears_the_same_message(aws: Cloud, queue: str) -> None:
+    listeners = [Listener(aws, queue) for _ in range(4)]
+    sqs.send(aws.sqs, queue, "all of you")
+    assert all(listener.ends() for listener in listeners)
+    assert [listener.messages for listener in listeners] == [["all of you"]] * 4
+
+
+def test_a_message_stays_for_whoever_reads_later(aws: Cloud, queue: str) -> None:
+    sqs.send(aws.sqs, queue, "still here")
+    assert Listener(aws, queue).ends()
+    assert body(aws, queue) == body(aws, queue) == "still here"
+
+
+def test_the_stop_is_heard_at_once(aws: Cloud, queue: str) -> None:
+    """A long poll waits on the server: no interval of ours lies in between."""
+    listener = Listener(aws, queue)
+    assert eventually(listener.thread.is_alive)
+    sent = time.monotonic()
+    sqs.send(aws.sqs, queue, "now")
+    assert listener.ends()
+    assert time.monotonic() - sent < 1.0
+
+
+def test_closing_ends_the_listening_within_a_poll(aws: Cloud, queue: str) -> None:
+    """Whoever closes sends a message too; it wakes the poll that is under way."""
+    listener = Listener(aws, queue)
+    listener.closing.set()
+    sqs.send(aws.sqs, queue, "found")
+    assert listener.ends()
+
+
+def test_a_closed_listener_asks_nothing(aws: Cloud) -> None:
+    closing = threading.Event()
+    closing.set()
+    listener = Listener(aws, "http://127.0.0.1:1/no/queue", closing=closing)
+    assert listener.ends()
+    assert (listener.messages, listener.troubles) == ([], [])
+
+
+def test_a_queue_that_is_gone_ends_the_listening_and_is_told_once(
+    aws: Cloud, run: str
+) -> None:
+    url = sqs.create(aws.sqs, run)
+    sqs.delete(aws.sqs, url)
+
+    listener = Listener(aws, url)
+
+    assert listener.ends()
+    assert listener.messages == []
+    (trouble,) = listener.troubles
+    assert "read the stop queue" in str(trouble)
+
+
+def test_a_queue_deleted_under_a_listener_ends_the_listening(
+    aws: Cloud, run: str
+) -> None:
+    url = sqs.create(aws.sqs, run)
+    listener = Listener(aws, url)
+    sqs.delete(aws.sqs, url)
+    assert listener.ends(SECONDS + sqs.LONG_POLL)
+    assert listener.messages == []
+    assert len(listener.troubles) <= 1
+
+
+def test_a_queue_keeps_its_messages_visible_and_does_not_keep_them_for_ever(
+    aws: Cloud, queue: str
+) -> None:
+    attributes = aws.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["All"])
+    found = attributes["Attributes"]
+    assert found["VisibilityTimeout"] == "0"
+    assert found["ReceiveMessageWaitTimeSeconds"] == "20"
+    assert found["MessageRetentionPeriod"] == "3600"
+
+
+def test_the_queue_carries_the_runs_tag(aws: Cloud, queue: str, run: str) -> None:
+    assert aws.sqs.list_queue_tags(QueueUrl=queue)["Tags"] == {"cnd:run": run}
