@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cnd.kernel import build
-from tests.kernel.programs import MACHINE, NONE, Scan, ask, build_program, c_compiler
+from tests.kernel.programs import MACHINE, Scan, ask, build_program
 
 BLOCK = b"COMSM0010cloud"
 
@@ -73,38 +73,6 @@ def test_the_sanitizers_have_nothing_to_say(tmp_path: Path) -> None:
     sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover")
     build_program(program, [compiler], extra=sanitize)
     assert {"portable", "scalar"} < set(check([program], 60))
-
-
-def test_the_ends_of_the_range_and_nonsense_are_told_apart(tmp_path: Path) -> None:
-    compiler = c_compiler() or needs("cc")
-    program = tmp_path / "driver"
-    build_program(program, [compiler], extra=["-O1"])
-    last = 2**64 - 1
-    good = [
-        Scan(BLOCK, 64, last, 1, 1),
-        Scan(BLOCK, 64, last - 10**19, 10**19, 2),
-        Scan(BLOCK, 64, 0, last, 2),
-        Scan(BLOCK, 0, last, 2**63, 1),
-        Scan(bytes(4096), 1, last - 40, 1, 41),
-    ]
-    bad = [
-        Scan(BLOCK, 1, last, 1, 2),
-        Scan(BLOCK, 1, 0, last, 3),
-        Scan(BLOCK, 1, 1, 0, 1),
-        Scan(BLOCK, 65, 1, 1, 1),
-    ]
-    table, _ = ask([program], [])
-    for number, (name, supported) in enumerate(table):
-        asked = [(number, scan) for scan in (*good, Scan(BLOCK, 1, 5, 1, 0), *bad)]
-        _, answers = ask([program], asked)
-        if supported:
-            assert answers[: len(good)] == [scan.expected() for scan in good], name
-            assert answers[len(good)] == (NONE, 0, 0)
-            assert [result for result, _, _ in answers[len(good) + 1 :]] == [-1] * 4
-        else:
-            assert {result for result, _, _ in answers} == {-1}
-    _, answers = ask([program], [(len(table), good[0]), (2**32 - 1, good[0])])
-    assert {result for result, _, _ in answers} == {-1}
 
 
 @pytest.mark.slow
