@@ -35,7 +35,7 @@ LIVE = ("pending", "running", "stopping", "stopped")
 GOING = (*LIVE, "shutting-down")
 ALL = (*GOING, "terminated")
 
-POLL = 0.25  # seconds between two looks at instances that are going
+FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
 BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
 
 
@@ -179,6 +179,7 @@ def terminate(
     ended: dict[str, Instance] = {}
     waiting: set[str] = set(known)
     cause: CloudError | None = None
+    pause = FIRST_LOOK
     while True:
         try:
             listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
@@ -197,7 +198,8 @@ def terminate(
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"
             message = "not seen terminated, perhaps still running"
             raise LeakError(waiting, message, hint=hint) from cause
-        sleep(POLL)
+        sleep(pause)
+        pause = min(1.5 * pause, LAST_LOOK)
 
 
 def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:

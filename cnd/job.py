@@ -37,7 +37,7 @@ from cnd.result import Result, Seconds
 TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
-FIRST_LOOK, LAST_LOOK = 0.1, 1.0  # seconds between two looks at the fleet, growing
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
 
 
@@ -191,7 +191,7 @@ class Job:
                 if str(error) != told:
                     self._trouble(error)
                 told = str(error)
-            pause = min(1.3 * pause, LAST_LOOK)
+            pause = min(1.15 * pause, LAST_LOOK)
 
     def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
         index = self._index.get(instance.id)
