@@ -224,6 +224,7 @@ class Fleet:
             "of": plan.instances,
             "nonces": plan.nonces,
             "time_limit": round(time_limit, 3),
+            "kernel": plan.kernel,
         }
 
     def _fetch_log(self, host: Host, instance_id: str, index: int) -> None:

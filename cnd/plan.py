@@ -17,6 +17,11 @@ BOOT_ALLOWANCE = 300.0  # seconds
 # What the end of a run may take: stop, logs, uploads, termination.
 END_ALLOWANCE = 120.0  # seconds
 
+# What the workers may be told to search with; "auto" is the fastest on each host.
+KERNELS = (
+    *("auto", "shani-avx512vl", "shani", "avx512", "avx2", "armv8"),
+    *("portable", "scalar", "hashlib"),
+)
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 MAX_TIME_LIMIT = 7 * 86400.0  # seconds
 
@@ -31,6 +36,7 @@ class Plan:
     block: str = worker.DEFAULT_BLOCK
     nonces: int = worker.DEFAULT_NONCES  # the space is range(nonces)
     instance_type: str = "t3.micro"
+    kernel: str = "auto"  # or the name of one: see KERNELS
     keep: bool = False  # leave the fleet to its lifetime timer
 
     def __post_init__(self) -> None:

@@ -27,7 +27,7 @@ from cnd.cli import Program, task
 from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import MAX_INSTANCES, Plan
+from cnd.plan import KERNELS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -45,6 +45,7 @@ CLOUD_HELP = {
         "block": f"the block's text ({worker.DEFAULT_BLOCK})",
         "nonces": "size of the nonce space, up to 2**64 (2**32)",
         "instance_type": "EC2 instance type (t3.micro)",
+        "kernel": "search with this one only (auto: the fastest on each host)",
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -62,6 +63,7 @@ def start(
     cloud: str = "",
     region: str = "",
     instance_type: str = "t3.micro",
+    kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -75,6 +77,7 @@ def start(
         block=block,
         nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
         instance_type=instance_type,
+        kernel=arguments.choice(kernel, "--kernel", KERNELS),
         keep=keep,
     )
     key = (

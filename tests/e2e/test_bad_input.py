@@ -27,6 +27,7 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("start", "--d", "2", "--nonces", "7", "--n", "8"), "8"),
         (("start", "--d", "2", "--block", "x" * 5000), "4096"),
         (("start", "--d", "2", "--block", b"\xff"), "block"),
+        (("start", "--d", "2", "--kernel", "magic"), "--kernel must be one of auto,"),
         (("start", "--d", "2", "--cloud", "gcp"), "--cloud must be aws or local"),
         (("start", "--d", "2", "--cloud", "aws"), "no AWS credentials"),
         (("start", "--d", "2", "--region", "moon"), "no such AWS region: 'moon'"),

@@ -16,7 +16,8 @@ import pytest
 from tests.conftest import Terminal, ended, eventually
 
 # Long enough to lose a worker in the middle, short enough to be exhausted soon.
-SPACE = ("--d", "30", "--nonces", "4000000", "--n", "3", "--t", "120", "--json")
+SLOWLY = ("--kernel", "hashlib", "--t", "120", "--json")
+SPACE = ("--d", "30", "--nonces", "4000000", "--n", "3", *SLOWLY)
 
 
 class Run:
@@ -124,7 +125,7 @@ def test_a_frozen_host_leaves_no_hole(terminal: Terminal) -> None:
 
 def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
     """As when a laptop was closed: it is our own network that was down."""
-    space = ("--d", "30", "--nonces", "4000000", "--n", "1", "--t", "120", "--json")
+    space = ("--d", "30", "--nonces", "4000000", "--n", "1", *SLOWLY)
     run = Run(terminal, *space)
     run.searching(1)
     (event,) = run.events("worker.started")
