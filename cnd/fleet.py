@@ -73,7 +73,7 @@ class Fleet:
         self._search_began: float | None = None
         # A quarter of the fleet at a time: the first begins the sooner to search, and
         # an early answer finds the others not yet begun.
-        self._setting_up = threading.Semaphore(max(4, plan.instances // 4))
+        self._setting_up = threading.Semaphore(max(2, plan.instances // 4))
         # A thread for each instance, and for each class that is handed over: at worst
         # all but one instance are lost.
         threads = 2 * plan.instances
