@@ -145,9 +145,8 @@ class Fleet:
             return
         job = json.dumps(self._job(part, remaining)).encode()
         with self._setting_up:
-            if self._ending.is_set():
-                return  # decided meanwhile: nobody needs this worker any more
-            self._set_up(host, part, job)
+            if not self._set_up(host, part, job):
+                return
         folder = f"{self._folder}/{part.name}"
         position, heard = 0, True
         while True:
@@ -167,17 +166,24 @@ class Fleet:
                 self._reconnect(host, instance_id, part.index, error)
                 heard = False
 
-    def _set_up(self, host: Host, part: _Part, job: bytes) -> None:
-        """Push and start the worker, again if the connection drops meanwhile."""
+    def _set_up(self, host: Host, part: _Part, job: bytes) -> bool:
+        """Push and start the worker, again if the connection drops meanwhile.
+
+        Return whether it was started: once the run is decided nobody needs it.
+        """
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
-                host.push(self._folder, self._code)
-                host.start(self._folder, part.name, job)
-                return
+                if not self._ending.is_set():
+                    host.push(self._folder, self._code)
+                if not self._ending.is_set():
+                    host.start(self._folder, part.name, job)
+                    return True
+                return False
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
                     raise
                 host.connect(_within(LOST_PATIENCE))
+        return False
 
     def _reconnect(
         self, host: Host, instance_id: str, index: int, error: HostLost

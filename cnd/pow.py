@@ -18,6 +18,7 @@ kernel that proved itself (`NativeScanner`) or else with hashlib (`HashlibScanne
 import argparse
 import contextlib
 import fcntl
+import functools
 import hashlib
 import heapq
 import json
@@ -326,45 +327,66 @@ def choose_kernel(
     try:
         if not path:
             raise Refused("is not here")
-        # A broken library may kill whoever touches it: a child goes first.
-        kernels = _asked(lambda: list_kernels(load_library(path)))
+        trials = _examined(path, wanted, block)
         library = load_library(path)
     except Refused as reason:
         refused[os.path.basename(path) or LIBRARY] = str(reason)
         return _by_hashlib(wanted, [], refused)
-    rates = _rates(library, kernels, wanted, block, refused)
-    if not rates:
-        return _by_hashlib(wanted, [name for name, _ in kernels], refused)
-    best = max(rates, key=lambda number: rates[number])
+    refused.update((trial.name, trial.reason) for trial in trials if trial.reason)
+    best = max(trials, key=lambda trial: trial.rate, default=None)
+    if best is None or not best.rate:
+        return _by_hashlib(wanted, [trial.name for trial in trials], refused)
+    number = trials.index(best)
 
     def make(block: str, difficulty: int, stop: Sequence[int]) -> NativeScanner:
         flag = stop if isinstance(stop, memoryview) else None
-        return NativeScanner(library, best, block, difficulty, flag)
+        return NativeScanner(library, number, block, difficulty, flag)
 
-    return Kernel(kernels[best][0], make, refused)
+    return Kernel(best.name, make, refused)
 
 
-def _rates(
-    library: Any,
-    kernels: List[Tuple[str, bool]],
-    wanted: str,
-    block: str,
-    refused: Dict[str, str],
-) -> Dict[int, float]:
-    """Return the nonces a second of those that may be used; tell why others may not."""
-    rates = {}  # type: Dict[int, float]
+class Trial(NamedTuple):
+    """What became of one of the library's kernels."""
+
+    name: str
+    rate: float  # nonces a second; 0 if it was refused or not tried
+    reason: str  # why it was refused
+
+
+def _examined(path: str, wanted: str, block: str) -> List[Trial]:
+    """Try the kernels in a child, since a broken one may crash or hang.
+
+    One child for all of them: its start takes longer than a trial.  If it does not
+    come back, each kernel gets a child of its own, and who is to blame shows.
+    """
+    try:
+        trials = _asked(lambda: _trials(path, wanted, block, lambda work: work()))
+    except Refused:
+        return _trials(path, wanted, block, _asked)
+    return [Trial(*trial) for trial in trials]
+
+
+def _trials(
+    path: str, wanted: str, block: str, ask: Callable[[Callable[[], Any]], Any]
+) -> List[Trial]:
+    """Try the kernels, each through `ask`; `Refused` if the library is no good."""
+    kernels = ask(lambda: list_kernels(load_library(path)))
+    library = load_library(path)
     answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
+    trials = []  # type: List[Trial]
     for number, (name, supported) in enumerate(kernels):
+        rate, why = 0.0, ""
         # The last one is the plain reference: it need not try if another can.
-        needless = number == len(kernels) - 1 and rates
+        needless = number == len(kernels) - 1 and any(trial.rate for trial in trials)
         if wanted == name or (wanted == "auto" and not needless):
             try:
                 if not supported:
                     raise Refused("this processor lacks it")
-                rates[number] = _proved(library, number, block, answers)
+                rate = ask(functools.partial(_proved, library, number, block, answers))
             except Refused as reason:
-                refused[name] = str(reason)
-    return rates
+                why = str(reason)
+        trials.append(Trial(name, rate, why))
+    return trials
 
 
 def _by_hashlib(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
@@ -429,23 +451,20 @@ def _goldens(
 def _proved(library: Any, number: int, block: str, answers: List[List[int]]) -> float:
     """Return a kernel's nonces a second; `Refused` if it gives one wrong answer."""
 
-    def prove() -> float:
-        def make(block: str, difficulty: int) -> NativeScanner:
-            return NativeScanner(library, number, block, difficulty)
+    def make(block: str, difficulty: int) -> NativeScanner:
+        return NativeScanner(library, number, block, difficulty)
 
-        if answers[:2] != PUBLISHED:
-            raise Refused("hashlib itself gives wrong answers")
-        for question, answer in zip(_questions(block), answers):
-            given = _goldens(make, *question)
-            if given != answer:
-                asked = "nonces from {2} by {3}".format(*question)
-                raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
-        return _trial(make(block, HASH_DIGITS))
-
-    return float(_asked(prove))
+    if answers[:2] != PUBLISHED:
+        raise Refused("hashlib itself gives wrong answers")
+    for question, answer in zip(_questions(block), answers):
+        given = _goldens(make, *question)
+        if given != answer:
+            asked = "nonces from {2} by {3}".format(*question)
+            raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
+    return _rate(make(block, HASH_DIGITS))
 
 
-def _trial(scanner: NativeScanner) -> float:
+def _rate(scanner: NativeScanner) -> float:
     """Return the nonces a second of the best of three short slices."""
     count, took = 64, 0.0
     while took < TRIAL_SLICE:
