@@ -6,6 +6,7 @@ One rule: nothing here knows what a task does.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,6 +39,38 @@ class TwoDashes(str):
         return self
 
 
+class OptionalPositional(Argument):
+    """An argument that stands without its option's name, or is left out.
+
+    Invoke knows positional arguments only as required: as long as one has no value,
+    its parser gives it the next word, and at the end it complains.  So there is none
+    while the parser looks for the place of a word (in `handle`), and the default
+    whenever anybody else asks.
+    """
+
+    @property
+    def value(self) -> Any:
+        if self._value is None and self._offered_a_word():
+            return None
+        return super().value
+
+    @value.setter
+    def value(self, text: str) -> None:
+        self.set_value(text, cast=True)
+
+    @staticmethod
+    def _offered_a_word() -> bool:
+        asking: list[str] = []  # the functions that ask, innermost first
+        frame = inspect.currentframe()
+        while frame and len(asking) < 5:
+            asking.append(frame.f_code.co_name)
+            frame = frame.f_back
+        if "see_positional_arg" in asking:
+            return True
+        found = "missing_positional_args"
+        return found in asking and asking[asking.index(found) + 1 :][:1] == ["handle"]
+
+
 class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     """A task whose options may have a letter, spelled ``-t`` as well as ``--t``."""
 
@@ -50,6 +83,8 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         for argument in arguments:
+            if argument.positional and argument.default is not None:
+                argument.__class__ = OptionalPositional
             if letter := self.letters.get(argument.name or ""):
                 argument.names = (*argument.names, letter, TwoDashes(letter))
         return arguments

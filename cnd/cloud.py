@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cnd import local
@@ -66,15 +66,22 @@ class Cloud:
     def ssm(self) -> SSMClient:
         return self.clients.get("ssm")  # type: ignore[no-any-return]
 
+    def within(self, region: str) -> Cloud:
+        """Return the same account in another region."""
+        return replace(self, region=region, clients=self.clients.within(region))
+
 
 class Clients:
     """boto3 clients, each made once when first asked for, from any thread."""
 
-    def __init__(self, session: boto3.Session, endpoint: str | None) -> None:
+    def __init__(
+        self, session: boto3.Session, endpoint: str | None, region: str | None = None
+    ) -> None:
         from botocore.config import Config
 
         self._session = session
         self._endpoint = endpoint
+        self._region = region  # None: the session's own
         self._lock = threading.Lock()  # making a client is not thread-safe
         self._made: dict[str, Any] = {}
         self._config = Config(
@@ -86,6 +93,10 @@ class Clients:
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
 
+    def within(self, region: str) -> Clients:
+        """Return clients of the same account in another region."""
+        return Clients(self._session, self._endpoint, region)
+
     def get(self, service: str) -> Any:
         with self._lock:
             if service not in self._made:
@@ -93,7 +104,10 @@ class Clients:
                 try:
                     with translated(f"reach {service}"):
                         self._made[service] = make(
-                            service, endpoint_url=self._endpoint, config=self._config
+                            service,
+                            region_name=self._region,
+                            endpoint_url=self._endpoint,
+                            config=self._config,
                         )
                 except ValueError as error:  # botocore's word for a bad URL
                     hint = "check AWS_ENDPOINT_URL"

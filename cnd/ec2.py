@@ -35,6 +35,9 @@ LIVE = ("pending", "running", "stopping", "stopped")
 GOING = (*LIVE, "shutting-down")
 ALL = (*GOING, "terminated")
 
+# Codes by which AWS does not say whether it has done what was asked.
+INTERNAL = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable")
+
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
 BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
 
@@ -141,6 +144,13 @@ def find(
     return sorted(found, key=lambda instance: (instance.run, instance.index))
 
 
+def regions(ec2: EC2Client) -> list[str]:
+    """Return the names of the regions that the account may use."""
+    with translated("list the regions"):
+        found = ec2.describe_regions()["Regions"]
+    return sorted(region["RegionName"] for region in found)
+
+
 def request_termination(ec2: EC2Client, ids: Collection[str]) -> None:
     """Ask for the end of `ids`; ids that are gone already are no failure."""
     names = sorted(ids)
@@ -155,6 +165,7 @@ def terminate(
     run: str | None = None,
     known: Collection[str] = (),
     timeout: float = 300.0,
+    look: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
@@ -167,6 +178,8 @@ def terminate(
     seconds have passed.
 
     Args:
+        look: seconds for which to look on although nothing is listed, where it is
+            not known what was launched.
         seen: called once for each instance when it is seen terminated.
 
     Returns:
@@ -175,7 +188,8 @@ def terminate(
     Raises:
         LeakError: some were not seen terminated in time; it names them.
     """
-    deadline = clock() + timeout
+    began = clock()
+    deadline = began + timeout
     ended: dict[str, Instance] = {}
     waiting: set[str] = set(known)
     cause: CloudError | None = None
@@ -192,7 +206,7 @@ def terminate(
             cause = None
         except CloudError as error:
             cause = error
-        if not waiting and cause is None:
+        if not waiting and cause is None and clock() >= began + look:
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
         if clock() >= deadline:
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"

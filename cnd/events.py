@@ -17,6 +17,7 @@ from typing import Any
 KINDS = frozenset(
     {
         "run.started",
+        "run.attached",
         "run.stop_requested",
         "run.aborted",
         "run.ended",

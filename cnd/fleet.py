@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,17 +29,22 @@ LOST_PATIENCE = 3.0  # seconds
 
 SET_UP_ATTEMPTS = 3
 
+# A host that hears nothing for `payload.PATIENCE` goes on by itself.
+BEAT = 8.0  # seconds between two signs of life to every host
+
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
 )
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """What one thread's worker searches."""
 
     index: int  # the class
     start: int  # nonce
+    heard: int = 0  # lines of its worker that are known already
+    resumed: bool = False  # it may have been started by an orchestrator that died
 
     @property
     def name(self) -> str:
@@ -57,44 +62,71 @@ class Fleet:
         login: Login,
         *,
         code: Callable[[str], Mapping[str, bytes]],
+        alone: Callable[[str, str], Mapping[str, object]],
         put: Emit,
+        search_began: float | None = None,
     ) -> None:
+        """Make a fleet of no hosts yet.
+
+        Args:
+            code: what a host needs, by its machine (`uname -m`).
+            alone: what an instance (id, name) is to do without us: see `keeper.py`.
+            put: takes every event, from any thread.
+            search_began: on the monotonic clock, of a run that is taken over.
+        """
         self._plan = plan
         self._journal = journal
         self._login = login
-        self._code = code  # what a host needs, by its machine (`uname -m`)
+        self._code, self._alone = code, alone
         self._put = put
         self._folder = f"cnd-{journal.run}"
         self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
         self._ending = threading.Event()
+        self._closed = threading.Event()
+        self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         self.threads: list[Future[None]] = []
-        self._search_began: float | None = None
+        self._search_began = search_began
         # A quarter of the fleet at a time: the first begins the sooner to search, and
         # an early answer finds the others not yet begun.
         self._setting_up = threading.Semaphore(max(2, plan.instances // 4))
-        # A thread for each instance, and for each class that is handed over: at worst
-        # all but one instance are lost.
-        threads = 2 * plan.instances
+        # A thread for each instance, for each that replaces it, for each class that is
+        # handed over, and for the signs of life.
+        threads = 3 * plan.instances + 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
 
-    def serve(self, instance: Instance, index: int) -> None:
-        """Begin with a running instance: connect, search its class, fetch its log."""
-        self._begin(instance, f"Instance{index}", _Part(index, index))
+    def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
+        """Begin with a running instance: connect, search its classes, fetch its log.
+
+        Without `parts` it stands by: its log is fetched, and it hears that we live.
+        """
+        first, *more = parts or (None,)
+        self._begin(instance, name, first)
+        for part in more:
+            self._begin(instance, name, part)
 
     def take_over(self, instance: Instance, name: str, index: int, start: int) -> None:
         """Let an instance, already served as `name`, search a class more.
 
         It does so side by side with its own class, over a connection of its own.
         """
-        self._begin(instance, name, _Part(index, start))
+        self._begin(instance, name, Part(index, start))
 
-    def _begin(self, instance: Instance, name: str, part: _Part) -> None:
+    def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
         host = Host(name, instance.address or "", self._login, port=instance.ssh_port)
         with self._lock:
             self._hosts.append((instance.id, host))
         self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
+        if self._beating is None:
+            self._beating = self._pool.submit(self._beat)
+            self.threads.append(self._beating)
+
+    def _beat(self) -> None:
+        """Let the hosts know that somebody follows the run."""
+        while not self._closed.wait(BEAT):
+            for _, host in self._all():
+                host.beat()
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
@@ -112,6 +144,7 @@ class Fleet:
     def close(self) -> None:
         """Close every connection; what is still under way ends with a failure."""
         self._ending.set()
+        self._closed.set()
         for _, host in self._all():
             host.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -122,55 +155,63 @@ class Fleet:
 
     # --- in the host's own thread
 
-    def _serve(self, host: Host, instance_id: str, part: _Part) -> None:
-        index = part.index
+    def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
+        index = part.index if part else None
         try:
             host.connect(lambda: self._boot_deadline)
             self._put(Event("instance.ready", index, instance_id))
-            if not self._ending.is_set():
+            if part:
                 self._search(host, instance_id, part)
             self._fetch_log(host, instance_id, index)
         except HostError as failure:
+            host.close()
             fields = {"reason": str(failure)}
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
-            host.close()
+            # The connection stays: it tells the host that it is not alone.
             self._put(Event("host.done", index, instance_id))
 
-    def _search(self, host: Host, instance_id: str, part: _Part) -> None:
-        """Push and start the worker, and pass its events on until its last word."""
-        remaining = self._remaining()
-        if remaining <= 0:
-            self._put(Event("host.late", part.index, instance_id))
-            return
-        job = json.dumps(self._job(part, remaining)).encode()
-        with self._setting_up:
-            if not self._set_up(host, part, job):
-                return
+    def _search(self, host: Host, instance_id: str, part: Part) -> None:
+        """Have the worker run, and pass its events on until its last word."""
         folder = f"{self._folder}/{part.name}"
-        position, heard = 0, True
+        if not (part.resumed and host.has(folder)):
+            if self._remaining() <= 0:
+                self._put(Event("host.late", part.index, instance_id))
+                return
+            with self._setting_up:
+                if not self._set_up(host, instance_id, part):
+                    return
+        self._pass_on(host, instance_id, part, folder)
+
+    def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
+        """Pass the worker's events on until its last word, whatever drops meanwhile."""
+        position, known, answers = 0, part.heard, True
         while True:
             try:
                 for line in host.follow(folder, position=position):
-                    position, heard = position + len(line) + 1, True
+                    position, answers = position + len(line) + 1, True
+                    if self._ending.is_set():
+                        host.stop()  # it began after the word had gone round
+                    if known:
+                        known -= 1
+                        continue
                     text = line.decode("utf-8", "replace")
                     event = from_worker(text, index=part.index, host=instance_id)
                     self._put(event)
                     if event.kind in LAST_WORDS:
                         return
-                    if self._ending.is_set():
-                        host.stop()  # it began after the word had gone round
             except HostLost as error:
-                if not heard:
+                if not answers:
                     raise  # the host answers, its worker does not
                 self._reconnect(host, instance_id, part.index, error)
-                heard = False
+                answers = False
 
-    def _set_up(self, host: Host, part: _Part, job: bytes) -> bool:
+    def _set_up(self, host: Host, instance_id: str, part: Part) -> bool:
         """Push and start the worker, again if the connection drops meanwhile.
 
         Return whether it was started: once the run is decided nobody needs it.
         """
+        job = json.dumps(self._job(part, host.name, instance_id)).encode()
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
                 if not self._ending.is_set():
@@ -178,7 +219,6 @@ class Fleet:
                 if not self._ending.is_set():
                     host.start(self._folder, part.name, job)
                     return True
-                return False
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
                     raise
@@ -218,8 +258,8 @@ class Fleet:
                 self._search_began = now
             return self._plan.time_limit - (now - self._search_began)
 
-    def _job(self, part: _Part, time_limit: float) -> dict[str, object]:
-        """Return the job file of a host: what `pow.py --job` reads."""
+    def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
+        """Return the job file of a host: for `pow.py` and for `keeper.py`."""
         plan = self._plan
         return {
             "run": self._journal.run,
@@ -229,12 +269,13 @@ class Fleet:
             "start": part.start,
             "of": plan.instances,
             "nonces": plan.nonces,
-            "time_limit": round(time_limit, 3),
+            "time_limit": max(1.0, round(self._remaining(), 3)),
             "kernel": plan.kernel,
+            **self._alone(instance_id, name),
         }
 
-    def _fetch_log(self, host: Host, instance_id: str, index: int) -> None:
-        path = self._journal.log(index)
+    def _fetch_log(self, host: Host, instance_id: str, index: int | None) -> None:
+        path = self._journal.log(host.name)
         try:
             path.write_text(host.log(), encoding="utf-8")
         except (HostError, OSError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import os
 import secrets
 import signal
 import threading
@@ -17,16 +18,18 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import asdict
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
-from cnd import ec2, keys, payload, s3logs, sqs
+from cnd import ec2, keys, orphans, payload, s3logs, sqs, takeover
+from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
-from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet
+from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
@@ -38,6 +41,8 @@ TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
+# A launch whose answer was lost may have worked, and AWS lists new instances late.
+UNSURE_LOOK = 20.0  # seconds
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
 
 
@@ -68,7 +73,10 @@ class View(Protocol):
 
 
 class Job:
-    """One run of a plan on a cloud; call `execute` once, from the main thread."""
+    """One run of a plan on a cloud, from the main thread.
+
+    Call either `execute` or `attach`, once.
+    """
 
     def __init__(
         self,
@@ -77,21 +85,17 @@ class Job:
         journal: Journal,
         *,
         view: View,
-        key: keys.UserKey,
-        bucket: str = "",
     ) -> None:
         self._plan = plan
         self._cloud = cloud
         self._journal = journal
         self._run = journal.run
         self._view = view
-        self._key = key
-        self._bucket = bucket
         self.race = Race(plan)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
-        self._background: list[Future[None]] = []
+        self._background: list[Future[Any]] = []
         self._index: dict[str, int] = {}  # instance id -> index
         # What the watching thread knows: instances that it began with, or lost.
         self._served: dict[str, ec2.Instance] = {}
@@ -101,15 +105,24 @@ class Job:
         self._fit: set[str] = set()
         self._serving: set[tuple[str | None, int | None]] = set()
         self._done: set[str] = set()
+        self._unfit: set[str] = set()  # get no further class
+        self._attached = False
+        self._replacing: list[Future[bool]] = []  # launches: whether it is there
+        self._unsure = False  # whether a failed launch may have launched something
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
         self._s3: str | None = None
         self._began = time.monotonic()
         self._marks: dict[str, float] = {}
+        self._hear_out = 0.0  # until then nobody is called late
 
-    def execute(self) -> Result:
+    def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
         """Run to the end; raise `CndError` if it could not even be launched.
+
+        Args:
+            key: opens the instances.
+            bucket: the user's own, for the logs; empty for CND's own.
 
         Raises:
             CloudError: the cloud refused what a run needs.
@@ -117,66 +130,135 @@ class Job:
                 a run that did not break off, `Result.leaked` says so instead.
             KeyboardInterrupt: asked for twice; the fleet is terminated.
         """
-        plan = self._plan
+        plan, cloud = self._plan, self._cloud
         with self._signals():
             self._take(
                 Event("run.started", fields={"run": self._run, **_described(plan)})
             )
-            provision = prepare(
-                self._cloud, plan, run=self._run, key=self._key, bucket=self._bucket
+            provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
+            self._journal.write_order(
+                {
+                    "cloud": cloud.name,
+                    "region": cloud.region,
+                    "account": cloud.account,
+                    "plan": asdict(plan),
+                    "provision": provision.to_json(),
+                }
             )
-            fleet = self._new_fleet(provision)
-            complete = False
-            try:
-                self._launch(provision, fleet)
-                self._follow(fleet)
-                self._wind_down(provision, fleet)
-                complete = True
-            finally:
-                leak = self._end(provision, fleet, keep=complete and plan.keep)
-                if not complete:
-                    self._tell_abort()
-                if leak and not complete:
-                    raise leak
-            raise_bugs([*self._background, *fleet.threads])
-            return self._finish(provision)
+            return self._conduct(provision, self._launch)
+
+    def attach(self, provision: Provision) -> Result:
+        """Take over a run whose orchestrator died; as `execute` from there on.
+
+        What was said while nobody listened is still on the hosts and is read there;
+        of hosts that have ended themselves, what they left in S3 is read.
+        """
+        past = takeover.recall(self._plan, self._journal.events())
+        self.race, self._attached = past.race, True
+        self._index, self._lost = dict(past.index), set(past.lost)
+        self._unfit = set(past.unfit)
+        if past.began is not None:
+            self._began = _monotonic(past.began)
+        if past.searching is not None:
+            self._marks["searching"] = _monotonic(past.searching)
+        with self._signals():
+            self._take(Event("run.attached", fields={"pid": os.getpid()}))
+            return self._conduct(provision, self._take_up)
+
+    def _conduct(
+        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
+    ) -> Result:
+        """Begin; follow the run to its end; terminate the fleet, whatever happens."""
+        fleet = self._new_fleet(provision)
+        complete = False
+        try:
+            begin(provision, fleet)
+            self._follow(provision, fleet)
+            self._wind_down(provision, fleet)
+            complete = True
+        finally:
+            leak = self._end(provision, fleet, keep=complete and self._plan.keep)
+            if not complete:
+                self._tell_abort()
+            if leak and not complete:
+                raise leak
+        raise_bugs([*self._background, *self._replacing, *fleet.threads])
+        return self._finish(provision)
 
     def _new_fleet(self, provision: Provision) -> Fleet:
+        alone = orphans.orders(
+            self._cloud.s3,
+            provision.bucket,
+            self._run,
+            seconds=self._plan.lifetime,
+            shutdown=not self._plan.keep,
+        )
         return Fleet(
             self._plan,
             self._journal,
             provision.login,
             code=payload.code,
+            alone=alone,
             put=self._events.put,
+            search_began=self._marks.get("searching"),
         )
 
     # --- launch and race
 
     def _launch(self, provision: Provision, fleet: Fleet) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
-        plan, cloud = self._plan, self._cloud
-        token = uuid.uuid4().hex
-        fields = {"count": plan.instances, "type": plan.instance_type, "token": token}
-        self._take(Event("instance.requested", fields=fields))
-        launched = ec2.launch(
-            cloud.ec2,
-            provision.spec,
-            run=self._run,
-            owner=cloud.owner,
-            token=token,
-            count=plan.instances,
+        plan = self._plan
+        launched = self._bought(
+            provision, self._request(plan.instances), plan.instances
         )
         self._mark("launched")
         launched.sort(key=lambda instance: (instance.index, instance.id))
-        self._index = {instance.id: i for i, instance in enumerate(launched)}
         for i, instance in enumerate(launched):
-            fields = {"type": instance.type, "zone": instance.zone}
-            self._take(Event("instance.launched", i, instance.id, fields))
-            self.race.hold(i, instance.id)
+            self._take(_launched(instance, i))
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
+
+    def _request(self, count: int) -> str:
+        """Tell the journal of a launch before the cloud hears of it; return a token."""
+        token = uuid.uuid4().hex
+        fields = {"count": count, "type": self._plan.instance_type, "token": token}
+        self._take(Event("instance.requested", fields=fields))
+        return token
+
+    def _bought(
+        self, provision: Provision, token: str, count: int
+    ) -> list[ec2.Instance]:
+        """Launch instances; remember if it is not sure that they were not."""
+        try:
+            return ec2.launch(
+                self._cloud.ec2,
+                provision.spec,
+                run=self._run,
+                owner=self._cloud.owner,
+                token=token,
+                count=count,
+            )
+        except CloudError as error:
+            if code(error) in ("", *ec2.INTERNAL):
+                self._unsure = True
+            raise
+
+    def _take_up(self, provision: Provision, fleet: Fleet) -> None:
+        """Find what is left of the fleet, and begin to watch it and the queue."""
+        listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
+        for instance in listed:
+            if instance.id not in self._index:  # we died before we knew of it
+                self._take(_launched(instance, instance.index))
+        for gone in self._index.keys() - {i.id for i in listed} - self._lost:
+            self._lost.add(gone)
+            fields = {"state": "no longer listed"}
+            self._events.put(Event("instance.lost", self._index[gone], gone, fields))
+        self._mark("launched")
+        self._hear_out = time.monotonic() + END_PATIENCE
+        self._go_on(self._watch, fleet)
+        self._go_on(self._listen, provision.queue)
 
     def _watch(self, fleet: Fleet) -> None:
         """Serve each instance the moment that it runs; notice those that vanish."""
@@ -199,14 +281,27 @@ class Job:
             return
         if instance.state == "running" and instance.id not in self._served:
             self._served[instance.id] = instance
-            fields = {"address": instance.address, "zone": instance.zone}
+            parts = self._parts(instance.id)
+            fields = {
+                "address": instance.address,
+                "zone": instance.zone,
+                "classes": [part.index for part in parts],
+            }
             self._events.put(Event("instance.running", index, instance.id, fields))
-            fleet.serve(instance, index)
+            fleet.serve(instance, f"Instance{index}", parts)
         elif instance.state not in ("pending", "running") and not self._over.is_set():
             self._lost.add(instance.id)
             fields = {"state": instance.state}
             self._events.put(Event("instance.lost", index, instance.id, fields))
             fleet.drop(instance.id)
+
+    def _parts(self, instance_id: str) -> list[Part]:
+        """Return what an instance has to search: its class, or what it took over."""
+        return [
+            Part(i, s.start, heard=s.heard, resumed=self._attached)
+            for i, s in self.race.standings.items()
+            if s.host == instance_id and not s.ended
+        ]
 
     def _listen(self, queue: str) -> None:
         def message(text: str) -> None:
@@ -231,27 +326,61 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self, fleet: Fleet) -> None:
+    def _follow(self, provision: Provision, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
         while not self.race.outcome:
             self._next_event(fleet)
+            if self._plan.replace:
+                self._replace(provision)
             self._hand_over(fleet)
             self._check_clock()
 
     def _hand_over(self, fleet: Fleet) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
+        # Booting, or out of touch: they may yet take over what the others lost.
+        hopeful = self._index.keys() - self._done - self._lost - self._fit
+        if self.race.failed and self._awaited():
+            return
         for index in self.race.failed:
             if (host := self._survivor()) is None:
                 break
-            start = self.race.hand_over(index, host)
+            start = self.race.standings[index].cursor
             self._serving.add((host, index))
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._index[host]}"
             fleet.take_over(self._served[host], name, index, start)
-        # Booting, or out of touch: they may yet take over what the others lost.
-        hopeful = self._index.keys() - self._done - self._lost - self._fit
         if not (self.race.failed and hopeful):
             self.race.settle()
+
+    def _replace(self, provision: Provision) -> None:
+        """Launch an instance for each that was lost, at most N in all."""
+        plan = self._plan
+        lost = len((self._unfit | self._lost) & self._index.keys())
+        while len(self._replacing) < min(lost, plan.instances):
+            index = plan.instances + len(self._replacing)
+            token = self._request(1)
+            self._replacing.append(
+                self._pool.submit(self._replacement, provision, token, index)
+            )
+
+    def _replacement(self, provision: Provision, token: str, index: int) -> bool:
+        """Launch one instance; return whether it is there."""
+        try:
+            (instance,) = self._bought(provision, token, 1)
+        except CloudError as error:
+            self._trouble(error)  # the survivors take over
+            return False
+        self._events.put(_launched(instance, index))
+        return True
+
+    def _awaited(self) -> bool:
+        """Whether a replacement may soon be ready to take a class over."""
+        if any(not launch.done() for launch in self._replacing):
+            return True
+        launched = sum(launch.result() for launch in self._replacing)
+        known = [i for i, n in self._index.items() if n >= self._plan.instances]
+        over = self._done | self._lost | self._fit
+        return launched > len(known) or any(i not in over for i in known)
 
     def _survivor(self) -> str | None:
         """Return the fit instance with the fewest classes to search, or None."""
@@ -262,7 +391,8 @@ class Job:
     def _check_clock(self) -> None:
         now, plan = time.monotonic(), self._plan
         if (began := self._marks.get("searching")) is not None:
-            if now < began + plan.time_limit + TIME_LIMIT_GRACE:
+            over = began + plan.time_limit + TIME_LIMIT_GRACE
+            if now < max(over, self._hear_out):
                 return
             if self.race.failed:
                 self.race.give_up()
@@ -276,7 +406,7 @@ class Job:
         with contextlib.suppress(Empty):
             self._take(self._events.get(timeout=TICK))
         self._view.tick(self.race)
-        raise_bugs([*self._background, *fleet.threads])
+        raise_bugs([*self._background, *self._replacing, *fleet.threads])
 
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
@@ -287,11 +417,12 @@ class Job:
             self._marks["stopped"] = time.monotonic()
         self._note(event)
         if event.kind == "instance.lost" and event.host not in self._served:
-            fields = {"reason": f"Instance{event.index} went away before it ran"}
+            when = "while nobody followed" if self._attached else "before it ran"
+            fields = {"reason": f"Instance{event.index} went away {when}"}
             self._take(Event("host.failed", event.index, event.host, fields))
             self._take(Event("host.done", event.index, event.host))
         if event.kind == "run.stop_requested":
-            self._stop_requested(event)
+            self.race.stop(event)
         objection = self.race.see(event)
         self._view.show(event)
         if objection:
@@ -300,12 +431,19 @@ class Job:
     def _note(self, event: Event) -> None:
         """Keep count of who is fit, and of who is not done yet."""
         host, who = event.host or "", (event.host, event.index)
-        if event.kind in ("instance.running", "host.returned"):
+        if event.kind == "instance.launched" and event.index is not None:
+            self._index[host] = event.index
+        if event.kind == "instance.running":
+            classes = event.fields["classes"] or [None]
+            self._serving |= {(host, index) for index in classes}
+        if event.kind == "host.returned":
             self._serving.add(who)
-        if event.kind in ("instance.ready", "host.returned"):
-            self._fit.add(host)
+            self._unfit.discard(host)
         if event.kind in UNFIT:
+            self._unfit.add(host)
             self._fit.discard(host)
+        if event.kind in ("instance.ready", "host.returned"):
+            self._fit |= {host} - self._unfit
         if event.kind in ("host.failed", "host.done"):
             self._serving.discard(who)
         if event.kind == "host.done":
@@ -324,11 +462,6 @@ class Job:
                 raise
             self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
 
-    def _stop_requested(self, event: Event) -> None:
-        by, text = event.fields.get("by"), event.fields.get("text", "")
-        ending = Ending.INTERRUPTED if by == "signal" else Ending.STOPPED
-        self.race.decide(ending, f"stop asked for by {by}: {text}")
-
     # --- the end
 
     def _wind_down(self, provision: Provision, fleet: Fleet) -> None:
@@ -343,7 +476,30 @@ class Job:
             if not self._serving and (now >= patience or not booting):
                 break
             self._next_event(fleet)
+        if self._lost or self.race.failed:
+            self._read_what_is_left(provision)
         self._mark("logged")
+
+    def _read_what_is_left(self, provision: Provision) -> None:
+        """Read what instances that ended without us have left in S3."""
+        s3, bucket = self._cloud.s3, provision.bucket
+        try:
+            for host, index in self._index.items():
+                path = self._journal.log(f"Instance{index}")
+                if host not in self._lost or path.exists():
+                    continue
+                if text := s3logs.fetch(s3, bucket, self._run, path.name):
+                    path.write_bytes(text)
+                    fields = {"path": str(path)}
+                    self._take(Event("log.pulled", index, host, fields))
+            claim = orphans.result(s3, bucket, self._run)
+        except CloudError as error:
+            self._trouble(error)
+            return
+        if claim and isinstance(nonce := claim.get("nonce"), int):
+            index, host = nonce % self._plan.instances, str(claim.get("instance"))
+            told = {"nonce": nonce, "hash": claim.get("hash"), "left_in": bucket}
+            self._take(Event("worker.found", index, host, told))
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""
@@ -362,6 +518,9 @@ class Job:
             self._pool.submit(self._tell_reason, provision.queue)
         self._mark("scramming")
         fleet.close()
+        # What is being launched now must be known before all is terminated.
+        wait(self._replacing, timeout=END_LIMIT)
+        self._drain()
         upload = self._pool.submit(self._upload, provision)
         leak = None
         if keep:
@@ -392,7 +551,13 @@ class Job:
             self._take(Event("instance.terminated", index, instance.id))
 
         try:
-            ec2.terminate(self._cloud.ec2, run=self._run, known=self._index, seen=seen)
+            ec2.terminate(
+                self._cloud.ec2,
+                run=self._run,
+                known=self._index,
+                look=UNSURE_LOOK if self._unsure else 0.0,
+                seen=seen,
+            )
         except LeakError as error:
             self._leaked = error.ids
             return error
@@ -512,7 +677,17 @@ class Job:
                 signal.signal(number, handler)
 
 
-def raise_bugs(futures: Iterable[Future[None]]) -> None:
+def _launched(instance: ec2.Instance, index: int) -> Event:
+    fields = {"type": instance.type, "zone": instance.zone}
+    return Event("instance.launched", index, instance.id, fields)
+
+
+def _monotonic(seconds: float) -> float:
+    """Return a time since the epoch as one on the monotonic clock."""
+    return time.monotonic() - max(0.0, time.time() - seconds)
+
+
+def raise_bugs(futures: Iterable[Future[Any]]) -> None:
     """Raise what a thread died of: a bug, since failures arrive as events."""
     for future in futures:
         if future.done() and not future.cancelled():

@@ -7,9 +7,10 @@ read at any moment, also while the run goes on.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from cnd.events import Event, from_json
 
 EVENTS = "events.jsonl"
 RESULT = "result.json"
+ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
+LOCK = "lock"  # held by the process that follows the run
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
 
@@ -45,8 +48,9 @@ class Journal:
     def logs(self) -> Path:
         return self.folder / "logs"
 
-    def log(self, index: int) -> Path:
-        return self.logs / f"Instance{index}.log"
+    def log(self, name: str) -> Path:
+        """Return where the log of the instance called `name` (Instance3) belongs."""
+        return self.logs / f"{name}.log"
 
     def create(self) -> None:
         """Make the folder; only its owner may look inside."""
@@ -62,6 +66,72 @@ class Journal:
             message = f"cannot write to {self.folder}: {error.strerror}"
             hint = "make room there, or set XDG_STATE_HOME to another folder"
             raise UsageError(message, hint=hint) from error
+
+    @contextlib.contextmanager
+    def followed(self) -> Iterator[None]:
+        """Be the one process that follows this run; `UsageError` if there is one."""
+        with self._translated():
+            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.write(lock, b"%d" % os.getpid())
+            self._end_last_line()
+            yield
+        except BlockingIOError as error:
+            pid = os.read(lock, 20).decode() or "unknown"
+            message = f"run {self.run} is followed already, by process {pid}"
+            hint = f"`fab stop --run {self.run}` ends it from here"
+            raise UsageError(message, hint=hint) from error
+        finally:
+            os.close(lock)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether a process on this machine follows this run right now."""
+        try:
+            lock = os.open(self.folder / LOCK, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+    def _end_last_line(self) -> None:
+        """End the line that a killed process has left half-written."""
+        with contextlib.suppress(FileNotFoundError):
+            text = (self.folder / EVENTS).read_bytes()
+            if text and not text.endswith(b"\n"):
+                with (self.folder / EVENTS).open("ab") as file:
+                    file.write(b"\n")
+
+    def write_order(self, order: Mapping[str, Any]) -> None:
+        """Write what taking over the run needs; on disk, mode 0600, on return."""
+        with self._translated():
+            descriptor = os.open(
+                self.folder / ORDER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
+            )
+            with open(descriptor, "w", encoding="utf-8") as file:
+                json.dump(order, file, indent=1)
+                file.flush()
+                os.fsync(descriptor)
+
+    def order(self) -> dict[str, Any]:
+        """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
+        if not self.folder.is_dir():
+            message = f"no run {self.run} was started on this machine"
+            raise UsageError(message, hint="`fab status` shows runs")
+        if self.result() is not None:
+            message = f"run {self.run} is over"
+            raise UsageError(message, hint=f"its result is in {self.folder}")
+        if (order := self._read(ORDER)) is None:
+            message = f"run {self.run} broke off before anything was launched"
+            raise UsageError(message, hint="start anew")
+        return order
 
     def append(self, event: Event) -> None:
         """Add one event; the durable ones are on disk on return."""
@@ -95,8 +165,11 @@ class Journal:
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, or None while there is none."""
+        return self._read(RESULT)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            found = json.loads((self.folder / RESULT).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None

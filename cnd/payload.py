@@ -1,4 +1,4 @@
-"""What a host is sent: the worker, and the search library for its processor.
+"""What a host is sent: worker, keeper, and the search library for its processor.
 
 One rule: everything that runs on a host is here, and none of it is a secret.
 """
@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnd import kernel
+from cnd import keeper, kernel
 from cnd import pow as worker
 
 
@@ -17,9 +17,9 @@ from cnd import pow as worker
 def code(machine: str) -> Mapping[str, bytes]:
     """Return the files (name -> content) for a host whose ``uname -m`` is `machine`.
 
-    Without a library for it there is only the worker, which searches with hashlib.
+    Without a library for it the worker searches with hashlib.
     """
-    files = {"pow.py": Path(worker.__file__)}
+    files = {"pow.py": Path(worker.__file__), "keeper.py": Path(keeper.__file__)}
     if library := kernel.library(machine):
         files[kernel.PUSHED_NAME] = library
     return {name: path.read_bytes() for name, path in files.items()}

@@ -38,6 +38,7 @@ class Plan:
     instance_type: str = "t3.micro"
     kernel: str = "auto"  # or the name of one: see KERNELS
     keep: bool = False  # leave the fleet to its lifetime timer
+    replace: bool = False  # launch a new instance for one that was lost
 
     def __post_init__(self) -> None:
         for i in (0, self.instances - 1):

@@ -5,8 +5,11 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, s3logs, sqs
 from cnd.cloud import Cloud
@@ -24,6 +27,27 @@ class Provision:
     bucket: str
     # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
     bucket_made: Future[None]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, to take the run over in another process."""
+        return {
+            "spec": asdict(self.spec),
+            "login": {**asdict(self.login), "key": str(self.login.key)},
+            "queue": self.queue,
+            "bucket": self.bucket,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Provision:
+        """Return what `to_json` wrote; KeyError or TypeError if it is none."""
+        login = record["login"]
+        return cls(
+            ec2.LaunchSpec(**record["spec"]),
+            Login(**{**login, "key": Path(login["key"])}),
+            record["queue"],
+            record["bucket"],
+            _done(),
+        )
 
 
 def prepare(
@@ -47,8 +71,7 @@ def prepare(
         group = pool.submit(account.ssh_group, cloud.ec2, address)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
-            bucket_made: Future[None] = Future()
-            bucket_made.set_result(None)
+            bucket_made = _done()
         else:
             bucket_made = pool.submit(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region
@@ -65,3 +88,9 @@ def prepare(
         pool.shutdown(wait=False)
     login = Login(account.LOGIN_USER, key.path, host_key.public)
     return Provision(spec, login, sqs.create(cloud.sqs, run), name, bucket_made)
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

@@ -56,6 +56,7 @@ class Standing:
     tested: int = 0  # by the worker that searches it now
     before: int = 0  # tested by the workers before it
     repeated: int = 0  # of all these, tested twice because of a hand-over
+    heard: int = 0  # lines that the worker that searches it now has said
     start: int = 0  # where the worker that searches it now began
     rate: float = 0.0  # nonces/s of late
     kernel: str = ""
@@ -130,12 +131,15 @@ class Race:
         if event.index is None or event.index not in self.standings:
             return None
         kind, standing = event.kind, self.standings[event.index]
+        if kind in ("instance.launched", "class.handed_over"):
+            self._give(event.index, event.host or "", again=kind == "class.handed_over")
+            return None
         if kind == "worker.found":
             self._update(event.index, event)
             return self._judge(event)
         if standing.host and event.host != standing.host:
-            return None  # from a worker whose class was handed over
-        if kind.startswith("worker."):
+            return None  # of a host that has lost the class
+        if kind.startswith("worker.") and kind != "worker.refuted":
             self._update(event.index, event)
         elif kind == "host.failed":
             self._fail(event.index, str(event.fields.get("reason", "")))
@@ -147,13 +151,12 @@ class Race:
             self._fail(event.index, "ended without a word")
         return None
 
-    def hold(self, index: int, host: str) -> None:
-        """Say which instance is to search a class; others are not heard on it."""
-        self.standings[index] = replace(self.standings[index], host=host)
-
-    def hand_over(self, index: int, host: str) -> int:
-        """Give a failed class to `host`; return the nonce that it must start with."""
+    def _give(self, index: int, host: str, *, again: bool) -> None:
+        """Give a class to `host`: a new one, or one to go on with from its cursor."""
         standing = self.standings[index]
+        if not again:
+            self.standings[index] = replace(standing, host=host)
+            return
         below = (standing.cursor - standing.start) // self.plan.instances
         self.standings[index] = Standing(
             cursor=standing.cursor,
@@ -163,7 +166,6 @@ class Race:
             repeated=standing.repeated + max(0, standing.tested - below),
             kernel=standing.kernel,
         )
-        return standing.cursor
 
     def settle(self) -> None:
         """Decide, if every class has come to an end."""
@@ -187,12 +189,18 @@ class Race:
         if self.outcome is None:
             self.outcome = Outcome(ending, reason)
 
+    def stop(self, event: Event) -> None:
+        """End the run because somebody asked for it (`run.stop_requested`)."""
+        by, text = event.fields.get("by"), event.fields.get("text", "")
+        ending = Ending.INTERRUPTED if by == "signal" else Ending.STOPPED
+        self.decide(ending, f"stop asked for by {by}: {text}")
+
     def _update(self, index: int, event: Event) -> None:
         """Take over what a worker says of itself, where it makes sense."""
         standing, fields = self.standings[index], event.fields
         if standing.host and event.host != standing.host:
             return
-        changes: dict[str, object] = {}
+        changes: dict[str, object] = {"heard": standing.heard + 1}
         for name in ("cursor", "tested"):
             value = fields.get(name)
             if isinstance(value, int) and value >= getattr(standing, name):

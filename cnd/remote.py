@@ -37,28 +37,42 @@ FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, grow
 SILENCE = 5.0  # seconds; a live worker reports every second
 
 EVENTS = "events.jsonl"
+HEARD = "heard"  # touched, in the run's folder, when a host hears from us
+KEEPER_PAUSE = 5.0  # seconds after the worker; most small searches are over by then
+# What pow.py says of a folder whose worker lives.
+RUNS_ALREADY = "a worker runs in this folder already"
 # Ubuntu has a file, older Amazon Linux another, the newest only the journal.
 LOG_COMMAND = (
     "cat /var/log/syslog 2>/dev/null || sudo -n cat /var/log/messages 2>/dev/null"
     " || sudo -n journalctl -o short-iso --no-pager"
 )
 # Follows the events and obeys a line "stop" at once, in the one session that is
-# open anyway.  GNU tail notices the worker's death within a second; where a worker
-# ended in order its last word stands before.  When the connection drops, `read`
-# meets the end of its input, and the whole session goes: nothing is left behind.
+# open anyway; a line "alive" is a sign of life for the keeper.  GNU tail notices the
+# worker's death within a second; where a worker ended in order its last word stands
+# before.  When the connection drops, `read` meets the end of its input, and the whole
+# session goes: nothing is left behind.
 FOLLOW = (
-    "cd {folder} && read -r pid <worker.pid && "
+    "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid && "
     'if tail --pid=$$ -c 0 /dev/null 2>/dev/null; then mind="--pid=$pid"; fi; '
     "{{ tail -c +{position} $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
-    'while read -r word; do [ "$word" = stop ] && kill -TERM "$pid"; done; kill 0'
+    'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
+    "alive) : >../" + HEARD + ";; esac; done; kill 0"
+)
+# Starts the worker that was pushed, once, and a while later its keeper.
+START = (
+    "cd {folder} && chmod 600 {part}.json && echo {manifest} | {sha256} -c --status"
+    " || {{ echo arrived damaged >&2; exit 1; }}; "
+    "log={log}; export log; "
+    "nohup sh -c 'sleep {pause:g}; exec python3 -I -S keeper.py {part}.json \"$log\"'"
+    " </dev/null >/dev/null 2>&1 & "
+    "if [ -s {part}/" + EVENTS + " ]; then echo " + RUNS_ALREADY + " >&2; exit 1; fi; "
+    "python3 -I -S pow.py --job {part}.json --detach {part}"
 )
 
 # Linux has the one, macOS the other.
 SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
 
-# What pow.py says of a folder whose worker lives.
-RUNS_ALREADY = "a worker runs in this folder already"
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -90,6 +104,7 @@ class Host:
         self._address, self._port, self._login = address, port, login
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
+        self._following = False
         self._closed = threading.Event()
         self._manifest = ""  # of what was pushed, as sha256sum reads it
 
@@ -199,9 +214,14 @@ class Host:
         self._put(job, f"{folder}/{part}.json")
         try:
             text = self.run(
-                f"cd {shlex.quote(folder)} && echo {shlex.quote(self._manifest)} | "
-                f"{SHA256} -c --status || {{ echo arrived damaged >&2; exit 1; }}; "
-                f"python3 -I -S pow.py --job {part}.json --detach {part}"
+                START.format(
+                    folder=shlex.quote(folder),
+                    part=part,
+                    manifest=shlex.quote(self._manifest),
+                    sha256=SHA256,
+                    pause=KEEPER_PAUSE,
+                    log=shlex.quote(LOG_COMMAND),
+                )
             )
         except HostLost:
             raise
@@ -241,6 +261,11 @@ class Host:
             raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
         return str(result.stdout)
 
+    def has(self, folder: str) -> bool:
+        """Tell whether a worker was ever started in `folder`."""
+        path = shlex.quote(f"{folder}/{EVENTS}")
+        return self.run(f"test -s {path} && echo yes; true").strip() == "yes"
+
     def log(self) -> str:
         """Return the host's system log."""
         return self.run(LOG_COMMAND)
@@ -263,7 +288,7 @@ class Host:
                 session.exec_command(
                     FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
                 )
-            self._session = session
+            self._session, self._following = session, True
             partial = b""
             while chunk := session.recv(65536):
                 *lines, partial = (partial + chunk).split(b"\n")
@@ -274,16 +299,25 @@ class Host:
         except LOST as error:
             raise HostLost(self.name, f"connection lost: {error}") from error
         finally:
-            self._session = None
+            # The session stays open, for signs of life.
+            self._following = False
         raise HostLost(self.name, "connection lost")
 
     def stop(self) -> bool:
         """Tell a followed worker to stop; return whether the word went out."""
+        return self._following and self._say("stop")
+
+    def beat(self) -> bool:
+        """Let the host know that it is not alone; return whether the word went out."""
+        return self._say("alive")
+
+    def _say(self, word: str) -> bool:
         session = self._session
-        if session is None:
+        # A channel whose window is full, of a host that is frozen, is left alone.
+        if session is None or not session.send_ready():
             return False
         try:
-            session.sendall(b"stop\n")
+            session.sendall(f"{word}\n".encode())
         except LOST:
             return False
         return True

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXPIRE_DAYS = 30
 PARALLEL = 16  # uploads at a time
-ABSENT = ("404", "NoSuchBucket", "NotFound")
+ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
 DEFAULT_REGION = "us-east-1"
 
@@ -102,6 +102,33 @@ def upload(
     with ThreadPoolExecutor(min(PARALLEL, len(files))) as pool:
         failures = pool.map(put, files.items())
         return _only_failures(zip(files, failures, strict=True))
+
+
+def fetch(s3: S3Client, bucket: str, run: str, name: str) -> bytes | None:
+    """Return the run's object `name`, or None if there is none."""
+    try:
+        with translated(f"fetch {name}"):
+            return s3.get_object(Bucket=bucket, Key=prefix(run) + name)["Body"].read()
+    except CloudError as error:
+        if code(error) in ABSENT:
+            return None
+        raise
+
+
+def presigned(
+    s3: S3Client, bucket: str, run: str, name: str, *, method: str, seconds: int
+) -> str:
+    """Return a URL that gets or puts (`method`) the run's object `name`.
+
+    It holds for `seconds`, at most a week, and not longer than the credentials that
+    sign it.
+    """
+    with translated(f"sign a URL for {name}"):
+        return s3.generate_presigned_url(
+            f"{method}_object",
+            Params={"Bucket": bucket, "Key": prefix(run) + name},
+            ExpiresIn=seconds,
+        )
 
 
 def _only_failures(

@@ -11,9 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnd.ec2 import Instance
+from cnd import orphans
+from cnd.cloud import Cloud
+from cnd.ec2 import Instance, by_run
+from cnd.errors import CloudError, UsageError
 from cnd.events import Event
 from cnd.journal import Journal, runs
+from cnd.plan import Plan
+from cnd.race import refutation
 from cnd.view import duration, number
 
 SHOWN = 10  # runs
@@ -64,18 +69,54 @@ class Survey:
         return (self.now - instance.launched).total_seconds()
 
 
-def survey(live: Sequence[Instance]) -> Survey:
-    """Return what there is, given the instances that the cloud lists."""
+def survey(live: Sequence[Instance], cloud: Cloud | None) -> Survey:
+    """Return what there is, given the instances that `cloud` lists."""
     journals = {i.run: _doings(Journal(i.run)) for i in live}
     unknown = "not followed from this machine"
     return Survey(
         instances=tuple((i, journals[i.run].get(i.id, unknown)) for i in live),
         runs=tuple(
-            (run, "going on" if run in journals else _ended(Journal(run)))
+            (run, _stands(Journal(run), run in journals, cloud))
             for run in runs()[-SHOWN:]
         ),
         now=dt.datetime.now(dt.timezone.utc),
     )
+
+
+def strays(live: Sequence[Instance]) -> list[str]:
+    """Return a sentence for each of this machine's runs that lives and is forsaken."""
+    return [
+        f"run {run} has {len(instances)} instances and nobody follows it: "
+        f"`fab attach {run}` takes it over, `fab scram --run {run}` ends it"
+        for run, instances in by_run(live).items()
+        if (journal := Journal(run)).folder.is_dir()
+        and not journal.is_followed
+        and journal.result() is None  # else it was to be kept
+    ]
+
+
+def abandoned() -> str:
+    """Return the one run of this machine that could be attached to.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    found = [run for run in runs() if _could_be_taken_over(Journal(run))]
+    if len(found) != 1:
+        message = "no run is without somebody who follows it"
+        if found:
+            message = f"{len(found)} runs could be taken over: {', '.join(found)}"
+        hint = "say which: fab attach RUN" if found else "`fab status` shows runs"
+        raise UsageError(message, hint=hint)
+    return found[0]
+
+
+def _could_be_taken_over(journal: Journal) -> bool:
+    """Tell whether a run was launched, and neither ended nor is followed."""
+    if journal.result() is not None or journal.is_followed:
+        return False
+    kinds = {event.kind for event in journal.events()}
+    return "instance.requested" in kinds and "run.aborted" not in kinds
 
 
 def _doings(journal: Journal) -> dict[str, str]:
@@ -102,11 +143,32 @@ def _doing(event: Event) -> str:
     }.get(event.kind, event.kind if event.kind.startswith("worker.") else "")
 
 
-def _ended(journal: Journal) -> str:
-    """Say how a run without live instances ended."""
-    result = journal.result()
-    if result is None:
-        return "broken off; no instance of it is left"
-    nonce = result.get("nonce")
-    found = f" {nonce}" if nonce is not None else ""
-    return f"{result.get('outcome')}{found}"
+def _stands(journal: Journal, live: bool, cloud: Cloud | None) -> str:
+    """Say how a run ended, or who follows it."""
+    if (result := journal.result()) is not None:
+        nonce = result.get("nonce")
+        return f"{result.get('outcome')}{'' if nonce is None else f' {nonce}'}"
+    if journal.is_followed:
+        return "going on"
+    if live:
+        return f"going on, followed by nobody; `fab attach {journal.run}` takes it over"
+    if cloud and (nonce := _left_behind(journal, cloud)) is not None:
+        return f"found {nonce}, while nobody followed; `fab attach {journal.run}`"
+    return "broken off; no instance of it is left"
+
+
+def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
+    """Return the golden nonce that a run's orphans have put into S3, or None."""
+    try:
+        order = journal.order()
+        if (order["cloud"], order["account"]) != (cloud.name, cloud.account):
+            return None
+        s3 = cloud.within(order["region"]).s3
+        claim = orphans.result(s3, order["provision"]["bucket"], journal.run)
+    except (UsageError, CloudError):
+        return None
+    nonce = (claim or {}).get("nonce")
+    plan = Plan(**order["plan"])
+    if not isinstance(nonce, int) or refutation(plan, nonce % plan.instances, nonce):
+        return None
+    return nonce

@@ -28,6 +28,8 @@ from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
 from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.provision import Provision
+from cnd.result import Result
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -50,6 +52,7 @@ CLOUD_HELP = {
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
+        "replace": "launch a new instance for one that is lost",
         **CLOUD_HELP,
     },
 )
@@ -68,6 +71,7 @@ def start(
     key_file: str = "",
     json: bool = False,
     keep: bool = False,
+    replace: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     plan = Plan(
@@ -79,27 +83,57 @@ def start(
         instance_type=instance_type,
         kernel=arguments.choice(kernel, "--kernel", KERNELS),
         keep=keep,
+        replace=replace,
     )
     key = (
         keys.load(arguments.existing_file(key_file, "--key-file")) if key_file else None
     )
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
+    for stray in survey.strays(ec2.find(connected.ec2)):
+        _say(stray)
     journal = Journal(new_run())
     journal.create()
-    narrator = view.Narrator(plan)
-    job = Job(
-        plan,
-        connected,
-        journal,
-        view=narrator,
-        key=key or keys.user_key(state_folder()),
-        bucket=bucket,
+    user_key = key or keys.user_key(state_folder())
+    _carry_out(
+        plan, connected, journal, json, lambda job: job.execute(user_key, bucket=bucket)
     )
-    try:
-        result = job.execute()
-    finally:
-        narrator.close()
+
+
+@task(
+    positional=["run"],
+    help={
+        "run": "the run to take over; default: the one that nobody follows",
+        "json": "print one JSON object to stdout, and nothing else",
+    },
+)
+def attach(c: Context, run: str = "", json: bool = False) -> None:
+    """Take over a run whose orchestrator died, and bring it to its end."""
+    journal = Journal(arguments.run_name(run) or survey.abandoned())
+    order = journal.order()
+    connected = clouds.required(clouds.connect(order["cloud"], order["region"]))
+    _say(connected.title)
+    if connected.account != order["account"]:
+        message = f"run {journal.run} belongs to account {order['account']}"
+        raise UsageError(message, hint="log in to that account, then attach again")
+    plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
+    _carry_out(plan, connected, journal, json, lambda job: job.attach(provision))
+
+
+def _carry_out(
+    plan: Plan,
+    cloud: clouds.Cloud,
+    journal: Journal,
+    json: bool,
+    work: Callable[[Job], Result],
+) -> None:
+    """Do a run, or the rest of one, as its only follower; print the result."""
+    with journal.followed():
+        narrator = view.Narrator(plan)
+        try:
+            result = work(Job(plan, cloud, journal, view=narrator))
+        finally:
+            narrator.close()
     _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
     if result.leaked:
         message = "not seen terminated, perhaps still running"
@@ -112,12 +146,18 @@ def start(
 @task(
     help={
         "run": "only this run; default: every run of CND in the account's region",
+        "all_regions": "in every region of the account",
         "json": "print one JSON object to stdout, and nothing else",
         **CLOUD_HELP,
     }
 )
 def scram(
-    c: Context, run: str = "", cloud: str = "", region: str = "", json: bool = False
+    c: Context,
+    run: str = "",
+    cloud: str = "",
+    region: str = "",
+    all_regions: bool = False,
+    json: bool = False,
 ) -> None:
     """Terminate every instance that CND launched, and see it terminated.
 
@@ -125,22 +165,31 @@ def scram(
     tags are never touched.
     """
     run = arguments.run_name(run)
+    if region and all_regions:
+        raise UsageError("--region and --all-regions exclude each other")
     connected = _connected(cloud, region)
-    ended: list[ec2.Instance] = []
-    if connected:
-        live = ec2.find(connected.ec2, run=run or None, states=ec2.GOING)
-        _tell_runs(connected, run, "scram")
-        ids = [instance.id for instance in live]
-        ended = ec2.terminate(connected.ec2, run=run or None, known=ids)
-        for name in [run] if run else sqs.runs(connected.sqs):
-            if queue := sqs.url(connected.sqs, name):
-                sqs.delete(connected.sqs, queue)
+    places = [connected] if connected else []
+    if connected and all_regions:
+        places = [connected.within(name) for name in ec2.regions(connected.ec2)]
+    ended = [instance for place in places for instance in _scrammed(place, run)]
     if json:
         _print(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
         return
     for instance in ended:
         _print(f"terminated {instance.id} (Instance{instance.index} of {instance.run})")
     _print("0 instances running" if ended else "nothing was running")
+
+
+def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
+    """Scram the instances in one region; return them."""
+    live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
+    _tell_runs(place, run, "scram")
+    ids = [instance.id for instance in live]
+    ended = ec2.terminate(place.ec2, run=run or None, known=ids)
+    for name in [run] if run else sqs.runs(place.sqs):
+        if queue := sqs.url(place.sqs, name):
+            sqs.delete(place.sqs, queue)
+    return ended
 
 
 @task(
@@ -177,7 +226,7 @@ def status(c: Context, cloud: str = "", region: str = "", json: bool = False) ->
     """List the live instances of CND, and the runs on this disk."""
     connected = _connected(cloud, region)
     live = ec2.find(connected.ec2, states=ec2.GOING) if connected else []
-    found = survey.survey(live)
+    found = survey.survey(live, connected)
     _print(jsonlib.dumps(found.to_json()) if json else found.text())
 
 
@@ -300,7 +349,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (start, scram, stop, status, verify, local, bench)
+    tasks = (start, attach, scram, stop, status, verify, local, bench)
     Program(
         name="cnd",
         binary="cnd",

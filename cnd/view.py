@@ -97,7 +97,8 @@ class Narrator:
             return ""
         who = f"Instance{event.index}" if event.index is not None else ""
         host = event.host or "the cloud"
-        return tell.format(who=who, host=host, **_Fields(event.fields))
+        fields = {**event.fields, "who": who, "host": host}
+        return tell.format_map(_Fields(fields))
 
 
 class _Fields(dict[str, object]):

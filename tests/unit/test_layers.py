@@ -15,12 +15,12 @@ LAYERS = [
     ["cli", "survey"],
     ["view", "job"],
     ["provision", "fleet"],
-    ["account", "result", "remote", "journal"],
+    ["account", "result", "remote", "journal", "takeover", "orphans"],
     ["race", "bootstrap"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments"],
     ["payload", "bench"],
-    ["local", "errors", "pow", "kernel", ""],
+    ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}

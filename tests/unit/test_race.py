@@ -17,6 +17,10 @@ def worker(kind: str, index: int, **fields: object) -> Event:
     return Event(f"worker.{kind}", index, f"i-{index}", fields)
 
 
+def hand_over(race: Race, index: int, host: str) -> None:
+    race.see(Event("class.handed_over", index, host))
+
+
 def exhausted(plan: Plan, index: int, *, short: int = 0) -> Event:
     size = class_size(plan.nonces, index, plan.instances)
     cursor = index + size * plan.instances
@@ -171,12 +175,13 @@ def test_no_sequence_of_odd_events_finds_or_exhausts(
 def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
     race = Race(plan)
-    race.hold(1, "i-1")
+    race.see(Event("instance.launched", 1, "i-1"))
     # 100 are tested below the cursor, and 20 of another stretch above it.
     race.see(worker("progress", 1, cursor=201, tested=120))
     race.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
     assert race.failed == [1]
-    assert race.hand_over(1, "i-0") == 201
+    hand_over(race, 1, "i-0")
+    assert race.standings[1].start == 201
     race.see(exhausted(plan, 0))
     race.see(Event("worker.exhausted", 1, "i-0", {"cursor": 1001, "tested": 400}))
     race.settle()
@@ -188,9 +193,9 @@ def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
 def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
     plan = Plan(difficulty=2, instances=8, time_limit=10.0)
     race = Race(plan)
-    race.hold(4, "i-4")
+    race.see(Event("instance.launched", 4, "i-4"))
     race.see(Event("host.failed", 4, "i-4", {"reason": "silent"}))
-    race.hand_over(4, "i-0")
+    hand_over(race, 4, "i-0")
     race.see(worker("exhausted", 4, cursor=2**32 + 4, tested=2**29))
     race.see(Event("host.done", 4, "i-4"))
     assert race.standings[4].ended == ""
@@ -205,7 +210,8 @@ def test_nothing_of_a_liar_counts_as_tested() -> None:
     race = Race(plan)
     race.see(worker("progress", 1, cursor=901, tested=450))
     race.see(worker("found", 1, nonce=901, tested=451))
-    assert race.hand_over(1, "i-0") == 1
+    hand_over(race, 1, "i-0")
+    assert race.standings[1].start == 1
     assert race.tested == 0
 
 

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""The keeper: brings an instance to its end when nobody follows its run any more.
+
+It runs beside the worker, as one file, on any Python from 3.6 on, with the standard
+library only:
+
+    python3 keeper.py class-3-from-3.json 'cat /var/log/syslog'
+
+in the folder of a run: the job file, and a command that prints the system log.  As
+long as the orchestrator touches `heard`, it only looks on.  After some silence the
+instance is an orphan: the search goes on, a golden nonce is put into S3, one that
+another orphan has put there ends the search, and when no worker lives any more the
+system log goes to S3 and the instance is powered off.
+
+Its one rule: whatever fails, the instance is powered off.  The pre-signed URLs in the
+job file are secrets: no message contains one.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+HEARD = "heard"  # touched by the orchestrator's session
+LOCK = "keeper.pid"
+LOOK = 1.0  # seconds between two looks
+HTTP_TIMEOUT = 10.0  # seconds for one request
+PUT_PATIENCE = 300.0  # seconds for one object to get there
+LONGEST_PAUSE = 30.0  # seconds between two attempts, growing
+STOP_PATIENCE = 10.0  # seconds for a worker to obey
+COMMAND_TIMEOUT = 60.0  # seconds for the log to be read, or the shutdown to begin
+LAST_LINE = 65536  # bytes from the end of a worker's events: more than one line
+TRY_LATER = (408, 429)  # HTTP statuses that are no refusal, as are all from 500 on
+
+
+class Orders(NamedTuple):
+    """What the job file says to a keeper."""
+
+    run: str
+    instance: str
+    block: str
+    difficulty: int
+    patience: float  # seconds of silence that make an orphan
+    poll: float  # seconds between two looks for the others' result
+    shutdown: bool  # whether to power off at the end
+    result_get: str  # pre-signed URLs
+    result_put: str
+    log_put: str
+
+
+def read_orders(path: str) -> Orders:
+    """Return the orders in a job file; ValueError, OSError or KeyError if none are."""
+    with open(path, encoding="utf-8") as file:
+        job = json.load(file)
+    return Orders(**{name: job[name] for name in Orders._fields})
+
+
+def golden(orders: Orders, nonce: Any) -> bool:
+    """Tell whether a claim is a golden nonce: only that is ever believed."""
+    if not isinstance(nonce, int) or isinstance(nonce, bool) or nonce < 0:
+        return False
+    return digest(orders.block, nonce).startswith("0" * orders.difficulty)
+
+
+def digest(block: str, nonce: int) -> str:
+    """Return the hash of a nonce, as `pow.digest`."""
+    first = hashlib.sha256(b"%d" % nonce + block.encode()).hexdigest()
+    return hashlib.sha256(first.encode()).hexdigest()
+
+
+class Heartbeat:
+    """Whether the orchestrator was heard of late.
+
+    Only changes count, timed by the monotonic clock: the host's own may jump.
+    """
+
+    def __init__(self, path: str, patience: float) -> None:
+        self._path, self._patience = path, patience
+        self._seen = self._touched()
+        self._since = time.monotonic()
+
+    @property
+    def silent(self) -> bool:
+        touched = self._touched()
+        if touched != self._seen:
+            self._seen, self._since = touched, time.monotonic()
+        return time.monotonic() - self._since >= self._patience
+
+    def _touched(self) -> Optional[int]:
+        try:
+            return os.stat(self._path).st_mtime_ns
+        except OSError:
+            return None
+
+
+class Worker:
+    """A worker of this host, in its folder; see `detach` in pow.py."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._pid_file = os.path.join(folder, "worker.pid")
+
+    @property
+    def alive(self) -> bool:
+        """Whether its lock is held: by itself or by a child that it left behind."""
+        try:
+            with open(self._pid_file) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass  # there is none
+        return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it while it lives."""
+        with contextlib.suppress(OSError, ValueError), open(self._pid_file) as file:
+            if self.alive:
+                os.kill(int(file.read()), number)
+
+    def found(self) -> Any:
+        """Return the nonce that it claims to have found, or None."""
+        path = os.path.join(self._folder, "events.jsonl")
+        try:
+            with open(path, "rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_LINE))
+                events = [_object(line) for line in file.read().splitlines()]
+        except OSError:
+            return None
+        claims = [e.get("nonce") for e in events if e.get("event") == "found"]
+        return claims[-1] if claims else None
+
+
+def workers(folder: str) -> List[Worker]:
+    """Return the workers that were ever started in the run's folder."""
+    found = []
+    for name in sorted(os.listdir(folder)):
+        if os.path.exists(os.path.join(folder, name, "worker.pid")):
+            found.append(Worker(os.path.join(folder, name)))
+    return found
+
+
+def stop(those: List[Worker]) -> None:
+    """End workers, in order if they obey within `STOP_PATIENCE`."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for worker in those:
+            worker.signal(number)
+        deadline = time.monotonic() + STOP_PATIENCE
+        while any(worker.alive for worker in those):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
+
+
+def _object(text: bytes) -> Dict[str, Any]:
+    """Return a JSON object, or an empty one if it is none."""
+    try:
+        value = json.loads(text.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+# --- S3, by pre-signed URLs
+
+
+def get(url: str) -> Dict[str, Any]:
+    """Return the JSON object behind a URL, or an empty one while there is none."""
+    import urllib.request  # here: it takes memory, and most keepers go without
+    from http.client import HTTPException
+
+    try:
+        with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT) as reply:
+            return _object(reply.read(LAST_LINE))
+    except (OSError, HTTPException, ValueError):
+        return {}
+
+
+def put(url: str, data: bytes) -> str:
+    """Put `data` behind a URL, patiently; return why that failed, or ""."""
+    deadline, pause = time.monotonic() + PUT_PATIENCE, 1.0
+    while True:
+        why, final = _put_once(url, data)
+        if not why or final or time.monotonic() + pause > deadline:
+            return why
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
+    """Return why it failed, or "", and whether trying again is in vain."""
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    # The signature covers no header but Host.  urllib's own content type would say
+    # that this is a form, and a server may read it as one.
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(url, data, headers, method="PUT")
+    try:
+        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT):
+            return "", True
+    except urllib.error.HTTPError as error:
+        refused = error.code < 500 and error.code not in TRY_LATER
+        return f"HTTP status {error.code}", refused
+    except (OSError, HTTPException, ValueError) as error:
+        return type(error).__name__, False  # its text may contain the URL
+
+
+# --- the host
+
+
+def log(text: str) -> None:
+    """Write a line to the system log, if there is one."""
+    run(["logger", "-t", "cnd-keeper", text])
+
+
+def run(command: List[str]) -> bytes:
+    """Return what a command prints; nothing if it fails or hangs."""
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=COMMAND_TIMEOUT,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return b""
+
+
+def power_off() -> None:
+    """Power the instance off; EC2 terminates it then."""
+    run(["sudo", "-n", "shutdown", "-P", "now"])
+    time.sleep(STOP_PATIENCE)  # it has ended us by now, if it obeys
+    run(["sudo", "-n", "systemctl", "poweroff"])
+
+
+# --- the life of a keeper
+
+
+class Keeper:
+    """Looks on until the host is an orphan, and then until its work is done."""
+
+    def __init__(self, orders: Orders, folder: str, log_command: str) -> None:
+        self._orders = orders
+        self._folder = folder
+        self._log_command = log_command
+        self._heartbeat = Heartbeat(os.path.join(folder, HEARD), orders.patience)
+        self._look = min(LOOK, orders.patience / 4)
+        self._put_nonce = None  # type: Optional[int]
+
+    def run(self) -> None:
+        """Return when the instance is to be powered off."""
+        while True:
+            while not self._heartbeat.silent:
+                time.sleep(self._look)
+            log("nobody follows the run any more: going on alone")
+            if self._alone() and self._heartbeat.silent:
+                return
+            log("somebody follows the run again")
+
+    def _alone(self) -> bool:
+        """Work as an orphan; return whether all is done and delivered."""
+        next_look = 0.0
+        while self._heartbeat.silent:
+            self._deliver_result()
+            living = [worker for worker in workers(self._folder) if worker.alive]
+            if not living:
+                self._deliver_log()
+                return True
+            if self._put_nonce is not None:
+                stop(living)
+            elif time.monotonic() >= next_look:
+                if golden(self._orders, get(self._orders.result_get).get("nonce")):
+                    log("another instance has found a golden nonce")
+                    stop(living)
+                next_look = time.monotonic() + self._orders.poll
+            time.sleep(self._look)
+        return False
+
+    def _deliver_result(self) -> None:
+        """Put the first golden nonce of a worker here into S3, once."""
+        if self._put_nonce is not None:
+            return
+        orders = self._orders
+        for worker in workers(self._folder):
+            nonce = worker.found()
+            if golden(orders, nonce):
+                claim = {
+                    "run": orders.run,
+                    "instance": orders.instance,
+                    "nonce": nonce,
+                    "hash": digest(orders.block, nonce),
+                    "time": round(time.time(), 3),
+                }
+                self._put_nonce = nonce
+                self._deliver("the result", orders.result_put, json.dumps(claim))
+                return
+
+    def _deliver_log(self) -> None:
+        log("no worker lives here any more: sending this log, then powering off")
+        text = run(["sh", "-c", self._log_command])
+        self._deliver("the log", self._orders.log_put, text.decode("utf-8", "replace"))
+
+    def _deliver(self, what: str, url: str, text: str) -> None:
+        why = put(url, text.encode())
+        log(f"{what} could not be sent: {why}" if why else f"sent {what}")
+
+
+def only_one(folder: str) -> bool:
+    """Hold the folder's lock until this process ends; False if another holds it."""
+    descriptor = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, b"%d\n" % os.getpid())
+    return True
+
+
+def main(arguments: List[str]) -> int:
+    """Keep the instance to its end; return the exit status."""
+    if len(arguments) != 2:
+        sys.stderr.write("usage: keeper.py JOB_FILE LOG_COMMAND\n")
+        return 2
+    folder = os.getcwd()
+    if not only_one(folder):
+        return 0
+    try:
+        orders = read_orders(arguments[0])
+    except (OSError, ValueError, KeyError) as error:
+        log(f"no orders: {type(error).__name__}")
+        return 2
+    Keeper(orders, folder, arguments[1]).run()
+    if orders.shutdown:
+        power_off()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

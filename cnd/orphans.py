@@ -1,0 +1,63 @@
+"""What a fleet needs in order to end without us, and what it has left in S3 then.
+
+One rule: an instance gets no credentials, only pre-signed URLs for the objects that it
+may read and write; they stand in its job file and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cnd import s3logs
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+RESULT = "orphan.json"  # under the run's prefix; whoever finds a golden nonce puts it
+PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
+POLL = 5.0  # seconds between an orphan's looks for the others' result
+LONGEST = 7 * 86400  # seconds; no pre-signed URL holds longer
+
+
+def orders(
+    s3: S3Client, bucket: str, run: str, *, seconds: float, shutdown: bool
+) -> Callable[[str, str], Mapping[str, object]]:
+    """Return what gives each instance, by id and name, its orders for `keeper.py`.
+
+    Args:
+        seconds: how long the URLs must hold: the lifetime of the instances.
+        shutdown: whether an orphan powers its instance off when it is done.
+    """
+    hold = min(int(seconds), LONGEST)
+
+    def url(method: str, name: str) -> str:
+        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+
+    result = {"result_get": url("get", RESULT), "result_put": url("put", RESULT)}
+
+    def of(instance: str, name: str) -> Mapping[str, object]:
+        return {
+            "instance": instance,
+            "patience": PATIENCE,
+            "poll": POLL,
+            "shutdown": shutdown,
+            "log_put": url("put", f"{name}.log"),
+            **result,
+        }
+
+    return of
+
+
+def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
+    """Return what an orphan claims to have found, or None; `CloudError` if refused.
+
+    It is a claim: index, instance and nonce are to be checked.
+    """
+    text = s3logs.fetch(s3, bucket, run, RESULT)
+    try:
+        claim = json.loads(text or b"null")
+    except ValueError:
+        return None
+    return claim if isinstance(claim, dict) else None

@@ -1,0 +1,58 @@
+"""What a run's journal tells whoever takes it over.
+
+One rule: pure.  The events are seen again, by the same `Race` that saw them first;
+what they do not tell is asked from the cloud and the hosts, not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from cnd.events import Event
+from cnd.plan import Plan
+from cnd.race import Race
+
+# What these say of a host holds for whoever comes after.
+UNFIT = ("worker.failed", "worker.refuted")
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run as its last orchestrator left it."""
+
+    race: Race
+    index: Mapping[str, int]  # of every instance that was launched, by its id
+    lost: frozenset[str]  # instances that went away
+    unfit: frozenset[str]  # instances that get no further class
+    began: float | None  # when the run was started, seconds since the epoch
+    searching: float | None  # when the first worker began
+
+
+def recall(plan: Plan, events: Iterable[Event]) -> Past:
+    """Return what `events`, oldest first, tell of the run of `plan`."""
+    race = Race(plan)
+    index: dict[str, int] = {}
+    lost: set[str] = set()
+    unfit: set[str] = set()
+    first: dict[str, float] = {}
+    for event in events:
+        race.see(event)
+        first.setdefault(event.kind, event.time)
+        host = event.host or ""
+        if event.kind == "instance.launched" and event.index is not None:
+            index[host] = event.index
+        elif event.kind == "instance.lost":
+            lost.add(host)
+        elif event.kind in UNFIT:
+            unfit.add(host)
+        elif event.kind == "run.stop_requested":
+            race.stop(event)
+    return Past(
+        race=race,
+        index=index,
+        lost=frozenset(lost),
+        unfit=frozenset(unfit),
+        began=first.get("run.started"),
+        searching=first.get("worker.started"),
+    )

@@ -1,0 +1,1 @@
+"""Faults are injected, and nothing is lost, leaked or falsely said."""
