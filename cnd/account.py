@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cnd.aws import code, translated
@@ -35,13 +36,32 @@ SSH_PORT = 22
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
-def image(cloud: Cloud, instance_type: str) -> str:
-    """Return the id of the newest image that `instance_type` can boot."""
+@dataclass(frozen=True)
+class Kind:
+    """An instance type as the region describes it."""
+
+    type: str
+    vcpus: int
+    architectures: tuple[str, ...]  # EC2's names
+
+
+def kind(ec2: EC2Client, instance_type: str) -> Kind:
+    """Return what `instance_type` is; `CloudError` if the region has no such type."""
     with translated(f"look up the instance type {instance_type!r}"):
-        reply = cloud.ec2.describe_instance_types(
+        reply = ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
         )
-    offered = reply["InstanceTypes"][0]["ProcessorInfo"]["SupportedArchitectures"]
+    found = reply["InstanceTypes"][0]
+    return Kind(
+        type=instance_type,
+        vcpus=found["VCpuInfo"]["DefaultVCpus"],
+        architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
+    )
+
+
+def image(cloud: Cloud, instance_type: str) -> str:
+    """Return the id of the newest image that `instance_type` can boot."""
+    offered = kind(cloud.ec2, instance_type).architectures
     arch = next((ARCHITECTURES[a] for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")

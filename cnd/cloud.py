@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
 
 CHOICES = ("aws", "local")
+DOWN = "cloud: embedded, which is down"  # instead of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
 CONNECT_TIMEOUT = 5.0  # seconds

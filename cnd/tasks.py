@@ -18,7 +18,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, keys, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, keys, market, sqs, survey, view
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
@@ -27,25 +27,15 @@ from cnd.cli import Program, task
 from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
-
-EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
-CLOUD_HELP = {
-    "cloud": "aws or local; default: aws if boto3 finds credentials, else local",
-    "region": "AWS region; default: as boto3 is configured",
-}
+from cnd.plan import Plan
+from cnd.tasks_plan import CLOUD_HELP, WISH_HELP, WISH_LETTERS, plan, wish
+from cnd.tasks_plan import whole_difficulty as _difficulty
 
 
 @task(
-    letters={"time_limit": "t", "difficulty": "d", "instances": "n"},
+    letters=WISH_LETTERS,
     help={
-        "time_limit": "T, seconds of search after which everybody stops (200)",
-        "difficulty": "D, leading zero hex digits of the hash, 0 to 64",
-        "instances": "N, how many EC2 instances (1)",
-        "block": f"the block's text ({worker.DEFAULT_BLOCK})",
-        "nonces": "size of the nonce space, up to 2**64 (2**32)",
-        "instance_type": "EC2 instance type (t3.micro)",
-        "kernel": "search with this one only (auto: the fastest on each host)",
+        **WISH_HELP,
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -57,12 +47,15 @@ def start(
     c: Context,
     time_limit: str = "200",
     difficulty: str = "",
-    instances: str = "1",
+    instances: str = "",
+    confidence: str = "",
+    budget: str = "",
     block: str = worker.DEFAULT_BLOCK,
     nonces: str = "2**32",
     cloud: str = "",
     region: str = "",
     instance_type: str = "t3.micro",
+    image: str = "ubuntu",
     kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
@@ -70,14 +63,17 @@ def start(
     keep: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
-    plan = Plan(
-        difficulty=_difficulty(difficulty),
-        instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
-        time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+    asked = wish(
+        time_limit=time_limit,
+        difficulty=difficulty,
+        instances=instances,
+        confidence=confidence,
+        budget=budget,
         block=block,
-        nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
+        nonces=nonces,
         instance_type=instance_type,
-        kernel=arguments.choice(kernel, "--kernel", KERNELS),
+        image=image,
+        kernel=kernel,
         keep=keep,
     )
     key = (
@@ -85,21 +81,26 @@ def start(
     )
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
+    folder = state_folder()
+    measure = here.rate if asked.confidence else lambda: None
+    known = market.machine(connected, folder, instance_type, measure=measure)
+    decided = forecast.decide(asked, known)
     journal = Journal(new_run())
     journal.create()
-    narrator = view.Narrator(plan)
+    narrator = view.Narrator(decided)
     job = Job(
-        plan,
+        decided,
         connected,
         journal,
         view=narrator,
-        key=key or keys.user_key(state_folder()),
+        key=key or keys.user_key(folder),
         bucket=bucket,
     )
     try:
         result = job.execute()
     finally:
         narrator.close()
+    market.learn(folder, connected, decided, known, result)
     _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
     if result.leaked:
         message = "not seen terminated, perhaps still running"
@@ -265,16 +266,10 @@ def _local_status() -> None:
         _print(f"{name}: {value}")
 
 
-def _difficulty(text: str, example: str = EXAMPLE) -> int:
-    if not text:
-        raise UsageError("--d, the difficulty, is missing", hint=example)
-    return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
-
-
 def _connected(cloud: str, region: str) -> clouds.Cloud | None:
     """Return the cloud that is there, and say which one."""
     connected = clouds.connect(cloud, region)
-    _say(connected.title if connected else "cloud: embedded, which is down")
+    _say(connected.title if connected else clouds.DOWN)
     return connected
 
 
@@ -300,7 +295,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (start, scram, stop, status, verify, local, bench)
+    tasks = (start, plan, scram, stop, status, verify, local, bench)
     Program(
         name="cnd",
         binary="cnd",

@@ -72,7 +72,9 @@ def test_a_confidence_is_a_probability_short_of_certainty(confidence: float) -> 
 
 
 @given(difficulties, spaces, rates, times)
-def test_every_number_is_in_its_range(d: int, space: int, rate: float, t: float) -> None:
+def test_every_number_is_in_its_range(
+    d: int, space: int, rate: float, t: float
+) -> None:
     seen = chances(d, space, rate, t)
     assert 0 <= seen.found <= seen.exists <= 1
     assert 0 <= seen.trials <= space
