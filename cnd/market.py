@@ -83,9 +83,9 @@ def _key(cloud: Cloud | None, instance_type: str) -> str:
 
 
 def _vcpus(cloud: Cloud | None, instance_type: str) -> int:
-    if cloud:
-        return account.kind(cloud.ec2, instance_type).vcpus
     if offer := OFFERS.get(instance_type):
         return offer.vcpus
+    if cloud:
+        return account.kind(cloud.ec2, instance_type).vcpus
     message = f"--instance-type {instance_type!r} is not in the shipped table"
-    raise UsageError(message, hint="`fab local up` knows them all")
+    raise UsageError(message, hint="`fab local up`, and all types are known")
