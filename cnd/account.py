@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,14 +24,35 @@ if TYPE_CHECKING:
     from types_boto3_ec2.literals import ResourceTypeType
     from types_boto3_ec2.type_defs import TagSpecificationTypeDef
 
-# Ubuntu LTS: its syslog is a file, its python3 is recent, its user may read both.
-# Source: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
-IMAGE = (
-    "/aws/service/canonical/ubuntu/server/24.04/stable/current"
-    "/{arch}/hvm/ebs-gp3/ami-id"
-)
-LOGIN_USER = "ubuntu"
-ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Canonical's
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Debian's
+
+
+@dataclass(frozen=True)
+class System:
+    """An operating system whose newest image SSM tells by a public parameter."""
+
+    parameter: str  # with {ec2} or {debian}, the architecture as that one spells it
+    user: str  # who logs in
+
+
+# Ubuntu LTS first: its syslog is a file, its python3 is recent, its user may read both.
+# Sources: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
+# https://docs.aws.amazon.com/linux/al2023/ug/ec2.html
+# https://wiki.debian.org/Cloud/AmazonEC2Image/
+SYSTEMS = {
+    "ubuntu": System(
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current"
+        "/{debian}/hvm/ebs-gp3/ami-id",
+        "ubuntu",
+    ),
+    "al2023": System(
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{ec2}",
+        "ec2-user",
+    ),
+    "debian": System("/aws/service/debian/release/12/latest/{debian}", "admin"),
+}
+# How the names of published images begin, and who logs in to them.
+USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
 SSH_PORT = 22
 CHECKIP_TIMEOUT = 5.0  # seconds
@@ -59,15 +81,57 @@ def kind(ec2: EC2Client, instance_type: str) -> Kind:
     )
 
 
-def image(cloud: Cloud, instance_type: str) -> str:
-    """Return the id of the newest image that `instance_type` can boot."""
+@dataclass(frozen=True)
+class Image:
+    """What an instance boots, and as whom to log in to it."""
+
+    id: str  # "ami-..."
+    user: str
+
+
+def image(cloud: Cloud, instance_type: str, name: str = "ubuntu") -> Image:
+    """Return the image called `name` that `instance_type` can boot.
+
+    Args:
+        name: one of SYSTEMS, of which the newest is taken, or "ami-...".
+
+    Raises:
+        CloudError: there is no such type or image, or they do not fit together.
+    """
     offered = kind(cloud.ec2, instance_type).architectures
-    arch = next((ARCHITECTURES[a] for a in offered if a in ARCHITECTURES), None)
+    if name not in SYSTEMS:
+        return _given(cloud.ec2, instance_type, offered, name)
+    arch = next((a for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
-    with translated("find the Ubuntu image of this region"):
-        parameter = cloud.ssm.get_parameter(Name=IMAGE.format(arch=arch))
-    return parameter["Parameter"]["Value"]
+    system = SYSTEMS[name]
+    path = system.parameter.format(ec2=arch, debian=ARCHITECTURES[arch])
+    with translated(f"find the image {name!r} of this region"):
+        parameter = cloud.ssm.get_parameter(Name=path)
+    return Image(parameter["Parameter"]["Value"], system.user)
+
+
+def _given(
+    ec2: EC2Client, instance_type: str, offered: Collection[str], name: str
+) -> Image:
+    """Return an image by its id, with the user that its publisher's images have."""
+    with translated(f"look up the image {name}"):
+        found = ec2.describe_images(ImageIds=[name])["Images"]
+    if not found:
+        raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
+    architecture = str(found[0].get("Architecture", ""))
+    if architecture not in offered:
+        raise CloudError(
+            f"{name} is made for {architecture}, {instance_type} is "
+            f"{' and '.join(offered)}",
+            hint="choose another --image or --instance-type",
+        )
+    title = found[0].get("Name", "").rpartition("/")[2]
+    user = next((u for start, u in USERS.items() if title.startswith(start)), None)
+    if user is None:
+        message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
+        raise CloudError(message, hint="say --user")
+    return Image(name, user)
 
 
 def key_pair(ec2: EC2Client, key: UserKey) -> str:

@@ -87,14 +87,18 @@ class Clients:
             s3={"addressing_style": "path" if endpoint else "auto"},
         )
 
-    def get(self, service: str) -> Any:
+    def get(self, service: str, region: str | None = None) -> Any:
+        """Return the client of a service; `region` for those that live in few."""
         with self._lock:
             if service not in self._made:
                 make: Any = self._session.client  # overloads for literals only
                 try:
                     with translated(f"reach {service}"):
                         self._made[service] = make(
-                            service, endpoint_url=self._endpoint, config=self._config
+                            service,
+                            region_name=region,
+                            endpoint_url=self._endpoint,
+                            config=self._config,
                         )
                 except ValueError as error:  # botocore's word for a bad URL
                     hint = "check AWS_ENDPOINT_URL"

@@ -242,9 +242,16 @@ def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
 # --- in words
 
 
-def text(made: Forecast, others: list[Forecast], here: Rate | None) -> str:
+def text(
+    made: Forecast,
+    others: list[Forecast],
+    here: Rate | None,
+    spot: Price | None = None,
+) -> str:
     """Return what `plan` prints for people."""
     rows = [*_rows(made)]
+    if spot:
+        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); not used"))
     rows += [("verdict", said) for said in verdicts(made, here)]
     lines = [f"{name:<14} {value}" for name, value in rows]
     if others:

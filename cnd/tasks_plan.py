@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json as jsonlib
 import sys
+from dataclasses import asdict
 from typing import Any
 
 from invoke.context import Context
 
-from cnd import arguments, here, market
+from cnd import arguments, here, market, prices
 from cnd import cloud as clouds
 from cnd import pow as worker
 from cnd.cli import task
@@ -110,17 +111,20 @@ def plan(
     connected = clouds.connect(cloud, region)
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)
     mine = here.rate()
+    on_aws = connected if connected and connected.name == "aws" else None
     known = market.machine(
         connected, state_folder(), instance_type, measure=lambda: mine
     )
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, OFFERS.values())
+    spot = prices.spot(on_aws, instance_type) if on_aws else None
     if not json:
-        print(text(made, others, mine))
+        print(text(made, others, mine, spot))
         return
     found = {
         **made.to_json(),
         "verdicts": list(verdicts(made, mine)),
+        "spot": asdict(spot) if spot else None,
         "this_machine": mine.nonces_per_second if mine else None,
         "alternatives": [other.to_json() for other in others],
     }

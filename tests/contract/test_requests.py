@@ -22,7 +22,7 @@ from cnd import ec2
 from cnd.cloud import connect
 from cnd.errors import CapacityError, CloudError
 
-SERVICES = ("ec2", "s3", "sqs", "ssm", "sts")
+SERVICES = ("ec2", "pricing", "s3", "sqs", "ssm", "sts")
 SPEC = ec2.LaunchSpec(
     image="ami-1",
     instance_type="t3.micro",
