@@ -89,18 +89,21 @@ class Image:
     user: str
 
 
-def image(cloud: Cloud, instance_type: str, name: str = "ubuntu") -> Image:
+def image(
+    cloud: Cloud, instance_type: str, name: str = "ubuntu", user: str = ""
+) -> Image:
     """Return the image called `name` that `instance_type` can boot.
 
     Args:
         name: one of SYSTEMS, of which the newest is taken, or "ami-...".
+        user: who logs in; empty for whom such images have.
 
     Raises:
         CloudError: there is no such type or image, or they do not fit together.
     """
     offered = kind(cloud.ec2, instance_type).architectures
     if name not in SYSTEMS:
-        return _given(cloud.ec2, instance_type, offered, name)
+        return _given(cloud.ec2, instance_type, offered, name, user)
     arch = next((a for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
@@ -108,11 +111,11 @@ def image(cloud: Cloud, instance_type: str, name: str = "ubuntu") -> Image:
     path = system.parameter.format(ec2=arch, debian=ARCHITECTURES[arch])
     with translated(f"find the image {name!r} of this region"):
         parameter = cloud.ssm.get_parameter(Name=path)
-    return Image(parameter["Parameter"]["Value"], system.user)
+    return Image(parameter["Parameter"]["Value"], user or system.user)
 
 
 def _given(
-    ec2: EC2Client, instance_type: str, offered: Collection[str], name: str
+    ec2: EC2Client, instance_type: str, offered: Collection[str], name: str, user: str
 ) -> Image:
     """Return an image by its id, with the user that its publisher's images have."""
     with translated(f"look up the image {name}"):
@@ -127,8 +130,8 @@ def _given(
             hint="choose another --image or --instance-type",
         )
     title = found[0].get("Name", "").rpartition("/")[2]
-    user = next((u for start, u in USERS.items() if title.startswith(start)), None)
-    if user is None:
+    user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
+    if not user:
         message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
         raise CloudError(message, hint="say --user")
     return Image(name, user)

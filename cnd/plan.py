@@ -43,6 +43,7 @@ class Plan:
     kernel: str = "auto"  # or the name of one: see KERNELS
     keep: bool = False  # leave the fleet to its lifetime timer
     image: str = "ubuntu"  # one of IMAGES, or ami-...
+    user: str = ""  # who logs in; empty: whom such images have
     usd_per_hour: float | None = None  # of one instance; None: not known
 
     def __post_init__(self) -> None:
@@ -59,6 +60,8 @@ class Plan:
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
                 f"(a week), not {self.time_limit}"
             )
+        if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
+            raise UsageError(f"--user must be the name of a user, not {self.user!r}")
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")

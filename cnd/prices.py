@@ -80,7 +80,9 @@ def _listed(client: Any, region: str, instance_type: str) -> float | None:
                 for name, value in fields.items()
             ],
         )
-    prices = [usd for text in reply.get("PriceList", []) for usd in _hourly(json.loads(text))]
+    prices = [
+        usd for text in reply.get("PriceList", []) for usd in _hourly(json.loads(text))
+    ]
     return max(prices, default=None)
 
 

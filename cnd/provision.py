@@ -41,7 +41,9 @@ def prepare(
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
     try:
-        image = pool.submit(account.image, cloud, plan.instance_type)
+        image = pool.submit(
+            account.image, cloud, plan.instance_type, plan.image, plan.user
+        )
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
         address = account.caller_address(cloud.checkip)
         group = pool.submit(account.ssh_group, cloud.ec2, address)
@@ -54,7 +56,7 @@ def prepare(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region
             )
         spec = ec2.LaunchSpec(
-            image=image.result(),
+            image=image.result().id,
             instance_type=plan.instance_type,
             key_name=key_name.result(),
             group=group.result(),
@@ -63,5 +65,5 @@ def prepare(
         )
     finally:
         pool.shutdown(wait=False)
-    login = Login(account.LOGIN_USER, key.path, host_key.public)
+    login = Login(image.result().user, key.path, host_key.public)
     return Provision(spec, login, sqs.create(cloud.sqs, run), name, bucket_made)

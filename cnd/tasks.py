@@ -56,6 +56,7 @@ def start(
     region: str = "",
     instance_type: str = "t3.micro",
     image: str = "ubuntu",
+    user: str = "",
     kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
@@ -73,6 +74,7 @@ def start(
         nonces=nonces,
         instance_type=instance_type,
         image=image,
+        user=user,
         kernel=kernel,
         keep=keep,
     )

@@ -39,6 +39,7 @@ WISH_HELP = {
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
     "instance_type": "EC2 instance type (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
+    "user": "who logs in to the image; default: as its publisher has it",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -92,6 +93,7 @@ def plan(
     region: str = "",
     instance_type: str = "t3.micro",
     image: str = "ubuntu",
+    user: str = "",
     kernel: str = "auto",
     json: bool = False,
 ) -> None:
@@ -106,6 +108,7 @@ def plan(
         nonces=nonces,
         instance_type=instance_type,
         image=image,
+        user=user,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)

@@ -46,10 +46,63 @@ def permissions(cloud: LocalCloud, group: str) -> list[dict[str, Any]]:
 def test_an_instance_boots_the_ubuntu_image_of_its_processor(
     aws: Cloud, cloud: LocalCloud, instance_type: str, architecture: str
 ) -> None:
-    found = image(cloud, account.image(aws, instance_type))
+    chosen = account.image(aws, instance_type)
+    found = image(cloud, chosen.id)
     assert found["Architecture"] == architecture
     assert "ubuntu" in found["Name"]
     assert "24.04" in found["Name"]
+    assert chosen.user == "ubuntu"
+
+
+@pytest.mark.parametrize("instance_type", ["t3.micro", "t4g.micro"])
+@pytest.mark.parametrize(
+    ("name", "begins", "user"),
+    [
+        ("ubuntu", "ubuntu/images/", "ubuntu"),
+        ("al2023", "al2023-ami-", "ec2-user"),
+        ("debian", "debian-12-", "admin"),
+    ],
+)
+def test_every_system_has_an_image_for_both_processors(
+    aws: Cloud, cloud: LocalCloud, instance_type: str, name: str, begins: str, user: str
+) -> None:
+    chosen = account.image(aws, instance_type, name)
+    found = image(cloud, chosen.id)
+    assert found["Name"].startswith(begins)
+    assert found["Architecture"] == ("arm64" if "g" in instance_type else "x86_64")
+    assert chosen.user == user
+
+
+@pytest.mark.parametrize("name", ["ubuntu", "al2023", "debian"])
+def test_an_image_by_its_id_has_the_same_user(aws: Cloud, name: str) -> None:
+    chosen = account.image(aws, "c5.large", name)
+    assert account.image(aws, "c5.large", chosen.id) == chosen
+
+
+def test_the_user_can_be_told(aws: Cloud) -> None:
+    assert account.image(aws, "c5.large", "debian", "me").user == "me"
+
+
+def test_an_image_for_another_processor_is_refused(aws: Cloud) -> None:
+    arm = account.image(aws, "t4g.micro")
+    with pytest.raises(CloudError, match=r"is made for arm64, t3\.micro is x86_64"):
+        account.image(aws, "t3.micro", arm.id)
+
+
+def test_an_image_of_nobody_known_needs_a_user(aws: Cloud, cloud: LocalCloud) -> None:
+    host = cloud.launch()[0]
+    made = cloud.ec2.create_image(InstanceId=host, Name="my own")["ImageId"]
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    with pytest.raises(CloudError, match="nobody knows who logs in") as caught:
+        account.image(aws, "c5.large", made)
+    assert caught.value.hint == "say --user"
+    assert account.image(aws, "c5.large", made, "me").user == "me"
+
+
+def test_an_image_that_does_not_exist_is_refused(aws: Cloud) -> None:
+    with pytest.raises(CloudError, match="ami-00000000") as caught:
+        account.image(aws, "c5.large", "ami-00000000")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_instance_type_is_refused_before_anything_is_bought(

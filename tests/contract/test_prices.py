@@ -13,7 +13,7 @@ import pytest
 from botocore.stub import ANY, Stubber
 
 from cnd import prices
-from cnd.cloud import Cloud, Clients
+from cnd.cloud import Clients, Cloud
 from cnd.offers import BESIDE, OFFERS
 
 

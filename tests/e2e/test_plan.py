@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.conftest import Terminal
 
 WISH = ("--t", "30", "--d", "5", "--confidence", "0.9")
@@ -45,3 +47,17 @@ def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
     found = terminal.json("plan", "--t", "200", "--d", "7", "--n", "1")
     assert "earlier run" in found["hash_rate_source"]
     assert found["boot_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "instance_type"),
+    [("al2023", "c5.large"), ("debian", "t4g.micro")],
+)
+def test_a_run_finds_its_nonce_on_every_system(
+    terminal: Terminal, image: str, instance_type: str
+) -> None:
+    words = ("--image", image, "--instance-type", instance_type)
+    result = terminal.json("start", "--t", "60", "--d", "2", "--n", "2", *words)
+    assert result["outcome"] == "found"
+    (folder,) = terminal.runs()[-1:]
+    assert len(list((folder / "logs").iterdir())) == 2
