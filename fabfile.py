@@ -1,6 +1,17 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
 from cnd.tasks import bench, local, scram, start, status, stop, verify
-from cnd.tasks_plan import plan
+from cnd.tasks_plan import clean, doctor, plan
 
-__all__ = ["bench", "local", "plan", "scram", "start", "status", "stop", "verify"]
+__all__ = [
+    "bench",
+    "clean",
+    "doctor",
+    "local",
+    "plan",
+    "scram",
+    "start",
+    "status",
+    "stop",
+    "verify",
+]

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
 from cnd.cloud import Cloud
@@ -137,13 +137,15 @@ def _given(
     return Image(name, user)
 
 
-def key_pair(ec2: EC2Client, key: UserKey) -> str:
-    """Return the name of the key pair that holds `key`, imported when missing.
-
-    The name carries the fingerprint, so a pair of that name is that key.
-    """
+def key_name(key: UserKey) -> str:
+    """Return what the key pair of `key` is called: a pair of that name is that key."""
     letters = (c for c in key.fingerprint if c.isalnum())
-    name = f"cnd-{''.join(letters)[:12]}"
+    return f"cnd-{''.join(letters)[:12]}"
+
+
+def key_pair(ec2: EC2Client, key: UserKey) -> str:
+    """Return the name of the key pair that holds `key`, imported when missing."""
+    name = key_name(key)
     try:
         with translated("import the SSH key"):
             ec2.import_key_pair(
@@ -157,15 +159,33 @@ def key_pair(ec2: EC2Client, key: UserKey) -> str:
     return name
 
 
-def ssh_group(ec2: EC2Client, caller: str) -> str:
-    """Return the security group that lets SSH in from `caller` ("a.b.c.d")."""
-    with translated("look up the security group"):
-        found = ec2.describe_security_groups(
-            Filters=[{"Name": "group-name", "Values": [GROUP]}]
-        )["SecurityGroups"]
-    group = found[0]["GroupId"] if found else _new_group(ec2)
+@dataclass(frozen=True)
+class Group:
+    """A security group of CND, as it stands."""
+
+    id: str
+    ranges: tuple[str, ...]  # IPv4 CIDRs that SSH is let in from
+
+
+def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
+    """Return CND's security group for `subnet`, or None if there is none yet."""
+    name, _ = _group_name(ec2, subnet)
+    return _group(ec2, name)
+
+
+def ssh_group(ec2: EC2Client, ssh_from: str, subnet: str = "") -> str:
+    """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
+
+    Ranges that were let in before stay, because another run may be at work behind
+    them, until `clean` finds the group without a use.
+    """
+    name, vpc = _group_name(ec2, subnet)
+    found = _group(ec2, name)
+    group = found.id if found else _new_group(ec2, name, vpc)
+    if found and ssh_from in found.ranges:
+        return group
     try:
-        with translated(f"let SSH in from {caller}"):
+        with translated(f"let SSH in from {ssh_from}"):
             ec2.authorize_security_group_ingress(
                 GroupId=group,
                 IpPermissions=[
@@ -173,9 +193,7 @@ def ssh_group(ec2: EC2Client, caller: str) -> str:
                         "IpProtocol": "tcp",
                         "FromPort": SSH_PORT,
                         "ToPort": SSH_PORT,
-                        "IpRanges": [
-                            {"CidrIp": f"{caller}/32", "Description": "CND's user"}
-                        ],
+                        "IpRanges": [{"CidrIp": ssh_from, "Description": "CND's user"}],
                     }
                 ],
             )
@@ -185,12 +203,37 @@ def ssh_group(ec2: EC2Client, caller: str) -> str:
     return group
 
 
-def _new_group(ec2: EC2Client) -> str:
+def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
+    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+
+    A group belongs to one VPC: a name for each keeps them apart.
+    """
+    if not subnet:
+        return GROUP, ""
+    with translated(f"look up {subnet}"):
+        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
+    return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+
+
+def _group(ec2: EC2Client, name: str) -> Group | None:
+    with translated("look up the security group"):
+        found = ec2.describe_security_groups(
+            Filters=[{"Name": "group-name", "Values": [name]}]
+        )["SecurityGroups"]
+    if not found:
+        return None
+    ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+    return Group(found[0]["GroupId"], tuple(r["CidrIp"] for r in ranges))
+
+
+def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
+    where: Any = {"VpcId": vpc} if vpc else {}
     with translated("make a security group"):
         return ec2.create_security_group(
-            GroupName=GROUP,
+            GroupName=name,
             Description="SSH to the instances of CND, from their user only",
             TagSpecifications=_tags("security-group"),
+            **where,
         )["GroupId"]
 
 

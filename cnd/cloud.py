@@ -42,6 +42,7 @@ class Cloud:
     endpoint: str | None  # URL; None means AWS's own
     checkip: str  # URL that answers with the caller's address
     clients: Clients = field(repr=False)
+    arn: str = ""  # of the caller
 
     @property
     def title(self) -> str:
@@ -104,6 +105,15 @@ class Clients:
                     hint = "check AWS_ENDPOINT_URL"
                     raise UsageError(str(error), hint=hint) from error
             return self._made[service]
+
+    def expire_within(self, seconds: float) -> bool | None:
+        """Tell whether the credentials expire so soon; None where they do not say."""
+        from botocore.credentials import RefreshableCredentials
+
+        credentials = self._session.get_credentials()
+        if isinstance(credentials, RefreshableCredentials):
+            return bool(credentials.refresh_needed(refresh_in=int(seconds)))
+        return None if credentials and credentials.token else False
 
 
 def connect(
@@ -197,6 +207,7 @@ def _identified(
         endpoint=endpoint,
         checkip=checkip,
         clients=clients,
+        arn=caller["Arn"],
     )
 
 

@@ -6,6 +6,7 @@ it decides nothing any more.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -44,6 +45,8 @@ class Plan:
     keep: bool = False  # leave the fleet to its lifetime timer
     image: str = "ubuntu"  # one of IMAGES, or ami-...
     user: str = ""  # who logs in; empty: whom such images have
+    subnet: str = ""  # subnet-...; empty: AWS chooses a default one
+    ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
     usd_per_hour: float | None = None  # of one instance; None: not known
 
     def __post_init__(self) -> None:
@@ -60,6 +63,10 @@ class Plan:
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
                 f"(a week), not {self.time_limit}"
             )
+        if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
+            raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
+        if self.ssh_from:
+            _check_range(self.ssh_from)
         if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
             raise UsageError(f"--user must be the name of a user, not {self.user!r}")
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
@@ -96,6 +103,18 @@ class Plan:
             "lifetime": self.lifetime,
             "worst_case_usd": self.worst_case_usd,
         }
+
+
+def _check_range(text: str) -> None:
+    """Refuse what is no range of IPv4 addresses, and the whole world."""
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        message = f"--ssh-from must be a CIDR such as 192.0.2.0/24: {error}"
+        raise UsageError(message) from error
+    if network.prefixlen == 0:
+        message = f"--ssh-from {text} lets the whole world in"
+        raise UsageError(message, hint="say which addresses may: 192.0.2.0/24")
 
 
 def class_size(nonces: int, index: int, instances: int) -> int:

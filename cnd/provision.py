@@ -45,8 +45,8 @@ def prepare(
             account.image, cloud, plan.instance_type, plan.image, plan.user
         )
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
-        address = account.caller_address(cloud.checkip)
-        group = pool.submit(account.ssh_group, cloud.ec2, address)
+        ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
+        group = pool.submit(account.ssh_group, cloud.ec2, ssh_from, plan.subnet)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made: Future[None] = Future()
@@ -62,6 +62,7 @@ def prepare(
             group=group.result(),
             user_data=bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key),
             lifetime=plan.lifetime,
+            subnet=plan.subnet,
         )
     finally:
         pool.shutdown(wait=False)

@@ -18,7 +18,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, forecast, here, keys, market, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, market, sqs, survey, view
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
@@ -28,7 +28,17 @@ from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
 from cnd.plan import Plan
-from cnd.tasks_plan import CLOUD_HELP, WISH_HELP, WISH_LETTERS, plan, wish
+from cnd.tasks_plan import (
+    CLOUD_HELP,
+    WISH_HELP,
+    WISH_LETTERS,
+    clean,
+    doctor,
+    fit,
+    plan,
+    user_key,
+    wish,
+)
 from cnd.tasks_plan import whole_difficulty as _difficulty
 
 
@@ -57,6 +67,8 @@ def start(
     instance_type: str = "t3.micro",
     image: str = "ubuntu",
     user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
     kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
@@ -75,18 +87,19 @@ def start(
         instance_type=instance_type,
         image=image,
         user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
         kernel=kernel,
         keep=keep,
     )
-    key = (
-        keys.load(arguments.existing_file(key_file, "--key-file")) if key_file else None
-    )
+    key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
     folder = state_folder()
     measure = here.rate if asked.confidence else lambda: None
     known = market.machine(connected, folder, instance_type, measure=measure)
     decided = forecast.decide(asked, known)
+    fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
     narrator = view.Narrator(decided)
@@ -95,7 +108,7 @@ def start(
         connected,
         journal,
         view=narrator,
-        key=key or keys.user_key(folder),
+        key=key,
         bucket=bucket,
     )
     try:
@@ -297,7 +310,7 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (start, plan, scram, stop, status, verify, local, bench)
+    tasks = (start, plan, doctor, scram, clean, stop, status, verify, local, bench)
     Program(
         name="cnd",
         binary="cnd",

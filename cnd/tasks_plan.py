@@ -1,4 +1,4 @@
-"""The commands before and after a run: plan.
+"""The commands before and after a run: plan, doctor, clean.
 
 One rule: no decisions here; `start` executes the very object that `plan` prints.
 """
@@ -11,14 +11,17 @@ from dataclasses import asdict
 from typing import Any
 
 from invoke.context import Context
+from invoke.exceptions import Exit
 
-from cnd import arguments, here, market, prices
+from cnd import arguments, ec2, here, keys, market, prices, tidy
 from cnd import cloud as clouds
+from cnd import doctor as doctors
 from cnd import pow as worker
 from cnd.cli import task
-from cnd.errors import UsageError
+from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, verdicts
 from cnd.journal import state_folder
+from cnd.keys import UserKey
 from cnd.offers import OFFERS
 from cnd.plan import KERNELS, MAX_INSTANCES, Plan
 
@@ -40,6 +43,8 @@ WISH_HELP = {
     "instance_type": "EC2 instance type (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
     "user": "who logs in to the image; default: as its publisher has it",
+    "subnet": "subnet-...; default: one of the default VPC",
+    "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -94,6 +99,8 @@ def plan(
     instance_type: str = "t3.micro",
     image: str = "ubuntu",
     user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
     kernel: str = "auto",
     json: bool = False,
 ) -> None:
@@ -109,6 +116,8 @@ def plan(
         instance_type=instance_type,
         image=image,
         user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)
@@ -132,6 +141,139 @@ def plan(
         "alternatives": [other.to_json() for other in others],
     }
     print(jsonlib.dumps(found))
+
+
+@task(
+    letters={"time_limit": "t", "instances": "n"},
+    help={
+        **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
+        **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
+        **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
+        "bucket": "an S3 bucket of yours for the logs; default: CND's own",
+        "key_file": "an SSH private key of yours; default: CND's own",
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    },
+)
+def doctor(
+    c: Context,
+    time_limit: str = "200",
+    instances: str = "1",
+    cloud: str = "",
+    region: str = "",
+    instance_type: str = "t3.micro",
+    image: str = "ubuntu",
+    user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
+    bucket: str = "",
+    key_file: str = "",
+    json: bool = False,
+) -> None:
+    """Look whether the account is fit for a run; makes and buys nothing."""
+    wanted = Plan(
+        difficulty=1,
+        instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
+        time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+        instance_type=instance_type,
+        image=image,
+        user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
+    )
+    key = user_key(key_file)
+    connected = clouds.required(clouds.connect(cloud, region))
+    print(connected.title, file=sys.stderr)
+    case = doctors.Case(connected, wanted, key, bucket)
+    checks = doctors.examine(case, doctors.ALL)
+    faults = [check for check in checks if check.status == doctors.FAULT]
+    if json:
+        found = {"healthy": not faults, "checks": [asdict(check) for check in checks]}
+        print(jsonlib.dumps(found))
+    else:
+        print("\n".join(check.line for check in checks))
+    if faults:
+        raise Exit(code=CloudError.exit_status)
+
+
+@task(
+    help={
+        "yes": "remove it; without this it is only listed",
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    }
+)
+def clean(
+    c: Context,
+    yes: bool = False,
+    cloud: str = "",
+    region: str = "",
+    json: bool = False,
+) -> None:
+    """Remove what CND made besides instances: key pair, group, bucket with its logs."""
+    connected = clouds.required(clouds.connect(cloud, region))
+    print(connected.title, file=sys.stderr)
+    if live := ec2.find(connected.ec2, states=ec2.GOING):
+        message = f"{len(live)} instances of CND are there"
+        raise UsageError(message, hint="`fab scram` ends them; then clean")
+    found = tidy.find(connected)
+    left: dict[str, str] = {}
+    for made in found if yes else []:
+        try:
+            tidy.remove(connected, made)
+        except CloudError as error:
+            left[made.title] = str(error)
+    removed = [made.title for made in found if yes and made.title not in left]
+    if json:
+        listed = [made.title for made in found]
+        print(jsonlib.dumps({"found": listed, "removed": removed, "left": left}))
+    else:
+        _tell_clean(found, removed, left, yes)
+    if left:
+        raise Exit(code=CloudError.exit_status)
+
+
+def _tell_clean(
+    found: list[tidy.Made], removed: list[str], left: dict[str, str], yes: bool
+) -> None:
+    if not found:
+        print("there is nothing of CND")
+    for title in removed:
+        print(f"removed {title}")
+    for title, reason in left.items():
+        print(f"left    {title}: {reason}")
+    if found and not yes:
+        print("\n".join(made.title for made in found))
+        print("nothing was removed: say --yes to remove these")
+
+
+def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:
+    """Look at what can be looked at quickly, before anything is bought.
+
+    Raises:
+        CloudError: the first fault.  Warnings are told.
+    """
+    if connected.name == "local":
+        return  # nothing there is limited, and nothing costs
+    case = doctors.Case(connected, decided, key)
+    for check in doctors.examine(case, doctors.FAST):
+        if check.status == doctors.FAULT:
+            raise CloudError(f"{check.name}: {check.text}", hint=check.way_out or None)
+        if check.status == doctors.WARNING:
+            print(check.line, file=sys.stderr)
+
+
+def user_key(key_file: str) -> UserKey:
+    """Return the key to log in with: the user's own, or CND's."""
+    if key_file:
+        return keys.load(arguments.existing_file(key_file, "--key-file"))
+    folder = state_folder()
+    try:
+        return keys.user_key(folder)
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}"
+        hint = "make room there, or set XDG_STATE_HOME to another folder"
+        raise UsageError(message, hint=hint) from error
 
 
 def whole_difficulty(text: str, example: str = EXAMPLE) -> int:

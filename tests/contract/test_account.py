@@ -12,7 +12,7 @@ from cnd.cloud import Cloud
 from cnd.errors import CloudError
 from tests.contract.conftest import LocalCloud
 
-CALLER = "192.0.2.7"  # RFC 5737: an address of documentation
+CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> No
         assert permission["Ipv6Ranges"] == permission["PrefixListIds"] == []
         assert permission["UserIdGroupPairs"] == []
     ranges = [r["CidrIp"] for p in permissions(cloud, group) for r in p["IpRanges"]]
-    assert f"{CALLER}/32" in ranges
+    assert CALLER in ranges
     assert all(each.endswith("/32") for each in ranges)
 
 
@@ -173,10 +173,10 @@ def test_another_caller_is_let_into_the_same_group(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
     first = account.ssh_group(aws.ec2, CALLER)
-    assert account.ssh_group(aws.ec2, "192.0.2.8") == first
+    assert account.ssh_group(aws.ec2, "192.0.2.8/32") == first
 
     ranges = {r["CidrIp"] for p in permissions(cloud, first) for r in p["IpRanges"]}
-    assert {f"{CALLER}/32", "192.0.2.8/32"} <= ranges
+    assert {CALLER, "192.0.2.8/32"} <= ranges
 
 
 def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:

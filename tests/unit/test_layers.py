@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2] / "cnd"
 LAYERS = [
     ["tasks"],
     ["tasks_plan"],
-    ["cli", "survey", "market"],
+    ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
     ["view", "job"],
     ["provision", "fleet"],
