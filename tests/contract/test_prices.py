@@ -5,50 +5,26 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
-from botocore.stub import ANY, Stubber
+from botocore.stub import ANY
 
 from cnd import prices
-from cnd.cloud import Clients, Cloud
+from cnd.cloud import Cloud
 from cnd.offers import BESIDE, OFFERS
-
-
-@dataclass
-class Clerk:
-    """AWS's answers, service by service, through CND's own clients."""
-
-    stubs: dict[str, Stubber] = field(default_factory=dict)
-
-    def answer(self, service: str, call: str, reply: Any, asked: Any) -> None:
-        self.stubs[service].add_response(call, reply, asked)
-
-    def refuse(self, service: str, call: str, code: str) -> None:
-        self.stubs[service].add_client_error(call, code, "AWS says no.")
+from tests.contract.clerk import Clerk, stubbed
 
 
 @pytest.fixture
-def clerk() -> Clerk:
-    return Clerk()
+def clerk() -> Iterator[Clerk]:
+    with stubbed("ec2", "pricing") as clerk:
+        yield clerk
 
 
 @pytest.fixture
-def aws(clerk: Clerk) -> Iterator[Cloud]:
-    session = boto3.Session("test", "test", region_name="eu-west-2")
-    clients = Clients(session, None)
-    cloud = Cloud("aws", "eu-west-2", "1" * 12, "somebody", None, "", clients)
-    clerk.stubs = {
-        "ec2": Stubber(clients.get("ec2")),
-        "pricing": Stubber(clients.get("pricing", prices.PRICING_REGION)),
-    }
-    for stub in clerk.stubs.values():
-        stub.activate()
-    yield cloud
-    for stub in clerk.stubs.values():
-        stub.assert_no_pending_responses()
+def aws(clerk: Clerk) -> Cloud:
+    return clerk.cloud
 
 
 def product(usd: str, unit: str = "Hrs") -> str:

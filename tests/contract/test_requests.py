@@ -339,7 +339,8 @@ def test_the_policy_lets_only_cnds_own_machines_be_terminated() -> None:
 
 def test_the_policy_reaches_no_bucket_and_no_queue_but_cnds() -> None:
     for statement in policy():
-        if any(right.startswith(("s3:", "sqs:")) for right in statement["Action"]):
+        rights = set(statement["Action"]) - {"sqs:ListQueues"}  # looks, at names only
+        if any(right.startswith(("s3:", "sqs:")) for right in rights):
             resources = statement["Resource"]
             names = [resources] if isinstance(resources, str) else resources
             assert all(":cnd-" in name for name in names)
