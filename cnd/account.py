@@ -7,22 +7,27 @@ wider than to the caller's own address.
 from __future__ import annotations
 
 import ipaddress
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
 from cnd.cloud import Cloud
-from cnd.ec2 import TOOL_TAG
+from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
 from cnd.keys import UserKey
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.literals import ResourceTypeType
-    from types_boto3_ec2.type_defs import TagSpecificationTypeDef
+    from types_boto3_ec2.type_defs import (
+        IpPermissionTypeDef,
+        IpRangeTypeDef,
+        TagSpecificationTypeDef,
+    )
 
 ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Debian's
 
@@ -164,7 +169,7 @@ class Group:
     """A security group of CND, as it stands."""
 
     id: str
-    ranges: tuple[str, ...]  # IPv4 CIDRs that SSH is let in from
+    ranges: Mapping[str, str]  # IPv4 CIDR that SSH is let in from -> description
 
 
 def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
@@ -173,34 +178,54 @@ def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
     return _group(ec2, name)
 
 
-def ssh_group(ec2: EC2Client, ssh_from: str, subnet: str = "") -> str:
+def ssh_group(ec2: EC2Client, ssh_from: str, *, owner: str, subnet: str = "") -> str:
     """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
 
-    Ranges that were let in before stay, because another run may be at work behind
-    them, until `clean` finds the group without a use.
+    A range that `owner` was let in from before, under another address, is closed
+    when no instance of CND is there any more that may be reached from it.
     """
     name, vpc = _group_name(ec2, subnet)
     found = _group(ec2, name)
-    group = found.id if found else _new_group(ec2, name, vpc)
-    if found and ssh_from in found.ranges:
-        return group
+    group = found or Group(_new_group(ec2, name, vpc), {})
+    note = _described(owner)
+    if ssh_from not in group.ranges:
+        _let_in(ec2, group.id, ssh_from, note)
+    stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
+    if stale and not find(ec2):
+        _shut_out(ec2, group.id, stale)
+    return group.id
+
+
+def _described(owner: str) -> str:
+    """Return what a rule says of itself, in the few characters that AWS allows there.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+    """
+    return re.sub(r"[^a-zA-Z0-9 ._:/()#,@+=&;{}!$*-]", "-", f"CND for {owner}")[:255]
+
+
+def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
+    port = {"FromPort": SSH_PORT, "ToPort": SSH_PORT}
+    return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
+
+
+def _let_in(ec2: EC2Client, group: str, ssh_from: str, note: str) -> None:
+    ranges: list[IpRangeTypeDef] = [{"CidrIp": ssh_from, "Description": note}]
     try:
         with translated(f"let SSH in from {ssh_from}"):
             ec2.authorize_security_group_ingress(
-                GroupId=group,
-                IpPermissions=[
-                    {
-                        "IpProtocol": "tcp",
-                        "FromPort": SSH_PORT,
-                        "ToPort": SSH_PORT,
-                        "IpRanges": [{"CidrIp": ssh_from, "Description": "CND's user"}],
-                    }
-                ],
+                GroupId=group, IpPermissions=_permission(ranges)
             )
     except CloudError as error:
         if code(error) != "InvalidPermission.Duplicate":
             raise
-    return group
+
+
+def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
+    with translated(f"let SSH in from {ranges[0]} no more"):
+        ec2.revoke_security_group_ingress(
+            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
+        )
 
 
 def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
@@ -223,7 +248,8 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
     if not found:
         return None
     ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
-    return Group(found[0]["GroupId"], tuple(r["CidrIp"] for r in ranges))
+    notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
+    return Group(found[0]["GroupId"], notes)
 
 
 def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:

@@ -46,7 +46,13 @@ def prepare(
         )
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
         ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
-        group = pool.submit(account.ssh_group, cloud.ec2, ssh_from, plan.subnet)
+        group = pool.submit(
+            account.ssh_group,
+            cloud.ec2,
+            ssh_from,
+            owner=cloud.owner,
+            subnet=plan.subnet,
+        )
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made: Future[None] = Future()

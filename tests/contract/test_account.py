@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import pytest
 from cnd import account, keys
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
+from tests.contract.clerk import stubbed
 from tests.contract.conftest import LocalCloud
 
 CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
@@ -149,7 +153,7 @@ def test_another_key_is_another_key_pair(
 
 
 def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
-    group = account.ssh_group(aws.ec2, CALLER)
+    group = account.ssh_group(aws.ec2, CALLER, owner="me")
 
     for permission in permissions(cloud, group):
         assert permission["IpProtocol"] == "tcp"
@@ -162,25 +166,71 @@ def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> No
 
 
 def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> None:
-    first = account.ssh_group(aws.ec2, CALLER)
+    first = account.ssh_group(aws.ec2, CALLER, owner="me")
     before = permissions(cloud, first)
 
-    assert account.ssh_group(aws.ec2, CALLER) == first
+    assert account.ssh_group(aws.ec2, CALLER, owner="me") == first
     assert permissions(cloud, first) == before
 
 
 def test_another_caller_is_let_into_the_same_group(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
-    first = account.ssh_group(aws.ec2, CALLER)
-    assert account.ssh_group(aws.ec2, "192.0.2.8/32") == first
+    first = account.ssh_group(aws.ec2, CALLER, owner="me")
+    assert account.ssh_group(aws.ec2, "192.0.2.8/32", owner="you") == first
 
     ranges = {r["CidrIp"] for p in permissions(cloud, first) for r in p["IpRanges"]}
     assert {CALLER, "192.0.2.8/32"} <= ranges
 
 
+def test_an_address_of_before_is_closed_once_nobody_works_behind_it() -> None:
+    """Twice: while an instance is there, and when none is left."""
+    rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
+    others = {"CidrIp": "192.0.2.2/32", "Description": "CND for you"}
+    ranges = [{"IpRanges": [rule, others]}]
+    group = {"GroupId": "sg-1", "IpPermissions": ranges}
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    for live in ([instance], []):
+        with stubbed("ec2") as clerk:
+            found = {"SecurityGroups": [group]}
+            clerk.answer("ec2", "describe_security_groups", found)
+            clerk.answer("ec2", "authorize_security_group_ingress", {})
+            reservations = {"Reservations": [{"Instances": live}]}
+            clerk.answer("ec2", "describe_instances", reservations)
+            if not live:
+                ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+                closed = {**ssh, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+                asked = {"GroupId": "sg-1", "IpPermissions": [closed]}
+                clerk.answer("ec2", "revoke_security_group_ingress", {}, asked)
+            account.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+
+
+@pytest.mark.parametrize("owner", ["somebody", "user1=O'Brien", "ünï", "x" * 300])
+def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
+    """Constraints of IpRange.Description; an apostrophe is not among them."""
+    sent: list[str] = []
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        clerk.cloud.ec2.meta.events.register(
+            "before-parameter-build.ec2",
+            lambda params, **_: sent.append(json.dumps(params, ensure_ascii=False)),
+        )
+        account.ssh_group(clerk.cloud.ec2, CALLER, owner=owner)
+    described = re.findall(r'"Description": "(.*?)"', " ".join(sent))
+    assert len(described) == 2
+    for text in described:
+        assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
+
+
 def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
-    group = account.ssh_group(aws.ec2, CALLER)
+    group = account.ssh_group(aws.ec2, CALLER, owner="me")
     reply = cloud.ec2.describe_security_groups(GroupIds=[group])
     assert {"Key": "cnd", "Value": "1"} in reply["SecurityGroups"][0]["Tags"]
 

@@ -123,8 +123,8 @@ def test_no_place_for_an_instance_is_a_fault(
     zones = offered("eu-west-2a", "eu-west-2b")
     clerk.answer("ec2", "describe_instance_type_offerings", zones, asked)
     reply = {"Subnets": [{"AvailabilityZone": zone} for zone in subnets]}
-    asked = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
-    clerk.answer("ec2", "describe_subnets", reply, asked)
+    wanted = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    clerk.answer("ec2", "describe_subnets", reply, wanted)
     (check,) = doctor.examine(case, [doctor.network])
     assert check.status == FAULT
     assert told in check.text
@@ -151,10 +151,8 @@ def test_the_quota_tells_the_largest_fleet(
     clerk.answer("service-quotas", "get_service_quota", reply, asked)
     busy = {"CpuOptions": {"CoreCount": 4, "ThreadsPerCore": 2}}
     running = {"Reservations": [{"Instances": [busy]}]}
-    asked = {
-        "Filters": [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    }
-    clerk.answer("ec2", "describe_instances", running, asked)
+    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
     described = {
         "InstanceTypes": [
             {
@@ -298,16 +296,21 @@ def test_a_range_that_is_none_or_the_whole_world_is_refused(text: str) -> None:
         replace(PLAN, ssh_from=text)
 
 
+def ssh_group(cloud: Cloud, subnet: str = "") -> str:
+    where = "192.0.2.9/32"
+    return account.ssh_group(cloud.ec2, where, owner="tests", subnet=subnet)
+
+
 def test_a_subnet_of_another_network_has_a_group_of_its_own(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
     vpc = cloud.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
     subnet = cloud.ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]
     assert account.find_group(aws.ec2, subnet["SubnetId"]) is None
-    group = account.ssh_group(aws.ec2, "192.0.2.9/32", subnet["SubnetId"])
-    assert group != account.ssh_group(aws.ec2, "192.0.2.9/32")
+    group = ssh_group(aws, subnet["SubnetId"])
+    assert group != ssh_group(aws)
     found = account.find_group(aws.ec2, subnet["SubnetId"])
-    assert found == account.Group(group, ("192.0.2.9/32",))
+    assert found == account.Group(group, {"192.0.2.9/32": "CND for tests"})
     described = cloud.ec2.describe_security_groups(GroupIds=[group])
     assert described["SecurityGroups"][0]["VpcId"] == vpc
 

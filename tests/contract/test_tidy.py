@@ -29,7 +29,7 @@ def ours(own: LocalCloud) -> Cloud:
 def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     """Make all that a run makes."""
     account.key_pair(cloud.ec2, keys.user_key(folder))
-    account.ssh_group(cloud.ec2, "192.0.2.7/32")
+    account.ssh_group(cloud.ec2, "192.0.2.7/32", owner="me")
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
     s3logs.ensure_bucket(cloud.s3, bucket, cloud.region)
     (folder / "log").write_text("text")
