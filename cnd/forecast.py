@@ -13,7 +13,7 @@ from typing import Any
 
 from cnd.chances import Chances, chances, instances_for, success, within
 from cnd.errors import UsageError
-from cnd.offers import Offer, Price, Rate
+from cnd.offers import Price, Rate
 from cnd.plan import MAX_INSTANCES, Plan
 from cnd.view import duration, number
 
@@ -168,19 +168,11 @@ def _chances(plan: Plan, rate: float) -> Chances:
     return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
 
 
-def alternatives(
-    wish: Wish, offers: Iterable[Offer], known: Iterable[Machine] = ()
-) -> list[Forecast]:
-    """Return the cheapest fleets that do the same on EC2, one of each family.
-
-    Args:
-        known: types of which more is known than the table tells.
-    """
-    machines = {o.type: Machine(o.type, o.vcpus, o.rate, o.price) for o in offers}
-    machines |= {machine.type: machine for machine in known}
+def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
+    """Return the cheapest fleets that would do the same, one of each family."""
     confidence = wish.confidence or USUAL_CONFIDENCE
     found = []
-    for machine in machines.values():
+    for machine in machines:
         base = replace(wish.plan, instances=1, instance_type=machine.type)
         try:
             plan = decide(Wish(base, False, confidence), machine)

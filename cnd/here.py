@@ -16,13 +16,13 @@ SECONDS = 0.4  # of search; its processes and kernels take as long to begin
 PATIENCE = 15.0  # seconds until a machine that does not answer has no rate
 
 
-def rate() -> Rate | None:
+def rate(kernel: str = "auto") -> Rate | None:
     """Return the hash rate of this machine, or None if the worker does not run."""
     command = [sys.executable, "-I", "-S", worker.__file__, "--no-syslog"]
-    options = ["--difficulty", str(worker.HASH_DIGITS), "--time-limit", str(SECONDS)]
+    limits = ["--difficulty", str(worker.HASH_DIGITS), "--time-limit", str(SECONDS)]
     try:
         done = subprocess.run(
-            [*command, *options],
+            [*command, *limits, "--kernel", kernel],
             capture_output=True,
             text=True,
             timeout=PATIENCE,

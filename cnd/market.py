@@ -15,21 +15,22 @@ from cnd.cloud import Cloud
 from cnd.errors import UsageError
 from cnd.forecast import USUAL_BOOT, Machine
 from cnd.offers import OFFERS, Price, Rate
-from cnd.plan import Plan
+from cnd.plan import KERNELS, Plan
 from cnd.result import Result
 
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
+AUTO = KERNELS[0]
 FREE = Price(0.0, "embedded cloud")
 
 
 def machine(
     cloud: Cloud | None,
     folder: Path,
-    instance_type: str,
+    plan: Plan,
     *,
     measure: Callable[[], Rate | None] = lambda: None,
 ) -> Machine:
-    """Return what is known of `instance_type`.
+    """Return what is known of the instance type of `plan`, searching with its kernel.
 
     Args:
         cloud: None if the embedded one is meant and down.
@@ -39,26 +40,34 @@ def machine(
     Raises:
         CloudError, UsageError: there is no such type.
     """
-    vcpus = _vcpus(cloud, instance_type)
-    past = rates.recall(folder, _key(cloud, instance_type))
+    name = plan.instance_type
+    vcpus = _vcpus(cloud, name)
+    past = rates.recall(folder, _key(cloud, name, plan.kernel))
     if cloud and cloud.name != "local":
-        offer = OFFERS.get(instance_type)
-        estimate = offer.rate if offer else None
-        return Machine(
-            instance_type,
-            vcpus,
-            past.rate if past else estimate,
-            prices.on_demand(cloud, instance_type),
-            past.boot if past else USUAL_BOOT,
-        )
+        price = prices.on_demand(cloud, name)
+        rate = past.rate if past else _estimate(plan)
+        return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
     cores = worker.usable_cores()
     rate = past.rate if past else None
     if not rate and (whole := measure()):
         share = min(1.0, vcpus / cores)
         rate = Rate(whole.nonces_per_second * share, whole.source)
     boot = past.boot if past else LOCAL_BOOT
-    at_once = max(1.0, cores / vcpus)
-    return Machine(instance_type, vcpus, rate, FREE, boot, at_once)
+    return Machine(name, vcpus, rate, FREE, boot, at_once=max(1.0, cores / vcpus))
+
+
+def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
+    """Return the table's types, with what earlier runs on AWS have told of them."""
+    found = []
+    for offer in OFFERS.values():
+        rate = offer.rate if kernel == AUTO else None
+        boot = USUAL_BOOT
+        on_aws = cloud is not None and cloud.name != "local"
+        key = _key(cloud, offer.type, kernel)
+        if on_aws and (past := rates.recall(folder, key)):
+            rate, boot = past.rate, past.boot
+        found.append(Machine(offer.type, offer.vcpus, rate, offer.price, boot))
+    return found
 
 
 def learn(
@@ -68,18 +77,26 @@ def learn(
     seconds = result.seconds
     if not result.hash_rate or not seconds.search or seconds.boot is None:
         return
-    side_by_side = min(plan.instances, machine.at_once)
+    # An early find leaves instances that never searched.
+    searched = sum(bool(each["tested"]) for each in result.coverage)
+    rate = result.hash_rate / max(1.0, min(searched, machine.at_once))
     rates.remember(
         folder,
-        _key(cloud, plan.instance_type),
-        rates.Measured(result.hash_rate / side_by_side, seconds.search, seconds.boot),
+        _key(cloud, plan.instance_type, plan.kernel),
+        rates.Measured(rate, seconds.search, seconds.boot),
     )
 
 
-def _key(cloud: Cloud | None, instance_type: str) -> str:
+def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
     if cloud is None or cloud.name == "local":
-        return rates.key("local", "", instance_type)
-    return rates.key(cloud.name, cloud.account, instance_type)
+        return rates.key("local", "", instance_type, kernel)
+    return rates.key(cloud.name, cloud.account, instance_type, kernel)
+
+
+def _estimate(plan: Plan) -> Rate | None:
+    """Return the table's rate, which is that of the fastest kernel."""
+    offer = OFFERS.get(plan.instance_type)
+    return offer.rate if offer and plan.kernel == AUTO else None
 
 
 def _vcpus(cloud: Cloud | None, instance_type: str) -> int:

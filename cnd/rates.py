@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,9 +37,9 @@ class Past:
     boot: float  # seconds, the median
 
 
-def key(cloud: str, account: str, instance_type: str) -> str:
+def key(cloud: str, account: str, instance_type: str, kernel: str) -> str:
     """Return what runs are remembered by."""
-    return f"{cloud}/{account}/{instance_type}"
+    return f"{cloud}/{account}/{instance_type}/{kernel}"
 
 
 def remember(folder: Path, name: str, measured: Measured) -> None:
@@ -57,15 +58,14 @@ def remember(folder: Path, name: str, measured: Measured) -> None:
 
 
 def recall(folder: Path, name: str) -> Past | None:
-    """Return what is known of `name`; every second of search counts the same."""
+    """Return what is known of `name`: medians, which one busy hour does not move."""
     runs = _read(folder).get(name)
     if not runs:
         return None
-    seconds = sum(run.seconds for run in runs)
-    rate = sum(run.nonces_per_second * run.seconds for run in runs) / seconds
+    rate = statistics.median(run.nonces_per_second for run in runs)
     count = f"{len(runs)} earlier run{'s' if len(runs) > 1 else ''}"
-    boots = sorted(run.boot for run in runs)
-    return Past(Rate(rate, f"measured in {count}"), boots[len(boots) // 2])
+    boot = statistics.median(run.boot for run in runs)
+    return Past(Rate(rate, f"measured in {count}"), boot)
 
 
 def _read(folder: Path) -> dict[str, list[Measured]]:

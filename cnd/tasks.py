@@ -96,8 +96,8 @@ def start(
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
     folder = state_folder()
-    measure = here.rate if asked.confidence else lambda: None
-    known = market.machine(connected, folder, instance_type, measure=measure)
+    measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
+    known = market.machine(connected, folder, asked.plan, measure=measure)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
     journal = Journal(new_run())

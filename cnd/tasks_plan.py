@@ -22,7 +22,6 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, verdicts
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.offers import OFFERS
 from cnd.plan import KERNELS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
@@ -122,13 +121,11 @@ def plan(
     )
     connected = clouds.connect(cloud, region)
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)
-    mine = here.rate()
+    folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
-    known = market.machine(
-        connected, state_folder(), instance_type, measure=lambda: mine
-    )
+    known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
     made = forecast(decide(asked, known), known)
-    others = alternatives(asked, OFFERS.values())
+    others = alternatives(asked, market.others(connected, folder, kernel))
     spot = prices.spot(on_aws, instance_type) if on_aws else None
     if not json:
         print(text(made, others, mine, spot))

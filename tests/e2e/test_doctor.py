@@ -24,9 +24,9 @@ def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
 
 def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
     """As on AWS: through the endpoint that the embedded cloud tells other programs."""
-    aws = terminal.exports()
+    terminal.environment |= terminal.exports()
     words = ("start", "--d", "2", "--subnet", "subnet-0123")
-    done = terminal.run(*words, **aws)
+    done = terminal.run(*words)
     assert done.returncode == 3
     assert "cnd: network: could not look up the subnets" in done.stderr
     assert terminal.live() == []
@@ -35,16 +35,16 @@ def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> Non
 
 def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
     """620 s of a t3.micro at full load cost some two cents."""
-    aws = terminal.exports()
+    terminal.environment |= terminal.exports()
     words = ("--t", "200", "--d", "2", "--n", "4", "--ssh-from", "127.0.0.0/8")
-    planned = terminal.json("plan", *words, **aws)
+    planned = terminal.json("plan", *words)
     worst = planned["usd"]["worst_case"]
     assert "table of" in planned["usd"]["source"]
-    refused = terminal.run("start", *words, "--budget", f"{worst * 0.99}", **aws)
+    refused = terminal.run("start", *words, "--budget", f"{worst * 0.99}")
     assert refused.returncode == 2
     assert "exceeds the budget" in refused.stderr
     assert terminal.live() == []
-    result = terminal.json("start", *words, "--budget", f"{worst * 1.01}", **aws)
+    result = terminal.json("start", *words, "--budget", f"{worst * 1.01}")
     hourly = planned["plan"]["usd_per_hour"]
     assert abs(result["usd"] - 4 * 60 * hourly / 3600) < 1e-9
     assert result["usd"] < worst
