@@ -178,7 +178,7 @@ def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
     return _group(ec2, name)
 
 
-def ssh_group(ec2: EC2Client, ssh_from: str, *, owner: str, subnet: str = "") -> str:
+def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
     """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
 
     A range that `owner` was let in from before, under another address, is closed

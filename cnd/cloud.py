@@ -106,6 +106,11 @@ class Clients:
                     raise UsageError(str(error), hint=hint) from error
             return self._made[service]
 
+    def know(self, region: str) -> bool:
+        """Tell whether the region is in the data that came with botocore."""
+        partition = self._session.get_partition_for_region(region)
+        return region in self._session.get_available_regions("ec2", partition)
+
     def expire_within(self, seconds: float) -> bool | None:
         """Tell whether the credentials expire so soon; None where they do not say."""
         from botocore.credentials import RefreshableCredentials

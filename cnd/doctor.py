@@ -109,6 +109,16 @@ def caller(case: Case) -> Check:
     return Check("caller", WARNING, text)
 
 
+def region(case: Case) -> Check:
+    """Which region, and whether the installed boto3 is new enough to know it."""
+    cloud = case.cloud
+    at = f" at {cloud.endpoint}" if cloud.endpoint else ""
+    if not cloud.clients.know(cloud.region):
+        text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
+        return Check("region", WARNING, text, "pip install -U boto3")
+    return Check("region", OK, f"{cloud.region}{at}")
+
+
 def clock(case: Case) -> Check:
     """Whether this machine's clock is near enough to the cloud's."""
     with translated("ask the cloud for the time"):
@@ -284,7 +294,7 @@ def bucket(case: Case) -> Check:
 
 # All of them, and those that `start` waits for before it buys.
 ALL: tuple[Look, ...] = (
-    *(credentials, caller, clock, machine, image, network, launch, terminate),
+    *(credentials, region, caller, clock, machine, image, network, launch, terminate),
     *(quota, key_pair, ssh, bucket),
 )
 FAST: tuple[Look, ...] = (credentials, caller, network, launch, quota)

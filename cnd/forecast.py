@@ -73,7 +73,7 @@ class Forecast:
     expected_usd: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object of `plan --json`, without what is compared with it."""
+        """Return the plan with all that is expected of it."""
         rate, price = self.machine.rate, self.machine.price
         return {
             "plan": self.plan.to_json(),
@@ -229,6 +229,19 @@ def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
         f"this machine alone does it in {duration(alone.expected_seconds)} for "
         f"nothing: --cloud local ({number(here.nonces_per_second)} nonces/s)"
     )
+
+
+def to_json(
+    made: Forecast, others: list[Forecast], here: Rate | None, spot: Price | None
+) -> dict[str, Any]:
+    """Return the object of `plan --json`."""
+    return {
+        **made.to_json(),
+        "verdicts": list(verdicts(made, here)),
+        "spot": asdict(spot) if spot else None,
+        "this_machine": here.nonces_per_second if here else None,
+        "alternatives": [other.to_json() for other in others],
+    }
 
 
 # --- in words

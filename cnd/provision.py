@@ -41,18 +41,12 @@ def prepare(
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
     try:
-        image = pool.submit(
-            account.image, cloud, plan.instance_type, plan.image, plan.user
-        )
+        wanted = (plan.instance_type, plan.image, plan.user)
+        image = pool.submit(account.image, cloud, *wanted)
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
         ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
-        group = pool.submit(
-            account.ssh_group,
-            cloud.ec2,
-            ssh_from,
-            owner=cloud.owner,
-            subnet=plan.subnet,
-        )
+        whose = (ssh_from, cloud.owner, plan.subnet)
+        group = pool.submit(account.ssh_group, cloud.ec2, *whose)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made: Future[None] = Future()

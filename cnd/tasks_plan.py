@@ -19,7 +19,7 @@ from cnd import doctor as doctors
 from cnd import pow as worker
 from cnd.cli import task
 from cnd.errors import CloudError, UsageError
-from cnd.forecast import Wish, alternatives, decide, forecast, text, verdicts
+from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
 from cnd.plan import KERNELS, MAX_INSTANCES, Plan
@@ -130,14 +130,7 @@ def plan(
     if not json:
         print(text(made, others, mine, spot))
         return
-    found = {
-        **made.to_json(),
-        "verdicts": list(verdicts(made, mine)),
-        "spot": asdict(spot) if spot else None,
-        "this_machine": mine.nonces_per_second if mine else None,
-        "alternatives": [other.to_json() for other in others],
-    }
-    print(jsonlib.dumps(found))
+    print(jsonlib.dumps(to_json(made, others, mine, spot)))
 
 
 @task(

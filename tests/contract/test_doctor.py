@@ -227,6 +227,16 @@ def test_whom_the_group_lets_in_is_told(
     assert ("whole world" in check.text) == (EVERYWHERE in ranges)
 
 
+def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> None:
+    for name, status in (
+        ("eu-west-2", OK),
+        ("cn-north-1", OK),
+        ("eu-west-99", WARNING),
+    ):
+        with stubbed(region=name) as clerk:
+            assert doctor.region(Case(clerk.cloud, PLAN, key)).status == status
+
+
 # --- whose account
 
 
