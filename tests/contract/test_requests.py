@@ -8,6 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,14 @@ def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
         "TagSpecifications",
         "UserData",
     }
+
+
+def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
+    stub.add_response("run_instances", {"Instances": []})
+    spec = replace(SPEC, subnet="subnet-1")
+    ec2.launch(stub.ec2, spec, run="r", owner="somebody", token="t-1", count=1)
+    ((_, asked),) = stub.asked
+    assert asked["SubnetId"] == "subnet-1"
 
 
 def test_instances_are_asked_for_by_tag_and_state_never_by_id(stub: Stub) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import boto3
+
 from tests.conftest import Terminal
 
 
@@ -67,3 +69,24 @@ def test_clean_waits_for_the_instances_to_be_gone(terminal: Terminal) -> None:
     assert done.returncode == 2
     assert "1 instances of CND are there" in done.stderr
     assert terminal.json("scram")["terminated"]
+
+
+def test_a_run_goes_into_the_subnet_that_was_chosen(terminal: Terminal) -> None:
+    """With a group of its own, since the subnet's network may be another one."""
+    there = terminal.exports()
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=there["AWS_ENDPOINT_URL"],
+        region_name=there["AWS_REGION"],
+        aws_access_key_id=there["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=there["AWS_SECRET_ACCESS_KEY"],
+    )
+    subnet = ec2.describe_subnets()["Subnets"][-1]
+    words = ("--subnet", subnet["SubnetId"], "--ssh-from", "127.0.0.0/8")
+    result = terminal.json("start", "--d", "2", "--n", "2", *words, "--keep")
+    assert result["outcome"] == "found"
+    reply = ec2.describe_instances(InstanceIds=result["receipt"]["left_running"])
+    launched = [i for r in reply["Reservations"] for i in r["Instances"]]
+    assert {i["SubnetId"] for i in launched} == {subnet["SubnetId"]}
+    groups = {g["GroupName"] for i in launched for g in i["SecurityGroups"]}
+    assert groups == {f"cnd-ssh-{subnet['VpcId']}"}
