@@ -1,5 +1,18 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
 from cnd.tasks import attach, bench, local, scram, start, status, stop, verify
+from cnd.tasks_plan import clean, doctor, plan
 
-__all__ = ["attach", "bench", "local", "scram", "start", "status", "stop", "verify"]
+__all__ = [
+    "attach",
+    "bench",
+    "clean",
+    "doctor",
+    "local",
+    "plan",
+    "scram",
+    "start",
+    "status",
+    "stop",
+    "verify",
+]

@@ -7,56 +7,150 @@ wider than to the caller's own address.
 from __future__ import annotations
 
 import ipaddress
+import re
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
 from cnd.cloud import Cloud
-from cnd.ec2 import TOOL_TAG
+from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
 from cnd.keys import UserKey
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.literals import ResourceTypeType
-    from types_boto3_ec2.type_defs import TagSpecificationTypeDef
+    from types_boto3_ec2.type_defs import (
+        IpPermissionTypeDef,
+        IpRangeTypeDef,
+        TagSpecificationTypeDef,
+    )
 
-# Ubuntu LTS: its syslog is a file, its python3 is recent, its user may read both.
-# Source: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
-IMAGE = (
-    "/aws/service/canonical/ubuntu/server/24.04/stable/current"
-    "/{arch}/hvm/ebs-gp3/ami-id"
-)
-LOGIN_USER = "ubuntu"
-ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Canonical's
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Debian's
+
+
+@dataclass(frozen=True)
+class System:
+    """An operating system whose newest image SSM tells by a public parameter."""
+
+    parameter: str  # with {ec2} or {debian}, the architecture as that one spells it
+    user: str  # who logs in
+
+
+# Ubuntu LTS first: its syslog is a file, its python3 is recent, its user may read both.
+# Sources: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
+# https://docs.aws.amazon.com/linux/al2023/ug/ec2.html
+# https://wiki.debian.org/Cloud/AmazonEC2Image/
+SYSTEMS = {
+    "ubuntu": System(
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current"
+        "/{debian}/hvm/ebs-gp3/ami-id",
+        "ubuntu",
+    ),
+    "al2023": System(
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{ec2}",
+        "ec2-user",
+    ),
+    "debian": System("/aws/service/debian/release/12/latest/{debian}", "admin"),
+}
+# How the names of published images begin, and who logs in to them.
+USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
 SSH_PORT = 22
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
-def image(cloud: Cloud, instance_type: str) -> str:
-    """Return the id of the newest image that `instance_type` can boot."""
+@dataclass(frozen=True)
+class Kind:
+    """An instance type as the region describes it."""
+
+    type: str
+    vcpus: int
+    architectures: tuple[str, ...]  # EC2's names
+
+
+def kind(ec2: EC2Client, instance_type: str) -> Kind:
+    """Return what `instance_type` is; `CloudError` if the region has no such type."""
     with translated(f"look up the instance type {instance_type!r}"):
-        reply = cloud.ec2.describe_instance_types(
+        reply = ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
         )
-    offered = reply["InstanceTypes"][0]["ProcessorInfo"]["SupportedArchitectures"]
-    arch = next((ARCHITECTURES[a] for a in offered if a in ARCHITECTURES), None)
+    found = reply["InstanceTypes"][0]
+    return Kind(
+        type=instance_type,
+        vcpus=found["VCpuInfo"]["DefaultVCpus"],
+        architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
+    )
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an instance boots, and as whom to log in to it."""
+
+    id: str  # "ami-..."
+    user: str
+
+
+def image(
+    cloud: Cloud, instance_type: str, name: str = "ubuntu", user: str = ""
+) -> Image:
+    """Return the image called `name` that `instance_type` can boot.
+
+    Args:
+        name: one of SYSTEMS, of which the newest is taken, or "ami-...".
+        user: who logs in; empty for whom such images have.
+
+    Raises:
+        CloudError: there is no such type or image, or they do not fit together.
+    """
+    offered = kind(cloud.ec2, instance_type).architectures
+    if name not in SYSTEMS:
+        return _given(cloud.ec2, instance_type, offered, name, user)
+    arch = next((a for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
-    with translated("find the Ubuntu image of this region"):
-        parameter = cloud.ssm.get_parameter(Name=IMAGE.format(arch=arch))
-    return parameter["Parameter"]["Value"]
+    system = SYSTEMS[name]
+    path = system.parameter.format(ec2=arch, debian=ARCHITECTURES[arch])
+    with translated(f"find the image {name!r} of this region"):
+        parameter = cloud.ssm.get_parameter(Name=path)
+    return Image(parameter["Parameter"]["Value"], user or system.user)
+
+
+def _given(
+    ec2: EC2Client, instance_type: str, offered: Collection[str], name: str, user: str
+) -> Image:
+    """Return an image by its id, with the user that its publisher's images have."""
+    with translated(f"look up the image {name}"):
+        found = ec2.describe_images(ImageIds=[name])["Images"]
+    if not found:
+        raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
+    architecture = str(found[0].get("Architecture", ""))
+    if architecture not in offered:
+        raise CloudError(
+            f"{name} is made for {architecture}, {instance_type} is "
+            f"{' and '.join(offered)}",
+            hint="choose another --image or --instance-type",
+        )
+    title = found[0].get("Name", "").rpartition("/")[2]
+    user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
+    if not user:
+        message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
+        raise CloudError(message, hint="say --user")
+    return Image(name, user)
+
+
+def key_name(key: UserKey) -> str:
+    """Return what the key pair of `key` is called: a pair of that name is that key."""
+    letters = (c for c in key.fingerprint if c.isalnum())
+    return f"cnd-{''.join(letters)[:12]}"
 
 
 def key_pair(ec2: EC2Client, key: UserKey) -> str:
-    """Return the name of the key pair that holds `key`, imported when missing.
-
-    The name carries the fingerprint, so a pair of that name is that key.
-    """
-    letters = (c for c in key.fingerprint if c.isalnum())
-    name = f"cnd-{''.join(letters)[:12]}"
+    """Return the name of the key pair that holds `key`, imported when missing."""
+    name = key_name(key)
     try:
         with translated("import the SSH key"):
             ec2.import_key_pair(
@@ -70,40 +164,102 @@ def key_pair(ec2: EC2Client, key: UserKey) -> str:
     return name
 
 
-def ssh_group(ec2: EC2Client, caller: str) -> str:
-    """Return the security group that lets SSH in from `caller` ("a.b.c.d")."""
-    with translated("look up the security group"):
-        found = ec2.describe_security_groups(
-            Filters=[{"Name": "group-name", "Values": [GROUP]}]
-        )["SecurityGroups"]
-    group = found[0]["GroupId"] if found else _new_group(ec2)
+@dataclass(frozen=True)
+class Group:
+    """A security group of CND, as it stands."""
+
+    id: str
+    ranges: Mapping[str, str]  # IPv4 CIDR that SSH is let in from -> description
+
+
+def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
+    """Return CND's security group for `subnet`, or None if there is none yet."""
+    name, _ = _group_name(ec2, subnet)
+    return _group(ec2, name)
+
+
+def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
+    """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
+
+    A range that `owner` was let in from before, under another address, is closed
+    when no instance of CND is there any more that may be reached from it.
+    """
+    name, vpc = _group_name(ec2, subnet)
+    found = _group(ec2, name)
+    group = found or Group(_new_group(ec2, name, vpc), {})
+    note = _described(owner)
+    if ssh_from not in group.ranges:
+        _let_in(ec2, group.id, ssh_from, note)
+    stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
+    if stale and not find(ec2):
+        _shut_out(ec2, group.id, stale)
+    return group.id
+
+
+def _described(owner: str) -> str:
+    """Return what a rule says of itself, in the few characters that AWS allows there.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+    """
+    return re.sub(r"[^a-zA-Z0-9 ._:/()#,@+=&;{}!$*-]", "-", f"CND for {owner}")[:255]
+
+
+def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
+    port = {"FromPort": SSH_PORT, "ToPort": SSH_PORT}
+    return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
+
+
+def _let_in(ec2: EC2Client, group: str, ssh_from: str, note: str) -> None:
+    ranges: list[IpRangeTypeDef] = [{"CidrIp": ssh_from, "Description": note}]
     try:
-        with translated(f"let SSH in from {caller}"):
+        with translated(f"let SSH in from {ssh_from}"):
             ec2.authorize_security_group_ingress(
-                GroupId=group,
-                IpPermissions=[
-                    {
-                        "IpProtocol": "tcp",
-                        "FromPort": SSH_PORT,
-                        "ToPort": SSH_PORT,
-                        "IpRanges": [
-                            {"CidrIp": f"{caller}/32", "Description": "CND's user"}
-                        ],
-                    }
-                ],
+                GroupId=group, IpPermissions=_permission(ranges)
             )
     except CloudError as error:
         if code(error) != "InvalidPermission.Duplicate":
             raise
-    return group
 
 
-def _new_group(ec2: EC2Client) -> str:
+def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
+    with translated(f"let SSH in from {ranges[0]} no more"):
+        ec2.revoke_security_group_ingress(
+            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
+        )
+
+
+def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
+    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+
+    A group belongs to one VPC: a name for each keeps them apart.
+    """
+    if not subnet:
+        return GROUP, ""
+    with translated(f"look up {subnet}"):
+        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
+    return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+
+
+def _group(ec2: EC2Client, name: str) -> Group | None:
+    with translated("look up the security group"):
+        found = ec2.describe_security_groups(
+            Filters=[{"Name": "group-name", "Values": [name]}]
+        )["SecurityGroups"]
+    if not found:
+        return None
+    ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+    notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
+    return Group(found[0]["GroupId"], notes)
+
+
+def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
+    where: Any = {"VpcId": vpc} if vpc else {}
     with translated("make a security group"):
         return ec2.create_security_group(
-            GroupName=GROUP,
+            GroupName=name,
             Description="SSH to the instances of CND, from their user only",
             TagSpecifications=_tags("security-group"),
+            **where,
         )["GroupId"]
 
 

@@ -22,7 +22,7 @@ from cnd.errors import CapacityError, CloudError
 LOGIN = "run `aws configure`, or use `--cloud local`, which needs no account"
 FEWER = "ask for fewer instances (--n), another --instance-type or --region"
 QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
-POLICY = "this account lacks the right; README.md lists what CND needs"
+POLICY = "this account lacks the right; docs/aws.md has the policy that CND needs"
 NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
 DELETED = "somebody deleted it just now: try again, it will be made anew"
 LATER = "AWS is throttling this account: try again in a minute"
@@ -50,7 +50,9 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "OptInRequired": (CloudError, "this account is not signed up for that service"),
     "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
     "InvalidKeyPair.NotFound": (CloudError, DELETED),
+    "DependencyViolation": (CloudError, "something still uses it: later, or elsewhere"),
     "InvalidGroup.NotFound": (CloudError, DELETED),
+    "InvalidSubnetID.NotFound": (CloudError, "check --subnet and --region"),
     "VPCIdNotSpecified": (CloudError, NETWORK),
     "MissingInput": (CloudError, NETWORK),
 }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
 
 CHOICES = ("aws", "local")
+DOWN = "cloud: embedded, which is down"  # instead of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -41,6 +42,7 @@ class Cloud:
     endpoint: str | None  # URL; None means AWS's own
     checkip: str  # URL that answers with the caller's address
     clients: Clients = field(repr=False)
+    arn: str = ""  # of the caller
 
     @property
     def title(self) -> str:
@@ -97,7 +99,8 @@ class Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
-    def get(self, service: str) -> Any:
+    def get(self, service: str, region: str | None = None) -> Any:
+        """Return the client of a service; `region` for those that live in few."""
         with self._lock:
             if service not in self._made:
                 make: Any = self._session.client  # overloads for literals only
@@ -105,7 +108,7 @@ class Clients:
                     with translated(f"reach {service}"):
                         self._made[service] = make(
                             service,
-                            region_name=self._region,
+                            region_name=region or self._region,
                             endpoint_url=self._endpoint,
                             config=self._config,
                         )
@@ -113,6 +116,20 @@ class Clients:
                     hint = "check AWS_ENDPOINT_URL"
                     raise UsageError(str(error), hint=hint) from error
             return self._made[service]
+
+    def know(self, region: str) -> bool:
+        """Tell whether the region is in the data that came with botocore."""
+        partition = self._session.get_partition_for_region(region)
+        return region in self._session.get_available_regions("ec2", partition)
+
+    def expire_within(self, seconds: float) -> bool | None:
+        """Tell whether the credentials expire so soon; None where they do not say."""
+        from botocore.credentials import RefreshableCredentials
+
+        credentials = self._session.get_credentials()
+        if isinstance(credentials, RefreshableCredentials):
+            return bool(credentials.refresh_needed(refresh_in=int(seconds)))
+        return None if credentials and credentials.token else False
 
 
 def connect(
@@ -206,6 +223,7 @@ def _identified(
         endpoint=endpoint,
         checkip=checkip,
         clients=clients,
+        arn=caller["Arn"],
     )
 
 

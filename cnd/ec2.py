@@ -11,7 +11,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
 from cnd.errors import CloudError, LeakError
@@ -69,6 +69,7 @@ class LaunchSpec:
     group: str
     user_data: str
     lifetime: float  # seconds, as armed by the user data
+    subnet: str = ""  # empty: AWS chooses a default one
 
 
 def launch(
@@ -88,8 +89,10 @@ def launch(
         DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
         "Name": f"cnd {run}",
     }
+    where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
     with translated(f"launch {count} x {spec.instance_type}"):
         reply = ec2.run_instances(
+            **where,
             ImageId=spec.image,
             InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
             MinCount=count,

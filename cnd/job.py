@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from cnd import ec2, keys, orphans, payload, s3logs, sqs, takeover
 from cnd.aws import code
 from cnd.cloud import Cloud
+from cnd.cost import lives
 from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
 from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
@@ -617,7 +618,7 @@ class Job:
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=self._seconds(),
-            usd=0.0 if self._cloud.name == "local" else None,
+            usd=plan.usd(lives(self._journal.events())),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
             terminated=self._terminated,

@@ -6,7 +6,10 @@ it decides nothing any more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import ipaddress
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cnd import pow as worker
 from cnd.errors import UsageError
@@ -22,8 +25,10 @@ KERNELS = (
     *("auto", "shani-avx512vl", "shani", "avx512", "avx2", "armv8"),
     *("portable", "scalar", "hashlib"),
 )
+IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 MAX_TIME_LIMIT = 7 * 86400.0  # seconds
+BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its life
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,11 @@ class Plan:
     kernel: str = "auto"  # or the name of one: see KERNELS
     keep: bool = False  # leave the fleet to its lifetime timer
     replace: bool = False  # launch a new instance for one that was lost
+    image: str = "ubuntu"  # one of IMAGES, or ami-...
+    user: str = ""  # who logs in; empty: whom such images have
+    subnet: str = ""  # subnet-...; empty: AWS chooses a default one
+    ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
+    usd_per_hour: float | None = None  # of one instance; None: not known
 
     def __post_init__(self) -> None:
         for i in (0, self.instances - 1):
@@ -54,17 +64,58 @@ class Plan:
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
                 f"(a week), not {self.time_limit}"
             )
+        if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
+            raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
+        if self.ssh_from:
+            _check_range(self.ssh_from)
+        if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
+            raise UsageError(f"--user must be the name of a user, not {self.user!r}")
+        if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
+            names = ", ".join(IMAGES)
+            raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
 
     @property
     def lifetime(self) -> float:
         """Seconds from boot until an instance ends itself, whatever happens."""
         return BOOT_ALLOWANCE + self.time_limit + END_ALLOWANCE
 
+    @property
+    def worst_case_usd(self) -> float | None:
+        """What the fleet costs if every instance lives until its timer ends it."""
+        return self.usd([self.lifetime] * self.instances)
+
+    def usd(self, lives: list[float]) -> float | None:
+        """Return what instances cost that ran so many seconds each, if known."""
+        if self.usd_per_hour is None:
+            return None
+        billed = sum(max(life, BILLED_AT_LEAST) for life in lives)
+        return billed * self.usd_per_hour / 3600
+
     def search(self, index: int) -> worker.Search:
         """Return the residue class that instance `index` searches."""
         return worker.Search(
             self.block, self.difficulty, self.nonces, index, self.instances
         )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as results and events tell it."""
+        return {
+            **asdict(self),
+            "lifetime": self.lifetime,
+            "worst_case_usd": self.worst_case_usd,
+        }
+
+
+def _check_range(text: str) -> None:
+    """Refuse what is no range of IPv4 addresses, and the whole world."""
+    try:
+        network = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        message = f"--ssh-from must be a CIDR such as 192.0.2.0/24: {error}"
+        raise UsageError(message) from error
+    if network.prefixlen == 0:
+        message = f"--ssh-from {text} lets the whole world in"
+        raise UsageError(message, hint="say which addresses may: 192.0.2.0/24")
 
 
 def class_size(nonces: int, index: int, instances: int) -> int:

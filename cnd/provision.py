@@ -65,10 +65,12 @@ def prepare(
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
     try:
-        image = pool.submit(account.image, cloud, plan.instance_type)
+        wanted = (plan.instance_type, plan.image, plan.user)
+        image = pool.submit(account.image, cloud, *wanted)
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
-        address = account.caller_address(cloud.checkip)
-        group = pool.submit(account.ssh_group, cloud.ec2, address)
+        ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
+        whose = (ssh_from, cloud.owner, plan.subnet)
+        group = pool.submit(account.ssh_group, cloud.ec2, *whose)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
@@ -77,16 +79,17 @@ def prepare(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region
             )
         spec = ec2.LaunchSpec(
-            image=image.result(),
+            image=image.result().id,
             instance_type=plan.instance_type,
             key_name=key_name.result(),
             group=group.result(),
             user_data=bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key),
             lifetime=plan.lifetime,
+            subnet=plan.subnet,
         )
     finally:
         pool.shutdown(wait=False)
-    login = Login(account.LOGIN_USER, key.path, host_key.public)
+    login = Login(image.result().user, key.path, host_key.public)
     return Provision(spec, login, sqs.create(cloud.sqs, run), name, bucket_made)
 
 

@@ -18,7 +18,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, keys, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, market, sqs, survey, view
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
@@ -27,27 +27,27 @@ from cnd.cli import Program, task
 from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import Plan
 from cnd.provision import Provision
 from cnd.result import Result
-
-EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
-CLOUD_HELP = {
-    "cloud": "aws or local; default: aws if boto3 finds credentials, else local",
-    "region": "AWS region; default: as boto3 is configured",
-}
+from cnd.tasks_plan import (
+    CLOUD_HELP,
+    WISH_HELP,
+    WISH_LETTERS,
+    clean,
+    doctor,
+    fit,
+    plan,
+    user_key,
+    wish,
+)
+from cnd.tasks_plan import whole_difficulty as _difficulty
 
 
 @task(
-    letters={"time_limit": "t", "difficulty": "d", "instances": "n"},
+    letters=WISH_LETTERS,
     help={
-        "time_limit": "T, seconds of search after which everybody stops (200)",
-        "difficulty": "D, leading zero hex digits of the hash, 0 to 64",
-        "instances": "N, how many EC2 instances (1)",
-        "block": f"the block's text ({worker.DEFAULT_BLOCK})",
-        "nonces": "size of the nonce space, up to 2**64 (2**32)",
-        "instance_type": "EC2 instance type (t3.micro)",
-        "kernel": "search with this one only (auto: the fastest on each host)",
+        **WISH_HELP,
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -60,12 +60,18 @@ def start(
     c: Context,
     time_limit: str = "200",
     difficulty: str = "",
-    instances: str = "1",
+    instances: str = "",
+    confidence: str = "",
+    budget: str = "",
     block: str = worker.DEFAULT_BLOCK,
     nonces: str = "2**32",
     cloud: str = "",
     region: str = "",
     instance_type: str = "t3.micro",
+    image: str = "ubuntu",
+    user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
     kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
@@ -74,30 +80,40 @@ def start(
     replace: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
-    plan = Plan(
-        difficulty=_difficulty(difficulty),
-        instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
-        time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+    asked = wish(
+        time_limit=time_limit,
+        difficulty=difficulty,
+        instances=instances,
+        confidence=confidence,
+        budget=budget,
         block=block,
-        nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
+        nonces=nonces,
         instance_type=instance_type,
-        kernel=arguments.choice(kernel, "--kernel", KERNELS),
+        image=image,
+        user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
+        kernel=kernel,
         keep=keep,
         replace=replace,
     )
-    key = (
-        keys.load(arguments.existing_file(key_file, "--key-file")) if key_file else None
-    )
+    key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
     for stray in survey.strays(ec2.find(connected.ec2)):
         _say(stray)
+    folder = state_folder()
+    measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
+    known = market.machine(connected, folder, asked.plan, measure=measure)
+    decided = forecast.decide(asked, known)
+    fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
-    user_key = key or keys.user_key(state_folder())
-    _carry_out(
-        plan, connected, journal, json, lambda job: job.execute(user_key, bucket=bucket)
+    result = _carried_out(
+        decided, connected, journal, lambda job: job.execute(key, bucket=bucket)
     )
+    market.learn(folder, connected, decided, known, result)
+    _conclude(result, json)
 
 
 @task(
@@ -117,23 +133,24 @@ def attach(c: Context, run: str = "", json: bool = False) -> None:
         message = f"run {journal.run} belongs to account {order['account']}"
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
-    _carry_out(plan, connected, journal, json, lambda job: job.attach(provision))
+    result = _carried_out(plan, connected, journal, lambda job: job.attach(provision))
+    _conclude(result, json)
 
 
-def _carry_out(
-    plan: Plan,
-    cloud: clouds.Cloud,
-    journal: Journal,
-    json: bool,
-    work: Callable[[Job], Result],
-) -> None:
-    """Do a run, or the rest of one, as its only follower; print the result."""
+def _carried_out(
+    plan: Plan, cloud: clouds.Cloud, journal: Journal, work: Callable[[Job], Result]
+) -> Result:
+    """Do a run, or the rest of one, as its only follower."""
     with journal.followed():
         narrator = view.Narrator(plan)
         try:
-            result = work(Job(plan, cloud, journal, view=narrator))
+            return work(Job(plan, cloud, journal, view=narrator))
         finally:
             narrator.close()
+
+
+def _conclude(result: Result, json: bool) -> None:
+    """Print a result, and end with its exit status."""
     _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
     if result.leaked:
         message = "not seen terminated, perhaps still running"
@@ -314,16 +331,10 @@ def _local_status() -> None:
         _print(f"{name}: {value}")
 
 
-def _difficulty(text: str, example: str = EXAMPLE) -> int:
-    if not text:
-        raise UsageError("--d, the difficulty, is missing", hint=example)
-    return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
-
-
 def _connected(cloud: str, region: str) -> clouds.Cloud | None:
     """Return the cloud that is there, and say which one."""
     connected = clouds.connect(cloud, region)
-    _say(connected.title if connected else "cloud: embedded, which is down")
+    _say(connected.title if connected else clouds.DOWN)
     return connected
 
 
@@ -349,7 +360,19 @@ def _say(text: str) -> None:
 
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (start, attach, scram, stop, status, verify, local, bench)
+    tasks = (
+        start,
+        attach,
+        plan,
+        doctor,
+        scram,
+        clean,
+        stop,
+        status,
+        verify,
+        local,
+        bench,
+    )
     Program(
         name="cnd",
         binary="cnd",

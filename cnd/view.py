@@ -184,6 +184,8 @@ def _receipt(result: Result) -> Iterable[tuple[str, str]]:
     """Say what is left running: the last line, and the one that costs money."""
     if result.usd == 0:
         yield "cost", "nothing: embedded cloud"
+    elif result.usd is not None:
+        yield "cost", f"about ${result.usd:.4f} so far, by the price before the launch"
     if result.kept:
         yield "kept", " ".join(result.kept)
         yield "", f"they end by themselves; now: fab scram --run {result.run}"

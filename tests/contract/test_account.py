@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import pytest
 from cnd import account, keys
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
+from tests.contract.clerk import stubbed
 from tests.contract.conftest import LocalCloud
 
-CALLER = "192.0.2.7"  # RFC 5737: an address of documentation
+CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +50,63 @@ def permissions(cloud: LocalCloud, group: str) -> list[dict[str, Any]]:
 def test_an_instance_boots_the_ubuntu_image_of_its_processor(
     aws: Cloud, cloud: LocalCloud, instance_type: str, architecture: str
 ) -> None:
-    found = image(cloud, account.image(aws, instance_type))
+    chosen = account.image(aws, instance_type)
+    found = image(cloud, chosen.id)
     assert found["Architecture"] == architecture
     assert "ubuntu" in found["Name"]
     assert "24.04" in found["Name"]
+    assert chosen.user == "ubuntu"
+
+
+@pytest.mark.parametrize("instance_type", ["t3.micro", "t4g.micro"])
+@pytest.mark.parametrize(
+    ("name", "begins", "user"),
+    [
+        ("ubuntu", "ubuntu/images/", "ubuntu"),
+        ("al2023", "al2023-ami-", "ec2-user"),
+        ("debian", "debian-12-", "admin"),
+    ],
+)
+def test_every_system_has_an_image_for_both_processors(
+    aws: Cloud, cloud: LocalCloud, instance_type: str, name: str, begins: str, user: str
+) -> None:
+    chosen = account.image(aws, instance_type, name)
+    found = image(cloud, chosen.id)
+    assert found["Name"].startswith(begins)
+    assert found["Architecture"] == ("arm64" if "g" in instance_type else "x86_64")
+    assert chosen.user == user
+
+
+@pytest.mark.parametrize("name", ["ubuntu", "al2023", "debian"])
+def test_an_image_by_its_id_has_the_same_user(aws: Cloud, name: str) -> None:
+    chosen = account.image(aws, "c5.large", name)
+    assert account.image(aws, "c5.large", chosen.id) == chosen
+
+
+def test_the_user_can_be_told(aws: Cloud) -> None:
+    assert account.image(aws, "c5.large", "debian", "me").user == "me"
+
+
+def test_an_image_for_another_processor_is_refused(aws: Cloud) -> None:
+    arm = account.image(aws, "t4g.micro")
+    with pytest.raises(CloudError, match=r"is made for arm64, t3\.micro is x86_64"):
+        account.image(aws, "t3.micro", arm.id)
+
+
+def test_an_image_of_nobody_known_needs_a_user(aws: Cloud, cloud: LocalCloud) -> None:
+    host = cloud.launch()[0]
+    made = cloud.ec2.create_image(InstanceId=host, Name="my own")["ImageId"]
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    with pytest.raises(CloudError, match="nobody knows who logs in") as caught:
+        account.image(aws, "c5.large", made)
+    assert caught.value.hint == "say --user"
+    assert account.image(aws, "c5.large", made, "me").user == "me"
+
+
+def test_an_image_that_does_not_exist_is_refused(aws: Cloud) -> None:
+    with pytest.raises(CloudError, match="ami-00000000") as caught:
+        account.image(aws, "c5.large", "ami-00000000")
+    assert "\n" not in str(caught.value)
 
 
 def test_an_unknown_instance_type_is_refused_before_anything_is_bought(
@@ -96,7 +153,7 @@ def test_another_key_is_another_key_pair(
 
 
 def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
-    group = account.ssh_group(aws.ec2, CALLER)
+    group = account.ssh_group(aws.ec2, CALLER, owner="me")
 
     for permission in permissions(cloud, group):
         assert permission["IpProtocol"] == "tcp"
@@ -104,30 +161,76 @@ def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> No
         assert permission["Ipv6Ranges"] == permission["PrefixListIds"] == []
         assert permission["UserIdGroupPairs"] == []
     ranges = [r["CidrIp"] for p in permissions(cloud, group) for r in p["IpRanges"]]
-    assert f"{CALLER}/32" in ranges
+    assert CALLER in ranges
     assert all(each.endswith("/32") for each in ranges)
 
 
 def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> None:
-    first = account.ssh_group(aws.ec2, CALLER)
+    first = account.ssh_group(aws.ec2, CALLER, owner="me")
     before = permissions(cloud, first)
 
-    assert account.ssh_group(aws.ec2, CALLER) == first
+    assert account.ssh_group(aws.ec2, CALLER, owner="me") == first
     assert permissions(cloud, first) == before
 
 
 def test_another_caller_is_let_into_the_same_group(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
-    first = account.ssh_group(aws.ec2, CALLER)
-    assert account.ssh_group(aws.ec2, "192.0.2.8") == first
+    first = account.ssh_group(aws.ec2, CALLER, owner="me")
+    assert account.ssh_group(aws.ec2, "192.0.2.8/32", owner="you") == first
 
     ranges = {r["CidrIp"] for p in permissions(cloud, first) for r in p["IpRanges"]}
-    assert {f"{CALLER}/32", "192.0.2.8/32"} <= ranges
+    assert {CALLER, "192.0.2.8/32"} <= ranges
+
+
+def test_an_address_of_before_is_closed_once_nobody_works_behind_it() -> None:
+    """Twice: while an instance is there, and when none is left."""
+    rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
+    others = {"CidrIp": "192.0.2.2/32", "Description": "CND for you"}
+    ranges = [{"IpRanges": [rule, others]}]
+    group = {"GroupId": "sg-1", "IpPermissions": ranges}
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    for live in ([instance], []):
+        with stubbed("ec2") as clerk:
+            found = {"SecurityGroups": [group]}
+            clerk.answer("ec2", "describe_security_groups", found)
+            clerk.answer("ec2", "authorize_security_group_ingress", {})
+            reservations = {"Reservations": [{"Instances": live}]}
+            clerk.answer("ec2", "describe_instances", reservations)
+            if not live:
+                ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+                closed = {**ssh, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+                asked = {"GroupId": "sg-1", "IpPermissions": [closed]}
+                clerk.answer("ec2", "revoke_security_group_ingress", {}, asked)
+            account.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+
+
+@pytest.mark.parametrize("owner", ["somebody", "user1=O'Brien", "ünï", "x" * 300])
+def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
+    """Constraints of IpRange.Description; an apostrophe is not among them."""
+    sent: list[str] = []
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        clerk.cloud.ec2.meta.events.register(
+            "before-parameter-build.ec2",
+            lambda params, **_: sent.append(json.dumps(params, ensure_ascii=False)),
+        )
+        account.ssh_group(clerk.cloud.ec2, CALLER, owner=owner)
+    described = re.findall(r'"Description": "(.*?)"', " ".join(sent))
+    assert len(described) == 2
+    for text in described:
+        assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
 
 
 def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
-    group = account.ssh_group(aws.ec2, CALLER)
+    group = account.ssh_group(aws.ec2, CALLER, owner="me")
     reply = cloud.ec2.describe_security_groups(GroupIds=[group])
     assert {"Key": "cnd", "Value": "1"} in reply["SecurityGroups"][0]["Tags"]
 

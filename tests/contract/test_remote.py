@@ -24,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from cnd import account, bootstrap, keys
+from cnd import bootstrap, keys
 from cnd import pow as worker
 from cnd.errors import HostError
 from cnd.remote import EVENTS, Host, Login
@@ -219,9 +219,9 @@ def embedded(cloud: LocalCloud) -> Server:
     """An embedded host, booted with the user data of a run."""
     machine = keys.generate()
     host = cloud.host(UserData=bootstrap.user_data(lifetime=600, host_key=machine))
-    home = host.tree / "home" / account.LOGIN_USER
+    home = host.tree / "home" / "ubuntu"
     return Server(
-        Login(account.LOGIN_USER, cloud.key, machine.public),
+        Login("ubuntu", cloud.key, machine.public),
         (host.address, host.port),
         home / ".ssh" / "authorized_keys",
         "",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import base64
+import json
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from cnd import ec2
 from cnd.cloud import connect
 from cnd.errors import CapacityError, CloudError
 
-SERVICES = ("ec2", "s3", "sqs", "ssm", "sts")
+SERVICES = ("ec2", "pricing", "s3", "service-quotas", "sqs", "ssm", "sts")
 SPEC = ec2.LaunchSpec(
     image="ami-1",
     instance_type="t3.micro",
@@ -127,6 +129,14 @@ def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
     }
 
 
+def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
+    stub.add_response("run_instances", {"Instances": []})
+    spec = replace(SPEC, subnet="subnet-1")
+    ec2.launch(stub.ec2, spec, run="r", owner="somebody", token="t-1", count=1)
+    ((_, asked),) = stub.asked
+    assert asked["SubnetId"] == "subnet-1"
+
+
 def test_instances_are_asked_for_by_tag_and_state_never_by_id(stub: Stub) -> None:
     """An id is unknown to AWS for seconds after the launch; a filter is no error."""
     stub.add_response("describe_instances", {"Reservations": []})
@@ -169,9 +179,9 @@ REFUSALS = {
     "InvalidInstanceType": (CloudError, "--instance-type"),
     "RequestLimitExceeded": (CloudError, "again"),
     "Throttling": (CloudError, "again"),
-    "UnauthorizedOperation": (CloudError, "README"),
-    "AccessDenied": (CloudError, "README"),
-    "AccessDeniedException": (CloudError, "README"),
+    "UnauthorizedOperation": (CloudError, "docs/aws.md"),
+    "AccessDenied": (CloudError, "docs/aws.md"),
+    "AccessDeniedException": (CloudError, "docs/aws.md"),
     "OptInRequired": (CloudError, "signed up"),
     "AuthFailure": (CloudError, "aws configure"),
     "InvalidClientTokenId": (CloudError, "aws configure"),
@@ -180,6 +190,8 @@ REFUSALS = {
     "InvalidAMIID.NotFound": (CloudError, "--region"),
     "InvalidKeyPair.NotFound": (CloudError, "again"),
     "InvalidGroup.NotFound": (CloudError, "again"),
+    "InvalidSubnetID.NotFound": (CloudError, "--subnet"),
+    "DependencyViolation": (CloudError, "later"),
     "VPCIdNotSpecified": (CloudError, "create-default-vpc"),
     "MissingInput": (CloudError, "create-default-vpc"),
 }
@@ -267,6 +279,9 @@ def test_an_endpoint_that_is_no_cloud_is_told_in_one_line(
 # Source: https://docs.aws.amazon.com/service-authorization/latest/reference/
 RIGHTS = {
     "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:DeleteObjects": "s3:DeleteObject",
+    "service-quotas:GetServiceQuota": "servicequotas:GetServiceQuota",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
 }
@@ -307,8 +322,34 @@ def rights_used() -> set[str]:
     return used
 
 
-def test_the_readme_lists_the_rights_that_cnd_needs_and_no_others() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    paragraph = text.partition("What it needs to be allowed:")[2].partition("\n\n")[0]
-    listed = set(re.findall(r"`(\w+:\w+)`", paragraph))
-    assert listed == rights_used()
+def policy() -> list[dict[str, Any]]:
+    """Return the statements of the policy that docs/aws.md tells people to use."""
+    text = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
+    (document,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    parsed = json.loads(document)
+    assert parsed["Version"] == "2012-10-17"
+    return list(parsed["Statement"])
+
+
+def test_the_policy_grants_the_rights_that_cnd_needs_and_no_others() -> None:
+    granted = [right for statement in policy() for right in statement["Action"]]
+    assert len(granted) == len(set(granted))
+    assert set(granted) == rights_used()
+
+
+def test_the_policy_lets_only_cnds_own_machines_be_terminated() -> None:
+    (statement,) = (
+        each for each in policy() if "ec2:TerminateInstances" in each["Action"]
+    )
+    assert statement["Action"] == ["ec2:TerminateInstances"]
+    condition = statement["Condition"]
+    assert condition == {"StringLike": {"aws:ResourceTag/cnd:run": "*"}}
+
+
+def test_the_policy_reaches_no_bucket_and_no_queue_but_cnds() -> None:
+    for statement in policy():
+        rights = set(statement["Action"]) - {"sqs:ListQueues"}  # looks, at names only
+        if any(right.startswith(("s3:", "sqs:")) for right in rights):
+            resources = statement["Resource"]
+            names = [resources] if isinstance(resources, str) else resources
+            assert all(":cnd-" in name for name in names)

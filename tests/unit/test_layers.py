@@ -12,14 +12,16 @@ ROOT = Path(__file__).parents[2] / "cnd"
 # From the top; a module may import from lower lines only.
 LAYERS = [
     ["tasks"],
-    ["cli", "survey"],
+    ["tasks_plan"],
+    ["cli", "survey", "market", "doctor", "tidy"],
+    ["forecast"],
     ["view", "job"],
     ["provision", "fleet"],
-    ["account", "result", "remote", "journal", "takeover", "orphans"],
-    ["race", "bootstrap"],
+    ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
+    ["journal", "race", "bootstrap", "rates", "here"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["aws", "plan", "events", "keys", "arguments"],
-    ["payload", "bench"],
+    ["aws", "plan", "events", "keys", "arguments", "chances"],
+    ["payload", "bench", "offers"],
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

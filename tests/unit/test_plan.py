@@ -27,6 +27,12 @@ GOOD: dict[str, Any] = {"difficulty": 2, "instances": 8, "time_limit": 200.0}
         {"nonces": 7},  # fewer nonces than instances
         {"block": "x" * 4097},
         {"block": "\ud800"},  # no text
+        {"image": "windows"},
+        {"image": "ami-XYZ"},
+        {"user": "somebody else"},
+        {"user": "-oProxyCommand=x"},
+        {"subnet": "vpc-1"},
+        {"ssh_from": "0.0.0.0/0"},
     ],
 )
 def test_an_impossible_plan_is_refused_in_one_line(changes: dict[str, Any]) -> None:

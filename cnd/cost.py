@@ -1,0 +1,31 @@
+"""How long instances were paid for, by what was seen of them.
+
+One rule: the events of the run and nothing else.  AWS bills from *running* until
+*shutting-down*, by the second; what is seen is a moment later, at both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cnd.events import Event
+
+ENDS = frozenset({"instance.terminated", "instance.lost"})
+
+
+def lives(events: Iterable[Event]) -> list[float]:
+    """Return how many seconds each instance ran that was seen running.
+
+    One that was not seen to end has run until the last event, so far.
+    """
+    began: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    last = 0.0
+    for event in events:
+        last = max(last, event.time)
+        host = event.host or ""
+        if event.kind == "instance.running":
+            began.setdefault(host, event.time)
+        elif event.kind in ENDS:
+            ended.setdefault(host, event.time)
+    return [max(0.0, ended.get(host, last) - since) for host, since in began.items()]

@@ -1,0 +1,341 @@
+"""What a run will need from the account, looked at before anything is bought.
+
+One rule: a check only looks.  Each is one small function with one line to say: ok,
+a warning (it may go wrong, or it may not be looked at), or a fault and the way out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cnd import account, s3logs
+from cnd.aws import NETWORK, POLICY, QUOTA, code, translated
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+from cnd.keys import UserKey
+from cnd.plan import Plan
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+
+# AWS refuses requests that are off by more than five minutes.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
+SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
+# "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
+STANDARD_QUOTA, STANDARD = "L-1216C47A", "acdhimrtz"
+# AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
+LAB_ROLES = ("voclabs", "LabRole")
+LAB_REGIONS, LAB_INSTANCES = ("us-east-1", "us-west-2"), 9
+REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
+NOBODY = "i-00000000000000000"  # an id in the right form, and nobody's
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was seen: one line, and for a fault the way out."""
+
+    name: str
+    status: str  # OK, WARNING or FAULT
+    text: str
+    way_out: str = ""
+
+    @property
+    def line(self) -> str:
+        way_out = f"; {self.way_out}" if self.way_out else ""
+        return f"{self.status:<8} {self.name:<12} {self.text}{way_out}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is looked at: a plan that is to run in an account."""
+
+    cloud: Cloud
+    plan: Plan
+    key: UserKey
+    bucket: str = ""  # the user's own; empty for CND's
+
+
+Look = Callable[[Case], Check]
+
+
+def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
+    """Return what all checks say, in their order; they look side by side."""
+
+    def look(check: Look) -> Check:
+        name = check.__name__
+        try:
+            return check(case)
+        except CloudError as error:
+            status = WARNING if code(error) in REFUSED else FAULT
+            return Check(name, status, str(error), error.hint or "")
+
+    with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
+        return list(pool.map(look, checks))
+
+
+# --- who is asking
+
+
+def credentials(case: Case) -> Check:
+    """Whether they live as long as the run may take."""
+    ending = case.cloud.clients.expire_within(case.plan.lifetime)
+    life = f"{case.plan.lifetime:.0f} s"
+    if ending is None:
+        text = "temporary, and they do not tell for how long"
+        return Check("credentials", WARNING, text, f"a run may take {life}")
+    if ending:
+        text = f"they expire within the {life} that a run may take"
+        return Check("credentials", WARNING, text, "log in again first")
+    return Check("credentials", OK, f"good for the {life} that a run may take")
+
+
+def caller(case: Case) -> Check:
+    """Who pays; for a lab account, what is known of its limits."""
+    cloud, plan = case.cloud, case.plan
+    who = f"{cloud.owner} of account {cloud.account}"
+    if not any(role in cloud.arn for role in LAB_ROLES):
+        return Check("caller", OK, who)
+    if cloud.region not in LAB_REGIONS:
+        text = f"lab accounts cannot use {cloud.region}"
+        return Check("caller", FAULT, text, f"--region {LAB_REGIONS[0]}")
+    if plan.instances > LAB_INSTANCES:
+        text = f"lab accounts may run {LAB_INSTANCES} instances"
+        return Check("caller", FAULT, text, f"--n {LAB_INSTANCES}")
+    text = f"{who}: a lab account; its session ends after 4 hours, 32 vCPUs at most"
+    return Check("caller", WARNING, text)
+
+
+def region(case: Case) -> Check:
+    """Which region, and whether the installed boto3 is new enough to know it."""
+    cloud = case.cloud
+    at = f" at {cloud.endpoint}" if cloud.endpoint else ""
+    if not cloud.clients.know(cloud.region):
+        text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
+        return Check("region", WARNING, text, "pip install -U boto3")
+    return Check("region", OK, f"{cloud.region}{at}")
+
+
+def clock(case: Case) -> Check:
+    """Whether this machine's clock is near enough to the cloud's."""
+    with translated("ask the cloud for the time"):
+        reply = case.cloud.ec2.describe_vpcs()
+    date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    if not date:
+        return Check("clock", WARNING, "the cloud does not tell the time")
+    there = email.utils.parsedate_to_datetime(date)
+    skew = abs((dt.datetime.now(dt.timezone.utc) - there).total_seconds())
+    text = f"{skew:.0f} s off the cloud's"
+    if skew > SKEW_NOTED:
+        status = FAULT if skew > SKEW_REFUSED else WARNING
+        return Check("clock", status, text, "set it, by NTP for example")
+    return Check("clock", OK, text)
+
+
+# --- what can be launched, and where
+
+
+def machine(case: Case) -> Check:
+    """Whether the region has the instance type, and in which zones."""
+    cloud, name = case.cloud, case.plan.instance_type
+    kind = account.kind(cloud.ec2, name)
+    zones = _zones(cloud, name)
+    if not zones:
+        text = f"no zone of {cloud.region} offers {name}"
+        return Check("machine", FAULT, text, "another --instance-type or --region")
+    text = f"{name}, {kind.vcpus} vCPUs, offered in {', '.join(sorted(zones))}"
+    return Check("machine", OK, text)
+
+
+def image(case: Case) -> Check:
+    """Whether there is an image for the type's architecture."""
+    plan = case.plan
+    found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
+    return Check("image", OK, f"{plan.image}: {found.id}, user {found.user}")
+
+
+def network(case: Case) -> Check:
+    """Whether there is a subnet in a zone that offers the instance type."""
+    zones = _zones(case.cloud, case.plan.instance_type)
+    filters: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    if case.plan.subnet:
+        filters = {"SubnetIds": [case.plan.subnet]}
+    with translated("look up the subnets"):
+        subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
+    if not subnets:
+        return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
+    fit = [s for s in subnets if s["AvailabilityZone"] in zones]
+    if not fit:
+        text = f"no subnet in a zone that offers {case.plan.instance_type}"
+        return Check("network", FAULT, text, "another --subnet or --instance-type")
+    if case.plan.subnet and not fit[0].get("MapPublicIpOnLaunch"):
+        text = f"{case.plan.subnet} gives no public addresses"
+        way_out = "be in its network, by VPN for example"
+        return Check("network", WARNING, text, way_out)
+    names = sorted(s["AvailabilityZone"] for s in fit)
+    return Check("network", OK, f"subnets in {', '.join(names)}")
+
+
+def launch(case: Case) -> Check:
+    """Whether RunInstances would be allowed, tags included: asked by a dry run."""
+    plan = case.plan
+    found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
+    where = {"SubnetId": plan.subnet} if plan.subnet else {}
+    tags: Any = [
+        {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
+        for resource in ("instance", "volume")
+    ]
+
+    def ask() -> object:
+        return case.cloud.ec2.run_instances(
+            DryRun=True,
+            ImageId=found.id,
+            InstanceType=plan.instance_type,  # type: ignore[arg-type]  # any text
+            MinCount=plan.instances,
+            MaxCount=plan.instances,
+            TagSpecifications=tags,
+            **where,  # type: ignore[arg-type]
+        )
+
+    return _dry("launch", f"{plan.instances} x {plan.instance_type} allowed", ask)
+
+
+def terminate(case: Case) -> Check:
+    """Whether TerminateInstances would be allowed, as far as that can be tried."""
+
+    def ask() -> object:
+        return case.cloud.ec2.terminate_instances(InstanceIds=[NOBODY], DryRun=True)
+
+    seen = _dry("terminate", "allowed", ask)
+    if seen.status == FAULT:
+        # A policy that goes by tags cannot be tried on an instance that is none.
+        return replace(seen, status=WARNING, text=f"not certain: {seen.text}")
+    return seen
+
+
+def quota(case: Case) -> Check:
+    """How many instances the account's quota of vCPUs leaves room for."""
+    plan, name = case.plan, case.plan.instance_type
+    if name[0] not in STANDARD:
+        return Check("quota", WARNING, f"{name} has a quota of its own, not looked at")
+    client = case.cloud.clients.get("service-quotas")
+    try:
+        with translated("ask for the quota of vCPUs"):
+            reply = client.get_service_quota(
+                ServiceCode="ec2", QuotaCode=STANDARD_QUOTA
+            )
+    except CloudError as error:
+        return Check("quota", WARNING, f"not known: {error}")
+    limit, used = int(reply["Quota"]["Value"]), _vcpus_used(case.cloud)
+    largest = max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
+    text = f"{used} of {limit} vCPUs in use: room for {largest} x {name}"
+    if plan.instances > largest:
+        return Check("quota", FAULT, f"{text}, not {plan.instances}", QUOTA)
+    return Check("quota", OK, text)
+
+
+# --- what CND makes, or finds made
+
+
+def key_pair(case: Case) -> Check:
+    """Whether CND's key pair is there, or may be imported."""
+    name = account.key_name(case.key)
+    with translated("look up the key pair"):
+        found = case.cloud.ec2.describe_key_pairs(
+            Filters=[{"Name": "key-name", "Values": [name]}]
+        )["KeyPairs"]
+    if found:
+        return Check("key_pair", OK, name)
+
+    def ask() -> object:
+        return case.cloud.ec2.import_key_pair(
+            KeyName=name, PublicKeyMaterial=case.key.public.encode(), DryRun=True
+        )
+
+    return _dry("key_pair", f"{name} will be imported", ask)
+
+
+def ssh(case: Case) -> Check:
+    """Whom the security group lets in, and that this machine is among them."""
+    wanted = case.plan.ssh_from or f"{account.caller_address(case.cloud.checkip)}/32"
+    group = account.find_group(case.cloud.ec2, case.plan.subnet)
+    if group is None:
+        return Check("ssh", OK, f"a security group for {wanted} will be made")
+    others = sorted(set(group.ranges) - {wanted})
+    if "0.0.0.0/0" in others:
+        text = f"{group.id} lets the whole world in"
+        return Check("ssh", WARNING, text, "`fab clean`, and it is made anew")
+    if others:
+        text = f"{group.id} lets in {wanted}, and {', '.join(others)}"
+        return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
+    return Check("ssh", OK, f"{group.id}: from {wanted} only")
+
+
+def bucket(case: Case) -> Check:
+    """Whether the bucket for the logs is there, and this account's."""
+    cloud = case.cloud
+    name = case.bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    try:
+        with translated(f"look at the bucket {name}"):
+            cloud.s3.head_bucket(Bucket=name)
+    except CloudError as error:
+        if code(error) not in s3logs.ABSENT:
+            text = f"{name}: not ours to use ({code(error)})"
+            return Check("bucket", FAULT, text, "another --bucket")
+        if case.bucket:
+            text = f"no such bucket: {name}"
+            return Check("bucket", FAULT, text, "make it, or leave out --bucket")
+        return Check("bucket", OK, f"{name} will be made")
+    return Check("bucket", OK, name)
+
+
+# All of them, and those that `start` waits for before it buys.
+ALL: tuple[Look, ...] = (
+    *(credentials, region, caller, clock, machine, image, network, launch, terminate),
+    *(quota, key_pair, ssh, bucket),
+)
+FAST: tuple[Look, ...] = (credentials, caller, network, launch, quota)
+
+
+def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
+    """Return what AWS says to a call that does nothing.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonParameters.html
+    """
+    try:
+        with translated(f"{name}, by a dry run"):
+            ask()
+    except CloudError as error:
+        reason = code(error)
+        if reason == "DryRunOperation" or reason.startswith("InvalidInstanceID"):
+            return Check(name, OK, fine)
+        way_out = POLICY if reason in REFUSED else error.hint or ""
+        return Check(name, FAULT, str(error), way_out)
+    return Check(name, OK, fine)
+
+
+def _zones(cloud: Cloud, instance_type: str) -> set[str]:
+    with translated(f"ask which zones offer {instance_type}"):
+        reply = cloud.ec2.describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
+        )
+    return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+
+
+def _vcpus_used(cloud: Cloud) -> int:
+    """Count the vCPUs of everything that runs in the region, of CND or not."""
+    filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    used = 0
+    with translated("count the vCPUs in use"):
+        for page in cloud.ec2.get_paginator("describe_instances").paginate(
+            Filters=filters
+        ):
+            for reservation in page["Reservations"]:
+                for instance in reservation["Instances"]:
+                    cpu = instance.get("CpuOptions", {})
+                    used += cpu.get("CoreCount", 1) * cpu.get("ThreadsPerCore", 1)
+    return used

@@ -1,0 +1,340 @@
+"""What may be expected of a search before it is bought: N, chances, times, prices.
+
+One rule: pure functions over frozen values.  `decide` makes the `Plan` that `start`
+executes, and `forecast` says of that very object what `plan` prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cnd.chances import Chances, chances, instances_for, success, within
+from cnd.errors import UsageError
+from cnd.offers import Price, Rate
+from cnd.plan import MAX_INSTANCES, Plan
+from cnd.view import duration, number
+
+# From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
+# 20 to 30 s, measured by many.
+USUAL_BOOT = 30.0  # seconds
+USUAL_END = 15.0  # seconds for stop, logs and termination
+USUAL_CONFIDENCE = 0.95  # that alternatives are compared at
+USUAL_QUOTA = 32  # vCPUs that a new account may run at once; often so, not always
+SHOWN = 5  # alternatives
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for: a plan whose N may still be open."""
+
+    plan: Plan  # its N is 1 where none was given
+    given: bool  # whether N was given
+    confidence: float | None = None  # in the open interval (0, 1)
+    budget: float | None = None  # USD, above 0
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            message = f"--confidence must be between 0 and 1, not {self.confidence:g}"
+            raise UsageError(message, hint="for example: --confidence 0.95")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            message = f"--budget must be more than 0 USD, not {self.budget:g}"
+            raise UsageError(message, hint="for example: --budget 1.50")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is known of an instance type in the cloud that is to be used."""
+
+    type: str
+    vcpus: int | None = None
+    rate: Rate | None = None  # of one instance
+    price: Price | None = None  # of one instance
+    boot: float = USUAL_BOOT  # seconds from the start until the first one searches
+    at_once: float = math.inf  # instances that can compute in full side by side
+
+    def fleet_rate(self, instances: int) -> float | None:
+        """Return the nonces/s of so many, or None where it is not known."""
+        if self.rate is None:
+            return None
+        return self.rate.nonces_per_second * min(instances, self.at_once)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, and what may be expected of it; None is unknown."""
+
+    plan: Plan
+    machine: Machine
+    hash_rate: float | None  # nonces/s of the fleet
+    chances: Chances | None
+    expected_usd: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan with all that is expected of it."""
+        rate, price = self.machine.rate, self.machine.price
+        return {
+            "plan": self.plan.to_json(),
+            "vcpus": self.machine.vcpus,
+            "hash_rate": self.hash_rate,
+            "hash_rate_source": rate.source if rate else None,
+            "chances": asdict(self.chances) if self.chances else None,
+            "boot_seconds": self.machine.boot,
+            "usd": {
+                "expected": self.expected_usd,
+                "worst_case": self.plan.worst_case_usd,
+                "source": price.source if price else None,
+            },
+        }
+
+
+def decide(wish: Wish, machine: Machine) -> Plan:
+    """Return the plan that is to be executed.
+
+    Raises:
+        UsageError: it is impossible, contradicts itself or may exceed the budget.
+    """
+    price = machine.price.usd_per_hour if machine.price else None
+    plan = replace(wish.plan, usd_per_hour=price)
+    if wish.confidence is not None:
+        plan = replace(plan, instances=_instances(wish, plan, machine))
+    if wish.budget is not None:
+        _check_budget(plan, wish.budget)
+    return plan
+
+
+def _instances(wish: Wish, plan: Plan, machine: Machine) -> int:
+    """Return the N that reaches the confidence; an N that was given must do so."""
+    confidence, rate = wish.confidence or 0.0, machine.rate
+    if rate is None:
+        message = f"--confidence: the hash rate of {machine.type} is not known"
+        hint = f"fab start --n 1 --t 60 --d 8 --instance-type {machine.type} measures"
+        raise UsageError(message, hint=f"{hint} it; or say --n")
+    if within(plan.difficulty, plan.nonces) < confidence:
+        raise UsageError(_no_such_nonce(plan), hint="a larger --nonces, or a smaller D")
+    speed = rate.nonces_per_second
+    search = (plan.difficulty, plan.nonces)
+    wanted = instances_for(*search, speed, plan.time_limit, confidence) or MAX_INSTANCES
+    most = min(MAX_INSTANCES, plan.nonces)
+    n = plan.instances if wish.given else min(wanted, most)
+    found = _chances(plan, machine.fleet_rate(n) or speed).found
+    if found >= confidence:
+        return n
+    chance = f"with {n} x {machine.type} the chance is {percent(found)}"
+    if wish.given and wanted <= min(most, machine.at_once):
+        hint = f"--n {wanted} reaches {percent(confidence)}; or leave out --n"
+        raise UsageError(f"--n contradicts --confidence: {chance}", hint=hint)
+    hint = "more time (--t), a smaller --d, or a faster --instance-type"
+    raise UsageError(f"impossible within {plan.time_limit:g} s: {chance}", hint=hint)
+
+
+def _no_such_nonce(plan: Plan) -> str:
+    chance = percent(within(plan.difficulty, plan.nonces))
+    return (
+        f"impossible: even all {plan.nonces} nonces hold a golden one of "
+        f"difficulty {plan.difficulty} with a chance of {chance}"
+    )
+
+
+def _check_budget(plan: Plan, budget: float) -> None:
+    worst = plan.worst_case_usd
+    if worst is None:
+        message = f"--budget: the price of {plan.instance_type} is not known"
+        hint = "`fab plan` shows types whose price is"
+        raise UsageError(message, hint=hint)
+    if worst > budget:
+        message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
+        hint = (
+            f"it is {plan.instances} x {plan.lifetime:.0f} s x "
+            f"{usd(plan.usd_per_hour)}/h: less --t, or fewer instances (--n)"
+        )
+        raise UsageError(message, hint=hint)
+
+
+def forecast(plan: Plan, machine: Machine) -> Forecast:
+    """Return what may be expected of `plan`."""
+    rate = machine.fleet_rate(plan.instances)
+    seen = _chances(plan, rate) if rate else None
+    expected = None
+    if seen:
+        life = machine.boot + seen.expected_seconds + USUAL_END
+        expected = plan.usd([life] * plan.instances)
+    return Forecast(plan, machine, rate, seen, expected)
+
+
+def _chances(plan: Plan, rate: float) -> Chances:
+    return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
+
+
+def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
+    """Return the cheapest fleets that would do the same, one of each family."""
+    confidence = wish.confidence or USUAL_CONFIDENCE
+    found = []
+    for machine in machines:
+        base = replace(wish.plan, instances=1, instance_type=machine.type)
+        try:
+            plan = decide(Wish(base, False, confidence), machine)
+        except UsageError:
+            continue  # not with this type
+        if plan.usd_per_hour:
+            found.append(forecast(plan, machine))
+    found.sort(key=lambda each: (each.expected_usd, each.plan.instances))
+    families: dict[str, Forecast] = {}
+    for each in found:
+        families.setdefault(each.machine.type.partition(".")[0], each)
+    return list(families.values())[:SHOWN]
+
+
+def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
+    """Yield what a friend would say before the money is spent."""
+    plan, seen = made.plan, made.chances
+    exists = within(plan.difficulty, plan.nonces)
+    if exists < 0.5:
+        yield _no_such_nonce(plan)
+    if here and (alone := _alone(plan, made, here)):
+        yield alone
+    if seen is None:
+        yield (
+            f"the hash rate of {plan.instance_type} is not known: a first run with "
+            "--n 1 measures it"
+        )
+        return
+    if seen.found < 0.5 <= exists:
+        yield f"too little time: it is found with a chance of {percent(seen.found)}"
+    boot = made.machine.boot
+    if plan.instances > 1 and seen.expected_seconds * plan.instances < boot / 4:
+        yield (
+            "one instance would do: its search is shorter than its boot "
+            f"({duration(seen.expected_seconds * plan.instances)})"
+        )
+    vcpus = (made.machine.vcpus or 0) * plan.instances
+    if plan.usd_per_hour and vcpus > USUAL_QUOTA:
+        yield (
+            f"{vcpus} vCPUs: a new account may often run {USUAL_QUOTA} at once; "
+            "`fab doctor` tells"
+        )
+
+
+def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
+    """Say so if this machine has the answer before a fleet would have booted it."""
+    alone = _chances(plan, here.nonces_per_second)
+    fleet = made.machine.boot + (made.chances.expected_seconds if made.chances else 0)
+    if not made.plan.usd_per_hour or alone.expected_seconds > fleet:
+        return ""
+    if made.chances and alone.found < made.chances.found - 0.01:
+        return ""
+    return (
+        f"this machine alone does it in {duration(alone.expected_seconds)} for "
+        f"nothing: --cloud local ({number(here.nonces_per_second)} nonces/s)"
+    )
+
+
+def to_json(
+    made: Forecast, others: list[Forecast], here: Rate | None, spot: Price | None
+) -> dict[str, Any]:
+    """Return the object of `plan --json`."""
+    return {
+        **made.to_json(),
+        "verdicts": list(verdicts(made, here)),
+        "spot": asdict(spot) if spot else None,
+        "this_machine": here.nonces_per_second if here else None,
+        "alternatives": [other.to_json() for other in others],
+    }
+
+
+# --- in words
+
+
+def text(
+    made: Forecast,
+    others: list[Forecast],
+    here: Rate | None,
+    spot: Price | None = None,
+) -> str:
+    """Return what `plan` prints for people."""
+    rows = [*_rows(made)]
+    if spot:
+        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); not used"))
+    rows += [("verdict", said) for said in verdicts(made, here)]
+    lines = [f"{name:<14} {value}" for name, value in rows]
+    if others:
+        lines += ["", *_table(others)]
+    return "\n".join(lines)
+
+
+def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
+    plan, machine, seen = made.plan, made.machine, made.chances
+    yield (
+        "search",
+        f"difficulty {plan.difficulty}, {number(plan.nonces)} nonces, "
+        f"block {plan.block[:40]!r}, at most {plan.time_limit:g} s",
+    )
+    vcpus = f", {machine.vcpus * plan.instances} vCPUs" if machine.vcpus else ""
+    yield "fleet", f"{plan.instances} x {plan.instance_type}{vcpus}, {plan.image}"
+    if machine.rate and made.hash_rate:
+        yield "hash rate", f"{number(made.hash_rate)} nonces/s ({machine.rate.source})"
+    else:
+        yield "hash rate", "unknown"
+    if seen:
+        yield "found", f"{percent(seen.found)} within {plan.time_limit:g} s"
+    golden = plan.nonces * success(plan.difficulty)
+    exists = percent(within(plan.difficulty, plan.nonces))
+    yield "exists", f"{exists} in the whole space ({number(golden)} golden on average)"
+    if seen:
+        half = f", half of all within {duration(seen.median_seconds)}"
+        yield (
+            "search time",
+            f"{duration(seen.expected_seconds)} expected"
+            f"{half if seen.median_seconds is not None else ''}",
+        )
+    yield "boot", f"about {duration(machine.boot)} until the first one searches"
+    yield "price", _price(made)
+
+
+def _price(made: Forecast) -> str:
+    plan, price = made.plan, made.machine.price
+    if price is None:
+        return "unknown"
+    if not price.usd_per_hour:
+        return f"nothing: {price.source}"
+    expected = f"{usd(made.expected_usd)} expected, " if made.expected_usd else ""
+    return (
+        f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
+        f"{plan.lifetime:.0f} s x {usd(plan.usd_per_hour)}/h ({price.source})"
+    )
+
+
+def _table(others: list[Forecast]) -> Iterator[str]:
+    confidence = percent(min(each.chances.found for each in others if each.chances))
+    source = others[0].machine.price
+    yield (
+        f"on EC2, cheapest first, found with {confidence} at least "
+        f"({source.source if source else ''}; rates mostly estimated):"
+    )
+    for each in others:
+        seen = each.chances
+        yield (
+            f"  {each.plan.instances:>4} x {each.plan.instance_type:<12} "
+            f"{number(each.hash_rate or 0):>7}/s  "
+            f"{duration(seen.expected_seconds if seen else None):>9}  "
+            f"{usd(each.expected_usd)} expected, "
+            f"{usd(each.plan.worst_case_usd)} at worst"
+        )
+
+
+def percent(chance: float) -> str:
+    """Return a chance for people; one short of certainty is never called certain."""
+    if 0 < chance < 0.0001:
+        return f"1 in {1 / chance:.2g}"
+    if 0.9999 < chance < 1:
+        return "over 99.99 %"
+    return f"{100 * chance:.4g} %"
+
+
+def usd(amount: float | None) -> str:
+    """Return an amount of money with as many digits as it needs."""
+    if amount is None:
+        return "unknown"
+    return f"${amount:.2f}" if amount >= 10 else f"${amount:.4f}"

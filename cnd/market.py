@@ -1,0 +1,108 @@
+"""What is known of an instance type in the cloud that is to be used.
+
+One rule: measured goes before looked up, looked up before the shipped table, and what
+nobody knows stays unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cnd import account, prices, rates
+from cnd import pow as worker
+from cnd.cloud import Cloud
+from cnd.errors import UsageError
+from cnd.forecast import USUAL_BOOT, Machine
+from cnd.offers import OFFERS, Price, Rate
+from cnd.plan import KERNELS, Plan
+from cnd.result import Result
+
+LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
+AUTO = KERNELS[0]
+FREE = Price(0.0, "embedded cloud")
+
+
+def machine(
+    cloud: Cloud | None,
+    folder: Path,
+    plan: Plan,
+    *,
+    measure: Callable[[], Rate | None] = lambda: None,
+) -> Machine:
+    """Return what is known of the instance type of `plan`, searching with its kernel.
+
+    Args:
+        cloud: None if the embedded one is meant and down.
+        folder: the state folder.
+        measure: gives the rate of this machine, for an embedded cloud without a past.
+
+    Raises:
+        CloudError, UsageError: there is no such type.
+    """
+    name = plan.instance_type
+    vcpus = _vcpus(cloud, name)
+    past = rates.recall(folder, _key(cloud, name, plan.kernel))
+    if cloud and cloud.name != "local":
+        price = prices.on_demand(cloud, name)
+        rate = past.rate if past else _estimate(plan)
+        return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
+    cores = worker.usable_cores()
+    rate = past.rate if past else None
+    if not rate and (whole := measure()):
+        share = min(1.0, vcpus / cores)
+        rate = Rate(whole.nonces_per_second * share, whole.source)
+    boot = past.boot if past else LOCAL_BOOT
+    return Machine(name, vcpus, rate, FREE, boot, at_once=max(1.0, cores / vcpus))
+
+
+def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
+    """Return the table's types, with what earlier runs on AWS have told of them."""
+    found = []
+    for offer in OFFERS.values():
+        rate = offer.rate if kernel == AUTO else None
+        boot = USUAL_BOOT
+        on_aws = cloud is not None and cloud.name != "local"
+        key = _key(cloud, offer.type, kernel)
+        if on_aws and (past := rates.recall(folder, key)):
+            rate, boot = past.rate, past.boot
+        found.append(Machine(offer.type, offer.vcpus, rate, offer.price, boot))
+    return found
+
+
+def learn(
+    folder: Path, cloud: Cloud, plan: Plan, machine: Machine, result: Result
+) -> None:
+    """Remember how fast a run was; one without a search teaches nothing."""
+    seconds = result.seconds
+    if not result.hash_rate or not seconds.search or seconds.boot is None:
+        return
+    # An early find leaves instances that never searched.
+    searched = sum(bool(each["tested"]) for each in result.coverage)
+    rate = result.hash_rate / max(1.0, min(searched, machine.at_once))
+    rates.remember(
+        folder,
+        _key(cloud, plan.instance_type, plan.kernel),
+        rates.Measured(rate, seconds.search, seconds.boot),
+    )
+
+
+def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
+    if cloud is None or cloud.name == "local":
+        return rates.key("local", "", instance_type, kernel)
+    return rates.key(cloud.name, cloud.account, instance_type, kernel)
+
+
+def _estimate(plan: Plan) -> Rate | None:
+    """Return the table's rate, which is that of the fastest kernel."""
+    offer = OFFERS.get(plan.instance_type)
+    return offer.rate if offer and plan.kernel == AUTO else None
+
+
+def _vcpus(cloud: Cloud | None, instance_type: str) -> int:
+    if offer := OFFERS.get(instance_type):
+        return offer.vcpus
+    if cloud:
+        return account.kind(cloud.ec2, instance_type).vcpus
+    message = f"--instance-type {instance_type!r} is not in the shipped table"
+    raise UsageError(message, hint="`fab local up`, and all types are known")

@@ -1,0 +1,98 @@
+"""What an instance costs an hour: asked of AWS, else from the shipped table.
+
+One rule: a price always says where it is from; no price is better than a wrong one.
+That a price cannot be asked for keeps nobody from a launch.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import replace
+from typing import Any
+
+from cnd.aws import code, translated
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+from cnd.offers import OFFERS, Price, all_in
+
+# The Price List API answers in few regions, for all of them.
+# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
+PRICING_REGION = "us-east-1"
+PRODUCT = {
+    "operatingSystem": "Linux",
+    "preInstalledSw": "NA",
+    "tenancy": "Shared",
+    "capacitystatus": "Used",  # not a reservation that nobody uses
+}
+
+
+def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
+    """Return what an instance costs in the cloud's region, or None if nobody knows."""
+    listed, trouble = None, "AWS's price list does not have it"
+    try:
+        if cloud.endpoint:
+            trouble = "only AWS has a price list"
+        else:
+            client = cloud.clients.get("pricing", PRICING_REGION)
+            listed = _listed(client, cloud.region, instance_type)
+    except CloudError as error:
+        trouble = f"AWS's price list refused: {code(error) or error}"
+    if listed is not None:
+        return all_in(instance_type, listed, f"AWS's price list, {cloud.region}")
+    if offer := OFFERS.get(instance_type):
+        source = f"{offer.price.source}; {trouble}"
+        return replace(offer.price, source=source)
+    return None
+
+
+def spot(cloud: Cloud, instance_type: str) -> Price | None:
+    """Return the lowest spot price of all zones just now, or None if it is refused."""
+    now = dt.datetime.now(dt.timezone.utc)
+    try:
+        with translated(f"ask for the spot price of {instance_type}"):
+            reply = cloud.ec2.describe_spot_price_history(
+                InstanceTypes=[instance_type],  # type: ignore[list-item]  # any text
+                ProductDescriptions=["Linux/UNIX"],
+                StartTime=now,  # so that only the price in force is told
+            )
+    except CloudError:
+        return None
+    zones = [(float(x["SpotPrice"]), x["AvailabilityZone"]) for x in _history(reply)]
+    if not zones:
+        return None
+    usd, zone = min(zones)
+    return all_in(instance_type, usd, f"spot price in {zone}, just now")
+
+
+def _history(reply: Any) -> list[Any]:
+    return [x for x in reply.get("SpotPriceHistory", []) if x.get("SpotPrice")]
+
+
+def _listed(client: Any, region: str, instance_type: str) -> float | None:
+    """Return the price that AWS lists, without what is billed beside the instance."""
+    fields = {"instanceType": instance_type, "regionCode": region, **PRODUCT}
+    with translated(f"ask for the price of {instance_type}"):
+        reply = client.get_products(
+            ServiceCode="AmazonEC2",
+            Filters=[
+                {"Type": "TERM_MATCH", "Field": name, "Value": value}
+                for name, value in fields.items()
+            ],
+        )
+    prices = [
+        usd for text in reply.get("PriceList", []) for usd in _hourly(json.loads(text))
+    ]
+    return max(prices, default=None)
+
+
+def _hourly(product: dict[str, Any]) -> list[float]:
+    """Return the prices above zero that a product of the price list has, per hour."""
+    terms = product.get("terms", {}).get("OnDemand", {}).values()
+    dimensions = [d for term in terms for d in term["priceDimensions"].values()]
+    prices = [
+        float(dimension["pricePerUnit"].get("USD", 0))
+        for dimension in dimensions
+        if dimension.get("unit") == "Hrs"
+    ]
+    return [price for price in prices if price > 0]

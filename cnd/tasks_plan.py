@@ -1,0 +1,282 @@
+"""The commands before and after a run: plan, doctor, clean.
+
+One rule: no decisions here; `start` executes the very object that `plan` prints.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+from cnd import arguments, ec2, here, keys, market, prices, tidy
+from cnd import cloud as clouds
+from cnd import doctor as doctors
+from cnd import pow as worker
+from cnd.cli import task
+from cnd.errors import CloudError, UsageError
+from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
+from cnd.journal import state_folder
+from cnd.keys import UserKey
+from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+
+EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
+CLOUD_HELP = {
+    "cloud": "aws or local; default: aws if boto3 finds credentials, else local",
+    "region": "AWS region; default: as boto3 is configured",
+}
+# The options that `start` and `plan` share.
+WISH_LETTERS = {"time_limit": "t", "difficulty": "d", "instances": "n"}
+WISH_HELP = {
+    "time_limit": "T, seconds of search after which everybody stops (200)",
+    "difficulty": "D, leading zero hex digits of the hash, 0 to 64",
+    "instances": "N, how many EC2 instances (1, or what --confidence needs)",
+    "confidence": "a chance such as 0.95 to find a nonce within T: chooses N",
+    "budget": "USD; refuse if the worst case costs more",
+    "block": f"the block's text ({worker.DEFAULT_BLOCK})",
+    "nonces": "size of the nonce space, up to 2**64 (2**32)",
+    "instance_type": "EC2 instance type (t3.micro)",
+    "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
+    "user": "who logs in to the image; default: as its publisher has it",
+    "subnet": "subnet-...; default: one of the default VPC",
+    "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
+    "kernel": "search with this one only (auto: the fastest on each host)",
+}
+
+
+def wish(
+    *,
+    time_limit: str,
+    difficulty: str,
+    instances: str,
+    confidence: str,
+    budget: str,
+    nonces: str,
+    kernel: str,
+    **more: Any,
+) -> Wish:
+    """Return what the options ask for; `more` are fields of `Plan` as they are."""
+    n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
+    return Wish(
+        Plan(
+            difficulty=whole_difficulty(difficulty),
+            instances=n,
+            time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+            nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
+            kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            **more,
+        ),
+        given=bool(instances),
+        confidence=_number(confidence, "--confidence", "a chance such as 0.95"),
+        budget=_number(budget, "--budget", "an amount of USD such as 1.50"),
+    )
+
+
+@task(
+    letters=WISH_LETTERS,
+    help={
+        **WISH_HELP,
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    },
+)
+def plan(
+    c: Context,
+    time_limit: str = "200",
+    difficulty: str = "",
+    instances: str = "",
+    confidence: str = "",
+    budget: str = "",
+    block: str = worker.DEFAULT_BLOCK,
+    nonces: str = "2**32",
+    cloud: str = "",
+    region: str = "",
+    instance_type: str = "t3.micro",
+    image: str = "ubuntu",
+    user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
+    kernel: str = "auto",
+    json: bool = False,
+) -> None:
+    """Say what a run would do, find and cost; buys nothing."""
+    asked = wish(
+        time_limit=time_limit,
+        difficulty=difficulty,
+        instances=instances,
+        confidence=confidence,
+        budget=budget,
+        block=block,
+        nonces=nonces,
+        instance_type=instance_type,
+        image=image,
+        user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
+        kernel=kernel,
+    )
+    connected = clouds.connect(cloud, region)
+    print(connected.title if connected else clouds.DOWN, file=sys.stderr)
+    folder, mine = state_folder(), here.rate(kernel)
+    on_aws = connected if connected and connected.name == "aws" else None
+    known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
+    made = forecast(decide(asked, known), known)
+    others = alternatives(asked, market.others(connected, folder, kernel))
+    spot = prices.spot(on_aws, instance_type) if on_aws else None
+    if not json:
+        print(text(made, others, mine, spot))
+        return
+    print(jsonlib.dumps(to_json(made, others, mine, spot)))
+
+
+@task(
+    letters={"time_limit": "t", "instances": "n"},
+    help={
+        **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
+        **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
+        **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
+        "bucket": "an S3 bucket of yours for the logs; default: CND's own",
+        "key_file": "an SSH private key of yours; default: CND's own",
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    },
+)
+def doctor(
+    c: Context,
+    time_limit: str = "200",
+    instances: str = "1",
+    cloud: str = "",
+    region: str = "",
+    instance_type: str = "t3.micro",
+    image: str = "ubuntu",
+    user: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
+    bucket: str = "",
+    key_file: str = "",
+    json: bool = False,
+) -> None:
+    """Look whether the account is fit for a run; makes and buys nothing."""
+    wanted = Plan(
+        difficulty=1,
+        instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
+        time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
+        instance_type=instance_type,
+        image=image,
+        user=user,
+        subnet=subnet,
+        ssh_from=ssh_from,
+    )
+    key = user_key(key_file)
+    connected = clouds.required(clouds.connect(cloud, region))
+    print(connected.title, file=sys.stderr)
+    case = doctors.Case(connected, wanted, key, bucket)
+    checks = doctors.examine(case, doctors.ALL)
+    faults = [check for check in checks if check.status == doctors.FAULT]
+    if json:
+        found = {"healthy": not faults, "checks": [asdict(check) for check in checks]}
+        print(jsonlib.dumps(found))
+    else:
+        print("\n".join(check.line for check in checks))
+    if faults:
+        raise Exit(code=CloudError.exit_status)
+
+
+@task(
+    help={
+        "yes": "remove it; without this it is only listed",
+        "json": "print one JSON object to stdout, and nothing else",
+        **CLOUD_HELP,
+    }
+)
+def clean(
+    c: Context,
+    yes: bool = False,
+    cloud: str = "",
+    region: str = "",
+    json: bool = False,
+) -> None:
+    """Remove what CND made besides instances: key pair, group, bucket with its logs."""
+    connected = clouds.required(clouds.connect(cloud, region))
+    print(connected.title, file=sys.stderr)
+    if live := ec2.find(connected.ec2, states=ec2.GOING):
+        message = f"{len(live)} instances of CND are there"
+        raise UsageError(message, hint="`fab scram` ends them; then clean")
+    found = tidy.find(connected)
+    left: dict[str, str] = {}
+    for made in found if yes else []:
+        try:
+            tidy.remove(connected, made)
+        except CloudError as error:
+            left[made.title] = str(error)
+    removed = [made.title for made in found if yes and made.title not in left]
+    if json:
+        listed = [made.title for made in found]
+        print(jsonlib.dumps({"found": listed, "removed": removed, "left": left}))
+    else:
+        _tell_clean(found, removed, left, yes)
+    if left:
+        raise Exit(code=CloudError.exit_status)
+
+
+def _tell_clean(
+    found: list[tidy.Made], removed: list[str], left: dict[str, str], yes: bool
+) -> None:
+    if not found:
+        print("there is nothing of CND")
+    for title in removed:
+        print(f"removed {title}")
+    for title, reason in left.items():
+        print(f"left    {title}: {reason}")
+    if found and not yes:
+        print("\n".join(made.title for made in found))
+        print("nothing was removed: say --yes to remove these")
+
+
+def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:
+    """Look at what can be looked at quickly, before anything is bought.
+
+    Raises:
+        CloudError: the first fault.  Warnings are told.
+    """
+    if connected.name == "local":
+        return  # nothing there is limited, and nothing costs
+    case = doctors.Case(connected, decided, key)
+    for check in doctors.examine(case, doctors.FAST):
+        if check.status == doctors.FAULT:
+            raise CloudError(f"{check.name}: {check.text}", hint=check.way_out or None)
+        if check.status == doctors.WARNING:
+            print(check.line, file=sys.stderr)
+
+
+def user_key(key_file: str) -> UserKey:
+    """Return the key to log in with: the user's own, or CND's."""
+    if key_file:
+        return keys.load(arguments.existing_file(key_file, "--key-file"))
+    folder = state_folder()
+    try:
+        return keys.user_key(folder)
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}"
+        hint = "make room there, or set XDG_STATE_HOME to another folder"
+        raise UsageError(message, hint=hint) from error
+
+
+def whole_difficulty(text: str, example: str = EXAMPLE) -> int:
+    """Return the difficulty that an option gives."""
+    if not text:
+        raise UsageError("--d, the difficulty, is missing", hint=example)
+    return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
+
+
+def _number(text: str, option: str, meaning: str) -> float | None:
+    """Return an option that may be left out; its range is the wish's business."""
+    try:
+        return float(text) if text else None
+    except ValueError as error:
+        message = f"{option} must be {meaning}, not {text!r}"
+        raise UsageError(message) from error

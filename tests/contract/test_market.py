@@ -1,0 +1,111 @@
+"""What is known of an instance type: measured, else estimated, else unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cnd import market
+from cnd import pow as worker
+from cnd.cloud import Cloud
+from cnd.errors import UsageError
+from cnd.offers import OFFERS, Rate
+from cnd.plan import Plan
+from cnd.race import Ending, Outcome
+from cnd.result import Result, Seconds
+from tests.contract.clerk import stubbed
+
+CORES = worker.usable_cores()
+PLAN = Plan(2, 8, 200.0, instance_type="c7a.large")
+
+
+@pytest.fixture
+def aws() -> Cloud:
+    """No call is made to it."""
+    with stubbed(endpoint="http://192.0.2.1") as clerk:
+        return clerk.cloud
+
+
+def result(
+    rate: float | None, tested: list[int], search: float | None = 10.0
+) -> Result:
+    return Result(
+        run="20260101-000000-0000",
+        cloud="aws",
+        region="eu-west-2",
+        outcome=Outcome(Ending.TIMEOUT, "over"),
+        block="b",
+        difficulty=2,
+        instances=len(tested),
+        tested=sum(tested),
+        repeated=0,
+        coverage=[{"index": i, "tested": n} for i, n in enumerate(tested)],
+        hash_rate=rate,
+        kernel="shani",
+        seconds=Seconds(25.0, search, 0.1, 1.0, 5.0, 60.0),
+        usd=None,
+        logs_local="logs",
+        logs_s3=None,
+        terminated={},
+        kept=(),
+        leaked=(),
+    )
+
+
+def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) -> None:
+    before = market.machine(aws, tmp_path, PLAN)
+    assert before.rate == OFFERS["c7a.large"].rate
+    market.learn(tmp_path, aws, PLAN, before, result(400e6, [10] * 8))
+    after = market.machine(aws, tmp_path, PLAN)
+    assert after.rate == Rate(50e6, "measured in 1 earlier run")
+    assert after.boot == 25.0
+    (other,) = (
+        machine
+        for machine in market.others(aws, tmp_path, "auto")
+        if machine.type == "c7a.large"
+    )
+    assert other.rate == after.rate
+
+
+def test_instances_that_never_searched_are_not_counted_as_slow(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    """An early find: three of eight had begun."""
+    known = market.machine(aws, tmp_path, PLAN)
+    market.learn(tmp_path, aws, PLAN, known, result(150e6, [10] * 3 + [0] * 5))
+    learnt = market.machine(aws, tmp_path, PLAN).rate
+    assert learnt is not None
+    assert learnt.nonces_per_second == 50e6
+
+
+@pytest.mark.parametrize(("rate", "search"), [(None, 10.0), (400e6, None), (0.0, 1.0)])
+def test_a_run_without_a_search_teaches_nothing(
+    aws: Cloud, tmp_path: Path, rate: float | None, search: float | None
+) -> None:
+    known = market.machine(aws, tmp_path, PLAN)
+    market.learn(tmp_path, aws, PLAN, known, result(rate, [0] * 8, search))
+    assert market.machine(aws, tmp_path, PLAN) == known
+
+
+def test_the_estimate_is_that_of_the_fastest_kernel_only(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    slow = Plan(2, 8, 200.0, instance_type="c7a.large", kernel="hashlib")
+    assert market.machine(aws, tmp_path, slow).rate is None
+    assert not any(m.rate for m in market.others(aws, tmp_path, "hashlib"))
+
+
+def test_hosts_of_the_embedded_cloud_share_this_machine(tmp_path: Path) -> None:
+    big = Plan(2, 8, 200.0, instance_type="c7a.4xlarge")
+    known = market.machine(None, tmp_path, big, measure=lambda: Rate(24e6, "here"))
+    assert known.rate is not None
+    share = min(1.0, 16 / CORES)
+    assert known.rate.nonces_per_second == pytest.approx(24e6 * share)
+    assert known.fleet_rate(1000) == pytest.approx(24e6)
+    assert known.price == market.FREE
+
+
+def test_an_embedded_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'t9\.giant' is not in the shipped table"):
+        market.machine(None, tmp_path, Plan(2, 1, 1.0, instance_type="t9.giant"))

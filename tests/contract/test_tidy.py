@@ -1,0 +1,82 @@
+"""`clean` removes what CND made, all of it, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cnd import account, keys, s3logs, sqs, tidy
+from cnd.cloud import Cloud
+from cnd.errors import CloudError
+from tests.contract.clerk import stubbed
+from tests.contract.conftest import LocalCloud, connected, running_cloud
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A cloud of its own: here the account is wiped."""
+    with running_cloud(tmp_path_factory.mktemp("tidy")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def ours(own: LocalCloud) -> Cloud:
+    return connected(own)
+
+
+def furnish(cloud: Cloud, folder: Path, run: str) -> None:
+    """Make all that a run makes."""
+    account.key_pair(cloud.ec2, keys.user_key(folder))
+    account.ssh_group(cloud.ec2, "192.0.2.7/32", owner="me")
+    bucket = s3logs.bucket_name(cloud.account, cloud.region)
+    s3logs.ensure_bucket(cloud.s3, bucket, cloud.region)
+    (folder / "log").write_text("text")
+    s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"})
+    sqs.create(cloud.sqs, run)
+
+
+def test_all_that_a_run_makes_is_found_and_removed(
+    ours: Cloud, tmp_path: Path, run: str
+) -> None:
+    furnish(ours, tmp_path, run)
+    found = tidy.find(ours)
+    kinds = sorted(made.kind for made in found)
+    assert kinds == ["bucket", "key pair", "queue", "security group"]
+    for made in found:
+        tidy.remove(ours, made)
+    assert tidy.find(ours) == []
+
+
+def test_what_is_not_cnds_is_left_alone(ours: Cloud, own: LocalCloud) -> None:
+    ec2 = own.ec2  # with a key pair of the tests'
+    ec2.create_security_group(GroupName="cnd-lookalike", Description="not CND's")
+    own.client("s3").create_bucket(Bucket="cnd-somebodys")
+    assert tidy.find(ours) == []
+
+
+def test_what_is_in_use_is_left_and_said(tmp_path: Path) -> None:
+    with stubbed("ec2") as clerk:
+        clerk.refuse("ec2", "delete_security_group", "DependencyViolation")
+        group = tidy.Made("security group", "cnd-ssh", "sg-1")
+        with pytest.raises(CloudError, match="could not remove the security group"):
+            tidy.remove(clerk.cloud, group)
+
+
+def test_a_large_bucket_is_emptied_page_by_page() -> None:
+    bucket = "cnd-logs"
+    with stubbed("s3") as clerk:
+        for key, more in (("a", True), ("b", False)):
+            page = {"Contents": [{"Key": key}], "IsTruncated": more}
+            if more:
+                page["NextContinuationToken"] = "next"
+            asked = {"Bucket": bucket}
+            if not more:
+                asked["ContinuationToken"] = "next"
+            clerk.answer("s3", "list_objects_v2", page, asked)
+            gone = {"Objects": [{"Key": key}], "Quiet": True}
+            asked_for = {"Bucket": bucket, "Delete": gone}
+            clerk.answer("s3", "delete_objects", {}, asked_for)
+        clerk.answer("s3", "delete_bucket", {}, {"Bucket": bucket})
+        tidy.remove(clerk.cloud, tidy.Made("bucket", bucket, bucket))

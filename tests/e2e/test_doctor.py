@@ -1,0 +1,92 @@
+"""Before the first run and after the last one: doctor and clean."""
+
+from __future__ import annotations
+
+import boto3
+
+from tests.conftest import Terminal
+
+
+def test_a_fit_account_is_told_line_by_line(terminal: Terminal) -> None:
+    terminal.exports()
+    done = terminal.run("doctor", "--n", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
+    assert told.pop("quota") == "warning"
+    assert set(told.values()) == {"ok"}
+
+
+def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
+    terminal.exports()
+    found = terminal.json("doctor", "--instance-type", "t9.giant", status=3)
+    assert found["healthy"] is False
+    faults = {c["name"]: c for c in found["checks"] if c["status"] == "fault"}
+    assert faults["machine"]["way_out"] == "check --instance-type"
+
+
+def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
+    """As on AWS: through the endpoint that the embedded cloud tells other programs."""
+    terminal.environment |= terminal.exports()
+    words = ("start", "--d", "2", "--subnet", "subnet-0123")
+    done = terminal.run(*words)
+    assert done.returncode == 3
+    assert "cnd: network: could not look up the subnets" in done.stderr
+    assert terminal.live() == []
+    assert terminal.runs() == []
+
+
+def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
+    """620 s of a t3.micro at full load cost some two cents."""
+    terminal.environment |= terminal.exports()
+    words = ("--t", "200", "--d", "2", "--n", "4", "--ssh-from", "127.0.0.0/8")
+    planned = terminal.json("plan", *words)
+    worst = planned["usd"]["worst_case"]
+    assert "table of" in planned["usd"]["source"]
+    refused = terminal.run("start", *words, "--budget", f"{worst * 0.99}")
+    assert refused.returncode == 2
+    assert "exceeds the budget" in refused.stderr
+    assert terminal.live() == []
+    result = terminal.json("start", *words, "--budget", f"{worst * 1.01}")
+    hourly = planned["plan"]["usd_per_hour"]
+    assert abs(result["usd"] - 4 * 60 * hourly / 3600) < 1e-9
+    assert result["usd"] < worst
+
+
+def test_a_run_leaves_for_the_next_one_what_clean_removes(terminal: Terminal) -> None:
+    terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
+    listed = terminal.json("clean")
+    kinds = {title.rsplit(" ", 1)[0] for title in listed["found"]}
+    assert {"key pair", "security group", "bucket"} <= kinds
+    assert listed["removed"] == []
+    assert terminal.json("clean", "--yes")["removed"] == listed["found"]
+    assert terminal.run("clean").stdout == "there is nothing of CND\n"
+    terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
+
+
+def test_clean_waits_for_the_instances_to_be_gone(terminal: Terminal) -> None:
+    terminal.json("start", "--t", "60", "--d", "2", "--n", "1", "--keep")
+    done = terminal.run("clean", "--yes")
+    assert done.returncode == 2
+    assert "1 instances of CND are there" in done.stderr
+    assert terminal.json("scram")["terminated"]
+
+
+def test_a_run_goes_into_the_subnet_that_was_chosen(terminal: Terminal) -> None:
+    """With a group of its own, since the subnet's network may be another one."""
+    there = terminal.exports()
+    ec2 = boto3.client(
+        "ec2",
+        endpoint_url=there["AWS_ENDPOINT_URL"],
+        region_name=there["AWS_REGION"],
+        aws_access_key_id=there["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=there["AWS_SECRET_ACCESS_KEY"],
+    )
+    subnet = ec2.describe_subnets()["Subnets"][-1]
+    words = ("--subnet", subnet["SubnetId"], "--ssh-from", "127.0.0.0/8")
+    result = terminal.json("start", "--d", "2", "--n", "2", *words, "--keep")
+    assert result["outcome"] == "found"
+    reply = ec2.describe_instances(InstanceIds=result["receipt"]["left_running"])
+    launched = [i for r in reply["Reservations"] for i in r["Instances"]]
+    assert {i["SubnetId"] for i in launched} == {subnet["SubnetId"]}
+    groups = {g["GroupName"] for i in launched for g in i["SecurityGroups"]}
+    assert groups == {f"cnd-ssh-{subnet['VpcId']}"}

@@ -1,0 +1,64 @@
+"""What a user is told before the purchase, and that the purchase is just that."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Terminal
+
+WISH = ("--t", "30", "--d", "5", "--confidence", "0.9")
+
+
+def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
+    terminal: Terminal,
+) -> None:
+    before = terminal.runs()
+    done = terminal.run("plan", "--t", "200", "--d", "7", "--n", "8")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("cloud: ")
+    told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:8] if line)
+    assert told["fleet"] == "8 x t3.micro, 16 vCPUs, ubuntu"
+    assert "within 200 s" in told["found"]
+    assert "measured" in told["hash"]
+    assert told["price"] == "nothing: embedded cloud"
+    assert "on EC2, cheapest first" in done.stdout
+    assert terminal.runs() == before
+
+
+def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
+    planned = terminal.json("plan", *WISH)["plan"]
+    result = terminal.json("start", *WISH)
+    (folder,) = terminal.runs()[-1:]
+    first = (folder / "events.jsonl").read_text().splitlines()[0]
+    started = json.loads(first)
+    assert started["kind"] == "run.started"
+    for name in ("block", "difficulty", "instances", "nonces", "time_limit"):
+        assert started[name] == planned[name]
+    assert started["type"] == planned["instance_type"]
+    assert started["lifetime"] == planned["lifetime"]
+    assert result["instances"] == planned["instances"]
+    assert result["usd"] == 0.0
+
+
+def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
+    """Of a fixed length, so that there is something to measure."""
+    terminal.json("start", "--t", "2", "--d", "64", "--n", "1", status=10)
+    found = terminal.json("plan", "--t", "200", "--d", "7", "--n", "1")
+    assert "earlier run" in found["hash_rate_source"]
+    assert found["boot_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("image", "instance_type"),
+    [("al2023", "c5.large"), ("debian", "t4g.micro")],
+)
+def test_a_run_finds_its_nonce_on_every_system(
+    terminal: Terminal, image: str, instance_type: str
+) -> None:
+    words = ("--image", image, "--instance-type", instance_type)
+    result = terminal.json("start", "--t", "60", "--d", "2", "--n", "2", *words)
+    assert result["outcome"] == "found"
+    (folder,) = terminal.runs()[-1:]
+    assert len(list((folder / "logs").iterdir())) == 2
