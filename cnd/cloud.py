@@ -92,7 +92,9 @@ class Clients:
             max_pool_connections=CONNECTIONS,
             retries={"mode": "standard", "total_max_attempts": 4},
             signature_version="v4",
-            s3={"addressing_style": "path" if endpoint else "auto"},
+            # Not "auto": outside us-east-1 it signs URLs for a host that sends one on
+            # to another, where the signature does not hold (boto3 #3015).
+            s3={"addressing_style": "path" if endpoint else "virtual"},
         )
 
     def within(self, region: str) -> Clients:

@@ -38,6 +38,13 @@ ALL = (*GOING, "terminated")
 # Codes by which AWS does not say whether it has done what was asked.
 INTERNAL = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable")
 
+# Codes by which AWS says that this caller will not get through, now or later.
+REFUSALS = (
+    *("AuthFailure", "ExpiredToken", "InvalidClientTokenId", "RequestExpired"),
+    *("UnauthorizedOperation", "UnrecognizedClientException"),
+)
+REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
+
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
 BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
 
@@ -196,6 +203,7 @@ def terminate(
     ended: dict[str, Instance] = {}
     waiting: set[str] = set(known)
     cause: CloudError | None = None
+    heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
     while True:
         try:
@@ -211,7 +219,9 @@ def terminate(
             cause = error
         if not waiting and cause is None and clock() >= began + look:
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
-        if clock() >= deadline:
+        if code(cause) not in REFUSALS:
+            heeded = clock()
+        if clock() >= min(deadline, heeded + REFUSED_PATIENCE):
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"
             message = "not seen terminated, perhaps still running"
             raise LeakError(waiting, message, hint=hint) from cause

@@ -74,9 +74,10 @@ class Journal:
             lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(lock, 0)
-            os.write(lock, b"%d" % os.getpid())
-            self._end_last_line()
+            with self._translated():
+                os.ftruncate(lock, 0)
+                os.write(lock, b"%d" % os.getpid())
+                self._end_last_line()
             yield
         except BlockingIOError as error:
             pid = os.read(lock, 20).decode() or "unknown"

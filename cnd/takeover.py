@@ -35,10 +35,16 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
     index: dict[str, int] = {}
     lost: set[str] = set()
     unfit: set[str] = set()
-    first: dict[str, float] = {}
+    began = searching = None
+    now = 0.0  # by our clock: a host's may be wrong
     for event in events:
         race.see(event)
-        first.setdefault(event.kind, event.time)
+        if not event.kind.startswith("worker."):
+            now = event.time
+        if event.kind == "run.started":
+            began = now
+        elif event.kind == "worker.started" and searching is None:
+            searching = now
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
             index[host] = event.index
@@ -53,6 +59,6 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
         index=index,
         lost=frozenset(lost),
         unfit=frozenset(unfit),
-        began=first.get("run.started"),
-        searching=first.get("worker.started"),
+        began=began,
+        searching=searching,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import time
@@ -181,6 +182,59 @@ def test_pre_signed_urls_and_keys_stay_where_they_belong(terminal: Terminal) -> 
     assert jobs == 2
     assert (folder / "order.json").stat().st_mode & 0o777 == 0o600
     terminal.run("scram")
+
+
+PHASES = (
+    *("run.started", "instance.requested", "instance.launched", "instance.running"),
+    *("instance.ready", "worker.started", "worker.progress"),
+)
+
+
+@pytest.mark.parametrize("when", PHASES)
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_in_any_phase_leaves_nothing(
+    terminal: Terminal, when: str, times: int
+) -> None:
+    """Once: in order, with logs of what searched.  Twice: at once."""
+    before = set(terminal.runs())
+    process = terminal.spawn("start", "--d", "30", "--n", "2", *SLOWLY)
+    eventually(lambda: told(newest(terminal, before), when), within=40, every=0.005)
+    for _ in range(times):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+    code, _, err = ended(process)
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert terminal.live() == []
+
+
+def forbid_growth(pid: int) -> None:
+    """Let no file grow that a process writes: as on a full disk, without rights."""
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+
+
+def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Terminal) -> None:
+    terminal.exports()  # the cloud is up
+    process = terminal.spawn("start", "--d", "2", "--n", "2")
+    forbid_growth(process.pid)
+    code, _, err = ended(process)
+    assert code == 2, err
+    assert "cannot write" in err
+    assert "Traceback" not in err
+    assert terminal.live() == []
+
+
+def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Terminal) -> None:
+    before = set(terminal.runs())
+    process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "4")
+    eventually(lambda: told(newest(terminal, before), "worker.started"), within=40)
+    forbid_growth(process.pid)
+    code, out, err = ended(process)
+    assert code == 10, err
+    assert "cannot write" in err
+    assert out.rstrip().endswith("0 instances running")
+    assert terminal.live() == []
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,0 +1,204 @@
+"""Whatever AWS answers, a run ends with the truth and with zero instances."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnd.local import Endpoint, clear_faults, faults_laid, lay_fault
+from cnd.local.files import read_endpoint
+from tests.conftest import Terminal, ended, eventually
+
+JOB = ("start", "--d", "2", "--n", "2", "--t", "60")
+LONG = ("start", "--d", "30", "--n", "2", "--kernel", "hashlib")
+
+
+def endpoint(terminal: Terminal) -> Endpoint:
+    terminal.exports()  # it is up
+    folder = terminal.state / "cnd" / "local"
+    record = read_endpoint(folder)
+    assert record is not None
+    return Endpoint(**record, folder=folder)
+
+
+@pytest.fixture
+def cloud(terminal: Terminal) -> Any:
+    found = endpoint(terminal)
+    yield found
+    clear_faults(found)
+
+
+def lay(cloud: Endpoint, action: str, **fault: object) -> None:
+    lay_fault(cloud, {"action": action, **fault})
+
+
+def struck(cloud: Endpoint) -> int:
+    return sum(fault["struck"] for fault in faults_laid(cloud))
+
+
+def newest(terminal: Terminal) -> Path:
+    return terminal.runs()[-1]
+
+
+VITAL = ("ec2:RunInstances", "ec2:DescribeInstances", "ec2:TerminateInstances")
+CALLS = (
+    *VITAL,
+    *("ec2:DescribeSecurityGroups", "sqs:CreateQueue", "sqs:ReceiveMessage"),
+    *("sqs:DeleteQueue", "s3:HeadBucket", "s3:PutObject", "ssm:GetParameter"),
+    "sts:GetCallerIdentity",
+)
+
+
+@pytest.mark.parametrize(
+    ("action", "how"),
+    [
+        *((action, "throttled") for action in CALLS),
+        *((action, how) for action in VITAL for how in ("reset", "500")),
+    ],
+)
+def test_a_call_that_fails_twice_costs_nothing_but_time(
+    terminal: Terminal, cloud: Endpoint, action: str, how: str
+) -> None:
+    faults: dict[str, dict[str, object]] = {
+        "throttled": {"code": "RequestLimitExceeded", "http": 503},
+        "reset": {"reset": True},
+        "500": {"code": "InternalError", "http": 500},
+    }
+    lay(cloud, action, times=2, **faults[how])
+    result = terminal.json(*JOB)
+    assert struck(cloud) >= 1
+    assert (result["outcome"], result["left_running"]) == ("found", 0)
+    assert result["terminated"] == 2
+    assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [
+        ("ec2:DescribeSecurityGroups", 3),
+        ("sqs:CreateQueue", 3),
+        ("ssm:GetParameter", 3),
+        ("sts:GetCallerIdentity", 3),
+        ("sqs:ReceiveMessage", 0),
+        ("sqs:DeleteQueue", 0),
+        ("s3:HeadBucket", 0),
+        ("s3:PutObject", 0),
+        pytest.param("ec2:DescribeInstances", 3, marks=pytest.mark.slow),
+        pytest.param("ec2:TerminateInstances", 5, marks=pytest.mark.slow),
+    ],
+)
+def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
+    terminal: Terminal, cloud: Endpoint, action: str, status: int
+) -> None:
+    lay(cloud, action, code="RequestLimitExceeded", times="forever")
+    done = terminal.run(*JOB, timeout=700)
+    assert done.returncode == status, done.stderr
+    assert status == 0 or "RequestLimitExceeded" in done.stderr
+    assert "Traceback" not in done.stderr
+    clear_faults(cloud)
+    if status != 5:
+        assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "RequestLimitExceeded",
+        "InsufficientInstanceCapacity",
+        "VcpuLimitExceeded",
+        "UnauthorizedOperation",
+        "InvalidParameterValue",
+    ],
+)
+def test_a_refused_launch_is_one_line_and_nothing_is_left(
+    terminal: Terminal, cloud: Endpoint, code: str
+) -> None:
+    lay(cloud, "RunInstances", code=code, times="forever")
+    done = terminal.run(*JOB)
+    assert done.returncode == 3, done.stderr
+    assert code in done.stderr
+    assert "Traceback" not in done.stderr
+    assert terminal.live() == []
+
+
+def test_a_launch_whose_reply_is_lost_is_not_paid_twice(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "RunInstances", lost_reply=True)
+    result = terminal.json(*JOB)
+    assert (struck(cloud), result["terminated"]) == (1, 2)
+    assert terminal.live() == []
+
+
+def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """The instances are there; nobody was told their names."""
+    lay(cloud, "RunInstances", lost_reply=True, times="forever")
+    done = terminal.run(*JOB)
+    assert done.returncode == 3, done.stderr
+    assert struck(cloud) > 1
+    assert terminal.live() == []
+
+
+def test_instances_that_are_not_listed_at_first_are_waited_for(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(
+        cloud,
+        "DescribeInstances",
+        code="InvalidInstanceID.NotFound",
+        skip=1,
+        times=6,
+    )
+    result = terminal.json(*JOB)
+    assert (result["outcome"], result["left_running"]) == ("found", 0)
+
+
+def test_where_s3_refuses_the_logs_stay_here_and_are_named(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "s3:PutObject", code="AccessDenied", times="forever")
+    result = terminal.json(*JOB)
+    assert result["logs"]["s3"] is None
+    logs = Path(result["logs"]["local"])
+    assert sorted(p.name for p in logs.iterdir()) == ["Instance0.log", "Instance1.log"]
+    assert result["left_running"] == 0
+
+
+def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(
+        cloud,
+        "sqs:ReceiveMessage",
+        code="AWS.SimpleQueueService.NonExistentQueue",
+        times="forever",
+    )
+    done = terminal.run("start", "--d", "30", "--t", "3", "--n", "2")
+    assert done.returncode == 10
+    assert "queue" in done.stderr
+    assert terminal.live() == []
+
+
+def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """Nothing can be terminated any more: the instances' own timers are left."""
+    process = terminal.spawn(*LONG, "--t", "6")
+    eventually(lambda: len(terminal.live()) == 2, within=30)
+    for service in ("ec2", "sqs", "s3"):
+        lay(cloud, f"{service}:*", code="ExpiredToken", http=400, times="forever")
+    time.sleep(8)
+    process.send_signal(2)
+    code, _, err = ended(process, within=400)
+    clear_faults(cloud)
+    assert code == 5, err
+    assert "fab scram --run" in err
+    assert "ExpiredToken" in err
+    assert all(instance["id"] in err for instance in terminal.live())
+    assert terminal.run("scram").returncode == 0
+    assert terminal.live() == []

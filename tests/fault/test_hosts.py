@@ -1,0 +1,197 @@
+"""Whatever becomes of a host, no nonce is lost, none is believed unseen."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnd.local import Endpoint, lay_fault
+from tests.conftest import Terminal, ended, eventually
+from tests.fault.test_cloud import endpoint
+
+SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
+SPACE = ("start", "--d", "30", "--nonces", "4000000", "--n", "4", *SLOWLY)
+
+
+@pytest.fixture
+def cloud(terminal: Terminal) -> Endpoint:
+    return endpoint(terminal)
+
+
+class Run:
+    """A run in a process of its own, seen through its journal."""
+
+    def __init__(self, terminal: Terminal, *words: str) -> None:
+        before = set(terminal.runs())
+        self.process: subprocess.Popen[str] = terminal.spawn(*words)
+        eventually(lambda: set(terminal.runs()) - before, within=30)
+        (self.folder,) = set(terminal.runs()) - before
+
+    def told(self, kind: str) -> list[dict[str, Any]]:
+        path = self.folder / "events.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [e for e in map(json.loads, lines) if e["kind"] == kind]
+
+    def searching(self, count: int) -> list[str]:
+        """Wait until `count` workers have told progress; return their hosts."""
+
+        def hosts() -> list[str]:
+            return sorted({e["host"] for e in self.told("worker.progress")})
+
+        eventually(lambda: len(hosts()) >= count, within=40)
+        return hosts()
+
+    def exhausted(self, nonces: int = 4_000_000) -> dict[str, Any]:
+        """Wait for the end; every nonce was tested, exactly those repeated twice."""
+        code, out, err = ended(self.process, within=150)
+        assert code == 11, err
+        result: dict[str, Any] = json.loads(out)
+        assert result["tested"] - result["repeated"] == nonces
+        assert all(part["ended"] == "exhausted" for part in result["coverage"])
+        assert result["left_running"] == 0
+        assert "Traceback" not in err
+        return result
+
+
+def lay(cloud: Endpoint, host: object, kind: str, **more: object) -> None:
+    lay_fault(cloud, {"host": str(host), "kind": kind, **more})
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"), [("boots-late", {"seconds": 3}), ("no-key", {"seconds": 3})]
+)
+def test_a_host_that_is_late_is_waited_for(
+    terminal: Terminal, cloud: Endpoint, kind: str, more: dict[str, object]
+) -> None:
+    lay(cloud, 1, kind, **more)
+    result = Run(terminal, *SPACE).exhausted()
+    assert result["repeated"] == 0
+
+
+@pytest.mark.parametrize("kind", ["never-boots", "mute"])
+def test_a_host_that_never_answers_keeps_nobody_from_the_answer(
+    terminal: Terminal, cloud: Endpoint, kind: str
+) -> None:
+    lay(cloud, 1, kind)
+    began = time.monotonic()
+    result = terminal.json("start", "--d", "2", "--n", "4")
+    assert (result["outcome"], result["left_running"]) == ("found", 0)
+    assert result["terminated"] == 4
+    assert time.monotonic() - began < 30
+
+
+def kill(cloud: Endpoint, host: str) -> None:
+    lay(cloud, host, "kill")
+
+
+def lose_sshd(cloud: Endpoint, host: str) -> None:
+    lay(cloud, host, "no-sshd")
+
+
+def freeze(cloud: Endpoint, host: str) -> None:
+    lay(cloud, host, "freeze")
+
+
+def fill_the_disk(cloud: Endpoint, host: str) -> None:
+    lay(cloud, host, "disk-full")
+
+
+def interrupt(cloud: Endpoint, host: str) -> None:
+    lay(cloud, host, "interrupt", seconds=0.2)
+
+
+@pytest.mark.parametrize(
+    "befall",
+    [kill, lose_sshd, freeze, fill_the_disk, interrupt],
+    ids=lambda f: f.__name__,
+)
+def test_the_class_of_a_lost_host_goes_on_elsewhere(
+    terminal: Terminal, cloud: Endpoint, befall: Callable[[Endpoint, str], None]
+) -> None:
+    run = Run(terminal, *SPACE)
+    victim = run.searching(4)[2]
+    befall(cloud, victim)
+    lost = time.time()
+    run.exhausted()
+    (handed,) = run.told("class.handed_over")
+    assert handed["host"] != victim
+    print(f"{befall.__name__}: handed over after {handed['time'] - lost:.1f} s")
+    assert handed["time"] - lost < 8.5
+
+
+def test_a_lost_host_is_replaced_where_that_is_wanted(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    run = Run(terminal, *SPACE, "--replace")
+    kill(cloud, run.searching(4)[0])
+    result = run.exhausted()
+    assert result["terminated"] == 5
+    (handed,) = run.told("class.handed_over")
+    assert handed["host"] == run.told("instance.launched")[-1]["host"]
+    assert (run.folder / "logs" / "Instance4.log").exists()
+
+
+def test_connections_cut_every_two_seconds_cost_no_nonce(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    words = ("start", "--d", "30", "--nonces", "20000000", "--n", "4", *SLOWLY)
+    run = Run(terminal, *words)
+    hosts = run.searching(4)
+    for _ in range(3):
+        for host in hosts:
+            lay(cloud, host, "cut")
+        time.sleep(2)
+    result = run.exhausted(20_000_000)
+    assert result["repeated"] == 0
+    assert run.told("class.handed_over") == []
+    assert len(run.told("host.reconnecting")) >= 8
+
+
+def events_of(cloud: Endpoint, host: str) -> Path:
+    (found,) = (cloud.folder / "hosts" / host).rglob("class-*/events.jsonl")
+    return found
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"event": "found", "nonce": 12345},
+        {"event": "found", "nonce": "116", "hash": "00"},
+        {"event": "found"},
+        {"event": "exhausted", "cursor": 4_000_003, "tested": 17},
+    ],
+    ids=["not golden", "no number", "no nonce", "not exhausted"],
+)
+def test_a_liar_is_dropped_and_its_class_searched_elsewhere(
+    terminal: Terminal, cloud: Endpoint, lie: dict[str, object]
+) -> None:
+    run = Run(terminal, *SPACE)
+    liar = run.searching(4)[0]
+    with events_of(cloud, liar).open("a") as file:
+        file.write(json.dumps(lie) + "\n")
+    if lie["event"] == "found":
+        run.exhausted()
+        assert run.told("class.handed_over")[0]["host"] != liar
+        assert run.told("worker.refuted")[0]["host"] == liar
+    else:
+        code, out, _ = ended(run.process, within=150)
+        assert code == 4
+        assert json.loads(out)["outcome"] == "incomplete"
+
+
+def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    run = Run(terminal, *SPACE)
+    with events_of(cloud, run.searching(4)[0]).open("ab") as file:
+        file.write(b"\xff\x00 garbage\n[1, 2]\nnull\n" + b"x" * 100_000 + b"\n")
+        file.write(b'{"event": "progress", "cursor": "much", "tested": -1}\n')
+        file.write(b'{"event": "no such thing", "time": {}}\n')
+    run.exhausted()
+    assert len(run.told("worker.noise")) == 5
