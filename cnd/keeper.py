@@ -57,7 +57,7 @@ class Orders(NamedTuple):
 
 
 def read_orders(path: str) -> Orders:
-    """Return the orders in a job file; ValueError, OSError or KeyError if none are."""
+    """Return the orders in a job file; an error if there are none."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     return Orders(**{name: job[name] for name in Orders._fields})
@@ -227,8 +227,8 @@ def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
     # Host.  urllib's own content type would say that this is a form, and a server may
     # read it as one.
     headers = {"Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(url, data, headers, method="PUT")
     try:
+        request = urllib.request.Request(url, data, headers, method="PUT")
         with limited(PUT_ONCE_PATIENCE), urllib.request.urlopen(
             request, timeout=HTTP_TIMEOUT
         ):
@@ -371,7 +371,7 @@ def main(arguments: List[str]) -> int:
         return 0
     try:
         orders = read_orders(arguments[0])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log(f"no orders: {type(error).__name__}")
         return 2
     try:
