@@ -284,15 +284,64 @@ def verify(
         raise Exit(code=1)
 
 
-@task(positional=["action"], help={"action": "up, down or status"})
-def local(c: Context, action: str) -> None:
-    """Start, stop or describe the embedded cloud: `fab local up`."""
+@task(
+    positional=["action", "what", "kind"],
+    help={
+        "action": "up, down, status or fault",
+        "what": "fault: an API action (RunInstances), an instance id, or the place "
+        "of one in the next launch; none: list the faults",
+        "kind": "fault of a host: never-boots, kill, freeze, cut ...",
+        "code": "fault: the error code of the answer",
+        "http": "fault: its HTTP status",
+        "times": "fault: how many calls it strikes, or forever (1)",
+        "skip": "fault: how many calls pass first (0)",
+        "delay": "fault: seconds before the answer",
+        "reset": "fault: reset the connection instead of answering",
+        "lost_reply": "fault: do what was asked, then reset the connection",
+        "at_most": "fault of RunInstances: launch no more than that",
+        "seconds": "fault of a host: for how long, or when",
+        "clear": "fault: forget all",
+    },
+)
+def local(
+    c: Context,
+    action: str,
+    what: str = "",
+    kind: str = "",
+    code: str = "",
+    http: str = "",
+    times: str = "",
+    skip: str = "",
+    delay: str = "",
+    reset: bool = False,
+    lost_reply: bool = False,
+    at_most: str = "",
+    seconds: str = "",
+    clear: bool = False,
+) -> None:
+    """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
+    if action == "fault":
+        given = {
+            "kind": kind,
+            "code": code,
+            "http": http,
+            "times": times,
+            "skip": skip,
+            "delay": delay,
+            "reset": reset,
+            "lost_reply": lost_reply,
+            "at_most": at_most,
+            "seconds": seconds,
+        }
+        _local_fault(what, {k: v for k, v in given.items() if v}, clear)
+        return
     actions: dict[str, Callable[[], None]] = {
         "up": _local_up,
         "down": _local_down,
         "status": _local_status,
     }
-    actions[arguments.choice(action, "fab local", tuple(actions))]()
+    arguments.choice(action, "fab local", (*actions, "fault"))
+    actions[action]()
 
 
 @task(
@@ -316,6 +365,23 @@ def _local_up() -> None:
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
     _print("\n".join(embedded.exports(endpoint)))
+
+
+def _local_fault(what: str, fields: dict[str, object], clear: bool) -> None:
+    """Lay a fault, or list or forget them all."""
+    endpoint = embedded.status()
+    if endpoint is None:
+        hint = "`fab local up` starts it"
+        raise UsageError("the embedded cloud is down", hint=hint)
+    if clear:
+        _print(f"{embedded.clear_faults(endpoint)} faults forgotten")
+    elif what:
+        of_host = what.isdecimal() or what.startswith("i-")
+        name = "host" if of_host else "action"
+        _print(jsonlib.dumps(embedded.lay_fault(endpoint, {name: what, **fields})))
+    else:
+        for fault in embedded.faults_laid(endpoint):
+            _print(jsonlib.dumps(fault))
 
 
 def _local_down() -> None:

@@ -21,14 +21,25 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cnd.errors import CloudError
+from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings
 
-__all__ = ["Endpoint", "down", "exports", "status", "summary", "up"]
+__all__ = [
+    "Endpoint",
+    "clear_faults",
+    "down",
+    "exports",
+    "faults_laid",
+    "lay_fault",
+    "status",
+    "summary",
+    "up",
+]
 
 NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
@@ -86,6 +97,44 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
     """
     try:
         return _get(endpoint.url + "/cnd/status")
+    except (OSError, ValueError) as error:
+        raise CloudError(f"the embedded cloud does not answer: {error}") from error
+
+
+def lay_fault(endpoint: Endpoint, fault: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a fault (docs/embedded-cloud.md lists them); return it as it was laid.
+
+    Raises:
+        UsageError: there is no such fault, or no such host.
+        CloudError: the cloud does not answer.
+    """
+    laid = _faults(endpoint, "POST", json.dumps(fault).encode())
+    assert isinstance(laid, dict)
+    return laid
+
+
+def faults_laid(endpoint: Endpoint) -> list[dict[str, Any]]:
+    """Return the faults that are laid, each with how often it has struck."""
+    laid = _faults(endpoint, "GET")
+    assert isinstance(laid, list)
+    return laid
+
+
+def clear_faults(endpoint: Endpoint) -> int:
+    """Forget all faults of API calls; return how many there were."""
+    return int(_faults(endpoint, "DELETE"))
+
+
+def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
+    request = urllib.request.Request(endpoint.url + "/faults", body, method=method)
+    request.add_header("Content-Type", "application/json")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(request, timeout=ANSWER_SECONDS) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as error:
+        told = json.load(error)
+        raise UsageError(told["error"], hint=told.get("hint")) from error
     except (OSError, ValueError) as error:
         raise CloudError(f"the embedded cloud does not answer: {error}") from error
 

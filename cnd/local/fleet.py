@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
+from cnd.errors import UsageError
 from cnd.local import tree, wire
 from cnd.local.addresses import Addresses
+from cnd.local.faults import HostFault
 from cnd.local.settings import Delay
 from cnd.local.wire import HostSpec, Message
 
@@ -35,6 +37,8 @@ class Fleet:
         self._folder, self._boot = folder, boot
         self.addresses = Addresses()
         self._numbers = count()
+        self._launched = 0
+        self._boot_faults: dict[int, HostFault] = {}  # by the number of the host
         self._lock = threading.Lock()
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
         self._specs: dict[str, HostSpec] = {}
@@ -66,6 +70,10 @@ class Fleet:
         vcpus: int,
     ) -> None:
         """Let the host of `instance` boot; the report is `up`, or `lost`."""
+        number = next(self._numbers)
+        with self._lock:
+            self._launched = number + 1
+            fault = self._boot_faults.pop(number, None)
         spec = HostSpec(
             id=instance,
             address=address,
@@ -73,10 +81,12 @@ class Fleet:
             user=user,
             public_key=public_key,
             user_data=user_data,
-            cpus=cores(_available_cores(), vcpus, next(self._numbers)),
+            cpus=cores(_available_cores(), vcpus, number),
             delay=self._boot.draw(),
             root=str(self._folder / "hosts" / instance),
             programs=str(self._folder / "hosts" / PROGRAMS),
+            fault=fault.kind if fault else "",
+            fault_seconds=fault.seconds if fault else 0.0,
         )
         with self._lock:
             self._specs[instance] = spec
@@ -89,6 +99,17 @@ class Fleet:
         """
         order = {"kind": "kill", "ids": list(instances), "keep": keep}
         with self._lock:
+            wire.send(self._orders, order)
+
+    def befall(self, fault: HostFault) -> None:
+        """Let a fault happen to a host: at once, or when it boots."""
+        with self._lock:
+            if (place := fault.place) is not None:
+                self._boot_faults[self._launched + place] = fault
+                return
+            if fault.host not in self._specs:
+                raise UsageError(f"no host lives by the name {fault.host!r}")
+            order = {"kind": "fault", "id": fault.host, "what": fault.kind}
             wire.send(self._orders, order)
 
     def listen(self, tell: Callable[[Message], None]) -> None:

@@ -24,6 +24,8 @@ from cnd.local.init import Init, Reply
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
+# How the fork server lets a fault happen inside: see faults.LIVE_KINDS.
+SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
 BEHIND_THE_USER = 5  # nice level: a fleet that boots must not keep its user waiting
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
@@ -47,11 +49,14 @@ class _Host:
         self._spec, self._report = spec, report
         self._root = Path(spec.root)
         self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._connections: set[asyncssh.SSHServerConnection] = set()
 
     async def live(self, life: int) -> None:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._end)
         loop.add_reader(life, self._end)
+        loop.add_signal_handler(SIGNALS["cut"], self._cut)
+        loop.add_signal_handler(SIGNALS["no-sshd"], self._lose_sshd)
         self._children = processes.Children()
         await asyncio.sleep(self._spec.delay)
         await self._boot()
@@ -75,17 +80,51 @@ class _Host:
         await self._script("bootcmd", user_data.bootcmd)
         self._write_files(user_data)
         key = self._host_key(user_data.host_key)
-        self._authorize(user_data.authorized_keys)
-        self._acceptor = await sshd.listen(self._spec, key, self._children, self._log)
+        public = key.export_public_key().decode().split()[:2]
+        up = {"kind": "up", "id": self._spec.id, "host_key": " ".join(public)}
+        if self._spec.fault in ("never-boots", "boots-late", "mute"):
+            self._report(up)  # AWS counts it as running, too
+            await self._befall(self._spec.fault)
+        if self._spec.fault != "no-key":
+            self._authorize(user_data.authorized_keys)
+        self._acceptor = await sshd.listen(
+            self._spec, key, self._children, self._log, self._connections
+        )
         self._log("sshd", f"Server listening on {self._spec.address}.")
         self._init.booted = True
         (self._root / "run/cnd/booted").touch()
-        public = key.export_public_key().decode().split()[:2]
-        self._report({"kind": "up", "id": self._spec.id, "host_key": " ".join(public)})
+        self._report(up)
+        if self._spec.fault == "no-key":
+            await asyncio.sleep(self._spec.fault_seconds)
+            self._authorize(user_data.authorized_keys)
         await self._script("runcmd", user_data.runcmd)
         await self._script("user script", user_data.script)
         (self._root / "run/cnd/cloud-init-done").touch()
         self._log("cloud-init", "Cloud-init finished")
+
+    # Faults.
+
+    async def _befall(self, fault: str) -> None:
+        """Do not go on with the boot, or not yet."""
+        if fault == "mute":
+            held: list[object] = []  # a connection that nobody holds is closed
+            await asyncio.start_server(
+                lambda *streams: held.append(streams),
+                self._spec.address,
+                self._spec.port,
+            )
+        if fault != "boots-late":
+            await asyncio.get_running_loop().create_future()  # until killed
+        await asyncio.sleep(self._spec.fault_seconds)
+
+    def _cut(self) -> None:
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _lose_sshd(self) -> None:
+        if self._acceptor:
+            self._acceptor.close()
+        self._cut()
 
     # User data.
 
@@ -202,5 +241,9 @@ class _Host:
         pid = "" if tag == "kernel" else f"[{os.getpid()}]"
         stamp = time.strftime("%b %e %H:%M:%S")
         line = f"{stamp} {self._spec.hostname} {tag}{pid}: {text}\n"
-        with open(self._root / "var/log/syslog", "a", encoding="utf-8") as syslog:
+        # A full disk costs the line, as with rsyslog.
+        with (
+            contextlib.suppress(OSError),
+            open(self._root / "var/log/syslog", "a", encoding="utf-8") as syslog,
+        ):
             syslog.write(line)

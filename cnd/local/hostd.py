@@ -65,6 +65,8 @@ class ForkServer:
         for order in orders:
             if order["kind"] == "boot":
                 self._boot(wire.spec_of(order))
+            elif order["kind"] == "fault":
+                self._befall(order["id"], order["what"])
             else:
                 doomed |= dict.fromkeys(order["ids"], order["keep"])
         self._kill(doomed)
@@ -74,6 +76,21 @@ class ForkServer:
         if pid == 0:
             self._become(spec)
         self._hosts[spec.id] = pid, spec.root
+
+    def _befall(self, id: str, what: str) -> None:
+        """Let one of `faults.LIVE_KINDS` happen to a host, if it still lives."""
+        if id not in self._hosts:
+            return
+        pid, _ = self._hosts[id]
+        if what == "kill":
+            processes.kill_trees([pid])  # `_reap` reports it lost
+        elif what in ("freeze", "thaw"):
+            number = signal.SIGSTOP if what == "freeze" else signal.SIGCONT
+            processes.signal_tree(pid, number)
+        elif what == "disk-full":
+            processes.forbid_growth(pid)
+        else:
+            os.kill(pid, host.SIGNALS[what])
 
     def _become(self, spec: HostSpec) -> NoReturn:
         """In the forked child: be a host.  Never returns into the server's code."""

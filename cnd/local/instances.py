@@ -26,6 +26,8 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
+from cnd.errors import UsageError
+from cnd.local.faults import HostFault
 from cnd.local.fleet import Fleet
 from cnd.local.images import login_user
 from cnd.local.wire import Message
@@ -50,6 +52,10 @@ BY_USER = StateReason(
 BY_INSTANCE = StateReason(
     "Client.InstanceInitiatedShutdown: Instance initiated shutdown",
     "Client.InstanceInitiatedShutdown",
+)
+BY_SPOT = StateReason(
+    "Server.SpotInstanceTermination: Spot instance termination",
+    "Server.SpotInstanceTermination",
 )
 BY_ERROR = StateReason(
     "Server.InternalError: Internal error on launch", "Server.InternalError"
@@ -256,6 +262,18 @@ class Cloud:
         elif kind == "lost":
             print(f"{instance.id}: host died: {report}", file=sys.stderr)
             instance.terminate(BY_ERROR)
+
+    def befall(self, fault: HostFault) -> None:
+        """Let a fault happen to a host; UsageError if there is no such host."""
+        if fault.kind != "interrupt":
+            self.fleet.befall(fault)
+            return
+        instance = self._instances.get(fault.host)
+        if instance is None or instance.phase in GOING:
+            raise UsageError(f"no host lives by the name {fault.host!r}")
+        timer = threading.Timer(fault.seconds, instance.terminate, [BY_SPOT])
+        timer.daemon = True
+        timer.start()
 
     def count(self) -> Counter[str]:
         """Return how many instances there are in each state."""

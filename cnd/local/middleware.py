@@ -1,25 +1,36 @@
 """What stands between the HTTP server and moto: layers round a WSGI application.
 
-One rule: a layer is a function from application to application; `server.build`
-lists them, outermost first.  Fault injection by action belongs in that list.
+One rule: a layer is a function from application to application; the server lists
+them, outermost first.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode
 
+from cnd.errors import UsageError
+from cnd.local.faults import ApiFault, Book
 from cnd.local.settings import Delay
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from cnd.local.actions import Call
+
     Layer = Callable[[WSGIApplication], WSGIApplication]
 
 STATUS_PATH, TOUCH_PATH, ADDRESS_PATH = "/cnd/status", "/cnd/touch", "/checkip"
+FAULTS_PATH = "/faults"
+MOST_BYTES = 1 << 16  # of the description of a fault
 
 
 class Activity:
@@ -65,8 +76,7 @@ def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> 
             if path in (STATUS_PATH, TOUCH_PATH):
                 if path == TOUCH_PATH:
                     touch()
-                body = json.dumps(status()).encode() + b"\n"
-                return _answer(start, "200 OK", "application/json", body)
+                return _json(start, 200, status())
             if path == ADDRESS_PATH:
                 body = environ["REMOTE_ADDR"].encode() + b"\n"
                 return _answer(start, "200 OK", "text/plain", body)
@@ -91,6 +101,127 @@ def delayed(delay: Delay) -> Layer:
         return later
 
     return layer
+
+
+def fault_control(
+    lay: Callable[[Any], Any], listed: Callable[[], Any], clear: Callable[[], Any]
+) -> Layer:
+    """Answer FAULTS_PATH: POST lays a fault, GET lists them, DELETE clears all.
+
+    `lay` gets what the body says in JSON.  A signed request is one to S3, for a
+    bucket of that name.
+    """
+
+    def layer(application: WSGIApplication) -> WSGIApplication:
+        def controlled(
+            environ: WSGIEnvironment, start: StartResponse
+        ) -> Iterable[bytes]:
+            signed = "HTTP_AUTHORIZATION" in environ
+            if environ["PATH_INFO"] != FAULTS_PATH or signed:
+                return application(environ, start)
+            method = environ["REQUEST_METHOD"]
+            try:
+                if method == "POST":
+                    return _json(start, 200, lay(_json_body(environ)))
+                if method == "DELETE":
+                    return _json(start, 200, clear())
+                return _json(start, 200, listed())
+            except UsageError as error:
+                return _json(start, 400, {"error": str(error), "hint": error.hint})
+
+        return controlled
+
+    return layer
+
+
+def faulty(book: Book) -> Layer:
+    """Let the faults of `book` happen to API calls."""
+
+    def layer(application: WSGIApplication) -> WSGIApplication:
+        def struck(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            if not book.strikes():
+                return application(environ, start)
+            # Here, as botocore would delay the server's start.
+            from cnd.local import actions
+
+            call = actions.call_of(environ)
+            fault = book.strike(call.name)
+            if fault is None:
+                return application(environ, start)
+            return _strike(fault, call, application, environ, start)
+
+        return struck
+
+    return layer
+
+
+def _strike(
+    fault: ApiFault,
+    call: Call,
+    application: WSGIApplication,
+    environ: WSGIEnvironment,
+    start: StartResponse,
+) -> Iterable[bytes]:
+    from cnd.local import actions
+
+    # Also where nobody will use it: what is left of a body would be taken for the
+    # next request of the connection.
+    body = actions.read_body(environ)
+    time.sleep(fault.delay)
+    if fault.lost_reply:
+        b"".join(application(environ, lambda *_: lambda _: None))
+    if fault.reset or fault.lost_reply:
+        reset(environ["werkzeug.socket"])
+        raise ConnectionResetError("a fault")  # the server takes it as what it is
+    code, status = fault.code, fault.http
+    if fault.at_most and call.action == "RunInstances":
+        asked = dict(parse_qsl(body.decode()))
+        if int(asked.get("MinCount", 1)) > fault.at_most:
+            code, status = "InsufficientInstanceCapacity", 500
+        else:
+            most = min(int(asked.get("MaxCount", 1)), fault.at_most)
+            fewer = urlencode({**asked, "MaxCount": most})
+            actions.replace_body(environ, fewer.encode())
+    if not code:
+        return application(environ, start)
+    answer = actions.error(call, code, fault.message or "A fault was laid here.")
+    content = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
+    start(
+        _status_line(status), [*answer.headers, ("Content-Length", str(len(content)))]
+    )
+    return [content]
+
+
+def reset(connection: socket.socket) -> None:
+    """End a TCP connection with a reset, whoever else still holds the socket.
+
+    A dead socket takes its descriptor: whoever reads from it finds the end.
+    """
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    dead, other = socket.socketpair()
+    other.close()
+    with dead:
+        os.dup2(dead.fileno(), connection.fileno(), inheritable=False)
+
+
+def _json_body(environ: WSGIEnvironment) -> Any:
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    if length > MOST_BYTES:
+        raise UsageError(f"a fault is described in at most {MOST_BYTES} bytes")
+    try:
+        return json.loads(environ["wsgi.input"].read(length))
+    except ValueError as error:
+        raise UsageError(f"a fault is described in JSON: {error}") from error
+
+
+def _json(start: StartResponse, status: int, value: Any) -> Iterable[bytes]:
+    body = json.dumps(value).encode() + b"\n"
+    return _answer(start, _status_line(status), "application/json", body)
+
+
+def _status_line(status: int) -> str:
+    known = status in HTTPStatus.__members__.values()
+    return f"{status} {HTTPStatus(status).phrase if known else 'Fault'}"
 
 
 def _answer(

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -72,6 +73,24 @@ def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
     if not spare_roots:
         for root in roots:
             _send(root, signal.SIGKILL)
+
+
+def signal_tree(root: int, number: signal.Signals) -> None:
+    """Send a signal to a process and all its descendants."""
+    for pid in [root, *_descendants([root])]:
+        _send(pid, number)
+
+
+def forbid_growth(root: int) -> None:
+    """Let no file grow any more that a process or a descendant of it writes.
+
+    The nearest thing to a full disk that needs no rights: a write fails with EFBIG,
+    or ends a program that does not expect that (SIGXFSZ).  Linux only.
+    """
+    for pid in [root, *_descendants([root])]:
+        with contextlib.suppress(ProcessLookupError):
+            _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
 
 
 def children(pid: int) -> list[int]:

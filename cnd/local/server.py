@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from cnd.errors import CndError
-from cnd.local import files, middleware, settings
+from cnd.errors import CloudError, CndError, UsageError
+from cnd.local import faults, files, middleware, settings
+from cnd.local.faults import Book
 from cnd.local.fleet import Fleet
 from cnd.local.middleware import Activity
 from cnd.local.settings import Settings
@@ -72,6 +73,13 @@ class Moto:
             return []
         return self._application(environ, start)
 
+    def loaded(self) -> Cloud:
+        """Return the instances, once they are there."""
+        self._ready.wait(LOAD_SECONDS)
+        if self.cloud is None:
+            raise CloudError("the embedded cloud did not load")
+        return self.cloud
+
     def _load(self) -> None:
         try:
             gc.disable()  # nothing of what an import makes is garbage: a fifth quicker
@@ -113,6 +121,7 @@ class Server:
             signal.signal(number, lambda *_: self._ending.set())
         self._fleet = Fleet(folder, wanted.boot)
         self._activity = Activity()
+        self._faults = Book()
         self._moto = Moto(self._fleet)
 
     def run(self) -> None:
@@ -141,12 +150,28 @@ class Server:
         layers = [
             middleware.control(self._status, self._activity.touch),
             self._activity.layer,
+            middleware.fault_control(
+                self._lay_fault, self._faults.to_json, self._faults.clear
+            ),
             middleware.delayed(self._wanted.api),
+            middleware.faulty(self._faults),
         ]
         application: WSGIApplication = self._moto
         for layer in reversed(layers):
             application = layer(application)
         return application
+
+    def _lay_fault(self, fields: Any) -> dict[str, Any]:
+        if not isinstance(fields, dict):
+            raise UsageError("a fault is described by a JSON object")
+        if "host" in fields:
+            fault = faults.parse_host(fields)
+            self._moto.loaded().befall(fault)
+            return self._faults.lay(fault)
+        # Here, as botocore would delay the start.
+        from cnd.local import actions
+
+        return self._faults.lay(faults.parse(fields, actions.known()))
 
     def _end_if_idle(self) -> None:
         if self._activity.idle_seconds <= self._wanted.idle:

@@ -36,9 +36,16 @@ Log = Callable[[str, str], None]
 
 
 async def listen(
-    spec: HostSpec, key: asyncssh.SSHKey, children: Children, log: Log
+    spec: HostSpec,
+    key: asyncssh.SSHKey,
+    children: Children,
+    log: Log,
+    connections: set[asyncssh.SSHServerConnection],
 ) -> asyncssh.SSHAcceptor:
-    """Start to answer SSH at the host's address; raises OSError if it cannot."""
+    """Start to answer SSH at the host's address; raises OSError if it cannot.
+
+    `connections` holds those that are open, from now on.
+    """
 
     def files(channel: asyncssh.SSHServerChannel[bytes]) -> Files:
         return Files(channel, spec)
@@ -49,7 +56,7 @@ async def listen(
     return await asyncssh.listen(
         spec.address,
         spec.port,
-        server_factory=lambda: _Gate(spec, log),
+        server_factory=lambda: _Gate(spec, log, connections),
         server_host_keys=[key],
         process_factory=session,
         sftp_factory=files,
@@ -74,17 +81,26 @@ _Plumbing: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
 class _Gate(asyncssh.SSHServer):
     """Lets in the image's login user, with a key of its authorized_keys file."""
 
-    def __init__(self, spec: HostSpec, log: Log) -> None:
+    def __init__(
+        self,
+        spec: HostSpec,
+        log: Log,
+        connections: set[asyncssh.SSHServerConnection],
+    ) -> None:
         self._spec, self._log = spec, log
+        self._connections = connections
         self._from = ""
         self._key_text = ""
         self._user: str | None = None
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._connections.add(conn)
         address, port = conn.get_extra_info("peername")[:2]
         self._from = f"{address} port {port}"
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self._connection)
         if self._user:
             self._log(
                 "sshd",

@@ -6,6 +6,7 @@ is written by one `write` of at most PIPE_BUF bytes, so that the hosts may share
 the pipe.
 
 Orders:   boot (a HostSpec) · kill (ids; keep: leave their file trees)
+          fault (id, what)
 Reports:  up (id, host_key) · poweroff (id) · down (id) · lost (id, status)
 """
 
@@ -34,6 +35,8 @@ class HostSpec:
     delay: float  # seconds until the boot begins
     root: str  # its file tree
     programs: str  # folder of the programs that are its /bin
+    fault: str = ""  # one of faults.BOOT_KINDS that befalls it
+    fault_seconds: float = 0.0
 
     @property
     def hostname(self) -> str:

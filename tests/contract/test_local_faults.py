@@ -1,0 +1,270 @@
+"""Faults laid in the embedded cloud strike as botocore and SSH would meet them."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import paramiko
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+from cnd import local
+from cnd.errors import UsageError
+from tests.contract.conftest import SECONDS, Host, LocalCloud, eventually
+
+CALLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "DescribeInstances": ("ec2", {}),
+    "GetCallerIdentity": ("sts", {}),
+    "ListQueues": ("sqs", {}),
+    "GetParameter": ("ssm", {"Name": "/x"}),
+    "ListBuckets": ("s3", {}),
+    "PutObject": ("s3", {"Bucket": "b-1", "Key": "k/1", "Body": b"x"}),
+    "HeadBucket": ("s3", {"Bucket": "b-1"}),
+    "CreateBucket": ("s3", {"Bucket": "b-2"}),
+}
+
+
+@pytest.fixture(autouse=True)
+def clean(cloud: LocalCloud) -> Iterator[None]:
+    yield
+    local.clear_faults(cloud.endpoint)
+
+
+def once(cloud: LocalCloud, service: str) -> Any:
+    """Return a client that tries a call only once."""
+    return boto3.client(
+        service,  # type: ignore[call-overload]
+        endpoint_url=cloud.endpoint.url,
+        region_name=cloud.endpoint.region,
+        aws_access_key_id=cloud.endpoint.access_key,
+        aws_secret_access_key=cloud.endpoint.secret_key,
+        config=Config(
+            retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+        ),
+    )
+
+
+def call(client: Any, action: str) -> Any:
+    snake = "".join(f"_{c.lower()}" if c.isupper() else c for c in action)[1:]
+    return getattr(client, snake)(**CALLS[action][1])
+
+
+def lay(cloud: LocalCloud, **fault: object) -> dict[str, Any]:
+    return local.lay_fault(cloud.endpoint, fault)
+
+
+@pytest.mark.parametrize("action", [a for a in CALLS if a != "HeadBucket"])
+def test_an_error_is_understood_in_the_words_of_every_service(
+    cloud: LocalCloud, action: str
+) -> None:
+    lay(cloud, action=action, code="RequestLimitExceeded", times=1)
+    client = once(cloud, CALLS[action][0])
+    with pytest.raises(ClientError) as error:
+        call(client, action)
+    assert error.value.response["Error"]["Code"] == "RequestLimitExceeded"
+    assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 503
+    (entry,) = local.faults_laid(cloud.endpoint)
+    assert entry["struck"] == 1
+
+
+def test_a_head_request_learns_the_status_only(cloud: LocalCloud) -> None:
+    lay(cloud, action="HeadBucket", code="AccessDenied")
+    with pytest.raises(ClientError) as error:
+        call(once(cloud, "s3"), "HeadBucket")
+    assert error.value.response["Error"]["Code"] == "403"
+
+
+def test_it_strikes_as_often_as_told_after_as_many_as_told(cloud: LocalCloud) -> None:
+    lay(cloud, action="ListQueues", code="InternalError", skip=1, times=2)
+    client, failed = once(cloud, "sqs"), []
+    for _ in range(5):
+        try:
+            call(client, "ListQueues")
+            failed.append(False)
+        except ClientError:
+            failed.append(True)
+    assert failed == [False, True, True, False, False]
+
+
+def test_a_fault_for_ever_ends_when_all_are_forgotten(cloud: LocalCloud) -> None:
+    lay(cloud, action="DescribeInstances", code="Unavailable", times="forever")
+    client = once(cloud, "ec2")
+    for _ in range(3):
+        with pytest.raises(ClientError):
+            call(client, "DescribeInstances")
+    assert local.clear_faults(cloud.endpoint) == 1
+    call(client, "DescribeInstances")
+
+
+def test_a_reset_connection_was_answered_by_nobody(cloud: LocalCloud) -> None:
+    lay(cloud, action="ec2:DescribeInstances", reset=True)
+    with pytest.raises((ConnectionError, HTTPClientError)):
+        call(once(cloud, "ec2"), "DescribeInstances")
+
+
+def test_a_lost_reply_is_of_a_call_that_was_carried_out(cloud: LocalCloud) -> None:
+    cloud.ec2  # noqa: B018  # the key pair is there
+    before = len(instances(cloud))
+    lay(cloud, action="RunInstances", lost_reply=True)
+    launch = {"ImageId": cloud.image, "MinCount": 1, "MaxCount": 1}
+    with pytest.raises((ConnectionError, HTTPClientError)):
+        once(cloud, "ec2").run_instances(InstanceType="c5.large", **launch)
+    found = instances(cloud)
+    assert len(found) == before + 1
+    cloud.ec2.terminate_instances(InstanceIds=found)
+
+
+def test_a_launch_may_give_fewer_than_asked_for(cloud: LocalCloud) -> None:
+    lay(cloud, action="RunInstances", at_most=2)
+    made = cloud.launch(count=5, MinCount=1)
+    assert len(made) == 2
+    lay(cloud, action="RunInstances", at_most=2, times="forever")
+    with pytest.raises(ClientError) as error:
+        cloud.launch(count=5)
+    assert "InsufficientInstanceCapacity" in str(error.value)
+    local.clear_faults(cloud.endpoint)
+    cloud.ec2.terminate_instances(InstanceIds=made)
+
+
+def instances(cloud: LocalCloud) -> list[str]:
+    pages = cloud.client("ec2").describe_instances(
+        Filters=[{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    )
+    return [i["InstanceId"] for r in pages["Reservations"] for i in r["Instances"]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ({"action": "RunInstance", "code": "X"}, "'RunInstance' is no action"),
+        ({"action": "RunInstances"}, "what is to happen"),
+        ({"action": "RunInstances", "reset": True, "code": "X"}, "exclude each other"),
+        ({"action": "RunInstances", "code": "X", "times": -1}, "times must be"),
+        ({"action": "RunInstances", "code": "X", "when": 1}, "no 'when'"),
+        ({"host": "i-1", "kind": "freeze"}, "'i-1'"),
+        ({"host": "i-1", "kind": "explode"}, "'explode'"),
+        ({"host": "i-1", "kind": "never-boots"}, "by its place"),
+        ({"host": "0", "kind": "mute", "seconds": 3}, "takes no seconds"),
+    ],
+)
+def test_a_fault_that_makes_no_sense_is_refused(
+    cloud: LocalCloud, fault: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UsageError, match=named):
+        lay(cloud, **fault)
+
+
+# --- hosts
+
+
+def banner(host: Host, seconds: float = 1.0) -> bytes | None:
+    """Return what the SSH port says first; None if nobody listens."""
+    try:
+        with socket.create_connection((host.address, host.port), seconds) as link:
+            return link.recv(20)
+    except TimeoutError:
+        return b""
+    except OSError:
+        return None
+
+
+def befallen(cloud: LocalCloud, kind: str, **more: object) -> Host:
+    lay(cloud, host="0", kind=kind, **more)
+    return cloud.host()
+
+
+def test_a_host_that_never_boots_counts_as_running(cloud: LocalCloud) -> None:
+    host = befallen(cloud, "never-boots")
+    assert banner(host) is None
+    assert host.cloud.state(host.id) == "running"
+    assert (banner(cloud.host()) or b"").startswith(b"SSH-2.0")  # only the first
+
+
+def test_a_host_that_boots_late_answers_late(cloud: LocalCloud) -> None:
+    host = befallen(cloud, "boots-late", seconds=1)
+    assert banner(host) is None
+    assert eventually(lambda: bool(banner(host)))
+
+
+def test_a_mute_host_lets_one_connect_and_says_nothing(cloud: LocalCloud) -> None:
+    assert banner(befallen(cloud, "mute")) == b""
+
+
+def test_a_host_may_refuse_its_key_at_first(cloud: LocalCloud) -> None:
+    host = befallen(cloud, "no-key", seconds=1.5)
+    with pytest.raises(paramiko.AuthenticationException):
+        host.run("true")
+    assert eventually(lambda: "ssh-ed25519" in authorized(host))
+    assert host.run("echo in")[1] == "in\n"
+
+
+def authorized(host: Host) -> str:
+    path = host.tree / "home/ubuntu/.ssh/authorized_keys"
+    return path.read_text() if path.exists() else ""
+
+
+def test_a_killed_host_takes_its_instance_along(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    lay(cloud, host=host.id, kind="kill")
+    assert cloud.reaches(host.id, "terminated")
+    reason = cloud.describe(host.id)["StateReason"]["Code"]
+    assert reason == "Server.InternalError"
+
+
+def test_a_frozen_host_is_silent_until_it_thaws(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    lay(cloud, host=host.id, kind="freeze")
+    assert eventually(lambda: banner(host, 0.3) == b"")
+    lay(cloud, host=host.id, kind="thaw")
+    assert host.run("echo warm")[1] == "warm\n"
+
+
+def test_cut_connections_can_be_made_anew(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    with host.ssh() as client:
+        _, out, _ = client.exec_command("sleep 30", timeout=SECONDS)
+        began = time.monotonic()
+        lay(cloud, host=host.id, kind="cut")
+        assert out.channel.recv_exit_status() == -1
+        assert time.monotonic() - began < 10
+    assert host.run("echo again")[1] == "again\n"
+
+
+def test_a_host_without_sshd_goes_on_working(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    host.run("(while sleep 0.1; do date +%N >beat; done) >/dev/null 2>&1 &")
+    beat = host.tree / "home/ubuntu/beat"
+    assert eventually(beat.exists)
+    lay(cloud, host=host.id, kind="no-sshd")
+    assert eventually(lambda: banner(host) is None)
+    seen = beat.read_text()
+    assert eventually(lambda: beat.read_text() not in ("", seen))
+    assert cloud.state(host.id) == "running"
+
+
+def test_nothing_can_be_written_on_a_full_disk(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    lay(cloud, host=host.id, kind="disk-full")
+
+    def fails() -> bool:
+        return host.run("echo text >file && cat file")[1] == ""
+
+    assert eventually(fails)
+    with host.ssh() as client, client.open_sftp() as sftp:
+        file = sftp.open("other", "w")
+        with pytest.raises(OSError):
+            file.write("text")
+            file.close()
+
+
+def test_a_spot_instance_is_taken_back_when_told(cloud: LocalCloud) -> None:
+    host = cloud.host()
+    lay(cloud, host=host.id, kind="interrupt", seconds=0.5)
+    assert cloud.reaches(host.id, "terminated")
+    reason = cloud.describe(host.id)["StateReason"]["Code"]
+    assert reason == "Server.SpotInstanceTermination"
