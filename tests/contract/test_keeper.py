@@ -554,16 +554,15 @@ def test_a_keeper_that_was_frozen_listens_anew(instance: Instance) -> None:
 
 
 def test_a_keeper_that_cannot_go_on_powers_off(instance: Instance) -> None:
-    instance.work("class-0", *ENDLESS)
+    pid = instance.work("class-0", *ENDLESS)
     process = instance.keep()
-    eventually(lambda: instance.alone)
-    pids = instance.pids()
-    shutil.rmtree(instance.folder)
-    instance.goes_off()
-    process.wait(timeout=10)
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    try:
+        eventually(lambda: instance.alone)
+        shutil.rmtree(instance.folder)
+        instance.goes_off()
+        process.wait(timeout=10)
+    finally:
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
