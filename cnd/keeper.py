@@ -25,12 +25,14 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 HEARD = "heard"  # touched by the orchestrator's session
 LOCK = "keeper.pid"
 LOOK = 1.0  # seconds between two looks
-HTTP_TIMEOUT = 10.0  # seconds for one request
+HTTP_TIMEOUT = 10.0  # seconds without a byte
+GET_PATIENCE = 20.0  # seconds for one request, however its bytes trickle
+PUT_ONCE_PATIENCE = 60.0
 PUT_PATIENCE = 300.0  # seconds for one object to get there
 LONGEST_PAUSE = 30.0  # seconds between two attempts, growing
 STOP_PATIENCE = 10.0  # seconds for a worker to obey
@@ -55,7 +57,7 @@ class Orders(NamedTuple):
 
 
 def read_orders(path: str) -> Orders:
-    """Return the orders in a job file; ValueError, OSError or KeyError if none are."""
+    """Return the orders in a job file; an error if there are none."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
     return Orders(**{name: job[name] for name in Orders._fields})
@@ -77,20 +79,25 @@ def digest(block: str, nonce: int) -> str:
 class Heartbeat:
     """Whether the orchestrator was heard of late.
 
-    Only changes count, timed by the monotonic clock: the host's own may jump.
+    Only changes count, timed by the monotonic clock: the host's own may jump.  Time
+    in which nobody looked counts little: after a freeze, the orchestrator gets
+    another chance to be heard.
     """
 
     def __init__(self, path: str, patience: float) -> None:
         self._path, self._patience = path, patience
+        self.look = min(LOOK, patience / 4)  # seconds between two looks
         self._seen = self._touched()
-        self._since = time.monotonic()
+        self._looked, self._silence = time.monotonic(), 0.0
 
     @property
     def silent(self) -> bool:
-        touched = self._touched()
+        touched, now = self._touched(), time.monotonic()
+        self._silence += min(now - self._looked, 2 * self.look)
+        self._looked = now
         if touched != self._seen:
-            self._seen, self._since = touched, time.monotonic()
-        return time.monotonic() - self._since >= self._patience
+            self._seen, self._silence = touched, 0.0
+        return self._silence >= self._patience
 
     def _touched(self) -> Optional[int]:
         try:
@@ -146,12 +153,12 @@ def workers(folder: str) -> List[Worker]:
     return found
 
 
-def stop(those: List[Worker]) -> None:
-    """End workers, in order if they obey within `STOP_PATIENCE`."""
+def stop(those: List[Worker], patience: float = STOP_PATIENCE) -> None:
+    """End workers, in order if they obey within `patience` seconds."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for worker in those:
             worker.signal(number)
-        deadline = time.monotonic() + STOP_PATIENCE
+        deadline = time.monotonic() + patience
         while any(worker.alive for worker in those):
             if time.monotonic() > deadline:
                 break
@@ -170,21 +177,38 @@ def _object(text: bytes) -> Dict[str, Any]:
 # --- S3, by pre-signed URLs
 
 
-def get(url: str) -> Dict[str, Any]:
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError if the block takes longer: urllib limits each wait only."""
+
+    def too_late(number: int, frame: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, too_late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def get(url: str, patience: float = GET_PATIENCE) -> Dict[str, Any]:
     """Return the JSON object behind a URL, or an empty one while there is none."""
     import urllib.request  # here: it takes memory, and most keepers go without
     from http.client import HTTPException
 
     try:
-        with urllib.request.urlopen(url, timeout=HTTP_TIMEOUT) as reply:
+        with limited(patience), urllib.request.urlopen(
+            url, timeout=HTTP_TIMEOUT
+        ) as reply:
             return _object(reply.read(LAST_LINE))
     except (OSError, HTTPException, ValueError):
         return {}
 
 
-def put(url: str, data: bytes) -> str:
+def put(url: str, data: bytes, patience: float = PUT_PATIENCE) -> str:
     """Put `data` behind a URL, patiently; return why that failed, or ""."""
-    deadline, pause = time.monotonic() + PUT_PATIENCE, 1.0
+    deadline, pause = time.monotonic() + patience, 1.0
     while True:
         why, final = _put_once(url, data)
         if not why or final or time.monotonic() + pause > deadline:
@@ -199,18 +223,22 @@ def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
     import urllib.request
     from http.client import HTTPException
 
-    # The signature covers no header but Host.  urllib's own content type would say
-    # that this is a form, and a server may read it as one.
+    # The signature (SigV4 in the query, X-Amz-SignedHeaders=host) covers no header but
+    # Host.  urllib's own content type would say that this is a form, and a server may
+    # read it as one.
     headers = {"Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(url, data, headers, method="PUT")
     try:
-        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT):
+        request = urllib.request.Request(url, data, headers, method="PUT")
+        with limited(PUT_ONCE_PATIENCE), urllib.request.urlopen(
+            request, timeout=HTTP_TIMEOUT
+        ):
             return "", True
     except urllib.error.HTTPError as error:
         refused = error.code < 500 and error.code not in TRY_LATER
         return f"HTTP status {error.code}", refused
     except (OSError, HTTPException, ValueError) as error:
-        return type(error).__name__, False  # its text may contain the URL
+        # Its name only: its text may contain the URL.
+        return type(getattr(error, "reason", error)).__name__, False
 
 
 # --- the host
@@ -221,17 +249,25 @@ def log(text: str) -> None:
     run(["logger", "-t", "cnd-keeper", text])
 
 
-def run(command: List[str]) -> bytes:
+def run(command: List[str], timeout: float = COMMAND_TIMEOUT) -> bytes:
     """Return what a command prints; nothing if it fails or hangs."""
     try:
-        return subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            timeout=COMMAND_TIMEOUT,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+            start_new_session=True,
+        )
+    except OSError:
+        return b""
+    try:
+        return process.communicate(timeout=timeout)[0]
+    except subprocess.TimeoutExpired:
+        # With its children, and without waiting: a pipe that one of them holds would
+        # be read for ever, and root's processes (sudo) cannot be killed by us.
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
         return b""
 
 
@@ -253,14 +289,13 @@ class Keeper:
         self._folder = folder
         self._log_command = log_command
         self._heartbeat = Heartbeat(os.path.join(folder, HEARD), orders.patience)
-        self._look = min(LOOK, orders.patience / 4)
         self._put_nonce = None  # type: Optional[int]
 
     def run(self) -> None:
         """Return when the instance is to be powered off."""
         while True:
             while not self._heartbeat.silent:
-                time.sleep(self._look)
+                time.sleep(self._heartbeat.look)
             log("nobody follows the run any more: going on alone")
             if self._alone() and self._heartbeat.silent:
                 return
@@ -282,7 +317,7 @@ class Keeper:
                     log("another instance has found a golden nonce")
                     stop(living)
                 next_look = time.monotonic() + self._orders.poll
-            time.sleep(self._look)
+            time.sleep(self._heartbeat.look)
         return False
 
     def _deliver_result(self) -> None:
@@ -336,12 +371,14 @@ def main(arguments: List[str]) -> int:
         return 0
     try:
         orders = read_orders(arguments[0])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         log(f"no orders: {type(error).__name__}")
         return 2
-    Keeper(orders, folder, arguments[1]).run()
-    if orders.shutdown:
-        power_off()
+    try:
+        Keeper(orders, folder, arguments[1]).run()
+    finally:  # whatever failed
+        if orders.shutdown:
+            power_off()
     return 0
 
 
