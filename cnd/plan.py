@@ -81,8 +81,12 @@ class Plan:
 
     @property
     def worst_case_usd(self) -> float | None:
-        """What the fleet costs if every instance lives until its timer ends it."""
-        return self.usd([self.lifetime] * self.instances)
+        """What the fleet costs if every instance lives until its timer ends it.
+
+        And if each is lost and replaced, where that is wanted.
+        """
+        most = 2 * self.instances if self.replace else self.instances
+        return self.usd([self.lifetime] * most)
 
     def usd(self, lives: list[float]) -> float | None:
         """Return what instances cost that ran so many seconds each, if known."""
