@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
+from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
@@ -153,7 +154,11 @@ class Job:
 
         What was said while nobody listened is still on the hosts and is read there;
         of hosts that have ended themselves, what they left in S3 is read.
+
+        Raises:
+            CloudError: the cloud does not answer; the run goes on as it was.
         """
+        listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         past = takeover.recall(self._plan, self._journal.events())
         self.race, self._attached = past.race, True
         self._index, self._lost = dict(past.index), set(past.lost)
@@ -164,7 +169,7 @@ class Job:
             self._marks["searching"] = _monotonic(past.searching)
         with self._signals():
             self._take(Event("run.attached", fields={"pid": os.getpid()}))
-            return self._conduct(provision, self._take_up)
+            return self._conduct(provision, partial(self._take_up, listed))
 
     def _conduct(
         self, provision: Provision, begin: Callable[[Provision, Fleet], None]
@@ -246,9 +251,10 @@ class Job:
                 self._unsure = True
             raise
 
-    def _take_up(self, provision: Provision, fleet: Fleet) -> None:
-        """Find what is left of the fleet, and begin to watch it and the queue."""
-        listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
+    def _take_up(
+        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet
+    ) -> None:
+        """Take note of what is left of the fleet; watch it and the queue."""
         for instance in listed:
             if instance.id not in self._index:  # we died before we knew of it
                 self._take(_launched(instance, instance.index))
@@ -278,6 +284,8 @@ class Job:
 
     def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
         index = self._index.get(instance.id)
+        if index is None and self._attached:  # launched, and listed late
+            self._events.put(_launched(instance, instance.index))
         if index is None or instance.id in self._lost:
             return
         if instance.state == "running" and instance.id not in self._served:
@@ -398,6 +406,8 @@ class Job:
             if self.race.failed:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
+        elif not self._index and now >= self._marks["launched"] + UNSURE_LOOK:
+            self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
         elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)

@@ -102,6 +102,15 @@ class Journal:
             os.close(lock)
         return False
 
+    def note_scram(self, terminated: int) -> None:
+        """Note that a run that nobody follows was ended; there is no more to it."""
+        if not self.folder.is_dir() or self.result() is not None:
+            return
+        # Whoever follows it tells its end; a full disk costs the note.
+        with contextlib.suppress(UsageError), self.followed():
+            fields = {"terminated": terminated, "left": 0}
+            self.append(Event("run.aborted", fields=fields))
+
     def _end_last_line(self) -> None:
         """End the line that a killed process has left half-written."""
         with contextlib.suppress(FileNotFoundError):

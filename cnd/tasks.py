@@ -203,6 +203,8 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     _tell_runs(place, run, "scram")
     ids = [instance.id for instance in live]
     ended = ec2.terminate(place.ec2, run=run or None, known=ids)
+    for name, those in ec2.by_run(ended).items():
+        Journal(name).note_scram(len(those))
     for name in [run] if run else sqs.runs(place.sqs):
         if queue := sqs.url(place.sqs, name):
             sqs.delete(place.sqs, queue)
