@@ -88,7 +88,8 @@ def credentials(case: Case) -> Check:
         text = "temporary, and they do not tell for how long"
         return Check("credentials", WARNING, text, f"a run may take {life}")
     if ending:
-        text = f"they expire within the {life} that a run may take"
+        # With them end the pre-signed URLs by which orphans deliver.
+        text = f"they, and the fleet's way to S3, end within the {life} of a run"
         return Check("credentials", WARNING, text, "log in again first")
     return Check("credentials", OK, f"good for the {life} that a run may take")
 

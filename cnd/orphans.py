@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
+from cnd.plan import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 RESULT = "orphan.json"  # under the run's prefix; whoever finds a golden nonce puts it
 PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
 POLL = 5.0  # seconds between an orphan's looks for the others' result
-LONGEST = 7 * 86400  # seconds; no pre-signed URL holds longer
 
 
 def orders(
@@ -30,7 +30,7 @@ def orders(
         seconds: how long the URLs must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
     """
-    hold = min(int(seconds), LONGEST)
+    hold = int(min(seconds, MAX_LIFETIME))
 
     def url(method: str, name: str) -> str:
         return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)

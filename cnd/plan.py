@@ -27,7 +27,9 @@ KERNELS = (
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
-MAX_TIME_LIMIT = 7 * 86400.0  # seconds
+# The pre-signed URLs by which a fleet ends without us hold for a week at most.
+MAX_LIFETIME = 7 * 86400.0  # seconds
+MAX_TIME_LIMIT = MAX_LIFETIME - BOOT_ALLOWANCE - END_ALLOWANCE
 BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its life
 
 
@@ -62,7 +64,7 @@ class Plan:
         if not 0 < self.time_limit <= MAX_TIME_LIMIT:
             raise UsageError(
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
-                f"(a week), not {self.time_limit}"
+                f"(a week in all), not {self.time_limit}"
             )
         if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")

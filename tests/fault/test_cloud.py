@@ -202,3 +202,14 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     assert all(instance["id"] in err for instance in terminal.live())
     assert terminal.run("scram").returncode == 0
     assert terminal.live() == []
+
+
+def test_a_fleet_is_launched_whole_or_not_at_all(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """Where AWS has room for fewer, it refuses: no class is left without a host."""
+    lay(cloud, "RunInstances", at_most=1, times="forever")
+    done = terminal.run(*JOB)
+    assert done.returncode == 3, done.stderr
+    assert "InsufficientInstanceCapacity" in done.stderr
+    assert terminal.live() == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -195,3 +196,20 @@ def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
         file.write(b'{"event": "no such thing", "time": {}}\n')
     run.exhausted()
     assert len(run.told("worker.noise")) == 5
+
+
+def test_a_clock_an_hour_off_changes_nothing(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """All that a host's clock can reach: what its worker says, and the heartbeat."""
+    run = Run(terminal, *SPACE)
+    host = run.searching(4)[0]
+    path = events_of(cloud, host)
+    wrong = time.time() + 3600
+    os.utime(path.parent.parent / "heard", (wrong, wrong))
+    with path.open("a") as file:
+        file.write(json.dumps({"event": "progress", "time": wrong}) + "\n")
+        file.write(json.dumps({"event": "progress", "time": wrong - 7200}) + "\n")
+    result = run.exhausted()
+    assert result["repeated"] == 0
+    assert 0 <= result["seconds"]["search"] < 120

@@ -1,0 +1,70 @@
+"""What a journal tells is what the run knew, whatever the hosts' clocks say."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnd.events import Event
+from cnd.plan import Plan
+from cnd.race import Ending
+from cnd.takeover import recall
+
+PLAN = Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000)
+HOUR = 3600.0
+
+
+def journal(host_clock: float = 0.0) -> list[Event]:
+    def worker(kind: str, index: int, at: float, **fields: object) -> Event:
+        return Event(f"worker.{kind}", index, f"i-{index}", fields, at + host_clock)
+
+    return [
+        Event("run.started", time=100.0),
+        Event("instance.requested", time=101.0),
+        Event("instance.launched", 0, "i-0", time=102.0),
+        Event("instance.launched", 1, "i-1", time=102.0),
+        Event("instance.ready", 1, "i-1", time=120.0),
+        worker("started", 1, 121.0, kernel="shani"),
+        worker("progress", 1, 122.0, cursor=201, tested=100),
+        Event("instance.lost", 0, "i-0", {"state": "terminated"}, time=123.0),
+        Event("host.failed", 0, "i-0", {"reason": "gone"}, time=123.0),
+        Event("class.handed_over", 0, "i-1", {"start": 0}, time=124.0),
+    ]
+
+
+@given(st.floats(-2 * HOUR, 2 * HOUR))
+def test_a_hosts_clock_has_no_say_in_when_the_search_began(wrong: float) -> None:
+    past = recall(PLAN, journal(wrong))
+    assert (past.began, past.searching) == (100.0, 120.0)
+
+
+def test_classes_are_where_they_were_with_all_that_was_heard() -> None:
+    past = recall(PLAN, journal())
+    assert dict(past.index) == {"i-0": 0, "i-1": 1}
+    assert past.lost == {"i-0"}
+    taken, own = past.race.standings[0], past.race.standings[1]
+    assert (taken.host, taken.start, taken.heard) == ("i-1", 0, 0)
+    assert (own.host, own.cursor, own.tested, own.heard) == ("i-1", 201, 100, 2)
+    assert past.race.outcome is None
+
+
+def test_a_run_that_was_asked_to_stop_is_to_be_stopped() -> None:
+    asked = Event("run.stop_requested", fields={"by": "queue", "text": "enough"})
+    past = recall(PLAN, [*journal(), asked])
+    assert past.race.outcome is not None
+    assert past.race.outcome.ending is Ending.STOPPED
+
+
+def test_a_liar_is_remembered() -> None:
+    lie = Event("worker.found", 1, "i-1", {"nonce": 7})
+    refuted = Event("worker.refuted", 1, "i-1", {"nonce": 7, "reason": "not golden"})
+    past = recall(PLAN, [*journal(), lie, refuted])
+    assert past.unfit == {"i-1"}
+    assert past.race.tested == 0
+
+
+@given(st.integers(0, 10))
+def test_any_beginning_of_a_journal_can_be_taken_over(length: int) -> None:
+    past = recall(PLAN, journal()[:length])
+    assert past.race.outcome is None
+    assert set(past.index) <= {"i-0", "i-1"}
