@@ -17,7 +17,7 @@ from cnd.offers import Rate
 
 FILE = "rates.json"
 KEPT = 10  # runs of each instance type, the newest
-TOO_SHORT = 0.05  # seconds of search that measure nothing
+TOO_SHORT = 1.0  # seconds of search that measure little but starts and stops
 
 
 @dataclass(frozen=True)

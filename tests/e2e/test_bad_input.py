@@ -50,7 +50,7 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("scram", "--run", "nonsense"), "--run 'nonsense' is not the name of a run"),
         (("stop",), "no run is going on"),
         (("verify", "--d", "2"), "--nonce must be a whole number"),
-        (("local", "sideways"), "must be one of up, down, status, not 'sideways'"),
+        (("local", "sideways"), "must be one of up, down, status, fault, not"),
         (("strat",), "No idea what 'strat' is!"),
         (("start", "--difculty", "2"), "No idea what '--difculty' is!"),
     ],
