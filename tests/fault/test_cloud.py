@@ -86,8 +86,9 @@ def test_a_call_that_fails_twice_costs_nothing_but_time(
         ("sqs:DeleteQueue", 0),
         ("s3:HeadBucket", 0),
         ("s3:PutObject", 0),
-        pytest.param("ec2:DescribeInstances", 3, marks=pytest.mark.slow),
-        pytest.param("ec2:TerminateInstances", 5, marks=pytest.mark.slow),
+        ("ec2:DescribeInstances", 3),
+        # Nobody may terminate them: left alone, they power themselves off.
+        pytest.param("ec2:TerminateInstances", 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
@@ -99,8 +100,7 @@ def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
     assert status == 0 or "RequestLimitExceeded" in done.stderr
     assert "Traceback" not in done.stderr
     clear_faults(cloud)
-    if status != 5:
-        assert terminal.live() == []
+    assert terminal.live() == []
 
 
 @pytest.mark.parametrize(
