@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.conftest import Terminal, ended, eventually
@@ -76,26 +75,6 @@ def assert_exhausted_once(code: int, result: dict[str, Any]) -> None:
     assert result["left_running"] == 0
 
 
-def test_a_terminated_instance_leaves_no_hole(terminal: Terminal) -> None:
-    run = Run(terminal, *SPACE)
-    run.searching(3)
-    exports = terminal.exports()
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=exports["AWS_ENDPOINT_URL"],
-        region_name=exports["AWS_REGION"],
-        aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
-    )
-    victim = run.events("instance.running")[0]
-    ec2.terminate_instances(InstanceIds=[victim["host"]])
-    code, result = run.result()
-    assert_exhausted_once(code, result)
-    (handed,) = run.events("class.handed_over")
-    assert handed["index"] == victim["index"]
-    assert handed["host"] != victim["host"]
-
-
 @pytest.mark.skipif(not Path("/usr/bin/ssh").exists(), reason="needs ssh")
 def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
     run = Run(terminal, *SPACE)
@@ -108,20 +87,6 @@ def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
     (handed,) = run.events("class.handed_over")
     assert handed["index"] == victim["index"]
     assert handed["time"] - killed < 8
-
-
-def test_a_frozen_host_leaves_no_hole(terminal: Terminal) -> None:
-    run = Run(terminal, *SPACE)
-    run.searching(3)
-    victim = run.events("worker.started")[2]
-    frozen = time.time()
-    for pid in hosts_processes(terminal, victim["host"]):
-        os.kill(pid, signal.SIGSTOP)
-    code, result = run.result()
-    assert_exhausted_once(code, result)
-    (handed,) = run.events("class.handed_over")
-    assert handed["index"] == victim["index"]
-    assert handed["time"] - frozen < 10
 
 
 def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
@@ -140,19 +105,6 @@ def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> N
     assert_exhausted_once(code, result)
     assert result["repeated"] == 0
     assert run.events("host.returned") != []
-
-
-def test_a_dropped_connection_is_only_taken_up_again(terminal: Terminal) -> None:
-    run = Run(terminal, *SPACE)
-    run.searching(3)
-    for _ in range(2):
-        cut_connections(run.process.pid)
-        time.sleep(1.5)
-    code, result = run.result()
-    assert_exhausted_once(code, result)
-    assert result["repeated"] == 0
-    assert run.events("class.handed_over") == []
-    assert len(run.events("host.reconnecting")) >= 3
 
 
 def test_all_hosts_lost_is_incomplete_and_says_so(terminal: Terminal) -> None:
@@ -182,13 +134,3 @@ def hosts_processes(terminal: Terminal, instance: str) -> list[int]:
             continue
     assert len(found) > 1
     return sorted(found)
-
-
-def cut_connections(pid: int) -> None:
-    """Reset every SSH connection of a process, as a network that fails does."""
-    done = subprocess.run(
-        ["ss", "-K", "-t", "state", "established", "dport", "=", ":22"],
-        capture_output=True,
-        timeout=10,
-    )
-    assert done.returncode == 0, f"{pid}: {done.stderr!r}"
