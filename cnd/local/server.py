@@ -144,6 +144,8 @@ class Server:
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
+            if self._moto.cloud:
+                self._moto.cloud.forget(self._wanted.memory)
         self._fleet.end()
 
     def _application(self) -> WSGIApplication:
