@@ -43,6 +43,7 @@ __all__ = [
 
 NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
+FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
 POLL_SECONDS = 0.01
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
@@ -121,7 +122,7 @@ def faults_laid(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def clear_faults(endpoint: Endpoint) -> int:
-    """Forget all faults of API calls; return how many there were."""
+    """Forget all faults; return how many there were.  A frozen host stays frozen."""
     return int(_faults(endpoint, "DELETE"))
 
 
@@ -130,7 +131,7 @@ def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
     request.add_header("Content-Type", "application/json")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=ANSWER_SECONDS) as reply:
+        with opener.open(request, timeout=FAULT_SECONDS) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         told = json.load(error)

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 SERVICES = ("ec2", "s3", "sqs", "ssm", "sts")
 FORM = "application/x-www-form-urlencoded"
 REQUEST_ID = "00000000-0000-0000-0000-00000000fa17"
+SQS_SHAPES = {
+    "NonExistentQueue": "QueueDoesNotExist",
+    "QueueAlreadyExists": "QueueNameExists",
+}
 XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 
@@ -184,7 +188,14 @@ def _route(action: str, operation: Any) -> _Route:
 
 
 def _shape_name(service: str, code: str) -> str:
-    """Return what the JSON protocol calls an error code that has another name too."""
+    """Return what the JSON protocol calls an error code that has another name too.
+
+    botocore raises SQS's own exceptions by these names, which its model does not tie
+    to the codes (https://github.com/boto/botocore, `_handle_sqs_compatible_error`).
+    """
+    if service == "sqs":
+        name = code.removeprefix("AWS.SimpleQueueService.")
+        return SQS_SHAPES.get(name, name)
     for shape in _model(service).error_shapes:
         if shape.metadata.get("error", {}).get("code") == code:
             return str(shape.name)

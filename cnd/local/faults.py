@@ -185,6 +185,7 @@ class _Entry:
     fault: ApiFault | HostFault
     seen: int = 0  # matching calls
     struck: int = 0
+    host: int | None = None  # whom it befalls, in the order of all launches
 
     def is_open(self) -> bool:
         fault = self.fault
@@ -204,13 +205,30 @@ class Book:
         self._lock = threading.Lock()
         self._entries: list[_Entry] = []
         self._laid = 0
+        self._launched = 0  # hosts
 
     def lay(self, fault: ApiFault | HostFault) -> dict[str, Any]:
+        """Write a fault down; that of a living host has struck already."""
         with self._lock:
             self._laid += 1
             entry = _Entry(self._laid, fault)
+            if isinstance(fault, HostFault):
+                if fault.place is None:
+                    entry.struck = 1
+                else:
+                    entry.host = self._launched + fault.place
             self._entries.append(entry)
             return entry.to_json()
+
+    def launched(self) -> HostFault | None:
+        """Count one more host; returns what befalls it as it boots."""
+        with self._lock:
+            number, self._launched = self._launched, self._launched + 1
+            for entry in reversed(self._entries):
+                if entry.host == number and isinstance(entry.fault, HostFault):
+                    entry.struck = 1
+                    return entry.fault
+        return None
 
     def strikes(self) -> bool:
         """Say whether any fault may strike yet: most of the time, none is laid."""

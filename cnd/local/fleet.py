@@ -29,16 +29,17 @@ PROGRAMS = "bin"  # beside the trees of the hosts
 class Fleet:
     """Boots and kills hosts, and keeps `ssh_config` and `known_hosts` for users.
 
+    `next_fault` is asked, once a host, what befalls it as it boots.
     To be made in the main thread: the fork server dies with the thread that
     started it (PR_SET_PDEATHSIG).
     """
 
-    def __init__(self, folder: Path, boot: Delay) -> None:
-        self._folder, self._boot = folder, boot
+    def __init__(
+        self, folder: Path, boot: Delay, next_fault: Callable[[], HostFault | None]
+    ) -> None:
+        self._folder, self._boot, self._next_fault = folder, boot, next_fault
         self.addresses = Addresses()
         self._numbers = count()
-        self._launched = 0
-        self._boot_faults: dict[int, HostFault] = {}  # by the number of the host
         self._lock = threading.Lock()
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
         self._specs: dict[str, HostSpec] = {}
@@ -70,10 +71,7 @@ class Fleet:
         vcpus: int,
     ) -> None:
         """Let the host of `instance` boot; the report is `up`, or `lost`."""
-        number = next(self._numbers)
-        with self._lock:
-            self._launched = number + 1
-            fault = self._boot_faults.pop(number, None)
+        fault = self._next_fault()
         spec = HostSpec(
             id=instance,
             address=address,
@@ -81,7 +79,7 @@ class Fleet:
             user=user,
             public_key=public_key,
             user_data=user_data,
-            cpus=cores(_available_cores(), vcpus, number),
+            cpus=cores(_available_cores(), vcpus, next(self._numbers)),
             delay=self._boot.draw(),
             root=str(self._folder / "hosts" / instance),
             programs=str(self._folder / "hosts" / PROGRAMS),
@@ -102,11 +100,8 @@ class Fleet:
             wire.send(self._orders, order)
 
     def befall(self, fault: HostFault) -> None:
-        """Let a fault happen to a host: at once, or when it boots."""
+        """Let a fault happen to a living host; UsageError if there is none such."""
         with self._lock:
-            if (place := fault.place) is not None:
-                self._boot_faults[self._launched + place] = fault
-                return
             if fault.host not in self._specs:
                 raise UsageError(f"no host lives by the name {fault.host!r}")
             order = {"kind": "fault", "id": fault.host, "what": fault.kind}

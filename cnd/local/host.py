@@ -12,6 +12,8 @@ import contextlib
 import os
 import platform
 import signal
+import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +29,8 @@ from cnd.local.wire import HostSpec, Message
 # How the fork server lets a fault happen inside: see faults.LIVE_KINDS.
 SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
 BEHIND_THE_USER = 5  # nice level: a fleet that boots must not keep its user waiting
+# A connection that closes with something unsaid ends with a reset (socket(7)).
+NO_LINGER = struct.pack("ii", 1, 0)
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -119,6 +123,8 @@ class _Host:
 
     def _cut(self) -> None:
         for connection in list(self._connections):
+            link = connection.get_extra_info("socket")
+            link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             connection.abort()
 
     def _lose_sshd(self) -> None:

@@ -30,6 +30,7 @@ class ForkServer:
     def __init__(self) -> None:
         self._hosts: dict[str, tuple[int, str]] = {}  # instance id: pid, file tree
         self._stopped: dict[str, str] = {}  # instance id: file tree
+        self._guards: dict[int, int] = {}  # frozen host: who thaws it at the end
         self._life_read, self._life_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
@@ -83,14 +84,41 @@ class ForkServer:
             return
         pid, _ = self._hosts[id]
         if what == "kill":
+            self._dismiss_guard(pid)
             processes.kill_trees([pid])  # `_reap` reports it lost
-        elif what in ("freeze", "thaw"):
-            number = signal.SIGSTOP if what == "freeze" else signal.SIGCONT
-            processes.signal_tree(pid, number)
+        elif what == "freeze":
+            if pid not in self._guards:
+                self._guards[pid] = self._post_guard(pid)
+            processes.signal_tree(pid, signal.SIGSTOP)
+        elif what == "thaw":
+            processes.signal_tree(pid, signal.SIGCONT)
+            self._dismiss_guard(pid)
         elif what == "disk-full":
             processes.forbid_growth(pid)
         else:
             os.kill(pid, host.SIGNALS[what])
+
+    def _post_guard(self, pid: int) -> int:
+        """Fork a process that thaws a host when this one dies, so that it can die too.
+
+        What is frozen does not notice the signal that a parent's death sends.
+        """
+        guard = os.fork()
+        if guard == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.close(self._life_write)
+            for descriptor in (ORDERS, REPORTS):
+                os.dup2(self._wake_read, descriptor)  # neither may look alive
+            os.read(self._life_read, 1)
+            processes.signal_tree(pid, signal.SIGCONT)
+            os._exit(0)
+        return guard
+
+    def _dismiss_guard(self, pid: int) -> None:
+        if guard := self._guards.pop(pid, None):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(guard, signal.SIGKILL)
 
     def _become(self, spec: HostSpec) -> NoReturn:
         """In the forked child: be a host.  Never returns into the server's code."""
@@ -111,6 +139,8 @@ class ForkServer:
 
     def _kill(self, doomed: dict[str, bool]) -> None:
         found = {id: self._hosts.pop(id) for id in doomed if id in self._hosts}
+        for pid, _ in found.values():
+            self._dismiss_guard(pid)
         processes.kill_trees(pid for pid, _ in found.values())
         for id, (pid, root) in found.items():
             os.waitpid(pid, 0)
@@ -129,15 +159,18 @@ class ForkServer:
                     break
                 for id, (host_pid, _) in list(self._hosts.items()):
                     if host_pid == pid:
+                        self._dismiss_guard(pid)
                         self._stopped[id] = self._hosts.pop(id)[1]
                         report = {"kind": "lost", "id": id, "status": status}
                         wire.send(REPORTS, report)
-        known = {pid for pid, _ in self._hosts.values()}
+        known = {pid for pid, _ in self._hosts.values()} | {*self._guards.values()}
         orphans = set(processes.children(os.getpid())) - known
         processes.kill_trees(orphans)
 
     def end(self) -> None:
         roots = [pid for pid, _ in self._hosts.values()]
+        for pid in list(self._guards):
+            self._dismiss_guard(pid)
         processes.kill_trees(roots)
         for pid in roots:
             with contextlib.suppress(ChildProcessError):

@@ -13,7 +13,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -87,6 +88,16 @@ class HostInstance(_Base):
     @_state.setter
     def _state(self, value: InstanceState) -> None:
         """Ignored, see above."""
+
+    def get_tags(self) -> list[dict[str, str]]:
+        """What moto's own returns, found by the instance's id.
+
+        moto reads all tags there are, and compiles a pattern for each id: a search by
+        tag took 0.5 s among 640 terminated instances, and takes 0.02 s (measured).
+        """
+        own = dict(self.ec2_backend.tags.get(self.id, {}))  # it may change meanwhile
+        of = {"resource_id": self.id, "resource_type": "instance"}
+        return [{**of, "key": key, "value": value} for key, value in own.items()]
 
     @property
     def private_ip(self) -> str | None:
@@ -185,6 +196,7 @@ class Cloud:
         self.lock = threading.Lock()
         self._instances: dict[str, HostInstance] = {}
         self._launches: dict[tuple[str, str, str], _Launch] = {}
+        self._ended: deque[tuple[float, HostInstance]] = deque()  # monotonic time
         self._launching = threading.RLock()
         self._max_count = threading.local()
 
@@ -279,12 +291,34 @@ class Cloud:
         """Return how many instances there are in each state."""
         return Counter(instance.phase for instance in self._all())
 
+    def forget(self, seconds: float) -> None:
+        """Forget the instances that have been terminated for so long, as AWS does."""
+        gone = set()
+        while self._ended and self._ended[0][0] <= time.monotonic() - seconds:
+            _, instance = self._ended.popleft()
+            gone.add(instance)
+        if not gone:
+            return
+        with self._launching:
+            for backend in {instance.ec2_backend for instance in gone}:
+                for id, reservation in list(backend.reservations.items()):
+                    left = [i for i in reservation.instances if i not in gone]
+                    reservation.instances = left  # not in place: somebody may read it
+                    if not left:
+                        del backend.reservations[id]
+            for instance in gone:
+                instance.ec2_backend.tags.pop(instance.id, None)
+                del self._instances[instance.id]
+
     def _all(self) -> Iterable[HostInstance]:
         return list(self._instances.values())
 
     def _move(self, instance: HostInstance, states: dict[str, str]) -> None:
         with self.lock:
-            instance.phase = states.get(instance.phase, instance.phase)
+            before = instance.phase
+            instance.phase = states.get(before, before)
+            if instance.phase == "terminated" and before != "terminated":
+                self._ended.append((time.monotonic(), instance))
 
 
 def _unsupported(message: str) -> EC2ClientError:

@@ -76,9 +76,12 @@ def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
 
 
 def signal_tree(root: int, number: signal.Signals) -> None:
-    """Send a signal to a process and all its descendants."""
-    for pid in [root, *_descendants([root])]:
-        _send(pid, number)
+    """Send a signal to a process and all its descendants, also those just born."""
+    told: set[int] = set()
+    while new := {root, *_descendants([root])} - told:
+        for pid in new:
+            _send(pid, number)
+        told |= new
 
 
 def forbid_growth(root: int) -> None:

@@ -119,9 +119,9 @@ class Server:
         self._ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
-        self._fleet = Fleet(folder, wanted.boot)
-        self._activity = Activity()
         self._faults = Book()
+        self._fleet = Fleet(folder, wanted.boot, self._faults.launched)
+        self._activity = Activity()
         self._moto = Moto(self._fleet)
 
     def run(self) -> None:
@@ -144,6 +144,8 @@ class Server:
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
+            if self._moto.cloud:
+                self._moto.cloud.forget(self._wanted.memory)
         self._fleet.end()
 
     def _application(self) -> WSGIApplication:
@@ -166,7 +168,8 @@ class Server:
             raise UsageError("a fault is described by a JSON object")
         if "host" in fields:
             fault = faults.parse_host(fields)
-            self._moto.loaded().befall(fault)
+            if fault.place is None:
+                self._moto.loaded().befall(fault)
             return self._faults.lay(fault)
         # Here, as botocore would delay the start.
         from cnd.local import actions

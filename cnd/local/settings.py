@@ -5,6 +5,7 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_BOOT_SECONDS   how long a host takes to boot   "0", "3", "20-30"
     CND_LOCAL_API_SECONDS    how long an API call takes      same form
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
+    CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from cnd.errors import UsageError
 
 DEFAULT_IDLE_SECONDS = 900.0
+# "for a short period (usually less than one hour)", says AWS's guide to terminating.
+DEFAULT_MEMORY_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Settings:
     boot: Delay = Delay()
     api: Delay = Delay()
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
+    memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -45,6 +49,10 @@ def read(environ: Mapping[str, str]) -> Settings:
         idle=_seconds(
             environ.get("CND_LOCAL_IDLE_SECONDS") or str(DEFAULT_IDLE_SECONDS),
             "CND_LOCAL_IDLE_SECONDS",
+        ),
+        memory=_seconds(
+            environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
+            "CND_LOCAL_MEMORY_SECONDS",
         ),
     )
 

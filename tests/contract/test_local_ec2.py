@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.contract.conftest import LocalCloud, running_cloud
+from tests.contract.conftest import LocalCloud, eventually, running_cloud
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> str:
@@ -102,6 +102,26 @@ def test_a_terminated_instance_has_no_address_and_a_reason(cloud: LocalCloud) ->
     assert "PublicIpAddress" not in after
     assert "PrivateIpAddress" not in after
     assert after["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
+
+
+def test_a_terminated_instance_is_forgotten_after_a_while(tmp_path: Path) -> None:
+    with running_cloud(tmp_path, CND_LOCAL_MEMORY_SECONDS="1") as cloud:
+        first, second = cloud.launch(2, ClientToken="forgotten")
+        terminate(cloud, first)
+        assert cloud.reaches(first, "terminated")
+
+        def known() -> set[str]:
+            return {i["InstanceId"] for i in find(cloud, "instance-id", first, second)}
+
+        assert eventually(lambda: known() == {second})
+        with pytest.raises(ClientError) as error:
+            cloud.describe(first)
+        assert code(error) == "InvalidInstanceID.NotFound"
+        terminate(cloud, second)
+        assert eventually(lambda: known() == set())
+        with pytest.raises(ClientError) as error:
+            cloud.launch(2, ClientToken="forgotten")
+        assert code(error) == "IdempotentInstanceTerminated"
 
 
 def test_a_repeated_token_launches_nothing_new(cloud: LocalCloud) -> None:

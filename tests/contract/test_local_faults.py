@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -15,7 +20,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cnd import local
 from cnd.errors import UsageError
-from tests.contract.conftest import SECONDS, Host, LocalCloud, eventually
+from tests.contract.conftest import SECONDS, Host, LocalCloud, eventually, running_cloud
 
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "DescribeInstances": ("ec2", {}),
@@ -99,6 +104,48 @@ def test_a_fault_for_ever_ends_when_all_are_forgotten(cloud: LocalCloud) -> None
             call(client, "DescribeInstances")
     assert local.clear_faults(cloud.endpoint) == 1
     call(client, "DescribeInstances")
+
+
+def test_a_service_s_own_exception_is_raised(cloud: LocalCloud) -> None:
+    gone = "AWS.SimpleQueueService.NonExistentQueue"
+    lay(cloud, action="ReceiveMessage", code=gone)
+    sqs = once(cloud, "sqs")
+    with pytest.raises(sqs.exceptions.QueueDoesNotExist) as error:
+        sqs.receive_message(QueueUrl="/1/q")
+    assert error.value.response["Error"]["Code"] == gone
+
+
+def test_a_connection_survives_an_upload_that_was_refused(cloud: LocalCloud) -> None:
+    s3, body = once(cloud, "s3"), b"x" * 1_000_000
+    s3.create_bucket(Bucket="survivor")
+    lay(cloud, action="PutObject", code="SlowDown")
+    with pytest.raises(ClientError, match="SlowDown"):
+        s3.put_object(Bucket="survivor", Key="k", Body=body)
+    s3.put_object(Bucket="survivor", Key="k", Body=body)
+    assert s3.get_object(Bucket="survivor", Key="k")["Body"].read() == body
+
+
+def test_a_presigned_upload_is_struck_as_well(cloud: LocalCloud) -> None:
+    s3 = once(cloud, "s3")
+    s3.create_bucket(Bucket="presigned")
+    address = s3.generate_presigned_url(
+        "put_object", Params={"Bucket": "presigned", "Key": "k"}
+    )
+    lay(cloud, action="PutObject", http=503)
+    upload = urllib.request.Request(address, data=b"x", method="PUT")
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(upload, timeout=SECONDS)
+    error.value.close()
+    assert error.value.code == 503
+
+
+def test_a_bucket_may_have_the_name_of_the_faults(cloud: LocalCloud) -> None:
+    lay(cloud, action="CreateQueue", reset=True)
+    s3 = once(cloud, "s3")
+    s3.create_bucket(Bucket="faults")
+    s3.list_objects(Bucket="faults")
+    s3.delete_bucket(Bucket="faults")
+    assert len(local.faults_laid(cloud.endpoint)) == 1
 
 
 def test_a_reset_connection_was_answered_by_nobody(cloud: LocalCloud) -> None:
@@ -185,6 +232,20 @@ def test_a_host_that_never_boots_counts_as_running(cloud: LocalCloud) -> None:
     assert (banner(cloud.host()) or b"").startswith(b"SSH-2.0")  # only the first
 
 
+def test_a_fault_laid_before_a_launch_counts_and_can_be_taken_back(
+    cloud: LocalCloud,
+) -> None:
+    lay(cloud, host="1", kind="never-boots")
+    assert banner(cloud.host())  # the one before it
+    assert [f["struck"] for f in local.faults_laid(cloud.endpoint)] == [0]
+    assert banner(cloud.host()) is None
+    assert [f["struck"] for f in local.faults_laid(cloud.endpoint)] == [1]
+
+    lay(cloud, host="0", kind="never-boots")
+    assert local.clear_faults(cloud.endpoint) == 2
+    assert banner(cloud.host())
+
+
 def test_a_host_that_boots_late_answers_late(cloud: LocalCloud) -> None:
     host = befallen(cloud, "boots-late", seconds=1)
     assert banner(host) is None
@@ -222,6 +283,34 @@ def test_a_frozen_host_is_silent_until_it_thaws(cloud: LocalCloud) -> None:
     assert eventually(lambda: banner(host, 0.3) == b"")
     lay(cloud, host=host.id, kind="thaw")
     assert host.run("echo warm")[1] == "warm\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_frozen_host_does_not_outlive_a_killed_cloud(tmp_path: Path) -> None:
+    with running_cloud(tmp_path) as cloud:
+        host = cloud.host()
+        _, output, _ = host.run("setsid sleep 60 </dev/null >/dev/null 2>&1 & echo $!")
+        child = int(output)
+        (fork_server,) = children(cloud.endpoint.pid)
+        (frozen,) = children(fork_server)
+        lay(cloud, host=host.id, kind="freeze")
+        assert eventually(lambda: state(child) == "T")
+        for pid in (fork_server, cloud.endpoint.pid):
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: {state(frozen), state(child)} <= {"", "Z"})
+
+
+def children(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def state(pid: int) -> str:
+    """Return the state of a process as ps(1) writes it; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_cut_connections_can_be_made_anew(cloud: LocalCloud) -> None:
