@@ -44,8 +44,7 @@ def newest(terminal: Terminal) -> Path:
 
 
 VITAL = ("ec2:RunInstances", "ec2:DescribeInstances", "ec2:TerminateInstances")
-CALLS = (
-    *VITAL,
+OTHERS = (
     *("ec2:DescribeSecurityGroups", "sqs:CreateQueue", "sqs:ReceiveMessage"),
     *("sqs:DeleteQueue", "s3:HeadBucket", "s3:PutObject", "ssm:GetParameter"),
     "sts:GetCallerIdentity",
@@ -55,8 +54,8 @@ CALLS = (
 @pytest.mark.parametrize(
     ("action", "how"),
     [
-        *((action, "throttled") for action in CALLS),
-        *((action, how) for action in VITAL for how in ("reset", "500")),
+        *((call, how) for call in VITAL for how in ("throttled", "reset", "500")),
+        *(pytest.param(call, "throttled", marks=pytest.mark.slow) for call in OTHERS),
     ],
 )
 def test_a_call_that_fails_twice_costs_nothing_but_time(
