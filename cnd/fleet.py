@@ -29,7 +29,7 @@ LOST_PATIENCE = 3.0  # seconds
 
 SET_UP_ATTEMPTS = 3
 
-# A host that hears nothing for `payload.PATIENCE` goes on by itself.
+# A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
 
 LAST_WORDS = frozenset(
@@ -99,19 +99,13 @@ class Fleet:
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
-        Without `parts` it stands by: its log is fetched, and it hears that we live.
+        Each class has a connection of its own; later calls add more of them.  Without
+        `parts` it stands by: its log is fetched, and it hears that we live.
         """
         first, *more = parts or (None,)
         self._begin(instance, name, first)
         for part in more:
             self._begin(instance, name, part)
-
-    def take_over(self, instance: Instance, name: str, index: int, start: int) -> None:
-        """Let an instance, already served as `name`, search a class more.
-
-        It does so side by side with its own class, over a connection of its own.
-        """
-        self._begin(instance, name, Part(index, start))
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
         host = Host(name, instance.address or "", self._login, port=instance.ssh_port)

@@ -357,7 +357,7 @@ class Job:
             self._serving.add((host, index))
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._index[host]}"
-            fleet.take_over(self._served[host], name, index, start)
+            fleet.serve(self._served[host], name, [Part(index, start)])
         if not (self.race.failed and hopeful):
             self.race.settle()
 

@@ -73,7 +73,6 @@ START = (
 # Linux has the one, macOS the other.
 SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
 
-
 LOST = (OSError, EOFError, paramiko.SSHException)
 
 

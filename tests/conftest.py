@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 BIN = Path(sys.executable).parent
@@ -86,6 +87,17 @@ class Terminal:
         lines = [line for line in told if line.startswith("export ")]
         pairs = (line.removeprefix("export ").split("=", 1) for line in lines)
         return {name: value.strip("'") for name, value in pairs}
+
+    def client(self, service: str) -> Any:
+        """Return a boto3 client, as another program makes it from the exports."""
+        told = self.exports()
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=told["AWS_ENDPOINT_URL"],
+            region_name=told["AWS_REGION"],
+            aws_access_key_id=told["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=told["AWS_SECRET_ACCESS_KEY"],
+        )
 
 
 def eventually(

@@ -129,9 +129,8 @@ def clear_faults(endpoint: Endpoint) -> int:
 def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
     request = urllib.request.Request(endpoint.url + "/faults", body, method=method)
     request.add_header("Content-Type", "application/json")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=FAULT_SECONDS) as reply:
+        with _opener().open(request, timeout=FAULT_SECONDS) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         told = json.load(error)
@@ -231,11 +230,14 @@ def _find(folder: Path, path: str) -> Endpoint | None:
     return Endpoint(**record, folder=folder)
 
 
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what asks without a proxy from the environment: this is loopback."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def _get(url: str) -> dict[str, Any]:
-    # No proxy from the environment: this is loopback.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=ANSWER_SECONDS) as reply:
+        with _opener().open(url, timeout=ANSWER_SECONDS) as reply:
             answer = json.load(reply)
     except urllib.error.HTTPError as error:
         raise ValueError(f"status {error.code}") from error

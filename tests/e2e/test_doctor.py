@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import boto3
-
 from tests.conftest import Terminal
 
 
@@ -74,14 +72,7 @@ def test_clean_waits_for_the_instances_to_be_gone(terminal: Terminal) -> None:
 
 def test_a_run_goes_into_the_subnet_that_was_chosen(terminal: Terminal) -> None:
     """With a group of its own, since the subnet's network may be another one."""
-    there = terminal.exports()
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=there["AWS_ENDPOINT_URL"],
-        region_name=there["AWS_REGION"],
-        aws_access_key_id=there["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=there["AWS_SECRET_ACCESS_KEY"],
-    )
+    ec2 = terminal.client("ec2")
     subnet = ec2.describe_subnets()["Subnets"][-1]
     words = ("--subnet", subnet["SubnetId"], "--ssh-from", "127.0.0.0/8")
     result = terminal.json("start", "--d", "2", "--n", "2", *words, "--keep")

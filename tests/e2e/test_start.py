@@ -136,15 +136,7 @@ def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
             stdout=subprocess.DEVNULL,
         )
     else:
-        import boto3
-
-        client = boto3.client(
-            "sqs",
-            endpoint_url=environment["AWS_ENDPOINT_URL"],
-            region_name=environment["AWS_REGION"],
-            aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        )
+        client = terminal.client("sqs")
         url = client.get_queue_url(QueueName=f"cnd-{folder.name}")["QueueUrl"]
         client.send_message(QueueUrl=url, MessageBody="enough")
     code, out, _ = ended(process)
@@ -175,17 +167,8 @@ def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
 def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     terminal: Terminal,
 ) -> None:
-    import boto3
-
     process, _folder = searching(terminal, "--n", "3", "--json")
-    exports = terminal.exports()
-    ec2 = boto3.client(
-        "ec2",
-        endpoint_url=exports["AWS_ENDPOINT_URL"],
-        region_name=exports["AWS_REGION"],
-        aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
-    )
+    ec2 = terminal.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     foreign = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
     foreign_id = foreign["Instances"][0]["InstanceId"]

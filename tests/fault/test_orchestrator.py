@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from cnd import pow as worker
@@ -60,14 +59,7 @@ def told(folder: Path | None, kind: str) -> list[dict[str, Any]]:
 
 def stored(terminal: Terminal, run: str) -> dict[str, bytes]:
     """Return what S3 has of a run, by name."""
-    exports = terminal.exports()
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=exports["AWS_ENDPOINT_URL"],
-        region_name=exports["AWS_REGION"],
-        aws_access_key_id=exports["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=exports["AWS_SECRET_ACCESS_KEY"],
-    )
+    s3 = terminal.client("s3")
     (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"])
     prefix = f"runs/{run}/"
     found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
