@@ -263,6 +263,16 @@ def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
         )["GroupId"]
 
 
+def default_subnets(ec2: EC2Client) -> list[str]:
+    """Return the default subnets of the region, one in each zone, by their zones."""
+    with translated("list the subnets"):
+        found = ec2.describe_subnets(
+            Filters=[{"Name": "default-for-az", "Values": ["true"]}]
+        )["Subnets"]
+    ordered = sorted(found, key=lambda subnet: subnet["AvailabilityZone"])
+    return [subnet["SubnetId"] for subnet in ordered]
+
+
 def caller_address(url: str) -> str:
     """Return the IPv4 address that this machine is seen with, asked at `url`."""
     try:

@@ -80,29 +80,32 @@ class LaunchSpec:
 
 
 def launch(
-    ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str, token: str, count: int
+    ec2: EC2Client,
+    spec: LaunchSpec,
+    *,
+    run: str,
+    owner: str,
+    token: str,
+    count: int,
+    least: int | None = None,
 ) -> list[Instance]:
-    """Start exactly `count` tagged instances, or none at all.
+    """Start `count` tagged instances, or as many as there is room for.
+
+    Where that is fewer than `least` (None: `count`), none at all.
 
     Safe to repeat with the same `token` (one per attempt, in the journal before
     this call): a retry after a lost reply returns the same instances instead of
     paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
     its boot even if nobody ever calls `terminate`.
     """
-    now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
-    tags = {
-        RUN_TAG: run,
-        OWNER_TAG: owner,
-        DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
-        "Name": f"cnd {run}",
-    }
+    tags = tags_of(spec, run=run, owner=owner)
     where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
     with translated(f"launch {count} x {spec.instance_type}"):
         reply = ec2.run_instances(
             **where,
             ImageId=spec.image,
             InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
-            MinCount=count,
+            MinCount=count if least is None else least,
             MaxCount=count,
             ClientToken=token,
             KeyName=spec.key_name,
@@ -116,6 +119,17 @@ def launch(
             ],
         )
     return [_instance(raw) for raw in reply["Instances"]]
+
+
+def tags_of(spec: LaunchSpec, *, run: str, owner: str) -> dict[str, str]:
+    """Return what an instance that is launched now is tagged with."""
+    now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
+    return {
+        RUN_TAG: run,
+        OWNER_TAG: owner,
+        DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
+        "Name": f"cnd {run}",
+    }
 
 
 def tag_index(ec2: EC2Client, instance: Instance) -> None:

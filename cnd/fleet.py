@@ -96,6 +96,10 @@ class Fleet:
         threads = 3 * plan.instances + 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
 
+    def divide(self, plan: Plan) -> None:
+        """Take the plan for the instances that could be had; before any is served."""
+        self._plan = plan
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 

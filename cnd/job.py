@@ -15,20 +15,19 @@ import secrets
 import signal
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
-from cnd import ec2, keys, orphans, payload, s3logs, sqs, takeover
-from cnd.aws import code
+from cnd import capacity, ec2, keys, launch, orphans, payload, s3logs, sqs, takeover
 from cnd.cloud import Cloud
-from cnd.cost import lives
+from cnd.cost import spent
 from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
 from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
@@ -102,6 +101,7 @@ class Job:
         # What the watching thread knows: instances that it began with, or lost.
         self._served: dict[str, ec2.Instance] = {}
         self._lost: set[str] = set()
+        self._adopted: dict[str, int] = {}  # places of instances that it came upon
         # What the events tell: instances that can search; who serves which class;
         # instances whose own class has come to its end.
         self._fit: set[str] = set()
@@ -110,7 +110,7 @@ class Job:
         self._unfit: set[str] = set()  # get no further class
         self._attached = False
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
-        self._unsure = False  # whether a failed launch may have launched something
+        self._launcher = launch.Launcher(cloud, plan, self._run)
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
@@ -138,16 +138,20 @@ class Job:
                 Event("run.started", fields={"run": self._run, **_described(plan)})
             )
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
-            self._journal.write_order(
-                {
-                    "cloud": cloud.name,
-                    "region": cloud.region,
-                    "account": cloud.account,
-                    "plan": asdict(plan),
-                    "provision": provision.to_json(),
-                }
-            )
+            self._write_order(provision)
             return self._conduct(provision, self._launch)
+
+    def _write_order(self, provision: Provision) -> None:
+        cloud = self._cloud
+        self._journal.write_order(
+            {
+                "cloud": cloud.name,
+                "region": cloud.region,
+                "account": cloud.account,
+                "plan": asdict(self._plan),
+                "provision": provision.to_json(),
+            }
+        )
 
     def attach(self, provision: Provision) -> Result:
         """Take over a run whose orchestrator died; as `execute` from there on.
@@ -214,42 +218,47 @@ class Job:
     def _launch(self, provision: Provision, fleet: Fleet) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
         plan = self._plan
-        launched = self._bought(
-            provision, self._request(plan.instances), plan.instances
+        launched = self._launcher.launch(
+            provision,
+            plan.instances,
+            least=plan.at_least or plan.instances,
+            tell=self._take,
+            wait=self._linger,
         )
         self._mark("launched")
-        launched.sort(key=lambda instance: (instance.index, instance.id))
-        for i, instance in enumerate(launched):
-            self._take(_launched(instance, i))
+        if len(launched) < plan.instances and not self.race.outcome:
+            self._divide_among(launched, provision, fleet)
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
 
-    def _request(self, count: int) -> str:
-        """Tell the journal of a launch before the cloud hears of it; return a token."""
-        token = uuid.uuid4().hex
-        fields = {"count": count, "type": self._plan.instance_type, "token": token}
-        self._take(Event("instance.requested", fields=fields))
-        return token
+    def _linger(self, seconds: float) -> bool:
+        """Take in events for so long; return whether the run is to go on."""
+        deadline = time.monotonic() + seconds
+        while not self.race.outcome:
+            with contextlib.suppress(Empty):
+                left = max(0.0, deadline - time.monotonic())
+                self._take(self._events.get(timeout=min(TICK, left)))
+                continue
+            self._view.tick(self.race)
+            if time.monotonic() >= deadline:
+                return True
+        return False
 
-    def _bought(
-        self, provision: Provision, token: str, count: int
-    ) -> list[ec2.Instance]:
-        """Launch instances; remember if it is not sure that they were not."""
-        try:
-            return ec2.launch(
-                self._cloud.ec2,
-                provision.spec,
-                run=self._run,
-                owner=self._cloud.owner,
-                token=token,
-                count=count,
-            )
-        except CloudError as error:
-            if code(error) in ("", *ec2.INTERNAL):
-                self._unsure = True
-            raise
+    def _divide_among(
+        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet
+    ) -> None:
+        """Make do with fewer instances: as many classes, and nothing has begun yet."""
+        wanted = self._plan.instances
+        self._plan = plan = capacity.divided(self._plan, len(launched))
+        self._write_order(provision)
+        fleet.divide(plan)
+        self.race = Race(plan)
+        for index, instance in enumerate(launched):
+            self.race.see(launch.event(instance, index))
+        fields = {"wanted": wanted, "instances": plan.instances}
+        self._take(Event("fleet.reduced", fields=fields))
 
     def _take_up(
         self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet
@@ -257,7 +266,8 @@ class Job:
         """Take note of what is left of the fleet; watch it and the queue."""
         for instance in listed:
             if instance.id not in self._index:  # we died before we knew of it
-                self._take(_launched(instance, instance.index))
+                self._adopt(instance)
+        self._drain()
         for gone in self._index.keys() - {i.id for i in listed} - self._lost:
             self._lost.add(gone)
             fields = {"state": "no longer listed"}
@@ -285,7 +295,7 @@ class Job:
     def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
         index = self._index.get(instance.id)
         if index is None and self._attached:  # launched, and listed late
-            self._events.put(_launched(instance, instance.index))
+            self._adopt(instance)
         if index is None or instance.id in self._lost:
             return
         if instance.state == "running" and instance.id not in self._served:
@@ -303,6 +313,15 @@ class Job:
             fields = {"state": instance.state}
             self._events.put(Event("instance.lost", index, instance.id, fields))
             fleet.drop(instance.id)
+
+    def _adopt(self, instance: ec2.Instance) -> None:
+        """Give an instance that is new to us the first place that is free."""
+        if instance.id in self._adopted or instance.state not in ec2.LIVE:
+            return
+        taken = {*list(self._index.values()), *self._adopted.values()}
+        index = next(i for i in count() if i not in taken)
+        self._adopted[instance.id] = index
+        self._events.put(launch.event(instance, index))
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -341,8 +360,19 @@ class Job:
             self._next_event(fleet)
             if self._plan.replace:
                 self._replace(provision)
+            self._give_up_unlaunched()
             self._hand_over(fleet)
             self._check_clock()
+
+    def _give_up_unlaunched(self) -> None:
+        """Let the classes of instances that never appeared go on elsewhere."""
+        late = time.monotonic() >= self._marks["launched"] + UNSURE_LOOK
+        if not (self._attached and self._index and late):
+            return
+        for index, standing in list(self.race.standings.items()):
+            if not standing.host and not standing.ended:
+                fields = {"reason": f"Instance{index} was never launched"}
+                self._take(Event("host.failed", index, fields=fields))
 
     def _hand_over(self, fleet: Fleet) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
@@ -367,20 +397,25 @@ class Job:
         lost = len((self._unfit | self._lost) & self._index.keys())
         while len(self._replacing) < min(lost, plan.instances):
             index = plan.instances + len(self._replacing)
-            token = self._request(1)
             self._replacing.append(
-                self._pool.submit(self._replacement, provision, token, index)
+                self._pool.submit(self._replacement, provision, index)
             )
 
-    def _replacement(self, provision: Provision, token: str, index: int) -> bool:
+    def _replacement(self, provision: Provision, index: int) -> bool:
         """Launch one instance; return whether it is there."""
         try:
-            (instance,) = self._bought(provision, token, 1)
+            new = self._launcher.launch(
+                provision,
+                1,
+                least=1,
+                tell=self._events.put,
+                wait=lambda seconds: not self._over.wait(seconds),
+                first=index,
+            )
         except CloudError as error:
             self._trouble(error)  # the survivors take over
             return False
-        self._events.put(_launched(instance, index))
-        return True
+        return bool(new)
 
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
@@ -566,7 +601,7 @@ class Job:
                 self._cloud.ec2,
                 run=self._run,
                 known=self._index,
-                look=UNSURE_LOOK if self._unsure else 0.0,
+                look=UNSURE_LOOK if self._launcher.unsure else 0.0,
                 seen=seen,
             )
         except LeakError as error:
@@ -622,13 +657,19 @@ class Job:
             block=plan.block,
             difficulty=plan.difficulty,
             instances=plan.instances,
+            asked=plan.asked or plan.instances,
+            fleet=[
+                {"id": e.host, "index": e.index, **e.fields}
+                for e in self._journal.events()
+                if e.kind == "instance.launched"
+            ],
             tested=race.tested,
             repeated=race.repeated,
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=self._seconds(),
-            usd=plan.usd(lives(self._journal.events())),
+            usd=spent(plan, self._journal.events()),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
             terminated=self._terminated,
@@ -686,11 +727,6 @@ class Job:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _launched(instance: ec2.Instance, index: int) -> Event:
-    fields = {"type": instance.type, "zone": instance.zone}
-    return Event("instance.launched", index, instance.id, fields)
 
 
 def _monotonic(seconds: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cnd import pow as worker
@@ -48,9 +48,14 @@ class Plan:
     replace: bool = False  # launch a new instance for one that was lost
     image: str = "ubuntu"  # one of IMAGES, or ami-...
     user: str = ""  # who logs in; empty: whom such images have
-    subnet: str = ""  # subnet-...; empty: AWS chooses a default one
+    # subnet-..., or several with commas between; empty: AWS chooses a default one.
+    subnet: str = ""
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
     usd_per_hour: float | None = None  # of one instance; None: not known
+    # Types to take where there is no room for the first, in order, and their USD/h.
+    others: dict[str, float | None] = field(default_factory=dict)
+    at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
+    asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
 
     def __post_init__(self) -> None:
         for i in (0, self.instances - 1):
@@ -61,12 +66,15 @@ class Plan:
         if not 1 <= self.instances <= MAX_INSTANCES:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
+        if not 0 <= self.at_least <= self.instances and not self.asked:
+            message = f"--at-least must be 1 to N ({self.instances})"
+            raise UsageError(f"{message}, not {self.at_least}")
         if not 0 < self.time_limit <= MAX_TIME_LIMIT:
             raise UsageError(
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
                 f"(a week in all), not {self.time_limit}"
             )
-        if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
+        if not re.fullmatch("((subnet-[0-9a-f]+)(,subnet-[0-9a-f]+)*)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
         if self.ssh_from:
             _check_range(self.ssh_from)
@@ -82,20 +90,37 @@ class Plan:
         return BOOT_ALLOWANCE + self.time_limit + END_ALLOWANCE
 
     @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that will do, in the order in which they are tried."""
+        return (self.instance_type, *self.others)
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """The subnets that will do, in their order; "" leaves one to AWS."""
+        return tuple(self.subnet.split(","))
+
+    @property
+    def dearest_usd_per_hour(self) -> float | None:
+        """The price of the dearest type that will do; None: one is not known."""
+        prices = [self.usd_per_hour, *self.others.values()]
+        known = [price for price in prices if price is not None]
+        return max(known) if len(known) == len(prices) else None
+
+    @property
     def worst_case_usd(self) -> float | None:
         """What the fleet costs if every instance lives until its timer ends it.
 
         And if each is lost and replaced, where that is wanted.
         """
         most = 2 * self.instances if self.replace else self.instances
-        return self.usd([self.lifetime] * most)
+        dearest = self.dearest_usd_per_hour
+        return None if dearest is None else billed(self.lifetime) * most * dearest
 
     def usd(self, lives: list[float]) -> float | None:
-        """Return what instances cost that ran so many seconds each, if known."""
+        """Return what instances of the first type cost that ran so many seconds."""
         if self.usd_per_hour is None:
             return None
-        billed = sum(max(life, BILLED_AT_LEAST) for life in lives)
-        return billed * self.usd_per_hour / 3600
+        return sum(billed(life) for life in lives) * self.usd_per_hour
 
     def search(self, index: int) -> worker.Search:
         """Return the residue class that instance `index` searches."""
@@ -122,6 +147,11 @@ def _check_range(text: str) -> None:
     if network.prefixlen == 0:
         message = f"--ssh-from {text} lets the whole world in"
         raise UsageError(message, hint="say which addresses may: 192.0.2.0/24")
+
+
+def billed(life: float) -> float:
+    """Return the hours that an instance is paid for which ran `life` seconds."""
+    return max(life, BILLED_AT_LEAST) / 3600
 
 
 def class_size(nonces: int, index: int, instances: int) -> int:

@@ -63,6 +63,7 @@ def start(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = worker.DEFAULT_BLOCK,
     nonces: str = "2**32",
     cloud: str = "",
@@ -86,6 +87,7 @@ def start(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -103,6 +105,7 @@ def start(
     for stray in survey.strays(ec2.find(connected.ec2)):
         _say(stray)
     folder = state_folder()
+    asked = market.ranked(connected, asked)
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
     decided = forecast.decide(asked, known)

@@ -39,10 +39,11 @@ WISH_HELP = {
     "budget": "USD; refuse if the worst case costs more",
     "block": f"the block's text ({worker.DEFAULT_BLOCK})",
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
-    "instance_type": "EC2 instance type (t3.micro)",
+    "at_least": "make do with K instances where N cannot be had (N)",
+    "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
     "user": "who logs in to the image; default: as its publisher has it",
-    "subnet": "subnet-...; default: one of the default VPC",
+    "subnet": "subnet-..., or several to try in turn; default: the default VPC's",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
@@ -57,10 +58,16 @@ def wish(
     budget: str,
     nonces: str,
     kernel: str,
+    instance_type: str,
+    at_least: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
     n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
+    if at_least and not instances:
+        message = "--at-least says with how few of N to make do"
+        raise UsageError(message, hint="say --n as well")
+    first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
             difficulty=whole_difficulty(difficulty),
@@ -68,6 +75,9 @@ def wish(
             time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            instance_type=first,
+            others=dict.fromkeys(others),
+            at_least=arguments.whole(at_least or "0", "--at-least", 0, n, EXAMPLE),
             **more,
         ),
         given=bool(instances),
@@ -91,6 +101,7 @@ def plan(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = worker.DEFAULT_BLOCK,
     nonces: str = "2**32",
     cloud: str = "",
@@ -110,6 +121,7 @@ def plan(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -123,10 +135,11 @@ def plan(
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)
     folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
+    asked = market.ranked(connected, asked)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, market.others(connected, folder, kernel))
-    spot = prices.spot(on_aws, instance_type) if on_aws else None
+    spot = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
     if not json:
         print(text(made, others, mine, spot))
         return
@@ -161,11 +174,13 @@ def doctor(
     json: bool = False,
 ) -> None:
     """Look whether the account is fit for a run; makes and buys nothing."""
+    first, *others = arguments.names(instance_type, "--instance-type")
     wanted = Plan(
         difficulty=1,
         instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
         time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
-        instance_type=instance_type,
+        instance_type=first,
+        others=dict.fromkeys(others),
         image=image,
         user=user,
         subnet=subnet,

@@ -43,6 +43,7 @@ def newest(terminal: Terminal) -> Path:
     return terminal.runs()[-1]
 
 
+ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the embedded cloud
 VITAL = ("ec2:RunInstances", "ec2:DescribeInstances", "ec2:TerminateInstances")
 OTHERS = (
     *("ec2:DescribeSecurityGroups", "sqs:CreateQueue", "sqs:ReceiveMessage"),
@@ -105,7 +106,7 @@ def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
 @pytest.mark.parametrize(
     "code",
     [
-        "RequestLimitExceeded",
+        pytest.param("RequestLimitExceeded", marks=pytest.mark.slow),
         "InsufficientInstanceCapacity",
         "VcpuLimitExceeded",
         "UnauthorizedOperation",
@@ -203,12 +204,47 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     assert terminal.live() == []
 
 
-def test_a_fleet_is_launched_whole_or_not_at_all(
+def room_for_one(cloud: Endpoint) -> None:
+    """Let AWS have one instance, in the first zone where it is asked for so few."""
+    lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times="forever")
+
+
+def test_a_zone_without_room_is_passed_over(
     terminal: Terminal, cloud: Endpoint
 ) -> None:
-    """Where AWS has room for fewer, it refuses: no class is left without a host."""
-    lay(cloud, "RunInstances", at_most=1, times="forever")
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=2)
+    result = terminal.json(*JOB)
+    assert (result["outcome"], result["terminated"]) == ("found", 2)
+    assert {each["zone"] for each in result["fleet"]} == {ZONES[1]}
+
+
+def test_a_fleet_that_cannot_be_whole_is_not_kept_in_part(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    room_for_one(cloud)
     done = terminal.run(*JOB)
     assert done.returncode == 3, done.stderr
-    assert "InsufficientInstanceCapacity" in done.stderr
+    assert "only 1 of 2 instances could be launched" in done.stderr
+    assert "--at-least 1 takes what there is" in done.stderr
+    assert "1 instances terminated, 0 running" in done.stderr
     assert terminal.live() == []
+
+
+def test_with_at_least_the_space_is_divided_among_those_that_can_be_had(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    room_for_one(cloud)
+    words = ("--d", "9", "--nonces", "100000", "--n", "2", "--at-least", "1")
+    result = terminal.json("start", *words, status=11)
+    assert (result["asked"], result["instances"], result["terminated"]) == (2, 1, 1)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
+
+
+def test_the_next_type_is_taken_where_there_is_no_room_for_the_first(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "RunInstances", code="VcpuLimitExceeded")
+    result = terminal.json(*JOB, "--instance-type", "c5.large,t3.micro")
+    assert result["terminated"] == 2
+    assert {each["type"] for each in result["fleet"]} == {"t3.micro"}
