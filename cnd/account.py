@@ -263,14 +263,15 @@ def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
         )["GroupId"]
 
 
-def default_subnets(ec2: EC2Client) -> list[str]:
-    """Return the default subnets of the region, one in each zone, by their zones."""
+def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
+    """Return the subnets of these names, or the default ones, each with its zone."""
+    which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    if names:
+        which = {"SubnetIds": list(names)}
     with translated("list the subnets"):
-        found = ec2.describe_subnets(
-            Filters=[{"Name": "default-for-az", "Values": ["true"]}]
-        )["Subnets"]
-    ordered = sorted(found, key=lambda subnet: subnet["AvailabilityZone"])
-    return [subnet["SubnetId"] for subnet in ordered]
+        found = ec2.describe_subnets(**which)["Subnets"]
+    zones = sorted((subnet["AvailabilityZone"], subnet["SubnetId"]) for subnet in found)
+    return {name: zone for zone, name in zones}
 
 
 def caller_address(url: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from cnd.ec2 import INTERNAL
 from cnd.plan import Plan
+from cnd.spot import NOT_YET
 
 # AWS launches several requests of a hundred faster than one of five hundred, and lets
 # five calls pass at once, then two a second: calls one after the other stay below that.
@@ -118,7 +119,7 @@ def pause(code: str, failures: int) -> float | None:
     pauses: tuple[float, ...] = ()
     if code in THROTTLED:
         pauses = THROTTLED_PAUSES
-    elif code in ("", *INTERNAL):
+    elif code in ("", *INTERNAL, *NOT_YET):
         pauses = UNSURE_PAUSES
     return pauses[failures - 1] if failures <= len(pauses) else None
 

@@ -64,6 +64,7 @@ class Instance:
     zone: str
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
+    spot: bool = False  # AWS may take it back
 
 
 @dataclass(frozen=True)
@@ -114,8 +115,8 @@ def launch(
             MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
             UserData=spec.user_data,
             TagSpecifications=[
-                {"ResourceType": "instance", "Tags": _tag_list(tags)},
-                {"ResourceType": "volume", "Tags": _tag_list(tags)},
+                {"ResourceType": "instance", "Tags": tag_list(tags)},
+                {"ResourceType": "volume", "Tags": tag_list(tags)},
             ],
         )
     return [_instance(raw) for raw in reply["Instances"]]
@@ -137,7 +138,7 @@ def tag_index(ec2: EC2Client, instance: Instance) -> None:
     with translated(f"tag {instance.id}"):
         ec2.create_tags(
             Resources=[instance.id],
-            Tags=_tag_list({INDEX_TAG: str(instance.index)}),
+            Tags=tag_list({INDEX_TAG: str(instance.index)}),
         )
 
 
@@ -278,10 +279,12 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
         launched=raw["LaunchTime"],
         deadline=tags.get(DEADLINE_TAG, ""),
+        spot=raw.get("InstanceLifecycle") == "spot",
     )
 
 
-def _tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
+def tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
+    """Return tags as EC2 takes them."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 

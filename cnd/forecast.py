@@ -258,7 +258,8 @@ def text(
     """Return what `plan` prints for people."""
     rows = [*_rows(made)]
     if spot:
-        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); not used"))
+        use = "not used" if made.plan.market == "on-demand" else "of the first type"
+        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [("verdict", said) for said in verdicts(made, here)]
     lines = [f"{name:<14} {value}" for name, value in rows]
     if others:
@@ -276,7 +277,8 @@ def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
     vcpus = f", {machine.vcpus * plan.instances} vCPUs" if machine.vcpus else ""
     types = ", else ".join(plan.types)
     least = f", {plan.at_least} at least" if plan.at_least else ""
-    yield "fleet", f"{plan.instances}{least} x {types}{vcpus}, {plan.image}"
+    on = "" if plan.market == "on-demand" else f", {plan.market.replace('-', ' ')}"
+    yield "fleet", f"{plan.instances}{least} x {types}{vcpus}, {plan.image}{on}"
     if machine.rate and made.hash_rate:
         yield "hash rate", f"{number(made.hash_rate)} nonces/s ({machine.rate.source})"
     else:

@@ -575,6 +575,7 @@ class Job:
             leak = self._scram()
         self._mark("scrammed")
         try:
+            self._launcher.tidy()
             sqs.delete(self._cloud.sqs, provision.queue)
         except CloudError as error:
             self._trouble(error)

@@ -26,6 +26,7 @@ KERNELS = (
     *("portable", "scalar", "hashlib"),
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
+MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 # The pre-signed URLs by which a fleet ends without us hold for a week at most.
 MAX_LIFETIME = 7 * 86400.0  # seconds
@@ -54,6 +55,7 @@ class Plan:
     usd_per_hour: float | None = None  # of one instance; None: not known
     # Types to take where there is no room for the first, in order, and their USD/h.
     others: dict[str, float | None] = field(default_factory=dict)
+    market: str = "on-demand"  # one of MARKETS
     at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
     asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
 

@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import KERNELS, MARKETS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -39,6 +39,8 @@ WISH_HELP = {
     "budget": "USD; refuse if the worst case costs more",
     "block": f"the block's text ({worker.DEFAULT_BLOCK})",
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
+    "spot": "spot instances: cheap, and AWS may take them back",
+    "spot_or_on_demand": "spot instances, and on demand what is missing",
     "at_least": "make do with K instances where N cannot be had (N)",
     "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
@@ -60,6 +62,8 @@ def wish(
     kernel: str,
     instance_type: str,
     at_least: str,
+    spot: bool,
+    spot_or_on_demand: bool,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
@@ -67,6 +71,8 @@ def wish(
     if at_least and not instances:
         message = "--at-least says with how few of N to make do"
         raise UsageError(message, hint="say --n as well")
+    if spot and spot_or_on_demand:
+        raise UsageError("--spot and --spot-or-on-demand exclude each other")
     first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
@@ -77,6 +83,7 @@ def wish(
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
             instance_type=first,
             others=dict.fromkeys(others),
+            market=MARKETS[1 * spot + 2 * spot_or_on_demand],
             at_least=arguments.whole(at_least or "0", "--at-least", 0, n, EXAMPLE),
             **more,
         ),
@@ -112,6 +119,8 @@ def plan(
     subnet: str = "",
     ssh_from: str = "",
     kernel: str = "auto",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -122,6 +131,8 @@ def plan(
         confidence=confidence,
         budget=budget,
         at_least=at_least,
+        spot=spot,
+        spot_or_on_demand=spot_or_on_demand,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -139,11 +150,11 @@ def plan(
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, market.others(connected, folder, kernel))
-    spot = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
+    now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
     if not json:
-        print(text(made, others, mine, spot))
+        print(text(made, others, mine, now))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, spot)))
+    print(jsonlib.dumps(to_json(made, others, mine, now)))
 
 
 @task(

@@ -36,6 +36,7 @@ STATUS = {
     "Unavailable": 503,
     "UnauthorizedOperation": 403,
 }
+LAUNCHES = ("ec2:RunInstances", "ec2:CreateFleet")
 CODES = {403: "AccessDenied", 500: "InternalError", 503: "ServiceUnavailable"}
 HINT = "for example: fab local fault RunInstances --code RequestLimitExceeded --times 2"
 
@@ -175,8 +176,8 @@ def _check(fault: ApiFault, known: Collection[str]) -> None:
             f"what is to happen to {fault.action}? one of {', '.join(effects)}, delay"
         )
         raise UsageError(message, hint=HINT)
-    if fault.at_most and not fault.matches("ec2:RunInstances"):
-        raise UsageError("at_most is for RunInstances", hint=HINT)
+    if fault.at_most and not any(map(fault.matches, LAUNCHES)):
+        raise UsageError("at_most is for RunInstances and CreateFleet", hint=HINT)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
+from cnd.local import templates
 from cnd.local.faults import HostFault
 from cnd.local.fleet import Fleet
 from cnd.local.images import login_user
@@ -229,6 +230,9 @@ class Cloud:
     ) -> moto_instances.Reservation:
         """Launch, or return what the same ClientToken has launched already."""
         token = k.get("client_token") or NO_TOKEN
+        if template := k.get("launch_template"):
+            end = templates.behavior(backend, template)
+            k.setdefault("instance_initiated_shutdown_behavior", end)
         parameters = json.dumps([image_id, count, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the call that it repeats

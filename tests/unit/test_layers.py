@@ -20,6 +20,7 @@ LAYERS = [
     ["provision", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity"],
+    ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances"],
     ["payload", "bench", "offers"],
