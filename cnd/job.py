@@ -36,6 +36,7 @@ from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
+from cnd.scram import scram
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
@@ -44,6 +45,8 @@ TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 # A launch whose answer was lost may have worked, and AWS lists new instances late.
 UNSURE_LOOK = 20.0  # seconds
+# An Auto Scaling group notices a loss within a minute or two, and boots another.
+HOLD_PATIENCE = 240.0  # seconds
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
 
 
@@ -109,6 +112,7 @@ class Job:
         self._done: set[str] = set()
         self._unfit: set[str] = set()  # get no further class
         self._attached = False
+        self._last_loss = 0.0  # when an instance was lost, on the monotonic clock
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
         self._launcher = launch.Launcher(cloud, plan, self._run)
         self._terminated: dict[str, str] = {}
@@ -201,7 +205,8 @@ class Job:
             provision.bucket,
             self._run,
             seconds=self._plan.lifetime,
-            shutdown=not self._plan.keep,
+            # A group would replace what shuts itself down; it ends with its own timer.
+            shutdown=not (self._plan.keep or self._plan.hold),
         )
         return Fleet(
             self._plan,
@@ -217,16 +222,19 @@ class Job:
 
     def _launch(self, provision: Provision, fleet: Fleet) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
-        plan = self._plan
-        launched = self._launcher.launch(
-            provision,
-            plan.instances,
-            least=plan.at_least or plan.instances,
-            tell=self._take,
-            wait=self._linger,
-        )
+        plan, launched = self._plan, []
+        if plan.hold:
+            self._launcher.hold(provision, self._take)
+        else:
+            launched = self._launcher.launch(
+                provision,
+                plan.instances,
+                least=plan.at_least or plan.instances,
+                tell=self._take,
+                wait=self._linger,
+            )
         self._mark("launched")
-        if len(launched) < plan.instances and not self.race.outcome:
+        if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
@@ -294,7 +302,7 @@ class Job:
 
     def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
         index = self._index.get(instance.id)
-        if index is None and self._attached:  # launched, and listed late
+        if index is None and self._adopts:
             self._adopt(instance)
         if index is None or instance.id in self._lost:
             return
@@ -313,6 +321,16 @@ class Job:
             fields = {"state": instance.state}
             self._events.put(Event("instance.lost", index, instance.id, fields))
             fleet.drop(instance.id)
+
+    @property
+    def _adopts(self) -> bool:
+        """Whether instances may appear that this process did not launch itself."""
+        return self._attached or self._plan.hold
+
+    @property
+    def _patience(self) -> float:
+        """Seconds after which such instances are not expected any more."""
+        return HOLD_PATIENCE if self._plan.hold else UNSURE_LOOK
 
     def _adopt(self, instance: ec2.Instance) -> None:
         """Give an instance that is new to us the first place that is free."""
@@ -366,8 +384,8 @@ class Job:
 
     def _give_up_unlaunched(self) -> None:
         """Let the classes of instances that never appeared go on elsewhere."""
-        late = time.monotonic() >= self._marks["launched"] + UNSURE_LOOK
-        if not (self._attached and self._index and late):
+        late = time.monotonic() >= self._marks["launched"] + self._patience
+        if not (self._adopts and self._index and late):
             return
         for index, standing in list(self.race.standings.items()):
             if not standing.host and not standing.ended:
@@ -419,9 +437,12 @@ class Job:
 
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
+        lost = len(self._lost & self._index.keys())
         if any(not launch.done() for launch in self._replacing):
             return True
         launched = sum(launch.result() for launch in self._replacing)
+        if self._plan.hold and time.monotonic() < self._last_loss + HOLD_PATIENCE:
+            launched = lost
         known = [i for i, n in self._index.items() if n >= self._plan.instances]
         over = self._done | self._lost | self._fit
         return launched > len(known) or any(i not in over for i in known)
@@ -441,7 +462,7 @@ class Job:
             if self.race.failed:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
-        elif not self._index and now >= self._marks["launched"] + UNSURE_LOOK:
+        elif not self._index and now >= self._marks["launched"] + self._patience:
             self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
         elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
@@ -485,6 +506,8 @@ class Job:
         if event.kind == "host.returned":
             self._serving.add(who)
             self._unfit.discard(host)
+        if event.kind == "instance.lost":
+            self._last_loss = time.monotonic()
         if event.kind in UNFIT:
             self._unfit.add(host)
             self._fit.discard(host)
@@ -598,9 +621,10 @@ class Job:
             self._take(Event("instance.terminated", index, instance.id))
 
         try:
-            ec2.terminate(
-                self._cloud.ec2,
-                run=self._run,
+            scram(
+                self._cloud,
+                self._run,
+                groups=self._launcher.groups,
                 known=self._index,
                 look=UNSURE_LOOK if self._launcher.unsure else 0.0,
                 seen=seen,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cnd import account, capacity, ec2, spot
+from cnd import account, capacity, ec2, hold, spot
 from cnd.aws import code
 from cnd.capacity import Answer, Bid, Wanted
 from cnd.cloud import Cloud
@@ -56,6 +56,7 @@ class Launcher:
 
     def __init__(self, cloud: Cloud, plan: Plan, run: str) -> None:
         self._cloud, self._plan, self._run = cloud, plan, run
+        self._groupless = False  # whether AWS has refused to make a group
         self.unsure = False  # whether a launch that failed may have launched something
 
     def launch(
@@ -90,13 +91,43 @@ class Launcher:
             raise _too_few(order)
         return order.launched
 
+    def hold(self, provision: Provision, tell: Emit) -> None:
+        """Let an Auto Scaling group launch the fleet, and launch anew what is lost.
+
+        Raises:
+            CloudError: there is no such group, or one that was not filled.
+        """
+        cloud, plan, specs = self._cloud, self._plan, provision.specs
+        if len({spec.image for spec in specs}) > 1:
+            message = "--hold: the types need different images"
+            raise CloudError(message, hint="types of one processor architecture")
+        zones = account.subnets(cloud.ec2, [name for name in plan.subnets if name])
+        fields = {"count": plan.instances, "type": ", ".join(plan.types)}
+        group = hold.group_name(self._run)
+        tell(Event("instance.requested", fields={**fields, "token": group}))
+        spot.make_template(cloud.ec2, specs[0], run=self._run, owner=cloud.owner)
+        on_spot, size = plan.market == "spot", plan.instances
+        try:
+            hold.create(cloud, specs, zones, run=self._run, count=size, spot=on_spot)
+        except CloudError as error:
+            self._groupless = code(error) not in ("", *ec2.INTERNAL)
+            raise
+        hold.fill(cloud, run=self._run, count=size, lifetime=plan.lifetime)
+
+    @property
+    def groups(self) -> list[str]:
+        """The names of the Auto Scaling groups that launch for this run."""
+        if not self._plan.hold or self._groupless:
+            return []
+        return [hold.group_name(self._run)]
+
     def tidy(self) -> None:
         """Remove what launches left besides instances, which must be gone.
 
         Raises:
             CloudError: it could not be removed; it costs nothing.
         """
-        if self._plan.market == "on-demand":
+        if self._plan.market == "on-demand" and not self._plan.hold:
             return
         spot.remove_template(self._cloud.ec2, self._run)
 

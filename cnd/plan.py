@@ -56,6 +56,7 @@ class Plan:
     # Types to take where there is no room for the first, in order, and their USD/h.
     others: dict[str, float | None] = field(default_factory=dict)
     market: str = "on-demand"  # one of MARKETS
+    hold: bool = False  # an Auto Scaling group replaces what is lost
     at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
     asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
 
@@ -68,9 +69,7 @@ class Plan:
         if not 1 <= self.instances <= MAX_INSTANCES:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
-        if not 0 <= self.at_least <= self.instances and not self.asked:
-            message = f"--at-least must be 1 to N ({self.instances})"
-            raise UsageError(f"{message}, not {self.at_least}")
+        self._check_capacity()
         if not 0 < self.time_limit <= MAX_TIME_LIMIT:
             raise UsageError(
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
@@ -85,6 +84,21 @@ class Plan:
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
+
+    def _check_capacity(self) -> None:
+        """Refuse wishes on how to come by instances that contradict each other."""
+        if not 0 <= self.at_least <= self.instances and not self.asked:
+            message = f"--at-least must be 1 to N ({self.instances})"
+            raise UsageError(f"{message}, not {self.at_least}")
+        others = {
+            "--keep": self.keep,
+            "--replace": self.replace,
+            "--at-least": bool(self.at_least),
+            "--spot-or-on-demand": self.market == MARKETS[-1],
+        }
+        if self.hold and (given := [name for name, on in others.items() if on]):
+            message = f"--hold and {given[0]} exclude each other"
+            raise UsageError(message, hint="a held fleet is whole, or becomes so")
 
     @property
     def lifetime(self) -> float:

@@ -41,6 +41,7 @@ WISH_HELP = {
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
     "spot": "spot instances: cheap, and AWS may take them back",
     "spot_or_on_demand": "spot instances, and on demand what is missing",
+    "hold": "an Auto Scaling group replaces what is lost, for long searches",
     "at_least": "make do with K instances where N cannot be had (N)",
     "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
@@ -121,6 +122,7 @@ def plan(
     kernel: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
+    hold: bool = False,
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -133,6 +135,7 @@ def plan(
         at_least=at_least,
         spot=spot,
         spot_or_on_demand=spot_or_on_demand,
+        hold=hold,
         block=block,
         nonces=nonces,
         instance_type=instance_type,

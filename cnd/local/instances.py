@@ -150,6 +150,8 @@ class HostInstance(_Base):
         super().terminate()
         self._explain(reason)
         self.cloud.fleet.kill([self.id])
+        if reason is not BY_USER:  # else moto does so
+            templates.notice(self)
         return before
 
     def stop(self, reason: StateReason = BY_USER) -> InstanceState:
@@ -313,6 +315,10 @@ class Cloud:
             for instance in gone:
                 instance.ec2_backend.tags.pop(instance.id, None)
                 del self._instances[instance.id]
+
+    def keep_schedules(self) -> None:
+        """Carry out what Auto Scaling groups are to do by now."""
+        templates.keep_schedules()
 
     def _all(self) -> Iterable[HostInstance]:
         return list(self._instances.values())

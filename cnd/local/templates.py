@@ -6,7 +6,9 @@ repeated request launches nothing more.  Imported by the server only, with moto.
 
 from __future__ import annotations
 
+import sys
 import threading
+from datetime import datetime, timezone
 from typing import Any
 
 from moto.ec2.models.fleets import FleetsBackend
@@ -62,3 +64,30 @@ def _heed_client_tokens() -> None:
             return answers[key]
 
     Fleets.create_fleet = respond  # type: ignore[method-assign,assignment]
+
+
+def notice(instance: Any) -> None:
+    """Let an Auto Scaling group see that an instance of it has ended by itself."""
+    group = getattr(instance, "autoscaling_group", None)
+    if group is not None:
+        replace = group.autoscaling_backend.notify_terminate_instances
+        threading.Thread(target=replace, args=[[instance.id]], daemon=True).start()
+
+
+def keep_schedules() -> None:
+    """Carry out the scheduled actions of Auto Scaling groups that are due.
+
+    moto only keeps them.  Its module is loaded by the first call that needs it.
+    """
+    if (autoscaling := sys.modules.get("moto.autoscaling.models")) is None:
+        return
+    now = datetime.now(timezone.utc).replace(tzinfo=None)  # as botocore sends it
+    for regions in list(autoscaling.autoscaling_backends.values()):
+        for backend in list(regions.values()):
+            for action in list(backend.scheduled_actions.values()):
+                group = backend.autoscaling_groups.get(action.auto_scaling_group_name)
+                due = datetime.fromisoformat(str(action.start_time).rstrip("Z"))
+                if group and due.replace(tzinfo=None) <= now:
+                    del backend.scheduled_actions[action.scheduled_action_name]
+                    group.min_size, group.max_size = action.min_size, action.max_size
+                    group.set_desired_capacity(action.desired_capacity)
