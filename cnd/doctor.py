@@ -16,7 +16,8 @@ from typing import Any
 from cnd import account, s3logs
 from cnd.aws import NETWORK, POLICY, QUOTA, code, translated
 from cnd.cloud import Cloud
-from cnd.errors import CloudError
+from cnd.errors import CloudError, UsageError
+from cnd.gateway import Gateway
 from cnd.keys import UserKey
 from cnd.plan import Plan
 
@@ -163,7 +164,7 @@ def network(case: Case) -> Check:
     zones = _zones(case.cloud, case.plan.instance_type)
     filters: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if case.plan.subnet:
-        filters = {"SubnetIds": [case.plan.subnet]}
+        filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
         subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
     if not subnets:
@@ -172,9 +173,10 @@ def network(case: Case) -> Check:
     if not fit:
         text = f"no subnet in a zone that offers {case.plan.instance_type}"
         return Check("network", FAULT, text, "another --subnet or --instance-type")
-    if case.plan.subnet and not fit[0].get("MapPublicIpOnLaunch"):
+    public = case.plan.address == "public" and case.plan.subnet
+    if public and not fit[0].get("MapPublicIpOnLaunch"):
         text = f"{case.plan.subnet} gives no public addresses"
-        way_out = "be in its network, by VPN for example"
+        way_out = "--address private, from within its network or with --gateway"
         return Check("network", WARNING, text, way_out)
     names = sorted(s["AvailabilityZone"] for s in fit)
     return Check("network", OK, f"subnets in {', '.join(names)}")
@@ -184,7 +186,7 @@ def launch(case: Case) -> Check:
     """Whether RunInstances would be allowed, tags included: asked by a dry run."""
     plan = case.plan
     found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
-    where = {"SubnetId": plan.subnet} if plan.subnet else {}
+    where = {"SubnetId": plan.subnets[0]} if plan.subnet else {}
     tags: Any = [
         {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
         for resource in ("instance", "volume")
@@ -262,7 +264,7 @@ def key_pair(case: Case) -> Check:
 def ssh(case: Case) -> Check:
     """Whom the security group lets in, and that this machine is among them."""
     wanted = case.plan.ssh_from or f"{account.caller_address(case.cloud.checkip)}/32"
-    group = account.find_group(case.cloud.ec2, case.plan.subnet)
+    group = account.find_group(case.cloud.ec2, case.plan.subnets[0])
     if group is None:
         return Check("ssh", OK, f"a security group for {wanted} will be made")
     others = sorted(set(group.ranges) - {wanted})
@@ -273,6 +275,18 @@ def ssh(case: Case) -> Check:
         text = f"{group.id} lets in {wanted}, and {', '.join(others)}"
         return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
     return Check("ssh", OK, f"{group.id}: from {wanted} only")
+
+
+def gateway(case: Case) -> Check:
+    """Whether the jump host lets us in."""
+    where = case.plan.gateway
+    if not where:
+        return Check("gateway", OK, f"none: SSH goes to {case.plan.address} addresses")
+    try:
+        Gateway(where, case.key.path).check()
+    except UsageError as error:
+        return Check("gateway", FAULT, str(error), error.hint or "")
+    return Check("gateway", OK, f"{where} lets us in")
 
 
 def bucket(case: Case) -> Check:
@@ -296,7 +310,7 @@ def bucket(case: Case) -> Check:
 # All of them, and those that `start` waits for before it buys.
 ALL: tuple[Look, ...] = (
     *(credentials, region, caller, clock, machine, image, network, launch, terminate),
-    *(quota, key_pair, ssh, bucket),
+    *(quota, key_pair, ssh, gateway, bucket),
 )
 FAST: tuple[Look, ...] = (credentials, caller, network, launch, quota)
 

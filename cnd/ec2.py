@@ -65,6 +65,7 @@ class Instance:
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
     spot: bool = False  # AWS may take it back
+    private: str | None = None  # its address inside its network
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,7 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         launched=raw["LaunchTime"],
         deadline=tags.get(DEADLINE_TAG, ""),
         spot=raw.get("InstanceLifecycle") == "spot",
+        private=raw.get("PrivateIpAddress") or None,
     )
 
 

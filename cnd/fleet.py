@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.events import Emit, Event, from_worker
+from cnd.gateway import Gateway
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.remote import Host, Login
@@ -79,6 +80,7 @@ class Fleet:
         self._login = login
         self._code, self._alone = code, alone
         self._put = put
+        self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{journal.run}"
         self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
         self._ending = threading.Event()
@@ -112,7 +114,10 @@ class Fleet:
             self._begin(instance, name, part)
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
-        host = Host(name, instance.address or "", self._login, port=instance.ssh_port)
+        of_vpc = self._plan.address == "private"
+        address = (instance.private if of_vpc else instance.address) or ""
+        port, gateway = instance.ssh_port, self._gateway
+        host = Host(name, address, self._login, port=port, gateway=gateway)
         with self._lock:
             self._hosts.append((instance.id, host))
         self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
@@ -145,6 +150,8 @@ class Fleet:
         self._closed.set()
         for _, host in self._all():
             host.close()
+        if self._gateway:
+            self._gateway.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _all(self) -> list[tuple[str, Host]]:

@@ -26,6 +26,7 @@ KERNELS = (
     *("portable", "scalar", "hashlib"),
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
+ADDRESSES = ("public", "private")
 MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 # The pre-signed URLs by which a fleet ends without us hold for a week at most.
@@ -51,6 +52,8 @@ class Plan:
     user: str = ""  # who logs in; empty: whom such images have
     # subnet-..., or several with commas between; empty: AWS chooses a default one.
     subnet: str = ""
+    address: str = "public"  # which of an instance's addresses SSH goes to
+    gateway: str = ""  # user@host:port that SSH goes through; empty: none
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
     usd_per_hour: float | None = None  # of one instance; None: not known
     # Types to take where there is no room for the first, in order, and their USD/h.
@@ -77,13 +80,25 @@ class Plan:
             )
         if not re.fullmatch("((subnet-[0-9a-f]+)(,subnet-[0-9a-f]+)*)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
-        if self.ssh_from:
-            _check_range(self.ssh_from)
+        self._check_way()
         if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
             raise UsageError(f"--user must be the name of a user, not {self.user!r}")
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
+
+    def _check_way(self) -> None:
+        """Refuse a way for SSH that cannot be gone."""
+        if self.ssh_from:
+            _check_range(self.ssh_from)
+        if not re.fullmatch(r"(([\w.-]+@)?[\w.-]+(:\d{1,5})?)?", self.gateway):
+            message = f"--gateway must be user@host:port, not {self.gateway!r}"
+            raise UsageError(message, hint="for example: --gateway me@192.0.2.7")
+        inside = "--gateway" if self.gateway else "--address private"
+        if not self.ssh_from and (self.gateway or self.address == "private"):
+            message = f"{inside}: this machine's own address is not the one to let in"
+            hint = "say --ssh-from, the range that SSH will come from: 10.0.0.0/16"
+            raise UsageError(message, hint=hint)
 
     def _check_capacity(self) -> None:
         """Refuse wishes on how to come by instances that contradict each other."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, s3logs, sqs
 from cnd.cloud import Cloud
+from cnd.gateway import Gateway
 from cnd.plan import Plan
 from cnd.remote import Login
 
@@ -61,6 +62,8 @@ def prepare(
     Raises:
         CloudError: the cloud refused something, or has no such instance type.
     """
+    if plan.gateway:
+        Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")

@@ -25,6 +25,7 @@ import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
 from cnd.errors import HostError, HostLost
+from cnd.gateway import Gateway
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -98,9 +99,11 @@ class Host:
         login: Login,
         *,
         port: int = 22,
+        gateway: Gateway | None = None,
     ) -> None:
         self.name = name
         self._address, self._port, self._login = address, port, login
+        self._gateway = gateway
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._following = False
@@ -140,16 +143,14 @@ class Host:
     def _open(self, patience: float) -> None:
         """Make one attempt; a host that is frozen must not outlast our patience."""
         patience = max(patience, 1.0)
-        link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
-        # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
-        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection = connection = fabric.Connection(
             self._address,
             user=self._login.user,
             port=self._port,
             config=_config(),
+            gateway=self._gateway.connection() if self._gateway else None,
             connect_kwargs={
-                "sock": link,
+                **({} if self._gateway else {"sock": self._link()}),
                 "key_filename": str(self._login.key),
                 "allow_agent": False,
                 "look_for_keys": False,
@@ -163,6 +164,12 @@ class Host:
         known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         connection.open()
+
+    def _link(self) -> socket.socket:
+        link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
+        # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
+        link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link
 
     def _check_open(self) -> None:
         if self._closed.is_set():

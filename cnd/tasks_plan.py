@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import KERNELS, MARKETS, MAX_INSTANCES, Plan
+from cnd.plan import ADDRESSES, KERNELS, MARKETS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -47,6 +47,8 @@ WISH_HELP = {
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
     "user": "who logs in to the image; default: as its publisher has it",
     "subnet": "subnet-..., or several to try in turn; default: the default VPC's",
+    "address": "where SSH goes to: public or private (public)",
+    "gateway": "user@host:port, a jump host for SSH",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
@@ -65,6 +67,7 @@ def wish(
     at_least: str,
     spot: bool,
     spot_or_on_demand: bool,
+    address: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
@@ -84,6 +87,7 @@ def wish(
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
             instance_type=first,
             others=dict.fromkeys(others),
+            address=arguments.choice(address, "--address", ADDRESSES),
             market=MARKETS[1 * spot + 2 * spot_or_on_demand],
             at_least=arguments.whole(at_least or "0", "--at-least", 0, n, EXAMPLE),
             **more,
@@ -119,6 +123,8 @@ def plan(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
     kernel: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
@@ -143,6 +149,8 @@ def plan(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=address,
+        gateway=gateway,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)
@@ -166,6 +174,7 @@ def plan(
         **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
         **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
         **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
+        **{name: WISH_HELP[name] for name in ("address", "gateway")},
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -183,6 +192,8 @@ def doctor(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -199,6 +210,8 @@ def doctor(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=arguments.choice(address, "--address", ADDRESSES),
+        gateway=gateway,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region))

@@ -157,7 +157,7 @@ def parse(fields: Mapping[str, Any], known: Collection[str]) -> ApiFault:
 def _check(fault: ApiFault, known: Collection[str]) -> None:
     """Refuse a fault that could never strike, or would not be felt."""
     if not any(map(fault.matches, known)):
-        message = f"{fault.action!r} is no action of EC2, S3, SQS, SSM or STS"
+        message = f"{fault.action!r} is no action of a service of the embedded cloud"
         raise UsageError(message, hint=HINT)
     if fault.http and not fault.code:
         message = f"status {fault.http} needs an error code as well"

@@ -20,7 +20,7 @@ LAYERS = [
     ["provision", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity"],
-    ["hold"],
+    ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances"],
@@ -30,8 +30,8 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
 OWNERS = {
-    "paramiko": {"remote", "keys"},
-    "fabric": {"cli", "remote", "tasks"},
+    "paramiko": {"remote", "gateway", "keys"},
+    "fabric": {"cli", "remote", "gateway", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
 }
