@@ -229,7 +229,7 @@ class Job:
             launched = self._launcher.launch(
                 provision,
                 plan.instances,
-                least=plan.at_least or plan.instances,
+                least=plan.fewest,
                 tell=self._take,
                 wait=self._linger,
             )

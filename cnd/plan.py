@@ -126,6 +126,11 @@ class Plan:
         return (self.instance_type, *self.others)
 
     @property
+    def fewest(self) -> int:
+        """With fewer instances there is no run."""
+        return self.at_least or self.instances
+
+    @property
     def subnets(self) -> tuple[str, ...]:
         """The subnets that will do, in their order; "" leaves one to AWS."""
         return tuple(self.subnet.split(","))

@@ -75,8 +75,6 @@ def wish(
     if at_least and not instances:
         message = "--at-least says with how few of N to make do"
         raise UsageError(message, hint="say --n as well")
-    if spot and spot_or_on_demand:
-        raise UsageError("--spot and --spot-or-on-demand exclude each other")
     first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
@@ -88,7 +86,7 @@ def wish(
             instance_type=first,
             others=dict.fromkeys(others),
             address=arguments.choice(address, "--address", ADDRESSES),
-            market=MARKETS[1 * spot + 2 * spot_or_on_demand],
+            market=_market(spot, spot_or_on_demand),
             at_least=arguments.whole(at_least or "0", "--at-least", 0, n, EXAMPLE),
             **more,
         ),
@@ -174,7 +172,8 @@ def plan(
         **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
         **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
         **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
-        **{name: WISH_HELP[name] for name in ("address", "gateway")},
+        **{name: WISH_HELP[name] for name in ("address", "gateway", "hold")},
+        **{name: WISH_HELP[name] for name in ("spot", "spot_or_on_demand")},
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -194,6 +193,9 @@ def doctor(
     ssh_from: str = "",
     address: str = "public",
     gateway: str = "",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -212,6 +214,8 @@ def doctor(
         ssh_from=ssh_from,
         address=arguments.choice(address, "--address", ADDRESSES),
         gateway=gateway,
+        market=_market(spot, spot_or_on_demand),
+        hold=hold,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region))
@@ -313,6 +317,12 @@ def whole_difficulty(text: str, example: str = EXAMPLE) -> int:
     if not text:
         raise UsageError("--d, the difficulty, is missing", hint=example)
     return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
+
+
+def _market(spot: bool, spot_or_on_demand: bool) -> str:
+    if spot and spot_or_on_demand:
+        raise UsageError("--spot and --spot-or-on-demand exclude each other")
+    return MARKETS[1 * spot + 2 * spot_or_on_demand]
 
 
 def _number(text: str, option: str, meaning: str) -> float | None:
