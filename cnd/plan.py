@@ -91,7 +91,7 @@ class Plan:
         """Refuse a way for SSH that cannot be gone."""
         if self.ssh_from:
             _check_range(self.ssh_from)
-        if not re.fullmatch(r"(([\w.-]+@)?[\w.-]+(:\d{1,5})?)?", self.gateway):
+        if not re.fullmatch(r"((\w[\w.-]*@)?\w[\w.-]*(:\d{1,5})?)?", self.gateway):
             message = f"--gateway must be user@host:port, not {self.gateway!r}"
             raise UsageError(message, hint="for example: --gateway me@192.0.2.7")
         inside = "--gateway" if self.gateway else "--address private"

@@ -72,9 +72,12 @@ def wish(
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
     n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
+    least = 0
     if at_least and not instances:
         message = "--at-least says with how few of N to make do"
         raise UsageError(message, hint="say --n as well")
+    if at_least:
+        least = arguments.whole(at_least, "--at-least", 1, n, EXAMPLE)
     first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
@@ -87,7 +90,7 @@ def wish(
             others=dict.fromkeys(others),
             address=arguments.choice(address, "--address", ADDRESSES),
             market=_market(spot, spot_or_on_demand),
-            at_least=arguments.whole(at_least or "0", "--at-least", 0, n, EXAMPLE),
+            at_least=least,
             **more,
         ),
         given=bool(instances),

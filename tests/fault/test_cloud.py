@@ -248,3 +248,64 @@ def test_the_next_type_is_taken_where_there_is_no_room_for_the_first(
     result = terminal.json(*JOB, "--instance-type", "c5.large,t3.micro")
     assert result["terminated"] == 2
     assert {each["type"] for each in result["fleet"]} == {"t3.micro"}
+
+
+def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", at_most=1)
+    lay(
+        cloud, "CreateFleet", code="RequestLimitExceeded"
+    )  # the second call, once
+    words = ("--instance-type", "c5.large,t3.micro", "--spot-or-on-demand")
+    result = terminal.json("start", "--d", "2", "--n", "3", *words)
+    assert (result["outcome"], result["terminated"]) == ("found", 3)
+    assert [each["spot"] for each in result["fleet"]] == [True, False, False]
+    templates = terminal.client("ec2").describe_launch_templates()
+    assert templates["LaunchTemplates"] == []
+
+
+def test_spot_alone_is_refused_as_a_whole_where_there_is_too_little(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", at_most=1)
+    done = terminal.run(*JOB, "--spot")
+    assert done.returncode == 3
+    assert "only 1 of 2 instances could be launched" in done.stderr
+    assert terminal.live() == []
+
+
+def test_a_fleet_request_whose_answer_is_lost_is_not_paid_twice(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", lost_reply=True)
+    result = terminal.json(*JOB, "--spot")
+    assert (struck(cloud), result["terminated"]) == (1, 2)
+
+
+def test_a_group_that_may_not_be_made_leaves_nothing(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateAutoScalingGroup", code="AccessDenied", times="forever")
+    done = terminal.run(*JOB, "--hold")
+    assert done.returncode == 3, done.stderr
+    assert "could not make an Auto Scaling group" in done.stderr
+    assert terminal.live() == []
+
+
+@pytest.mark.slow
+def test_a_fleet_whose_orchestrator_died_while_launching_is_searched_to_the_end(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """The class of the instance that was never launched goes on on the other one."""
+    lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
+    lay(cloud, "RunInstances", delay=60, times="forever")
+    words = ("--d", "30", "--nonces", "100000", "--n", "2", "--t", "60")
+    process = terminal.spawn("start", *words)
+    eventually(lambda: len(terminal.live()) == 1, within=30)
+    process.kill()
+    process.wait(10)
+    clear_faults(cloud)
+    result = terminal.json("attach", newest(terminal).name, status=11)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
+    assert (result["terminated"], result["left_running"]) == (1, 0)
