@@ -34,6 +34,7 @@ SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on 22
 LIVE = ("pending", "running", "stopping", "stopped")
 GOING = (*LIVE, "shutting-down")
 ALL = (*GOING, "terminated")
+GONE = ("stopping", "stopped", "shutting-down", "terminated")
 
 # Codes by which AWS does not say whether it has done what was asked.
 INTERNAL = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable")
@@ -46,7 +47,8 @@ REFUSALS = (
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
-BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
+BATCH = 100  # ids a call; AWS takes up to 1000
+ASKED = 200  # values a filter takes
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def launch(
     token: str,
     count: int,
     least: int | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> list[Instance]:
     """Start `count` tagged instances, or as many as there is room for.
 
@@ -100,7 +103,7 @@ def launch(
     paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
     its boot even if nobody ever calls `terminate`.
     """
-    tags = tags_of(spec, run=run, owner=owner)
+    tags = tags_of(spec, run=run, owner=owner, clock=clock)
     where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
     with translated(f"launch {count} x {spec.instance_type}"):
         reply = ec2.run_instances(
@@ -123,9 +126,15 @@ def launch(
     return [_instance(raw) for raw in reply["Instances"]]
 
 
-def tags_of(spec: LaunchSpec, *, run: str, owner: str) -> dict[str, str]:
+def tags_of(
+    spec: LaunchSpec,
+    *,
+    run: str,
+    owner: str,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, str]:
     """Return what an instance that is launched now is tagged with."""
-    now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
+    now = dt.datetime.fromtimestamp(int(clock()), dt.timezone.utc)
     return {
         RUN_TAG: run,
         OWNER_TAG: owner,
@@ -148,8 +157,13 @@ def find(
     *,
     run: str | None = None,
     states: Sequence[str] = LIVE,
+    ids: Sequence[str] = (),
 ) -> list[Instance]:
-    """Return the instances of `run`, or of every run, in order of run and index."""
+    """Return the instances of `run`, or of every run, in order of run and index.
+
+    `ids`, at most `ASKED`, leaves out all others; one that AWS does not list yet is
+    no failure.
+    """
     filters: list[FilterTypeDef] = [
         {"Name": "instance-state-name", "Values": list(states)},
         (
@@ -158,6 +172,8 @@ def find(
             else {"Name": "tag-key", "Values": [RUN_TAG]}
         ),
     ]
+    if ids:
+        filters.append({"Name": "instance-id", "Values": list(ids)})
     with translated("list the instances"):
         found = [
             _instance(raw)
@@ -222,6 +238,7 @@ def terminate(
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
     while True:
+        looked = clock()
         try:
             listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
             waiting |= {i.id for i in listed.values() if i.state in GOING}
@@ -241,7 +258,8 @@ def terminate(
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"
             message = "not seen terminated, perhaps still running"
             raise LeakError(waiting, message, hint=hint) from cause
-        sleep(pause)
+        # A look at a large fleet takes long, here and there: rest for as long.
+        sleep(max(pause, clock() - looked))
         pause = min(1.5 * pause, LAST_LOOK)
 
 

@@ -6,6 +6,7 @@ is asked, each instance is told the moment that it is launched, and no wait is s
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -154,6 +155,8 @@ class Launcher:
             answers.append(Answer(bid, len(new)))
 
     def _ask(self, spec: ec2.LaunchSpec, bid: Bid, order: Order) -> list[ec2.Instance]:
+        now = time.time()  # a repeated request must be the same to the letter
+
         def call(token: str) -> list[ec2.Instance]:
             found = ec2.launch(
                 self._cloud.ec2_once,
@@ -163,6 +166,7 @@ class Launcher:
                 token=token,
                 count=bid.most,
                 least=bid.least,
+                clock=lambda: now,
             )
             return sorted(found, key=lambda each: (each.index, each.id))
 

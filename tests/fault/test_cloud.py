@@ -254,9 +254,7 @@ def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
     terminal: Terminal, cloud: Endpoint
 ) -> None:
     lay(cloud, "CreateFleet", at_most=1)
-    lay(
-        cloud, "CreateFleet", code="RequestLimitExceeded"
-    )  # the second call, once
+    lay(cloud, "CreateFleet", code="RequestLimitExceeded")  # the second call, once
     words = ("--instance-type", "c5.large,t3.micro", "--spot-or-on-demand")
     result = terminal.json("start", "--d", "2", "--n", "3", *words)
     assert (result["outcome"], result["terminated"]) == ("found", 3)

@@ -23,7 +23,7 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["aws", "plan", "events", "keys", "arguments", "chances"],
+    ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
     ["payload", "bench", "offers"],
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
