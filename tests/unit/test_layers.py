@@ -15,7 +15,8 @@ LAYERS = [
     ["tasks_plan"],
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
-    ["view", "job"],
+    ["job", "live"],
+    ["view", "board"],
     ["launch", "scram"],
     ["provision", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
@@ -28,12 +29,13 @@ LAYERS = [
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
+SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
 OWNERS = {
     "paramiko": {"remote", "gateway", "keys"},
     "fabric": {"cli", "remote", "gateway", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
+    "rich": {"live"},
 }
 
 
