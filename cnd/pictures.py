@@ -11,6 +11,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnd.palette import COLORS
 from cnd.plan import BILLED_AT_LEAST
 from cnd.timeline import PHASES, Life, Timeline, phases_of, present, rates
 
@@ -30,20 +32,9 @@ BINS = 120  # columns of the hash rate
 # No other thing has these colours: in a page they give way to the page's own.
 INK, MUTED, FAINT, PAPER = "#1c2530", "#5d6875", "#dfe3e8", "#ffffff"
 IN_CSS = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)"}
-COLORS = {
-    "pending": "#a9b3be",
-    "boot": "#e0a526",
-    "push": "#8f78d4",
-    "search": "#1f9d76",
-    "out of touch": "#ef7d3c",
-    "stop": "#d9435f",
-    "log": "#3f8fd0",
-    "wait": "#cfc6b4",
-    "terminate": "#71808f",
-}
 SEARCH, STOP, GOLD = COLORS["search"], COLORS["stop"], "#e0a526"
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "cnd",  # the same run, the same file
     "text.parse_math": False,  # a "$" is a dollar
@@ -181,9 +172,7 @@ def _rows(axes: Axes, lives: Sequence[Life]) -> None:
             axes.plot(life.spans[-1].end, row, "x", color=STOP, clip_on=False)
     axes.set_ylim(len(lives) - 0.4, -0.6)
     every = 1 if len(lives) <= NAMED else 8
-    axes.set_yticks(
-        range(0, len(lives), every), [str(i.index) for i in lives[::every]]
-    )
+    axes.set_yticks(range(0, len(lives), every), [str(i.index) for i in lives[::every]])
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel("instance")
     axes.spines["left"].set_visible(False)
@@ -272,17 +261,19 @@ def _lines(
 
 def _heat(axes: Axes, each: list[list[float]], when: tuple[float, float]) -> None:
     """One row of pixels for each instance: the more, the greener."""
+    values = sorted(value for row in each for value in row if value)
     image = axes.imshow(
         each,
         cmap=LinearSegmentedColormap.from_list("cnd", [(SEARCH, 0.0), (SEARCH, 1.0)]),
         vmin=0,
+        vmax=values[int(0.97 * (len(values) - 1))],  # a burst must not pale the rest
         extent=(*when, len(each), 0),
         aspect="auto",
         interpolation="nearest",
     )
     place = axes.inset_axes((0.66, 1.1, 0.34, 0.06))
     bar = axes.figure.colorbar(image, cax=place, orientation="horizontal")
-    bar.outline.set_visible(False)  # type: ignore[operator]  # no method to matplotlib's types
+    bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(UNITS)
     bar.ax.xaxis.set_major_locator(MaxNLocator(2))
     bar.ax.tick_params(labelsize=9.5, length=0, labeltop=True, labelbottom=False)

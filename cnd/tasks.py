@@ -30,6 +30,7 @@ from cnd.journal import Journal, state_folder
 from cnd.plan import Plan
 from cnd.provision import Provision
 from cnd.result import Result
+from cnd.tasks_look import export, list_runs, logs, report, reported
 from cnd.tasks_plan import (
     CLOUD_HELP,
     WISH_HELP,
@@ -53,6 +54,7 @@ from cnd.tasks_plan import whole_difficulty as _difficulty
         "json": "print one JSON object to stdout, and nothing else",
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
         "replace": "launch a new instance for one that is lost",
+        "no_report": "write no report.html at the end",
         **CLOUD_HELP,
     },
 )
@@ -78,6 +80,7 @@ def start(
     json: bool = False,
     keep: bool = False,
     replace: bool = False,
+    no_report: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked = wish(
@@ -109,11 +112,12 @@ def start(
     fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
-    result = _carried_out(
-        decided, connected, journal, lambda job: job.execute(key, bucket=bucket)
-    )
-    market.learn(folder, connected, decided, known, result)
-    _conclude(result, json)
+    with reported(journal, connected, wanted=not no_report):
+        result = _carried_out(
+            decided, connected, journal, lambda job: job.execute(key, bucket=bucket)
+        )
+        market.learn(folder, connected, decided, known, result)
+        _conclude(result, json)
 
 
 @task(
@@ -133,8 +137,11 @@ def attach(c: Context, run: str = "", json: bool = False) -> None:
         message = f"run {journal.run} belongs to account {order['account']}"
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
-    result = _carried_out(plan, connected, journal, lambda job: job.attach(provision))
-    _conclude(result, json)
+    with reported(journal, connected, wanted=True):
+        result = _carried_out(
+            plan, connected, journal, lambda job: job.attach(provision)
+        )
+        _conclude(result, json)
 
 
 def _carried_out(
@@ -437,6 +444,10 @@ def main() -> None:
         clean,
         stop,
         status,
+        report,
+        list_runs,
+        logs,
+        export,
         verify,
         local,
         bench,

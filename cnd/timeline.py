@@ -8,13 +8,14 @@ and its clock is believed only where ours does not contradict it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from cnd.errors import UsageError
-from cnd.events import NOTHING, Event
-from cnd.fleet import LAST_WORDS
+from cnd.events import LAST_WORDS, NOTHING, Event
 from cnd.plan import Plan, class_size
 from cnd.pow import MAX_NONCES
 from cnd.takeover import recall
@@ -31,6 +32,7 @@ PHASES = {
     "wait": "done; the others are not",
     "terminate": "until the cloud says that it is terminated",
 }
+KERNEL = re.compile(r"\w[\w.-]{0,39}")
 SHORT = 0.25  # seconds; a rate over less is noise and joins the one before
 
 
@@ -193,7 +195,7 @@ def present(lives: Sequence[Life], times: Sequence[float]) -> dict[str, list[int
 def _binned(paces: Iterable[Pace], edges: Sequence[float]) -> list[float]:
     found = [0.0] * (len(edges) - 1)
     for pace in paces:
-        for i, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
+        for i, (low, high) in enumerate(pairwise(edges)):
             common = min(high, pace.end) - max(low, pace.begin)
             if common > 0:
                 found[i] += pace.rate * common / (high - low)
@@ -291,7 +293,7 @@ class _Watch:
         if event.kind == "worker.started":
             self._busy.add(event.index)
             kernel = str(event.fields.get("kernel", ""))
-            self.fields["kernel"] = kernel[:40]
+            self.fields["kernel"] = kernel if KERNEL.fullmatch(kernel) else "?"
             self._told[event.index] = (event.time, 0)
             self._first_search = self._first_search or event.time
         self._count(event)
@@ -303,8 +305,8 @@ class _Watch:
 
     def _count(self, event: Event) -> None:
         """Note how much was tested since the last word on it."""
-        tested = event.fields.get("tested")
-        if event.index not in self._told or not _is_count(tested):
+        tested = count(event.fields.get("tested"))
+        if event.index not in self._told or tested is None:
             return
         since, before = self._told[event.index]
         if tested < before or event.time <= since:
@@ -452,9 +454,8 @@ def number(value: object) -> float | None:
     return float(value) if 0 <= value < math.inf and value < 1e300 else None
 
 
-def _is_count(value: object) -> bool:
-    return (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and 0 <= value <= MAX_NONCES
-    )
+def count(value: object) -> int | None:
+    """Return how many nonces a worker claims to have tested, or None."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MAX_NONCES else None

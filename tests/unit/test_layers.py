@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2] / "cnd"
 # From the top; a module may import from lower lines only.
 LAYERS = [
     ["tasks"],
-    ["tasks_plan"],
+    ["tasks_plan", "tasks_look"],
+    ["report_files"],
+    ["pictures", "report"],
+    ["timeline"],
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
     ["view", "job"],
@@ -21,7 +24,7 @@ LAYERS = [
     ["journal", "race", "bootstrap", "rates", "here"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances"],
-    ["payload", "bench", "offers"],
+    ["payload", "bench", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -31,6 +34,7 @@ OWNERS = {
     "fabric": {"cli", "remote", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
+    "matplotlib": {"pictures"},
 }
 
 
