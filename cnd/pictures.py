@@ -24,7 +24,8 @@ from cnd.palette import COLORS
 from cnd.plan import BILLED_AT_LEAST
 from cnd.timeline import PHASES, Life, Timeline, phases_of, present, rates
 
-WIDE, NARROW, HALF = 1080, 372, 480  # CSS pixels
+WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
+TALL, LOW = 370, 280  # two figures beside each other have the same height
 ROWS = 64  # up to so many instances have a row of their own in the timeline
 NAMED = 16  # up to so many have a label and a line of their own
 BINS = 120  # columns of the hash rate
@@ -38,7 +39,7 @@ STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "cnd",  # the same run, the same file
     "text.parse_math": False,  # a "$" is a dollar
-    "font.size": 11.0,
+    "font.size": 12.0,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
@@ -52,7 +53,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": FAINT,
     "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.fontsize": 11.0,
+    "legend.fontsize": 12.0,
     "legend.labelcolor": MUTED,
 }
 
@@ -201,7 +202,7 @@ def _mark_end(axes: Axes, line: Timeline) -> None:
         textcoords="offset points",
         ha="right" if late else "left",
         color=INK,
-        fontsize=10.5,
+        fontsize=11,
     )
 
 
@@ -213,19 +214,19 @@ def _hash_rate(line: Timeline, width: int) -> Figure | None:
     begin, end = min(p.begin for p in paces), max(p.end for p in paces)
     edges = [begin + (end - begin) * i / BINS for i in range(BINS + 1)]
     each = rates(line.lives, edges)
-    figure = _figure(width, 400)
-    top = _axes(figure, bottom=215, top=24)
+    figure = _figure(width, TALL)
+    top = _axes(figure, bottom=205, top=24)
     total = [sum(column) for column in zip(*each, strict=True)]
     top.stairs(total, edges, fill=True, color=SEARCH, alpha=0.25, lw=0)
     top.stairs(total, edges, color=SEARCH, lw=1.6, baseline=None)
-    bottom = _axes(figure, top=240)
+    bottom = _axes(figure, top=230)
     if len(each) <= NAMED:
         _lines(bottom, line, each, edges)
     else:
         _heat(bottom, each, (begin, end))
     for axes, title in ((top, "all together, nonces/s"), (bottom, "each instance")):
         axes.set_xlim(begin, end)
-        axes.set_title(title, loc="left", fontsize=11, color=MUTED)
+        axes.set_title(title, loc="left", fontsize=12, color=MUTED)
         axes.xaxis.set_major_locator(MaxNLocator(6))
     top.set_ylim(bottom=0)
     top.yaxis.set_major_formatter(UNITS)
@@ -276,7 +277,7 @@ def _heat(axes: Axes, each: list[list[float]], when: tuple[float, float]) -> Non
     bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(UNITS)
     bar.ax.xaxis.set_major_locator(MaxNLocator(2))
-    bar.ax.tick_params(labelsize=9.5, length=0, labeltop=True, labelbottom=False)
+    bar.ax.tick_params(labelsize=10.5, length=0, labeltop=True, labelbottom=False)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
@@ -285,7 +286,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     classes = line.classes
     if not any(each.tested for each in classes):
         return None
-    figure = _figure(width, 280)
+    figure = _figure(width, TALL)
     axes = _axes(figure, top=30)
     winner = line.result.get("index")
     for each in classes:
@@ -297,6 +298,15 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     most, size = max(c.tested for c in classes), max(c.size for c in classes)
     if most > size / 20:
         axes.axhline(size, color=INK, lw=1, ls=(0, (3, 2)))
+        axes.annotate(
+            "all of it",
+            (1, size),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=11,
+        )
         axes.set_ylim(0, 1.08 * size)
     axes.set_xlim(-0.6, len(classes) - 0.4)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -304,7 +314,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.grid(axis="y")
     axes.set_xlabel("class")
-    axes.set_title("nonces tested", loc="left", fontsize=11, color=MUTED)
+    axes.set_title("nonces tested", loc="left", fontsize=12, color=MUTED)
     marks = [Patch(color=SEARCH, label="without a gap"), _pale("ahead of a gap")]
     figure.legend(
         handles=marks,
@@ -312,7 +322,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
         ncols=2,
         handlelength=0.9,
         handleheight=0.9,
-        fontsize=10.5,
+        fontsize=11,
     )
     return figure
 
@@ -327,7 +337,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
     if not stops:
         return None
     few = len(stops) <= NAMED
-    figure = _figure(width, 70 + 20 * max(3, len(stops)) if few else 280)
+    figure = _figure(width, LOW)
     axes = _axes(figure, top=30)
     for was, color, label in (
         (True, STOP, "was searching"),
@@ -351,7 +361,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
     axes.set_xlabel("ms from the decision to its last word")
     axes.set_ylabel("instance" if few else "instances")
     figure.legend(
-        loc="upper left", ncols=2, handlelength=0.9, handleheight=0.9, fontsize=10.5
+        loc="upper left", ncols=2, handlelength=0.9, handleheight=0.9, fontsize=11
     )
     return figure
 
@@ -366,14 +376,21 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     if not found:
         return None
     rest = sum(max(0.0, BILLED_AT_LEAST - paid_life(life)) for life in line.lives)
-    rows = {**found, f"up to {BILLED_AT_LEAST:.0f} s": rest}
-    figure = _figure(width, 50 + 26 * len(rows))
-    axes = _axes(figure, left=84, right=66, top=4)
+    rows = {**found, f"rest of {BILLED_AT_LEAST:.0f} s": rest}
+    figure = _figure(width, LOW)
+    axes = _axes(figure, left=84, right=92, top=4)
     whole = sum(rows.values())
     for i, (name, seconds) in enumerate(rows.items()):
         axes.barh(i, seconds, 0.66, color=COLORS.get(name, "#b9c0c8"), lw=0)
-        text = f" {unit(seconds)} s · {100 * seconds / whole:.0f} %"
-        axes.text(seconds, i, text, va="center", fontsize=10, color=MUTED)
+        axes.annotate(
+            f"{seconds:,.0f} s · {100 * seconds / whole:.0f} %",
+            (seconds, i),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=11,
+            color=MUTED,
+        )
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)

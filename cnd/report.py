@@ -10,6 +10,7 @@ import datetime as dt
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
 from typing import Any, Protocol
 
 import cnd
@@ -34,8 +35,7 @@ CAPTIONS = {
     "stops": ("Stop latency", "From the decision to each worker's last word."),
     "bill": (
         "What the bill counts",
-        "Seconds of running instances, by what they did; each is billed for 60 s "
-        "at least.",
+        "Seconds of running instances, by what they did; each is billed 60 s at least.",
     ),
 }
 
@@ -85,14 +85,14 @@ def _text(value: object, most: int = 300) -> str:
 def _headline(line: Timeline) -> str:
     nonce = line.result.get("nonce")
     if nonce is not None:
-        return f"golden nonce {nonce}"
+        return f"Golden nonce {nonce}"
     return {
-        "timeout": "time limit reached",
-        "exhausted": "no golden nonce exists",
-        "stopped": "stopped on request",
-        "incomplete": "incomplete: hosts failed",
-        "aborted": "broken off",
-        "unfinished": "not ended yet",
+        "timeout": "Time limit reached",
+        "exhausted": "No golden nonce exists",
+        "stopped": "Stopped on request",
+        "incomplete": "Incomplete: hosts failed",
+        "aborted": "Broken off",
+        "unfinished": "Not ended yet",
     }.get(line.outcome, line.outcome)
 
 
@@ -107,8 +107,8 @@ def _head(line: Timeline) -> str:
     else:
         told = f'<p class="why">{_text(line.reason)}</p>'
     headline = _text(_headline(line))
-    if nonce := result.get("nonce"):
-        headline = f"golden nonce <em>{_text(nonce)}</em>"
+    if (nonce := result.get("nonce")) is not None:
+        headline = f"Golden nonce <em>{_text(nonce)}</em>"
     what = (
         f"{_text(wish.get('instances', '?'))} &times; {_text(wish.get('type', '?'))} · "
         f"difficulty {_text(wish.get('difficulty', '?'))} · {when:%Y-%m-%d %H:%M:%S %Z}"
@@ -123,12 +123,13 @@ def _tiles(line: Timeline) -> str:
     took = line.result.get("seconds") or {}
     rate = number(line.result.get("hash_rate"))
     stops = line.stops
+    last = f"the last of {len(stops)}" if stops else "nobody had to be stopped"
     tiles = [
         ("total", duration(line.seconds), "from the command to the end"),
         ("search", duration(number(took.get("search"))), "first worker to decision"),
         ("tested", short(line.tested), "nonces"),
         ("hash rate", short(rate) if rate else "-", "nonces/s together"),
-        ("stop", duration(number(took.get("stop"))), f"the last of {len(stops)}"),
+        ("stop", duration(number(took.get("stop")) if stops else None), last),
         ("price", _price(line), "so far, by list price"),
     ]
     return '<section class="tiles">{}</section>'.format(
@@ -180,7 +181,7 @@ def _note(name: str, line: Timeline) -> str:
         return f"Together {share:.3g} % of {short(size)} nonces."
     if name == "stops":
         stops = [life.stop or 0.0 for life in line.stops]
-        middle = duration(stops[len(stops) // 2])
+        middle = duration(stops[(len(stops) - 1) // 2])
         return (
             f"Half of {len(stops)} within {middle}, all within {duration(stops[-1])}."
         )
@@ -194,10 +195,10 @@ def _phases(line: Timeline) -> str:
     rows = [
         (
             f'<i class="dot {name.replace(" ", "-")}"></i>{name}',
-            PHASES[name],
+            f'<span class="wide">{PHASES[name]}</span>',
             f"{len(seconds)}",
             duration(seconds[0]),
-            duration(seconds[len(seconds) // 2]),
+            duration(median(seconds)),
             duration(seconds[-1]),
         )
         for name, seconds in found.items()
@@ -279,7 +280,7 @@ def _instances(line: Timeline, logs: frozenset[str]) -> str:
     rows = [_row(life, logs) for life in line.lives]
     head = ("", "id", "zone", "address", "boot", "push", "search", "tested")
     more = ("nonces/s", "kernel", "stop", "end")
-    table = _table((*head, *more), rows, numbers=(4, 5, 6, 7, 8, 10))
+    table = _table((*head, *more), rows, numbers=(4, 5, 6, 7, 8, 10), kind="nowrap")
     return _section(f"Instances ({len(rows)})", table, folded=len(rows) > FOLDED)
 
 
@@ -436,7 +437,7 @@ section, figure { background: var(--card); border: 1px solid var(--faint);
 .tiles p { font-size: 22px; font-weight: 650; letter-spacing: -0.01em;
   white-space: nowrap; }
 .tiles small { display: block; line-height: 1.3; font-size: 12px; }
-.figures { grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: start; }
+.figures { grid-template-columns: repeat(2, minmax(0, 1fr)); align-items: stretch; }
 figure { margin: 0; min-width: 0; }
 figure.full { grid-column: 1 / -1; }
 figcaption { margin-bottom: 12px; }
@@ -453,7 +454,8 @@ th, td { padding: 5px 14px 5px 0; border-bottom: 1px solid var(--faint);
 tbody tr:last-child td { border-bottom: 0; }
 td { font-variant-numeric: tabular-nums; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-td:first-child { white-space: nowrap; }
+td:first-child, .nowrap td { white-space: nowrap; }
+.facts td:first-child { white-space: normal; min-width: 8.5em; }
 .facts td:last-child { overflow-wrap: anywhere; width: 100%; }
 .k { color: var(--muted); }
 .dot { display: inline-block; width: 10px; height: 10px; border-radius: 3px;
