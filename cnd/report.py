@@ -467,8 +467,8 @@ footer { display: flex; justify-content: space-between; font-size: 13px;
   main { padding: 20px 12px; }
   .tiles { grid-template-columns: repeat(2, 1fr); gap: 10px; }
   .figures { grid-template-columns: minmax(0, 1fr); }
-  section, figure { padding: 14px; }
-  figure.full { padding: 14px 4px; } figure.full figcaption { padding: 0 10px; }
+  section, figure { padding: 14px; } figure { padding: 14px 6px; }
+  figure.full { padding: 14px 4px; } figcaption { padding: 0 8px; }
   .tiles { padding: 0; } .figures { padding: 0; }
   .wide { display: none; } .narrow { display: block; }
 }

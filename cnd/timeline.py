@@ -206,15 +206,27 @@ def _binned(paces: Iterable[Pace], edges: Sequence[float]) -> list[float]:
 
 
 def _on_our_clock(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Return the events with times that none of our own later ones contradicts."""
+    """Return the events with times that do not contradict our own clock.
+
+    A worker cannot have spoken before its host let us in, nor after what we have
+    written below its word; where it says so, its next word that can be right tells.
+    """
     told = list(events)
+    ready: dict[str | None, float] = {}
+    earliest = []
+    for event in told:
+        if event.kind == "instance.ready":
+            ready[event.host] = event.time
+        earliest.append(ready.get(event.host, 0.0))
     latest = max((e.time for e in told if _is_ours(e)), default=0.0)
+    later: dict[str | None, float] = {}  # the next word of each host
     for i in reversed(range(len(told))):
         event = told[i]
         if _is_ours(event):
             latest = event.time
-        elif not event.time <= latest:  # also what is no number
-            told[i] = Event(event.kind, event.index, event.host, event.fields, latest)
+        elif not earliest[i] <= event.time <= latest:  # also what is no number
+            told[i] = replace(event, time=min(latest, later.get(event.host, latest)))
+        later[event.host] = told[i].time
     return tuple(told)
 
 
@@ -309,10 +321,15 @@ class _Watch:
         if event.index not in self._told or tested is None:
             return
         since, before = self._told[event.index]
-        if tested < before or event.time <= since:
+        if tested < before:
             return
-        self._told[event.index] = (event.time, tested)
-        self.paces.append(Pace(since, event.time, tested - before))
+        if event.time > since:
+            self.paces.append(Pace(since, event.time, tested - before))
+        elif self.paces:  # two words at once
+            last = self.paces[-1]
+            more = last.nonces + tested - before
+            self.paces[-1] = replace(last, nonces=more)
+        self._told[event.index] = (max(since, event.time), tested)
 
     def _part_done(self, event: Event) -> None:
         self.fields["has_log"] = self.fields.get("has_log") or (
