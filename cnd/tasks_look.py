@@ -274,6 +274,8 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
             missing.append(path.name)
     if missing:
         found |= _fetched(journal, missing)
+        if lost := [name for name in missing if name not in found]:
+            _say(f"not here and not in S3: {' '.join(lost)}")
     if not found:
         which = "" if only is None else f" of instance {only}"
         message = f"run {journal.run} has no log{which}, here or in S3"
