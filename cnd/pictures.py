@@ -175,7 +175,14 @@ def _rows(axes: Axes, lives: Sequence[Life]) -> None:
             axes.add_patch(PathPatch(_boxes(bars), color=COLORS[phase], lw=0))
     for row, life in enumerate(lives):
         if life.end == "lost" and life.spans:
-            axes.plot(life.spans[-1].end, row, "x", color=STOP, clip_on=False)
+            axes.annotate(
+                "lost" if len(lives) <= NAMED else "\N{MULTIPLICATION SIGN}",
+                (life.spans[-1].end, row),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                color=STOP,
+            )
     axes.set_ylim(len(lives) - 0.4, -0.6)
     every = 1 if len(lives) <= NAMED else 8
     axes.set_yticks(range(0, len(lives), every), [str(i.index) for i in lives[::every]])
@@ -314,7 +321,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
                 axes.add_patch(PathPatch(_boxes(boxes), color=color, alpha=alpha, lw=0))
     most, size = max(c.tested for c in classes), max(c.size for c in classes)
     axes.set_ylim(0, 1.06 * most)
-    if most > size / 20:
+    if most > size / 4:
         axes.axhline(size, color=INK, lw=1, ls=(0, (3, 2)))
         axes.annotate(
             "all of it",

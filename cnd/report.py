@@ -217,7 +217,7 @@ def _facts(line: Timeline) -> str:
 def facts(line: Timeline) -> list[tuple[str, str]]:
     """Return what is known of a run, as names and text; the text is not escaped."""
     result, wish = line.result, line.wish
-    terminated = sum(life.end == "terminated" for life in line.lives)
+    ended = sum(life.end != "not seen terminated" for life in line.lives)
     difficulty = wish.get("difficulty")
     found = [
         ("outcome", f"{line.outcome}: {line.reason}"),
@@ -236,7 +236,7 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
         ("price", _price(line)),
-        ("terminated", f"{terminated} of {len(line.lives)} instances launched"),
+        ("terminated", f"{ended} of {len(line.lives)} instances launched"),
         ("left running", result.get("left_running")),
         ("logs", (result.get("logs") or {}).get("s3")),
     ]

@@ -275,6 +275,7 @@ class _Watch:
         self.spans: list[Span] = []
         self.paces: list[Pace] = []
         self._phase, self._since = "pending", min(asked, event.time)
+        self._stands_by = False  # it replaces one that was lost, and has no class yet
         self._busy: set[int | None] = set()  # classes whose worker searches
         self._told: dict[int | None, tuple[float, int]] = {}  # when, tested
         self._last_word: float | None = None
@@ -285,11 +286,13 @@ class _Watch:
         kind = event.kind
         if kind == "instance.running":
             self.fields["address"] = str(event.fields.get("address", ""))
+            self._stands_by = not event.fields.get("classes")
             self._go("boot", event.time)
         elif kind == "instance.ready":
-            self._go("push" if self._phase in ("boot", "push") else "wait", event.time)
-        elif kind == "class.handed_over" and not self._busy:
-            self._go("push", event.time)
+            self._set_up(event.time)
+        elif kind == "class.handed_over":
+            self._stands_by = False
+            self._set_up(event.time)
         elif kind == "host.reconnecting" and self._busy:
             self._go("out of touch", event.time)
         elif kind.startswith("worker."):
@@ -297,8 +300,12 @@ class _Watch:
         elif kind in ("log.pulled", "log.failed", "host.done", "host.failed"):
             self._part_done(event)
         elif kind in ("instance.terminated", "instance.lost"):
-            self.fields["end"] = kind.removeprefix("instance.")
+            self.fields.setdefault("end", kind.removeprefix("instance."))
             self._go("", event.time)
+
+    def _set_up(self, time: float) -> None:
+        if not self._busy:
+            self._go("wait" if self._stands_by else "push", time)
 
     def _hear(self, event: Event) -> None:
         """Take in what one of its workers says."""
