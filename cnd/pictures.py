@@ -8,6 +8,7 @@ Nothing that a worker has said is drawn as text.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -268,7 +269,7 @@ def _lines(
             won = life.id == finder
             color, width = (GOLD, 2.2) if won else (SEARCH, 1.0)
             axes.stairs(
-                values,
+                [value or math.nan for value in values],
                 edges,
                 color=color,
                 lw=width,

@@ -48,6 +48,8 @@ def write(journal: Journal) -> dict[str, Path]:
 
 
 def _pictures(line: Timeline) -> Mapping[str, Picture]:
+    if not line.lives:
+        return {}
     try:
         from cnd import pictures  # takes a second, and may not be installed
     except ModuleNotFoundError as error:

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from invoke.context import Context
+from invoke.exceptions import Exit
 
 from cnd import arguments, report_files, s3logs
 from cnd import cloud as clouds
-from cnd.cli import task
-from cnd.errors import CloudError, UsageError
+from cnd.cli import shown, task
+from cnd.errors import CloudError, CndError, UsageError
 from cnd.events import Event
 from cnd.journal import Journal, runs
 from cnd.timeline import PHASES, Life, timeline
@@ -46,10 +47,14 @@ NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 def reported(journal: Journal, cloud: clouds.Cloud, *, wanted: bool) -> Iterator[None]:
     """Have the report of a run written and uploaded after the block, however it ends.
 
-    What fails there is one line on stderr.
+    What fails there is one line on stderr.  An error of the block is told before.
     """
     try:
         yield
+    except CndError as error:
+        told = shown(error)
+        _say(str(told.message))
+        raise Exit(code=told.code) from error
     finally:
         wanted = wanted and os.environ.get(NO_REPORT) != "0"
         if wanted and (trouble := _report(journal, cloud)):
