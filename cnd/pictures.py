@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnd.palette import COLORS
 from cnd.plan import BILLED_AT_LEAST
-from cnd.timeline import PHASES, Life, Timeline, phases_of, present, rates
+from cnd.timeline import PHASES, Class, Life, Timeline, phases_of, present, rates
 
 WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
 TALL, LOW = 370, 280  # two figures beside each other have the same height
@@ -311,15 +311,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
         return None
     figure = _figure(width, TALL)
     axes = _axes(figure, top=30)
-    winner = line.result.get("index")
-    half = 0.41 if len(classes) <= ROWS else 0.5
-    for won, color in ((False, SEARCH), (True, GOLD)):
-        those = [each for each in classes if (each.index == winner) is won]
-        below = [(c.index - half, c.index + half, 0, c.below) for c in those]
-        above = [(c.index - half, c.index + half, c.below, c.tested) for c in those]
-        for boxes, alpha in ((below, 1.0), (above, 0.4)):
-            if boxes:
-                axes.add_patch(PathPatch(_boxes(boxes), color=color, alpha=alpha, lw=0))
+    _bars(axes, classes, line.result.get("index"))
     most, size = max(c.tested for c in classes), max(c.size for c in classes)
     axes.set_ylim(0, 1.06 * most)
     if most > size / 4:
@@ -351,6 +343,18 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
         fontsize=11,
     )
     return figure
+
+
+def _bars(axes: Axes, classes: Sequence[Class], winner: object) -> None:
+    """One bar for each class: dark up to its cursor, pale above; the winner golden."""
+    half = 0.41 if len(classes) <= ROWS else 0.5
+    for won, color in ((False, SEARCH), (True, GOLD)):
+        those = [each for each in classes if (each.index == winner) is won]
+        below = [(c.index - half, c.index + half, 0, c.below) for c in those]
+        above = [(c.index - half, c.index + half, c.below, c.tested) for c in those]
+        for boxes, alpha in ((below, 1.0), (above, 0.4)):
+            if boxes:
+                axes.add_patch(PathPatch(_boxes(boxes), color=color, alpha=alpha, lw=0))
 
 
 def _pale(label: str) -> Patch:

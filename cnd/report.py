@@ -203,7 +203,8 @@ def _phases(line: Timeline) -> str:
         )
         for name, seconds in found.items()
     ]
-    head = ("phase", "what it is", "instances", "shortest", "median", "longest")
+    told = '<span class="wide">what it is</span>'
+    head = ("phase", told, "count", "shortest", "median", "longest")
     return _section("Phases", _table(head, rows, numbers=range(2, 6)))
 
 
@@ -470,6 +471,7 @@ footer { display: flex; justify-content: space-between; font-size: 13px;
   section, figure { padding: 14px; } figure { padding: 14px 6px; }
   figure.full { padding: 14px 4px; } figcaption { padding: 0 8px; }
   .tiles { padding: 0; } .figures { padding: 0; }
+  th, td { padding-right: 8px; } table { font-size: 13px; }
   .wide { display: none; } .narrow { display: block; }
 }
 @media print { body { background: none; } section, figure { break-inside: avoid; } }
