@@ -2,12 +2,13 @@
 
 from cnd.tasks import attach, bench, local, scram, start, status, stop, verify
 from cnd.tasks_look import export, list_runs, logs, report
-from cnd.tasks_plan import clean, doctor, plan
+from cnd.tasks_plan import clean, config, doctor, plan
 
 __all__ = [
     "attach",
     "bench",
     "clean",
+    "config",
     "doctor",
     "export",
     "list_runs",
