@@ -30,8 +30,8 @@ from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.cost import lives
 from cnd.errors import CloudError, CndError, LeakError
-from cnd.events import Event
-from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
+from cnd.events import LAST_WORDS, Event
+from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
