@@ -20,13 +20,14 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, forecast, here, market, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, hold, market, sqs, survey, view
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
+from cnd import scram as ending
 from cnd.cli import Help, Program, task
-from cnd.errors import LeakError, UsageError
+from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
@@ -72,6 +73,7 @@ def start(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
@@ -81,7 +83,12 @@ def start(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
     kernel: str = "auto",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -97,6 +104,10 @@ def start(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
+        spot=spot,
+        spot_or_on_demand=spot_or_on_demand,
+        hold=hold,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -104,6 +115,8 @@ def start(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=address,
+        gateway=gateway,
         kernel=kernel,
         keep=keep,
         replace=replace,
@@ -114,6 +127,7 @@ def start(
     for stray in survey.strays(ec2.find(connected.ec2)):
         _say(stray)
     folder = state_folder()
+    asked = market.ranked(connected, asked)
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
     decided = forecast.decide(asked, known)
@@ -233,13 +247,23 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
     _tell_runs(place, run, "scram")
     ids = [instance.id for instance in live]
-    ended = ec2.terminate(place.ec2, run=run or None, known=ids)
+    ended = ending.scram(place, run or None, groups=_groups(place, run), known=ids)
     for name, those in ec2.by_run(ended).items():
         Journal(name).note_scram(len(those))
     for name in [run] if run else sqs.runs(place.sqs):
         if queue := sqs.url(place.sqs, name):
             sqs.delete(place.sqs, queue)
     return ended
+
+
+def _groups(place: clouds.Cloud, run: str) -> list[str]:
+    """Return the Auto Scaling groups to delete; who may not look has made none."""
+    try:
+        found = hold.find(place)
+    except CloudError as error:
+        _say(f"{error}: if a run was started with --hold, see to its group")
+        return []
+    return [name for name in found if run in ("", name.removeprefix("cnd-"))]
 
 
 @task(

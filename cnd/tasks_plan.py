@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import ADDRESSES, KERNELS, MARKETS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -39,10 +39,16 @@ WISH_HELP = {
     "budget": "USD; refuse if the worst case costs more",
     "block": f"the block's text ({worker.DEFAULT_BLOCK})",
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
-    "instance_type": "EC2 instance type (t3.micro)",
+    "spot": "spot instances: cheap, and AWS may take them back",
+    "spot_or_on_demand": "spot instances, and on demand what is missing",
+    "hold": "an Auto Scaling group replaces what is lost, for long searches",
+    "at_least": "make do with K instances where N cannot be had (N)",
+    "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
     "user": "who logs in to the image; default: as its publisher has it",
-    "subnet": "subnet-...; default: one of the default VPC",
+    "subnet": "subnet-..., or several to try in turn; default: the default VPC's",
+    "address": "where SSH goes to: public or private (public)",
+    "gateway": "user@host:port, a jump host for SSH",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
@@ -57,10 +63,22 @@ def wish(
     budget: str,
     nonces: str,
     kernel: str,
+    instance_type: str,
+    at_least: str,
+    spot: bool,
+    spot_or_on_demand: bool,
+    address: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
     n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
+    least = 0
+    if at_least and not instances:
+        message = "--at-least says with how few of N to make do"
+        raise UsageError(message, hint="say --n as well")
+    if at_least:
+        least = arguments.whole(at_least, "--at-least", 1, n, EXAMPLE)
+    first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
             difficulty=whole_difficulty(difficulty),
@@ -68,6 +86,11 @@ def wish(
             time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            instance_type=first,
+            others=dict.fromkeys(others),
+            address=arguments.choice(address, "--address", ADDRESSES),
+            market=_market(spot, spot_or_on_demand),
+            at_least=least,
             **more,
         ),
         given=bool(instances),
@@ -91,6 +114,7 @@ def plan(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
@@ -100,7 +124,12 @@ def plan(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
     kernel: str = "auto",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -110,6 +139,10 @@ def plan(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
+        spot=spot,
+        spot_or_on_demand=spot_or_on_demand,
+        hold=hold,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -117,20 +150,23 @@ def plan(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=address,
+        gateway=gateway,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)
     folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
+    asked = market.ranked(connected, asked)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, market.others(connected, folder, kernel))
-    spot = prices.spot(on_aws, instance_type) if on_aws else None
+    now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
     if not json:
-        print(text(made, others, mine, spot))
+        print(text(made, others, mine, now))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, spot)))
+    print(jsonlib.dumps(to_json(made, others, mine, now)))
 
 
 @task(
@@ -139,6 +175,8 @@ def plan(
         **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
         **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
         **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
+        **{name: WISH_HELP[name] for name in ("address", "gateway", "hold")},
+        **{name: WISH_HELP[name] for name in ("spot", "spot_or_on_demand")},
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -156,20 +194,31 @@ def doctor(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
 ) -> None:
     """Look whether the account is fit for a run; makes and buys nothing."""
+    first, *others = arguments.names(instance_type, "--instance-type")
     wanted = Plan(
         difficulty=1,
         instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
         time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
-        instance_type=instance_type,
+        instance_type=first,
+        others=dict.fromkeys(others),
         image=image,
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=arguments.choice(address, "--address", ADDRESSES),
+        gateway=gateway,
+        market=_market(spot, spot_or_on_demand),
+        hold=hold,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region))
@@ -285,6 +334,12 @@ def whole_difficulty(text: str, example: str = EXAMPLE) -> int:
     if not text:
         raise UsageError("--d, the difficulty, is missing", hint=example)
     return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
+
+
+def _market(spot: bool, spot_or_on_demand: bool) -> str:
+    if spot and spot_or_on_demand:
+        raise UsageError("--spot and --spot-or-on-demand exclude each other")
+    return MARKETS[1 * spot + 2 * spot_or_on_demand]
 
 
 def _number(text: str, option: str, meaning: str) -> float | None:

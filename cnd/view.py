@@ -37,7 +37,7 @@ class Narrator:
     """Tells a run on a text stream, as it happens."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
-        self._plan = plan
+        self._total = plan.instances
         self._stream = stream or sys.stderr
         self._began = time.monotonic()
         self._drawn = self._began
@@ -68,6 +68,8 @@ class Narrator:
         self._ready += event.kind == "instance.ready"
         self._logs += event.kind == "log.pulled"
         self._terminated += event.kind == "instance.terminated"
+        if event.kind == "fleet.reduced":
+            self._total = event.fields["instances"]
 
     def _line(self, text: str) -> None:
         self._write(f"{self._stamp()} {text}\n")
@@ -83,7 +85,7 @@ class Narrator:
 
     def _standing(self, race: Race) -> str:
         """Say how the race stands, in less than a line."""
-        total = self._plan.instances
+        total = self._total
         if race.outcome and self._terminated:
             return f"{self._terminated} of {total} instances terminated"
         if race.outcome:
@@ -121,6 +123,12 @@ SENTENCES = {
     ),
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
+    "launch.refused": "no room for {count} x {type} in {where}: {reason}",
+    "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
+    "fleet.reduced": (
+        "ONLY {instances} OF {wanted} INSTANCES could be had: the search is divided "
+        "among these"
+    ),
     "instance.running": "{who} runs ({host}, {address})",
     "instance.lost": "{who} is {state}: lost ({host})",
     "worker.started": "{who} searches with {processes} x {kernel}",

@@ -146,6 +146,7 @@ class Server:
             self._end_if_idle()
             if self._moto.cloud:
                 self._moto.cloud.forget(self._wanted.memory)
+                self._moto.cloud.keep_schedules()
         self._fleet.end()
 
     def _application(self) -> WSGIApplication:

@@ -20,9 +20,12 @@ LAYERS = [
     ["forecast"],
     ["job", "live"],
     ["view", "board"],
+    ["launch", "scram"],
     ["provision", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
-    ["journal", "race", "bootstrap", "rates", "here"],
+    ["journal", "race", "bootstrap", "rates", "here", "capacity"],
+    ["hold", "gateway"],
+    ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
     ["payload", "bench", "offers", "palette"],
@@ -31,8 +34,8 @@ LAYERS = [
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
 OWNERS = {
-    "paramiko": {"remote", "keys"},
-    "fabric": {"cli", "remote", "tasks"},
+    "paramiko": {"remote", "gateway", "keys"},
+    "fabric": {"cli", "remote", "gateway", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
     "rich": {"live"},

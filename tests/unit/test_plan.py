@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -47,3 +48,30 @@ def test_the_largest_space_and_block_are_possible() -> None:
 
 def test_an_instance_outlives_boot_and_search() -> None:
     assert Plan(**GOOD).lifetime > BOOT_ALLOWANCE + 200
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"hold": True, "keep": True}, "--hold and --keep exclude each other"),
+        ({"hold": True, "replace": True}, "--hold and --replace"),
+        ({"hold": True, "at_least": 1}, "--hold and --at-least"),
+        ({"hold": True, "market": "spot-or-on-demand"}, "--hold and --spot-or-on"),
+        ({"at_least": 9}, "--at-least must be 1 to N"),
+        ({"gateway": "a b"}, "--gateway must be user@host:port"),
+        ({"gateway": "-oProxyCommand=x"}, "--gateway must be user@host:port"),
+        ({"gateway": "me@192.0.2.7"}, "--gateway: this machine's own address"),
+        ({"address": "private"}, "--address private: this machine's own address"),
+        ({"subnet": "subnet-1,x"}, "--subnet must be subnet-..."),
+    ],
+)
+def test_contradictory_wishes_on_machines_are_refused(
+    wish: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        Plan(2, 8, 60.0, **wish)
+
+
+def test_a_gateway_goes_with_the_range_that_it_comes_from() -> None:
+    plan = Plan(2, 8, 60.0, gateway="me@jump:2222", ssh_from="10.0.0.0/16")
+    assert plan.gateway == "me@jump:2222"
