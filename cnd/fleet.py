@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
-from cnd.events import Emit, Event, from_worker
+from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
 from cnd.journal import Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -37,10 +37,6 @@ STOP_FIRST = 2.0  # seconds
 
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
-
-LAST_WORDS = frozenset(
-    f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
-)
 
 
 @dataclass(frozen=True)

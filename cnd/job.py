@@ -29,8 +29,8 @@ from cnd import capacity, ec2, keys, launch, orphans, payload, s3logs, sqs, take
 from cnd.cloud import Cloud
 from cnd.cost import spent
 from cnd.errors import CloudError, CndError, LeakError
-from cnd.events import Event
-from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
+from cnd.events import LAST_WORDS, Event
+from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare

@@ -138,10 +138,14 @@ class Journal:
         if self.result() is not None:
             message = f"run {self.run} is over"
             raise UsageError(message, hint=f"its result is in {self.folder}")
-        if (order := self._read(ORDER)) is None:
+        if (order := self.kept_order()) is None:
             message = f"run {self.run} broke off before anything was launched"
             raise UsageError(message, hint="start anew")
         return order
+
+    def kept_order(self) -> dict[str, Any] | None:
+        """Return what `write_order` wrote, also of a run that is over, or None."""
+        return self._read(ORDER)
 
     def append(self, event: Event) -> None:
         """Add one event; the durable ones are on disk on return."""

@@ -34,6 +34,7 @@ from cnd.journal import Journal, state_folder
 from cnd.plan import Plan
 from cnd.provision import Provision
 from cnd.result import Result
+from cnd.tasks_look import export, list_runs, logs, report, reported
 from cnd.tasks_plan import (
     CLOUD_HELP,
     WISH_HELP,
@@ -61,6 +62,7 @@ PLAIN_HELP = "lines instead of a table, as where there is no terminal"
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
         "replace": "launch a new instance for one that is lost",
         "plain": PLAIN_HELP,
+        "no_report": "write no report.html at the end",
         **CLOUD_HELP,
     },
 )
@@ -93,6 +95,7 @@ def start(
     keep: bool = False,
     replace: bool = False,
     plain: bool = False,
+    no_report: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked = wish(
@@ -132,11 +135,16 @@ def start(
     journal = Journal(new_run())
     journal.create()
     viewer = partial(_viewer, decided, plain)
-    result = _carried_out(
-        decided, connected, journal, viewer, lambda job: job.execute(key, bucket=bucket)
-    )
-    market.learn(folder, connected, decided, known, result)
-    _conclude(result, json)
+    with reported(journal, connected, wanted=not no_report):
+        result = _carried_out(
+            decided,
+            connected,
+            journal,
+            viewer,
+            lambda job: job.execute(key, bucket=bucket),
+        )
+        market.learn(folder, connected, decided, known, result)
+        _conclude(result, json)
 
 
 @task(
@@ -158,10 +166,11 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
     viewer = partial(_viewer, plan, plain, journal.events())
-    result = _carried_out(
-        plan, connected, journal, viewer, lambda job: job.attach(provision)
-    )
-    _conclude(result, json)
+    with reported(journal, connected, wanted=True):
+        result = _carried_out(
+            plan, connected, journal, viewer, lambda job: job.attach(provision)
+        )
+        _conclude(result, json)
 
 
 def _carried_out(
@@ -481,7 +490,7 @@ stops all, nothing is left running.
 GROUPS = {
     "Before": (plan, doctor, config),
     "The run": (start, status, stop, attach, scram),
-    "After": (verify, clean),
+    "After": (report, list_runs, logs, export, verify, clean),
     "Without an account": (local, bench),
 }
 AFTER = """\

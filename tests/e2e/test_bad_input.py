@@ -53,6 +53,8 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("-H", "a,b", "start", "--d", "2"), "-H a: this command runs here"),
         (("scram", "--run", "nonsense"), "--run 'nonsense' is not the name of a run"),
         (("stop",), "no run is going on"),
+        (("report", "nonsense"), "no run on this disk is called 'nonsense'"),
+        (("export", "--format", "xml"), "--format must be one of json, csv, not 'xml'"),
         (("verify", "--d", "2"), "--nonce must be a whole number"),
         (("local", "sideways"), "must be one of up, down, status, fault, not"),
         (("strat",), "No idea what 'strat' is!"),

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2] / "cnd"
 # From the top; a module may import from lower lines only.
 LAYERS = [
     ["tasks"],
-    ["tasks_plan"],
+    ["tasks_plan", "tasks_look"],
+    ["report_files"],
+    ["pictures", "report"],
+    ["timeline"],
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
     ["job", "live"],
@@ -25,7 +28,7 @@ LAYERS = [
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
-    ["payload", "bench", "offers"],
+    ["payload", "bench", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -36,6 +39,7 @@ OWNERS = {
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
     "rich": {"live"},
+    "matplotlib": {"pictures"},
 }
 
 
