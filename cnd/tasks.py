@@ -303,6 +303,7 @@ def verify(
         "at_most": "fault of RunInstances: launch no more than that",
         "seconds": "fault of a host: for how long, or when",
         "clear": "fault: forget all",
+        "hosts": "up: what instances are: process, or vm for real machines (qemu)",
     },
 )
 def local(
@@ -320,6 +321,7 @@ def local(
     at_most: str = "",
     seconds: str = "",
     clear: bool = False,
+    hosts: str = "",
 ) -> None:
     """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
     if action == "fault":
@@ -338,7 +340,7 @@ def local(
         _local_fault(what, {k: v for k, v in given.items() if v}, clear)
         return
     actions: dict[str, Callable[[], None]] = {
-        "up": _local_up,
+        "up": lambda: _local_up(hosts),
         "down": _local_down,
         "status": _local_status,
     }
@@ -362,8 +364,8 @@ def bench(c: Context, what: str, seconds: str = "10", json: bool = False) -> Non
     _print(measured.to_json() if json else measured.text())
 
 
-def _local_up() -> None:
-    endpoint = embedded.up()
+def _local_up(hosts: str) -> None:
+    endpoint = embedded.up(hosts=hosts, say=_say)
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
     _print("\n".join(embedded.exports(endpoint)))

@@ -6,6 +6,9 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_API_SECONDS    how long an API call takes      same form
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
     CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
+    CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
+    CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
+    CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 
 from cnd.errors import UsageError
 
+HOSTS = ("process", "vm")
 DEFAULT_IDLE_SECONDS = 900.0
 # "for a short period (usually less than one hour)", says AWS's guide to terminating.
 DEFAULT_MEMORY_SECONDS = 3600.0
@@ -39,6 +43,9 @@ class Settings:
     api: Delay = Delay()
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
+    hosts: str = HOSTS[0]
+    images: str = ""  # a folder; empty: in the state folder
+    mirror: str = ""  # a URL; empty: as apt's
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -54,7 +61,19 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
+        hosts=_hosts(environ.get("CND_LOCAL_HOSTS") or HOSTS[0]),
+        images=environ.get("CND_LOCAL_IMAGES", ""),
+        mirror=environ.get("CND_LOCAL_MIRROR", ""),
     )
+
+
+def _hosts(kind: str) -> str:
+    if kind not in HOSTS:
+        raise UsageError(
+            f"hosts of the embedded cloud are {' or '.join(HOSTS)}, not {kind!r}",
+            hint="fab local up --hosts vm",
+        )
+    return kind
 
 
 def _delay(environ: Mapping[str, str], name: str) -> Delay:

@@ -1,0 +1,180 @@
+"""One instance as a virtual machine: a real Debian under qemu, from power-on to power-off.
+
+One rule: the guest gets what EC2 would give it: the user data byte by byte, the key
+pair's key, the image's login user, and a network that reaches the cloud.  Nothing in
+it is made for CND, and nothing in CND asks whether a host is one of these.
+
+The instance counts as running when SSH answers, with the key that it then shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import asyncssh
+
+from cnd.local import host, processes
+from cnd.local.vmimage import QEMU, Image
+from cnd.local.wire import HostSpec, Message
+
+MEMORY = "1024M"
+PATIENCE = 900.0  # seconds for SSH to answer: without KVM a boot takes 40 and more
+ATTEMPT = 10.0  # seconds for one SSH handshake
+PAUSE = 0.5  # seconds between two
+STEP_SECONDS = 60.0  # for the overlay to be made
+CONSOLE = "console.log"
+# The faults that can happen to a machine from outside; see `faults`.
+FAULTS = ("kill", "freeze", "thaw", "interrupt")
+
+
+def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
+    """Be the machine until it is killed or powers off.
+
+    `report` tells the server; `life` is a pipe that ends when the fork server
+    does, and the machine ends with it.
+    """
+    processes.adopt_orphans()
+    processes.die_with_parent()
+    if spec.cpus:
+        os.sched_setaffinity(0, spec.cpus)
+    processes.yield_cpu(os.getpid(), host.BEHIND_THE_USER)
+    asyncio.run(_live(spec, report, life))
+
+
+async def _live(
+    spec: HostSpec, report: Callable[[Message], None], life: int
+) -> NoReturn:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, _end)
+    loop.add_reader(life, _end)
+    await asyncio.sleep(spec.delay)
+    root = Path(spec.root)
+    _furnish(spec, root)
+    _, ended = processes.Children().start(
+        command(spec, root, accelerated=os.access("/dev/kvm", os.R_OK | os.W_OK)),
+        cwd=spec.root,
+        env={"PATH": os.environ.get("PATH", os.defpath)},
+        stderr=sys.stderr.fileno(),
+    )
+    answer = asyncio.create_task(_host_key(spec.address, spec.port))
+    await asyncio.wait([ended, answer], return_when=asyncio.FIRST_COMPLETED)
+    if not ended.done():
+        report({"kind": "up", "id": spec.id, "host_key": answer.result()})
+    if status := await ended:
+        sys.exit(status)  # and the fork server reports the machine lost
+    report({"kind": "poweroff", "id": spec.id})
+    await loop.create_future()  # until killed
+    raise AssertionError
+
+
+def _end() -> NoReturn:
+    processes.kill_trees([os.getpid()], spare_roots=True)
+    os._exit(0)
+
+
+# What the guest is given.
+
+
+def _furnish(spec: HostSpec, root: Path) -> None:
+    """Make its disk, which grows with what it writes, and its seed."""
+    (root / "seed").mkdir(parents=True)
+    for name, data in seed(spec).items():
+        (root / "seed" / name).write_bytes(data)
+    backing = ["-b", str(Image(Path(spec.image)).disk), "-F", "raw"]
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(root / "disk.qcow2")],
+        check=True,
+        timeout=STEP_SECONDS,
+    )
+
+
+def seed(spec: HostSpec) -> dict[str, bytes]:
+    """Return the files from which cloud-init learns what it else asks EC2 for.
+
+    https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
+    """
+    facts = {
+        "instance-id": spec.id,
+        "local-hostname": spec.hostname,
+        "public-keys": [spec.public_key.strip()] if spec.public_key else [],
+    }
+    try:
+        user_data = base64.b64decode(spec.user_data)
+    except binascii.Error:
+        user_data = b""  # as with the other hosts, bad user data stops no boot
+    return {"meta-data": json.dumps(facts).encode(), "user-data": user_data}
+
+
+def kernel_arguments(spec: HostSpec) -> str:
+    """Return the kernel's command line: what an image on EC2 has built in.
+
+    The login user differs by image, and the cloud's port on loopback by cloud:
+    `host-port@.socket` in the image leads from there to the machine outside.
+    """
+    user = {"system_info": {"default_user": {"name": spec.user}}}
+    return (
+        "root=/dev/vda rw console=ttyS0 "
+        f"systemd.wants=host-port@{spec.cloud_port}.socket "
+        f"cc: {json.dumps(user)} end_cc"
+    )
+
+
+def command(spec: HostSpec, root: Path, *, accelerated: bool) -> list[str]:
+    """Return the command that runs the machine until it powers off.
+
+    Args:
+        root: the folder of its seed, disk and console.
+        accelerated: try KVM first; qemu itself goes on without where it must.
+    """
+    image = Image(Path(spec.image))
+    drive = f"file={root}/disk.qcow2,if=virtio,format=qcow2,cache=unsafe"
+    label = "driver=vvfat,fat-type=16,label=cidata,read-only=on"
+    network = f"user,id=net,hostfwd=tcp:{spec.address}:{spec.port}-:22"
+    accelerators = [*(["kvm"] if accelerated else []), "tcg,thread=multi"]
+    return [
+        *(QEMU, "-nodefaults", "-no-user-config", "-display", "none"),
+        *(word for name in accelerators for word in ("-accel", name)),
+        *("-cpu", "max", "-smp", str(max(1, len(spec.cpus))), "-m", MEMORY),
+        *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
+        *("-append", kernel_arguments(spec)),
+        *("-drive", drive),
+        *("-drive", f"{label},dir={root}/seed,if=virtio"),
+        *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-device", "virtio-rng-pci"),
+        *("-serial", f"file:{root}/{CONSOLE}"),
+    ]
+
+
+# Whether it is up.
+
+
+async def _host_key(address: str, port: int) -> str:
+    """Return the host key, once SSH answers; raises TimeoutError after PATIENCE."""
+    return await asyncio.wait_for(_asked_for_key(address, port), PATIENCE)
+
+
+async def _asked_for_key(address: str, port: int) -> str:
+    """Ask until SSH answers.  qemu accepts connections long before its guest does."""
+    while True:
+        try:
+            key = await asyncio.wait_for(
+                asyncssh.get_server_host_key(
+                    address, port, server_host_key_algs=["ssh-ed25519"], config=None
+                ),
+                ATTEMPT,
+            )
+        except (OSError, asyncssh.Error, asyncio.TimeoutError):
+            key = None
+        if key:
+            return " ".join(key.export_public_key().decode().split()[:2])
+        await asyncio.sleep(PAUSE)

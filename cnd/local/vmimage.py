@@ -1,0 +1,231 @@
+"""The disk image that virtual machines boot: a Debian as on EC2, built once.
+
+One rule: an image is there whole or not at all; it is built beside its place and
+renamed, and its name is a digest of its recipe, so that another recipe makes another.
+
+A cloud image has no host keys, no login and no machine id: cloud-init makes them at
+the first boot.  To build one takes root and debootstrap, to boot it only qemu.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnd.errors import CloudError, UsageError
+
+QEMU = "qemu-system-x86_64"
+# Program: the Debian package that has it.
+TO_BOOT = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils"}
+TO_BUILD = {"debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs"}
+BUILD_SECONDS = 1800.0  # 2 minutes where packages come quickly
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+RELEASE = "bookworm"
+DISK = "4G"  # of which 0.8 are used; the file is sparse
+PACKAGES = (
+    *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "dbus", "udev"),
+    *("cloud-init", "python3-minimal", "python3-cffi-backend", "ca-certificates"),
+    *("openssh-server", "sudo", "rsyslog", "ifupdown", "iproute2", "isc-dhcp-client"),
+)
+FILES = {
+    "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
+    "etc/hostname": "localhost\n",
+    "etc/machine-id": "",
+    "etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
+    "etc/cloud/cloud.cfg.d/90-datasource.cfg": "datasource_list: [NoCloud, None]\n",
+    # 127.0.0.1:PORT is here what it is on the machine outside: pre-signed URLs are
+    # made for that one.  10.0.2.2 is its address in a network of qemu's.
+    "etc/systemd/system/host-port@.socket": "[Socket]\nListenStream=127.0.0.1:%i\n",
+    "etc/systemd/system/host-port@.service": (
+        "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd 10.0.2.2:%i\n"
+    ),
+}
+IN_CHROOT = """
+set -e
+dpkg --configure -a
+systemctl enable cloud-init-local cloud-init cloud-config cloud-final
+rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+apt-get clean
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The files of an image; they are never written to."""
+
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.img"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+
+def place(images: str, state: Path) -> Path:
+    """Return the folder of images: as the user said, or in the state folder."""
+    return Path(images).absolute() if images else state / "images"
+
+
+def find(folder: Path) -> Image:
+    """Return where in `folder` the image of the present recipe lies, or would lie."""
+    recipe = repr((RELEASE, DISK, PACKAGES, sorted(FILES.items()), IN_CHROOT))
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    return Image(folder / f"debian-{RELEASE}-{digest}")
+
+
+def prepare(
+    folder: Path, *, mirror: str = "", say: Callable[[str], None] = lambda _: None
+) -> Image:
+    """Return the image in `folder`; build it if it is not there, which takes minutes.
+
+    Args:
+        mirror: where the packages come from; empty: where apt gets its own from.
+        say: told, in a sentence, what takes so long.
+
+    Raises:
+        UsageError: this machine cannot boot it, or not build it.
+        CloudError: the build failed.
+    """
+    image = find(folder)
+    _require_linux()
+    _require(TO_BOOT, os.environ.get("PATH", ""), "boot virtual machines")
+    if image.folder.is_dir():
+        return image
+    _require(TO_BUILD, SYSTEM_PATH, "build the image of virtual machines")
+    if os.geteuid() != 0:
+        raise UsageError(
+            "the image of virtual machines is not built yet, and only root can do that",
+            hint="run `sudo -E fab local up --hosts vm` once",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_builder(folder):
+        if not image.folder.is_dir():
+            say(f"building a Debian image in {folder}: some minutes, this once")
+            _build(image, mirror or apt_mirror(RELEASE))
+    return image
+
+
+def apt_mirror(release: str) -> str:
+    """Return where apt gets the packages of a Debian release, or an empty string.
+
+    Empty also on another distribution: debootstrap knows a mirror by itself.
+    """
+    command = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    known = dict(reversed([_pair(line) for line in listing.stdout.splitlines()]))
+    return known.get(release, "")
+
+
+def _pair(line: str) -> tuple[str, str]:
+    name, _, uri = line.partition(" ")
+    return name, uri
+
+
+def _require_linux() -> None:
+    machine = platform.machine()
+    if sys.platform != "linux" or machine != "x86_64":
+        raise UsageError(
+            f"virtual machines need Linux on x86-64, not {sys.platform} on {machine}",
+            hint="without `--hosts vm`, hosts are processes",
+        )
+
+
+def _require(programs: Mapping[str, str], path: str, purpose: str) -> None:
+    missing = [name for name in programs if shutil.which(name, path=path) is None]
+    if missing:
+        packages = " ".join(programs[name] for name in missing)
+        raise UsageError(
+            f"to {purpose} takes {', '.join(missing)}",
+            hint=f"apt-get install {packages}",
+        )
+
+
+@contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    deadline = time.monotonic() + BUILD_SECONDS
+    with open(folder / "lock", "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    message = "another command is building the image"
+                    raise CloudError(message) from error
+                time.sleep(0.5)
+        yield
+
+
+def _build(image: Image, mirror: str) -> None:
+    """Build beside its place, then rename: whoever sees the folder sees it whole."""
+    new = image.folder.with_name(image.folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    root, log = new / "root", image.folder.with_suffix(".log")
+    deadline = time.monotonic() + BUILD_SECONDS
+    include = "--include=" + ",".join(PACKAGES)
+    source = [mirror] if mirror else []
+    with open(log, "wb") as output:
+
+        def run(*command: str | Path) -> None:
+            _run(command, output.fileno(), log, deadline)
+
+        run("debootstrap", "--variant=minbase", include, RELEASE, root, *source)
+        run("chroot", root, "sh", "-c", IN_CHROOT)
+        for name, text in FILES.items():
+            (root / name).write_text(text)
+        for link, place in (("vmlinuz", new / "vmlinuz"), ("initrd.img", new / "initrd")):
+            shutil.copy((root / os.readlink(root / link)), place)
+        run("mkfs.ext4", "-q", "-d", root, new / "disk.img", DISK)
+    shutil.rmtree(root)
+    new.rename(image.folder)
+
+
+def _run(
+    command: Sequence[str | Path], output: int, log: Path, deadline: float
+) -> None:
+    """Run one step with mounts of its own, which are gone with it, come what may."""
+    step = subprocess.Popen(
+        ["unshare", "--mount", "--", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={
+            **os.environ,
+            "PATH": SYSTEM_PATH,
+            "LC_ALL": "C",
+            "DEBIAN_FRONTEND": "noninteractive",
+        },
+    )
+    try:
+        status = step.wait(deadline - time.monotonic())
+    except subprocess.TimeoutExpired as error:
+        raise CloudError(f"{command[0]} took too long", hint=f"see {log}") from error
+    finally:
+        step.kill()
+        step.wait()
+    if status:
+        said = log.read_text(errors="replace").split("\n")
+        last = next((line for line in reversed(said) if line.strip()), "no reason given")
+        raise CloudError(f"{command[0]} failed: {last}", hint=f"see {log}")
