@@ -58,8 +58,8 @@ class Endpoint:
     access_key: str
     secret_key: str
     pid: int
-    hosts: str  # what its instances are: "process" or "vm"
     folder: Path
+    hosts: str = "process"  # what its instances are; or "vm"
 
 
 def up(
@@ -91,7 +91,9 @@ def up(
     folder = files.state_folder(os.environ)
     if wanted.hosts == "vm" and not files.is_alive(folder):
         place = vmimage.place(wanted.images, folder)
-        vmimage.prepare(place, mirror=wanted.mirror, say=say)
+        image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
+        found = wanted.accelerator or vmimage.accelerator(image)
+        environ["CND_LOCAL_ACCELERATOR"] = found
     deadline = time.monotonic() + timeout
     with files.caller_lock(folder, deadline):
         while files.is_alive(folder):

@@ -126,6 +126,7 @@ class Server:
             wanted.boot,
             self._faults.launched,
             image=str(image) if wanted.hosts == "vm" else "",
+            accelerator=wanted.accelerator,
         )
         self._activity = Activity()
         self._moto = Moto(self._fleet)
@@ -208,6 +209,7 @@ class Server:
             "pid": os.getpid(),
             "ending": self._ending.is_set(),
             "hosts": self._wanted.hosts,
+            "accelerator": self._wanted.accelerator or "none needed",
             "up_seconds": round(time.monotonic() - self._started, 3),
             "idle_seconds": round(self._activity.idle_seconds, 3),
             "idle_limit_seconds": self._wanted.idle,
