@@ -10,21 +10,23 @@ The instance counts as running when SSH answers, with the key that it then shows
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
+import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import asyncssh
 
 from cnd.errors import CloudError
-from cnd.local import processes
+from cnd.local import processes, vmdata
 from cnd.local.vmimage import CPU, QEMU, Image
 from cnd.local.wire import HostSpec, Message
 
@@ -33,7 +35,10 @@ PATIENCE = 900.0  # seconds for SSH to answer: without KVM a boot takes 40 and m
 ATTEMPT = 10.0  # seconds for one SSH handshake
 PAUSE = 0.5  # seconds between two
 STEP_SECONDS = 60.0  # for the overlay to be made
-CONSOLE = "console.log"
+FACTS, DISK, CONSOLE = "facts.json", "disk.qcow2", "console.log"
+# In the network of each machine, which has nobody else in it.
+MAC, GUEST = "0a:00:00:00:00:01", "169.254.0.15"
+ZONE = "us-east-1a"
 # The faults that can happen to a machine from outside; see `faults`.
 FAULTS = ("kill", "freeze", "thaw", "interrupt")
 
@@ -85,33 +90,42 @@ def _end() -> NoReturn:
 
 
 def _furnish(spec: HostSpec, root: Path) -> None:
-    """Make its disk, which grows with what it writes, and its seed."""
-    (root / "seed").mkdir(parents=True)
-    for name, data in seed(spec).items():
-        (root / "seed" / name).write_bytes(data)
+    """Make its disk, which grows with what it writes, and what it can ask for."""
+    root.mkdir(parents=True)
+    (root / FACTS).write_text(json.dumps(facts(spec)))
     backing = ["-b", str(Image(Path(spec.image)).disk), "-F", "raw"]
     subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(root / "disk.qcow2")],
+        ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(root / DISK)],
         check=True,
         timeout=STEP_SECONDS,
     )
 
 
-def seed(spec: HostSpec) -> dict[str, bytes]:
-    """Return the files from which cloud-init learns what it else asks EC2 for.
+def facts(spec: HostSpec) -> dict[str, Any]:
+    """Return what the metadata service tells the machine: see `vmdata`.
 
-    https://cloudinit.readthedocs.io/en/latest/reference/datasources/nocloud.html
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html
     """
-    facts = {
+    card = {"device-number": "0", "mac": MAC, "local-ipv4s": GUEST}
+    data: dict[str, Any] = {
+        "ami-launch-index": "0",
+        "hostname": spec.hostname,
         "instance-id": spec.id,
         "local-hostname": spec.hostname,
-        "public-keys": [spec.public_key.strip()] if spec.public_key else [],
+        "local-ipv4": GUEST,
+        "mac": MAC,
+        "network": {"interfaces": {"macs": {MAC: card}}},
+        "placement": {"availability-zone": ZONE},
+        "public-ipv4": spec.address,
     }
-    try:
-        user_data = base64.b64decode(spec.user_data)
-    except binascii.Error:
-        user_data = b""  # as with the other hosts, bad user data stops no boot
-    return {"meta-data": json.dumps(facts).encode(), "user-data": user_data}
+    if key := spec.public_key.strip():
+        data["public-keys"] = {"0=cnd": {"openssh-key": key}}
+    identity = {"instanceId": spec.id, "region": ZONE[:-1], "availabilityZone": ZONE}
+    tree = {
+        "meta-data": data,
+        "dynamic": {"instance-identity": {"document": json.dumps(identity)}},
+    }
+    return {**tree, "user-data": spec.user_data} if spec.user_data else tree
 
 
 def kernel_arguments(spec: HostSpec) -> str:
@@ -129,15 +143,37 @@ def kernel_arguments(spec: HostSpec) -> str:
     )
 
 
+def network(spec: HostSpec, root: Path) -> str:
+    """Return the network of the machine: its own, with the metadata service in it.
+
+    Left alone, a request to 169.254.169.254 would reach the service of the machine
+    outside, where that is an EC2 instance itself.
+    """
+    service = [sys.executable, "-I", "-S", vmdata.__file__, str(root / FACTS)]
+    return ",".join(
+        [
+            "user,id=net,ipv6=off,net=169.254.0.0/16",
+            f"hostfwd=tcp:{spec.address}:{spec.port}-:22",
+            "guestfwd=tcp:169.254.169.254:80-cmd:"
+            + shlex.join(service).replace(",", ",,"),
+        ]
+    )
+
+
+def identity(instance: str) -> str:
+    """Return the UUID by which the machine knows that it is on EC2."""
+    digits = ("ec2" + hashlib.sha256(instance.encode()).hexdigest())[:32]
+    return str(uuid.UUID(digits))
+
+
 def command(spec: HostSpec, root: Path) -> list[str]:
     """Return the command that runs the machine until it powers off.
 
-    `root` is the folder of its seed, disk and console.
+    `root` is the folder of its facts, disk and console.
     """
     image = Image(Path(spec.image))
-    drive = f"file={root}/disk.qcow2,if=virtio,format=qcow2,cache=unsafe"
-    label = "driver=vvfat,fat-type=16,label=cidata,read-only=on"
-    network = f"user,id=net,ipv6=off,hostfwd=tcp:{spec.address}:{spec.port}-:22"
+    name = identity(spec.id)
+    drive = f"file={root / DISK},if=virtio,format=qcow2,cache=unsafe"
     accelerator = "kvm" if spec.accelerator == "kvm" else "tcg,thread=multi"
     return [
         *(QEMU, "-nodefaults", "-no-user-config", "-display", "none"),
@@ -146,8 +182,9 @@ def command(spec: HostSpec, root: Path) -> list[str]:
         *("-kernel", str(image.kernel), "-initrd", str(image.initrd)),
         *("-append", kernel_arguments(spec)),
         *("-drive", drive),
-        *("-drive", f"{label},dir={root}/seed,if=virtio"),
-        *("-netdev", network, "-device", "virtio-net-pci,netdev=net,romfile="),
+        *("-smbios", f"type=1,manufacturer=Amazon EC2,uuid={name},serial={name}"),
+        *("-netdev", network(spec, root)),
+        *("-device", f"virtio-net-pci,netdev=net,mac={MAC},romfile="),
         *("-device", "virtio-rng-pci"),
         *("-serial", f"file:{root}/{CONSOLE}"),
     ]

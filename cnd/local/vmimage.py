@@ -50,12 +50,12 @@ FILES = {
     "etc/hostname": "localhost\n",
     "etc/machine-id": "",
     "etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
-    "etc/cloud/cloud.cfg.d/90-datasource.cfg": "datasource_list: [NoCloud, None]\n",
+    "etc/cloud/cloud.cfg.d/90-datasource.cfg": "datasource_list: [Ec2, None]\n",
     # 127.0.0.1:PORT is here what it is on the machine outside: pre-signed URLs are
-    # made for that one.  10.0.2.2 is its address in a network of qemu's.
+    # made for that one, which is 169.254.0.2 in the network of `vm`.
     "etc/systemd/system/host-port@.socket": "[Socket]\nListenStream=127.0.0.1:%i\n",
     "etc/systemd/system/host-port@.service": (
-        "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd 10.0.2.2:%i\n"
+        "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd 169.254.0.2:%i\n"
     ),
 }
 IN_CHROOT = """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cnd.errors import UsageError
-from cnd.local import settings, vm, vmimage
+from cnd.local import settings, vm, vmdata, vmimage
 from cnd.local.wire import HostSpec
 
 USER_DATA = gzip.compress(b"#cloud-config\n{}\n") + b"\x00\r\n"
@@ -41,20 +43,52 @@ def image(folder: Path) -> vmimage.Image:
     return built
 
 
+def ask(path: str, *, method: str = "GET", user_data: str = "") -> tuple[str, bytes]:
+    """Return status and body of an answer of the metadata service."""
+    headers = {} if method == "PUT" else {"x-aws-ec2-metadata-token": vmdata.TOKEN}
+    reply = vmdata.answer(method, path, headers, vm.facts(spec(user_data)))
+    head, _, body = reply.partition(b"\r\n\r\n")
+    return head.split(b" ", 1)[1].split(b"\r")[0].decode(), body
+
+
 def test_a_machine_gets_its_user_data_byte_by_byte() -> None:
-    given = vm.seed(spec(base64.b64encode(USER_DATA).decode()))
+    encoded = base64.b64encode(USER_DATA).decode()
 
-    assert given["user-data"] == USER_DATA
-    facts = json.loads(given["meta-data"])
-    assert facts == {
-        "instance-id": "i-1",
-        "local-hostname": "ip-127-64-0-1",
-        "public-keys": ["ssh-ed25519 KEY"],
-    }
+    assert ask("/latest/user-data", user_data=encoded) == ("200 OK", USER_DATA)
+    assert ask("/latest/user-data")[0] == "404 Not Found"
+    assert ask("/latest/user-data", user_data="a") == ("200 OK", b"")
 
 
-def test_user_data_that_is_no_base64_stops_no_boot() -> None:
-    assert vm.seed(spec("a"))["user-data"] == b""
+def test_the_metadata_service_lists_and_tells_as_that_of_ec2() -> None:
+    assert ask("/2021-03-23/meta-data/instance-id")[1] == b"i-1"
+    assert b"public-keys/" in ask("/latest/meta-data/")[1].split(b"\n")
+    assert ask("/latest/meta-data/public-keys/")[1] == b"0=cnd"
+    key = ask("/latest/meta-data/public-keys/0/openssh-key")
+    assert key == ("200 OK", b"ssh-ed25519 KEY")
+    assert ask("/latest/meta-data/iam/info")[0] == "404 Not Found"
+    assert ask("/latest/meta-data/instance-id/x")[0] == "404 Not Found"
+
+
+def test_the_metadata_service_wants_a_token() -> None:
+    assert ask("/latest/api/token", method="PUT") == ("200 OK", vmdata.TOKEN.encode())
+    refused = vmdata.answer("GET", "/latest/meta-data/", {}, vm.facts(spec()))
+    assert refused.startswith(b"HTTP/1.0 401 ")
+
+
+@pytest.mark.parametrize(
+    "request_", [b"", b"GET\r\n\r\n", b"\xff " * 9999, b"a b c d\n"]
+)
+def test_a_request_that_is_none_gets_an_answer(request_: bytes, tmp_path: Path) -> None:
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps(vm.facts(spec())))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", vmdata.__file__, facts],
+        input=request_,
+        capture_output=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"HTTP/1.0 401 ")
 
 
 def test_a_machine_has_the_login_user_of_its_image_and_reaches_the_cloud() -> None:
@@ -68,9 +102,8 @@ def test_a_machine_has_the_login_user_of_its_image_and_reaches_the_cloud() -> No
 def test_a_machine_answers_at_its_own_address_only() -> None:
     command = vm.command(spec(), Path("/hosts/i-1"))
 
-    assert command[command.index("-netdev") + 1].endswith(
-        "hostfwd=tcp:127.64.0.1:22-:22"
-    )
+    network = command[command.index("-netdev") + 1].split(",")
+    assert "hostfwd=tcp:127.64.0.1:22-:22" in network
     assert command[command.index("-accel") + 1] == "tcg,thread=multi"
 
 
