@@ -27,7 +27,7 @@ import asyncssh
 
 from cnd.errors import CloudError
 from cnd.local import processes, vmdata
-from cnd.local.vmimage import CPU, QEMU, Image
+from cnd.local.vmimage import CPU, OUTSIDE, QEMU, Image
 from cnd.local.wire import HostSpec, Message
 
 MEMORY = "1024M"
@@ -153,6 +153,7 @@ def network(spec: HostSpec, root: Path) -> str:
     return ",".join(
         [
             "user,id=net,ipv6=off,net=169.254.0.0/16",
+            f"host={OUTSIDE},dns=169.254.0.3,dhcpstart={GUEST}",
             f"hostfwd=tcp:{spec.address}:{spec.port}-:22",
             "guestfwd=tcp:169.254.169.254:80-cmd:"
             + shlex.join(service).replace(",", ",,"),

@@ -38,24 +38,31 @@ KVM = "/dev/kvm"
 CPU = "max,-arch-capabilities"
 PROBE_SECONDS = 10.0
 
+# The address, in the network of a machine, of the loopback that it runs beside.
+OUTSIDE = "169.254.0.2"
+
 RELEASE = "bookworm"
 DISK = "4G"  # of which 0.8 are used; the file is sparse
 PACKAGES = (
     *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "dbus", "udev"),
     *("cloud-init", "python3-minimal", "python3-cffi-backend", "ca-certificates"),
     *("openssh-server", "sudo", "rsyslog", "ifupdown", "iproute2", "isc-dhcp-client"),
+    "libpam-systemd",  # sessions of logind, as on EC2: what they may leave behind
 )
 FILES = {
     "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
     "etc/hostname": "localhost\n",
     "etc/machine-id": "",
     "etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
-    "etc/cloud/cloud.cfg.d/90-datasource.cfg": "datasource_list: [Ec2, None]\n",
+    # The first is for any cloud, the others stand in Debian's own images for EC2.
+    "etc/cloud/cloud.cfg.d/90-ec2.cfg": (
+        "datasource_list: [Ec2, None]\nmanage_etc_hosts: true\nlocale: C.UTF-8\n"
+    ),
     # 127.0.0.1:PORT is here what it is on the machine outside: pre-signed URLs are
-    # made for that one, which is 169.254.0.2 in the network of `vm`.
+    # made for that one, which is OUTSIDE for those in here.
     "etc/systemd/system/host-port@.socket": "[Socket]\nListenStream=127.0.0.1:%i\n",
     "etc/systemd/system/host-port@.service": (
-        "[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd 169.254.0.2:%i\n"
+        f"[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd {OUTSIDE}:%i\n"
     ),
 }
 IN_CHROOT = """
