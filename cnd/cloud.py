@@ -43,6 +43,7 @@ class Cloud:
     checkip: str  # URL that answers with the caller's address
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
+    hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
 
     @property
     def title(self) -> str:
@@ -207,7 +208,9 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
         region_name=region or endpoint.region,
     )
     _check_region(session)
-    return _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
+    cloud = _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
+    # Its hosts share this machine with us.
+    return replace(cloud, hosts_at_once=2 * (os.cpu_count() or 1))
 
 
 def _identified(

@@ -34,6 +34,7 @@ SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on 22
 LIVE = ("pending", "running", "stopping", "stopped")
 GOING = (*LIVE, "shutting-down")
 ALL = (*GOING, "terminated")
+GONE = ("stopping", "stopped", "shutting-down", "terminated")
 
 # Codes by which AWS does not say whether it has done what was asked.
 INTERNAL = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable")
@@ -46,7 +47,8 @@ REFUSALS = (
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
-BATCH = 100  # ids a call; AWS takes up to 1000, a filter at most 200 values
+BATCH = 100  # ids a call; AWS takes up to 1000
+ASKED = 200  # values a filter takes
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,14 @@ class LaunchSpec:
 
 
 def launch(
-    ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str, token: str, count: int
+    ec2: EC2Client,
+    spec: LaunchSpec,
+    *,
+    run: str,
+    owner: str,
+    token: str,
+    count: int,
+    clock: Callable[[], float] = time.time,
 ) -> list[Instance]:
     """Start exactly `count` tagged instances, or none at all.
 
@@ -89,7 +98,7 @@ def launch(
     paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
     its boot even if nobody ever calls `terminate`.
     """
-    now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
+    now = dt.datetime.fromtimestamp(int(clock()), dt.timezone.utc)
     tags = {
         RUN_TAG: run,
         OWNER_TAG: owner,
@@ -132,8 +141,13 @@ def find(
     *,
     run: str | None = None,
     states: Sequence[str] = LIVE,
+    ids: Sequence[str] = (),
 ) -> list[Instance]:
-    """Return the instances of `run`, or of every run, in order of run and index."""
+    """Return the instances of `run`, or of every run, in order of run and index.
+
+    `ids`, at most `ASKED`, leaves out all others; one that AWS does not list yet is
+    no failure.
+    """
     filters: list[FilterTypeDef] = [
         {"Name": "instance-state-name", "Values": list(states)},
         (
@@ -142,6 +156,8 @@ def find(
             else {"Name": "tag-key", "Values": [RUN_TAG]}
         ),
     ]
+    if ids:
+        filters.append({"Name": "instance-id", "Values": list(ids)})
     with translated("list the instances"):
         found = [
             _instance(raw)
@@ -206,6 +222,7 @@ def terminate(
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
     while True:
+        looked = clock()
         try:
             listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
             waiting |= {i.id for i in listed.values() if i.state in GOING}
@@ -225,7 +242,8 @@ def terminate(
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"
             message = "not seen terminated, perhaps still running"
             raise LeakError(waiting, message, hint=hint) from cause
-        sleep(pause)
+        # A look at a large fleet takes long, here and there: rest for as long.
+        sleep(max(pause, clock() - looked))
         pause = min(1.5 * pause, LAST_LOOK)
 
 

@@ -6,10 +6,11 @@ events; who reads them decides, and says `stop`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ END_PATIENCE = 15.0  # seconds
 LOST_PATIENCE = 3.0  # seconds
 
 SET_UP_ATTEMPTS = 3
+
+# Once the run is decided, whatever is not a word to a worker waits until all workers
+# have stopped, or for this long.
+STOP_FIRST = 2.0  # seconds
 
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
@@ -64,6 +69,7 @@ class Fleet:
         code: Callable[[str], Mapping[str, bytes]],
         alone: Callable[[str, str], Mapping[str, object]],
         put: Emit,
+        at_once: int = 32,
         search_began: float | None = None,
     ) -> None:
         """Make a fleet of no hosts yet.
@@ -72,6 +78,7 @@ class Fleet:
             code: what a host needs, by its machine (`uname -m`).
             alone: what an instance (id, name) is to do without us: see `keeper.py`.
             put: takes every event, from any thread.
+            at_once: how many hosts to connect to, and how many to set up, at a time.
             search_began: on the monotonic clock, of a run that is taken over.
         """
         self._plan = plan
@@ -90,7 +97,11 @@ class Fleet:
         self._search_began = search_began
         # A quarter of the fleet at a time: the first begins the sooner to search, and
         # an early answer finds the others not yet begun.
-        self._setting_up = threading.Semaphore(max(2, plan.instances // 4))
+        quarter = max(2, plan.instances // 4)
+        self._setting_up = threading.Semaphore(min(quarter, at_once))
+        self._shaking_hands = threading.Semaphore(at_once)
+        self._at_work = 0  # workers that start or search
+        self._at_rest = threading.Event()  # the run is decided and all have stopped
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * plan.instances + 1
@@ -108,7 +119,13 @@ class Fleet:
             self._begin(instance, name, part)
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
-        host = Host(name, instance.address or "", self._login, port=instance.ssh_port)
+        host = Host(
+            name,
+            instance.address or "",
+            self._login,
+            port=instance.ssh_port,
+            turn=self._turn,
+        )
         with self._lock:
             self._hosts.append((instance.id, host))
         self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
@@ -126,6 +143,7 @@ class Fleet:
         """Tell every worker to stop; its host's log is fetched after its last word."""
         self._boot_deadline = min(self._boot_deadline, time.monotonic() + END_PATIENCE)
         self._ending.set()
+        self._note_work(0)
         for _, host in self._all():
             host.stop()
 
@@ -155,7 +173,9 @@ class Fleet:
             host.connect(lambda: self._boot_deadline)
             self._put(Event("instance.ready", index, instance_id))
             if part:
-                self._search(host, instance_id, part)
+                with self._working():
+                    self._search(host, instance_id, part)
+            self._let_stop()
             self._fetch_log(host, instance_id, index)
         except HostError as failure:
             host.close()
@@ -164,6 +184,33 @@ class Fleet:
         finally:
             # The connection stays: it tells the host that it is not alone.
             self._put(Event("host.done", index, instance_id))
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait until few others shake hands, or none has a worker to stop."""
+        self._let_stop()
+        with self._shaking_hands:
+            yield
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Count a worker that starts or searches."""
+        self._note_work(+1)
+        try:
+            yield
+        finally:
+            self._note_work(-1)
+
+    def _note_work(self, change: int) -> None:
+        with self._lock:
+            self._at_work += change
+            if self._ending.is_set() and not self._at_work:
+                self._at_rest.set()
+
+    def _let_stop(self) -> None:
+        """Let the workers of a run that is decided stop before anything else."""
+        if self._ending.is_set():
+            self._at_rest.wait(STOP_FIRST)
 
     def _search(self, host: Host, instance_id: str, part: Part) -> None:
         """Have the worker run, and pass its events on until its last word."""

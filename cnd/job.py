@@ -71,7 +71,7 @@ class View(Protocol):
         """Show something that happened."""
 
     def tick(self, race: Race) -> None:
-        """Show how far the run is; called ten times a second and after each event."""
+        """Show how far the run is; called ten times a second, and after what counts."""
 
 
 class Job:
@@ -206,6 +206,7 @@ class Job:
             code=payload.code,
             alone=alone,
             put=self._events.put,
+            at_once=self._cloud.hosts_at_once,
             search_began=self._marks.get("searching"),
         )
 
@@ -272,8 +273,7 @@ class Job:
         pause, told = FIRST_LOOK, ""
         while not self._over.wait(pause):
             try:
-                found = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
-                for instance in found:
+                for instance in self._changed():
                     self._look_at(instance, fleet)
                 told = ""
             except CloudError as error:
@@ -281,6 +281,21 @@ class Job:
                     self._trouble(error)
                 told = str(error)
             pause = min(1.15 * pause, LAST_LOOK)
+
+    def _changed(self) -> list[ec2.Instance]:
+        """Return instances that may run by now, and those that vanished.
+
+        Not the whole fleet: to read the description of one takes half a millisecond.
+        """
+        client, run = self._cloud.ec2, self._run
+        if self._attached:  # some may be listed late that we never heard of
+            return ec2.find(client, run=run, states=ec2.ALL)
+        awaited = self._index.keys() - self._served.keys() - self._lost
+        found = ec2.find(client, run=run, states=ec2.GONE)
+        if awaited:
+            ids = sorted(awaited, key=self._index.__getitem__)[: ec2.ASKED]
+            found += ec2.find(client, run=run, states=("running",), ids=ids)
+        return found
 
     def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
         index = self._index.get(instance.id)
@@ -338,7 +353,7 @@ class Job:
     def _follow(self, provision: Provision, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
         while not self.race.outcome:
-            self._next_event(fleet)
+            self._next_events(fleet)
             if self._plan.replace:
                 self._replace(provision)
             self._hand_over(fleet)
@@ -412,10 +427,19 @@ class Job:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_event(self, fleet: Fleet) -> None:
-        """Take in the next event, or see that none comes for a moment."""
+    def _next_events(self, fleet: Fleet) -> None:
+        """Take in events until one may change the run's course, or a tick is over.
+
+        Hundreds of workers report every second: what is done for each of their
+        reports must not grow with the fleet.
+        """
+        deadline = time.monotonic() + TICK
         with contextlib.suppress(Empty):
-            self._take(self._events.get(timeout=TICK))
+            while True:
+                event = self._events.get(timeout=max(0, deadline - time.monotonic()))
+                self._take(event)
+                if event.kind != "worker.progress":
+                    break
         self._view.tick(self.race)
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
 
@@ -486,7 +510,7 @@ class Job:
             booting = self._index.keys() - self._served.keys() - self._lost
             if not self._serving and (now >= patience or not booting):
                 break
-            self._next_event(fleet)
+            self._next_events(fleet)
         if self._lost or self.race.failed:
             self._read_what_is_left(provision)
         self._mark("logged")
@@ -657,7 +681,7 @@ class Job:
     # --- small things
 
     def _go_on(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do `work` meanwhile; what it dies of is raised by `_next_event`."""
+        """Do `work` meanwhile; what it dies of is raised by `_next_events`."""
         self._background.append(self._pool.submit(work, *arguments))
 
     def _mark(self, name: str) -> None:

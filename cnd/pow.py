@@ -747,6 +747,7 @@ class Crew:
             signal.set_wakeup_fd(-1)
             for sibling in self.children.values():
                 sibling.close()
+            _step_back()
             scanner = self._make(self._flags[number : number + 1])
             _serve(requests, replies, scanner, self._step)
         except BrokenPipeError:
@@ -756,6 +757,18 @@ class Crew:
                 sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
             os._exit(0)
+
+
+def _step_back() -> None:
+    """Let whoever serves this machine, or must hear a stop, go before this process.
+
+    Where Linux groups processes by session, a nice level only counts within one, and
+    each session has one of its own: sched(7), "The autogroup feature".
+    """
+    os.setsid()
+    os.nice(19)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+        group.write("19")
 
 
 # --- telling

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import logging
@@ -76,6 +77,11 @@ SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
 LOST = (OSError, EOFError, paramiko.SSHException)
 
 
+# paramiko wakes ten times a second for each connection, to see whether it was closed;
+# `Host.close` wakes it by itself.
+IDLE_WAKE = 2.0  # seconds
+
+
 @dataclass(frozen=True)
 class Login:
     """How to get into the hosts of a run."""
@@ -98,9 +104,19 @@ class Host:
         login: Login,
         *,
         port: int = 22,
+        turn: Callable[
+            [], contextlib.AbstractContextManager[object]
+        ] = contextlib.nullcontext,
     ) -> None:
+        """Make a host that is not connected yet.
+
+        Args:
+            turn: what to do a handshake within; may wait until few others do one.
+        """
         self.name = name
         self._address, self._port, self._login = address, port, login
+        self._turn = turn
+        self._link: socket.socket | None = None
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._following = False
@@ -141,8 +157,24 @@ class Host:
         """Make one attempt; a host that is frozen must not outlast our patience."""
         patience = max(patience, 1.0)
         link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
+        self._link = link
         # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(link.close)
+            self._check_open()  # who closes from now on finds the link
+            # A host that does not say a word yet must not keep others from theirs.
+            link.settimeout(patience)
+            if not link.recv(1, socket.MSG_PEEK):
+                raise EOFError("the connection was closed")
+            with self._turn():
+                self._check_open()
+                self._shake_hands(link, patience)
+            link.settimeout(IDLE_WAKE)
+            on_failure.pop_all()
+
+    def _shake_hands(self, link: socket.socket, patience: float) -> None:
+        """Find out over `link` who is there, and log in."""
         self._connection = connection = fabric.Connection(
             self._address,
             user=self._login.user,
@@ -150,7 +182,7 @@ class Host:
             config=_config(),
             connect_kwargs={
                 "sock": link,
-                "key_filename": str(self._login.key),
+                "pkey": _private_key(self._login.key),
                 "allow_agent": False,
                 "look_for_keys": False,
                 "banner_timeout": patience,
@@ -170,8 +202,11 @@ class Host:
             raise HostError(self.name, "gave up: the run is over")
 
     def _drop(self) -> None:
+        if self._link is not None:
+            with contextlib.suppress(OSError):  # it is closed already
+                self._link.shutdown(socket.SHUT_RDWR)
         if self._connection is not None:
-            # SFTP says good-bye first, perhaps to nobody.
+            # SFTP says good-bye, to nobody.
             with contextlib.suppress(*LOST):
                 self._connection.close()
             self._connection.client.close()
@@ -342,6 +377,12 @@ class Host:
         if self._connection is None or self._closed.is_set():
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+@functools.cache
+def _private_key(path: Path) -> paramiko.PKey:
+    """Read a private key, once for the whole fleet."""
+    return paramiko.PKey.from_path(path)
 
 
 def _known_name(address: str, port: int) -> str:

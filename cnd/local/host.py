@@ -28,7 +28,9 @@ from cnd.local.wire import HostSpec, Message
 
 # How the fork server lets a fault happen inside: see faults.LIVE_KINDS.
 SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
-BEHIND_THE_USER = 5  # nice level: a fleet that boots must not keep its user waiting
+# Nice levels: a fleet must not keep its user waiting, nor those of its hosts that still
+# boot the ones that work.
+BOOTING, UP = 15, 5
 # A connection that closes with something unsaid ends with a reset (socket(7)).
 NO_LINGER = struct.pack("ii", 1, 0)
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
@@ -44,7 +46,7 @@ def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
     processes.die_with_parent()
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
-    processes.yield_cpu(os.getpid(), BEHIND_THE_USER)
+    processes.yield_cpu(os.getpid(), BOOTING)
     asyncio.run(_Host(spec, report).live(life))
 
 
@@ -95,6 +97,7 @@ class _Host:
             self._spec, key, self._children, self._log, self._connections
         )
         self._log("sshd", f"Server listening on {self._spec.address}.")
+        processes.yield_cpu(os.getpid(), UP)
         self._init.booted = True
         (self._root / "run/cnd/booted").touch()
         self._report(up)

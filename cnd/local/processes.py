@@ -25,8 +25,8 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 LINUX = sys.platform == "linux"
-# Nice level of the sessions that a host starts: a tenth of the weight of others.
-SESSION_NICE = 10
+# Nice level of the sessions that a host starts: behind the hosts themselves.
+SESSION_NICE = 7
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
 
 

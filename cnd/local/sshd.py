@@ -30,8 +30,8 @@ from cnd.local.wire import HostSpec
 CHUNK = 65536
 # The two names of one method: old clients know only the second.
 KEY_EXCHANGES = ("curve25519-sha256", "curve25519-sha256@libssh.org")
-# The workers share the machine with whoever looks after them: those go first.
-NICE = ("nice", "-n", "19")
+# Commands share the machine with whoever looks after them: those go first.
+NICE = ("nice", "-n", "5")
 Log = Callable[[str, str], None]
 
 
