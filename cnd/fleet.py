@@ -18,7 +18,7 @@ from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.events import Emit, Event, from_worker
 from cnd.journal import Journal
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 from cnd.remote import Host, Login
 
 # After the end, a host that has not answered yet is waited for this long, for its
@@ -87,7 +87,7 @@ class Fleet:
         self._code, self._alone = code, alone
         self._put = put
         self._folder = f"cnd-{journal.run}"
-        self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
+        self._boot_deadline = time.monotonic() + plan.boot_allowance
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None

@@ -27,7 +27,7 @@ from cnd.cli import Program, task
 from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import Plan
+from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision
 from cnd.result import Result
 from cnd.tasks_plan import (
@@ -72,6 +72,7 @@ def start(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     bucket: str = "",
     key_file: str = "",
@@ -93,6 +94,7 @@ def start(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        boot=boot,
         kernel=kernel,
         keep=keep,
         replace=replace,

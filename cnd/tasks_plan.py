@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import BOOT_ALLOWANCE, KERNELS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -44,6 +44,7 @@ WISH_HELP = {
     "user": "who logs in to the image; default: as its publisher has it",
     "subnet": "subnet-...; default: one of the default VPC",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
+    "boot": "seconds from the launch until SSH must answer (300); metal takes more",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -57,6 +58,7 @@ def wish(
     budget: str,
     nonces: str,
     kernel: str,
+    boot: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
@@ -68,6 +70,9 @@ def wish(
             time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            boot_allowance=arguments.seconds(
+                boot, "--boot", "for example: --boot 1200"
+            ),
             **more,
         ),
         given=bool(instances),
@@ -100,6 +105,7 @@ def plan(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     json: bool = False,
 ) -> None:
@@ -117,6 +123,7 @@ def plan(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        boot=boot,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)
