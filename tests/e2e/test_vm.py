@@ -6,6 +6,7 @@ two of them for the image, unless CND_LOCAL_IMAGES names a folder that has it al
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,7 +19,9 @@ import pytest
 
 from cnd import bootstrap, keys
 from cnd.errors import UsageError
+from cnd.keys import KeyPair
 from cnd.local import vmimage
+from cnd.local.files import read_endpoint
 from tests.conftest import Terminal, clean_environment, eventually
 
 pytestmark = pytest.mark.slow
@@ -58,6 +61,20 @@ def described(vm: Terminal, instance: str) -> dict[str, Any]:
     return found
 
 
+def launch(vm: Terminal, count: int, host_key: KeyPair | None = None) -> list[str]:
+    """Launch machines as `start` does; return their ids."""
+    key = host_key or keys.generate()
+    reply = vm.client("ec2").run_instances(
+        ImageId=vm.client("ssm").get_parameter(Name=UBUNTU)["Parameter"]["Value"],
+        InstanceType="t3.micro",
+        MinCount=count,
+        MaxCount=count,
+        InstanceInitiatedShutdownBehavior="terminate",
+        UserData=bootstrap.user_data(lifetime=LIFETIME, host_key=key),
+    )
+    return [str(instance["InstanceId"]) for instance in reply["Instances"]]
+
+
 def is_from_rsyslog(log: str) -> bool:
     """Tell a log that a real system wrote: kernel, systemd, cloud-init and rsyslog."""
     makers = ("kernel: ", "systemd[1]: ", "cloud-init[", 'software="rsyslogd"')
@@ -85,16 +102,8 @@ def test_a_machine_that_nobody_ever_asks_ends_on_time_and_shows_the_key_of_its_r
     vm: Terminal,
 ) -> None:
     host_key = keys.generate()
-    reply = vm.client("ec2").run_instances(
-        ImageId=vm.client("ssm").get_parameter(Name=UBUNTU)["Parameter"]["Value"],
-        InstanceType="t3.micro",
-        MinCount=1,
-        MaxCount=1,
-        InstanceInitiatedShutdownBehavior="terminate",
-        UserData=bootstrap.user_data(lifetime=LIFETIME, host_key=host_key),
-    )
+    (instance,) = launch(vm, 1, host_key)
     launched = time.monotonic()
-    instance = reply["Instances"][0]["InstanceId"]
     console = folder_of(vm) / "hosts" / instance / "console.log"
     eventually(console.exists, within=BOOT)
     with open(console, errors="replace") as output:  # it stays open: the folder goes
@@ -143,3 +152,28 @@ def test_an_orphan_sends_its_log_and_powers_its_machine_off(vm: Terminal) -> Non
     text = log["Body"].read().decode()
     assert "cnd-keeper" in text
     assert is_from_rsyslog(text)
+
+
+def machines(vm: Terminal) -> int:
+    """Return how many machines of this user's cloud there are."""
+    folder = str(folder_of(vm) / "hosts").encode()
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            found += words[0] == vmimage.QEMU.encode() and folder in b"".join(words)
+    return found
+
+
+def test_no_machine_outlives_its_instance_or_its_cloud(vm: Terminal) -> None:
+    first, _ = launch(vm, 2)
+    eventually(lambda: machines(vm) == 2, within=30)
+
+    vm.client("ec2").terminate_instances(InstanceIds=[first])
+    eventually(lambda: machines(vm) == 1, within=30)
+    assert described(vm, first)["State"]["Name"] == "terminated"
+
+    record = read_endpoint(folder_of(vm))
+    assert record is not None
+    os.kill(record["pid"], signal.SIGKILL)
+    eventually(lambda: machines(vm) == 0, within=30)
