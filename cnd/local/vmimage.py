@@ -133,9 +133,9 @@ def prepare(
 def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
     """Return "kvm" where that boots the kernel of `image`, else "tcg".
 
-    Found out by trying: /dev/kvm may be there and of no use, as in some machines that
-    are virtual themselves.  Without a disk the kernel panics, and qemu ends: within a
-    second under KVM (measured), never within `seconds` where it does not work.
+    Found out by trying: /dev/kvm may be there and of no use, in machines that are
+    virtual themselves (seen: qemu fails an assertion, or the kernel never says a word).
+    Without a disk the kernel panics, and qemu ends: within seconds where KVM works.
     """
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
@@ -161,8 +161,11 @@ def apt_mirror(release: str) -> str:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    known = dict(reversed([_pair(line) for line in listing.stdout.splitlines()]))
-    return known.get(release, "")
+    for line in listing.stdout.splitlines():
+        name, _, uri = line.partition(" ")
+        if name == release and uri.startswith("http"):
+            return uri
+    return ""
 
 
 def require(image: Image, *, path: str, root: bool, system: str = BUILD_PATH) -> None:
@@ -194,14 +197,9 @@ def require(image: Image, *, path: str, root: bool, system: str = BUILD_PATH) ->
     if not built and not root:
         raise UsageError(
             "the image of virtual machines is not built yet, and only root can do that",
-            hint="run `sudo -E fab local up --hosts vm` once, then `sudo -E fab local "
-            "down`",
+            hint="let root do `CND_LOCAL_IMAGES=/var/lib/cnd fab local up --hosts vm` "
+            "once, and set the same variable",
         )
-
-
-def _pair(line: str) -> tuple[str, str]:
-    name, _, uri = line.partition(" ")
-    return name, uri
 
 
 @contextmanager
