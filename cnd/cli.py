@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import fabric
@@ -16,6 +17,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
 
 from cnd.errors import CndError, UsageError
+from cnd.settings import DEFAULTS, setting, sources
 
 
 class TwoDashes(str):
@@ -102,14 +104,27 @@ def task(
     """Make a task of a function; `letters` maps parameters to one-letter options.
 
     A `CndError` that leaves the function becomes one line and its exit status.
+    Options of the names in `settings` that are left out are looked up there.
     """
     make = fabric.task(klass=Task, letters=letters, auto_shortflags=False, **options)
 
     def decorate(body: Callable[..., None]) -> Task:
-        made: Task = make(_reports_errors(body))
+        made: Task = make(_reports_errors(_configured(body)))
         return made
 
     return decorate
+
+
+def _configured(body: Callable[..., None]) -> Callable[..., None]:
+    names = inspect.signature(body).parameters.keys() & DEFAULTS.keys()
+
+    @functools.wraps(body)
+    def wrapper(context: Any, *args: Any, **options: Any) -> None:
+        files = sources(context.config) if names else []
+        found = {n: setting(n, options.get(n, ""), files).value for n in names}
+        body(context, *args, **{**options, **found})
+
+    return wrapper
 
 
 def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
@@ -131,8 +146,43 @@ def _shown(error: CndError) -> Exit:
     return Exit(f"cnd: {error}{hint}", code=error.exit_status)
 
 
+@dataclass(frozen=True)
+class Help:
+    """What `--help` says: words before and after the commands, in groups."""
+
+    before: str
+    groups: Mapping[str, tuple[Task, ...]]
+    after: str
+
+    def __str__(self) -> str:
+        wide = max(len(task.name) for tasks in self.groups.values() for task in tasks)
+        lines = [self.before]
+        for title, tasks in self.groups.items():
+            lines += ["", f"{title}:"]
+            lines += [f"  {t.name:<{wide}}  {_first_line(t)}" for t in tasks]
+        return "\n".join([*lines, "", self.after])
+
+
+def _first_line(task: Task) -> str:
+    return (task.__doc__ or "").strip().split("\n")[0]
+
+
 class Program(Fab):  # type: ignore[misc]
     """The `cnd` program: Fabric's own, with CND's tasks, from any folder."""
+
+    def __init__(self, *args: Any, help: Help, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._help = help
+
+    def print_help(self) -> None:
+        """Say what there is; Fabric's own options, which few need, are left out."""
+        print(self._help)
+
+    def parse_collection(self) -> None:
+        """Read fabric.yaml in this folder too, as `fab` does beside its fabfile."""
+        super().parse_collection()
+        self.config.set_project_location(".")
+        self.config.load_project()
 
     def parse_core(self, argv: list[str] | None) -> None:
         with_status_2(super().parse_core, argv)

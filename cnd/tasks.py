@@ -23,7 +23,7 @@ from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
-from cnd.cli import Program, task
+from cnd.cli import Help, Program, task
 from cnd.errors import LeakError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
@@ -35,6 +35,7 @@ from cnd.tasks_plan import (
     WISH_HELP,
     WISH_LETTERS,
     clean,
+    config,
     doctor,
     fit,
     plan,
@@ -63,12 +64,12 @@ def start(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
-    block: str = worker.DEFAULT_BLOCK,
+    block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
     region: str = "",
-    instance_type: str = "t3.micro",
-    image: str = "ubuntu",
+    instance_type: str = "",
+    image: str = "",
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
@@ -184,8 +185,6 @@ def scram(
     tags are never touched.
     """
     run = arguments.run_name(run)
-    if region and all_regions:
-        raise UsageError("--region and --all-regions exclude each other")
     connected = _connected(cloud, region)
     places = [connected] if connected else []
     if connected and all_regions:
@@ -264,7 +263,7 @@ def verify(
     c: Context,
     nonce: str = "",
     difficulty: str = "",
-    block: str = worker.DEFAULT_BLOCK,
+    block: str = "",
     json: bool = False,
 ) -> None:
     """Print the hash of a nonce and whether it is golden (exit 0 or 1), offline."""
@@ -430,26 +429,34 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+BEFORE = """\
+cnd: blockchain proof of work in the cloud.  N machines search, the first golden nonce
+stops all, nothing is left running.
+
+    cnd start --t 200 --d 2 --n 8     8 instances, 200 s at most, 2 zero hex digits
+    cnd COMMAND --help                what a command takes"""
+GROUPS = {
+    "Before": (plan, doctor, config),
+    "The run": (start, status, stop, attach, scram),
+    "After": (verify, clean),
+    "Without an account": (local, bench),
+}
+AFTER = """\
+Data goes to stdout, what happens to stderr; --json prints one object.  Without AWS
+credentials, runs go to an embedded cloud on this machine.  Exit status: 0 found,
+10 time over, 11 space exhausted, 12 stopped, 2 impossible request, 3 the cloud
+refused, 4 no complete answer, 5 something may be left running, 130 interrupted.
+Completion: cnd --print-completion-script bash (or zsh, fish)."""
+
+
 def main() -> None:
     """Run the `cnd` program."""
-    tasks = (
-        start,
-        attach,
-        plan,
-        doctor,
-        scram,
-        clean,
-        stop,
-        status,
-        verify,
-        local,
-        bench,
-    )
     Program(
         name="cnd",
         binary="cnd",
         version=cnd.__version__,
-        namespace=Collection(*tasks),
+        help=Help(BEFORE, GROUPS, AFTER),
+        namespace=Collection(*(task for tasks in GROUPS.values() for task in tasks)),
         executor_class=Executor,
         config_class=Config,
     ).run()

@@ -1,4 +1,4 @@
-"""The commands before and after a run: plan, doctor, clean.
+"""The commands before and after a run: plan, doctor, config, clean.
 
 One rule: no decisions here; `start` executes the very object that `plan` prints.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, ec2, here, keys, market, prices, tidy
+from cnd import arguments, ec2, here, keys, market, prices, settings, tidy
 from cnd import cloud as clouds
 from cnd import doctor as doctors
 from cnd import pow as worker
@@ -96,12 +96,12 @@ def plan(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
-    block: str = worker.DEFAULT_BLOCK,
+    block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
     region: str = "",
-    instance_type: str = "t3.micro",
-    image: str = "ubuntu",
+    instance_type: str = "",
+    image: str = "",
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
@@ -158,8 +158,8 @@ def doctor(
     instances: str = "1",
     cloud: str = "",
     region: str = "",
-    instance_type: str = "t3.micro",
-    image: str = "ubuntu",
+    instance_type: str = "",
+    image: str = "",
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
@@ -242,6 +242,20 @@ def _tell_clean(
     if found and not yes:
         print("\n".join(made.title for made in found))
         print("nothing was removed: say --yes to remove these")
+
+
+@task(help={"json": "print one JSON object to stdout, and nothing else"})
+def config(c: Context, json: bool = False) -> None:
+    """Print the options that files and the environment can set, and who sets them."""
+    files = settings.sources(c.config)
+    found = [settings.setting(name, "", files) for name in settings.DEFAULTS]
+    if json:
+        print(
+            jsonlib.dumps({s.name: {"value": s.value, "from": s.source} for s in found})
+        )
+        return
+    for each in found:
+        print(f"{each.name:<14} {each.value or '-':<16} {each.source}")
 
 
 def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:

@@ -17,16 +17,17 @@ import boto3
 import pytest
 
 BIN = Path(sys.executable).parent
-AWS = ("AWS_", "BOTO_")
+FOREIGN = ("AWS_", "BOTO_", "CND_")
 
 
 def clean_environment(state: Path) -> dict[str, str]:
     """Return this environment without anybody's AWS account, and a state of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(AWS)}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
     nowhere = str(state / "no-such-file")
     return {
         **kept,
         "XDG_STATE_HOME": str(state),
+        "XDG_CONFIG_HOME": str(state / "config"),
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",

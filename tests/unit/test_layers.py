@@ -20,7 +20,7 @@ LAYERS = [
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["aws", "plan", "events", "keys", "arguments", "chances"],
+    ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
     ["payload", "bench", "offers"],
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
