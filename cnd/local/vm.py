@@ -31,7 +31,7 @@ from cnd.local.vmimage import CPU, OUTSIDE, QEMU, Image
 from cnd.local.wire import HostSpec, Message
 
 MEMORY = "1024M"
-PATIENCE = 900.0  # seconds for SSH to answer: without KVM a boot takes 40 and more
+PATIENCE = 3600.0  # seconds for SSH to answer; longer than any run waits
 ATTEMPT = 10.0  # seconds for one SSH handshake
 PAUSE = 0.5  # seconds between two
 STEP_SECONDS = 60.0  # for the overlay to be made

@@ -1,6 +1,6 @@
 """Real machines: every instance of the embedded cloud is a Debian under qemu.
 
-By itself: `pytest -m slow tests/e2e/test_vm.py`.  Eight minutes and more without KVM,
+By itself: `pytest -m slow tests/e2e/test_vm.py`.  Eleven minutes without KVM,
 two of them for the image, unless CND_LOCAL_IMAGES names a folder that has it already.
 """
 
