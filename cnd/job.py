@@ -23,7 +23,7 @@ from dataclasses import asdict
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from cnd import ec2, keys, orphans, payload, s3logs, sqs, takeover
 from cnd.aws import code
@@ -37,6 +37,7 @@ from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
+from cnd.view import Viewer
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
@@ -64,16 +65,6 @@ def new_run() -> str:
     return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-class View(Protocol):
-    """Whoever shows a run; called from the thread of `execute` only."""
-
-    def show(self, event: Event) -> None:
-        """Show something that happened."""
-
-    def tick(self, race: Race) -> None:
-        """Show how far the run is; called ten times a second, and after what counts."""
-
-
 class Job:
     """One run of a plan on a cloud, from the main thread.
 
@@ -86,13 +77,13 @@ class Job:
         cloud: Cloud,
         journal: Journal,
         *,
-        view: View,
+        view: Viewer,
     ) -> None:
         self._plan = plan
         self._cloud = cloud
         self._journal = journal
         self._run = journal.run
-        self._view = view
+        self._view = view  # called from this thread only
         self.race = Race(plan)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end

@@ -6,10 +6,12 @@ is bought; data goes to stdout, narration to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from fabric import Config
 from fabric.executor import Executor
@@ -25,6 +27,7 @@ from cnd import local as embedded
 from cnd import pow as worker
 from cnd.cli import Help, Program, task
 from cnd.errors import LeakError, UsageError
+from cnd.events import Event
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -44,6 +47,8 @@ from cnd.tasks_plan import (
 )
 from cnd.tasks_plan import whole_difficulty as _difficulty
 
+PLAIN_HELP = "lines instead of a table, as where there is no terminal"
+
 
 @task(
     letters=WISH_LETTERS,
@@ -54,6 +59,7 @@ from cnd.tasks_plan import whole_difficulty as _difficulty
         "json": "print one JSON object to stdout, and nothing else",
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
         "replace": "launch a new instance for one that is lost",
+        "plain": PLAIN_HELP,
         **CLOUD_HELP,
     },
 )
@@ -80,6 +86,7 @@ def start(
     json: bool = False,
     keep: bool = False,
     replace: bool = False,
+    plain: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked = wish(
@@ -112,8 +119,9 @@ def start(
     fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
+    viewer = partial(_viewer, decided, plain)
     result = _carried_out(
-        decided, connected, journal, lambda job: job.execute(key, bucket=bucket)
+        decided, connected, journal, viewer, lambda job: job.execute(key, bucket=bucket)
     )
     market.learn(folder, connected, decided, known, result)
     _conclude(result, json)
@@ -123,10 +131,11 @@ def start(
     positional=["run"],
     help={
         "run": "the run to take over; default: the one that nobody follows",
+        "plain": PLAIN_HELP,
         "json": "print one JSON object to stdout, and nothing else",
     },
 )
-def attach(c: Context, run: str = "", json: bool = False) -> None:
+def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -> None:
     """Take over a run whose orchestrator died, and bring it to its end."""
     journal = Journal(arguments.run_name(run) or survey.abandoned())
     order = journal.order()
@@ -136,20 +145,34 @@ def attach(c: Context, run: str = "", json: bool = False) -> None:
         message = f"run {journal.run} belongs to account {order['account']}"
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
-    result = _carried_out(plan, connected, journal, lambda job: job.attach(provision))
+    viewer = partial(_viewer, plan, plain, journal.events())
+    result = _carried_out(
+        plan, connected, journal, viewer, lambda job: job.attach(provision)
+    )
     _conclude(result, json)
 
 
 def _carried_out(
-    plan: Plan, cloud: clouds.Cloud, journal: Journal, work: Callable[[Job], Result]
+    plan: Plan,
+    cloud: clouds.Cloud,
+    journal: Journal,
+    viewer: Callable[[], view.Viewer],
+    work: Callable[[Job], Result],
 ) -> Result:
     """Do a run, or the rest of one, as its only follower."""
-    with journal.followed():
-        narrator = view.Narrator(plan)
-        try:
-            return work(Job(plan, cloud, journal, view=narrator))
-        finally:
-            narrator.close()
+    with journal.followed(), contextlib.closing(viewer()) as shown:
+        return work(Job(plan, cloud, journal, view=shown))
+
+
+def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
+    """Return a table that lives, or lines where there is no terminal for it."""
+    if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return view.Narrator(plan)
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return view.Narrator(plan)
+    from cnd.live import LiveView  # here: rich takes a tenth of a second
+
+    return LiveView(plan, sys.stderr, past=past)
 
 
 def _conclude(result: Result, json: bool) -> None:

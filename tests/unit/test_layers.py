@@ -15,7 +15,8 @@ LAYERS = [
     ["tasks_plan"],
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
-    ["view", "job"],
+    ["job", "live"],
+    ["view", "board"],
     ["provision", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here"],
@@ -25,12 +26,13 @@ LAYERS = [
     ["local", "errors", "pow", "keeper", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
+SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
 OWNERS = {
     "paramiko": {"remote", "keys"},
     "fabric": {"cli", "remote", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
+    "rich": {"live"},
 }
 
 
