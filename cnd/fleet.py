@@ -19,7 +19,7 @@ from cnd.errors import HostError, HostLost
 from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
 from cnd.journal import Journal
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 from cnd.remote import Host, Login
 
 # After the end, a host that has not answered yet is waited for this long, for its
@@ -85,7 +85,7 @@ class Fleet:
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{journal.run}"
-        self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
+        self._boot_deadline = time.monotonic() + plan.boot_allowance
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None

@@ -32,7 +32,7 @@ from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import LAST_WORDS, Event
 from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
@@ -470,8 +470,8 @@ class Job:
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif not self._index and now >= self._marks["launched"] + self._patience:
             self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
-        elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
-            reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
+        elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
+            reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
     def _next_events(self, fleet: Fleet) -> None:

@@ -15,7 +15,8 @@ from cnd import pow as worker
 from cnd.errors import UsageError
 
 # The longest that an instance may take from RunInstances until its SSH answers;
-# 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare.
+# 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare: bare
+# metal takes up to 20, and emulated machines on a busy computer may, too.
 BOOT_ALLOWANCE = 300.0  # seconds
 # What the end of a run may take: stop, logs, uploads, termination.
 END_ALLOWANCE = 120.0  # seconds
@@ -31,7 +32,8 @@ MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 # The pre-signed URLs by which a fleet ends without us hold for a week at most.
 MAX_LIFETIME = 7 * 86400.0  # seconds
-MAX_TIME_LIMIT = MAX_LIFETIME - BOOT_ALLOWANCE - END_ALLOWANCE
+MAX_BOOT_ALLOWANCE = 3600.0  # seconds
+MAX_TIME_LIMIT = MAX_LIFETIME - MAX_BOOT_ALLOWANCE - END_ALLOWANCE
 BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its life
 
 
@@ -55,6 +57,7 @@ class Plan:
     address: str = "public"  # which of an instance's addresses SSH goes to
     gateway: str = ""  # user@host:port that SSH goes through; empty: none
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
+    boot_allowance: float = BOOT_ALLOWANCE  # seconds until SSH must have answered
     usd_per_hour: float | None = None  # of one instance; None: not known
     # Types to take where there is no room for the first, in order, and their USD/h.
     others: dict[str, float | None] = field(default_factory=dict)
@@ -73,10 +76,15 @@ class Plan:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
         self._check_capacity()
+        if not 0 < self.boot_allowance <= MAX_BOOT_ALLOWANCE:
+            raise UsageError(
+                f"--boot must be more than 0 and at most {MAX_BOOT_ALLOWANCE:.0f} "
+                f"seconds, not {self.boot_allowance}"
+            )
         if not 0 < self.time_limit <= MAX_TIME_LIMIT:
             raise UsageError(
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
-                f"(a week in all), not {self.time_limit}"
+                f"(a week, less boot and end), not {self.time_limit}"
             )
         if not re.fullmatch("((subnet-[0-9a-f]+)(,subnet-[0-9a-f]+)*)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
@@ -118,7 +126,7 @@ class Plan:
     @property
     def lifetime(self) -> float:
         """Seconds from boot until an instance ends itself, whatever happens."""
-        return BOOT_ALLOWANCE + self.time_limit + END_ALLOWANCE
+        return self.boot_allowance + self.time_limit + END_ALLOWANCE
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import Plan
+from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision
 from cnd.result import Result
 from cnd.tasks_look import export, list_runs, logs, report, reported
@@ -85,6 +85,7 @@ def start(
     ssh_from: str = "",
     address: str = "public",
     gateway: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
@@ -117,6 +118,7 @@ def start(
         ssh_from=ssh_from,
         address=address,
         gateway=gateway,
+        boot=boot,
         kernel=kernel,
         keep=keep,
         replace=replace,
@@ -358,6 +360,7 @@ def verify(
         "at_most": "fault of RunInstances: launch no more than that",
         "seconds": "fault of a host: for how long, or when",
         "clear": "fault: forget all",
+        "hosts": "up: what instances are: process, or vm for real machines (qemu)",
     },
 )
 def local(
@@ -375,6 +378,7 @@ def local(
     at_most: str = "",
     seconds: str = "",
     clear: bool = False,
+    hosts: str = "",
 ) -> None:
     """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
     if action == "fault":
@@ -393,7 +397,7 @@ def local(
         _local_fault(what, {k: v for k, v in given.items() if v}, clear)
         return
     actions: dict[str, Callable[[], None]] = {
-        "up": _local_up,
+        "up": lambda: _local_up(hosts),
         "down": _local_down,
         "status": _local_status,
     }
@@ -417,8 +421,8 @@ def bench(c: Context, what: str, seconds: str = "10", json: bool = False) -> Non
     _print(measured.to_json() if json else measured.text())
 
 
-def _local_up() -> None:
-    endpoint = embedded.up()
+def _local_up(hosts: str) -> None:
+    endpoint = embedded.up(hosts=hosts, say=_say)
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
     _print("\n".join(embedded.exports(endpoint)))

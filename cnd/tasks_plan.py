@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import ADDRESSES, KERNELS, MARKETS, MAX_INSTANCES, Plan
+from cnd.plan import ADDRESSES, BOOT_ALLOWANCE, KERNELS, MARKETS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -50,6 +50,7 @@ WISH_HELP = {
     "address": "where SSH goes to: public or private (public)",
     "gateway": "user@host:port, a jump host for SSH",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
+    "boot": "seconds from the launch until SSH must answer (300); metal takes more",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -68,6 +69,7 @@ def wish(
     spot: bool,
     spot_or_on_demand: bool,
     address: str,
+    boot: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
@@ -91,6 +93,9 @@ def wish(
             address=arguments.choice(address, "--address", ADDRESSES),
             market=_market(spot, spot_or_on_demand),
             at_least=least,
+            boot_allowance=arguments.seconds(
+                boot, "--boot", "for example: --boot 1200"
+            ),
             **more,
         ),
         given=bool(instances),
@@ -126,6 +131,7 @@ def plan(
     ssh_from: str = "",
     address: str = "public",
     gateway: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
@@ -152,6 +158,7 @@ def plan(
         ssh_from=ssh_from,
         address=address,
         gateway=gateway,
+        boot=boot,
         kernel=kernel,
     )
     connected = clouds.connect(cloud, region)

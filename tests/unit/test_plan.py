@@ -23,6 +23,8 @@ GOOD: dict[str, Any] = {"difficulty": 2, "instances": 8, "time_limit": 200.0}
         {"time_limit": 0.0},
         {"time_limit": float("inf")},
         {"time_limit": float("nan")},
+        {"boot_allowance": 0.0},
+        {"boot_allowance": 3601.0},
         {"nonces": 0},
         {"nonces": 2**64 + 1},
         {"nonces": 7},  # fewer nonces than instances
