@@ -110,7 +110,7 @@ def _head(line: Timeline) -> str:
     if (nonce := result.get("nonce")) is not None:
         headline = f"Golden nonce <em>{_text(nonce)}</em>"
     what = (
-        f"{_text(wish.get('instances', '?'))} &times; {_text(wish.get('type', '?'))} · "
+        f"{_text(_size(line))} &times; {_text(wish.get('type', '?'))} · "
         f"difficulty {_text(wish.get('difficulty', '?'))} · {when:%Y-%m-%d %H:%M:%S %Z}"
     )
     return (
@@ -229,7 +229,7 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("difficulty", difficulty),
         ("nonce space", wish.get("nonces")),
         ("time limit", f"{wish.get('time_limit')} s"),
-        ("instances", f"{wish.get('instances')} x {wish.get('type')}"),
+        ("instances", f"{_size(line)} x {wish.get('type')}"),
         ("cloud", _cloud(result)),
         ("kernel", result.get("kernel")),
         ("tested", f"{line.tested:,} nonces, each counted once"),
@@ -242,6 +242,13 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("logs", (result.get("logs") or {}).get("s3")),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def _size(line: Timeline) -> str:
+    """Say how many instances there were, and were wanted, if that is not the same."""
+    wanted = line.wish.get("instances", "?")
+    had = line.result.get("instances", wanted)
+    return f"{had}" if had == wanted else f"{had} (of {wanted})"
 
 
 def _finder(result: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def test_a_host_has_at_most_the_vcpus_of_its_type(
         "python3 -c 'import os; print(len(os.sched_getaffinity(0)), os.nice(0))'"
     )
 
-    assert output.split() == [str(min(vcpus, len(os.sched_getaffinity(0)))), "19"]
+    assert output.split() == [str(min(vcpus, len(os.sched_getaffinity(0)))), "5"]
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
