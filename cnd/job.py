@@ -19,13 +19,13 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any, Protocol
 
-from cnd import ec2, keys, orphans, payload, s3logs, sqs, takeover
+from cnd import bootstrap, ec2, keys, orphans, payload, s3logs, sqs, takeover
 from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.cost import lives
@@ -33,6 +33,7 @@ from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import Event
 from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
+from cnd.mailbox import Mailbox
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
@@ -172,7 +173,7 @@ class Job:
             return self._conduct(provision, partial(self._take_up, listed))
 
     def _conduct(
-        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
+        self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
     ) -> Result:
         """Begin; follow the run to its end; terminate the fleet, whatever happens."""
         fleet = self._new_fleet(provision)
@@ -191,7 +192,17 @@ class Job:
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
         return self._finish(provision)
 
-    def _new_fleet(self, provision: Provision) -> Fleet:
+    def _new_fleet(self, provision: Provision) -> Fleet | Mailbox:
+        if self._plan.unreached:
+            return Mailbox(
+                self._plan,
+                self._journal,
+                self._cloud.s3,
+                provision.bucket,
+                put=self._events.put,
+                polls_per_second=self._cloud.polls_per_second,
+                search_began=self._marks.get("searching"),
+            )
         alone = orphans.orders(
             self._cloud.s3,
             provision.bucket,
@@ -212,11 +223,11 @@ class Job:
 
     # --- launch and race
 
-    def _launch(self, provision: Provision, fleet: Fleet) -> None:
+    def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
         plan = self._plan
         launched = self._bought(
-            provision, self._request(plan.instances), plan.instances
+            provision, self._request(plan.instances), plan.instances, first=0
         )
         self._mark("launched")
         launched.sort(key=lambda instance: (instance.index, instance.id))
@@ -235,13 +246,18 @@ class Job:
         return token
 
     def _bought(
-        self, provision: Provision, token: str, count: int
+        self, provision: Provision, token: str, count: int, *, first: int
     ) -> list[ec2.Instance]:
-        """Launch instances; remember if it is not sure that they were not."""
+        """Launch instances; remember if it is not sure that they were not.
+
+        Args:
+            first: the index of the first of them.
+        """
+        user_data = bootstrap.numbered(provision.spec.user_data, first)
         try:
             return ec2.launch(
                 self._cloud.ec2,
-                provision.spec,
+                replace(provision.spec, user_data=user_data),
                 run=self._run,
                 owner=self._cloud.owner,
                 token=token,
@@ -253,7 +269,7 @@ class Job:
             raise
 
     def _take_up(
-        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet
+        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         for instance in listed:
@@ -268,7 +284,7 @@ class Job:
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
 
-    def _watch(self, fleet: Fleet) -> None:
+    def _watch(self, fleet: Fleet | Mailbox) -> None:
         """Serve each instance the moment that it runs; notice those that vanish."""
         pause, told = FIRST_LOOK, ""
         while not self._over.wait(pause):
@@ -297,7 +313,7 @@ class Job:
             found += ec2.find(client, run=run, states=("running",), ids=ids)
         return found
 
-    def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
+    def _look_at(self, instance: ec2.Instance, fleet: Fleet | Mailbox) -> None:
         index = self._index.get(instance.id)
         if index is None and self._attached:  # launched, and listed late
             self._events.put(_launched(instance, instance.index))
@@ -350,7 +366,7 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self, provision: Provision, fleet: Fleet) -> None:
+    def _follow(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Take in events until the run is decided."""
         while not self.race.outcome:
             self._next_events(fleet)
@@ -359,7 +375,7 @@ class Job:
             self._hand_over(fleet)
             self._check_clock()
 
-    def _hand_over(self, fleet: Fleet) -> None:
+    def _hand_over(self, fleet: Fleet | Mailbox) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
         # Booting, or out of touch: they may yet take over what the others lost.
         hopeful = self._index.keys() - self._done - self._lost - self._fit
@@ -390,7 +406,7 @@ class Job:
     def _replacement(self, provision: Provision, token: str, index: int) -> bool:
         """Launch one instance; return whether it is there."""
         try:
-            (instance,) = self._bought(provision, token, 1)
+            (instance,) = self._bought(provision, token, 1, first=index)
         except CloudError as error:
             self._trouble(error)  # the survivors take over
             return False
@@ -427,7 +443,7 @@ class Job:
             reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_events(self, fleet: Fleet) -> None:
+    def _next_events(self, fleet: Fleet | Mailbox) -> None:
         """Take in events until one may change the run's course, or a tick is over.
 
         Hundreds of workers report every second: what is done for each of their
@@ -499,7 +515,7 @@ class Job:
 
     # --- the end
 
-    def _wind_down(self, provision: Provision, fleet: Fleet) -> None:
+    def _wind_down(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Stop every worker, and stay until every log is here or late."""
         self._mark("decided")
         fleet.stop()
@@ -545,7 +561,7 @@ class Job:
             self._trouble(error)
 
     def _end(
-        self, provision: Provision, fleet: Fleet, *, keep: bool
+        self, provision: Provision, fleet: Fleet | Mailbox, *, keep: bool
     ) -> LeakError | None:
         """Upload what there is and terminate the fleet, whatever came before."""
         self._over.set()

@@ -26,6 +26,10 @@ KERNELS = (
     *("portable", "scalar", "hashlib"),
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
+# How instances learn what to do.  Up to this many, "auto" tells them over SSH: there
+# what happens is known at once, by way of S3 seconds later.
+BOOTSTRAPS = ("auto", "ssh", "user-data")
+MOST_BY_SSH = 512
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 # The pre-signed URLs by which a fleet ends without us hold for a week at most.
 MAX_LIFETIME = 7 * 86400.0  # seconds
@@ -50,6 +54,7 @@ class Plan:
     user: str = ""  # who logs in; empty: whom such images have
     subnet: str = ""  # subnet-...; empty: AWS chooses a default one
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
+    bootstrap: str = "auto"  # one of BOOTSTRAPS
     usd_per_hour: float | None = None  # of one instance; None: not known
 
     def __post_init__(self) -> None:
@@ -75,6 +80,13 @@ class Plan:
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
+
+    @property
+    def unreached(self) -> bool:
+        """Whether the instances work by their user data and S3, without SSH."""
+        if self.bootstrap == "auto":
+            return self.instances > MOST_BY_SSH
+        return self.bootstrap == "user-data"
 
     @property
     def lifetime(self) -> float:

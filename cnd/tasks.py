@@ -74,6 +74,7 @@ def start(
     subnet: str = "",
     ssh_from: str = "",
     kernel: str = "auto",
+    bootstrap: str = "auto",
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -95,6 +96,7 @@ def start(
         subnet=subnet,
         ssh_from=ssh_from,
         kernel=kernel,
+        bootstrap=bootstrap,
         keep=keep,
         replace=replace,
     )

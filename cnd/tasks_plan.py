@@ -22,7 +22,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import BOOTSTRAPS, KERNELS, MAX_INSTANCES, Plan
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -44,6 +44,7 @@ WISH_HELP = {
     "user": "who logs in to the image; default: as its publisher has it",
     "subnet": "subnet-...; default: one of the default VPC",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
+    "bootstrap": "ssh, user-data (no SSH: all through S3) or auto (by N)",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -57,6 +58,7 @@ def wish(
     budget: str,
     nonces: str,
     kernel: str,
+    bootstrap: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
@@ -68,6 +70,7 @@ def wish(
             time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            bootstrap=arguments.choice(bootstrap, "--bootstrap", BOOTSTRAPS),
             **more,
         ),
         given=bool(instances),
@@ -101,6 +104,7 @@ def plan(
     subnet: str = "",
     ssh_from: str = "",
     kernel: str = "auto",
+    bootstrap: str = "auto",
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -118,6 +122,7 @@ def plan(
         subnet=subnet,
         ssh_from=ssh_from,
         kernel=kernel,
+        bootstrap=bootstrap,
     )
     connected = clouds.connect(cloud, region)
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)

@@ -69,6 +69,7 @@ class Fleet:
         public_key: str,
         user_data: str,
         vcpus: int,
+        launch_index: int,
     ) -> None:
         """Let the host of `instance` boot; the report is `up`, or `lost`."""
         fault = self._next_fault()
@@ -85,6 +86,7 @@ class Fleet:
             programs=str(self._folder / "hosts" / PROGRAMS),
             fault=fault.kind if fault else "",
             fault_seconds=fault.seconds if fault else 0.0,
+            launch_index=launch_index,
         )
         with self._lock:
             self._specs[instance] = spec

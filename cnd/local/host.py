@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -23,6 +24,7 @@ import asyncssh
 from cnd.local import cloudinit, processes, sshd, tree
 from cnd.local.cloudinit import UserData
 from cnd.local.init import Init, Reply
+from cnd.local.metadata import Metadata
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
@@ -69,6 +71,8 @@ class _Host:
         await asyncio.get_running_loop().create_future()  # until killed
 
     async def _boot(self) -> None:
+        url = await Metadata(self._spec).listen(self._spec.address)
+        self._spec = replace(self._spec, metadata=url)
         tree.build(self._spec)
         self._log("kernel", f"Linux version {platform.release()} (embedded)")
         self._init = Init(

@@ -16,13 +16,14 @@ LAYERS = [
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
     ["view", "job"],
-    ["provision", "fleet"],
+    ["provision", "mailbox"],
+    ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
     ["payload", "bench", "offers"],
-    ["local", "errors", "pow", "keeper", "kernel", ""],
+    ["local", "errors", "pow", "keeper", "agent", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
