@@ -98,6 +98,7 @@ class Mailbox:
         # It counts on where a former orchestrator may have been.
         self._beat, self._said = int(time.time()), 0.0
         self._trouble = ""
+        self._deaf = False  # we could not listen of late: silence proves nothing
         self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
         self._follower = ThreadPoolExecutor(1, thread_name_prefix="mailbox")
         self.threads: list[Future[None]] = []
@@ -106,8 +107,8 @@ class Mailbox:
         """Expect an instance to search its classes; later calls add more of them."""
         with self._lock:
             host = self._hosts.setdefault(name, _Host(instance.id, name))
-            host.tasks += [_Task(part, part.heard) for part in parts]
-            host.tasks += [] if parts else [_Task(None)]
+            # What a former orchestrator was told already is told again.
+            host.tasks += [_Task(part) for part in parts or (None,)]
             if not self.threads:
                 self.threads.append(self._follower.submit(self._follow))
         if any(part.start != part.index for part in parts) or host.etag:
@@ -144,6 +145,7 @@ class Mailbox:
                 self._listen()
                 self._trouble = ""
             except CloudError as error:
+                self._deaf = True
                 self._tell(error)
             if not self._closed.is_set():
                 self._awake.wait(max(LOOK, time.monotonic() - began))
@@ -197,7 +199,10 @@ class Mailbox:
                 self._take(host, report)
         with self._lock:
             for host in self._hosts.values():
+                if self._deaf and host.heard is not None:
+                    host.heard = time.monotonic()
                 self._check(host)
+        self._deaf = False
 
     def _changed(self) -> Iterator[_Host]:
         """List the reports; yield the hosts whose report is a new one."""

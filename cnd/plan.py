@@ -73,6 +73,7 @@ class Plan:
             )
         if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
+        _check_bootstrap(self.bootstrap, self.ssh_from)
         if self.ssh_from:
             _check_range(self.ssh_from)
         if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
@@ -122,6 +123,15 @@ class Plan:
             "lifetime": self.lifetime,
             "worst_case_usd": self.worst_case_usd,
         }
+
+
+def _check_bootstrap(bootstrap: str, ssh_from: str) -> None:
+    if bootstrap not in BOOTSTRAPS:
+        names = ", ".join(BOOTSTRAPS)
+        raise UsageError(f"--bootstrap must be {names}, not {bootstrap!r}")
+    if ssh_from and bootstrap == "user-data":
+        message = "--bootstrap user-data lets nobody in"
+        raise UsageError(message, hint="leave out --ssh-from")
 
 
 def _check_range(text: str) -> None:

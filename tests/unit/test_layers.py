@@ -22,8 +22,8 @@ LAYERS = [
     ["journal", "race", "bootstrap", "rates", "here"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
-    ["payload", "bench", "offers"],
-    ["local", "errors", "pow", "keeper", "agent", "fetch", "kernel", ""],
+    ["agent", "payload", "bench", "offers"],
+    ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
