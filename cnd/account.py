@@ -271,6 +271,17 @@ def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
         )["GroupId"]
 
 
+def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
+    """Return the subnets of these names, or the default ones, each with its zone."""
+    which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    if names:
+        which = {"SubnetIds": list(names)}
+    with translated("list the subnets"):
+        found = ec2.describe_subnets(**which)["Subnets"]
+    zones = sorted((subnet["AvailabilityZone"], subnet["SubnetId"]) for subnet in found)
+    return {name: zone for zone, name in zones}
+
+
 def caller_address(url: str) -> str:
     """Return the IPv4 address that this machine is seen with, asked at `url`."""
     try:

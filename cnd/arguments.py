@@ -50,6 +50,17 @@ def choice(text: str, option: str, allowed: tuple[str, ...]) -> str:
     return text
 
 
+def names(text: str, option: str) -> list[str]:
+    """Return the names in `text`, with commas between; each once, and one at least."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found) or len(set(found)) != len(found):
+        message = (
+            f"{option} must be a name, or several with commas, not {_short(text)!r}"
+        )
+        raise UsageError(message)
+    return found
+
+
 def run_name(text: str) -> str:
     """Return the name of a run, or an empty one; no other text reaches a cloud."""
     if text and not re.fullmatch(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", text):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -24,6 +25,10 @@ FEWER = "ask for fewer instances (--n), another --instance-type or --region"
 QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
 POLICY = "this account lacks the right; docs/aws.md has the policy that CND needs"
 NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
+SPOT_ROLE = (
+    "this account has never used spot: its administrator runs "
+    "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
+)
 DELETED = "somebody deleted it just now: try again, it will be made anew"
 LATER = "AWS is throttling this account: try again in a minute"
 
@@ -35,6 +40,8 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InstanceLimitExceeded": (CapacityError, QUOTA),
     "MaxSpotInstanceCountExceeded": (CapacityError, QUOTA),
     "VcpuLimitExceeded": (CapacityError, QUOTA),
+    "SpotMaxPriceTooLow": (CapacityError, "--spot-or-on-demand, or another type"),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (CloudError, SPOT_ROLE),
     "InvalidInstanceType": (CloudError, "check --instance-type"),
     "Unsupported": (CapacityError, "try another --instance-type or --region"),
     "InvalidParameterValue": (CloudError, "check --instance-type and --region"),
@@ -82,6 +89,16 @@ def translated(action: str) -> Iterator[None]:
     except (BotoCoreError, ResponseParserError) as error:
         first_line = str(error).partition("\n")[0]
         raise CloudError(f"could not {action}: {first_line}") from error
+
+
+def refusal(action: str, name: str, message: str) -> CloudError:
+    """Return the failure that a reply tells of in its body, as `translated` would."""
+    told: Any = {"Error": {"Code": name, "Message": message}}
+    try:
+        with translated(action):
+            raise ClientError(told, "")
+    except CloudError as error:
+        return error
 
 
 def code(error: BaseException | None) -> str:

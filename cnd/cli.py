@@ -94,7 +94,7 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     def __call__(self, context: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(context, fabric.Connection):
             message = f"-H {context.host}: this command runs here, not on a host"
-            raise _shown(UsageError(message, hint="leave out -H"))
+            raise shown(UsageError(message, hint="leave out -H"))
         return super().__call__(context, *args, **kwargs)
 
 
@@ -133,14 +133,14 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
         try:
             body(*args, **kwargs)
         except CndError as error:
-            raise _shown(error) from error
+            raise shown(error) from error
         except KeyboardInterrupt as error:
             raise Exit("cnd: interrupted", code=130) from error
 
     return wrapper
 
 
-def _shown(error: CndError) -> Exit:
+def shown(error: CndError) -> Exit:
     """Return what shows `error` as one line, its way out, and its exit status."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
     return Exit(f"cnd: {error}{hint}", code=error.exit_status)

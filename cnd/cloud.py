@@ -28,6 +28,7 @@ CHECKIP = "https://checkip.amazonaws.com"
 
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
 CONNECTIONS = 32  # per client: uploads and polls run side by side
 
 
@@ -59,6 +60,11 @@ class Cloud:
         return self.clients.get("ec2")  # type: ignore[no-any-return]
 
     @property
+    def ec2_once(self) -> EC2Client:
+        """EC2, each call tried once: for launches, whose refusals say what is next."""
+        return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
+
+    @property
     def s3(self) -> S3Client:
         return self.clients.get("s3")  # type: ignore[no-any-return]
 
@@ -87,12 +93,11 @@ class Clients:
         self._endpoint = endpoint
         self._region = region  # None: the session's own
         self._lock = threading.Lock()  # making a client is not thread-safe
-        self._made: dict[str, Any] = {}
+        self._made: dict[tuple[str, int], Any] = {}
         self._config = Config(
             connect_timeout=CONNECT_TIMEOUT,
             read_timeout=READ_TIMEOUT,
             max_pool_connections=CONNECTIONS,
-            retries={"mode": "standard", "total_max_attempts": 4},
             signature_version="v4",
             # Not "auto": outside us-east-1 it signs URLs for a host that sends one on
             # to another, where the signature does not hold (boto3 #3015).
@@ -103,23 +108,29 @@ class Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
-    def get(self, service: str, region: str | None = None) -> Any:
+    def get(
+        self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
+    ) -> Any:
         """Return the client of a service; `region` for those that live in few."""
+        from botocore.config import Config
+
+        key = service, attempts
+        config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with self._lock:
-            if service not in self._made:
+            if key not in self._made:
                 make: Any = self._session.client  # overloads for literals only
                 try:
                     with translated(f"reach {service}"):
-                        self._made[service] = make(
+                        self._made[key] = make(
                             service,
                             region_name=region or self._region,
                             endpoint_url=self._endpoint,
-                            config=self._config,
+                            config=self._config.merge(config),
                         )
                 except ValueError as error:  # botocore's word for a bad URL
                     hint = "check AWS_ENDPOINT_URL"
                     raise UsageError(str(error), hint=hint) from error
-            return self._made[service]
+            return self._made[key]
 
     def know(self, region: str) -> bool:
         """Tell whether the region is in the data that came with botocore."""

@@ -9,12 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cnd.events import Event
+from cnd.plan import Plan, billed
 
+LAUNCHED = "instance.launched"
 ENDS = frozenset({"instance.terminated", "instance.lost"})
 
 
-def lives(events: Iterable[Event]) -> list[float]:
-    """Return how many seconds each instance ran that was seen running.
+def spent(plan: Plan, events: Iterable[Event]) -> float | None:
+    """Return what the instances cost so far, in USD; None if a price is not known."""
+    seen = list(events)
+    types = {e.host: e.fields.get("type") for e in seen if e.kind == LAUNCHED}
+    prices = {plan.instance_type: plan.usd_per_hour, **plan.others}
+    usd = 0.0
+    for host, life in lives(seen).items():
+        price = prices.get(str(types.get(host, plan.instance_type)))
+        if price is None:
+            return None
+        usd += price * billed(life)
+    return usd
+
+
+def lives(events: Iterable[Event]) -> dict[str, float]:
+    """Return how many seconds each instance ran that was seen running, by its id.
 
     One that was not seen to end has run until the last event, so far.
     """
@@ -28,4 +44,4 @@ def lives(events: Iterable[Event]) -> list[float]:
             began.setdefault(host, event.time)
         elif event.kind in ENDS:
             ended.setdefault(host, event.time)
-    return [max(0.0, ended.get(host, last) - since) for host, since in began.items()]
+    return {host: max(0.0, ended.get(host, last) - t) for host, t in began.items()}

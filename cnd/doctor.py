@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cnd import account, s3logs
+from cnd import account, hold, s3logs
 from cnd.aws import NETWORK, POLICY, QUOTA, code, translated
 from cnd.cloud import Cloud
-from cnd.errors import CloudError
+from cnd.errors import CloudError, UsageError
+from cnd.gateway import Gateway
 from cnd.keys import UserKey
-from cnd.plan import Plan
+from cnd.plan import MARKETS, Plan
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
 
@@ -27,6 +28,7 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
 # "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
 STANDARD_QUOTA, STANDARD = "L-1216C47A", "acdhimrtz"
+SPOT_QUOTA = "L-34B43A08"  # "All Standard (...) Spot Instance Requests", in vCPUs
 # AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
 LAB_ROLES = ("voclabs", "LabRole")
 LAB_REGIONS, LAB_INSTANCES = ("us-east-1", "us-west-2"), 9
@@ -163,7 +165,7 @@ def network(case: Case) -> Check:
     zones = _zones(case.cloud, case.plan.instance_type)
     filters: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if case.plan.subnet:
-        filters = {"SubnetIds": [case.plan.subnet]}
+        filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
         subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
     if not subnets:
@@ -172,9 +174,10 @@ def network(case: Case) -> Check:
     if not fit:
         text = f"no subnet in a zone that offers {case.plan.instance_type}"
         return Check("network", FAULT, text, "another --subnet or --instance-type")
-    if case.plan.subnet and not fit[0].get("MapPublicIpOnLaunch"):
+    public = case.plan.address == "public" and case.plan.subnet
+    if public and not fit[0].get("MapPublicIpOnLaunch"):
         text = f"{case.plan.subnet} gives no public addresses"
-        way_out = "be in its network, by VPN for example"
+        way_out = "--address private, from within its network or with --gateway"
         return Check("network", WARNING, text, way_out)
     names = sorted(s["AvailabilityZone"] for s in fit)
     return Check("network", OK, f"subnets in {', '.join(names)}")
@@ -184,7 +187,7 @@ def launch(case: Case) -> Check:
     """Whether RunInstances would be allowed, tags included: asked by a dry run."""
     plan = case.plan
     found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
-    where = {"SubnetId": plan.subnet} if plan.subnet else {}
+    where = {"SubnetId": plan.subnets[0]} if plan.subnet else {}
     tags: Any = [
         {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
         for resource in ("instance", "volume")
@@ -195,13 +198,34 @@ def launch(case: Case) -> Check:
             DryRun=True,
             ImageId=found.id,
             InstanceType=plan.instance_type,  # type: ignore[arg-type]  # any text
-            MinCount=plan.instances,
+            MinCount=plan.fewest,
             MaxCount=plan.instances,
             TagSpecifications=tags,
             **where,  # type: ignore[arg-type]
         )
 
     return _dry("launch", f"{plan.instances} x {plan.instance_type} allowed", ask)
+
+
+def capacity(case: Case) -> Check:
+    """Whether what --spot and --hold need besides is allowed."""
+    plan, client = case.plan, case.cloud.ec2
+    needs = [] if plan.market == "on-demand" else ["EC2 Fleet"]
+    if plan.hold:
+        needs.append("Auto Scaling")
+        hold.find(case.cloud)
+    if not needs:
+        return Check("capacity", OK, "on demand, by RunInstances")
+
+    def ask() -> object:
+        return client.create_launch_template(
+            LaunchTemplateName="cnd-dry",
+            LaunchTemplateData={"InstanceType": plan.instance_type},  # type: ignore[typeddict-item]
+            DryRun=True,
+        )
+
+    text = f"{' and '.join(needs)}, by a launch template; only that one can be tried"
+    return _dry("capacity", text, ask)
 
 
 def terminate(case: Case) -> Check:
@@ -220,21 +244,26 @@ def terminate(case: Case) -> Check:
 def quota(case: Case) -> Check:
     """How many instances the account's quota of vCPUs leaves room for."""
     plan, name = case.plan, case.plan.instance_type
+    on_spot = plan.market == "spot"
     if name[0] not in STANDARD:
         return Check("quota", WARNING, f"{name} has a quota of its own, not looked at")
     client = case.cloud.clients.get("service-quotas")
     try:
         with translated("ask for the quota of vCPUs"):
             reply = client.get_service_quota(
-                ServiceCode="ec2", QuotaCode=STANDARD_QUOTA
+                ServiceCode="ec2", QuotaCode=SPOT_QUOTA if on_spot else STANDARD_QUOTA
             )
     except CloudError as error:
         return Check("quota", WARNING, f"not known: {error}")
-    limit, used = int(reply["Quota"]["Value"]), _vcpus_used(case.cloud)
+    limit, used = int(reply["Quota"]["Value"]), _vcpus_used(case.cloud, spot=on_spot)
     largest = max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
-    text = f"{used} of {limit} vCPUs in use: room for {largest} x {name}"
-    if plan.instances > largest:
-        return Check("quota", FAULT, f"{text}, not {plan.instances}", QUOTA)
+    kind = "spot vCPUs" if on_spot else "vCPUs"
+    text = f"{used} of {limit} {kind} in use: room for {largest} x {name}"
+    if plan.fewest > largest:
+        # Where another type or market may be taken, it has not come to a fault yet.
+        other = plan.others or plan.market == MARKETS[-1]
+        status = WARNING if other else FAULT
+        return Check("quota", status, f"{text}, not {plan.fewest}", QUOTA)
     return Check("quota", OK, text)
 
 
@@ -262,7 +291,7 @@ def key_pair(case: Case) -> Check:
 def ssh(case: Case) -> Check:
     """Whom the security group lets in, and that this machine is among them."""
     wanted = case.plan.ssh_from or f"{account.caller_address(case.cloud.checkip)}/32"
-    group = account.find_group(case.cloud.ec2, case.plan.subnet)
+    group = account.find_group(case.cloud.ec2, case.plan.subnets[0])
     if group is None:
         return Check("ssh", OK, f"a security group for {wanted} will be made")
     others = sorted(set(group.ranges) - {wanted})
@@ -273,6 +302,18 @@ def ssh(case: Case) -> Check:
         text = f"{group.id} lets in {wanted}, and {', '.join(others)}"
         return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
     return Check("ssh", OK, f"{group.id}: from {wanted} only")
+
+
+def gateway(case: Case) -> Check:
+    """Whether the jump host lets us in."""
+    where = case.plan.gateway
+    if not where:
+        return Check("gateway", OK, f"none: SSH goes to {case.plan.address} addresses")
+    try:
+        Gateway(where, case.key.path).check()
+    except UsageError as error:
+        return Check("gateway", FAULT, str(error), error.hint or "")
+    return Check("gateway", OK, f"{where} lets us in")
 
 
 def bucket(case: Case) -> Check:
@@ -295,10 +336,10 @@ def bucket(case: Case) -> Check:
 
 # All of them, and those that `start` waits for before it buys.
 ALL: tuple[Look, ...] = (
-    *(credentials, region, caller, clock, machine, image, network, launch, terminate),
-    *(quota, key_pair, ssh, bucket),
+    *(credentials, region, caller, clock, machine, image, network, launch, capacity),
+    *(terminate, quota, key_pair, ssh, gateway, bucket),
 )
-FAST: tuple[Look, ...] = (credentials, caller, network, launch, quota)
+FAST: tuple[Look, ...] = (credentials, caller, network, launch, capacity, quota)
 
 
 def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
@@ -327,8 +368,12 @@ def _zones(cloud: Cloud, instance_type: str) -> set[str]:
     return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
 
 
-def _vcpus_used(cloud: Cloud) -> int:
-    """Count the vCPUs of everything that runs in the region, of CND or not."""
+def _vcpus_used(cloud: Cloud, *, spot: bool) -> int:
+    """Count the vCPUs of everything that runs in the region, of CND or not.
+
+    Args:
+        spot: count the spot instances, which have a quota of their own, else the rest.
+    """
     filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     used = 0
     with translated("count the vCPUs in use"):
@@ -337,6 +382,8 @@ def _vcpus_used(cloud: Cloud) -> int:
         ):
             for reservation in page["Reservations"]:
                 for instance in reservation["Instances"]:
+                    if (instance.get("InstanceLifecycle") == "spot") != spot:
+                        continue
                     cpu = instance.get("CpuOptions", {})
                     used += cpu.get("CoreCount", 1) * cpu.get("ThreadsPerCore", 1)
     return used

@@ -66,6 +66,8 @@ class Instance:
     zone: str
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
+    spot: bool = False  # AWS may take it back
+    private: str | None = None  # its address inside its network
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,26 @@ def launch(
     owner: str,
     token: str,
     count: int,
+    least: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> list[Instance]:
-    """Start exactly `count` tagged instances, or none at all.
+    """Start `count` tagged instances, or as many as there is room for.
+
+    Where that is fewer than `least` (None: `count`), none at all.
 
     Safe to repeat with the same `token` (one per attempt, in the journal before
     this call): a retry after a lost reply returns the same instances instead of
     paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
     its boot even if nobody ever calls `terminate`.
     """
-    now = dt.datetime.fromtimestamp(int(clock()), dt.timezone.utc)
-    tags = {
-        RUN_TAG: run,
-        OWNER_TAG: owner,
-        DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
-        "Name": f"cnd {run}",
-    }
+    tags = tags_of(spec, run=run, owner=owner, clock=clock)
     where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
     with translated(f"launch {count} x {spec.instance_type}"):
         reply = ec2.run_instances(
             **where,
             ImageId=spec.image,
             InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
-            MinCount=count,
+            MinCount=count if least is None else least,
             MaxCount=count,
             ClientToken=token,
             KeyName=spec.key_name,
@@ -120,11 +119,28 @@ def launch(
             MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
             UserData=spec.user_data,
             TagSpecifications=[
-                {"ResourceType": "instance", "Tags": _tag_list(tags)},
-                {"ResourceType": "volume", "Tags": _tag_list(tags)},
+                {"ResourceType": "instance", "Tags": tag_list(tags)},
+                {"ResourceType": "volume", "Tags": tag_list(tags)},
             ],
         )
     return [_instance(raw) for raw in reply["Instances"]]
+
+
+def tags_of(
+    spec: LaunchSpec,
+    *,
+    run: str,
+    owner: str,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, str]:
+    """Return what an instance that is launched now is tagged with."""
+    now = dt.datetime.fromtimestamp(int(clock()), dt.timezone.utc)
+    return {
+        RUN_TAG: run,
+        OWNER_TAG: owner,
+        DEADLINE_TAG: (now + dt.timedelta(seconds=spec.lifetime)).isoformat(),
+        "Name": f"cnd {run}",
+    }
 
 
 def tag_index(ec2: EC2Client, instance: Instance) -> None:
@@ -132,7 +148,7 @@ def tag_index(ec2: EC2Client, instance: Instance) -> None:
     with translated(f"tag {instance.id}"):
         ec2.create_tags(
             Resources=[instance.id],
-            Tags=_tag_list({INDEX_TAG: str(instance.index)}),
+            Tags=tag_list({INDEX_TAG: str(instance.index)}),
         )
 
 
@@ -282,10 +298,13 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
         launched=raw["LaunchTime"],
         deadline=tags.get(DEADLINE_TAG, ""),
+        spot=raw.get("InstanceLifecycle") == "spot",
+        private=raw.get("PrivateIpAddress") or None,
     )
 
 
-def _tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
+def tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
+    """Return tags as EC2 takes them."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 

@@ -21,6 +21,9 @@ KINDS = frozenset(
         "run.stop_requested",
         "run.aborted",
         "run.ended",
+        "launch.refused",
+        "launch.delayed",
+        "fleet.reduced",
         "instance.requested",
         "instance.launched",
         "instance.running",
@@ -48,6 +51,13 @@ KINDS = frozenset(
         "cloud.trouble",
     }
 )
+
+# With one of these a worker ends.
+LAST_WORDS = frozenset(
+    f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
+)
+
+ENVELOPE = frozenset({"kind", "time", "index", "host"})
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -78,7 +88,9 @@ class Event:
             record["index"] = self.index
         if self.host is not None:
             record["host"] = self.host
-        return json.dumps({**record, **self.fields}, default=str)
+        # A worker's fields must not pass for what we say of the event.
+        rest = {k: v for k, v in self.fields.items() if k not in ENVELOPE}
+        return json.dumps({**record, **rest}, default=str)
 
 
 Emit = Callable[[Event], None]

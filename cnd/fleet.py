@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
-from cnd.events import Emit, Event, from_worker
+from cnd.events import LAST_WORDS, Emit, Event, from_worker
+from cnd.gateway import Gateway
 from cnd.journal import Journal
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 from cnd.remote import Host, Login
 
 # After the end, a host that has not answered yet is waited for this long, for its
@@ -36,10 +37,6 @@ STOP_FIRST = 2.0  # seconds
 
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
-
-LAST_WORDS = frozenset(
-    f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
-)
 
 
 @dataclass(frozen=True)
@@ -86,8 +83,9 @@ class Fleet:
         self._login = login
         self._code, self._alone = code, alone
         self._put = put
+        self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{journal.run}"
-        self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
+        self._boot_deadline = time.monotonic() + plan.boot_allowance
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
@@ -107,6 +105,10 @@ class Fleet:
         threads = 3 * plan.instances + 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
 
+    def divide(self, plan: Plan) -> None:
+        """Take the plan for the instances that could be had; before any is served."""
+        self._plan = plan
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
@@ -119,12 +121,15 @@ class Fleet:
             self._begin(instance, name, part)
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
+        of_vpc = self._plan.address == "private"
+        address = instance.private if of_vpc else instance.address
         host = Host(
             name,
-            instance.address or "",
+            address or "",
             self._login,
             port=instance.ssh_port,
             turn=self._turn,
+            gateway=self._gateway,
         )
         with self._lock:
             self._hosts.append((instance.id, host))
@@ -159,6 +164,8 @@ class Fleet:
         self._closed.set()
         for _, host in self._all():
             host.close()
+        if self._gateway:
+            self._gateway.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _all(self) -> list[tuple[str, Host]]:

@@ -141,14 +141,14 @@ def _no_such_nonce(plan: Plan) -> str:
 def _check_budget(plan: Plan, budget: float) -> None:
     worst = plan.worst_case_usd
     if worst is None:
-        message = f"--budget: the price of {plan.instance_type} is not known"
+        message = f"--budget: the price of {' or '.join(plan.types)} is not known"
         hint = "`fab plan` shows types whose price is"
         raise UsageError(message, hint=hint)
     if worst > budget:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
         hint = (
             f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.usd_per_hour)}/h: less --t, or fewer instances (--n)"
+            f"{usd(plan.dearest_usd_per_hour)}/h: less --t, or fewer instances (--n)"
         )
         raise UsageError(message, hint=hint)
 
@@ -173,7 +173,9 @@ def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
     confidence = wish.confidence or USUAL_CONFIDENCE
     found = []
     for machine in machines:
-        base = replace(wish.plan, instances=1, instance_type=machine.type)
+        base = replace(
+            wish.plan, instances=1, instance_type=machine.type, others={}, at_least=0
+        )
         try:
             plan = decide(Wish(base, False, confidence), machine)
         except UsageError:
@@ -256,7 +258,8 @@ def text(
     """Return what `plan` prints for people."""
     rows = [*_rows(made)]
     if spot:
-        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); not used"))
+        use = "not used" if made.plan.market == "on-demand" else "of the first type"
+        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [("verdict", said) for said in verdicts(made, here)]
     lines = [f"{name:<14} {value}" for name, value in rows]
     if others:
@@ -272,7 +275,10 @@ def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
         f"block {plan.block[:40]!r}, at most {plan.time_limit:g} s",
     )
     vcpus = f", {machine.vcpus * plan.instances} vCPUs" if machine.vcpus else ""
-    yield "fleet", f"{plan.instances} x {plan.instance_type}{vcpus}, {plan.image}"
+    types = ", else ".join(plan.types)
+    least = f", {plan.at_least} at least" if plan.at_least else ""
+    on = "" if plan.market == "on-demand" else f", {plan.market.replace('-', ' ')}"
+    yield "fleet", f"{plan.instances}{least} x {types}{vcpus}, {plan.image}{on}"
     if machine.rate and made.hash_rate:
         yield "hash rate", f"{number(made.hash_rate)} nonces/s ({machine.rate.source})"
     else:
@@ -302,7 +308,7 @@ def _price(made: Forecast) -> str:
     expected = f"{usd(made.expected_usd)} expected, " if made.expected_usd else ""
     return (
         f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
-        f"{plan.lifetime:.0f} s x {usd(plan.usd_per_hour)}/h ({price.source})"
+        f"{plan.lifetime:.0f} s x {usd(plan.dearest_usd_per_hour)}/h ({price.source})"
     )
 
 

@@ -15,29 +15,30 @@ import secrets
 import signal
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
+from itertools import count
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
-from cnd import bootstrap, ec2, keys, orphans, payload, s3logs, sqs, takeover
-from cnd.aws import code
+from cnd import capacity, ec2, keys, launch, orphans, payload, s3logs, sqs, takeover
 from cnd.cloud import Cloud
-from cnd.cost import lives
+from cnd.cost import spent
 from cnd.errors import CloudError, CndError, LeakError
-from cnd.events import Event
-from cnd.fleet import END_PATIENCE, LAST_WORDS, Fleet, Part
+from cnd.events import LAST_WORDS, Event
+from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.mailbox import Mailbox
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
+from cnd.scram import scram
+from cnd.view import Viewer
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
@@ -46,6 +47,8 @@ TICK = 0.1  # seconds between two looks at the clock
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 # A launch whose answer was lost may have worked, and AWS lists new instances late.
 UNSURE_LOOK = 20.0  # seconds
+# An Auto Scaling group notices a loss within a minute or two, and boots another.
+HOLD_PATIENCE = 240.0  # seconds
 TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
 
 
@@ -65,16 +68,6 @@ def new_run() -> str:
     return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-class View(Protocol):
-    """Whoever shows a run; called from the thread of `execute` only."""
-
-    def show(self, event: Event) -> None:
-        """Show something that happened."""
-
-    def tick(self, race: Race) -> None:
-        """Show how far the run is; called ten times a second, and after what counts."""
-
-
 class Job:
     """One run of a plan on a cloud, from the main thread.
 
@@ -87,13 +80,13 @@ class Job:
         cloud: Cloud,
         journal: Journal,
         *,
-        view: View,
+        view: Viewer,
     ) -> None:
         self._plan = plan
         self._cloud = cloud
         self._journal = journal
         self._run = journal.run
-        self._view = view
+        self._view = view  # called from this thread only
         self.race = Race(plan)
         self._events: SimpleQueue[Event] = SimpleQueue()
         self._over = threading.Event()  # the background threads end
@@ -103,6 +96,7 @@ class Job:
         # What the watching thread knows: instances that it began with, or lost.
         self._served: dict[str, ec2.Instance] = {}
         self._lost: set[str] = set()
+        self._adopted: dict[str, int] = {}  # places of instances that it came upon
         # What the events tell: instances that can search; who serves which class;
         # instances whose own class has come to its end.
         self._fit: set[str] = set()
@@ -110,8 +104,9 @@ class Job:
         self._done: set[str] = set()
         self._unfit: set[str] = set()  # get no further class
         self._attached = False
+        self._last_loss = 0.0  # when an instance was lost, on the monotonic clock
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
-        self._unsure = False  # whether a failed launch may have launched something
+        self._launcher = launch.Launcher(cloud, plan, self._run)
         self._terminated: dict[str, str] = {}
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
@@ -139,16 +134,20 @@ class Job:
                 Event("run.started", fields={"run": self._run, **_described(plan)})
             )
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
-            self._journal.write_order(
-                {
-                    "cloud": cloud.name,
-                    "region": cloud.region,
-                    "account": cloud.account,
-                    "plan": asdict(plan),
-                    "provision": provision.to_json(),
-                }
-            )
+            self._write_order(provision)
             return self._conduct(provision, self._launch)
+
+    def _write_order(self, provision: Provision) -> None:
+        cloud = self._cloud
+        self._journal.write_order(
+            {
+                "cloud": cloud.name,
+                "region": cloud.region,
+                "account": cloud.account,
+                "plan": asdict(self._plan),
+                "provision": provision.to_json(),
+            }
+        )
 
     def attach(self, provision: Provision) -> Result:
         """Take over a run whose orchestrator died; as `execute` from there on.
@@ -208,7 +207,8 @@ class Job:
             provision.bucket,
             self._run,
             seconds=self._plan.lifetime,
-            shutdown=not self._plan.keep,
+            # A group would replace what shuts itself down; it ends with its own timer.
+            shutdown=not (self._plan.keep or self._plan.hold),
         )
         return Fleet(
             self._plan,
@@ -225,48 +225,51 @@ class Job:
 
     def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
-        plan = self._plan
-        launched = self._bought(
-            provision, self._request(plan.instances), plan.instances, first=0
-        )
+        plan, launched = self._plan, []
+        if plan.hold:
+            self._launcher.hold(provision, self._take)
+        else:
+            launched = self._launcher.launch(
+                provision,
+                plan.instances,
+                least=plan.fewest,
+                tell=self._take,
+                wait=self._linger,
+            )
         self._mark("launched")
-        launched.sort(key=lambda instance: (instance.index, instance.id))
-        for i, instance in enumerate(launched):
-            self._take(_launched(instance, i))
+        if launched and len(launched) < plan.instances and not self.race.outcome:
+            self._divide_among(launched, provision, fleet)
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
 
-    def _request(self, count: int) -> str:
-        """Tell the journal of a launch before the cloud hears of it; return a token."""
-        token = uuid.uuid4().hex
-        fields = {"count": count, "type": self._plan.instance_type, "token": token}
-        self._take(Event("instance.requested", fields=fields))
-        return token
+    def _linger(self, seconds: float) -> bool:
+        """Take in events for so long; return whether the run is to go on."""
+        deadline = time.monotonic() + seconds
+        while not self.race.outcome:
+            with contextlib.suppress(Empty):
+                left = max(0.0, deadline - time.monotonic())
+                self._take(self._events.get(timeout=min(TICK, left)))
+                continue
+            self._view.tick(self.race)
+            if time.monotonic() >= deadline:
+                return True
+        return False
 
-    def _bought(
-        self, provision: Provision, token: str, count: int, *, first: int
-    ) -> list[ec2.Instance]:
-        """Launch instances; remember if it is not sure that they were not.
-
-        Args:
-            first: the index of the first of them.
-        """
-        user_data = bootstrap.numbered(provision.spec.user_data, first)
-        try:
-            return ec2.launch(
-                self._cloud.ec2,
-                replace(provision.spec, user_data=user_data),
-                run=self._run,
-                owner=self._cloud.owner,
-                token=token,
-                count=count,
-            )
-        except CloudError as error:
-            if code(error) in ("", *ec2.INTERNAL):
-                self._unsure = True
-            raise
+    def _divide_among(
+        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
+    ) -> None:
+        """Make do with fewer instances: as many classes, and nothing has begun yet."""
+        wanted = self._plan.instances
+        self._plan = plan = capacity.divided(self._plan, len(launched))
+        self._write_order(provision)
+        fleet.divide(plan)
+        self.race = Race(plan)
+        for index, instance in enumerate(launched):
+            self.race.see(launch.event(instance, index))
+        fields = {"wanted": wanted, "instances": plan.instances}
+        self._take(Event("fleet.reduced", fields=fields))
 
     def _take_up(
         self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
@@ -274,7 +277,8 @@ class Job:
         """Take note of what is left of the fleet; watch it and the queue."""
         for instance in listed:
             if instance.id not in self._index:  # we died before we knew of it
-                self._take(_launched(instance, instance.index))
+                self._adopt(instance)
+        self._drain()
         for gone in self._index.keys() - {i.id for i in listed} - self._lost:
             self._lost.add(gone)
             fields = {"state": "no longer listed"}
@@ -304,7 +308,7 @@ class Job:
         Not the whole fleet: to read the description of one takes half a millisecond.
         """
         client, run = self._cloud.ec2, self._run
-        if self._attached:  # some may be listed late that we never heard of
+        if self._adopts:  # some may be listed late that we never heard of
             return ec2.find(client, run=run, states=ec2.ALL)
         awaited = self._index.keys() - self._served.keys() - self._lost
         found = ec2.find(client, run=run, states=ec2.GONE)
@@ -315,8 +319,8 @@ class Job:
 
     def _look_at(self, instance: ec2.Instance, fleet: Fleet | Mailbox) -> None:
         index = self._index.get(instance.id)
-        if index is None and self._attached:  # launched, and listed late
-            self._events.put(_launched(instance, instance.index))
+        if index is None and self._adopts:
+            self._adopt(instance)
         if index is None or instance.id in self._lost:
             return
         if instance.state == "running" and instance.id not in self._served:
@@ -334,6 +338,25 @@ class Job:
             fields = {"state": instance.state}
             self._events.put(Event("instance.lost", index, instance.id, fields))
             fleet.drop(instance.id)
+
+    @property
+    def _adopts(self) -> bool:
+        """Whether instances may appear that this process did not launch itself."""
+        return self._attached or self._plan.hold
+
+    @property
+    def _patience(self) -> float:
+        """Seconds after which such instances are not expected any more."""
+        return HOLD_PATIENCE if self._plan.hold else UNSURE_LOOK
+
+    def _adopt(self, instance: ec2.Instance) -> None:
+        """Give an instance that is new to us the first place that is free."""
+        if instance.id in self._adopted or instance.state not in ec2.LIVE:
+            return
+        taken = {*list(self._index.values()), *self._adopted.values()}
+        index = next(i for i in count() if i not in taken)
+        self._adopted[instance.id] = index
+        self._events.put(launch.event(instance, index))
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -372,8 +395,19 @@ class Job:
             self._next_events(fleet)
             if self._plan.replace:
                 self._replace(provision)
+            self._give_up_unlaunched()
             self._hand_over(fleet)
             self._check_clock()
+
+    def _give_up_unlaunched(self) -> None:
+        """Let the classes of instances that never appeared go on elsewhere."""
+        late = time.monotonic() >= self._marks["launched"] + self._patience
+        if not (self._adopts and self._index and late):
+            return
+        for index, standing in list(self.race.standings.items()):
+            if not standing.host and not standing.ended:
+                fields = {"reason": f"Instance{index} was never launched"}
+                self._take(Event("host.failed", index, fields=fields))
 
     def _hand_over(self, fleet: Fleet | Mailbox) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
@@ -398,26 +432,34 @@ class Job:
         lost = len((self._unfit | self._lost) & self._index.keys())
         while len(self._replacing) < min(lost, plan.instances):
             index = plan.instances + len(self._replacing)
-            token = self._request(1)
             self._replacing.append(
-                self._pool.submit(self._replacement, provision, token, index)
+                self._pool.submit(self._replacement, provision, index)
             )
 
-    def _replacement(self, provision: Provision, token: str, index: int) -> bool:
+    def _replacement(self, provision: Provision, index: int) -> bool:
         """Launch one instance; return whether it is there."""
         try:
-            (instance,) = self._bought(provision, token, 1, first=index)
+            new = self._launcher.launch(
+                provision,
+                1,
+                least=1,
+                tell=self._events.put,
+                wait=lambda seconds: not self._over.wait(seconds),
+                first=index,
+            )
         except CloudError as error:
             self._trouble(error)  # the survivors take over
             return False
-        self._events.put(_launched(instance, index))
-        return True
+        return bool(new)
 
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
+        lost = len(self._lost & self._index.keys())
         if any(not launch.done() for launch in self._replacing):
             return True
         launched = sum(launch.result() for launch in self._replacing)
+        if self._plan.hold and time.monotonic() < self._last_loss + HOLD_PATIENCE:
+            launched = lost
         known = [i for i, n in self._index.items() if n >= self._plan.instances]
         over = self._done | self._lost | self._fit
         return launched > len(known) or any(i not in over for i in known)
@@ -437,10 +479,10 @@ class Job:
             if self.race.failed:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
-        elif not self._index and now >= self._marks["launched"] + UNSURE_LOOK:
+        elif not self._index and now >= self._marks["launched"] + self._patience:
             self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
-        elif now >= self._marks["launched"] + BOOT_ALLOWANCE + END_PATIENCE:
-            reason = f"no instance answered within {BOOT_ALLOWANCE:.0f} s"
+        elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
+            reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
     def _next_events(self, fleet: Fleet | Mailbox) -> None:
@@ -490,6 +532,8 @@ class Job:
         if event.kind == "host.returned":
             self._serving.add(who)
             self._unfit.discard(host)
+        if event.kind == "instance.lost":
+            self._last_loss = time.monotonic()
         if event.kind in UNFIT:
             self._unfit.add(host)
             self._fit.discard(host)
@@ -580,6 +624,7 @@ class Job:
             leak = self._scram()
         self._mark("scrammed")
         try:
+            self._launcher.tidy()
             sqs.delete(self._cloud.sqs, provision.queue)
         except CloudError as error:
             self._trouble(error)
@@ -602,11 +647,12 @@ class Job:
             self._take(Event("instance.terminated", index, instance.id))
 
         try:
-            ec2.terminate(
-                self._cloud.ec2,
-                run=self._run,
+            scram(
+                self._cloud,
+                self._run,
+                groups=self._launcher.groups,
                 known=self._index,
-                look=UNSURE_LOOK if self._unsure else 0.0,
+                look=UNSURE_LOOK if self._launcher.unsure else 0.0,
                 seen=seen,
             )
         except LeakError as error:
@@ -662,13 +708,19 @@ class Job:
             block=plan.block,
             difficulty=plan.difficulty,
             instances=plan.instances,
+            asked=plan.asked or plan.instances,
+            fleet=[
+                {"id": e.host, "index": e.index, **e.fields}
+                for e in self._journal.events()
+                if e.kind == "instance.launched"
+            ],
             tested=race.tested,
             repeated=race.repeated,
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=self._seconds(),
-            usd=plan.usd(lives(self._journal.events())),
+            usd=spent(plan, self._journal.events()),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
             terminated=self._terminated,
@@ -726,11 +778,6 @@ class Job:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _launched(instance: ec2.Instance, index: int) -> Event:
-    fields = {"type": instance.type, "zone": instance.zone}
-    return Event("instance.launched", index, instance.id, fields)
 
 
 def _monotonic(seconds: float) -> float:

@@ -122,13 +122,13 @@ class Journal:
     def write_order(self, order: Mapping[str, Any]) -> None:
         """Write what taking over the run needs; on disk, mode 0600, on return."""
         with self._translated():
-            descriptor = os.open(
-                self.folder / ORDER, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600
-            )
+            draft = self.folder / f"{ORDER}.draft"
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with open(descriptor, "w", encoding="utf-8") as file:
                 json.dump(order, file, indent=1)
                 file.flush()
                 os.fsync(descriptor)
+            draft.replace(self.folder / ORDER)
 
     def order(self) -> dict[str, Any]:
         """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
@@ -138,10 +138,14 @@ class Journal:
         if self.result() is not None:
             message = f"run {self.run} is over"
             raise UsageError(message, hint=f"its result is in {self.folder}")
-        if (order := self._read(ORDER)) is None:
+        if (order := self.kept_order()) is None:
             message = f"run {self.run} broke off before anything was launched"
             raise UsageError(message, hint="start anew")
         return order
+
+    def kept_order(self) -> dict[str, Any] | None:
+        """Return what `write_order` wrote, also of a run that is over, or None."""
+        return self._read(ORDER)
 
     def append(self, event: Event) -> None:
         """Add one event; the durable ones are on disk on return."""

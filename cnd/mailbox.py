@@ -22,10 +22,10 @@ from cnd import parcel, s3logs
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import Emit, Event, from_worker
-from cnd.fleet import BEAT, END_PATIENCE, LAST_WORDS, Part
+from cnd.events import LAST_WORDS, Emit, Event, from_worker
+from cnd.fleet import BEAT, END_PATIENCE, Part
 from cnd.journal import Journal
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import Plan
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -89,7 +89,7 @@ class Mailbox:
         self._s3, self._bucket, self._put = s3, bucket, put
         self._silence = parcel.pace(plan.instances, polls_per_second).silence
         self._search_began = search_began
-        self._boot_deadline = time.monotonic() + BOOT_ALLOWANCE
+        self._boot_deadline = time.monotonic() + plan.boot_allowance
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}  # by name
         self._awake = threading.Event()  # there is a new word to say
@@ -102,6 +102,13 @@ class Mailbox:
         self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
         self._follower = ThreadPoolExecutor(1, thread_name_prefix="mailbox")
         self.threads: list[Future[None]] = []
+
+    def divide(self, plan: Plan) -> None:
+        """Take in that the fleet is smaller than planned: impossible here.
+
+        How many classes there are stands in the user data; `Plan` refuses it.
+        """
+        raise ValueError("user data cannot be changed after the launch")
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Expect an instance to search its classes; later calls add more of them."""

@@ -7,13 +7,14 @@ nobody knows stays unknown.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from cnd import account, prices, rates
+from cnd import account, capacity, prices, rates
 from cnd import pow as worker
 from cnd.cloud import Cloud
 from cnd.errors import UsageError
-from cnd.forecast import USUAL_BOOT, Machine
+from cnd.forecast import USUAL_BOOT, Machine, Wish
 from cnd.offers import OFFERS, Price, Rate
 from cnd.plan import KERNELS, Plan
 from cnd.result import Result
@@ -56,6 +57,25 @@ def machine(
     return Machine(name, vcpus, rate, FREE, boot, at_once=max(1.0, cores / vcpus))
 
 
+def ranked(cloud: Cloud | None, wish: Wish) -> Wish:
+    """Return `wish` with its instance types in order of price, and their prices."""
+    if not wish.plan.others:
+        return wish
+    priced = {name: _usd_per_hour(cloud, name) for name in wish.plan.types}
+    (first, _), *rest = capacity.by_price(priced).items()
+    return replace(
+        wish, plan=replace(wish.plan, instance_type=first, others=dict(rest))
+    )
+
+
+def _usd_per_hour(cloud: Cloud | None, name: str) -> float | None:
+    _vcpus(cloud, name)  # there is such a type
+    if cloud is None or cloud.name == "local":
+        return FREE.usd_per_hour
+    price = prices.on_demand(cloud, name)
+    return price.usd_per_hour if price else None
+
+
 def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
     """Return the table's types, with what earlier runs on AWS have told of them."""
     found = []
@@ -77,6 +97,8 @@ def learn(
     seconds = result.seconds
     if not result.hash_rate or not seconds.search or seconds.boot is None:
         return
+    if {each["type"] for each in result.fleet} != {plan.instance_type}:
+        return  # of several types together, each one's own rate is not known
     # An early find leaves instances that never searched.
     searched = sum(bool(each["tested"]) for each in result.coverage)
     rate = result.hash_rate / max(1.0, min(searched, machine.at_once))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cnd import pow as worker
 from cnd.errors import UsageError
 
 # The longest that an instance may take from RunInstances until its SSH answers;
-# 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare.
+# 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare: bare
+# metal takes up to 20, and emulated machines on a busy computer may, too.
 BOOT_ALLOWANCE = 300.0  # seconds
 # What the end of a run may take: stop, logs, uploads, termination.
 END_ALLOWANCE = 120.0  # seconds
@@ -30,10 +31,13 @@ IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
 # what happens is known at once, by way of S3 seconds later.
 BOOTSTRAPS = ("auto", "ssh", "user-data")
 MOST_BY_SSH = 512
+ADDRESSES = ("public", "private")
+MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
 # The pre-signed URLs by which a fleet ends without us hold for a week at most.
 MAX_LIFETIME = 7 * 86400.0  # seconds
-MAX_TIME_LIMIT = MAX_LIFETIME - BOOT_ALLOWANCE - END_ALLOWANCE
+MAX_BOOT_ALLOWANCE = 3600.0  # seconds
+MAX_TIME_LIMIT = MAX_LIFETIME - MAX_BOOT_ALLOWANCE - END_ALLOWANCE
 BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its life
 
 
@@ -52,10 +56,20 @@ class Plan:
     replace: bool = False  # launch a new instance for one that was lost
     image: str = "ubuntu"  # one of IMAGES, or ami-...
     user: str = ""  # who logs in; empty: whom such images have
-    subnet: str = ""  # subnet-...; empty: AWS chooses a default one
+    # subnet-..., or several with commas between; empty: AWS chooses a default one.
+    subnet: str = ""
+    address: str = "public"  # which of an instance's addresses SSH goes to
+    gateway: str = ""  # user@host:port that SSH goes through; empty: none
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
     bootstrap: str = "auto"  # one of BOOTSTRAPS
+    boot_allowance: float = BOOT_ALLOWANCE  # seconds until SSH must have answered
     usd_per_hour: float | None = None  # of one instance; None: not known
+    # Types to take where there is no room for the first, in order, and their USD/h.
+    others: dict[str, float | None] = field(default_factory=dict)
+    market: str = "on-demand"  # one of MARKETS
+    hold: bool = False  # an Auto Scaling group replaces what is lost
+    at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
+    asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
 
     def __post_init__(self) -> None:
         for i in (0, self.instances - 1):
@@ -66,33 +80,105 @@ class Plan:
         if not 1 <= self.instances <= MAX_INSTANCES:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
+        self._check_capacity()
+        if not 0 < self.boot_allowance <= MAX_BOOT_ALLOWANCE:
+            raise UsageError(
+                f"--boot must be more than 0 and at most {MAX_BOOT_ALLOWANCE:.0f} "
+                f"seconds, not {self.boot_allowance}"
+            )
         if not 0 < self.time_limit <= MAX_TIME_LIMIT:
             raise UsageError(
                 f"--t must be more than 0 and at most {MAX_TIME_LIMIT:.0f} seconds "
-                f"(a week in all), not {self.time_limit}"
+                f"(a week, less boot and end), not {self.time_limit}"
             )
-        if not re.fullmatch("(subnet-[0-9a-f]+)?", self.subnet):
+        if not re.fullmatch("((subnet-[0-9a-f]+)(,subnet-[0-9a-f]+)*)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
-        _check_bootstrap(self.bootstrap, self.ssh_from)
-        if self.ssh_from:
-            _check_range(self.ssh_from)
+        self._check_way()
         if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
             raise UsageError(f"--user must be the name of a user, not {self.user!r}")
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
 
+    def _check_way(self) -> None:
+        """Refuse a way to the instances that cannot be gone."""
+        if self.bootstrap not in BOOTSTRAPS:
+            names = ", ".join(BOOTSTRAPS)
+            raise UsageError(f"--bootstrap must be {names}, not {self.bootstrap!r}")
+        if self.bootstrap == "user-data" and (why := self._needs_ssh):
+            message = f"{why} does not go with --bootstrap user-data"
+            raise UsageError(message, hint="leave out one of them")
+        if self.ssh_from:
+            _check_range(self.ssh_from)
+        if not re.fullmatch(r"((\w[\w.-]*@)?\w[\w.-]*(:\d{1,5})?)?", self.gateway):
+            message = f"--gateway must be user@host:port, not {self.gateway!r}"
+            raise UsageError(message, hint="for example: --gateway me@192.0.2.7")
+        inside = "--gateway" if self.gateway else "--address private"
+        if not self.ssh_from and (self.gateway or self.address == "private"):
+            message = f"{inside}: this machine's own address is not the one to let in"
+            hint = "say --ssh-from, the range that SSH will come from: 10.0.0.0/16"
+            raise UsageError(message, hint=hint)
+
+    def _check_capacity(self) -> None:
+        """Refuse wishes on how to come by instances that contradict each other."""
+        if not 0 <= self.at_least <= self.instances and not self.asked:
+            message = f"--at-least must be 1 to N ({self.instances})"
+            raise UsageError(f"{message}, not {self.at_least}")
+        others = {
+            "--keep": self.keep,
+            "--replace": self.replace,
+            "--at-least": bool(self.at_least),
+            "--spot-or-on-demand": self.market == MARKETS[-1],
+        }
+        if self.hold and (given := [name for name, on in others.items() if on]):
+            message = f"--hold and {given[0]} exclude each other"
+            raise UsageError(message, hint="a held fleet is whole, or becomes so")
+
     @property
     def unreached(self) -> bool:
         """Whether the instances work by their user data and S3, without SSH."""
         if self.bootstrap == "auto":
-            return self.instances > MOST_BY_SSH
+            return self.instances > MOST_BY_SSH and not self._needs_ssh
         return self.bootstrap == "user-data"
+
+    @property
+    def _needs_ssh(self) -> str:
+        """What was asked for that takes SSH, or instances counted one by one."""
+        wishes = {
+            "--ssh-from": bool(self.ssh_from),
+            "--gateway": bool(self.gateway),
+            "--hold": self.hold,
+            "--at-least": bool(self.at_least),
+            "--spot": self.market != MARKETS[0],
+        }
+        return next((name for name, on in wishes.items() if on), "")
 
     @property
     def lifetime(self) -> float:
         """Seconds from boot until an instance ends itself, whatever happens."""
-        return BOOT_ALLOWANCE + self.time_limit + END_ALLOWANCE
+        return self.boot_allowance + self.time_limit + END_ALLOWANCE
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that will do, in the order in which they are tried."""
+        return (self.instance_type, *self.others)
+
+    @property
+    def fewest(self) -> int:
+        """With fewer instances there is no run."""
+        return self.at_least or self.instances
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """The subnets that will do, in their order; "" leaves one to AWS."""
+        return tuple(self.subnet.split(","))
+
+    @property
+    def dearest_usd_per_hour(self) -> float | None:
+        """The price of the dearest type that will do; None: one is not known."""
+        prices = [self.usd_per_hour, *self.others.values()]
+        known = [price for price in prices if price is not None]
+        return max(known) if len(known) == len(prices) else None
 
     @property
     def worst_case_usd(self) -> float | None:
@@ -101,14 +187,14 @@ class Plan:
         And if each is lost and replaced, where that is wanted.
         """
         most = 2 * self.instances if self.replace else self.instances
-        return self.usd([self.lifetime] * most)
+        dearest = self.dearest_usd_per_hour
+        return None if dearest is None else billed(self.lifetime) * most * dearest
 
     def usd(self, lives: list[float]) -> float | None:
-        """Return what instances cost that ran so many seconds each, if known."""
+        """Return what instances of the first type cost that ran so many seconds."""
         if self.usd_per_hour is None:
             return None
-        billed = sum(max(life, BILLED_AT_LEAST) for life in lives)
-        return billed * self.usd_per_hour / 3600
+        return sum(billed(life) for life in lives) * self.usd_per_hour
 
     def search(self, index: int) -> worker.Search:
         """Return the residue class that instance `index` searches."""
@@ -125,15 +211,6 @@ class Plan:
         }
 
 
-def _check_bootstrap(bootstrap: str, ssh_from: str) -> None:
-    if bootstrap not in BOOTSTRAPS:
-        names = ", ".join(BOOTSTRAPS)
-        raise UsageError(f"--bootstrap must be {names}, not {bootstrap!r}")
-    if ssh_from and bootstrap == "user-data":
-        message = "--bootstrap user-data lets nobody in"
-        raise UsageError(message, hint="leave out --ssh-from")
-
-
 def _check_range(text: str) -> None:
     """Refuse what is no range of IPv4 addresses, and the whole world."""
     try:
@@ -144,6 +221,11 @@ def _check_range(text: str) -> None:
     if network.prefixlen == 0:
         message = f"--ssh-from {text} lets the whole world in"
         raise UsageError(message, hint="say which addresses may: 192.0.2.0/24")
+
+
+def billed(life: float) -> float:
+    """Return the hours that an instance is paid for which ran `life` seconds."""
+    return max(life, BILLED_AT_LEAST) / 3600
 
 
 def class_size(nonces: int, index: int, instances: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
 from cnd.cloud import Cloud
+from cnd.gateway import Gateway
 from cnd.plan import Plan
 from cnd.remote import Login
 
@@ -21,7 +22,7 @@ from cnd.remote import Login
 class Provision:
     """Everything that a launch and a run need from the account."""
 
-    spec: ec2.LaunchSpec
+    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order to be tried
     login: Login
     queue: str  # URL
     bucket: str
@@ -31,7 +32,7 @@ class Provision:
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, to take the run over in another process."""
         return {
-            "spec": asdict(self.spec),
+            "specs": [asdict(spec) for spec in self.specs],
             "login": {**asdict(self.login), "key": str(self.login.key)},
             "queue": self.queue,
             "bucket": self.bucket,
@@ -42,7 +43,7 @@ class Provision:
         """Return what `to_json` wrote; KeyError or TypeError if it is none."""
         login = record["login"]
         return cls(
-            ec2.LaunchSpec(**record["spec"]),
+            tuple(ec2.LaunchSpec(**spec) for spec in record["specs"]),
             Login(**{**login, "key": Path(login["key"])}),
             record["queue"],
             record["bucket"],
@@ -61,12 +62,16 @@ def prepare(
     Raises:
         CloudError: the cloud refused something, or has no such instance type.
     """
+    if plan.gateway:
+        Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
     try:
-        wanted = (plan.instance_type, plan.image, plan.user)
-        image = pool.submit(account.image, cloud, *wanted)
+        images = {
+            name: pool.submit(account.image, cloud, name, plan.image, plan.user)
+            for name in plan.types
+        }
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
         group = pool.submit(_group, cloud, plan)
         if bucket:
@@ -76,30 +81,35 @@ def prepare(
             bucket_made = pool.submit(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region
             )
-        spec = ec2.LaunchSpec(
-            image=image.result().id,
-            instance_type=plan.instance_type,
-            key_name=key_name.result(),
-            group=group.result(),
-            user_data=_user_data(cloud, plan, run, name, host_key),
-            lifetime=plan.lifetime,
-            subnet=plan.subnet,
+        pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
+        user_data = _user_data(cloud, plan, run, name, host_key)
+        specs = tuple(
+            ec2.LaunchSpec(
+                image=image.result().id,
+                instance_type=instance_type,
+                key_name=key_name.result(),
+                group=group.result(),
+                user_data=user_data,
+                lifetime=plan.lifetime,
+            )
+            for instance_type, image in images.items()
         )
         if plan.unreached:  # the instances must find there what they are to do
             bucket_made.result()
             parcel.send(cloud.s3, name, run)
     finally:
         pool.shutdown(wait=False)
-    login = Login(image.result().user, key.path, host_key.public)
-    return Provision(spec, login, sqs.create(cloud.sqs, run), name, bucket_made)
+    user = images[plan.instance_type].result().user
+    login = Login(user, key.path, host_key.public)
+    return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
 
 
 def _group(cloud: Cloud, plan: Plan) -> str:
     """Return the security group: SSH from one address only, or nothing at all."""
     if plan.unreached:
-        return account.closed_group(cloud.ec2, plan.subnet)
+        return account.closed_group(cloud.ec2, plan.subnets[0])
     ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
-    return account.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnet)
+    return account.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
 
 
 def _user_data(

@@ -26,6 +26,7 @@ import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
 from cnd.errors import HostError, HostLost
+from cnd.gateway import Gateway
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -104,6 +105,7 @@ class Host:
         login: Login,
         *,
         port: int = 22,
+        gateway: Gateway | None = None,
         turn: Callable[
             [], contextlib.AbstractContextManager[object]
         ] = contextlib.nullcontext,
@@ -115,6 +117,7 @@ class Host:
         """
         self.name = name
         self._address, self._port, self._login = address, port, login
+        self._gateway = gateway
         self._turn = turn
         self._link: socket.socket | None = None
         self._connection: fabric.Connection | None = None
@@ -156,6 +159,11 @@ class Host:
     def _open(self, patience: float) -> None:
         """Make one attempt; a host that is frozen must not outlast our patience."""
         patience = max(patience, 1.0)
+        if self._gateway is not None:
+            with self._turn():
+                self._check_open()
+                self._shake_hands(patience, gateway=self._gateway.connection())
+            return
         link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
         self._link = link
         # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
@@ -169,19 +177,26 @@ class Host:
                 raise EOFError("the connection was closed")
             with self._turn():
                 self._check_open()
-                self._shake_hands(link, patience)
+                self._shake_hands(patience, link=link)
             link.settimeout(IDLE_WAKE)
             on_failure.pop_all()
 
-    def _shake_hands(self, link: socket.socket, patience: float) -> None:
-        """Find out over `link` who is there, and log in."""
+    def _shake_hands(
+        self,
+        patience: float,
+        *,
+        link: socket.socket | None = None,
+        gateway: fabric.Connection | None = None,
+    ) -> None:
+        """Find out who is there, over `link` or through `gateway`, and log in."""
         self._connection = connection = fabric.Connection(
             self._address,
             user=self._login.user,
             port=self._port,
             config=_config(),
+            gateway=gateway,
             connect_kwargs={
-                "sock": link,
+                **({"sock": link} if link else {}),
                 "pkey": _private_key(self._login.key),
                 "allow_agent": False,
                 "look_for_keys": False,

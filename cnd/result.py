@@ -39,6 +39,8 @@ class Result:
     block: str
     difficulty: int
     instances: int
+    asked: int  # instances asked for; more than `instances` where fewer could be had
+    fleet: list[dict[str, object]]  # every instance: id, index, type, zone
     tested: int  # hashes computed, those done twice counted twice
     repeated: int  # of these, done twice because a class was handed over
     coverage: list[dict[str, object]]  # per class, see `Race.coverage`
@@ -68,6 +70,8 @@ class Result:
             "block": self.block,
             "difficulty": self.difficulty,
             "instances": self.instances,
+            "asked": self.asked,
+            "fleet": self.fleet,
             "tested": self.tested,
             "repeated": self.repeated,
             "coverage": self.coverage,

@@ -6,10 +6,12 @@ is bought; data goes to stdout, narration to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import json as jsonlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from fabric import Config
 from fabric.executor import Executor
@@ -18,18 +20,21 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, forecast, here, market, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, hold, market, sqs, survey, view
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
+from cnd import scram as ending
 from cnd.cli import Help, Program, task
-from cnd.errors import LeakError, UsageError
+from cnd.errors import CloudError, LeakError, UsageError
+from cnd.events import Event
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import Plan
+from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision
 from cnd.result import Result
+from cnd.tasks_look import export, list_runs, logs, report, reported
 from cnd.tasks_plan import (
     CLOUD_HELP,
     WISH_HELP,
@@ -44,6 +49,8 @@ from cnd.tasks_plan import (
 )
 from cnd.tasks_plan import whole_difficulty as _difficulty
 
+PLAIN_HELP = "lines instead of a table, as where there is no terminal"
+
 
 @task(
     letters=WISH_LETTERS,
@@ -54,6 +61,8 @@ from cnd.tasks_plan import whole_difficulty as _difficulty
         "json": "print one JSON object to stdout, and nothing else",
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
         "replace": "launch a new instance for one that is lost",
+        "plain": PLAIN_HELP,
+        "no_report": "write no report.html at the end",
         **CLOUD_HELP,
     },
 )
@@ -64,6 +73,7 @@ def start(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
@@ -73,13 +83,21 @@ def start(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     bootstrap: str = "auto",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
     keep: bool = False,
     replace: bool = False,
+    plain: bool = False,
+    no_report: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked = wish(
@@ -88,6 +106,10 @@ def start(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
+        spot=spot,
+        spot_or_on_demand=spot_or_on_demand,
+        hold=hold,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -95,6 +117,9 @@ def start(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=address,
+        gateway=gateway,
+        boot=boot,
         kernel=kernel,
         bootstrap=bootstrap,
         keep=keep,
@@ -106,27 +131,35 @@ def start(
     for stray in survey.strays(ec2.find(connected.ec2)):
         _say(stray)
     folder = state_folder()
+    asked = market.ranked(connected, asked)
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
-    result = _carried_out(
-        decided, connected, journal, lambda job: job.execute(key, bucket=bucket)
-    )
-    market.learn(folder, connected, decided, known, result)
-    _conclude(result, json)
+    viewer = partial(_viewer, decided, plain)
+    with reported(journal, connected, wanted=not no_report):
+        result = _carried_out(
+            decided,
+            connected,
+            journal,
+            viewer,
+            lambda job: job.execute(key, bucket=bucket),
+        )
+        market.learn(folder, connected, decided, known, result)
+        _conclude(result, json)
 
 
 @task(
     positional=["run"],
     help={
         "run": "the run to take over; default: the one that nobody follows",
+        "plain": PLAIN_HELP,
         "json": "print one JSON object to stdout, and nothing else",
     },
 )
-def attach(c: Context, run: str = "", json: bool = False) -> None:
+def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -> None:
     """Take over a run whose orchestrator died, and bring it to its end."""
     journal = Journal(arguments.run_name(run) or survey.abandoned())
     order = journal.order()
@@ -136,20 +169,35 @@ def attach(c: Context, run: str = "", json: bool = False) -> None:
         message = f"run {journal.run} belongs to account {order['account']}"
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
-    result = _carried_out(plan, connected, journal, lambda job: job.attach(provision))
-    _conclude(result, json)
+    viewer = partial(_viewer, plan, plain, journal.events())
+    with reported(journal, connected, wanted=True):
+        result = _carried_out(
+            plan, connected, journal, viewer, lambda job: job.attach(provision)
+        )
+        _conclude(result, json)
 
 
 def _carried_out(
-    plan: Plan, cloud: clouds.Cloud, journal: Journal, work: Callable[[Job], Result]
+    plan: Plan,
+    cloud: clouds.Cloud,
+    journal: Journal,
+    viewer: Callable[[], view.Viewer],
+    work: Callable[[Job], Result],
 ) -> Result:
     """Do a run, or the rest of one, as its only follower."""
-    with journal.followed():
-        narrator = view.Narrator(plan)
-        try:
-            return work(Job(plan, cloud, journal, view=narrator))
-        finally:
-            narrator.close()
+    with journal.followed(), contextlib.closing(viewer()) as shown:
+        return work(Job(plan, cloud, journal, view=shown))
+
+
+def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
+    """Return a table that lives, or lines where there is no terminal for it."""
+    if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return view.Narrator(plan)
+    if os.environ.get("TERM", "dumb") == "dumb":
+        return view.Narrator(plan)
+    from cnd.live import LiveView  # here: rich takes a tenth of a second
+
+    return LiveView(plan, sys.stderr, past=past)
 
 
 def _conclude(result: Result, json: bool) -> None:
@@ -203,13 +251,23 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
     _tell_runs(place, run, "scram")
     ids = [instance.id for instance in live]
-    ended = ec2.terminate(place.ec2, run=run or None, known=ids)
+    ended = ending.scram(place, run or None, groups=_groups(place, run), known=ids)
     for name, those in ec2.by_run(ended).items():
         Journal(name).note_scram(len(those))
     for name in [run] if run else sqs.runs(place.sqs):
         if queue := sqs.url(place.sqs, name):
             sqs.delete(place.sqs, queue)
     return ended
+
+
+def _groups(place: clouds.Cloud, run: str) -> list[str]:
+    """Return the Auto Scaling groups to delete; who may not look has made none."""
+    try:
+        found = hold.find(place)
+    except CloudError as error:
+        _say(f"{error}: if a run was started with --hold, see to its group")
+        return []
+    return [name for name in found if run in ("", name.removeprefix("cnd-"))]
 
 
 @task(
@@ -304,6 +362,7 @@ def verify(
         "at_most": "fault of RunInstances: launch no more than that",
         "seconds": "fault of a host: for how long, or when",
         "clear": "fault: forget all",
+        "hosts": "up: what instances are: process, or vm for real machines (qemu)",
     },
 )
 def local(
@@ -321,6 +380,7 @@ def local(
     at_most: str = "",
     seconds: str = "",
     clear: bool = False,
+    hosts: str = "",
 ) -> None:
     """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
     if action == "fault":
@@ -339,7 +399,7 @@ def local(
         _local_fault(what, {k: v for k, v in given.items() if v}, clear)
         return
     actions: dict[str, Callable[[], None]] = {
-        "up": _local_up,
+        "up": lambda: _local_up(hosts),
         "down": _local_down,
         "status": _local_status,
     }
@@ -363,8 +423,8 @@ def bench(c: Context, what: str, seconds: str = "10", json: bool = False) -> Non
     _print(measured.to_json() if json else measured.text())
 
 
-def _local_up() -> None:
-    endpoint = embedded.up()
+def _local_up(hosts: str) -> None:
+    endpoint = embedded.up(hosts=hosts, say=_say)
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
     _print("\n".join(embedded.exports(endpoint)))
@@ -436,7 +496,7 @@ stops all, nothing is left running.
 GROUPS = {
     "Before": (plan, doctor, config),
     "The run": (start, status, stop, attach, scram),
-    "After": (verify, clean),
+    "After": (report, list_runs, logs, export, verify, clean),
     "Without an account": (local, bench),
 }
 AFTER = """\

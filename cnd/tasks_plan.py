@@ -22,7 +22,15 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import BOOTSTRAPS, KERNELS, MAX_INSTANCES, Plan
+from cnd.plan import (
+    ADDRESSES,
+    BOOT_ALLOWANCE,
+    BOOTSTRAPS,
+    KERNELS,
+    MARKETS,
+    MAX_INSTANCES,
+    Plan,
+)
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -39,12 +47,19 @@ WISH_HELP = {
     "budget": "USD; refuse if the worst case costs more",
     "block": f"the block's text ({worker.DEFAULT_BLOCK})",
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
-    "instance_type": "EC2 instance type (t3.micro)",
+    "spot": "spot instances: cheap, and AWS may take them back",
+    "spot_or_on_demand": "spot instances, and on demand what is missing",
+    "hold": "an Auto Scaling group replaces what is lost, for long searches",
+    "at_least": "make do with K instances where N cannot be had (N)",
+    "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
     "image": "ubuntu, al2023, debian or ami-... (ubuntu)",
     "user": "who logs in to the image; default: as its publisher has it",
-    "subnet": "subnet-...; default: one of the default VPC",
+    "subnet": "subnet-..., or several to try in turn; default: the default VPC's",
+    "address": "where SSH goes to: public or private (public)",
+    "gateway": "user@host:port, a jump host for SSH",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
     "bootstrap": "ssh, user-data (no SSH: all through S3) or auto (by N)",
+    "boot": "seconds from the launch until SSH must answer (300); metal takes more",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
 
@@ -59,10 +74,23 @@ def wish(
     nonces: str,
     kernel: str,
     bootstrap: str,
+    instance_type: str,
+    at_least: str,
+    spot: bool,
+    spot_or_on_demand: bool,
+    address: str,
+    boot: str,
     **more: Any,
 ) -> Wish:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
     n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
+    least = 0
+    if at_least and not instances:
+        message = "--at-least says with how few of N to make do"
+        raise UsageError(message, hint="say --n as well")
+    if at_least:
+        least = arguments.whole(at_least, "--at-least", 1, n, EXAMPLE)
+    first, *others = arguments.names(instance_type, "--instance-type")
     return Wish(
         Plan(
             difficulty=whole_difficulty(difficulty),
@@ -71,6 +99,14 @@ def wish(
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
             bootstrap=arguments.choice(bootstrap, "--bootstrap", BOOTSTRAPS),
+            instance_type=first,
+            others=dict.fromkeys(others),
+            address=arguments.choice(address, "--address", ADDRESSES),
+            market=_market(spot, spot_or_on_demand),
+            at_least=least,
+            boot_allowance=arguments.seconds(
+                boot, "--boot", "for example: --boot 1200"
+            ),
             **more,
         ),
         given=bool(instances),
@@ -94,6 +130,7 @@ def plan(
     instances: str = "",
     confidence: str = "",
     budget: str = "",
+    at_least: str = "",
     block: str = "",
     nonces: str = "2**32",
     cloud: str = "",
@@ -103,8 +140,14 @@ def plan(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
+    boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
     bootstrap: str = "auto",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -114,6 +157,10 @@ def plan(
         instances=instances,
         confidence=confidence,
         budget=budget,
+        at_least=at_least,
+        spot=spot,
+        spot_or_on_demand=spot_or_on_demand,
+        hold=hold,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -121,6 +168,9 @@ def plan(
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=address,
+        gateway=gateway,
+        boot=boot,
         kernel=kernel,
         bootstrap=bootstrap,
     )
@@ -128,14 +178,15 @@ def plan(
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)
     folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
+    asked = market.ranked(connected, asked)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, market.others(connected, folder, kernel))
-    spot = prices.spot(on_aws, instance_type) if on_aws else None
+    now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
     if not json:
-        print(text(made, others, mine, spot))
+        print(text(made, others, mine, now))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, spot)))
+    print(jsonlib.dumps(to_json(made, others, mine, now)))
 
 
 @task(
@@ -144,6 +195,8 @@ def plan(
         **{name: WISH_HELP[name] for name in ("time_limit", "instances")},
         **{name: WISH_HELP[name] for name in ("instance_type", "image", "user")},
         **{name: WISH_HELP[name] for name in ("subnet", "ssh_from")},
+        **{name: WISH_HELP[name] for name in ("address", "gateway", "hold")},
+        **{name: WISH_HELP[name] for name in ("spot", "spot_or_on_demand")},
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
         "key_file": "an SSH private key of yours; default: CND's own",
         "json": "print one JSON object to stdout, and nothing else",
@@ -161,20 +214,31 @@ def doctor(
     user: str = "",
     subnet: str = "",
     ssh_from: str = "",
+    address: str = "public",
+    gateway: str = "",
+    spot: bool = False,
+    spot_or_on_demand: bool = False,
+    hold: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
 ) -> None:
     """Look whether the account is fit for a run; makes and buys nothing."""
+    first, *others = arguments.names(instance_type, "--instance-type")
     wanted = Plan(
         difficulty=1,
         instances=arguments.whole(instances, "--n", 1, MAX_INSTANCES, EXAMPLE),
         time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
-        instance_type=instance_type,
+        instance_type=first,
+        others=dict.fromkeys(others),
         image=image,
         user=user,
         subnet=subnet,
         ssh_from=ssh_from,
+        address=arguments.choice(address, "--address", ADDRESSES),
+        gateway=gateway,
+        market=_market(spot, spot_or_on_demand),
+        hold=hold,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region))
@@ -290,6 +354,12 @@ def whole_difficulty(text: str, example: str = EXAMPLE) -> int:
     if not text:
         raise UsageError("--d, the difficulty, is missing", hint=example)
     return arguments.whole(text, "--d", 0, worker.HASH_DIGITS, example)
+
+
+def _market(spot: bool, spot_or_on_demand: bool) -> str:
+    if spot and spot_or_on_demand:
+        raise UsageError("--spot and --spot-or-on-demand exclude each other")
+    return MARKETS[1 * spot + 2 * spot_or_on_demand]
 
 
 def _number(text: str, option: str, meaning: str) -> float | None:

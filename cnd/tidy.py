@@ -22,7 +22,7 @@ TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 class Made:
     """One thing that CND made."""
 
-    kind: str  # "key pair", "security group", "bucket" or "queue"
+    kind: str  # as people call it: "key pair", "security group", "bucket" ...
     name: str
     id: str  # what it is removed by
 
@@ -36,8 +36,11 @@ def find(cloud: Cloud) -> list[Made]:
     with translated("list what CND made"):
         pairs = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
         groups = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
+        templates = cloud.ec2.describe_launch_templates(Filters=TAGGED)
     found = [Made("key pair", p["KeyName"], p["KeyName"]) for p in pairs]
     found += [Made("security group", g["GroupName"], g["GroupId"]) for g in groups]
+    names = [t["LaunchTemplateName"] for t in templates["LaunchTemplates"]]
+    found += [Made("launch template", name, name) for name in names]
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
     if _is_there(cloud, bucket):
         found.append(Made("bucket", bucket, bucket))
@@ -58,6 +61,8 @@ def remove(cloud: Cloud, made: Made) -> None:
             cloud.ec2.delete_key_pair(KeyName=made.id)
         elif made.kind == "security group":
             cloud.ec2.delete_security_group(GroupId=made.id)
+        elif made.kind == "launch template":
+            cloud.ec2.delete_launch_template(LaunchTemplateName=made.id)
         elif made.kind == "bucket":
             _empty(cloud, made.id)
             cloud.s3.delete_bucket(Bucket=made.id)

@@ -1,7 +1,6 @@
-"""What a person sees of a run: lines that tell a story, and how it stands right now.
+"""What a person is told of a run, in words: lines that tell a story, fit for a file.
 
-One rule: narration goes to stderr, data to stdout.  On a terminal the last line
-lives; elsewhere there are plain lines only, fit for a file.
+One rule: narration goes to stderr, data to stdout.
 """
 
 from __future__ import annotations
@@ -10,25 +9,36 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from cnd.events import Event
 from cnd.plan import Plan
 from cnd.race import Ending, Race
 from cnd.result import Result
 
-REDRAW = 0.1  # seconds between two redraws of the live line
-REPEAT = 10.0  # seconds between two lines of progress where there is no terminal
+REPEAT = 10.0  # seconds between two lines of progress
 FEW = 16  # up to so many instances are told one by one
+
+
+class Viewer(Protocol):
+    """Whoever shows a run."""
+
+    def show(self, event: Event) -> None:
+        """Show something that happened."""
+
+    def tick(self, race: Race) -> None:
+        """Show how far the run is; called ten times a second, and after what counts."""
+
+    def close(self) -> None:
+        """Leave the terminal as it is to be left."""
 
 
 class Narrator:
     """Tells a run on a text stream, as it happens."""
 
     def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
-        self._plan = plan
+        self._total = plan.instances
         self._stream = stream or sys.stderr
-        self._live = self._stream.isatty()
         self._began = time.monotonic()
         self._drawn = self._began
         self._each = plan.instances <= FEW
@@ -37,35 +47,32 @@ class Narrator:
     def show(self, event: Event) -> None:
         """Tell one event, if it matters to a person."""
         self._count(event)
-        text = self._sentence(event)
-        if text:
+        if event.kind in EACH and not self._each:
+            return
+        if text := sentence(event):
             self._line(text)
 
     def tick(self, race: Race) -> None:
-        """Redraw the live line, or now and then say how far the run is."""
+        """Say now and then how far the run is."""
         now = time.monotonic()
-        if now - self._drawn < (REDRAW if self._live else REPEAT):
+        if now - self._drawn < REPEAT:
             return
         self._drawn = now
-        text = self._standing(race)
-        if self._live:
-            self._write(f"\r\x1b[K{self._stamp()} {text}"[:200])
-        elif race.searching:
-            self._line(text)
+        if race.searching:
+            self._line(self._standing(race))
 
     def close(self) -> None:
-        """Wipe the live line."""
-        if self._live:
-            self._write("\r\x1b[K")
+        """Leave the stream as it is."""
 
     def _count(self, event: Event) -> None:
         self._ready += event.kind == "instance.ready"
         self._logs += event.kind == "log.pulled"
         self._terminated += event.kind == "instance.terminated"
+        if event.kind == "fleet.reduced":
+            self._total = event.fields["instances"]
 
     def _line(self, text: str) -> None:
-        wipe = "\r\x1b[K" if self._live else ""
-        self._write(f"{wipe}{self._stamp()} {text}\n")
+        self._write(f"{self._stamp()} {text}\n")
 
     def _write(self, text: str) -> None:
         """Write, unless nobody reads any more: a closed terminal stops no run."""
@@ -78,7 +85,7 @@ class Narrator:
 
     def _standing(self, race: Race) -> str:
         """Say how the race stands, in less than a line."""
-        total = self._plan.instances
+        total = self._total
         if race.outcome and self._terminated:
             return f"{self._terminated} of {total} instances terminated"
         if race.outcome:
@@ -90,15 +97,15 @@ class Narrator:
             f"{number(race.tested)} nonces, {number(race.rate)} nonces/s"
         )
 
-    def _sentence(self, event: Event) -> str:
-        """Return what an event is to a person, or "" if it is nothing."""
-        tell = SENTENCES.get(event.kind)
-        if tell is None or (event.kind in EACH and not self._each):
-            return ""
-        who = f"Instance{event.index}" if event.index is not None else ""
-        host = event.host or "the cloud"
-        fields = {**event.fields, "who": who, "host": host}
-        return tell.format_map(_Fields(fields))
+
+def sentence(event: Event) -> str:
+    """Return what an event is to a person, or "" if it is nothing."""
+    tell = SENTENCES.get(event.kind)
+    if tell is None:
+        return ""
+    who = f"Instance{event.index}" if event.index is not None else ""
+    host = event.host or "the cloud"
+    return tell.format_map(_Fields({**event.fields, "who": who, "host": host}))
 
 
 class _Fields(dict[str, object]):
@@ -116,6 +123,12 @@ SENTENCES = {
     ),
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
+    "launch.refused": "no room for {count} x {type} in {where}: {reason}",
+    "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
+    "fleet.reduced": (
+        "ONLY {instances} OF {wanted} INSTANCES could be had: the search is divided "
+        "among these"
+    ),
     "instance.running": "{who} runs ({host}, {address})",
     "instance.lost": "{who} is {state}: lost ({host})",
     "worker.started": "{who} searches with {processes} x {kernel}",

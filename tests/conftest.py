@@ -20,6 +20,11 @@ BIN = Path(sys.executable).parent
 FOREIGN = ("AWS_", "BOTO_", "CND_")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    what = "also run what buys machines on AWS, for about a cent (tests/live)"
+    parser.addoption("--live", action="store_true", help=what)
+
+
 def clean_environment(state: Path) -> dict[str, str]:
     """Return this environment without anybody's AWS account, and a state of its own."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
@@ -31,6 +36,7 @@ def clean_environment(state: Path) -> dict[str, str]:
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "CND_REPORT": "0",  # drawing takes seconds a run; its own tests ask for it
     }
 
 

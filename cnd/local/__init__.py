@@ -21,13 +21,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd.errors import CloudError, UsageError
-from cnd.local import files, settings
+from cnd.local import files, settings, vmimage
 
 __all__ = [
     "Endpoint",
@@ -59,31 +59,51 @@ class Endpoint:
     secret_key: str
     pid: int
     folder: Path
+    hosts: str = "process"  # what its instances are; or "vm"
 
 
-def up(*, timeout: float = 20.0) -> Endpoint:
+def up(
+    *,
+    timeout: float = 20.0,
+    hosts: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> Endpoint:
     """Start the cloud unless it runs; returns when it answers.
 
     The cloud is a process of its own, which outlives this one and its terminal.
     Callers at the same time start exactly one.
 
+    Args:
+        timeout: seconds; the image of virtual machines, built once, takes its own.
+        hosts: what instances are: "process" or "vm"; empty: as those of the cloud
+            that runs, or else as the environment says.
+        say: told what takes so long, in a sentence.
+
     Raises:
-        UsageError: a setting in the environment is bad.
+        UsageError: a setting in the environment is bad, the cloud that runs has other
+            hosts, or this machine cannot boot such.
         CloudError: it did not start within `timeout` seconds, or a package is
             missing.
     """
-    deadline = time.monotonic() + timeout
-    settings.read(os.environ)
+    environ = {**os.environ, **({"CND_LOCAL_HOSTS": hosts} if hosts else {})}
+    wanted = settings.read(environ)
     _require_packages()
     folder = files.state_folder(os.environ)
+    if wanted.hosts == "vm" and not files.is_alive(folder):
+        place = vmimage.place(wanted.images, folder)
+        image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
+        found = wanted.accelerator or vmimage.accelerator(image)
+        environ["CND_LOCAL_ACCELERATOR"] = found
+    deadline = time.monotonic() + timeout
     with files.caller_lock(folder, deadline):
         while files.is_alive(folder):
             if (running := _find(folder, "/cnd/touch")) is not None:
+                _require_hosts(running, hosts)
                 return running
             if time.monotonic() > deadline:
                 raise CloudError("the embedded cloud runs but does not answer")
             time.sleep(POLL_SECONDS)
-        return _start(folder, deadline)
+        return _start(folder, deadline, environ)
 
 
 def status() -> Endpoint | None:
@@ -188,7 +208,15 @@ def _require_packages() -> None:
         )
 
 
-def _start(folder: Path, deadline: float) -> Endpoint:
+def _require_hosts(running: Endpoint, hosts: str) -> None:
+    if hosts and running.hosts != hosts:
+        raise UsageError(
+            f"the embedded cloud runs already, with --hosts {running.hosts}",
+            hint="`fab local down` ends it, and its instances",
+        )
+
+
+def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoint:
     files.remove_endpoint(folder)
     package_folder = str(Path(__file__).resolve().parents[2])
     search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -199,7 +227,7 @@ def _start(folder: Path, deadline: float) -> Endpoint:
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            env={**environ, "PYTHONPATH": os.pathsep.join(search)},
             start_new_session=True,
         )
     while (endpoint := _find(folder, "/cnd/status")) is None:

@@ -21,7 +21,7 @@ import botocore.session
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-SERVICES = ("ec2", "s3", "sqs", "ssm", "sts")
+SERVICES = ("autoscaling", "ec2", "s3", "sqs", "ssm", "sts")
 FORM = "application/x-www-form-urlencoded"
 REQUEST_ID = "00000000-0000-0000-0000-00000000fa17"
 SQS_SHAPES = {

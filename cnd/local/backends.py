@@ -36,10 +36,11 @@ def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
         create_backend_app,
     )
 
-    from cnd.local import images
+    from cnd.local import images, templates
     from cnd.local.instances import Cloud
 
     images.install()
+    templates.install()
     cloud = Cloud(fleet)
     cloud.install()
     application = DomainDispatcherApplication(create_backend_app)

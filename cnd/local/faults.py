@@ -36,6 +36,7 @@ STATUS = {
     "Unavailable": 503,
     "UnauthorizedOperation": 403,
 }
+LAUNCHES = ("ec2:RunInstances", "ec2:CreateFleet")
 CODES = {403: "AccessDenied", 500: "InternalError", 503: "ServiceUnavailable"}
 HINT = "for example: fab local fault RunInstances --code RequestLimitExceeded --times 2"
 
@@ -156,7 +157,7 @@ def parse(fields: Mapping[str, Any], known: Collection[str]) -> ApiFault:
 def _check(fault: ApiFault, known: Collection[str]) -> None:
     """Refuse a fault that could never strike, or would not be felt."""
     if not any(map(fault.matches, known)):
-        message = f"{fault.action!r} is no action of EC2, S3, SQS, SSM or STS"
+        message = f"{fault.action!r} is no action of a service of the embedded cloud"
         raise UsageError(message, hint=HINT)
     if fault.http and not fault.code:
         message = f"status {fault.http} needs an error code as well"
@@ -175,8 +176,8 @@ def _check(fault: ApiFault, known: Collection[str]) -> None:
             f"what is to happen to {fault.action}? one of {', '.join(effects)}, delay"
         )
         raise UsageError(message, hint=HINT)
-    if fault.at_most and not fault.matches("ec2:RunInstances"):
-        raise UsageError("at_most is for RunInstances", hint=HINT)
+    if fault.at_most and not any(map(fault.matches, LAUNCHES)):
+        raise UsageError("at_most is for RunInstances and CreateFleet", hint=HINT)
 
 
 @dataclass

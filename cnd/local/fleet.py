@@ -29,15 +29,25 @@ PROGRAMS = "bin"  # beside the trees of the hosts
 class Fleet:
     """Boots and kills hosts, and keeps `ssh_config` and `known_hosts` for users.
 
+    `image` is the folder of what virtual machines boot, `accelerator` how they run;
+    empty: hosts are processes.
     `next_fault` is asked, once a host, what befalls it as it boots.
     To be made in the main thread: the fork server dies with the thread that
     started it (PR_SET_PDEATHSIG).
     """
 
     def __init__(
-        self, folder: Path, boot: Delay, next_fault: Callable[[], HostFault | None]
+        self,
+        folder: Path,
+        boot: Delay,
+        next_fault: Callable[[], HostFault | None],
+        *,
+        image: str = "",
+        accelerator: str = "",
     ) -> None:
         self._folder, self._boot, self._next_fault = folder, boot, next_fault
+        self._image, self._accelerator = image, accelerator
+        self.cloud_port = 0  # to be set before the first boot
         self.addresses = Addresses()
         self._numbers = count()
         self._lock = threading.Lock()
@@ -87,6 +97,9 @@ class Fleet:
             fault=fault.kind if fault else "",
             fault_seconds=fault.seconds if fault else 0.0,
             launch_index=launch_index,
+            image=self._image,
+            accelerator=self._accelerator,
+            cloud_port=self.cloud_port,
         )
         with self._lock:
             self._specs[instance] = spec

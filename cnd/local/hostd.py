@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NoReturn
 
-from cnd.local import host, processes, wire
+from cnd.local import host, processes, vm, wire
 from cnd.local.wire import HostSpec, Message
 
 ORDERS, REPORTS = 0, 1
@@ -146,7 +146,8 @@ class ForkServer:
             for descriptor in (self._life_write, self._wake_read, self._wake_write):
                 os.close(descriptor)
             os.dup2(os.open(os.devnull, os.O_RDWR), ORDERS)
-            host.serve(
+            serve = vm.serve if spec.image else host.serve
+            serve(
                 spec,
                 lambda report: wire.send(REPORTS, report),
                 self._life_read,

@@ -28,6 +28,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
+from cnd.local import templates
 from cnd.local.faults import HostFault
 from cnd.local.fleet import Fleet
 from cnd.local.images import login_user
@@ -150,6 +151,8 @@ class HostInstance(_Base):
         super().terminate()
         self._explain(reason)
         self.cloud.fleet.kill([self.id])
+        if reason is not BY_USER:  # else moto does so
+            templates.notice(self)
         return before
 
     def stop(self, reason: StateReason = BY_USER) -> InstanceState:
@@ -230,6 +233,9 @@ class Cloud:
     ) -> moto_instances.Reservation:
         """Launch, or return what the same ClientToken has launched already."""
         token = k.get("client_token") or NO_TOKEN
+        if template := k.get("launch_template"):
+            end = templates.behavior(backend, template)
+            k.setdefault("instance_initiated_shutdown_behavior", end)
         parameters = json.dumps([image_id, count, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the call that it repeats
@@ -310,6 +316,10 @@ class Cloud:
             for instance in gone:
                 instance.ec2_backend.tags.pop(instance.id, None)
                 del self._instances[instance.id]
+
+    def keep_schedules(self) -> None:
+        """Carry out what Auto Scaling groups are to do by now."""
+        templates.keep_schedules()
 
     def _all(self) -> Iterable[HostInstance]:
         return list(self._instances.values())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Layer = Callable[[WSGIApplication], WSGIApplication]
 
 STATUS_PATH, TOUCH_PATH, ADDRESS_PATH = "/cnd/status", "/cnd/touch", "/checkip"
+FLEET_SIZE = "TargetCapacitySpecification.TotalTargetCapacity"
 FAULTS_PATH = "/faults"
 MOST_BYTES = 1 << 16  # of the description of a fault
 
@@ -174,7 +175,12 @@ def _strike(
         reset(environ["werkzeug.socket"])
         raise ConnectionResetError("a fault")  # the server takes it as what it is
     code, status = fault.code, fault.http
-    if fault.at_most and call.action == "RunInstances":
+    if fault.at_most and call.action == "CreateFleet":
+        asked = dict(parse_qsl(body.decode()))
+        most = min(int(asked[FLEET_SIZE]), fault.at_most)
+        fewer = urlencode({**asked, FLEET_SIZE: most})
+        actions.replace_body(environ, fewer.encode())
+    elif fault.at_most:
         asked = dict(parse_qsl(body.decode()))
         if int(asked.get("MinCount", 1)) > fault.at_most:
             code, status = "InsufficientInstanceCapacity", 500

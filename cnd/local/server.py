@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cnd.errors import CloudError, CndError, UsageError
-from cnd.local import faults, files, middleware, settings
+from cnd.local import faults, files, middleware, settings, vm, vmimage
 from cnd.local.faults import Book
 from cnd.local.fleet import Fleet
 from cnd.local.middleware import Activity
@@ -120,7 +120,14 @@ class Server:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
         self._faults = Book()
-        self._fleet = Fleet(folder, wanted.boot, self._faults.launched)
+        image = vmimage.find(vmimage.place(wanted.images, folder)).folder
+        self._fleet = Fleet(
+            folder,
+            wanted.boot,
+            self._faults.launched,
+            image=str(image) if wanted.hosts == "vm" else "",
+            accelerator=wanted.accelerator,
+        )
         self._activity = Activity()
         self._moto = Moto(self._fleet)
 
@@ -132,6 +139,7 @@ class Server:
         http.socket.listen(BACKLOG)
         http.daemon_threads = True  # type: ignore[attr-defined]
         threading.Thread(target=http.serve_forever, name="http", daemon=True).start()
+        self._fleet.cloud_port = http.server_port
         files.write_endpoint(
             self._folder,
             {
@@ -140,12 +148,14 @@ class Server:
                 "access_key": "AKIA" + secrets.token_hex(8).upper(),
                 "secret_key": secrets.token_urlsafe(30),
                 "pid": os.getpid(),
+                "hosts": self._wanted.hosts,
             },
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
             if self._moto.cloud:
                 self._moto.cloud.forget(self._wanted.memory)
+                self._moto.cloud.keep_schedules()
         self._fleet.end()
 
     def _application(self) -> WSGIApplication:
@@ -168,6 +178,10 @@ class Server:
             raise UsageError("a fault is described by a JSON object")
         if "host" in fields:
             fault = faults.parse_host(fields)
+            if self._wanted.hosts == "vm" and fault.kind not in vm.FAULTS:
+                kinds = ", ".join(vm.FAULTS)
+                message = f"what befalls a virtual machine is one of {kinds}"
+                raise UsageError(f"{message}, not {fault.kind!r}")
             if fault.place is None:
                 self._moto.loaded().befall(fault)
             return self._faults.lay(fault)
@@ -195,6 +209,8 @@ class Server:
         return {
             "pid": os.getpid(),
             "ending": self._ending.is_set(),
+            "hosts": self._wanted.hosts,
+            "accelerator": self._wanted.accelerator or "none needed",
             "up_seconds": round(time.monotonic() - self._started, 3),
             "idle_seconds": round(self._activity.idle_seconds, 3),
             "idle_limit_seconds": self._wanted.idle,

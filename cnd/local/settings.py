@@ -6,17 +6,23 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_API_SECONDS    how long an API call takes      same form
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
     CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
+    CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
+    CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
+    CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
+    CND_LOCAL_ACCELERATOR    "kvm", or "tcg" for none (default: found out by trying)
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cnd.errors import UsageError
 
+HOSTS = ("process", "vm")
+ACCELERATORS = ("", "kvm", "tcg")
 DEFAULT_IDLE_SECONDS = 900.0
 # "for a short period (usually less than one hour)", says AWS's guide to terminating.
 DEFAULT_MEMORY_SECONDS = 3600.0
@@ -39,6 +45,10 @@ class Settings:
     api: Delay = Delay()
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
+    hosts: str = HOSTS[0]
+    images: str = ""  # a folder; empty: in the state folder
+    mirror: str = ""  # a URL; empty: as apt's
+    accelerator: str = ""  # of virtual machines; empty: to be found out
 
 
 def read(environ: Mapping[str, str]) -> Settings:
@@ -54,7 +64,20 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
+        hosts=_one_of(HOSTS, environ.get("CND_LOCAL_HOSTS") or HOSTS[0], "--hosts"),
+        accelerator=_one_of(
+            ACCELERATORS, environ.get("CND_LOCAL_ACCELERATOR", ""), "accelerators"
+        ),
+        images=environ.get("CND_LOCAL_IMAGES", ""),
+        mirror=environ.get("CND_LOCAL_MIRROR", ""),
     )
+
+
+def _one_of(choices: Sequence[str], value: str, name: str) -> str:
+    if value not in choices:
+        known = " or ".join(filter(None, choices))
+        raise UsageError(f"{name} of the embedded cloud: {known}, not {value!r}")
+    return value
 
 
 def _delay(environ: Mapping[str, str], name: str) -> Delay:

@@ -107,6 +107,12 @@ class _Gate(asyncssh.SSHServer):
                 f"pam_unix(sshd:session): session closed for user {self._user}",
             )
 
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> bool:
+        """Be a jump host: sshd allows TCP forwarding, unless it is told not to."""
+        return True
+
     def begin_auth(self, username: str) -> bool:
         return True
 

@@ -28,7 +28,10 @@ def aws() -> Cloud:
 
 
 def result(
-    rate: float | None, tested: list[int], search: float | None = 10.0
+    rate: float | None,
+    tested: list[int],
+    search: float | None = 10.0,
+    type: str = "c7a.large",
 ) -> Result:
     return Result(
         run="20260101-000000-0000",
@@ -38,6 +41,8 @@ def result(
         block="b",
         difficulty=2,
         instances=len(tested),
+        asked=len(tested),
+        fleet=[{"id": f"i-{i}", "type": type} for i in range(len(tested))],
         tested=sum(tested),
         repeated=0,
         coverage=[{"index": i, "tested": n} for i, n in enumerate(tested)],

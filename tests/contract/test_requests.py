@@ -24,7 +24,16 @@ from cnd import ec2
 from cnd.cloud import connect
 from cnd.errors import CapacityError, CloudError
 
-SERVICES = ("ec2", "pricing", "s3", "service-quotas", "sqs", "ssm", "sts")
+SERVICES = (
+    "autoscaling",
+    "ec2",
+    "pricing",
+    "s3",
+    "service-quotas",
+    "sqs",
+    "ssm",
+    "sts",
+)
 SPEC = ec2.LaunchSpec(
     image="ami-1",
     instance_type="t3.micro",
@@ -286,7 +295,11 @@ RIGHTS = {
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
 }
 # Tags that are given in the call that makes a thing need a right of their own.
-TAGGING = {"TagSpecifications": "ec2:CreateTags", "tags": "sqs:TagQueue"}
+TAGGING = {
+    "Tags": "autoscaling:CreateOrUpdateTags",
+    "TagSpecifications": "ec2:CreateTags",
+    "tags": "sqs:TagQueue",
+}
 
 
 def operations() -> dict[str, str]:

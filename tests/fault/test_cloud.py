@@ -43,6 +43,7 @@ def newest(terminal: Terminal) -> Path:
     return terminal.runs()[-1]
 
 
+ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the embedded cloud
 VITAL = ("ec2:RunInstances", "ec2:DescribeInstances", "ec2:TerminateInstances")
 OTHERS = (
     *("ec2:DescribeSecurityGroups", "sqs:CreateQueue", "sqs:ReceiveMessage"),
@@ -105,7 +106,7 @@ def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
 @pytest.mark.parametrize(
     "code",
     [
-        "RequestLimitExceeded",
+        pytest.param("RequestLimitExceeded", marks=pytest.mark.slow),
         "InsufficientInstanceCapacity",
         "VcpuLimitExceeded",
         "UnauthorizedOperation",
@@ -203,12 +204,106 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     assert terminal.live() == []
 
 
-def test_a_fleet_is_launched_whole_or_not_at_all(
+def room_for_one(cloud: Endpoint) -> None:
+    """Let AWS have one instance, in the first zone where it is asked for so few."""
+    lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times="forever")
+
+
+def test_a_zone_without_room_is_passed_over(
     terminal: Terminal, cloud: Endpoint
 ) -> None:
-    """Where AWS has room for fewer, it refuses: no class is left without a host."""
-    lay(cloud, "RunInstances", at_most=1, times="forever")
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=2)
+    result = terminal.json(*JOB)
+    assert (result["outcome"], result["terminated"]) == ("found", 2)
+    assert {each["zone"] for each in result["fleet"]} == {ZONES[1]}
+
+
+def test_a_fleet_that_cannot_be_whole_is_not_kept_in_part(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    room_for_one(cloud)
     done = terminal.run(*JOB)
     assert done.returncode == 3, done.stderr
-    assert "InsufficientInstanceCapacity" in done.stderr
+    assert "only 1 of 2 instances could be launched" in done.stderr
+    assert "--at-least 1 takes what there is" in done.stderr
+    assert "1 instances terminated, 0 running" in done.stderr
     assert terminal.live() == []
+
+
+def test_with_at_least_the_space_is_divided_among_those_that_can_be_had(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    room_for_one(cloud)
+    words = ("--d", "9", "--nonces", "100000", "--n", "2", "--at-least", "1")
+    result = terminal.json("start", *words, status=11)
+    assert (result["asked"], result["instances"], result["terminated"]) == (2, 1, 1)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
+
+
+def test_the_next_type_is_taken_where_there_is_no_room_for_the_first(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "RunInstances", code="VcpuLimitExceeded")
+    result = terminal.json(*JOB, "--instance-type", "c5.large,t3.micro")
+    assert result["terminated"] == 2
+    assert {each["type"] for each in result["fleet"]} == {"t3.micro"}
+
+
+def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", at_most=1)
+    lay(cloud, "CreateFleet", code="RequestLimitExceeded")  # the second call, once
+    words = ("--instance-type", "c5.large,t3.micro", "--spot-or-on-demand")
+    result = terminal.json("start", "--d", "2", "--n", "3", *words)
+    assert (result["outcome"], result["terminated"]) == ("found", 3)
+    assert [each["spot"] for each in result["fleet"]] == [True, False, False]
+    templates = terminal.client("ec2").describe_launch_templates()
+    assert templates["LaunchTemplates"] == []
+
+
+def test_spot_alone_is_refused_as_a_whole_where_there_is_too_little(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", at_most=1)
+    done = terminal.run(*JOB, "--spot")
+    assert done.returncode == 3
+    assert "only 1 of 2 instances could be launched" in done.stderr
+    assert terminal.live() == []
+
+
+def test_a_fleet_request_whose_answer_is_lost_is_not_paid_twice(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateFleet", lost_reply=True)
+    result = terminal.json(*JOB, "--spot")
+    assert (struck(cloud), result["terminated"]) == (1, 2)
+
+
+def test_a_group_that_may_not_be_made_leaves_nothing(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    lay(cloud, "CreateAutoScalingGroup", code="AccessDenied", times="forever")
+    done = terminal.run(*JOB, "--hold")
+    assert done.returncode == 3, done.stderr
+    assert "could not make an Auto Scaling group" in done.stderr
+    assert terminal.live() == []
+
+
+@pytest.mark.slow
+def test_a_fleet_whose_orchestrator_died_while_launching_is_searched_to_the_end(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    """The class of the instance that was never launched goes on on the other one."""
+    lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
+    lay(cloud, "RunInstances", delay=60, times="forever")
+    words = ("--d", "30", "--nonces", "100000", "--n", "2", "--t", "60")
+    process = terminal.spawn("start", *words)
+    eventually(lambda: len(terminal.live()) == 1, within=30)
+    process.kill()
+    process.wait(10)
+    clear_faults(cloud)
+    result = terminal.json("attach", newest(terminal).name, status=11)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
+    assert (result["terminated"], result["left_running"]) == (1, 0)

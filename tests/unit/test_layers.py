@@ -12,26 +12,35 @@ ROOT = Path(__file__).parents[2] / "cnd"
 # From the top; a module may import from lower lines only.
 LAYERS = [
     ["tasks"],
-    ["tasks_plan"],
+    ["tasks_plan", "tasks_look"],
+    ["report_files"],
+    ["pictures", "report"],
+    ["timeline"],
     ["cli", "survey", "market", "doctor", "tidy"],
     ["forecast"],
-    ["view", "job"],
-    ["provision", "mailbox"],
+    ["job", "live"],
+    ["view", "board"],
+    ["launch", "scram", "mailbox"],
+    ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
-    ["journal", "race", "bootstrap", "rates", "here"],
+    ["journal", "race", "bootstrap", "rates", "here", "capacity"],
+    ["hold", "gateway"],
+    ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
-    ["agent", "payload", "bench", "offers"],
+    ["agent", "payload", "bench", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("view", "job")}
+SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
 OWNERS = {
-    "paramiko": {"remote", "keys"},
-    "fabric": {"cli", "remote", "tasks"},
+    "paramiko": {"remote", "gateway", "keys"},
+    "fabric": {"cli", "remote", "gateway", "tasks"},
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
+    "rich": {"live"},
+    "matplotlib": {"pictures"},
 }
 
 

@@ -95,7 +95,7 @@ def test_an_instance_is_paid_for_from_running_to_its_end() -> None:
         event("instance.terminated", "i-2", 300.0),
         event("instance.terminated", "i-3", 300.0),  # never seen to run
     ]
-    assert lives(story) == [190.0, 30.0]
+    assert lives(story) == {"i-1": 190.0, "i-2": 30.0}
 
 
 def test_an_instance_that_was_kept_has_cost_so_far() -> None:
@@ -103,7 +103,7 @@ def test_an_instance_that_was_kept_has_cost_so_far() -> None:
         event("instance.running", "i-1", 100.0),
         event("worker.found", "i-1", 130.0),
     ]
-    assert lives(story) == [30.0]
+    assert lives(story) == {"i-1": 30.0}
 
 
 def test_a_minute_is_the_least_that_is_billed() -> None:

@@ -1,0 +1,93 @@
+"""What moto leaves out where instances are launched by a launch template.
+
+One rule: whichever way an instance was launched, it ends as its launch said, and a
+repeated request launches nothing more.  Imported by the server only, with moto.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import datetime, timezone
+from typing import Any
+
+from moto.ec2.models.fleets import FleetsBackend
+from moto.ec2.responses.fleets import Fleets
+
+BEHAVIOR = "InstanceInitiatedShutdownBehavior"
+
+
+def install() -> None:
+    """Put this in moto's place."""
+    _end_as_launched()
+    _heed_client_tokens()
+
+
+def behavior(backend: Any, template: dict[str, Any]) -> str | None:
+    """Return what a template says of an instance that powers itself off."""
+    found = backend._get_template_from_args(template).data.get(BEHAVIOR)
+    return str(found) if found else None
+
+
+def _end_as_launched() -> None:
+    """Let the instances of an EC2 Fleet have their template's shutdown behaviour."""
+    plain = FleetsBackend.create_fleet
+
+    def create_fleet(backend: Any, *a: Any, **k: Any) -> Any:
+        fleet = plain(backend, *a, **k)
+        template = k["launch_template_configs"][0]["LaunchTemplateSpecification"]
+        if end := behavior(backend, template):
+            instances = [each["instance"] for each in fleet.on_demand_instances]
+            instances += [request.instance for request in fleet.spot_requests]
+            for instance in instances:
+                instance.instance_initiated_shutdown_behavior = end
+        return fleet
+
+    FleetsBackend.create_fleet = create_fleet  # type: ignore[method-assign,assignment]
+
+
+def _heed_client_tokens() -> None:
+    """Answer a CreateFleet that was asked before as it was answered before."""
+    plain: Any = Fleets.create_fleet
+    answers: dict[tuple[str, ...], Any] = {}
+    lock = threading.Lock()
+
+    def respond(response: Any) -> Any:
+        key = (
+            response.current_account,
+            response.region,
+            response._get_param("ClientToken"),
+        )
+        with lock:
+            if key not in answers:
+                answers[key] = plain(response)
+            return answers[key]
+
+    Fleets.create_fleet = respond  # type: ignore[method-assign,assignment]
+
+
+def notice(instance: Any) -> None:
+    """Let an Auto Scaling group see that an instance of it has ended by itself."""
+    group = getattr(instance, "autoscaling_group", None)
+    if group is not None:
+        replace = group.autoscaling_backend.notify_terminate_instances
+        threading.Thread(target=replace, args=[[instance.id]], daemon=True).start()
+
+
+def keep_schedules() -> None:
+    """Carry out the scheduled actions of Auto Scaling groups that are due.
+
+    moto only keeps them.  Its module is loaded by the first call that needs it.
+    """
+    if (autoscaling := sys.modules.get("moto.autoscaling.models")) is None:
+        return
+    now = datetime.now(timezone.utc).replace(tzinfo=None)  # as botocore sends it
+    for regions in list(autoscaling.autoscaling_backends.values()):
+        for backend in list(regions.values()):
+            for action in list(backend.scheduled_actions.values()):
+                group = backend.autoscaling_groups.get(action.auto_scaling_group_name)
+                due = datetime.fromisoformat(str(action.start_time).rstrip("Z"))
+                if group and due.replace(tzinfo=None) <= now:
+                    del backend.scheduled_actions[action.scheduled_action_name]
+                    group.min_size, group.max_size = action.min_size, action.max_size
+                    group.set_desired_capacity(action.desired_capacity)

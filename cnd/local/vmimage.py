@@ -1,0 +1,279 @@
+"""The disk image that virtual machines boot: a Debian as on EC2, built once.
+
+One rule: an image is there whole or not at all; it is built beside its place and
+renamed, and its name is a digest of its recipe, so that another recipe makes another.
+
+A cloud image has no host keys, no login and no machine id: cloud-init makes them at
+the first boot.  To build one takes root and debootstrap, to boot it only qemu.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cnd.errors import CloudError, UsageError
+
+QEMU = "qemu-system-x86_64"
+# Program: the Debian package that has it.
+TO_BOOT = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils"}
+TO_BUILD = {"debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs"}
+BUILD_SECONDS = 1800.0  # 2 minutes where packages come quickly
+BUILD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+KVM = "/dev/kvm"
+# All that the processor has; kvm refuses the one in some virtual machines.
+CPU = "max,-arch-capabilities"
+PROBE_SECONDS = 10.0
+
+# The address, in the network of a machine, of the loopback that it runs beside.
+OUTSIDE = "169.254.0.2"
+
+RELEASE = "bookworm"
+DISK = "4G"  # of which 0.8 are used; the file is sparse
+PACKAGES = (
+    *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "dbus", "udev"),
+    *("cloud-init", "python3-minimal", "python3-cffi-backend", "ca-certificates"),
+    *("openssh-server", "sudo", "rsyslog", "ifupdown", "iproute2", "isc-dhcp-client"),
+    "libpam-systemd",  # sessions of logind, as on EC2: what they may leave behind
+)
+FILES = {
+    "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
+    "etc/hostname": "localhost\n",
+    "etc/machine-id": "",
+    "etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
+    # The first is for any cloud, the others stand in Debian's own images for EC2.
+    "etc/cloud/cloud.cfg.d/90-ec2.cfg": (
+        "datasource_list: [Ec2, None]\nmanage_etc_hosts: true\nlocale: C.UTF-8\n"
+    ),
+    # 127.0.0.1:PORT is here what it is on the machine outside: pre-signed URLs are
+    # made for that one, which is OUTSIDE for those in here.
+    "etc/systemd/system/host-port@.socket": "[Socket]\nListenStream=127.0.0.1:%i\n",
+    "etc/systemd/system/host-port@.service": (
+        f"[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd {OUTSIDE}:%i\n"
+    ),
+}
+IN_CHROOT = """
+set -e
+dpkg --configure -a
+systemctl enable cloud-init-local cloud-init cloud-config cloud-final
+rm -f /etc/ssh/ssh_host_* /var/lib/dbus/machine-id
+apt-get clean
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """The files of an image; they are never written to."""
+
+    folder: Path
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk.img"
+
+    @property
+    def kernel(self) -> Path:
+        return self.folder / "vmlinuz"
+
+    @property
+    def initrd(self) -> Path:
+        return self.folder / "initrd"
+
+
+def place(images: str, state: Path) -> Path:
+    """Return the folder of images: as the user said, or in the state folder."""
+    return Path(images).absolute() if images else state / "images"
+
+
+def find(folder: Path) -> Image:
+    """Return where in `folder` the image of the present recipe lies, or would lie."""
+    recipe = repr((RELEASE, DISK, PACKAGES, sorted(FILES.items()), IN_CHROOT))
+    digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+    return Image(folder / f"debian-{RELEASE}-{digest}")
+
+
+def prepare(
+    folder: Path, *, mirror: str = "", say: Callable[[str], None] = lambda _: None
+) -> Image:
+    """Return the image in `folder`; build it if it is not there, which takes minutes.
+
+    Args:
+        mirror: where the packages come from; empty: where apt gets its own from.
+        say: told, in a sentence, what takes so long.
+
+    Raises:
+        UsageError: this machine cannot boot it, or not build it.
+        CloudError: the build failed.
+    """
+    image = find(folder)
+    require(image, path=os.environ.get("PATH", ""), root=os.geteuid() == 0)
+    if image.folder.is_dir():
+        return image
+    folder.mkdir(parents=True, exist_ok=True)
+    with _only_builder(folder):
+        if not image.folder.is_dir():
+            say(f"building a Debian image in {folder}: some minutes, this once")
+            _build(image, mirror or apt_mirror(RELEASE))
+    return image
+
+
+def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
+    """Return "kvm" where that boots the kernel of `image`, else "tcg".
+
+    Found out by trying: /dev/kvm may be there and of no use, in machines that are
+    virtual themselves (seen: qemu fails an assertion, or the kernel never says a word).
+    Without a disk the kernel panics, and qemu ends: within seconds where KVM works.
+    """
+    if not os.access(KVM, os.R_OK | os.W_OK):
+        return "tcg"
+    command = [
+        *(QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+        *("-accel", "kvm", "-cpu", CPU, "-m", "256M"),
+        *("-kernel", str(image.kernel), "-append", "panic=-1"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return "tcg"
+    return "kvm" if done.returncode == 0 else "tcg"
+
+
+def apt_mirror(release: str) -> str:
+    """Return where apt gets the packages of a Debian release, or an empty string.
+
+    Empty also on another distribution: debootstrap knows a mirror by itself.
+    """
+    command = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    for line in listing.stdout.splitlines():
+        name, _, uri = line.partition(" ")
+        if name == release and uri.startswith("http"):
+            return uri
+    return ""
+
+
+def require(image: Image, *, path: str, root: bool, system: str = BUILD_PATH) -> None:
+    """Raise UsageError unless this machine can boot `image`, and build it if need be.
+
+    Args:
+        path: where the programs to boot are looked for; `system`: those to build.
+        root: whether the caller is root.
+    """
+    machine = platform.machine()
+    if sys.platform != "linux" or machine != "x86_64":
+        raise UsageError(
+            f"virtual machines need Linux on x86-64, not {sys.platform} on {machine}",
+            hint="without `--hosts vm`, hosts are processes",
+        )
+    built = image.folder.is_dir()
+    wanted = [(path, TO_BOOT)] if built else [(path, TO_BOOT), (system, TO_BUILD)]
+    missing = {
+        program: package
+        for where, programs in wanted
+        for program, package in programs.items()
+        if shutil.which(program, path=where) is None
+    }
+    if missing:
+        raise UsageError(
+            f"virtual machines need {', '.join(missing)}",
+            hint=f"apt-get install {' '.join(missing.values())}",
+        )
+    if not built and not root:
+        raise UsageError(
+            "the image of virtual machines is not built yet, and only root can do that",
+            hint="let root do `CND_LOCAL_IMAGES=/var/lib/cnd fab local up --hosts vm` "
+            "once, and set the same variable",
+        )
+
+
+@contextmanager
+def _only_builder(folder: Path) -> Iterator[None]:
+    deadline = time.monotonic() + BUILD_SECONDS
+    with open(folder / "lock", "a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    message = "another command is building the image"
+                    raise CloudError(message) from error
+                time.sleep(0.5)
+        yield
+
+
+def _build(image: Image, mirror: str) -> None:
+    """Build beside its place, then rename: whoever sees the folder sees it whole."""
+    new = image.folder.with_name(image.folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    root, log = new / "root", image.folder.with_suffix(".log")
+    deadline = time.monotonic() + BUILD_SECONDS
+    include = "--include=" + ",".join(PACKAGES)
+    source = [mirror] if mirror else []
+    with open(log, "wb") as output:
+
+        def run(*command: str | Path) -> None:
+            _run(command, output.fileno(), log, deadline)
+
+        run("debootstrap", "--variant=minbase", include, RELEASE, root, *source)
+        run("chroot", root, "sh", "-c", IN_CHROOT)
+        for name, text in FILES.items():
+            (root / name).write_text(text)
+        for link, place in (
+            ("vmlinuz", new / "vmlinuz"),
+            ("initrd.img", new / "initrd"),
+        ):
+            shutil.copy((root / os.readlink(root / link)), place)
+        run("mkfs.ext4", "-q", "-d", root, new / "disk.img", DISK)
+    shutil.rmtree(root)
+    new.rename(image.folder)
+
+
+def _run(
+    command: Sequence[str | Path], output: int, log: Path, deadline: float
+) -> None:
+    """Run one step with mounts of its own, which are gone with it, come what may."""
+    step = subprocess.Popen(
+        ["unshare", "--mount", "--", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env={
+            **os.environ,
+            "PATH": BUILD_PATH,
+            "LC_ALL": "C",
+            "DEBIAN_FRONTEND": "noninteractive",
+        },
+        start_new_session=True,
+    )
+    try:
+        status = step.wait(deadline - time.monotonic())
+    except subprocess.TimeoutExpired as error:
+        raise CloudError(f"{command[0]} took too long", hint=f"see {log}") from error
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(step.pid, signal.SIGKILL)
+        step.wait()
+    if status:
+        said = log.read_text(errors="replace").split("\n")
+        last = next(
+            (line for line in reversed(said) if line.strip()), "no reason given"
+        )
+        raise CloudError(f"{command[0]} failed: {last}", hint=f"see {log}")

@@ -1,0 +1,73 @@
+"""The end of a fleet: what launches instances goes first, then they, and all is seen.
+
+One rule: nothing is called gone before AWS was seen to say so; what was not seen gone
+is a `LeakError` that names it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Sequence
+
+from cnd import ec2, hold
+from cnd.cloud import Cloud
+from cnd.errors import CloudError, LeakError
+
+GROUPS_GONE = 300.0  # seconds until deleted groups are no longer listed, at most
+LOOK = 1.0  # seconds between two looks for that
+
+
+def scram(
+    cloud: Cloud,
+    run: str | None,
+    *,
+    groups: Sequence[str],
+    known: Collection[str] = (),
+    look: float = 0.0,
+    seen: Callable[[ec2.Instance], None] = lambda instance: None,
+) -> list[ec2.Instance]:
+    """End every instance of `run` (None: of every run); return them.
+
+    Args:
+        groups: names of the Auto Scaling groups that hold them.
+        known, look, seen: as for `ec2.terminate`.
+
+    Raises:
+        LeakError: some were not seen terminated, or a group was not seen gone.
+    """
+    trouble = _delete(cloud, groups)
+    ended = ec2.terminate(cloud.ec2, run=run, known=known, look=look, seen=seen)
+    if groups:
+        _see_gone(cloud, groups, trouble)
+        # What came of a launch that was under way.
+        ended += ec2.terminate(cloud.ec2, run=run, seen=seen)
+    return ended
+
+
+def _delete(cloud: Cloud, groups: Sequence[str]) -> CloudError | None:
+    """Delete all groups; return the last failure, which keeps no other from its end."""
+    trouble = None
+    for name in groups:
+        try:
+            hold.delete(cloud, name)
+        except CloudError as error:
+            trouble = error
+    return trouble
+
+
+def _see_gone(cloud: Cloud, groups: Sequence[str], trouble: CloudError | None) -> None:
+    """Return when none of `groups` is listed any more; delete again what stays."""
+    deadline = time.monotonic() + GROUPS_GONE
+    left = list(groups)
+    while left:
+        try:
+            left = [name for name in hold.find(cloud) if name in groups]
+            trouble = _delete(cloud, left) if trouble else None
+        except CloudError as error:
+            trouble = error
+        if left and time.monotonic() >= deadline:
+            hint = "they launch anew what is terminated: `fab scram`, or the console"
+            message = "Auto Scaling groups that were not seen gone"
+            raise LeakError(left, message, hint=hint) from trouble
+        if left:
+            time.sleep(LOOK)

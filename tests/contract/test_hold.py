@@ -1,0 +1,109 @@
+"""What is asked of Auto Scaling: no group is ever filled that has no end."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cnd import hold
+from cnd.errors import CloudError
+from tests.contract.clerk import Clerk, stubbed
+from tests.contract.test_requests import SPEC
+
+CALLS = (
+    "create_auto_scaling_group",
+    "put_scheduled_update_group_action",
+    "suspend_processes",
+    "update_auto_scaling_group",
+)
+
+
+@pytest.fixture
+def clerk() -> Iterator[Clerk]:
+    with stubbed("autoscaling") as clerk:
+        yield clerk
+
+
+def asked(clerk: Clerk, *names: str, spot: bool = False) -> list[dict[str, Any]]:
+    """Make a group of two for these types; return what was asked, in order."""
+    client = clerk.cloud.clients.get("autoscaling")
+    found: list[dict[str, Any]] = []
+    client.meta.events.register(
+        "before-parameter-build.auto-scaling",
+        lambda params, **_: found.append(dict(params)),
+    )
+    for call in CALLS:
+        clerk.answer("autoscaling", call, {})
+    specs = [replace(SPEC, instance_type=name) for name in names]
+    zones = ("subnet-1", "subnet-2")
+    hold.create(clerk.cloud, specs, zones, run="r", count=2, spot=spot)
+    hold.fill(clerk.cloud, run="r", count=2, lifetime=SPEC.lifetime)
+    return found
+
+
+def test_a_group_is_filled_only_after_it_was_given_its_end(clerk: Clerk) -> None:
+    made, end, _, filled = asked(clerk, "t3.micro")
+    assert (made["MinSize"], made["MaxSize"], made["DesiredCapacity"]) == (0, 2, 0)
+    assert (end["MinSize"], end["MaxSize"], end["DesiredCapacity"]) == (0, 0, 0)
+    left = end["StartTime"] - dt.datetime.now(dt.timezone.utc)
+    assert SPEC.lifetime - 5 < left.total_seconds() <= SPEC.lifetime
+    assert (filled["MinSize"], filled["DesiredCapacity"]) == (2, 2)
+
+
+def test_a_group_is_tagged_in_the_call_and_tags_its_instances(clerk: Clerk) -> None:
+    made, *_ = asked(clerk, "t3.micro")
+    (tag,) = made["Tags"]
+    assert (tag["Key"], tag["Value"]) == ("cnd:run", "r")
+    assert tag["PropagateAtLaunch"] is True
+    assert made["AutoScalingGroupName"] == "cnd-r"
+    assert made["VPCZoneIdentifier"] == "subnet-1,subnet-2"
+    assert made["LaunchTemplate"] == {"LaunchTemplateName": "cnd-r", "Version": "1"}
+
+
+def test_a_search_is_not_ended_for_the_balance_of_the_zones(clerk: Clerk) -> None:
+    suspended = asked(clerk, "t3.micro")[2]
+    assert suspended["ScalingProcesses"] == ["AZRebalance"]
+
+
+def test_several_types_and_spot_are_a_policy_of_the_group(clerk: Clerk) -> None:
+    made, *_ = asked(clerk, "t3.micro", "c5.large", spot=True)
+    policy = made["MixedInstancesPolicy"]
+    types = [each["InstanceType"] for each in policy["LaunchTemplate"]["Overrides"]]
+    assert types == ["t3.micro", "c5.large"]
+    how = policy["InstancesDistribution"]
+    assert how["OnDemandPercentageAboveBaseCapacity"] == 0
+    assert how["SpotAllocationStrategy"] == "price-capacity-optimized"
+
+
+def test_a_group_goes_with_its_instances_and_one_that_is_gone_is_no_failure(
+    clerk: Clerk,
+) -> None:
+    gone = {"AutoScalingGroupName": "cnd-r", "ForceDelete": True}
+    clerk.answer("autoscaling", "delete_auto_scaling_group", {}, gone)
+    clerk.refuse("autoscaling", "delete_auto_scaling_group", hold.NOT_THERE)
+    clerk.refuse("autoscaling", "delete_auto_scaling_group", "AccessDenied")
+    hold.delete(clerk.cloud, "cnd-r")
+    hold.delete(clerk.cloud, "cnd-r")
+    with pytest.raises(CloudError, match="AccessDenied"):
+        hold.delete(clerk.cloud, "cnd-r")
+
+
+def test_groups_are_found_by_cnds_tag(clerk: Clerk) -> None:
+    ours = {"Filters": [{"Name": "tag-key", "Values": ["cnd:run"]}]}
+    group = {
+        "AutoScalingGroupName": "cnd-r",
+        "MinSize": 0,
+        "MaxSize": 2,
+        "DesiredCapacity": 2,
+        "DefaultCooldown": 300,
+        "AvailabilityZones": [],
+        "HealthCheckType": "EC2",
+        "CreatedTime": dt.datetime.now(dt.timezone.utc),
+    }
+    reply = {"AutoScalingGroups": [group]}
+    clerk.answer("autoscaling", "describe_auto_scaling_groups", reply, ours)
+    assert hold.find(clerk.cloud) == ["cnd-r"]

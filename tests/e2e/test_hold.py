@@ -1,0 +1,68 @@
+"""A fleet that an Auto Scaling group holds at its size."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+from tests.conftest import Terminal, ended, eventually
+from tests.e2e.test_start import searching
+
+
+def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
+    terminal: Terminal,
+) -> None:
+    process = terminal.spawn(
+        *("start", "--d", "30", "--n", "2", "--nonces", "5000000", "--t", "100"),
+        *("--kernel", "hashlib", "--hold", "--json"),
+    )
+    eventually(lambda: len(terminal.live()) == 2, within=30)
+    eventually(
+        lambda: all("nonces/s" in i["doing"] for i in terminal.live()), within=30
+    )
+    victim = min(terminal.live(), key=lambda instance: instance["index"])["id"]
+    terminal.client("ec2").terminate_instances(InstanceIds=[victim])
+    code, out, err = ended(process)
+    result = json.loads(out)
+    assert (code, result["outcome"]) == (11, "exhausted"), err
+    assert [each["index"] for each in result["fleet"]] == [0, 1, 2]
+    events = (terminal.runs()[-1] / "events.jsonl").read_text().splitlines()
+    (handed,) = (e for e in map(json.loads, events) if e["kind"] == "class.handed_over")
+    assert handed["host"] == result["fleet"][2]["id"]
+    assert (result["terminated"], result["left_running"]) == (3, 0)
+    assert terminal.live() == []
+    groups = terminal.client("autoscaling").describe_auto_scaling_groups()
+    assert groups["AutoScalingGroups"] == []
+    assert terminal.client("ec2").describe_launch_templates()["LaunchTemplates"] == []
+
+
+def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
+    process, _ = searching(terminal, "--n", "2", "--hold", "--json")
+    process.kill()
+    process.wait(10)
+    done = terminal.run("scram")
+    assert done.stdout.rstrip().endswith("0 instances running"), done.stderr
+    groups = terminal.client("autoscaling").describe_auto_scaling_groups()
+    assert groups["AutoScalingGroups"] == []
+    assert terminal.live() == []
+
+
+def test_a_group_that_everybody_forgot_is_emptied_by_the_cloud(
+    terminal: Terminal,
+) -> None:
+    process, _ = searching(terminal, "--n", "1", "--hold", "--json")
+    process.kill()
+    process.wait(10)
+    client = terminal.client("autoscaling")
+    (group,) = client.describe_auto_scaling_groups()["AutoScalingGroups"]
+    name = group["AutoScalingGroupName"]
+    actions = client.describe_scheduled_actions(AutoScalingGroupName=name)
+    (action,) = actions["ScheduledUpdateGroupActions"]
+    assert (action["MaxSize"], action["DesiredCapacity"]) == (0, 0)
+    client.put_scheduled_update_group_action(  # the same, now
+        AutoScalingGroupName=name,
+        ScheduledActionName=action["ScheduledActionName"],
+        StartTime=dt.datetime.now(dt.timezone.utc),
+        **{key: action[key] for key in ("MinSize", "MaxSize", "DesiredCapacity")},
+    )
+    eventually(lambda: terminal.live() == [])

@@ -1,0 +1,105 @@
+"""To look at a run that is over: report, runs, logs, export."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cnd.pictures import draw
+from cnd.report import page
+from tests.conftest import Terminal
+from tests.unit.test_report import of
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-sync"),
+    *("--disable-component-update", "--enable-logging=stderr"),
+)
+
+
+def test_a_run_can_be_looked_at_from_every_side(terminal: Terminal) -> None:
+    result = terminal.json("start", "--d", "2", "--n", "2", CND_REPORT="1")
+    run, folder = result["run"], terminal.state / "cnd" / "runs" / result["run"]
+    report = (folder / "report.html").read_text()
+    assert f"Golden nonce {result['nonce']}" in report
+    assert (folder / "figures" / "timeline.png").stat().st_size > 1000
+    bucket, key = result["logs"]["s3"].removeprefix("s3://").split("/", 1)
+    kept = terminal.client("s3").get_object(Bucket=bucket, Key=f"{key}report.html")
+    assert kept["Body"].read().decode() == report
+
+    last = terminal.json("runs")["runs"][-1]
+    assert (last["run"], last["outcome"]) == (run, "found")
+    assert (last["difficulty"], last["instances"]) == (2, 2)
+    assert terminal.run("runs").stdout.splitlines()[-1].startswith(run)
+
+    log = folder / "logs" / "Instance1.log"
+    text = log.read_text()
+    log.unlink()  # as of an orphan, which has put it into S3 only
+    assert terminal.run("logs", run, "--instance", "1").stdout == text
+    both = terminal.json("logs", run)["logs"]
+    assert both["Instance1.log"] == text
+    followed = terminal.run("logs", run, "--follow").stdout
+    assert "run.ended" in followed
+
+    (first, second) = csv.DictReader(
+        io.StringIO(terminal.run("export", run, "--format", "csv").stdout)
+    )
+    assert [first["index"], second["index"]] == ["0", "1"]
+    file = terminal.folder / "run.json"
+    assert terminal.run("export", run, "--output", str(file)).returncode == 0
+    assert json.loads(file.read_text())["result"] == result
+
+
+def test_a_report_that_fails_costs_the_report_only(terminal: Terminal) -> None:
+    broken = terminal.folder / "matplotlib.py"
+    broken.write_text("raise RuntimeError('broken')\n")
+    words = ("start", "--d", "1", "--n", "1")
+    done = terminal.run(*words, CND_REPORT="1", PYTHONPATH=str(terminal.folder))
+    assert done.returncode == 0
+    assert done.stdout.rstrip().endswith("0 instances running")
+    told = [x for x in done.stderr.splitlines() if "report" in x]
+    assert len(told) == 1
+    assert "no report: RuntimeError: broken; `fab report" in told[0]
+
+    broken.write_text("raise ModuleNotFoundError('gone', name='matplotlib')\n")
+    done = terminal.run("report", PYTHONPATH=str(terminal.folder))
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'cnd[report]'" in done.stderr
+    assert "Golden nonce" in Path(done.stdout.strip()).read_text()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("planted", ["", "<img src='http://127.0.0.1:9/x.png'>"])
+def test_a_browser_shows_a_report_and_has_nothing_to_say_about_it(
+    tmp_path: Path, planted: str
+) -> None:
+    """The page's policy makes every request a complaint; the planted one shows it."""
+    line = of(8)
+    file = tmp_path / "report.html"
+    file.write_text(
+        page(line, draw(line), []).replace("<footer>", f"{planted}<footer>")
+    )
+    done = subprocess.run(
+        [
+            str(CHROMIUM),
+            *QUIET,
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--host-resolver-rules=MAP * ~NOTFOUND",  # the browser's own curiosity
+            "--dump-dom",
+            file.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "Where the time went" in done.stdout
+    assert ("CONSOLE" in done.stderr) is bool(planted)

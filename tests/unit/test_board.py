@@ -1,0 +1,98 @@
+"""The live view tells of every instance, and shows the right ones where few fit."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnd.board import STATES, TROUBLE, Board, Row, chosen, summed_up
+from cnd.events import Event
+from cnd.live import COLUMNS, columns
+
+rows = st.lists(
+    st.builds(
+        Row,
+        index=st.integers(0, 99),
+        host=st.uuids().map(str),
+        state=st.sampled_from(sorted(set(STATES.values()))),
+        since=st.floats(0, 1e3),
+        rate=st.sampled_from([0.0, 1.0, 5.0, 9.0]),
+    ),
+    unique_by=lambda row: row.host,
+)
+
+
+@given(rows, st.integers(-3, 40))
+def test_no_more_rows_than_there_is_room_for_each_once_and_in_order(
+    every: list[Row], room: int
+) -> None:
+    shown = chosen(every, room)
+    assert len(shown) == min(len(every), max(0, room))
+    assert len({row.host for row in shown}) == len(shown)
+    assert [row.index for row in shown] == sorted(row.index for row in shown)
+
+
+@given(rows, st.integers(0, 40))
+def test_trouble_is_shown_before_all_else(every: list[Row], room: int) -> None:
+    shown = chosen(every, room)
+    troubled = sum(row.state in TROUBLE for row in every)
+    assert sum(row.state in TROUBLE for row in shown) == min(troubled, room)
+
+
+@given(rows, st.integers(0, 40))
+def test_those_that_are_not_shown_are_counted(every: list[Row], room: int) -> None:
+    shown = chosen(every, room)
+    counts = [int(word) for word in summed_up(every, shown).split() if word.isdecimal()]
+    hidden = len(every) - len(shown)
+    assert (counts[0], sum(counts[1:])) == (hidden, hidden) if hidden else not counts
+
+
+def test_the_slowest_and_the_fastest_are_shown() -> None:
+    every = [Row(i, f"i-{i}", state="searches", rate=100.0 + i) for i in range(64)]
+    shown = {row.index for row in chosen(every, 6)}
+    assert {0, 63} <= shown
+
+
+def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
+    board = Board()
+    story = [
+        Event("instance.launched", 3, "i-1", {"type": "t3.micro", "zone": "a"}),
+        Event("instance.running", 3, "i-1", {"address": "10.0.0.1"}),
+        Event("instance.ready", 3, "i-1"),
+        Event("worker.started", 3, "i-1", {"kernel": "avx2"}, time=-5000.0),
+        Event("worker.progress", 3, "i-1", {"tested": 100, "rate": 50.0}),
+        Event("worker.progress", 7, "i-1", {"tested": 10, "rate": 5.0}),
+        Event("worker.stopped", 3, "i-1", {"tested": 120, "rate": 50.0}),
+        Event("log.pulled", 3, "i-1"),
+        Event("instance.terminated", 3, "i-1"),
+    ]
+    states = []
+    for now, event in enumerate(story):
+        board.see(event, float(now))
+        states.append(board.rows["i-1"].state)
+
+    assert states == [
+        *("pending", "boots", "set up", "searches", "searches", "searches"),
+        *("stopped", "log here", "terminated"),
+    ]
+    row = board.rows["i-1"]
+    assert (row.type, row.address, row.kernel) == ("t3.micro", "10.0.0.1", "avx2")
+    assert (row.tested, row.rate, row.since) == (130, 0.0, 8.0)
+    assert board.lives(99.0) == [7.0]
+
+
+def test_a_log_does_not_hide_how_it_ended() -> None:
+    board = Board()
+    board.see(Event("instance.launched", 0, "i-1"), 0.0)
+    board.see(Event("host.failed", 0, "i-1", {"reason": "no key"}), 1.0)
+    board.see(Event("log.failed", 0, "i-1", {"reason": "no log"}), 2.0)
+    assert board.rows["i-1"].state == "failed"
+
+
+@pytest.mark.parametrize("width", range(10, 200, 7))
+def test_the_columns_fit_the_terminal(width: int) -> None:
+    shape = columns(width)
+    assert sum(column.width + 1 for column in shape) - 1 <= width
+    assert width < 60 or {"#", "state", "nonces"} <= {c.title for c in shape}
+    assert all(len(column.fit("x" * 50)) == column.width for column in COLUMNS)
