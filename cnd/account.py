@@ -196,6 +196,14 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
     return group.id
 
 
+def closed_group(ec2: EC2Client, subnet: str = "") -> str:
+    """Return the security group that lets nobody in."""
+    name, vpc = _group_name(ec2, subnet)
+    name = f"{name}-closed"
+    found = _group(ec2, name)
+    return found.id if found else _new_group(ec2, name, vpc)
+
+
 def _described(owner: str) -> str:
     """Return what a rule says of itself, in the few characters that AWS allows there.
 

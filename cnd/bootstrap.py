@@ -11,9 +11,20 @@ worthless once the run is over.
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+from cnd import fetch
 from cnd.keys import KeyPair
+
+MOST_BYTES = 16384  # of user data, before base64
+FOLDER = "/var/lib/cnd"  # of what runs on an instance that nobody reaches over SSH
+# Stands for the index of a batch's first instance; see `numbered`.
+FIRST = "{first}"
 
 # Tried on a real boot (Debian 12, systemd 252, cloud-init 22.4): in `bootcmd`, the
 # earliest place, `shutdown -P +N` is refused (no logind yet) and `systemd-run
@@ -43,6 +54,43 @@ def user_data(*, lifetime: float, host_key: KeyPair) -> str:
     }
     # JSON is YAML, and it needs no library.
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def unreached(*, lifetime: float, boot: Mapping[str, Any]) -> str:
+    """Return the cloud-config of instances that work by what they find in S3.
+
+    To be made ready by `numbered`.
+
+    Args:
+        boot: what `agent.py` reads; its URLs are secrets, so only root may read it.
+    """
+    config = {
+        "bootcmd": _timer_commands(int(lifetime)),
+        "write_files": [
+            _file("boot.json", json.dumps(boot).encode()),
+            _file("fetch.py", Path(fetch.__file__).read_bytes()),
+        ],
+        # In the background: it lives as long as the instance, cloud-init does not.
+        "runcmd": [
+            f"cd {FOLDER} && umask 077 && "
+            f"nohup setsid python3 -I -S fetch.py {FIRST} </dev/null >>agent.out 2>&1 &"
+        ],
+    }
+    return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def numbered(user_data: str, first: int) -> str:
+    """Return the user data of a batch whose first instance has the index `first`."""
+    return user_data.replace(FIRST, str(first))
+
+
+def _file(name: str, data: bytes) -> dict[str, str]:
+    return {
+        "path": f"{FOLDER}/{name}",
+        "permissions": "0600",
+        "encoding": "gz+b64",
+        "content": base64.b64encode(gzip.compress(data, mtime=0)).decode(),
+    }
 
 
 def _timer_commands(seconds: int) -> list[str]:

@@ -45,6 +45,7 @@ class Cloud:
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
     hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
+    polls_per_second: float = 500.0  # of S3, by all instances of a run together
 
     @property
     def title(self) -> str:
@@ -221,7 +222,8 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
     _check_region(session)
     cloud = _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
     # Its hosts share this machine with us.
-    return replace(cloud, hosts_at_once=2 * (os.cpu_count() or 1))
+    cores = os.cpu_count() or 1
+    return replace(cloud, hosts_at_once=2 * cores, polls_per_second=50.0 * cores)
 
 
 def _identified(

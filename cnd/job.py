@@ -32,6 +32,7 @@ from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import LAST_WORDS, Event
 from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
+from cnd.mailbox import Mailbox
 from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race
@@ -171,7 +172,7 @@ class Job:
             return self._conduct(provision, partial(self._take_up, listed))
 
     def _conduct(
-        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
+        self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
     ) -> Result:
         """Begin; follow the run to its end; terminate the fleet, whatever happens."""
         fleet = self._new_fleet(provision)
@@ -190,7 +191,17 @@ class Job:
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
         return self._finish(provision)
 
-    def _new_fleet(self, provision: Provision) -> Fleet:
+    def _new_fleet(self, provision: Provision) -> Fleet | Mailbox:
+        if self._plan.unreached:
+            return Mailbox(
+                self._plan,
+                self._journal,
+                self._cloud.s3,
+                provision.bucket,
+                put=self._events.put,
+                polls_per_second=self._cloud.polls_per_second,
+                search_began=self._marks.get("searching"),
+            )
         alone = orphans.orders(
             self._cloud.s3,
             provision.bucket,
@@ -212,7 +223,7 @@ class Job:
 
     # --- launch and race
 
-    def _launch(self, provision: Provision, fleet: Fleet) -> None:
+    def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Buy the fleet, and begin to watch it and the stop queue."""
         plan, launched = self._plan, []
         if plan.hold:
@@ -247,7 +258,7 @@ class Job:
         return False
 
     def _divide_among(
-        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet
+        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
     ) -> None:
         """Make do with fewer instances: as many classes, and nothing has begun yet."""
         wanted = self._plan.instances
@@ -261,7 +272,7 @@ class Job:
         self._take(Event("fleet.reduced", fields=fields))
 
     def _take_up(
-        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet
+        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         for instance in listed:
@@ -277,7 +288,7 @@ class Job:
         self._go_on(self._watch, fleet)
         self._go_on(self._listen, provision.queue)
 
-    def _watch(self, fleet: Fleet) -> None:
+    def _watch(self, fleet: Fleet | Mailbox) -> None:
         """Serve each instance the moment that it runs; notice those that vanish."""
         pause, told = FIRST_LOOK, ""
         while not self._over.wait(pause):
@@ -306,7 +317,7 @@ class Job:
             found += ec2.find(client, run=run, states=("running",), ids=ids)
         return found
 
-    def _look_at(self, instance: ec2.Instance, fleet: Fleet) -> None:
+    def _look_at(self, instance: ec2.Instance, fleet: Fleet | Mailbox) -> None:
         index = self._index.get(instance.id)
         if index is None and self._adopts:
             self._adopt(instance)
@@ -378,7 +389,7 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self, provision: Provision, fleet: Fleet) -> None:
+    def _follow(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Take in events until the run is decided."""
         while not self.race.outcome:
             self._next_events(fleet)
@@ -398,7 +409,7 @@ class Job:
                 fields = {"reason": f"Instance{index} was never launched"}
                 self._take(Event("host.failed", index, fields=fields))
 
-    def _hand_over(self, fleet: Fleet) -> None:
+    def _hand_over(self, fleet: Fleet | Mailbox) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
         # Booting, or out of touch: they may yet take over what the others lost.
         hopeful = self._index.keys() - self._done - self._lost - self._fit
@@ -474,7 +485,7 @@ class Job:
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_events(self, fleet: Fleet) -> None:
+    def _next_events(self, fleet: Fleet | Mailbox) -> None:
         """Take in events until one may change the run's course, or a tick is over.
 
         Hundreds of workers report every second: what is done for each of their
@@ -548,7 +559,7 @@ class Job:
 
     # --- the end
 
-    def _wind_down(self, provision: Provision, fleet: Fleet) -> None:
+    def _wind_down(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Stop every worker, and stay until every log is here or late."""
         self._mark("decided")
         fleet.stop()
@@ -594,7 +605,7 @@ class Job:
             self._trouble(error)
 
     def _end(
-        self, provision: Provision, fleet: Fleet, *, keep: bool
+        self, provision: Provision, fleet: Fleet | Mailbox, *, keep: bool
     ) -> LeakError | None:
         """Upload what there is and terminate the fleet, whatever came before."""
         self._over.set()

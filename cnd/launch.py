@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cnd import account, capacity, ec2, hold, spot
+from cnd import account, bootstrap, capacity, ec2, hold, spot
 from cnd.aws import code
 from cnd.capacity import Answer, Bid, Wanted
 from cnd.cloud import Cloud
@@ -155,12 +155,14 @@ class Launcher:
             answers.append(Answer(bid, len(new)))
 
     def _ask(self, spec: ec2.LaunchSpec, bid: Bid, order: Order) -> list[ec2.Instance]:
+        first = order.first + len(order.launched)
+        user_data = bootstrap.numbered(spec.user_data, first)
         now = time.time()  # a repeated request must be the same to the letter
 
         def call(token: str) -> list[ec2.Instance]:
             found = ec2.launch(
                 self._cloud.ec2_once,
-                replace(spec, subnet=bid.subnet),
+                replace(spec, subnet=bid.subnet, user_data=user_data),
                 run=self._run,
                 owner=self._cloud.owner,
                 token=token,

@@ -27,6 +27,10 @@ KERNELS = (
     *("portable", "scalar", "hashlib"),
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
+# How instances learn what to do.  Up to this many, "auto" tells them over SSH: there
+# what happens is known at once, by way of S3 seconds later.
+BOOTSTRAPS = ("auto", "ssh", "user-data")
+MOST_BY_SSH = 512
 ADDRESSES = ("public", "private")
 MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
@@ -57,6 +61,7 @@ class Plan:
     address: str = "public"  # which of an instance's addresses SSH goes to
     gateway: str = ""  # user@host:port that SSH goes through; empty: none
     ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
+    bootstrap: str = "auto"  # one of BOOTSTRAPS
     boot_allowance: float = BOOT_ALLOWANCE  # seconds until SSH must have answered
     usd_per_hour: float | None = None  # of one instance; None: not known
     # Types to take where there is no room for the first, in order, and their USD/h.
@@ -96,7 +101,13 @@ class Plan:
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
 
     def _check_way(self) -> None:
-        """Refuse a way for SSH that cannot be gone."""
+        """Refuse a way to the instances that cannot be gone."""
+        if self.bootstrap not in BOOTSTRAPS:
+            names = ", ".join(BOOTSTRAPS)
+            raise UsageError(f"--bootstrap must be {names}, not {self.bootstrap!r}")
+        if self.bootstrap == "user-data" and (why := self._needs_ssh):
+            message = f"{why} does not go with --bootstrap user-data"
+            raise UsageError(message, hint="leave out one of them")
         if self.ssh_from:
             _check_range(self.ssh_from)
         if not re.fullmatch(r"((\w[\w.-]*@)?\w[\w.-]*(:\d{1,5})?)?", self.gateway):
@@ -122,6 +133,25 @@ class Plan:
         if self.hold and (given := [name for name, on in others.items() if on]):
             message = f"--hold and {given[0]} exclude each other"
             raise UsageError(message, hint="a held fleet is whole, or becomes so")
+
+    @property
+    def unreached(self) -> bool:
+        """Whether the instances work by their user data and S3, without SSH."""
+        if self.bootstrap == "auto":
+            return self.instances > MOST_BY_SSH and not self._needs_ssh
+        return self.bootstrap == "user-data"
+
+    @property
+    def _needs_ssh(self) -> str:
+        """What was asked for that takes SSH, or instances counted one by one."""
+        wishes = {
+            "--ssh-from": bool(self.ssh_from),
+            "--gateway": bool(self.gateway),
+            "--hold": self.hold,
+            "--at-least": bool(self.at_least),
+            "--spot": self.market != MARKETS[0],
+        }
+        return next((name for name, on in wishes.items() if on), "")
 
     @property
     def lifetime(self) -> float:

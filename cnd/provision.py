@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from cnd import account, bootstrap, ec2, keys, s3logs, sqs
+from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
 from cnd.cloud import Cloud
 from cnd.gateway import Gateway
 from cnd.plan import Plan
@@ -73,9 +73,7 @@ def prepare(
             for name in plan.types
         }
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
-        ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
-        whose = (ssh_from, cloud.owner, plan.subnets[0])
-        group = pool.submit(account.ssh_group, cloud.ec2, *whose)
+        group = pool.submit(_group, cloud, plan)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
@@ -84,7 +82,7 @@ def prepare(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region
             )
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
+        user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
             ec2.LaunchSpec(
                 image=image.result().id,
@@ -96,11 +94,32 @@ def prepare(
             )
             for instance_type, image in images.items()
         )
+        if plan.unreached:  # the instances must find there what they are to do
+            bucket_made.result()
+            parcel.send(cloud.s3, name, run)
     finally:
         pool.shutdown(wait=False)
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
     return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
+
+
+def _group(cloud: Cloud, plan: Plan) -> str:
+    """Return the security group: SSH from one address only, or nothing at all."""
+    if plan.unreached:
+        return account.closed_group(cloud.ec2, plan.subnets[0])
+    ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"
+    return account.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
+
+
+def _user_data(
+    cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
+) -> str:
+    if not plan.unreached:
+        return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
+    rate = cloud.polls_per_second
+    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot)
 
 
 def _done() -> Future[None]:

@@ -87,6 +87,7 @@ def start(
     gateway: str = "",
     boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
+    bootstrap: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
     hold: bool = False,
@@ -120,6 +121,7 @@ def start(
         gateway=gateway,
         boot=boot,
         kernel=kernel,
+        bootstrap=bootstrap,
         keep=keep,
         replace=replace,
     )

@@ -22,7 +22,15 @@ from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
 from cnd.journal import state_folder
 from cnd.keys import UserKey
-from cnd.plan import ADDRESSES, BOOT_ALLOWANCE, KERNELS, MARKETS, MAX_INSTANCES, Plan
+from cnd.plan import (
+    ADDRESSES,
+    BOOT_ALLOWANCE,
+    BOOTSTRAPS,
+    KERNELS,
+    MARKETS,
+    MAX_INSTANCES,
+    Plan,
+)
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
 CLOUD_HELP = {
@@ -50,6 +58,7 @@ WISH_HELP = {
     "address": "where SSH goes to: public or private (public)",
     "gateway": "user@host:port, a jump host for SSH",
     "ssh_from": "CIDR that SSH is let in from; default: this machine's address",
+    "bootstrap": "ssh, user-data (no SSH: all through S3) or auto (by N)",
     "boot": "seconds from the launch until SSH must answer (300); metal takes more",
     "kernel": "search with this one only (auto: the fastest on each host)",
 }
@@ -64,6 +73,7 @@ def wish(
     budget: str,
     nonces: str,
     kernel: str,
+    bootstrap: str,
     instance_type: str,
     at_least: str,
     spot: bool,
@@ -88,6 +98,7 @@ def wish(
             time_limit=arguments.seconds(time_limit, "--t", EXAMPLE),
             nonces=arguments.whole(nonces, "--nonces", 1, worker.MAX_NONCES, EXAMPLE),
             kernel=arguments.choice(kernel, "--kernel", KERNELS),
+            bootstrap=arguments.choice(bootstrap, "--bootstrap", BOOTSTRAPS),
             instance_type=first,
             others=dict.fromkeys(others),
             address=arguments.choice(address, "--address", ADDRESSES),
@@ -133,6 +144,7 @@ def plan(
     gateway: str = "",
     boot: str = str(BOOT_ALLOWANCE),
     kernel: str = "auto",
+    bootstrap: str = "auto",
     spot: bool = False,
     spot_or_on_demand: bool = False,
     hold: bool = False,
@@ -160,6 +172,7 @@ def plan(
         gateway=gateway,
         boot=boot,
         kernel=kernel,
+        bootstrap=bootstrap,
     )
     connected = clouds.connect(cloud, region)
     print(connected.title if connected else clouds.DOWN, file=sys.stderr)

@@ -79,6 +79,7 @@ class Fleet:
         public_key: str,
         user_data: str,
         vcpus: int,
+        launch_index: int,
     ) -> None:
         """Let the host of `instance` boot; the report is `up`, or `lost`."""
         fault = self._next_fault()
@@ -95,6 +96,7 @@ class Fleet:
             programs=str(self._folder / "hosts" / PROGRAMS),
             fault=fault.kind if fault else "",
             fault_seconds=fault.seconds if fault else 0.0,
+            launch_index=launch_index,
             image=self._image,
             accelerator=self._accelerator,
             cloud_port=self.cloud_port,

@@ -16,6 +16,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import asyncssh
@@ -23,6 +24,7 @@ import asyncssh
 from cnd.local import cloudinit, processes, sshd, tree
 from cnd.local.cloudinit import UserData
 from cnd.local.init import Init, Reply
+from cnd.local.metadata import Metadata
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
@@ -36,23 +38,35 @@ NO_LINGER = struct.pack("ii", 1, 0)
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
-def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
+def serve(
+    spec: HostSpec,
+    report: Callable[[Message], None],
+    life: int,
+    booted: Callable[[], None],
+) -> None:
     """Be the host until it is killed.
 
-    `report` tells the server; `life` is a pipe that ends when the fork server
-    does, and the host ends with it.
+    Args:
+        report: tells the server.
+        life: a pipe that ends when the fork server does, and the host ends with it.
+        booted: tells the fork server that another host may boot.
     """
     processes.adopt_orphans()
     processes.die_with_parent()
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
     processes.yield_cpu(os.getpid(), BOOTING)
-    asyncio.run(_Host(spec, report).live(life))
+    asyncio.run(_Host(spec, report, booted).live(life))
 
 
 class _Host:
-    def __init__(self, spec: HostSpec, report: Callable[[Message], None]) -> None:
-        self._spec, self._report = spec, report
+    def __init__(
+        self,
+        spec: HostSpec,
+        report: Callable[[Message], None],
+        booted: Callable[[], None],
+    ) -> None:
+        self._spec, self._report, self._booted = spec, report, booted
         self._root = Path(spec.root)
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
@@ -69,6 +83,8 @@ class _Host:
         await asyncio.get_running_loop().create_future()  # until killed
 
     async def _boot(self) -> None:
+        url = await Metadata(self._spec).listen(self._spec.address)
+        self._spec = replace(self._spec, metadata=url)
         tree.build(self._spec)
         self._log("kernel", f"Linux version {platform.release()} (embedded)")
         self._init = Init(
@@ -90,6 +106,7 @@ class _Host:
         up = {"kind": "up", "id": self._spec.id, "host_key": " ".join(public)}
         if self._spec.fault in ("never-boots", "boots-late", "mute"):
             self._report(up)  # AWS counts it as running, too
+            self._booted()
             await self._befall(self._spec.fault)
         if self._spec.fault != "no-key":
             self._authorize(user_data.authorized_keys)
@@ -101,6 +118,7 @@ class _Host:
         self._init.booted = True
         (self._root / "run/cnd/booted").touch()
         self._report(up)
+        self._booted()
         if self._spec.fault == "no-key":
             await asyncio.sleep(self._spec.fault_seconds)
             self._authorize(user_data.authorized_keys)

@@ -139,6 +139,7 @@ class HostInstance(_Base):
                 public_key=key.public_key if key else "",
                 user_data=str(self.user_data or ""),
                 vcpus=self.vcpus,
+                launch_index=int(self.ami_launch_index),
             )
 
     def terminate(self, reason: StateReason = BY_USER) -> InstanceState:

@@ -95,6 +95,7 @@ def home(spec: HostSpec) -> str:
 def environment(spec: HostSpec, user: str) -> dict[str, str]:
     """The whole environment of a command: nothing of the cloud's own."""
     return {
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata,
         "HOME": f"{spec.root}/root" if user == "root" else home(spec),
         "LANG": "C.UTF-8",
         "LOGNAME": user,

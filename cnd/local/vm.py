@@ -43,20 +43,32 @@ ZONE = "us-east-1a"
 FAULTS = ("kill", "freeze", "thaw", "interrupt")
 
 
-def serve(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
+def serve(
+    spec: HostSpec,
+    report: Callable[[Message], None],
+    life: int,
+    booted: Callable[[], None],
+) -> None:
     """Be the machine until it is killed or powers off.
 
-    `report` tells the server; `life` is a pipe that ends when the fork server
-    does, and the machine ends with it.
+    Args:
+        report: tells the server.
+        life: a pipe that ends when the fork server does, and the machine ends with it.
+        booted: tells the fork server that another machine may boot.
     """
     processes.die_with_parent()
     if spec.cpus:
         os.sched_setaffinity(0, spec.cpus)
     # No low priority, as other hosts have: a boot is work enough without KVM.
-    asyncio.run(_live(spec, report, life))
+    asyncio.run(_live(spec, report, life, booted))
 
 
-async def _live(spec: HostSpec, report: Callable[[Message], None], life: int) -> None:
+async def _live(
+    spec: HostSpec,
+    report: Callable[[Message], None],
+    life: int,
+    booted: Callable[[], None],
+) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _end)
     loop.add_reader(life, _end)
@@ -71,6 +83,7 @@ async def _live(spec: HostSpec, report: Callable[[Message], None], life: int) ->
     await asyncio.wait([ended, answer], return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         report({"kind": "up", "id": spec.id, "host_key": answer.result()})
+        booted()
     if status := await ended:
         # The fork server reports the machine lost.
         raise CloudError(f"{spec.id}: {QEMU} ended with status {status}")

@@ -37,6 +37,8 @@ class HostSpec:
     programs: str  # folder of the programs that are its /bin
     fault: str = ""  # one of faults.BOOT_KINDS that befalls it
     fault_seconds: float = 0.0
+    launch_index: int = 0  # its place in its launch
+    metadata: str = ""  # URL of its metadata service, once that is up
     image: str = ""  # folder of the image of a virtual machine; empty: a process
     accelerator: str = ""  # of a virtual machine: "kvm", or "tcg" for none
     cloud_port: int = 0  # where the cloud answers on 127.0.0.1

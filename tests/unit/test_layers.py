@@ -20,16 +20,17 @@ LAYERS = [
     ["forecast"],
     ["job", "live"],
     ["view", "board"],
-    ["launch", "scram"],
-    ["provision", "fleet"],
+    ["launch", "scram", "mailbox"],
+    ["provision"],
+    ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity"],
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
-    ["payload", "bench", "offers", "palette"],
-    ["local", "errors", "pow", "keeper", "kernel", ""],
+    ["agent", "payload", "bench", "offers", "palette"],
+    ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors")}

@@ -36,6 +36,9 @@ GOOD: dict[str, Any] = {"difficulty": 2, "instances": 8, "time_limit": 200.0}
         {"user": "-oProxyCommand=x"},
         {"subnet": "vpc-1"},
         {"ssh_from": "0.0.0.0/0"},
+        {"bootstrap": "ftp"},
+        {"bootstrap": "user-data", "ssh_from": "192.0.2.0/24"},
+        {"bootstrap": "user-data", "market": "spot"},
     ],
 )
 def test_an_impossible_plan_is_refused_in_one_line(changes: dict[str, Any]) -> None:

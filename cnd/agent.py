@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+"""The agent: does on an instance, by way of S3, what others are told over SSH.
+
+It runs on any Python from 3.6 on, with the standard library only:
+
+    python3 agent.py 128
+
+beside pow.py, keeper.py and boot.json.  The number is the index of the first instance
+of its batch; its own place in the batch it asks of the metadata service.  It starts
+the worker of its class, looks every few seconds at one object with the orchestrator's
+word (stop; classes to take over; a count that shows that somebody follows the run),
+and puts what its workers say, and in the end the system log, into one object of its
+own.  When the count stands still it acts as `keeper.py` does.
+
+Its one rule: as the keeper's, whatever fails, the instance is powered off.
+"""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+try:
+    from cnd import keeper
+except ImportError:  # on an instance; isolated, Python does not look beside the file
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import keeper  # type: ignore[import-not-found, no-redef]
+
+METADATA = "http://169.254.169.254"
+METADATA_ATTEMPTS = 30
+LOOK = 0.5  # seconds between two looks at the workers
+REQUEST_PATIENCE = 20.0  # seconds for one request
+KEPT_LINES = 500  # of a worker's, besides its latest progress
+MOST_LOG = 8 << 20  # bytes of the end of the system log
+FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
+FAILURES = (OSError, HTTPException, ValueError)
+
+
+class Word(NamedTuple):
+    """What the orchestrator says to all: see `mailbox.py`."""
+
+    beat: int
+    stop: bool
+    parts: Dict[str, List[Any]]  # name of an instance -> class, start, seconds
+
+
+# --- the outside: metadata, S3
+
+
+def request(
+    url: str,
+    data: Optional[bytes] = None,
+    headers: Optional[Dict[str, str]] = None,
+    method: Optional[str] = None,
+) -> Tuple[bytes, str]:
+    """Return the body of an answer, and its ETag; one of FAILURES if there is none."""
+    asked = urllib.request.Request(url, data, headers or {}, method=method)
+    limit = keeper.limited(REQUEST_PATIENCE)
+    with limit, urllib.request.urlopen(asked, timeout=keeper.HTTP_TIMEOUT) as reply:
+        return reply.read(), reply.headers.get("ETag", "")
+
+
+def metadata(*names: str) -> List[str]:
+    """Return what EC2's metadata service (version 2) says of this instance."""
+    base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
+    base = base.rstrip("/") + "/latest/"
+    life = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    for _ in range(METADATA_ATTEMPTS):
+        try:
+            token = request(base + "api/token", b"", life, "PUT")[0].decode()
+            with_token = {"X-aws-ec2-metadata-token": token}
+            urls = [base + "meta-data/" + name for name in names]
+            return [request(url, headers=with_token)[0].decode() for url in urls]
+        except FAILURES:
+            time.sleep(1.0 + random.random())
+    raise OSError("the metadata service does not answer")
+
+
+def post(form: Dict[str, Any], key: str, data: bytes) -> None:
+    """Put an object by a signed form (S3's POST); one of FAILURES if that fails."""
+    boundary = os.urandom(16).hex()
+    fields = dict(form["fields"], key=key)
+    lines = []
+    for name, value in fields.items():
+        lines += ["--" + boundary, _disposition(name), "", value]
+    lines += ["--" + boundary, _disposition("file") + '; filename="file"', "", ""]
+    end = "\r\n--" + boundary + "--\r\n"
+    body = "\r\n".join(lines).encode() + data + end.encode()
+    kind = "multipart/form-data; boundary=" + boundary
+    request(form["url"], body, {"Content-Type": kind}, "POST")
+
+
+def _disposition(name: str) -> str:
+    return 'Content-Disposition: form-data; name="' + name + '"'
+
+
+class Mailbox:
+    """The orchestrator's word, looked for now and then; also says whether it lives.
+
+    As with `keeper.Heartbeat`, only changes count, and time in which nobody looked
+    counts little.
+    """
+
+    def __init__(self, url: str, poll: float, patience: float) -> None:
+        self._url, self._poll, self._patience = url, poll, patience
+        self.look = LOOK
+        self.word = Word(0, False, {})
+        self._etag = ""
+        self._next = 0.0
+        self._looked, self._silence = time.monotonic(), 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Look, if it is time; tell whether nobody was heard for too long."""
+        now = time.monotonic()
+        self._silence += min(now - self._looked, 2 * self.look)
+        self._looked = now
+        if now >= self._next and self._fetch():
+            self._silence = 0.0
+        return self._silence >= self._patience
+
+    def _fetch(self) -> bool:
+        """Take in the word; return whether it has changed."""
+        # Not all at once: each a while before or after its turn.
+        self._next = time.monotonic() + self._poll * (0.5 + random.random())
+        seen = {"If-None-Match": self._etag} if self._etag else {}
+        try:
+            body, self._etag = request(self._url, headers=seen)
+            record = json.loads(body.decode())
+            self.word = Word(record["beat"], record["stop"], record["parts"])
+        except (KeyError, TypeError, *FAILURES):
+            return False  # also "not modified": urllib counts it as an error
+        return True
+
+
+# --- the workers
+
+
+class Lines:
+    """What one worker has said: every line, but of its progress the latest only."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._position = 0
+        self._count = 0
+        self._kept = []  # type: List[Tuple[int, str]]
+        self._progress = None  # type: Optional[Tuple[int, str]]
+        self.ended = False
+
+    def read(self) -> bool:
+        """Take in what is new; return whether it is worth a report at once."""
+        new = self._new_lines()
+        urgent = False
+        for text in new:
+            event = keeper._object(text.encode()).get("event")
+            urgent |= self.add(text, progress=event == "progress")
+            self.ended |= event in (
+                "found",
+                "exhausted",
+                "timeout",
+                "stopped",
+                "failed",
+            )
+        return urgent
+
+    def add(self, text: str, progress: bool = False) -> bool:
+        """Take in a line; return whether it is more than progress."""
+        self._count += 1
+        if progress:
+            self._progress = (self._count, text)
+        else:
+            self._kept = [*self._kept[-KEPT_LINES:], (self._count, text)]
+        return not progress
+
+    def fail(self, reason: str) -> None:
+        """Say in the worker's place that it has failed."""
+        self.add(json.dumps({"event": "failed", "reason": reason}))
+        self.ended = True
+
+    def told(self) -> List[Tuple[int, str]]:
+        """Return the lines with their numbers, from 1 on."""
+        latest = [self._progress] if self._progress else []
+        return sorted(self._kept + latest)
+
+    def _new_lines(self) -> List[str]:
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            file.seek(self._position)
+            whole, newline, _ = file.read().rpartition(b"\n")
+            self._position += len(whole) + len(newline)
+            return whole.decode("utf-8", "replace").splitlines() if newline else []
+        return []
+
+
+class Agent:
+    """Serves one instance until it is powered off or terminated."""
+
+    def __init__(self, boot: Dict[str, Any], index: int, instance: str) -> None:
+        self._boot, self._index, self._instance = boot, index, instance
+        self._name = f"Instance{index}"
+        self._folder = os.getcwd()
+        self._mailbox = Mailbox(boot["word"], boot["poll"], boot["patience"])
+        self._parts = {}  # type: Dict[str, Lines]
+        self._next_report, self._retry = 0.0, FIRST_RETRY
+        self._due = True  # something is worth a report at once
+        self._at_rest = False  # the latest report says that nothing runs here
+        job = dict(boot["job"], instance=instance, log_put="", **boot["keeper"])
+        orders = keeper.Orders(**{name: job[name] for name in keeper.Orders._fields})
+        self._keeper = keeper.Keeper(orders, self._folder, boot["log"], self._mailbox)
+
+    def run(self) -> None:
+        """Return when the instance is to be powered off."""
+        silent = self._mailbox.silent
+        job = self._boot["job"]
+        if self._index < job["of"]:  # one that was launched later stands by
+            self._begin(self._index, self._index, job["time_limit"])
+        while True:
+            self._obey()
+            self._read()
+            self._report()
+            if silent:
+                keeper.log("nobody follows the run any more: going on alone")
+                if self._keeper.alone():
+                    self._read()
+                    self._leave()
+                    return
+                keeper.log("somebody follows the run again")
+            time.sleep(LOOK)
+            silent = self._mailbox.silent
+
+    def _obey(self) -> None:
+        word = self._mailbox.word
+        if word.stop:
+            keeper.stop([w for w in keeper.workers(self._folder) if w.alive])
+            return
+        for index, start, seconds in word.parts.get(self._name, []):
+            self._begin(index, start, seconds)
+
+    def _begin(self, index: int, start: int, seconds: float) -> None:
+        """Start the worker of a class, once."""
+        name = f"class-{index}-from-{start}"
+        if name in self._parts or self._mailbox.word.stop:
+            return
+        job = dict(self._boot["job"], index=index, start=start, time_limit=seconds)
+        with open(name + ".json", "w", encoding="utf-8") as file:
+            json.dump(job, file)
+        self._parts[name] = Lines(os.path.join(name, "events.jsonl"))
+        worker = ["pow.py", "--job", name + ".json", "--detach", name]
+        command = [sys.executable, "-I", "-S", *worker]
+        done = subprocess.run(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+        )
+        if done.returncode:
+            told = done.stderr.decode("utf-8", "replace").strip()[-500:]
+            self._parts[name].fail("the worker did not start: " + told)
+        self._due = True
+
+    def _read(self) -> None:
+        """Take in what the workers say; notice one that died without a word."""
+        for name, lines in self._parts.items():
+            if lines.ended:
+                continue
+            alive = keeper.Worker(name).alive  # before its words: they are its last
+            self._due |= lines.read()
+            if not alive and not lines.ended:
+                lines.fail("the worker died")
+                self._due = True
+        resting = all(lines.ended for lines in self._parts.values())
+        self._due |= resting and not self._at_rest
+
+    def _report(self) -> None:
+        """Put what there is to tell into S3, if it is time for that."""
+        now = time.monotonic()
+        resting = all(lines.ended for lines in self._parts.values())
+        if now < self._next_report and not (self._due and self._retry == FIRST_RETRY):
+            return
+        if resting and not self._due:
+            return
+        report = {"instance": self._instance, "parts": {}}  # type: Dict[str, Any]
+        report["parts"] = {name: part.told() for name, part in self._parts.items()}
+        if resting:
+            report["log"] = self._log()
+        try:
+            self._post(self._name + ".json", json.dumps(report).encode())
+        except FAILURES:
+            self._next_report = now + self._retry * (1 + random.random())
+            self._retry = min(2 * self._retry, LAST_RETRY)
+            self._due = True
+            return
+        self._due, self._at_rest, self._retry = False, resting, FIRST_RETRY
+        self._next_report = now + self._boot["every"] * (0.75 + random.random() / 2)
+
+    def _log(self) -> str:
+        text = keeper.run(["sh", "-c", self._boot["log"]])  # type: bytes
+        return text[-MOST_LOG:].decode("utf-8", "replace")
+
+    def _leave(self) -> None:
+        """Leave all there is to tell, where nobody may be there to read it yet."""
+        with contextlib.suppress(*FAILURES):
+            self._post(self._name + ".log", self._log().encode())
+        self._due, self._retry = True, FIRST_RETRY
+        self._report()
+
+    def _post(self, name: str, data: bytes) -> None:
+        post(self._boot["report"], self._boot["prefix"] + name, data)
+
+
+def main(arguments: List[str]) -> int:
+    """Serve the instance to its end; return the exit status."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: agent.py INDEX_OF_THE_FIRST\n")
+        return 2
+    with open("boot.json", encoding="utf-8") as file:
+        boot = json.load(file)
+    try:
+        place, instance = metadata("ami-launch-index", "instance-id")
+        Agent(boot, int(arguments[0]) + int(place), instance).run()
+    except OSError as error:
+        keeper.log(f"the agent failed: {type(error).__name__}")
+    finally:  # whatever failed
+        if boot["keeper"]["shutdown"]:
+            keeper.power_off()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,315 @@
+"""The hosts of a run that nobody reaches over SSH: word and reports go through S3.
+
+One rule: as in `fleet.py`, one host's failure is recorded and the others go on, and
+who reads the events decides; but one thread serves all hosts, with a few helpers.
+
+It writes one object that all instances look at, lists theirs, and fetches those that
+have changed.  What it costs does not grow with the search's length, and with the fleet
+only as its reports do.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cnd import parcel, s3logs
+from cnd.aws import translated
+from cnd.ec2 import Instance
+from cnd.errors import CloudError
+from cnd.events import LAST_WORDS, Emit, Event, from_worker
+from cnd.fleet import BEAT, END_PATIENCE, Part
+from cnd.journal import Journal
+from cnd.plan import Plan
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+LOOK = 0.5  # seconds between two looks at the reports; longer where one takes long
+FETCHES = 16  # reports fetched at a time
+
+
+@dataclass
+class _Task:
+    """A class that a host has to search, or None where it stands by."""
+
+    part: Part | None
+    told: int = 0  # lines of its worker that were passed on
+    ended: bool = False  # its worker has said its last word
+    lost: bool = False  # the host was silent for too long
+    over: bool = False  # nothing more is expected of it
+
+    @property
+    def index(self) -> int | None:
+        return self.part.index if self.part else None
+
+
+@dataclass
+class _Host:
+    """An instance, and what is known of it."""
+
+    id: str
+    name: str
+    tasks: list[_Task] = field(default_factory=list)
+    etag: str = ""  # of its latest report
+    heard: float | None = None  # when that came, on the monotonic clock
+
+    @property
+    def pending(self) -> list[_Task]:
+        return [task for task in self.tasks if not task.over]
+
+
+class Mailbox:
+    """Does what `fleet.Fleet` does, by way of S3."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        s3: S3Client,
+        bucket: str,
+        *,
+        put: Emit,
+        polls_per_second: float,
+        search_began: float | None = None,
+    ) -> None:
+        """Make a fleet of no hosts yet.
+
+        Args:
+            put: takes every event, from any thread.
+            polls_per_second: how often the fleet, all together, may ask for the word.
+            search_began: on the monotonic clock, of a run that is taken over.
+        """
+        self._plan, self._journal = plan, journal
+        self._s3, self._bucket, self._put = s3, bucket, put
+        self._silence = parcel.pace(plan.instances, polls_per_second).silence
+        self._search_began = search_began
+        self._boot_deadline = time.monotonic() + plan.boot_allowance
+        self._lock = threading.Lock()
+        self._hosts: dict[str, _Host] = {}  # by name
+        self._awake = threading.Event()  # there is a new word to say
+        self._ending = threading.Event()
+        self._closed = threading.Event()
+        # It counts on where a former orchestrator may have been.
+        self._beat, self._said = int(time.time()), 0.0
+        self._trouble = ""
+        self._deaf = False  # we could not listen of late: silence proves nothing
+        self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+        self._follower = ThreadPoolExecutor(1, thread_name_prefix="mailbox")
+        self.threads: list[Future[None]] = []
+
+    def divide(self, plan: Plan) -> None:
+        """Take in that the fleet is smaller than planned: impossible here.
+
+        How many classes there are stands in the user data; `Plan` refuses it.
+        """
+        raise ValueError("user data cannot be changed after the launch")
+
+    def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
+        """Expect an instance to search its classes; later calls add more of them."""
+        with self._lock:
+            host = self._hosts.setdefault(name, _Host(instance.id, name))
+            # What a former orchestrator was told already is told again.
+            host.tasks += [_Task(part) for part in parts or (None,)]
+            if not self.threads:
+                self.threads.append(self._follower.submit(self._follow))
+        if any(part.start != part.index for part in parts) or host.etag:
+            self._awake.set()
+
+    def stop(self) -> None:
+        """Tell every worker to stop; its host's log comes with its last word."""
+        self._boot_deadline = min(self._boot_deadline, time.monotonic() + END_PATIENCE)
+        self._ending.set()
+        self._awake.set()
+
+    def drop(self, instance_id: str) -> None:
+        """Give up an instance that is gone."""
+        with self._lock:
+            gone = [h for h in self._hosts.values() if h.id == instance_id]
+            for host in gone:
+                self._give_up(host, "the instance is gone")
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._closed.set()
+        self._ending.set()
+        self._awake.set()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
+        self._follower.shutdown(wait=False)
+
+    # --- in the thread that follows
+
+    def _follow(self) -> None:
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                self._say()
+                self._listen()
+                self._trouble = ""
+            except CloudError as error:
+                self._deaf = True
+                self._tell(error)
+            if not self._closed.is_set():
+                self._awake.wait(max(LOOK, time.monotonic() - began))
+
+    def _tell(self, error: CloudError) -> None:
+        """Tell of trouble, once."""
+        if str(error) != self._trouble and not self._closed.is_set():
+            fields = {"reason": str(error), "hint": error.hint}
+            self._put(Event("cloud.trouble", fields=fields))
+        self._trouble = str(error)
+
+    def _say(self) -> None:
+        """Write the word, if there is a new one or it is time for a sign of life."""
+        if not self._awake.is_set() and time.monotonic() < self._said + BEAT:
+            return
+        self._awake.clear()
+        self._beat += 1
+        with self._lock:
+            parts = {h.name: list(self._handed(h)) for h in self._hosts.values()}
+        word = parcel.Word(
+            self._beat, self._ending.is_set(), {n: p for n, p in parts.items() if p}
+        )
+        try:
+            parcel.put(
+                self._s3, self._bucket, self._journal.run, parcel.WORD, word.encoded()
+            )
+        except CloudError:
+            self._awake.set()
+            raise
+        self._said = time.monotonic()
+
+    def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
+        """Return the classes that a host takes over; its own it knows."""
+        for part in (task.part for task in host.pending):
+            if part and (host.name, part.start) != (
+                f"Instance{part.index}",
+                part.index,
+            ):
+                yield part.index, part.start, max(1.0, round(self._remaining(), 3))
+
+    def _remaining(self) -> float:
+        if self._search_began is None:
+            return self._plan.time_limit
+        return self._plan.time_limit - (time.monotonic() - self._search_began)
+
+    def _listen(self) -> None:
+        """Fetch the reports that have changed, and pass on what they say."""
+        changed = list(self._changed())
+        for host, report in self._fetchers.map(self._fetch, changed):
+            with self._lock:
+                self._take(host, report)
+        with self._lock:
+            for host in self._hosts.values():
+                if self._deaf and host.heard is not None:
+                    host.heard = time.monotonic()
+                self._check(host)
+        self._deaf = False
+
+    def _changed(self) -> Iterator[_Host]:
+        """List the reports; yield the hosts whose report is a new one."""
+        start = s3logs.prefix(self._journal.run)
+        pages = self._s3.get_paginator("list_objects_v2")
+        with translated("list the reports"):
+            for page in pages.paginate(
+                Bucket=self._bucket, Prefix=start + parcel.REPORTS
+            ):
+                for item in page.get("Contents", []):
+                    name = item["Key"][len(start) :].removesuffix(".json")
+                    host = self._hosts.get(name)
+                    if host and host.pending and host.etag != item["ETag"]:
+                        host.etag = item["ETag"]
+                        yield host
+
+    def _fetch(self, host: _Host) -> tuple[_Host, dict[str, Any]]:
+        """Return what a host reports; nothing where that makes no sense."""
+        try:
+            data = s3logs.fetch(
+                self._s3, self._bucket, self._journal.run, f"{host.name}.json"
+            )
+            report = json.loads(data or b"{}")
+        except CloudError as error:
+            host.etag = ""  # try again
+            self._tell(error)
+            return host, {}
+        except (ValueError, RecursionError):
+            return host, {}
+        known = isinstance(report, dict) and report.get("instance") == host.id
+        return host, report if known else {}
+
+    # --- with the lock
+
+    def _take(self, host: _Host, report: dict[str, Any]) -> None:
+        if not report:
+            return
+        first, host.heard = host.heard is None, time.monotonic()
+        parts = report.get("parts")
+        for task in host.pending:
+            if first:
+                self._put(Event("instance.ready", task.index, host.id))
+            if task.lost:
+                task.lost = False
+                self._put(Event("host.returned", task.index, host.id))
+            if task.part and isinstance(parts, dict):
+                self._pass_on(host, task, task.part, parts.get(task.part.name))
+            log = report.get("log")
+            # Without a word of its worker it has not heard of that class yet.
+            idle = task.ended or task.part is None or self._ending.is_set()
+            if isinstance(log, str) and idle:
+                self._end(host, task, log)
+
+    def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
+        """Pass on the lines that are new; nothing of the form is taken on trust."""
+        for line in lines if isinstance(lines, list) else []:
+            if not (isinstance(line, list) and len(line) == 2):
+                continue
+            number, text = line
+            if not isinstance(number, int) or number <= task.told:
+                continue
+            task.told = number
+            event = from_worker(str(text), index=part.index, host=host.id)
+            if event.kind == "worker.started" and self._search_began is None:
+                self._search_began = time.monotonic()
+            self._put(event)
+            task.ended |= event.kind in LAST_WORDS
+
+    def _end(self, host: _Host, task: _Task, log: str) -> None:
+        """Keep the log of a host whose worker has ended."""
+        path = self._journal.log(host.name)
+        try:
+            path.write_text(log, encoding="utf-8")
+        except OSError as error:
+            fields = {"reason": str(error)}
+            self._put(Event("log.failed", task.index, host.id, fields))
+        else:
+            fields = {"path": str(path)}
+            self._put(Event("log.pulled", task.index, host.id, fields))
+        task.over = True
+        self._put(Event("host.done", task.index, host.id))
+
+    def _check(self, host: _Host) -> None:
+        """Notice a host that does not report, or no longer."""
+        now = time.monotonic()
+        if host.heard is None:
+            if now >= self._boot_deadline:
+                self._give_up(host, "it did not report in time")
+            return
+        silent = now - host.heard >= self._silence
+        for task in host.pending:
+            if silent and task.part and not task.ended and not task.lost:
+                task.lost = True
+                reason = f"no report for {self._silence:g} s"
+                fields = {"reason": reason}
+                self._put(Event("host.failed", task.index, host.id, fields))
+
+    def _give_up(self, host: _Host, reason: str) -> None:
+        for task in host.pending:
+            task.over = True
+            fields = {"reason": reason}
+            self._put(Event("host.failed", task.index, host.id, fields))
+            self._put(Event("host.done", task.index, host.id))

@@ -1,0 +1,161 @@
+"""What instances that nobody reaches over SSH find in S3, and how they may answer.
+
+One rule: an instance gets no credentials.  It gets URLs that read three objects and a
+signed form that writes objects whose names begin with the run's ``Instance``; all of
+them end with the instances' lifetime.
+
+One user data serves a whole batch (EC2 allows it 16 KB): what differs, an instance
+works out from its place in the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnd import agent, orphans, payload, s3logs
+from cnd.aws import translated
+from cnd.plan import MAX_LIFETIME, Plan
+from cnd.remote import LOG_COMMAND
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+MACHINES = ("x86_64", "aarch64")
+WORD = "word.json"  # under the run's prefix: what all instances look at
+REPORTS = "Instance"  # how the names of their own objects begin
+MOST_BYTES = 16 << 20  # of one report
+
+# Nobody may ask S3 for more than some thousand requests a second (one prefix takes
+# 3500 PUT and 5500 GET), and each costs: see docs/scale.md.
+FASTEST_POLL, FASTEST_REPORT = 1.0, 5.0  # seconds
+REPORTS_PER_SECOND = 50.0  # of the whole fleet
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each instance talks to S3."""
+
+    poll: float  # seconds between two looks for the orchestrator's word
+    every: float  # seconds between two reports of a worker that has nothing special
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a report until a worker's host counts as lost."""
+        return 3 * self.every + 5.0
+
+
+def pace(instances: int, polls_per_second: float) -> Pace:
+    """Return the pace of a fleet, so that all together keep below the rates."""
+    return Pace(
+        poll=max(FASTEST_POLL, instances / polls_per_second),
+        every=max(FASTEST_REPORT, instances / REPORTS_PER_SECOND),
+    )
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the orchestrator says to all instances; see `agent.Word`."""
+
+    beat: int
+    stop: bool = False
+    # name of an instance -> classes that it takes over: class, start, seconds
+    parts: Mapping[str, Sequence[tuple[int, int, float]]] | None = None
+
+    def encoded(self) -> bytes:
+        record = {**asdict(self), "parts": dict(self.parts or {})}
+        return json.dumps(record).encode()
+
+
+def bundle(machine: str) -> bytes:
+    """Return the files for a machine (`uname -m`) as a ZIP archive."""
+    files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return target.getvalue()
+
+
+def send(s3: S3Client, bucket: str, run: str) -> None:
+    """Put into S3 what the instances fetch; the bucket must be there."""
+    objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
+    for name, data in {**objects, WORD: Word(0).encoded()}.items():
+        put(s3, bucket, run, name, data)
+
+
+def put(s3: S3Client, bucket: str, run: str, name: str, data: bytes) -> None:
+    """Put an object under the run's prefix."""
+    with translated(f"upload {name}"):
+        s3.put_object(Bucket=bucket, Key=s3logs.prefix(run) + name, Body=data)
+
+
+def boot(
+    s3: S3Client, bucket: str, run: str, plan: Plan, *, polls_per_second: float
+) -> dict[str, Any]:
+    """Return what every instance of a run is told in its user data, for `agent.py`.
+
+    It holds URLs that are signed for the instances' lifetime.
+    """
+    hold = int(min(plan.lifetime, MAX_LIFETIME))
+    rates = pace(plan.instances, polls_per_second)
+
+    def url(method: str, name: str) -> str:
+        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+
+    return {
+        "bundles": {
+            machine: {
+                "url": url("get", f"{machine}.zip"),
+                "sha256": hashlib.sha256(bundle(machine)).hexdigest(),
+            }
+            for machine in MACHINES
+        },
+        "word": url("get", WORD),
+        "report": form(s3, bucket, run, seconds=hold),
+        "prefix": s3logs.prefix(run),
+        "poll": rates.poll,
+        "every": rates.every,
+        "patience": orphans.PATIENCE + 3 * rates.poll,
+        "log": LOG_COMMAND,
+        "job": {
+            "run": run,
+            "block": plan.block,
+            "difficulty": plan.difficulty,
+            "of": plan.instances,
+            "nonces": plan.nonces,
+            "time_limit": plan.time_limit,
+            "kernel": plan.kernel,
+        },
+        "keeper": {
+            "patience": orphans.PATIENCE,
+            "poll": orphans.POLL,
+            "shutdown": not plan.keep,
+            "result_get": url("get", orphans.RESULT),
+            "result_put": url("put", orphans.RESULT),
+        },
+    }
+
+
+def form(s3: S3Client, bucket: str, run: str, *, seconds: int) -> dict[str, Any]:
+    """Return a signed form by which all instances write their own objects.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
+    """
+    start = s3logs.prefix(run) + REPORTS
+    conditions: list[Any] = [
+        ["starts-with", "$key", start],
+        ["content-length-range", 0, MOST_BYTES],
+    ]
+    with translated("sign a form"):
+        signed = s3.generate_presigned_post(
+            bucket, start + "${filename}", Conditions=conditions, ExpiresIn=seconds
+        )
+    fields = {k: v for k, v in signed["fields"].items() if k != "key"}
+    return {"url": signed["url"], "fields": fields}

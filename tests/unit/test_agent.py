@@ -1,0 +1,66 @@
+"""The agent: what it reports of a worker, however long that searches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cnd import agent, parcel
+
+
+def said(path: Path, *events: str) -> None:
+    with path.open("a") as file:
+        file.write("".join(json.dumps({"event": event}) + "\n" for event in events))
+
+
+def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = agent.Lines(str(path))
+    said(path, "started", *["progress"] * 1000)
+    assert lines.read()
+    assert [number for number, _ in lines.told()] == [1, 1001]
+    said(path, "progress")
+    assert not lines.read()
+    said(path, "progress", "exhausted")
+    assert lines.read() and lines.ended
+    assert [number for number, _ in lines.told()] == [1, 1003, 1004]
+
+
+def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = agent.Lines(str(path))
+    path.write_text('{"event": "sta')
+    assert not lines.read() and lines.told() == []
+    path.write_text('{"event": "started"}\n')
+    assert lines.read() and len(lines.told()) == 1
+
+
+def test_a_worker_that_babbles_costs_no_more_than_its_last_words(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = agent.Lines(str(path))
+    said(path, *["noise"] * 5000, "failed")
+    lines.read()
+    assert len(lines.told()) <= agent.KEPT_LINES + 1
+    assert lines.ended
+
+
+@pytest.mark.parametrize("instances", [1, 8, 128, 1000, 100_000])
+def test_a_fleet_never_asks_more_of_s3_than_it_may(instances: int) -> None:
+    pace = parcel.pace(instances, polls_per_second=500.0)
+    assert pace.poll >= parcel.FASTEST_POLL
+    assert instances / pace.poll <= 500.0
+    assert instances / pace.every <= parcel.REPORTS_PER_SECOND
+    assert pace.silence > 3 * pace.every
+
+
+def test_the_word_says_who_takes_over_what() -> None:
+    word = parcel.Word(7, parts={"Instance3": [(5, 1005, 60.0)]})
+    assert json.loads(word.encoded()) == {
+        "beat": 7,
+        "stop": False,
+        "parts": {"Instance3": [[5, 1005, 60.0]]},
+    }
