@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 
-from tests.conftest import Terminal, ended, eventually
+from tests.conftest import Terminal, eventually
+from tests.e2e.test_loss import SLOWLY, Run
 from tests.e2e.test_start import searching
 
 
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     terminal: Terminal,
 ) -> None:
-    process = terminal.spawn(
-        *("start", "--d", "30", "--n", "2", "--nonces", "5000000", "--t", "100"),
-        *("--kernel", "hashlib", "--hold", "--json"),
-    )
-    eventually(lambda: len(terminal.live()) == 2, within=30)
-    eventually(
-        lambda: all("nonces/s" in i["doing"] for i in terminal.live()), within=30
-    )
-    victim = min(terminal.live(), key=lambda instance: instance["index"])["id"]
+    words = ("--d", "30", "--nonces", "5000000", "--n", "2", "--hold", *SLOWLY)
+    run = Run(terminal, *words)
+    run.searching(2)
+    victim = run.events("instance.launched")[0]["host"]
     terminal.client("ec2").terminate_instances(InstanceIds=[victim])
-    code, out, err = ended(process)
-    result = json.loads(out)
-    assert (code, result["outcome"]) == (11, "exhausted"), err
+    code, result = run.result()
+    assert (code, result["outcome"]) == (11, "exhausted")
     assert [each["index"] for each in result["fleet"]] == [0, 1, 2]
-    events = (terminal.runs()[-1] / "events.jsonl").read_text().splitlines()
-    (handed,) = (e for e in map(json.loads, events) if e["kind"] == "class.handed_over")
+    (handed,) = run.events("class.handed_over")
     assert handed["host"] == result["fleet"][2]["id"]
     assert (result["terminated"], result["left_running"]) == (3, 0)
     assert terminal.live() == []
