@@ -771,6 +771,7 @@ class Job:
             asked = True
             fields = {"by": "signal", "text": SIGNALS[number]}
             self._events.put(Event("run.stop_requested", fields=fields))
+            self._view.answer(f"stopping: {SIGNALS[number]}")
 
         before = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
