@@ -150,6 +150,7 @@ SENTENCES = {
     "worker.found": "{who} found {nonce} with hash {hash}",
     "worker.refuted": "{who} is not believed: {reason}",
     "worker.failed": "{who}'s worker failed: {reason}",
+    "worker.notice": "{who} will be taken back by AWS at {at}",
     "worker.noise": "{who} said: {text}",
     "host.failed": "failed: {reason}",
     "class.handed_over": "{who}'s class goes on from {start} on {host}",
