@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cnd.errors import UsageError
+from cnd.local import clock
 
 FOREVER = "forever"
 MOST_CALLS = 10**6
@@ -73,6 +74,7 @@ BOOT_KINDS = {
     "boots-late": "its SSH answers so many seconds after it counts as running",
     "no-key": "its SSH refuses every key for so many seconds",
     "mute": "its SSH port accepts connections and says nothing",
+    "wrong-clock": "its clock is so many seconds ahead, or behind if less than 0",
 }
 # ... and one that lives.
 LIVE_KINDS = {
@@ -85,7 +87,7 @@ LIVE_KINDS = {
     "interrupt": "the cloud takes it back, as a spot instance, in so many seconds, "
     "of which its metadata service gives notice",
 }
-TIMED = ("boots-late", "no-key", "interrupt")  # those that have `seconds`
+TIMED = ("boots-late", "no-key", "interrupt", "wrong-clock")  # they have `seconds`
 HOST_HINT = (
     "for example: fab local fault 1 never-boots, or: fab local fault i-0123 kill"
 )
@@ -122,7 +124,11 @@ def parse_host(fields: Mapping[str, Any]) -> HostFault:
     if kind in BOOT_KINDS and not (host.isdecimal() and int(host) < MOST_CALLS):
         message = f"{kind} is for a host by its place in the next launch, not {host!r}"
         raise UsageError(message, hint=HOST_HINT)
-    seconds = _seconds(fields, "seconds")
+    least = -MOST_SECONDS if kind == "wrong-clock" else 0.0
+    seconds = _seconds(fields, "seconds", least)
+    if kind == "wrong-clock" and not clock.library():
+        message = "wrong-clock needs libfaketime, which is not on this machine"
+        raise UsageError(message, hint="apt-get install faketime")
     if seconds and kind not in TIMED:
         raise UsageError(f"{kind} takes no seconds", hint=HOST_HINT)
     return HostFault(host, kind, seconds)
@@ -299,11 +305,13 @@ def _whole(
     return int(value)
 
 
-def _seconds(fields: Mapping[str, Any], name: str) -> float:
+def _seconds(fields: Mapping[str, Any], name: str, least: float = 0.0) -> float:
     given = fields.get(name, "")
     value = 0.0 if given == "" else _number(given)
-    if not 0 <= value <= MOST_SECONDS:
-        message = f"{name} must be 0 to {MOST_SECONDS:.0f} seconds, not {given!r}"
+    if not least <= value <= MOST_SECONDS:
+        message = (
+            f"{name} must be {least:.0f} to {MOST_SECONDS:.0f} seconds, not {given!r}"
+        )
         raise UsageError(message, hint=HINT)
     return value
 

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from cnd.local import clock
 from cnd.local.wire import HostSpec
 
 # Few, because a file or folder costs up to a millisecond, and a fleet has many.
@@ -102,6 +103,7 @@ def environment(spec: HostSpec, user: str) -> dict[str, str]:
         "PATH": f"{spec.root}/bin:{SYSTEM_PATH}",
         "TMPDIR": f"{spec.root}/tmp",
         "USER": user,
+        **(clock.set_off(spec.fault_seconds) if spec.fault == "wrong-clock" else {}),
     }
 
 

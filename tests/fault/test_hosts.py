@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cnd.local import Endpoint, lay_fault
+from cnd.local import Endpoint, clock, lay_fault
 from tests.conftest import Terminal, ended, eventually
 from tests.fault.test_cloud import endpoint
 
@@ -219,7 +219,21 @@ def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
     assert len(run.told("worker.noise")) == 5
 
 
-def test_a_clock_an_hour_off_changes_nothing(
+@pytest.mark.skipif(not clock.library(), reason="libfaketime is not here")
+def test_hosts_whose_clocks_are_hours_apart_work_together(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    for place, seconds in enumerate((3600, -3600)):
+        lay(cloud, place, "wrong-clock", seconds=seconds)
+    run = Run(terminal, *SPACE)
+    result = run.exhausted()
+    times = [event["time"] for event in run.told("worker.started")]
+    assert max(times) - min(times) > 7000
+    assert result["repeated"] == 0
+    assert 0 <= result["seconds"]["search"] < 120
+
+
+def test_a_clock_that_jumps_while_a_host_searches_changes_nothing(
     terminal: Terminal, cloud: Endpoint
 ) -> None:
     """All that a host's clock can reach: what its worker says, and the heartbeat."""
