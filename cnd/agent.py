@@ -222,6 +222,7 @@ class Agent:
             self._begin(self._index, self._index, job["time_limit"])
         while True:
             self._obey()
+            self._keeper.look_for_notice()
             self._read()
             self._report()
             if silent:

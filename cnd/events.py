@@ -38,6 +38,7 @@ KINDS = frozenset(
         "worker.stopped",
         "worker.failed",
         "worker.noise",
+        "worker.notice",
         "worker.refuted",
         "host.failed",
         "host.reconnecting",

@@ -103,6 +103,7 @@ class Job:
         self._serving: set[tuple[str | None, int | None]] = set()
         self._done: set[str] = set()
         self._unfit: set[str] = set()  # get no further class
+        self._leaving: set[str] = set()  # AWS will take them back in a moment
         self._attached = False
         self._last_loss = 0.0  # when an instance was lost, on the monotonic clock
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
@@ -209,6 +210,7 @@ class Job:
             seconds=self._plan.lifetime,
             # A group would replace what shuts itself down; it ends with its own timer.
             shutdown=not (self._plan.keep or self._plan.hold),
+            spot=self._plan.market != "on-demand",
         )
         return Fleet(
             self._plan,
@@ -429,7 +431,7 @@ class Job:
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""
         plan = self._plan
-        lost = len((self._unfit | self._lost) & self._index.keys())
+        lost = len((self._unfit | self._lost | self._leaving) & self._index.keys())
         while len(self._replacing) < min(lost, plan.instances):
             index = plan.instances + len(self._replacing)
             self._replacing.append(
@@ -534,6 +536,9 @@ class Job:
             self._unfit.discard(host)
         if event.kind == "instance.lost":
             self._last_loss = time.monotonic()
+        if event.kind == "worker.notice":
+            self._leaving.add(host)
+            self._fit.discard(host)
         if event.kind in UNFIT:
             self._unfit.add(host)
             self._fit.discard(host)
@@ -772,6 +777,7 @@ class Job:
             asked = True
             fields = {"by": "signal", "text": SIGNALS[number]}
             self._events.put(Event("run.stop_requested", fields=fields))
+            self._view.answer(f"stopping: {SIGNALS[number]}")
 
         before = {number: signal.signal(number, handle) for number in SIGNALS}
         try:

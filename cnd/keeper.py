@@ -35,6 +35,8 @@ GET_PATIENCE = 20.0  # seconds for one request, however its bytes trickle
 PUT_ONCE_PATIENCE = 60.0
 PUT_PATIENCE = 300.0  # seconds for one object to get there
 LONGEST_PAUSE = 30.0  # seconds between two attempts, growing
+METADATA = "http://169.254.169.254"
+NOTICE_EVERY = 5.0  # seconds between two looks for a spot notice, as AWS advises
 STOP_PATIENCE = 10.0  # seconds for a worker to obey
 COMMAND_TIMEOUT = 60.0  # seconds for the log to be read, or the shutdown to begin
 LAST_LINE = 65536  # bytes from the end of a worker's events: more than one line
@@ -51,6 +53,7 @@ class Orders(NamedTuple):
     patience: float  # seconds of silence that make an orphan
     poll: float  # seconds between two looks for the others' result
     shutdown: bool  # whether to power off at the end
+    spot: bool  # whether EC2 may take the instance back
     result_get: str  # pre-signed URLs
     result_put: str
     log_put: str
@@ -131,6 +134,12 @@ class Worker:
             if self.alive:
                 os.kill(int(file.read()), number)
 
+    def tell(self, event: Dict[str, Any]) -> None:
+        """Add an event to its own: whoever follows it hears that, too."""
+        path = os.path.join(self._folder, "events.jsonl")
+        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
+            file.write(json.dumps(event).encode() + b"\n")
+
     def found(self) -> Any:
         """Return the nonce that it claims to have found, or None."""
         path = os.path.join(self._folder, "events.jsonl")
@@ -204,6 +213,35 @@ def get(url: str, patience: float = GET_PATIENCE) -> Dict[str, Any]:
             return _object(reply.read(LAST_LINE))
     except (OSError, HTTPException, ValueError):
         return {}
+
+
+def notice() -> str:
+    """Return when EC2 takes this spot instance back (ISO 8601), or "" if it does not.
+
+    Source:
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
+    """
+    import urllib.request
+    from http.client import HTTPException
+
+    base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or METADATA
+    base = base.rstrip("/") + "/latest/"
+
+    def ask(path: str, headers: Dict[str, str], method: str) -> bytes:
+        asked = urllib.request.Request(base + path, headers=headers, method=method)
+        with urllib.request.urlopen(asked, timeout=HTTP_TIMEOUT) as reply:
+            body = reply.read(LAST_LINE)  # type: bytes
+            return body
+
+    life = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
+    try:
+        with limited(GET_PATIENCE):
+            token = ask("api/token", life, "PUT").decode()
+            with_token = {"X-aws-ec2-metadata-token": token}
+            answer = ask("meta-data/spot/instance-action", with_token, "GET")
+    except (OSError, HTTPException, ValueError):
+        return ""  # 404 as long as there is none
+    return str(_object(answer).get("time", ""))
 
 
 def put(url: str, data: bytes, patience: float = PUT_PATIENCE) -> str:
@@ -297,16 +335,31 @@ class Keeper:
         heard = os.path.join(folder, HEARD)
         self._heartbeat = heartbeat or Heartbeat(heard, orders.patience)
         self._put_nonce = None  # type: Optional[int]
+        self._noticed = not orders.spot
+        self._next_notice = 0.0
 
     def run(self) -> None:
         """Return when the instance is to be powered off."""
         while True:
             while not self._heartbeat.silent:
+                self.look_for_notice()
                 time.sleep(self._heartbeat.look)
             log("nobody follows the run any more: going on alone")
             if self.alone() and self._heartbeat.silent:
                 return
             log("somebody follows the run again")
+
+    def look_for_notice(self) -> None:
+        """Tell, once, among the workers' events, that EC2 takes the instance back."""
+        now = time.monotonic()
+        if self._noticed or now < self._next_notice:
+            return
+        self._next_notice = now + NOTICE_EVERY
+        at = notice()
+        living = [worker for worker in workers(self._folder) if worker.alive]
+        for worker in living if at else []:
+            worker.tell({"event": "notice", "time": round(time.time(), 3), "at": at})
+            self._noticed = True
 
     def alone(self) -> bool:
         """Work as an orphan; return whether all is done and delivered."""

@@ -7,6 +7,7 @@ only user of rich, imported only where there is a terminal to draw on.
 from __future__ import annotations
 
 import contextlib
+import os
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -22,7 +23,7 @@ from cnd.chances import within
 from cnd.events import Event
 from cnd.plan import Plan
 from cnd.race import Race
-from cnd.view import duration, number, sentence
+from cnd.view import duration, harmless, number, sentence
 
 REDRAW = 0.1  # seconds between two redraws, at least
 SHARE = 20  # a redraw may take this part of the time
@@ -46,6 +47,7 @@ class Column:
 
     def fit(self, text: str) -> str:
         """Return `text`, as wide as the column."""
+        text = harmless(text)
         text = text if len(text) <= self.width else text[: self.width - 1] + "…"
         return text.rjust(self.width) if self.right else text.ljust(self.width)
 
@@ -111,10 +113,20 @@ class LiveView:
         if event.kind not in IN_TABLE and (text := sentence(event)):
             with contextlib.suppress(OSError):
                 self._console.print(f"[{self._clock()}] {text}", markup=False)
+        self._redraw()  # nobody ticks while instances are being terminated
 
     def tick(self, race: Race) -> None:
         """Redraw, if there is something new and it is not too soon."""
         self._race = race
+        self._redraw()
+
+    def answer(self, text: str) -> None:
+        """Say at once, on the last line, that a signal has come."""
+        with contextlib.suppress(OSError):  # the next redraw takes the line back
+            line = f"\r{text[: self._console.width - 1]}\x1b[K"
+            os.write(self._console.file.fileno(), line.encode())
+
+    def _redraw(self) -> None:
         pause = max(REDRAW if self._changed else STILL, SHARE * self._cost)
         if time.monotonic() - self._drawn >= pause:
             self._draw()
@@ -185,7 +197,7 @@ class LiveView:
             "price unknown" if usd is None else f"${usd:.4f}" if usd else "$0",
         ]
         if race.outcome:
-            figures.append(f"ending: {race.outcome.reason}")
+            figures.append(f"ending: {harmless(race.outcome.reason)}")
         whole = [figure.replace(" ", NO_BREAK) for figure in figures]
         text = " · ".join([f"{len(self._board.rows)} instances: {census}", *whole])
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")

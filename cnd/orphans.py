@@ -22,13 +22,20 @@ POLL = 5.0  # seconds between an orphan's looks for the others' result
 
 
 def orders(
-    s3: S3Client, bucket: str, run: str, *, seconds: float, shutdown: bool
+    s3: S3Client,
+    bucket: str,
+    run: str,
+    *,
+    seconds: float,
+    shutdown: bool,
+    spot: bool = False,
 ) -> Callable[[str, str], Mapping[str, object]]:
     """Return what gives each instance, by id and name, its orders for `keeper.py`.
 
     Args:
         seconds: how long the URLs must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
+        spot: whether AWS may take an instance back, and says so on it before.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
@@ -43,6 +50,7 @@ def orders(
             "patience": PATIENCE,
             "poll": POLL,
             "shutdown": shutdown,
+            "spot": spot,
             "log_put": url("put", f"{name}.log"),
             **result,
         }

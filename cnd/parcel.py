@@ -137,6 +137,7 @@ def boot(
             "patience": orphans.PATIENCE,
             "poll": orphans.POLL,
             "shutdown": not plan.keep,
+            "spot": plan.market != "on-demand",
             "result_get": url("get", orphans.RESULT),
             "result_put": url("put", orphans.RESULT),
         },

@@ -6,6 +6,7 @@ One rule: narration goes to stderr, data to stdout.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterable
@@ -28,6 +29,9 @@ class Viewer(Protocol):
 
     def tick(self, race: Race) -> None:
         """Show how far the run is; called ten times a second, and after what counts."""
+
+    def answer(self, text: str) -> None:
+        """Say `text` at once; called in a signal handler, in the middle of anything."""
 
     def close(self) -> None:
         """Leave the terminal as it is to be left."""
@@ -60,6 +64,11 @@ class Narrator:
         self._drawn = now
         if race.searching:
             self._line(self._standing(race))
+
+    def answer(self, text: str) -> None:
+        """Say at once that a signal has come, past what is being written."""
+        with contextlib.suppress(OSError):
+            os.write(self._stream.fileno(), f"{text}\n".encode())
 
     def close(self) -> None:
         """Leave the stream as it is."""
@@ -105,7 +114,13 @@ def sentence(event: Event) -> str:
         return ""
     who = f"Instance{event.index}" if event.index is not None else ""
     host = event.host or "the cloud"
-    return tell.format_map(_Fields({**event.fields, "who": who, "host": host}))
+    fields = {**event.fields, "who": who, "host": host}
+    return harmless(tell.format_map(_Fields(fields)))
+
+
+def harmless(text: str) -> str:
+    """Return text of another machine as one line that cannot steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class _Fields(dict[str, object]):
@@ -135,6 +150,7 @@ SENTENCES = {
     "worker.found": "{who} found {nonce} with hash {hash}",
     "worker.refuted": "{who} is not believed: {reason}",
     "worker.failed": "{who}'s worker failed: {reason}",
+    "worker.notice": "{who} will be taken back by AWS at {at}",
     "worker.noise": "{who} said: {text}",
     "host.failed": "failed: {reason}",
     "class.handed_over": "{who}'s class goes on from {start} on {host}",
@@ -186,7 +202,7 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         if result.smallest is not None:
             yield "smallest", SMALLEST[result.smallest]
     else:
-        yield "no nonce", f"{outcome.ending.outcome}: {outcome.reason}"
+        yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
     kernel = f" ({result.kernel})" if result.kernel else ""
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     yield "tested", f"{result.tested:,} nonces{rate}"

@@ -82,7 +82,8 @@ LIVE_KINDS = {
     "cut": "its SSH connections are reset, once",
     "no-sshd": "its SSH is gone, connections and all; its processes go on",
     "disk-full": "no file of it can grow any more",
-    "interrupt": "the cloud takes it back, as a spot instance, in so many seconds",
+    "interrupt": "the cloud takes it back, as a spot instance, in so many seconds, "
+    "of which its metadata service gives notice",
 }
 TIMED = ("boots-late", "no-key", "interrupt")  # those that have `seconds`
 HOST_HINT = (

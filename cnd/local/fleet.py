@@ -6,6 +6,8 @@ by whoever listens.
 
 from __future__ import annotations
 
+import datetime as dt
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from cnd.errors import UsageError
-from cnd.local import tree, wire
+from cnd.local import metadata, tree, wire
 from cnd.local.addresses import Addresses
 from cnd.local.faults import HostFault
 from cnd.local.settings import Delay
@@ -124,6 +126,16 @@ class Fleet:
                 raise UsageError(f"no host lives by the name {fault.host!r}")
             order = {"kind": "fault", "id": fault.host, "what": fault.kind}
             wire.send(self._orders, order)
+
+    def give_notice(self, fault: HostFault) -> None:
+        """Let a host's metadata service say when its interruption will be."""
+        end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=fault.seconds)
+        action = {"action": "terminate", "time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+        with self._lock:
+            if spec := self._specs.get(fault.host):
+                path = Path(spec.root, metadata.NOTICE)
+                if path.parent.is_dir():  # a virtual machine has no such tree
+                    path.write_text(json.dumps(action))
 
     def listen(self, tell: Callable[[Message], None]) -> None:
         """Pass every report to `tell` until the fork server ends; blocks."""

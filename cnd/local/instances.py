@@ -290,6 +290,7 @@ class Cloud:
         instance = self._instances.get(fault.host)
         if instance is None or instance.phase in GOING:
             raise UsageError(f"no host lives by the name {fault.host!r}")
+        self.fleet.give_notice(fault)
         timer = threading.Timer(fault.seconds, instance.terminate, [BY_SPOT])
         timer.daemon = True
         timer.start()

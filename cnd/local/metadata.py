@@ -12,10 +12,12 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from cnd.local.wire import HostSpec
 
 PATIENCE = 10.0  # seconds for a request to arrive
+NOTICE = "run/cnd/spot-notice"  # in the host's tree: its interruption, once decided
 TOKEN_HEADER = "x-aws-ec2-metadata-token"
 
 
@@ -24,6 +26,7 @@ class Metadata:
 
     def __init__(self, spec: HostSpec) -> None:
         self._token = secrets.token_urlsafe(32)
+        self._notice = Path(spec.root, NOTICE)
         self._values = {
             "ami-launch-index": str(spec.launch_index),
             "instance-id": spec.id,
@@ -64,6 +67,9 @@ class Metadata:
         if headers.get(TOKEN_HEADER) != self._token:
             return "401 Unauthorized", ""
         start = "/latest/meta-data/"
+        if path == f"{start}spot/instance-action":
+            with contextlib.suppress(FileNotFoundError):
+                return "200 OK", self._notice.read_text()
         if path == start:
             return "200 OK", "\n".join(sorted(self._values))
         value = self._values.get(path[len(start) :]) if path.startswith(start) else None

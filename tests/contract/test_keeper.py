@@ -185,6 +185,7 @@ class Instance:
             "patience": PATIENCE,
             "poll": POLL,
             "shutdown": True,
+            "spot": False,
             "result_get": self.bucket.url(RESULT),
             "result_put": self.bucket.url(RESULT),
             "log_put": self.bucket.url(LOG),
@@ -372,7 +373,7 @@ def test_only_a_golden_nonce_is_believed(
     bucket: Bucket, text: str, believed: bool
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
-    orders = keeper.Orders("r", "i", BLOCK, DIFFICULTY, 1, 1, True, "", "", "")
+    orders = keeper.Orders("r", "i", BLOCK, DIFFICULTY, 1, 1, True, False, "", "", "")
     claim = keeper.get(bucket.url(RESULT)).get("nonce")
     assert keeper.golden(orders, claim) == believed
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -80,3 +82,32 @@ def test_an_error_on_the_way_leaves_the_terminal_sane(terminal: Terminal) -> Non
 
     assert "UnauthorizedOperation" in err
     assert err.count(HIDE_CURSOR) == err.count(SHOW_CURSOR)
+
+
+def test_ctrl_c_is_answered_at_once(terminal: Terminal) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [BIN / "cnd", "start", "--t", "60", "--d", "9", "--n", "1"],
+        cwd=terminal.folder,
+        env={**terminal.environment, "TERM": "xterm-256color", "NO_COLOR": ""},
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    seen, asked, deadline = b"", False, time.monotonic() + 60
+    with open(ours, "rb", buffering=0) as screen:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # EIO: the other side is closed
+                seen += screen.read(65536)
+                if b"difficulty 9" in seen and not asked:  # nothing is launched yet
+                    asked, asked_at = True, time.monotonic()
+                    process.send_signal(signal.SIGINT)
+                if b"stopping: Ctrl-C; again" not in seen:
+                    answered = time.monotonic()
+                continue
+            break
+    process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert answered - asked_at < 1.0
+    assert seen.rstrip().endswith(SHOW_CURSOR.encode())
+    assert terminal.live() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -136,6 +137,26 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
     (handed,) = run.told("class.handed_over")
     assert handed["host"] == run.told("instance.launched")[-1]["host"]
     assert (run.folder / "logs" / "Instance4.log").exists()
+
+
+def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
+    terminal: Terminal, cloud: Endpoint
+) -> None:
+    words = ("start", "--d", "30", "--n", "2", "--t", "40", "--json", "--spot")
+    run = Run(terminal, *words, "--replace")
+    victim = run.searching(2)[0]
+    lay(cloud, victim, "interrupt", seconds=15)
+    eventually(lambda: len(run.told("instance.launched")) == 3, within=14)
+    (notice,) = run.told("worker.notice")
+    assert notice["host"] == victim
+    assert run.told("instance.lost") == []
+
+    eventually(lambda: run.told("class.handed_over"), within=15)
+    (handed,) = run.told("class.handed_over")
+    assert handed["host"] == run.told("instance.launched")[-1]["host"]
+    run.process.send_signal(signal.SIGINT)
+    code, out, _ = ended(run.process, within=60)
+    assert (code, json.loads(out)["left_running"]) == (130, 0)
 
 
 def test_connections_cut_every_two_seconds_cost_no_nonce(

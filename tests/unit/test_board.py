@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.board import STATES, TROUBLE, Board, Row, chosen, summed_up
 from cnd.events import Event
-from cnd.live import COLUMNS, columns
+from cnd.live import COLUMNS, LiveView, columns
+from cnd.plan import Plan
+from cnd.view import sentence
 
 rows = st.lists(
     st.builds(
@@ -96,3 +100,22 @@ def test_the_columns_fit_the_terminal(width: int) -> None:
     assert sum(column.width + 1 for column in shape) - 1 <= width
     assert width < 60 or {"#", "state", "nonces"} <= {c.title for c in shape}
     assert all(len(column.fit("x" * 50)) == column.width for column in COLUMNS)
+
+
+class Tty(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_another_machine_says_cannot_steer_the_terminal() -> None:
+    stream = Tty()
+    view = LiveView(Plan(difficulty=2, instances=1, time_limit=9), stream)
+    hostile = "\x1b[2J\x1b]0;owned\x07\r\n"
+    view.show(Event("instance.launched", 0, "i-0", {"type": "t3.micro"}))
+    view.show(Event("worker.noise", 0, "i-0", {"text": hostile}))
+    view.show(Event("worker.failed", 0, "i-0", {"reason": hostile}))
+    view.close()
+    told = sentence(Event("worker.noise", 0, "i-0", {"text": hostile}))
+    assert told.isprintable()
+    assert "\x1b[2J" not in stream.getvalue()
+    assert "\x1b]0" not in stream.getvalue()
