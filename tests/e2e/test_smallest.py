@@ -36,3 +36,48 @@ def test_the_answer_does_not_depend_on_n(
     terminal: Terminal, difficulty: int, n: int
 ) -> None:
     answers_with_the_smallest(terminal, difficulty, n)
+
+
+def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) -> None:
+    options = ("--n", "1,2", "--d", "3", "--repeat", "1")
+    found = terminal.json("bench", "scaling", *options)
+    assert found["nonce"] == SMALLEST["3"]
+    assert [row["instances"] for row in found["rows"]] == [1, 2]
+    assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scaling", "--n", "1,x"),
+        ("scaling", "--repeat", "0"),
+        ("types",),
+        ("types", "--types", "t3.micro", "--seconds", "-1"),
+        ("everything",),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    done = terminal.run("bench", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnd: ")
+    assert terminal.runs() == [] or terminal.live() == []
+
+
+def test_a_host_is_held_to_a_rate_and_everybody_is_told(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    own = {"XDG_STATE_HOME": str(tmp_path), "CND_LOCAL_RATE": "2000"}
+    try:
+        words = ("start", "--d", "3", "--n", "1", "--smallest", "--json")
+        done = terminal.run(*words, **own)
+        assert "held to 2,000 nonces/s" in done.stderr
+        result = json.loads(done.stdout)
+        assert result["nonce"] == SMALLEST["3"]
+        assert result["seconds"]["search"] >= 0.95 * result["nonce"] / 2000
+        other = terminal.run("local", "up", **{**own, "CND_LOCAL_RATE": "3000"})
+        assert other.returncode == 2
+        assert "CND_LOCAL_RATE=2000" in other.stderr
+    finally:
+        terminal.run("local", "down", **own)
