@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_what_cannot_be_compared_is_refused(
 def test_a_host_is_held_to_a_rate_and_everybody_is_told(
     tmp_path: Path, terminal: Terminal
 ) -> None:
-    own = {"XDG_STATE_HOME": str(tmp_path), "CND_LOCAL_RATE": "2000"}
+    own: dict[str, Any] = {"XDG_STATE_HOME": str(tmp_path), "CND_LOCAL_RATE": "2000"}
     try:
         words = ("start", "--d", "3", "--n", "1", "--smallest", "--json")
         done = terminal.run(*words, **own)
