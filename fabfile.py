@@ -1,6 +1,7 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
-from cnd.tasks import attach, bench, local, scram, start, status, stop, verify
+from cnd.tasks import attach, local, scram, start, status, stop, verify
+from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report
 from cnd.tasks_plan import clean, config, doctor, plan
 

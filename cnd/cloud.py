@@ -46,12 +46,18 @@ class Cloud:
     arn: str = ""  # of the caller
     hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
     polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    rate_cap: float | None = None  # nonces/s that each host is held to
 
     @property
     def title(self) -> str:
         """Say which cloud this is: the first line of every command that uses one."""
         if self.name == "local":
-            return f"cloud: embedded ({self.endpoint}, region {self.region})"
+            held = (
+                self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
+            )
+            return (
+                f"cloud: embedded ({self.endpoint}, region {self.region}{held or ''})"
+            )
         at = f", endpoint {self.endpoint}" if self.endpoint else ""
         return f"cloud: AWS account {self.account}, region {self.region}{at}"
 
@@ -223,7 +229,12 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
     cloud = _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
     # Its hosts share this machine with us.
     cores = os.cpu_count() or 1
-    return replace(cloud, hosts_at_once=2 * cores, polls_per_second=50.0 * cores)
+    return replace(
+        cloud,
+        hosts_at_once=2 * cores,
+        polls_per_second=50.0 * cores,
+        rate_cap=endpoint.rate,
+    )
 
 
 def _identified(

@@ -319,6 +319,7 @@ class Fleet:
             "nonces": plan.nonces,
             "time_limit": max(1.0, round(self._remaining(), 3)),
             "kernel": plan.kernel,
+            "progress": plan.progress,
             **self._alone(instance_id, name),
         }
 

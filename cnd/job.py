@@ -731,6 +731,7 @@ class Job:
             terminated=self._terminated,
             kept=self._kept,
             leaked=self._leaked,
+            smallest=race.smallest,
         )
 
     def _seconds(self) -> Seconds:

@@ -52,6 +52,7 @@ class Plan:
     nonces: int = worker.DEFAULT_NONCES  # the space is range(nonces)
     instance_type: str = "t3.micro"
     kernel: str = "auto"  # or the name of one: see KERNELS
+    smallest: bool = False  # finish the other classes up to a find
     keep: bool = False  # leave the fleet to its lifetime timer
     replace: bool = False  # launch a new instance for one that was lost
     image: str = "ubuntu"  # one of IMAGES, or ami-...
@@ -157,6 +158,15 @@ class Plan:
     def lifetime(self) -> float:
         """Seconds from boot until an instance ends itself, whatever happens."""
         return self.boot_allowance + self.time_limit + END_ALLOWANCE
+
+    @property
+    def progress(self) -> float:
+        """Seconds between two words of a worker on how far it is.
+
+        They end a search for the smallest nonce: it should not wait for them long,
+        nor should the words of a large fleet be more than can be taken in.
+        """
+        return min(1.0, max(0.1, self.instances / 400)) if self.smallest else 1.0
 
     @property
     def types(self) -> tuple[str, ...]:

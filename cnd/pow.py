@@ -59,6 +59,9 @@ FIRST_STRETCH = 512  # nonces: about half a millisecond
 TARGET = 0.05  # seconds a stretch, so that the parent has little to do
 GROWTH = 4  # the most that a stretch grows over the one before
 AHEAD = 2  # stretches that a child has before it, so that it never waits
+PACE_MEMORY = 0.5  # seconds that a paced worker may be late and catch up
+PACE_LOOK = 0.005  # seconds between its looks at the stop flag
+FIRST_PACED = 0.01  # seconds of its first stretch
 POLL = 1000  # nonces between two looks at the stop flag: about a millisecond
 END_PATIENCE = 1.0  # seconds for the children's last answers; a frozen one has none
 START_PATIENCE = 30.0  # seconds for a detached worker's first event
@@ -67,7 +70,7 @@ MAX_YOUNG_DEATHS = 3  # in a row, of one core; then the core is given up
 SYSLOG_EVERY = 10.0  # seconds between two lines of progress in the syslog
 SYSLOG_PATIENCE = 1.0  # seconds for the last line to get there
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
-MIN_PROGRESS, MAX_SECONDS = 0.01, 1e9
+MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 
 
 # --- the proof of work
@@ -153,6 +156,7 @@ class Order(NamedTuple):
     kernel: str = "auto"
     run: str = ""  # a name that the events carry
     syslog: bool = True
+    rate: Optional[float] = None  # the most nonces a second, of all processes
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -214,6 +218,36 @@ class HashlibScanner:
             if sha256(hexed(sha256(message % nonce).digest())).digest() < limit:
                 return nonce
         return None
+
+
+class Paced:
+    """A scanner that is held to `rate` nonces a second, on average.
+
+    A stretch counts as tested when its time has come, so what a paced worker says is
+    what a slower machine would say.
+    """
+
+    def __init__(self, scanner: Any, rate: float, stop: Sequence[int]) -> None:
+        self._scanner, self._rate, self._stop = scanner, rate, stop
+        self._due = time.monotonic()  # when what was tested so far is paid for
+
+    @property
+    def tested(self) -> int:
+        """Nonces of the last stretch that were tested."""
+        return int(self._scanner.tested)
+
+    def scan(self, start: int, step: int, count: int) -> Optional[int]:
+        """Scan as the scanner, then wait until that may be over, or for the stop."""
+        nonce = self._scanner.scan(start, step, count)  # type: Optional[int]
+        # Time that was not used is not saved up for long.
+        since = max(self._due, time.monotonic() - PACE_MEMORY)
+        self._due = since + self.tested / self._rate
+        while not self._stop[0]:
+            left = self._due - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(left, PACE_LOOK))
+        return nonce
 
 
 # --- the native kernels
@@ -660,12 +694,17 @@ class Crew:
     """The child processes, each with a stop flag in memory shared with it."""
 
     def __init__(
-        self, size: int, make: Callable[[Sequence[int]], HashlibScanner], step: int
+        self,
+        size: int,
+        make: Callable[[Sequence[int]], HashlibScanner],
+        step: int,
+        first_stretch: int = FIRST_STRETCH,
     ) -> None:
         self.children: Dict[int, Child] = {}  # by the descriptor of their replies
         self.trouble = ""  # why there is a child less than there should be
         self._make = make  # a scanner, from a stop flag
         self._step = step
+        self._first_stretch = first_stretch
         self._flags = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
         self._vacant = list(range(size - 1, -1, -1))  # cores without a child
         self._young_deaths = [0] * size
@@ -695,6 +734,7 @@ class Crew:
         except OSError as error:  # no memory, no descriptors, no more processes
             self.trouble = f"cannot start a process: {error}"
             return None
+        child.stretch = self._first_stretch
         self.children[child.descriptor] = child
         self._poll.register(child.descriptor, select.POLLIN)
         return child
@@ -880,8 +920,9 @@ class Worker:
         self._ledger = Ledger(search.size)
         self._crew = Crew(
             order.processes,
-            lambda stop: kernel.make(search.block, search.difficulty, stop),
+            self._scanner,
             search.of,
+            first_stretch=_first_stretch(order),
         )
         self._began = time.monotonic()
         limit = order.time_limit
@@ -908,6 +949,13 @@ class Worker:
         if self._patience is not None:
             return not self._ledger.busy or time.monotonic() >= self._patience
         return self._crew.complete and not self._crew.children
+
+    def _scanner(self, stop: Sequence[int]) -> Any:
+        search, order = self._search, self._order
+        scanner = self._kernel.make(search.block, search.difficulty, stop)
+        if order.rate is None:
+            return scanner
+        return Paced(scanner, order.rate / order.processes, stop)
 
     @property
     def _wanted(self) -> bool:
@@ -986,6 +1034,7 @@ class Worker:
             difficulty=search.difficulty,
             processes=self._order.processes,
             kernel=self._kernel.name,
+            rate_cap=self._order.rate,
             refused=self._kernel.refused,
             python=sys.version.split()[0],
             version=VERSION,
@@ -1022,6 +1071,14 @@ class Worker:
             "tested": self._ledger.tested,
             "seconds": round(now - self._began, 4),
         }
+
+
+def _first_stretch(order: Order) -> int:
+    """Return how many nonces a child begins with."""
+    if order.rate is None:
+        return FIRST_STRETCH
+    paced = int(order.rate / order.processes * FIRST_PACED)
+    return max(1, min(FIRST_STRETCH, paced))
 
 
 def _next_stretch(stretch: int, tested: int, took: float) -> int:
@@ -1137,6 +1194,7 @@ DEFAULTS: Dict[str, Any] = {
     "kernel": "auto",
     "run": "",
     "syslog": True,
+    "rate": None,
 }
 
 
@@ -1179,6 +1237,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--processes", help="how many processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
     add("--kernel", help="auto, hashlib or a native one's name (auto)")
+    add("--rate", help="the most nonces a second (CND_RATE, or without limit)")
     add("--run", help="a name that the events carry")
     add("--job", metavar="FILE", help="take options from a JSON object")
     add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
@@ -1218,6 +1277,7 @@ def checked(options: Dict[str, Any]) -> Order:
         _text("kernel", options["kernel"]),
         _text("run", options["run"]),
         options["syslog"],
+        _rate_cap(options["rate"]),
     )
     if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -1225,6 +1285,17 @@ def checked(options: Dict[str, Any]) -> Order:
     if not isinstance(order.syslog, bool):
         raise ValueError(f"syslog must be true or false, not {order.syslog!r}")
     return order
+
+
+def _rate_cap(value: Any) -> Optional[float]:
+    """Return the cap that an option, or else the host's environment, sets."""
+    value = os.environ.get("CND_RATE") if value is None else value
+    if value is None:
+        return None
+    with contextlib.suppress(ValueError, TypeError):
+        if not isinstance(value, bool) and 1 <= float(value) <= MAX_RATE:
+            return float(value)
+    raise ValueError(f"rate must be nonces a second, 1 or more, not {value!r}")
 
 
 def _processes(value: Any) -> int:

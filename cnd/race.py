@@ -7,6 +7,10 @@ class was tested to its end; silence proves nothing.  Pure: no clock, no network
 A class that loses its worker can be handed over: the next one goes on from the
 cursor.  What the first had tested above its cursor is then tested again, and
 counted as repeated.
+
+The first find decides, unless the plan asks for the smallest golden nonce: then the
+best find waits until every other class was tested up to it.  A worker finds the
+smallest of its class, so what is left then is the smallest of all.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ class Race:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.outcome: Outcome | None = None
+        self.best: Outcome | None = None  # the find that is waiting, or has won
         self.standings: dict[int, Standing] = {
             i: Standing(cursor=i, start=i) for i in range(plan.instances)
         }
@@ -101,8 +106,19 @@ class Race:
 
     @property
     def failed(self) -> list[int]:
-        """The classes that lost their worker."""
-        return [i for i, s in self.standings.items() if s.ended == "failed"]
+        """The classes that lost their worker and could still change the answer."""
+        return [
+            i
+            for i, s in self.standings.items()
+            if s.ended == "failed" and not self._is_past(s)
+        ]
+
+    @property
+    def smallest(self) -> bool | None:
+        """Whether no golden nonce is smaller; None where that was not asked for."""
+        if not self.plan.smallest or self.best is None:
+            return None
+        return all(self._is_past(s) for s in self.standings.values())
 
     @property
     def kernels(self) -> list[str]:
@@ -130,25 +146,31 @@ class Race:
         """
         if event.index is None or event.index not in self.standings:
             return None
-        kind, standing = event.kind, self.standings[event.index]
+        objection = self._take(event.index, event)
+        if self.best and (not self.plan.smallest or self.smallest):
+            self.outcome = self.best
+        return objection
+
+    def _take(self, index: int, event: Event) -> Event | None:
+        kind, standing = event.kind, self.standings[index]
         if kind in ("instance.launched", "class.handed_over"):
-            self._give(event.index, event.host or "", again=kind == "class.handed_over")
+            self._give(index, event.host or "", again=kind == "class.handed_over")
             return None
         if kind == "worker.found":
-            self._update(event.index, event)
+            self._update(index, event)
             return self._judge(event)
         if standing.host and event.host != standing.host:
             return None  # of a host that has lost the class
         if kind.startswith("worker.") and kind != "worker.refuted":
-            self._update(event.index, event)
+            self._update(index, event)
         elif kind == "host.failed":
-            self._fail(event.index, str(event.fields.get("reason", "")))
+            self._fail(index, str(event.fields.get("reason", "")))
         elif kind == "host.returned" and standing.ended == "failed":
-            self.standings[event.index] = replace(standing, ended="", trouble="")
+            self.standings[index] = replace(standing, ended="", trouble="")
         elif kind == "host.late":
-            self.standings[event.index] = replace(standing, ended="timeout")
+            self.standings[index] = replace(standing, ended="timeout")
         elif kind == "host.done" and not standing.ended:
-            self._fail(event.index, "ended without a word")
+            self._fail(index, "ended without a word")
         return None
 
     def _give(self, index: int, host: str, *, again: bool) -> None:
@@ -170,7 +192,9 @@ class Race:
     def settle(self) -> None:
         """Decide, if every class has come to an end."""
         standings = self.standings
-        if self.outcome or not all(s.ended for s in standings.values()):
+        if self.outcome or not all(
+            s.ended or self._is_past(s) for s in standings.values()
+        ):
             return
         if not (missing := self._missing()):
             self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
@@ -185,9 +209,12 @@ class Race:
         self.decide(Ending.INCOMPLETE, _named(missing, self.standings))
 
     def decide(self, ending: Ending, reason: str) -> None:
-        """End the run for a reason from outside; an earlier decision stands."""
+        """End the run for a reason from outside; an earlier decision stands.
+
+        A find that waits for the other classes is the answer then, as it is.
+        """
         if self.outcome is None:
-            self.outcome = Outcome(ending, reason)
+            self.outcome = self.best or Outcome(ending, reason)
 
     def stop(self, event: Event) -> None:
         """End the run because somebody asked for it (`run.stop_requested`)."""
@@ -225,14 +252,23 @@ class Race:
             self._distrust(index, f"false claim: {objection}")
             fields = {"nonce": nonce, "reason": objection}
             return Event("worker.refuted", index, event.host, fields)
-        # A proved nonce is the answer even where the run was ending without one.
-        if self.outcome is None or self.outcome.ending is not Ending.FOUND:
+        standing = self.standings[index]
+        cursor = max(standing.cursor, nonce)  # it is the smallest of its class
+        self.standings[index] = replace(standing, cursor=cursor)
+        lower = self.best is None or nonce < (self.best.nonce or 0)
+        if self.best is None or (self.plan.smallest and lower):
             digest = worker.digest(self.plan.block, nonce)
             reason = f"golden nonce {nonce}"
-            self.outcome = Outcome(
-                Ending.FOUND, reason, nonce, digest, index, event.host
-            )
+            self.best = Outcome(Ending.FOUND, reason, nonce, digest, index, event.host)
+        # A proved nonce is the answer even where the run was ending without one.
+        if self.outcome:
+            self.outcome = self.best
         return None
+
+    def _is_past(self, standing: Standing) -> bool:
+        """Whether nothing that is left of a class could replace the best find."""
+        best = self.best
+        return best is not None and standing.cursor >= (best.nonce or 0)
 
     def _fail(self, index: int, trouble: str) -> None:
         if not self.standings[index].ended:

@@ -53,6 +53,8 @@ class Result:
     terminated: Mapping[str, str]  # instance id -> when it was seen (UTC, ISO 8601)
     kept: tuple[str, ...]  # ids left running because the user asked for it
     leaked: tuple[str, ...]  # ids that were not seen terminated
+    # Whether no golden nonce is smaller; None where --smallest did not ask for it.
+    smallest: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the contract."""
@@ -65,6 +67,7 @@ class Result:
             "reason": self.outcome.reason,
             "nonce": self.outcome.nonce,
             "hash": self.outcome.digest,
+            "smallest": self.smallest,
             "index": self.outcome.index,
             "instance_id": self.outcome.host,
             "block": self.block,

@@ -21,7 +21,6 @@ from invoke.exceptions import Exit
 
 import cnd
 from cnd import arguments, ec2, forecast, here, hold, market, sqs, survey, view
-from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
@@ -34,6 +33,7 @@ from cnd.journal import Journal, state_folder
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision
 from cnd.result import Result
+from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report, reported
 from cnd.tasks_plan import (
     CLOUD_HELP,
@@ -91,6 +91,7 @@ def start(
     spot: bool = False,
     spot_or_on_demand: bool = False,
     hold: bool = False,
+    smallest: bool = False,
     bucket: str = "",
     key_file: str = "",
     json: bool = False,
@@ -110,6 +111,7 @@ def start(
         spot=spot,
         spot_or_on_demand=spot_or_on_demand,
         hold=hold,
+        smallest=smallest,
         block=block,
         nonces=nonces,
         instance_type=instance_type,
@@ -405,22 +407,6 @@ def local(
     }
     arguments.choice(action, "fab local", (*actions, "fault"))
     actions[action]()
-
-
-@task(
-    positional=["what"],
-    help={
-        "what": "kernel: the search kernels side by side on one core",
-        "seconds": "how long to measure (10)",
-        "json": "print one JSON object to stdout, and nothing else",
-    },
-)
-def bench(c: Context, what: str, seconds: str = "10", json: bool = False) -> None:
-    """Measure this machine: `fab bench kernel`."""
-    arguments.choice(what, "fab bench", ("kernel",))
-    limit = arguments.seconds(seconds, "--seconds", "for example: fab bench kernel")
-    measured = benches.kernel_bench(limit)
-    _print(measured.to_json() if json else measured.text())
 
 
 def _local_up(hosts: str) -> None:

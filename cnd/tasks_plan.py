@@ -49,6 +49,7 @@ WISH_HELP = {
     "nonces": "size of the nonce space, up to 2**64 (2**32)",
     "spot": "spot instances: cheap, and AWS may take them back",
     "spot_or_on_demand": "spot instances, and on demand what is missing",
+    "smallest": "the smallest golden nonce, whatever N: finish all classes up to it",
     "hold": "an Auto Scaling group replaces what is lost, for long searches",
     "at_least": "make do with K instances where N cannot be had (N)",
     "instance_type": "EC2 instance type, or several: the cheapest first (t3.micro)",
@@ -148,6 +149,7 @@ def plan(
     spot: bool = False,
     spot_or_on_demand: bool = False,
     hold: bool = False,
+    smallest: bool = False,
     json: bool = False,
 ) -> None:
     """Say what a run would do, find and cost; buys nothing."""
@@ -161,6 +163,7 @@ def plan(
         spot=spot,
         spot_or_on_demand=spot_or_on_demand,
         hold=hold,
+        smallest=smallest,
         block=block,
         nonces=nonces,
         instance_type=instance_type,

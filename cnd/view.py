@@ -160,6 +160,10 @@ SENTENCES = {
     "run.stop_requested": "stopping: asked for by {by} ({text})",
     "cloud.trouble": "trouble: {reason}",
 }
+SMALLEST = {
+    True: "yes: every smaller nonce was tested",
+    False: "not known: the run ended before every smaller nonce was tested",
+}
 # Told one by one only where the instances are few.
 EACH = frozenset({"instance.running", "worker.started"})
 
@@ -195,6 +199,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         yield "golden nonce", str(outcome.nonce)
         yield "hash", outcome.digest or ""
         yield "found by", f"Instance{outcome.index} ({outcome.host})"
+        if result.smallest is not None:
+            yield "smallest", SMALLEST[result.smallest]
     else:
         yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
     kernel = f" ({result.kernel})" if result.kernel else ""

@@ -60,6 +60,7 @@ class Endpoint:
     pid: int
     folder: Path
     hosts: str = "process"  # what its instances are; or "vm"
+    rate: float | None = None  # nonces/s of each host's worker at most
 
 
 def up(
@@ -99,6 +100,7 @@ def up(
         while files.is_alive(folder):
             if (running := _find(folder, "/cnd/touch")) is not None:
                 _require_hosts(running, hosts)
+                _require_rate(running, wanted.rate)
                 return running
             if time.monotonic() > deadline:
                 raise CloudError("the embedded cloud runs but does not answer")
@@ -212,6 +214,15 @@ def _require_hosts(running: Endpoint, hosts: str) -> None:
     if hosts and running.hosts != hosts:
         raise UsageError(
             f"the embedded cloud runs already, with --hosts {running.hosts}",
+            hint="`fab local down` ends it, and its instances",
+        )
+
+
+def _require_rate(running: Endpoint, rate: float | None) -> None:
+    if rate is not None and running.rate != rate:
+        held = f"CND_LOCAL_RATE={running.rate:g}" if running.rate else "no such limit"
+        raise UsageError(
+            f"CND_LOCAL_RATE={rate:g}: the embedded cloud runs already, with {held}",
             hint="`fab local down` ends it, and its instances",
         )
 

@@ -46,9 +46,11 @@ class Fleet:
         *,
         image: str = "",
         accelerator: str = "",
+        rate: float | None = None,
     ) -> None:
         self._folder, self._boot, self._next_fault = folder, boot, next_fault
         self._image, self._accelerator = image, accelerator
+        self._rate = rate  # nonces/s of each host's worker at most
         self.cloud_port = 0  # to be set before the first boot
         self.addresses = Addresses()
         self._numbers = count()
@@ -101,6 +103,7 @@ class Fleet:
             launch_index=launch_index,
             image=self._image,
             accelerator=self._accelerator,
+            rate=self._rate,
             cloud_port=self.cloud_port,
         )
         with self._lock:

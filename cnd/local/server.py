@@ -127,6 +127,7 @@ class Server:
             self._faults.launched,
             image=str(image) if wanted.hosts == "vm" else "",
             accelerator=wanted.accelerator,
+            rate=wanted.rate,
         )
         self._activity = Activity()
         self._moto = Moto(self._fleet)
@@ -149,6 +150,7 @@ class Server:
                 "secret_key": secrets.token_urlsafe(30),
                 "pid": os.getpid(),
                 "hosts": self._wanted.hosts,
+                "rate": self._wanted.rate,
             },
         )
         while not self._ending.wait(WATCH_SECONDS):
@@ -210,6 +212,7 @@ class Server:
             "pid": os.getpid(),
             "ending": self._ending.is_set(),
             "hosts": self._wanted.hosts,
+            "most_nonces_per_second_of_a_host": self._wanted.rate or "no limit",
             "accelerator": self._wanted.accelerator or "none needed",
             "up_seconds": round(time.monotonic() - self._started, 3),
             "idle_seconds": round(self._activity.idle_seconds, 3),

@@ -6,6 +6,7 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_API_SECONDS    how long an API call takes      same form
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
     CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
+    CND_LOCAL_RATE           the most nonces/s of each host's worker (default: no limit)
     CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
     CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
@@ -45,6 +46,7 @@ class Settings:
     api: Delay = Delay()
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
+    rate: float | None = None  # nonces/s of each host's worker at most
     hosts: str = HOSTS[0]
     images: str = ""  # a folder; empty: in the state folder
     mirror: str = ""  # a URL; empty: as apt's
@@ -53,7 +55,12 @@ class Settings:
 
 def read(environ: Mapping[str, str]) -> Settings:
     """Return the settings in `environ`; raises UsageError for a bad value."""
+    rate, hosts = _rate(environ.get("CND_LOCAL_RATE")), environ.get("CND_LOCAL_HOSTS")
+    if rate is not None and hosts == "vm":
+        message = "CND_LOCAL_RATE holds for hosts that are processes only"
+        raise UsageError(message, hint="unset it, or say --hosts process")
     return Settings(
+        rate=rate,
         boot=_delay(environ, "CND_LOCAL_BOOT_SECONDS"),
         api=_delay(environ, "CND_LOCAL_API_SECONDS"),
         idle=_seconds(
@@ -64,7 +71,7 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
-        hosts=_one_of(HOSTS, environ.get("CND_LOCAL_HOSTS") or HOSTS[0], "--hosts"),
+        hosts=_one_of(HOSTS, hosts or HOSTS[0], "--hosts"),
         accelerator=_one_of(
             ACCELERATORS, environ.get("CND_LOCAL_ACCELERATOR", ""), "accelerators"
         ),
@@ -78,6 +85,19 @@ def _one_of(choices: Sequence[str], value: str, name: str) -> str:
         known = " or ".join(filter(None, choices))
         raise UsageError(f"{name} of the embedded cloud: {known}, not {value!r}")
     return value
+
+
+def _rate(text: str | None) -> float | None:
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 1 <= rate < 1e15:
+        message = f"CND_LOCAL_RATE: {text!r} is not a number of nonces a second"
+        raise UsageError(message, hint="write a number such as 20000")
+    return rate
 
 
 def _delay(environ: Mapping[str, str], name: str) -> Delay:

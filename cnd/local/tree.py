@@ -95,7 +95,9 @@ def home(spec: HostSpec) -> str:
 
 def environment(spec: HostSpec, user: str) -> dict[str, str]:
     """The whole environment of a command: nothing of the cloud's own."""
+    paced = {} if spec.rate is None else {"CND_RATE": str(spec.rate)}
     return {
+        **paced,
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata,
         "HOME": f"{spec.root}/root" if user == "root" else home(spec),
         "LANG": "C.UTF-8",

@@ -41,6 +41,7 @@ class HostSpec:
     metadata: str = ""  # URL of its metadata service, once that is up
     image: str = ""  # folder of the image of a virtual machine; empty: a process
     accelerator: str = ""  # of a virtual machine: "kvm", or "tcg" for none
+    rate: float | None = None  # nonces/s of its worker at most
     cloud_port: int = 0  # where the cloud answers on 127.0.0.1
 
     @property

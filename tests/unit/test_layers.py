@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2] / "cnd"
 # From the top; a module may import from lower lines only.
 LAYERS = [
     ["tasks"],
+    ["tasks_bench"],
     ["tasks_plan", "tasks_look"],
     ["report_files"],
     ["pictures", "report"],
@@ -24,7 +25,7 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
-    ["journal", "race", "bootstrap", "rates", "here", "capacity"],
+    ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling"],
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],

@@ -1,0 +1,84 @@
+"""The smallest golden nonce, through the front door, whatever N."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Terminal
+
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
+SMALLEST = VECTORS["blocks"]["COMSM0010cloud"]["smallest_golden_by_difficulty"]
+
+
+def answers_with_the_smallest(terminal: Terminal, difficulty: int, n: int) -> None:
+    options = ("--d", str(difficulty), "--n", str(n), "--t", "60")
+    result = terminal.json("start", "--smallest", *options)
+    assert result["nonce"] == SMALLEST[str(difficulty)]
+    assert result["index"] == result["nonce"] % n
+    assert result["smallest"] is True
+    assert result["left_running"] == 0
+
+
+@pytest.mark.parametrize(("difficulty", "n"), [(3, 3), (5, 5)])
+def test_the_smallest_golden_nonce_is_the_answer(
+    terminal: Terminal, difficulty: int, n: int
+) -> None:
+    answers_with_the_smallest(terminal, difficulty, n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("difficulty", [1, 2, 3, 4, 5])
+def test_the_answer_does_not_depend_on_n(
+    terminal: Terminal, difficulty: int, n: int
+) -> None:
+    answers_with_the_smallest(terminal, difficulty, n)
+
+
+def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) -> None:
+    options = ("--n", "1,2", "--d", "3", "--repeat", "1")
+    found = terminal.json("bench", "scaling", *options)
+    assert found["nonce"] == SMALLEST["3"]
+    assert [row["instances"] for row in found["rows"]] == [1, 2]
+    assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("scaling", "--n", "1,x"),
+        ("scaling", "--repeat", "0"),
+        ("types",),
+        ("types", "--types", "t3.micro", "--seconds", "-1"),
+        ("everything",),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    done = terminal.run("bench", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnd: ")
+    assert terminal.runs() == [] or terminal.live() == []
+
+
+def test_a_host_is_held_to_a_rate_and_everybody_is_told(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    own: dict[str, Any] = {"XDG_STATE_HOME": str(tmp_path), "CND_LOCAL_RATE": "2000"}
+    try:
+        words = ("start", "--d", "3", "--n", "1", "--smallest", "--json")
+        done = terminal.run(*words, **own)
+        assert "held to 2,000 nonces/s" in done.stderr
+        result = json.loads(done.stdout)
+        assert result["nonce"] == SMALLEST["3"]
+        assert result["seconds"]["search"] >= 0.95 * result["nonce"] / 2000
+        other = terminal.run("local", "up", **{**own, "CND_LOCAL_RATE": "3000"})
+        assert other.returncode == 2
+        assert "CND_LOCAL_RATE=2000" in other.stderr
+    finally:
+        terminal.run("local", "down", **own)
