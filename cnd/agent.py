@@ -35,6 +35,7 @@ except ImportError:  # on an instance; isolated, Python does not look beside the
 
 METADATA = "http://169.254.169.254"
 METADATA_ATTEMPTS = 30
+NOT_MODIFIED = 304  # HTTP status
 LOOK = 0.5  # seconds between two looks at the workers
 REQUEST_PATIENCE = 20.0  # seconds for one request
 KEPT_LINES = 500  # of a worker's, besides its latest progress
@@ -105,7 +106,7 @@ class Mailbox:
     """The orchestrator's word, looked for now and then; also says whether it lives.
 
     As with `keeper.Heartbeat`, only changes count, and time in which nobody looked
-    counts little.
+    counts little.  Where S3 does not answer, nothing is known: that is no silence.
     """
 
     def __init__(self, url: str, poll: float, patience: float) -> None:
@@ -114,30 +115,35 @@ class Mailbox:
         self.word = Word(0, False, {})
         self._etag = ""
         self._next = 0.0
-        self._looked, self._silence = time.monotonic(), 0.0
+        self._answered, self._silence = time.monotonic(), 0.0
 
     @property
     def silent(self) -> bool:
         """Look, if it is time; tell whether nobody was heard for too long."""
-        now = time.monotonic()
-        self._silence += min(now - self._looked, 2 * self.look)
-        self._looked = now
-        if now >= self._next and self._fetch():
-            self._silence = 0.0
+        if time.monotonic() >= self._next:
+            # Not all at once: each a while before or after its turn.
+            self._next = time.monotonic() + self._poll * (0.5 + random.random())
+            with contextlib.suppress(KeyError, TypeError, *FAILURES):
+                changed, now = self._fetch(), time.monotonic()
+                self._silence += min(now - self._answered, 2 * self._poll)
+                self._answered = now
+                if changed:
+                    self._silence = 0.0
         return self._silence >= self._patience
 
     def _fetch(self) -> bool:
         """Take in the word; return whether it has changed."""
-        # Not all at once: each a while before or after its turn.
-        self._next = time.monotonic() + self._poll * (0.5 + random.random())
         seen = {"If-None-Match": self._etag} if self._etag else {}
         try:
-            body, self._etag = request(self._url, headers=seen)
-            record = json.loads(body.decode())
-            self.word = Word(record["beat"], record["stop"], record["parts"])
-        except (KeyError, TypeError, *FAILURES):
-            return False  # also "not modified": urllib counts it as an error
-        return True
+            body, etag = request(self._url, headers=seen)
+        except urllib.error.HTTPError as error:
+            if error.code == NOT_MODIFIED:
+                return False
+            raise
+        record = json.loads(body.decode())
+        self.word = Word(record["beat"], record["stop"], record["parts"])
+        changed, self._etag = etag != self._etag, etag
+        return changed
 
 
 # --- the workers

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import gzip
+import json
 import shlex
 import zlib
 from collections.abc import Iterable
@@ -88,7 +89,7 @@ def shell_script(commands: Iterable[object]) -> str:
 
 def _cloud_config(text: str) -> UserData:
     try:
-        config = yaml.safe_load(text)
+        config = _loaded(text)
     except yaml.YAMLError as error:
         flat = " ".join(str(error).split())
         return UserData(remarks=(f"Failed loading yaml blob. {flat}",))
@@ -109,6 +110,14 @@ def _cloud_config(text: str) -> UserData:
         runcmd=shell_script(_typed(config, "runcmd", list, remarks)),
         remarks=(*remarks, *(f"Unknown key ignored: {key}" for key in config)),
     )
+
+
+def _loaded(text: str) -> Any:
+    """Read YAML; where it is JSON, in a hundredth of the time."""
+    try:
+        return json.loads(text.partition("\n")[2])
+    except ValueError:
+        return yaml.safe_load(text)
 
 
 def _typed(config: dict[Any, Any], key: str, kind: type, remarks: list[str]) -> Any:

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import asyncssh
 
-from cnd.local import cloudinit, processes, sshd, tree
+from cnd.local import cloudinit, metadata, processes, sshd, tree
 from cnd.local.cloudinit import UserData
 from cnd.local.init import Init, Reply
-from cnd.local.metadata import Metadata
 from cnd.local.paths import in_tree, map_paths
 from cnd.local.wire import HostSpec, Message
 
@@ -68,7 +67,7 @@ class _Host:
     ) -> None:
         self._spec, self._report, self._booted = spec, report, booted
         self._root = Path(spec.root)
-        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._door: sshd.Door | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
 
     async def live(self, life: int) -> None:
@@ -83,7 +82,7 @@ class _Host:
         await asyncio.get_running_loop().create_future()  # until killed
 
     async def _boot(self) -> None:
-        url = await Metadata(self._spec).listen(self._spec.address)
+        url = await metadata.listen(self._spec)
         self._spec = replace(self._spec, metadata=url)
         tree.build(self._spec)
         self._log("kernel", f"Linux version {platform.release()} (embedded)")
@@ -110,7 +109,7 @@ class _Host:
             await self._befall(self._spec.fault)
         if self._spec.fault != "no-key":
             self._authorize(user_data.authorized_keys)
-        self._acceptor = await sshd.listen(
+        self._door = sshd.listen(
             self._spec, key, self._children, self._log, self._connections
         )
         self._log("sshd", f"Server listening on {self._spec.address}.")
@@ -149,8 +148,8 @@ class _Host:
             connection.abort()
 
     def _lose_sshd(self) -> None:
-        if self._acceptor:
-            self._acceptor.close()
+        if self._door:
+            self._door.close()
         self._cut()
 
     # User data.
@@ -255,8 +254,8 @@ class _Host:
 
     def _halt(self) -> None:
         self._log("systemd", "System halted.")
-        if self._acceptor:
-            self._acceptor.close()
+        if self._door:
+            self._door.close()
         processes.kill_trees([os.getpid()], spare_roots=True)
 
     def _end(self) -> None:

@@ -118,7 +118,7 @@ def facts(spec: HostSpec) -> dict[str, Any]:
     """
     card = {"device-number": "0", "mac": MAC, "local-ipv4s": GUEST}
     data: dict[str, Any] = {
-        "ami-launch-index": "0",
+        "ami-launch-index": str(spec.launch_index),
         "hostname": spec.hostname,
         "instance-id": spec.id,
         "local-hostname": spec.hostname,

@@ -49,6 +49,7 @@ def test_a_command_starts_in_the_home_with_an_environment_of_the_hosts_own(
     home = str(host.tree / "home/ubuntu")
     assert (status, folder) == (0, home)
     assert variables.pop("PATH").startswith(str(host.tree / "bin") + ":")
+    assert variables.pop("AWS_EC2_METADATA_SERVICE_ENDPOINT").startswith("http://127.")
     assert {**variables, "PWD": home, "_": ""} == {
         "HOME": home,
         "LANG": "C.UTF-8",
