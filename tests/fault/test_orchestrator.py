@@ -186,8 +186,6 @@ def test_scram_reaches_every_region(terminal: Terminal) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("terminated i-") == 2
     assert terminal.json("status", "--region", "eu-west-2")["instances"] == []
-    both = terminal.run("scram", "--all-regions", "--region", "eu-west-2")
-    assert both.returncode == 2
 
 
 PHASES = (
