@@ -15,10 +15,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from cnd.errors import HostError, UsageError
 
 LOOK = 0.05  # seconds between two looks at a child
+END_PATIENCE = 120.0  # seconds for a child that was asked to end: a fleet's end
 PROC = Path("/proc")
 
 
@@ -59,12 +61,21 @@ def follow(command: Sequence[str], *, patience: float) -> Footprint:
         finally:
             if child.returncode is None:  # we were interrupted: it ends in order
                 child.terminate()
-                child.wait()
+                _reap(child)
         seconds = time.monotonic() - began
         if status:
             message = f"ended with status {status}: {_last_line(_read(err))}"
             raise HostError("the run", message)
         return Footprint(_read(out), seconds, processor, memory, threads)
+
+
+def _reap(child: subprocess.Popen[bytes]) -> None:
+    """Wait for a child that was asked to end; one that does not is killed."""
+    try:
+        child.wait(END_PATIENCE)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def _watched(pid: int, deadline: float) -> tuple[int, float, int, int]:
@@ -143,7 +154,7 @@ def processes() -> list[Process]:
     return found
 
 
-def _read(file: tempfile._TemporaryFileWrapper[bytes]) -> str:
+def _read(file: IO[bytes]) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 

@@ -74,10 +74,12 @@ def text(table: Sequence[Row], difficulty: int) -> str:
         f"{'N':>5}" + "".join(f"{head:>10}" for head in heads),
     ]
     lines += [f"{row.instances:>5}" + "".join(map(_cell, _cells(row))) for row in table]
-    lines.append(f"{'calls':<28}" + "".join(f"{row.instances:>9}" for row in table))
+    lines.append(
+        f"{'calls, by all on it':<36}" + "".join(f"{row.instances:>9}" for row in table)
+    )
     for name in sorted({name for row in table for name in row.calls}):
         counts = [row.calls.get(name, 0) for row in table]
-        lines.append(f"{name:<28}" + "".join(f"{count:>9.0f}" for count in counts))
+        lines.append(f"{name:<36}" + "".join(f"{count:>9.0f}" for count in counts))
     return "\n".join(lines)
 
 

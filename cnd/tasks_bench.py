@@ -20,7 +20,7 @@ from cnd.cli import task
 from cnd.errors import CndError, HostError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import BOOT_ALLOWANCE, MAX_INSTANCES, Plan
+from cnd.plan import MAX_INSTANCES, Plan
 from cnd.race import Ending
 from cnd.result import Result
 from cnd.tasks_plan import CLOUD_HELP, fit, user_key, whole_difficulty
@@ -37,7 +37,6 @@ START = (
     *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
-END_ALLOWANCE = 300.0  # seconds for what follows a search: logs, and the fleet's end
 OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its time
 
 
@@ -134,9 +133,7 @@ def _measured(plan: Plan) -> scale.Run:
     spent = footprint.tree_seconds(before["pid"], footprint.processes())
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
-    took = footprint.follow(
-        [*START, *words], patience=plan.time_limit + BOOT_ALLOWANCE + END_ALLOWANCE
-    )
+    took = footprint.follow([*START, *words], patience=plan.lifetime)
     after = clouds.embedded()
     return scale.Run(
         instances=plan.instances,
