@@ -24,6 +24,7 @@ class Run:
     threads: int  # of the orchestrator at most
     calls: Mapping[str, int]  # "ec2:RunInstances" -> how many, by whomever
     cloud: float  # processor seconds of the embedded cloud, hosts and workers included
+    fetched: int  # syslogs; a host that boots long after the find leaves none
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Row:
     threads: float
     calls: Mapping[str, float]
     cloud: float
+    fetched: float
 
     @property
     def each(self) -> float:
@@ -67,7 +69,7 @@ def calls_between(
 def text(table: Sequence[Row], difficulty: int) -> str:
     """Return the tables for people: seconds and memory, then calls by API."""
     runs = max(row.runs for row in table)
-    heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU"]
+    heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
     lines = [
         f"whole runs, difficulty {difficulty}, embedded cloud, medians of {runs}; "
         "seconds, and what this process took of them as CPU",
@@ -77,7 +79,8 @@ def text(table: Sequence[Row], difficulty: int) -> str:
     lines.append(
         f"{'calls, by all on it':<36}" + "".join(f"{row.instances:>9}" for row in table)
     )
-    for name in sorted({name for row in table for name in row.calls}):
+    names = {name for row in table for name, count in row.calls.items() if count}
+    for name in sorted(names):
         counts = [row.calls.get(name, 0) for row in table]
         lines.append(f"{name:<36}" + "".join(f"{count:>9.0f}" for count in counts))
     return "\n".join(lines)
@@ -92,6 +95,7 @@ def _cells(row: Row) -> list[str]:
         f"{row.memory / 1e6:.0f}",
         f"{row.threads:.0f}",
         f"{row.cloud:.1f}",
+        f"{row.fetched:.0f}",
     ]
 
 
@@ -113,6 +117,7 @@ def _row(n: int, runs: Sequence[Run]) -> Row:
             for name in sorted(names)
         },
         cloud=statistics.median(run.cloud for run in runs),
+        fetched=statistics.median(run.fetched for run in runs),
     )
 
 

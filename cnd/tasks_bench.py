@@ -134,15 +134,16 @@ def _measured(plan: Plan) -> scale.Run:
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = footprint.follow([*START, *words], patience=plan.lifetime)
-    after = clouds.embedded()
+    after, result = clouds.embedded(), jsonlib.loads(took.output)
     return scale.Run(
         instances=plan.instances,
-        seconds=jsonlib.loads(took.output)["seconds"],
+        seconds=result["seconds"],
         processor=took.processor,
         memory=took.memory,
         threads=took.threads,
         calls=scale.calls_between(before["calls"], after["calls"]),
         cloud=footprint.tree_seconds(after["pid"], footprint.processes()) - spent,
+        fetched=len(os.listdir(result["logs"]["local"])),
     )
 
 

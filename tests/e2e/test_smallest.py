@@ -57,6 +57,7 @@ def test_what_a_whole_run_takes_of_this_machine_is_measured(
     assert row["memory"] > 10e6
     assert row["threads"] > 2
     assert row["cloud"] > 0
+    assert row["fetched"] == 2
     assert row["calls"]["ec2:RunInstances"] == 1
     assert terminal.live() == []
 

@@ -21,6 +21,7 @@ RUN = scale.Run(
     threads=30,
     calls={"ec2:RunInstances": 1},
     cloud=2.0,
+    fetched=8,
 )
 needs_proc = pytest.mark.skipif(
     not (footprint.PROC / "self" / "stat").exists(), reason="there is no /proc"
