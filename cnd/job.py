@@ -54,9 +54,10 @@ TAGGED = 64  # instances that get their index as a tag: a courtesy, one call eac
 
 # After these an instance is trusted with no further class.
 UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
+AGAIN = "; once more: terminate at once"
 # What ends a run in order, and how a person calls it.
 SIGNALS = {
-    int(signal.SIGINT): "Ctrl-C; again: terminate at once",
+    int(signal.SIGINT): "Ctrl-C",
     int(signal.SIGTERM): "SIGTERM",
     int(signal.SIGHUP): "its terminal went away",
 }
@@ -777,7 +778,7 @@ class Job:
             asked = True
             fields = {"by": "signal", "text": SIGNALS[number]}
             self._events.put(Event("run.stop_requested", fields=fields))
-            self._view.answer(f"stopping: {SIGNALS[number]}")
+            self._view.answer(f"stopping: {SIGNALS[number]}{AGAIN}")
 
         before = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
