@@ -196,10 +196,10 @@ class LiveView:
             f"{min(spent, plan.time_limit):.0f} s of {plan.time_limit:g} s",
             "price unknown" if usd is None else f"${usd:.4f}" if usd else "$0",
         ]
-        if race.outcome:
-            figures.append(f"ending: {harmless(race.outcome.reason)}")
         whole = [figure.replace(" ", NO_BREAK) for figure in figures]
         text = " · ".join([f"{len(self._board.rows)} instances: {census}", *whole])
+        if race.outcome:
+            text += f" · ending: {harmless(race.outcome.reason)}"
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")
         return [line.replace(NO_BREAK, " ") for line in lines]
 

@@ -53,6 +53,8 @@ class Narrator:
         self._count(event)
         if event.kind in EACH and not self._each:
             return
+        if event.fields.get("by") == "signal":
+            return  # it was answered
         if text := sentence(event):
             self._line(text)
 

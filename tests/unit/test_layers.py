@@ -29,7 +29,7 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
+    ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
     ["agent", "payload", "bench", "footprint", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
