@@ -197,7 +197,12 @@ def report(result: Result) -> str:
 
 def _rows(result: Result) -> Iterable[tuple[str, str]]:
     outcome, seconds = result.outcome, result.seconds
-    if outcome.ending is Ending.FOUND:
+    if outcome.ending is Ending.FOUND and outcome.verified is not None:
+        yield "found", str(outcome.nonce)
+        yield "answer", harmless(outcome.answer or "-")
+        yield "check", harmless(outcome.reason.partition("; ")[2])
+        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+    elif outcome.ending is Ending.FOUND:
         yield "golden nonce", str(outcome.nonce)
         yield "hash", outcome.digest or ""
         yield "found by", f"Instance{outcome.index} ({outcome.host})"

@@ -30,7 +30,8 @@ LAYERS = [
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
-    ["agent", "payload", "bench", "offers", "palette"],
+    ["own"],
+    ["agent", "payload", "runner", "bench", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
