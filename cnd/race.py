@@ -202,7 +202,8 @@ class Race:
         ):
             return
         if not (missing := self._missing()):
-            self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
+            what = "what is looked for" if self.plan.script else "golden"
+            self.decide(Ending.EXHAUSTED, f"every nonce was tested, none is {what}")
         elif all(standings[i].ended == "timeout" for i in missing):
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:

@@ -51,7 +51,7 @@ class Script:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            preexec_fn=worker._step_back,
+            preexec_fn=worker.step_back,
         )
         assert self._process.stdout is not None
         self.descriptor = self._process.stdout.fileno()
@@ -207,9 +207,9 @@ def command(job: Dict[str, Any]) -> List[str]:
     return [*program, *map(str, job["words"]), *of_class]
 
 
-def read_job(path: str) -> Dict[str, Any]:
+def job_in(path: str) -> Dict[str, Any]:
     """Return the job in a file; ValueError if it is none."""
-    job = worker._read_job(path)
+    job = worker.read_job(path)
     names = ("run", "index", "of", "start", "nonces", "time_limit", "progress", "words")
     missing = [name for name in names if name not in job]
     if missing or job.get("script") not in SCRIPTS:
@@ -223,7 +223,7 @@ def main(arguments: List[str]) -> int:
     try:
         if len(arguments) != 4 or arguments[::2] != ["--job", "--detach"]:
             raise ValueError("usage: runner.py --job FILE --detach FOLDER")
-        job = read_job(arguments[1])
+        job = job_in(arguments[1])
         detached = worker.detach(arguments[3])
     except (ValueError, OSError) as error:
         worker.complain(error)

@@ -43,16 +43,16 @@ def say(event, **fields):
 
 def search(options):
     """Try the words of one class in ascending order."""
-    told, tested = time.monotonic(), 0
-    for number in range(options.start, options.nonces, options.of):
+    told = time.monotonic()
+    numbers = range(options.start, options.nonces, options.of)
+    for tested, number in enumerate(numbers):
+        if tested % LOOK == 0 and time.monotonic() > told + EVERY:
+            told = time.monotonic()
+            say("progress", cursor=number, tested=tested)
         text = word(number, options.length)
         if matches(text, options):
             say("found", nonce=number, answer=text)
             return
-        tested += 1
-        if tested % LOOK == 0 and time.monotonic() > told + EVERY:
-            told = time.monotonic()
-            say("progress", cursor=number + options.of, tested=tested)
     say("exhausted")
 
 

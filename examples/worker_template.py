@@ -23,15 +23,15 @@ def say(event, **fields):
 
 def search(options):
     """Try start, start + of, start + 2 of, ... below nonces."""
-    told, tested = time.monotonic(), 0
-    for number in range(options.start, options.nonces, options.of):
+    told = time.monotonic()
+    numbers = range(options.start, options.nonces, options.of)
+    for tested, number in enumerate(numbers):
+        if tested % 1000 == 0 and time.monotonic() > told + EVERY:
+            told = time.monotonic()
+            say("progress", cursor=number, tested=tested)
         if is_answer(number, options):
             say("found", nonce=number, answer=str(number))
             return
-        tested += 1
-        if tested % 1000 == 0 and time.monotonic() > told + EVERY:
-            told = time.monotonic()
-            say("progress", cursor=number + options.of, tested=tested)
     say("exhausted")
 
 
