@@ -29,8 +29,9 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
+    ["own"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
-    ["agent", "payload", "bench", "footprint", "offers", "palette"],
+    ["agent", "payload", "runner", "bench", "footprint", "offers", "palette"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
