@@ -31,8 +31,8 @@ LAYERS = [
     ["cloud", "ec2", "sqs", "s3logs"],
     ["own"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
-    ["agent", "payload", "runner", "bench", "footprint", "offers", "palette"],
-    ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
+    ["agent", "payload", "bench", "footprint", "offers", "palette"],
+    ["local", "errors", "pow", "keeper", "runner", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
