@@ -32,7 +32,8 @@ LAYERS = [
     ["own"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
     ["agent", "payload", "bench", "footprint", "offers", "palette"],
-    ["local", "errors", "pow", "keeper", "runner", "fetch", "kernel", ""],
+    ["runner"],
+    ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
