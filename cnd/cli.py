@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fabric
+from fabric.executor import Executor as FabricExecutor
 from fabric.main import Fab
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
@@ -77,9 +79,14 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     """A task whose options may have a letter, spelled ``-t`` as well as ``--t``."""
 
     def __init__(
-        self, *args: Any, letters: Mapping[str, str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        letters: Mapping[str, str] | None = None,
+        takes_rest: bool = False,
+        **kwargs: Any,
     ) -> None:
         self.letters = dict(letters or {})
+        self.takes_rest = takes_rest
         super().__init__(*args, **kwargs)
 
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
@@ -99,14 +106,25 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
 
 
 def task(
-    *, letters: Mapping[str, str] | None = None, **options: Any
+    *,
+    letters: Mapping[str, str] | None = None,
+    takes_rest: bool = False,
+    **options: Any,
 ) -> Callable[[Callable[..., None]], Task]:
     """Make a task of a function; `letters` maps parameters to one-letter options.
+
+    With `takes_rest` words after ``--`` are for it: see `rest`.
 
     A `CndError` that leaves the function becomes one line and its exit status.
     Options of the names in `settings` that are left out are looked up there.
     """
-    make = fabric.task(klass=Task, letters=letters, auto_shortflags=False, **options)
+    make = fabric.task(
+        klass=Task,
+        letters=letters,
+        takes_rest=takes_rest,
+        auto_shortflags=False,
+        **options,
+    )
 
     def decorate(body: Callable[..., None]) -> Task:
         made: Task = make(_reports_errors(_configured(body)))
@@ -144,6 +162,28 @@ def shown(error: CndError) -> Exit:
     """Return what shows `error` as one line, its way out, and its exit status."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
     return Exit(f"cnd: {error}{hint}", code=error.exit_status)
+
+
+class Executor(FabricExecutor):  # type: ignore[misc]
+    """Fabric's own, which takes what follows ``--`` for a command to run on hosts.
+
+    Here it is for a task that takes it.  `fabric.yaml` names this class to `fab`.
+    """
+
+    def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
+        if self.core.remainder:
+            tasks = [getattr(call, "task", call) for call in calls]
+            if any(not getattr(each, "takes_rest", False) for each in tasks):
+                message = f"-- {self.core.remainder}: no words after -- are expected"
+                raise shown(UsageError(message, hint="they go to start --worker FILE"))
+            self.core.remainder = ""
+        return super().expand_calls(calls, apply_hosts)
+
+
+def rest() -> list[str]:
+    """Return the words after ``--`` as they were given: Invoke would join them."""
+    words = sys.argv[1:]
+    return words[words.index("--") + 1 :] if "--" in words else []
 
 
 @dataclass(frozen=True)

@@ -268,7 +268,8 @@ class Fleet:
                 if not self._ending.is_set():
                     host.push(self._folder, self._code)
                 if not self._ending.is_set():
-                    host.start(self._folder, part.name, job)
+                    program = "runner.py" if self._plan.script else "pow.py"
+                    host.start(self._folder, part.name, job, program=program)
                     return True
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
@@ -323,6 +324,8 @@ class Fleet:
             "time_limit": max(1.0, round(self._remaining(), 3)),
             "kernel": plan.kernel,
             "progress": plan.progress,
+            "script": plan.script,
+            "words": plan.words,
             **self._alone(instance_id, name),
         }
 

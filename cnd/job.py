@@ -15,11 +15,12 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from itertools import count
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -29,6 +30,7 @@ from cnd import (
     keys,
     launch,
     orphans,
+    own,
     payload,
     s3logs,
     signals,
@@ -219,12 +221,22 @@ class Job:
             self._plan,
             self._journal,
             provision.login,
-            code=payload.code,
+            code=self._code,
             alone=alone,
             put=self._events.put,
             at_once=self._cloud.hosts_at_once,
             search_began=self._marks.get("searching"),
         )
+
+    @property
+    def _script(self) -> Path:
+        """The copy of somebody's own worker in the run's folder."""
+        return self._journal.folder / self._plan.script
+
+    def _code(self, machine: str) -> Mapping[str, bytes]:
+        if self._plan.script:
+            return payload.code_with(self._script)
+        return payload.code(machine)
 
     # --- launch and race
 
@@ -508,6 +520,9 @@ class Job:
 
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
+        own_claim = self._plan.script and event.kind == "worker.found"
+        if own_claim and self.race.best is None:
+            event = own.judged(event, self._script, self._plan.words)
         self._keep(event)
         if event.kind == "worker.started":
             self._mark("searching")
@@ -782,4 +797,5 @@ def _described(plan: Plan) -> dict[str, object]:
         "time_limit": plan.time_limit,
         "type": plan.instance_type,
         "lifetime": plan.lifetime,
+        "script": plan.script,
     }

@@ -132,6 +132,7 @@ def boot(
             "nonces": plan.nonces,
             "time_limit": plan.time_limit,
             "kernel": plan.kernel,
+            "script": "",
         },
         "keeper": {
             "patience": orphans.PATIENCE,

@@ -9,7 +9,7 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnd import keeper, kernel
+from cnd import keeper, kernel, runner
 from cnd import pow as worker
 
 
@@ -22,4 +22,15 @@ def code(machine: str) -> Mapping[str, bytes]:
     files = {"pow.py": Path(worker.__file__), "keeper.py": Path(keeper.__file__)}
     if library := kernel.library(machine):
         files[kernel.PUSHED_NAME] = library
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
+def code_with(script: Path) -> Mapping[str, bytes]:
+    """Return the files for a host that runs somebody's own script as its worker."""
+    files = {
+        "pow.py": Path(worker.__file__),
+        "keeper.py": Path(keeper.__file__),
+        "runner.py": Path(runner.__file__),
+        script.name: script,
+    }
     return {name: path.read_bytes() for name, path in files.items()}

@@ -52,6 +52,8 @@ class Plan:
     nonces: int = worker.DEFAULT_NONCES  # the space is range(nonces)
     instance_type: str = "t3.micro"
     kernel: str = "auto"  # or the name of one: see KERNELS
+    script: str = ""  # somebody's own worker (docs/workers.md); empty: pow.py
+    words: tuple[str, ...] = ()  # that the script gets
     smallest: bool = False  # finish the other classes up to a find
     keep: bool = False  # leave the fleet to its lifetime timer
     replace: bool = False  # launch a new instance for one that was lost
@@ -82,6 +84,11 @@ class Plan:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
         self._check_capacity()
+        if self.script and self.smallest:
+            message = "--worker and --smallest exclude each other"
+            raise UsageError(
+                message, hint="what a find of a script is worth is its own"
+            )
         if not 0 < self.boot_allowance <= MAX_BOOT_ALLOWANCE:
             raise UsageError(
                 f"--boot must be more than 0 and at most {MAX_BOOT_ALLOWANCE:.0f} "
@@ -149,6 +156,7 @@ class Plan:
             "--ssh-from": bool(self.ssh_from),
             "--gateway": bool(self.gateway),
             "--hold": self.hold,
+            "--worker": bool(self.script),
             "--at-least": bool(self.at_least),
             "--spot": self.market != MARKETS[0],
         }

@@ -787,7 +787,7 @@ class Crew:
             signal.set_wakeup_fd(-1)
             for sibling in self.children.values():
                 sibling.close()
-            _step_back()
+            step_back()
             scanner = self._make(self._flags[number : number + 1])
             _serve(requests, replies, scanner, self._step)
         except BrokenPipeError:
@@ -799,7 +799,7 @@ class Crew:
             os._exit(0)
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Let whoever serves this machine, or must hear a stop, go before this process.
 
     Where Linux groups processes by session, a nice level only counts within one, and
@@ -1202,7 +1202,7 @@ def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
     """Return the options (flags over job file over defaults) and where to detach."""
     given = vars(_parser().parse_args(arguments))
     folder = given.pop("detach", "")
-    job = _read_job(given.pop("job")) if "job" in given else {}
+    job = read_job(given.pop("job")) if "job" in given else {}
     for name in ("block", "run"):
         if name in given:  # UTF-8 whatever the locale: Python 3.6 reads ASCII in C's
             given[name] = os.fsencode(given[name]).decode("utf-8", "surrogateescape")
@@ -1245,7 +1245,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_job(path: str) -> Dict[str, Any]:
+def read_job(path: str) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             job = json.load(file)

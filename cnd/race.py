@@ -23,6 +23,8 @@ from cnd import pow as worker
 from cnd.events import Event
 from cnd.plan import Plan, class_size
 
+MOST_ANSWER = 200  # characters
+
 
 class Ending(Enum):
     """How a run ends: its name in results, and its exit status."""
@@ -49,6 +51,9 @@ class Outcome:
     digest: str | None = None  # 64 hex digits
     index: int | None = None
     host: str | None = None
+    # Of somebody's own worker: what its claim says, and whether it was confirmed.
+    answer: str | None = None
+    verified: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -197,7 +202,8 @@ class Race:
         ):
             return
         if not (missing := self._missing()):
-            self.decide(Ending.EXHAUSTED, "every nonce was tested, none is golden")
+            what = "what is looked for" if self.plan.script else "golden"
+            self.decide(Ending.EXHAUSTED, f"every nonce was tested, none is {what}")
         elif all(standings[i].ended == "timeout" for i in missing):
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:
@@ -248,6 +254,8 @@ class Race:
         """Believe a claim after a check, or return the objection to it."""
         index, nonce = event.index or 0, event.fields.get("nonce")
         objection = refutation(self.plan, index, nonce)
+        if self.plan.script and not objection:
+            objection = _own_objection(event)
         if objection or not isinstance(nonce, int):
             self._distrust(index, f"false claim: {objection}")
             fields = {"nonce": nonce, "reason": objection}
@@ -257,9 +265,7 @@ class Race:
         self.standings[index] = replace(standing, cursor=cursor)
         lower = self.best is None or nonce < (self.best.nonce or 0)
         if self.best is None or (self.plan.smallest and lower):
-            digest = worker.digest(self.plan.block, nonce)
-            reason = f"golden nonce {nonce}"
-            self.best = Outcome(Ending.FOUND, reason, nonce, digest, index, event.host)
+            self.best = _find(self.plan, index, nonce, event)
         # A proved nonce is the answer even where the run was ending without one.
         if self.outcome:
             self.outcome = self.best
@@ -307,9 +313,38 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
         return f"{nonce!r} is no nonce"
     if not 0 <= nonce < plan.nonces or nonce % plan.instances != index:
         return f"{nonce} lies outside its class"
+    if plan.script:
+        return ""  # what it says is its own; `_judge` looks at the verdict
     if not worker.is_golden(worker.digest(plan.block, nonce), plan.difficulty):
         return f"{nonce} is not golden"
     return ""
+
+
+def _own_objection(event: Event) -> str:
+    """Return why a claim of somebody's own worker is refused, or "" if it is not."""
+    if event.fields.get("verdict") == "false":
+        return str(event.fields.get("verdict_reason", "its own check refutes it"))
+    return ""
+
+
+def _find(plan: Plan, index: int, nonce: int, event: Event) -> Outcome:
+    """Return a claim that was not refuted as the answer."""
+    reason = f"golden nonce {nonce}"
+    if not plan.script:
+        digest = worker.digest(plan.block, nonce)
+        return Outcome(Ending.FOUND, reason, nonce, digest, index, event.host)
+    verified = event.fields.get("verdict") == "true"
+    why = event.fields.get("verdict_reason", "nobody has checked it")
+    answer = event.fields.get("answer")
+    return Outcome(
+        Ending.FOUND,
+        f"found {nonce}; {'verified' if verified else 'UNVERIFIED'}: {why}",
+        nonce,
+        index=index,
+        host=event.host,
+        answer=None if answer is None else str(answer)[:MOST_ANSWER],
+        verified=verified,
+    )
 
 
 def _named(missing: Sequence[int], standings: dict[int, Standing]) -> str:

@@ -69,7 +69,7 @@ START = (
     "nohup sh -c 'sleep {pause:g}; exec python3 -I -S keeper.py {part}.json \"$log\"'"
     " </dev/null >/dev/null 2>&1 & "
     "if [ -s {part}/" + EVENTS + " ]; then echo " + RUNS_ALREADY + " >&2; exit 1; fi; "
-    "python3 -I -S pow.py --job {part}.json --detach {part}"
+    "python3 -I -S {program} --job {part}.json --detach {part}"
 )
 
 # Linux has the one, macOS the other.
@@ -255,7 +255,9 @@ class Host:
                 self._put(data, f"{folder}/{name}")
         self._manifest = "\n".join(manifest)
 
-    def start(self, folder: str, part: str, job: bytes) -> None:
+    def start(
+        self, folder: str, part: str, job: bytes, *, program: str = "pow.py"
+    ) -> None:
         """Start the worker that was pushed to `folder`, unless it runs already.
 
         It runs detached, by the job file `job`, in the folder `part` of `folder`.
@@ -266,6 +268,7 @@ class Host:
                 START.format(
                     folder=shlex.quote(folder),
                     part=part,
+                    program=program,
                     manifest=shlex.quote(self._manifest),
                     sha256=SHA256,
                     pause=KEEPER_PAUSE,

@@ -92,6 +92,8 @@ class Result:
             "nonce": self.outcome.nonce,
             "hash": self.outcome.digest,
             "smallest": self.smallest,
+            "answer": self.outcome.answer,
+            "verified": self.outcome.verified,
             "index": self.outcome.index,
             "instance_id": self.outcome.host,
             "block": self.block,

@@ -12,20 +12,20 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 from fabric import Config
-from fabric.executor import Executor
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, forecast, here, hold, market, sqs, survey, view
+from cnd import arguments, ec2, forecast, here, hold, market, own, sqs, survey, view
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
-from cnd.cli import Help, Program, task
+from cnd.cli import Executor, Help, Program, rest, task
 from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
 from cnd.job import Job, new_run
@@ -54,6 +54,7 @@ PLAIN_HELP = "lines instead of a table, as where there is no terminal"
 
 @task(
     letters=WISH_LETTERS,
+    takes_rest=True,
     help={
         **WISH_HELP,
         "bucket": "an S3 bucket of yours for the logs; default: CND's own",
@@ -61,6 +62,7 @@ PLAIN_HELP = "lines instead of a table, as where there is no terminal"
         "json": "print one JSON object to stdout, and nothing else",
         "keep": "leave the fleet up for a look; its lifetime timer still runs",
         "replace": "launch a new instance for one that is lost",
+        "worker": "search with a script of yours, called with the words after --",
         "plain": PLAIN_HELP,
         "no_report": "write no report.html at the end",
         **CLOUD_HELP,
@@ -97,10 +99,15 @@ def start(
     json: bool = False,
     keep: bool = False,
     replace: bool = False,
+    worker: str = "",
     plain: bool = False,
     no_report: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
+    script = _own_worker(worker, difficulty, confidence)
+    words = tuple(rest())
+    if script:
+        difficulty, block = "0", ""  # nobody looks at them
     asked = wish(
         time_limit=time_limit,
         difficulty=difficulty,
@@ -126,6 +133,8 @@ def start(
         bootstrap=bootstrap,
         keep=keep,
         replace=replace,
+        script=own.name_of(script) if script else "",
+        words=words,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
@@ -140,6 +149,8 @@ def start(
     fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
+    if script:
+        own.keep(script, journal.folder)
     viewer = partial(_viewer, decided, plain)
     with reported(journal, connected, wanted=not no_report):
         result = _carried_out(
@@ -149,7 +160,8 @@ def start(
             viewer,
             lambda job: job.execute(key, bucket=bucket),
         )
-        market.learn(folder, connected, decided, known, result)
+        if not script:
+            market.learn(folder, connected, decided, known, result)
         _conclude(result, json)
 
 
@@ -177,6 +189,24 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
             plan, connected, journal, viewer, lambda job: job.attach(provision)
         )
         _conclude(result, json)
+
+
+def _own_worker(name: str, difficulty: str, confidence: str) -> Path | None:
+    """Return the user's own worker, if there is one; refuse what it has no use for."""
+    if not name:
+        if rest():
+            message = (
+                f"-- {' '.join(rest())}: there is no worker that takes these words"
+            )
+            raise UsageError(message, hint="say --worker FILE as well")
+        return None
+    given = {"--d": difficulty, "--confidence": confidence}
+    if wrong := [option for option, text in given.items() if text]:
+        message = f"{wrong[0]} is for golden nonces: it does not go with --worker"
+        raise UsageError(message, hint="what your script is to know comes after --")
+    path = arguments.existing_file(name, "--worker")
+    own.read(path)
+    return path
 
 
 def _carried_out(

@@ -462,6 +462,7 @@ def _coverage(wish: Mapping[str, Any], seen: Sequence[Event]) -> list[dict[str, 
             time_limit=wish["time_limit"],
             nonces=wish["nonces"],
             block=wish["block"],
+            script=wish.get("script", ""),
         )
     except (KeyError, UsageError):
         return []

@@ -112,6 +112,8 @@ class Narrator:
 def sentence(event: Event) -> str:
     """Return what an event is to a person, or "" if it is nothing."""
     tell = SENTENCES.get(event.kind)
+    if event.kind in OWN and event.fields.get(OWN[event.kind][0]):
+        tell = OWN[event.kind][1]
     if tell is None:
         return ""
     who = f"Instance{event.index}" if event.index is not None else ""
@@ -166,6 +168,16 @@ SMALLEST = {
     True: "yes: every smaller nonce was tested",
     False: "not known: the run ended before every smaller nonce was tested",
 }
+# The same where the worker is somebody's own script: the field that shows it, and what
+# a person is told then.
+OWN = {
+    "run.started": (
+        "script",
+        "run {run}: {instances} x {type}, a worker of your own, "
+        "at most {time_limit:g} s of search",
+    ),
+    "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
+}
 # Told one by one only where the instances are few.
 EACH = frozenset({"instance.running", "worker.started"})
 
@@ -197,7 +209,12 @@ def report(result: Result) -> str:
 
 def _rows(result: Result) -> Iterable[tuple[str, str]]:
     outcome, seconds = result.outcome, result.seconds
-    if outcome.ending is Ending.FOUND:
+    if outcome.ending is Ending.FOUND and outcome.verified is not None:
+        yield "found", str(outcome.nonce)
+        yield "answer", harmless(outcome.answer or "-")
+        yield "check", harmless(outcome.reason.partition("; ")[2])
+        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+    elif outcome.ending is Ending.FOUND:
         yield "golden nonce", str(outcome.nonce)
         yield "hash", outcome.digest or ""
         yield "found by", f"Instance{outcome.index} ({outcome.host})"

@@ -182,6 +182,7 @@ class Instance:
             "instance": "i-1",
             "block": BLOCK,
             "difficulty": DIFFICULTY,
+            "script": "",
             "patience": PATIENCE,
             "poll": POLL,
             "shutdown": True,
@@ -373,7 +374,9 @@ def test_only_a_golden_nonce_is_believed(
     bucket: Bucket, text: str, believed: bool
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
-    orders = keeper.Orders("r", "i", BLOCK, DIFFICULTY, 1, 1, True, False, "", "", "")
+    orders = keeper.Orders(
+        "r", "i", BLOCK, DIFFICULTY, "", 1, 1, True, False, "", "", ""
+    )
     claim = keeper.get(bucket.url(RESULT)).get("nonce")
     assert keeper.golden(orders, claim) == believed
 

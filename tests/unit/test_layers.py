@@ -29,8 +29,10 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
+    ["own"],
     ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
     ["agent", "payload", "bench", "footprint", "offers", "palette"],
+    ["runner"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,119 @@
+"""Somebody's own script as the worker: its file, and whether its claims hold.
+
+One rule: what a script found is believed after the script itself has confirmed it here,
+on this machine; what it cannot confirm is told as unverified, never as proved.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cnd import runner
+from cnd.errors import UsageError
+from cnd.events import Event
+
+CHECK_PATIENCE = 10.0  # seconds for a script to confirm a claim
+MOST_BYTES = 1 << 20  # of a script
+MOST_TEXT = 200  # characters of an answer
+TRUE, FALSE, UNKNOWN = "true", "false", "unknown"  # the verdicts
+
+
+def name_of(path: Path) -> str:
+    """Return what a script is called in a run's folder and on its hosts."""
+    return runner.SCRIPTS[0] if path.suffix == ".py" else runner.SCRIPTS[1]
+
+
+def read(path: Path) -> bytes:
+    """Return a script's text.
+
+    Raises:
+        UsageError: it cannot be one.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        message = f"--worker {str(path)!r} cannot be read: {error.strerror}"
+        raise UsageError(message) from error
+    if not data or len(data) > MOST_BYTES:
+        limits = f"1 to {MOST_BYTES} bytes"
+        raise UsageError(f"--worker {path.name}: must have {limits}, not {len(data)}")
+    if name_of(path) != runner.SCRIPTS[0] and not data.startswith(b"#!"):
+        message = f"--worker {path.name}: neither Python (.py) nor with a first line #!"
+        raise UsageError(message, hint="see docs/workers.md")
+    return data
+
+
+def keep(path: Path, folder: Path) -> None:
+    """Copy a script into a run's folder: it stays what it was when the run began."""
+    target = folder / name_of(path)
+    try:
+        target.write_bytes(read(path))
+        target.chmod(0o700)
+    except OSError as error:
+        message = f"cannot write to {folder}: {error.strerror}"
+        raise UsageError(message, hint="make room there") from error
+
+
+def judged(event: Event, script: Path, words: Sequence[str]) -> Event:
+    """Return a script's claim with the verdict on it: see `check`."""
+    nonce = event.fields.get("nonce")
+    told = {k: v for k, v in event.fields.items() if not k.startswith("verdict")}
+    if not isinstance(nonce, int) or isinstance(nonce, bool):
+        return replace(event, fields=told)  # no claim at all
+    return replace(event, fields={**told, **check(script, words, nonce)})
+
+
+def check(
+    script: Path,
+    words: Sequence[str],
+    nonce: int,
+    *,
+    patience: float = CHECK_PATIENCE,
+) -> dict[str, str]:
+    """Ask a script about a claim; return `verdict` (true, false or unknown) and why.
+
+    It is run as ``script WORDS --check NONCE`` and is to print one JSON object on its
+    last line: ``{"valid": true, "answer": "..."}``.
+    """
+    program = [sys.executable] if script.name == runner.SCRIPTS[0] else []
+    try:
+        done = subprocess.run(
+            [*program, str(script), *words, "--check", str(nonce)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=patience,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _unknown(f"its check took longer than {patience:g} s")
+    except OSError as error:
+        return _unknown(f"its check does not start: {error.strerror}")
+    said = _object(done.stdout)
+    if not isinstance(said.get("valid"), bool):
+        return _unknown("its script has no check")
+    if not said["valid"]:
+        return {"verdict": FALSE, "verdict_reason": f"its own check refutes {nonce}"}
+    found = {"verdict": TRUE, "verdict_reason": "its own check confirms it"}
+    if isinstance(answer := said.get("answer"), str):
+        found["answer"] = answer[:MOST_TEXT]
+    return found
+
+
+def _unknown(why: str) -> dict[str, str]:
+    return {"verdict": UNKNOWN, "verdict_reason": why}
+
+
+def _object(output: bytes) -> dict[str, Any]:
+    """Return the JSON object on the last line of `output`, or an empty one."""
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    try:
+        found = json.loads(lines[-1]) if lines else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,55 @@
+#!/usr/bin/env python3
+"""A worker of your own: fill in `is_answer`; docs/workers.md tells the protocol.
+
+fab start --worker worker_template.py --nonces 1000000 --n 4 -- --divisor 999983
+"""
+
+import argparse
+import json
+import time
+
+EVERY = 1.0  # seconds between two words on the progress
+
+
+def is_answer(number, options):
+    """Tell whether `number` is what we look for."""
+    return number > 0 and number % options.divisor == 0
+
+
+def say(event, **fields):
+    """Print one event, at once."""
+    print(json.dumps(dict(fields, event=event)), flush=True)
+
+
+def search(options):
+    """Try start, start + of, start + 2 of, ... below nonces."""
+    told = time.monotonic()
+    numbers = range(options.start, options.nonces, options.of)
+    for tested, number in enumerate(numbers):
+        if tested % 1000 == 0 and time.monotonic() > told + EVERY:
+            told = time.monotonic()
+            say("progress", cursor=number, tested=tested)
+        if is_answer(number, options):
+            say("found", nonce=number, answer=str(number))
+            return
+    say("exhausted")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--divisor", type=int, required=True)
+    parser.add_argument("--index", type=int, default=0)
+    parser.add_argument("--of", type=int, default=1)
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--nonces", type=int, default=2**32)
+    parser.add_argument("--check", type=int)
+    options = parser.parse_args()
+    if options.check is not None:
+        valid = is_answer(options.check, options)
+        print(json.dumps({"valid": valid, "answer": str(options.check)}))
+    else:
+        search(options)
+
+
+if __name__ == "__main__":
+    main()
