@@ -256,6 +256,15 @@ def _identified(
     )
 
 
+def embedded() -> dict[str, Any]:
+    """Bring the embedded cloud up, and return its own account of itself.
+
+    Raises:
+        CloudError: it did not start, or does not answer.
+    """
+    return local.summary(local.up())
+
+
 def required(cloud: Cloud | None) -> Cloud:
     """Return `cloud`, or raise if the embedded cloud is meant and down."""
     if cloud is None:

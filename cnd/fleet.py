@@ -132,11 +132,13 @@ class Fleet:
             gateway=self._gateway,
         )
         with self._lock:
+            if self._closed.is_set():  # who looks for instances looked before the end
+                return
             self._hosts.append((instance.id, host))
-        self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
-        if self._beating is None:
-            self._beating = self._pool.submit(self._beat)
-            self.threads.append(self._beating)
+            self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
+            if self._beating is None:
+                self._beating = self._pool.submit(self._beat)
+                self.threads.append(self._beating)
 
     def _beat(self) -> None:
         """Let the hosts know that somebody follows the run."""
@@ -161,7 +163,8 @@ class Fleet:
     def close(self) -> None:
         """Close every connection; what is still under way ends with a failure."""
         self._ending.set()
-        self._closed.set()
+        with self._lock:
+            self._closed.set()
         for _, host in self._all():
             host.close()
         if self._gateway:

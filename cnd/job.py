@@ -12,18 +12,16 @@ import contextlib
 import datetime as dt
 import os
 import secrets
-import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import FrameType
 from typing import Any
 
 from cnd import (
@@ -35,6 +33,7 @@ from cnd import (
     own,
     payload,
     s3logs,
+    signals,
     sqs,
     takeover,
 )
@@ -66,13 +65,6 @@ TAGGED = 64  # instances that get their index as a tag: a courtesy, one call eac
 
 # After these an instance is trusted with no further class.
 UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
-AGAIN = "; once more: terminate at once"
-# What ends a run in order, and how a person calls it.
-SIGNALS = {
-    int(signal.SIGINT): "Ctrl-C",
-    int(signal.SIGTERM): "SIGTERM",
-    int(signal.SIGHUP): "its terminal went away",
-}
 
 
 def new_run() -> str:
@@ -750,7 +742,7 @@ class Job:
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
-            seconds=self._seconds(),
+            seconds=Seconds.of(self._marks, self._began, time.monotonic()),
             usd=spent(plan, self._journal.events()),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
@@ -758,24 +750,6 @@ class Job:
             kept=self._kept,
             leaked=self._leaked,
             smallest=race.smallest,
-        )
-
-    def _seconds(self) -> Seconds:
-        at = self._marks
-
-        def between(first: str, last: str) -> float | None:
-            if first not in at or last not in at:
-                return None
-            return round(max(0.0, at[last] - at[first]), 4)
-
-        boot = at.get("searching")
-        return Seconds(
-            boot=None if boot is None else round(boot - self._began, 4),
-            search=between("searching", "decided"),
-            stop=between("decided", "stopped"),
-            logs=between("stopped", "logged"),
-            scram=between("scramming", "scrammed"),
-            total=round(time.monotonic() - self._began, 4),
         )
 
     # --- small things
@@ -791,26 +765,15 @@ class Job:
         fields = {"reason": str(error), "hint": error.hint}
         self._events.put(Event("cloud.trouble", fields=fields))
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn Ctrl-C, SIGTERM and SIGHUP into an orderly end; twice is at once."""
-        asked = False
+    def _signals(self) -> contextlib.AbstractContextManager[None]:
+        """Let Ctrl-C and its like ask for the end, and be answered at once."""
 
-        def handle(number: int, frame: FrameType | None) -> None:
-            nonlocal asked
-            if asked and not self._over.is_set():
-                raise KeyboardInterrupt
-            asked = True
-            fields = {"by": "signal", "text": SIGNALS[number]}
+        def ask(text: str) -> None:
+            fields = {"by": "signal", "text": text}
             self._events.put(Event("run.stop_requested", fields=fields))
-            self._view.answer(f"stopping: {SIGNALS[number]}{AGAIN}")
+            self._view.answer(f"stopping: {text}; again: terminate at once")
 
-        before = {number: signal.signal(number, handle) for number in SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return signals.heeded(ask, self._over.is_set)
 
 
 def _monotonic(seconds: float) -> float:

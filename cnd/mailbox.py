@@ -113,6 +113,8 @@ class Mailbox:
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Expect an instance to search its classes; later calls add more of them."""
         with self._lock:
+            if self._closed.is_set():  # who looks for instances looked before the end
+                return
             host = self._hosts.setdefault(name, _Host(instance.id, name))
             # What a former orchestrator was told already is told again.
             host.tasks += [_Task(part) for part in parts or (None,)]
@@ -136,7 +138,8 @@ class Mailbox:
 
     def close(self) -> None:
         """Listen no longer."""
-        self._closed.set()
+        with self._lock:
+            self._closed.set()
         self._ending.set()
         self._awake.set()
         self._fetchers.shutdown(wait=False, cancel_futures=True)

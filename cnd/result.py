@@ -27,6 +27,30 @@ class Seconds:
     scram: float | None
     total: float
 
+    @classmethod
+    def of(cls, marks: Mapping[str, float], began: float, now: float) -> Seconds:
+        """Return the phases of a run that began at `began`, up to `now`.
+
+        Args:
+            marks: when it came to "searching", "decided", "stopped", "logged",
+                "scramming" and "scrammed", as far as it did, on the same clock.
+        """
+
+        def between(first: str, last: str) -> float | None:
+            if first not in marks or last not in marks:
+                return None
+            return round(max(0.0, marks[last] - marks[first]), 4)
+
+        boot = marks.get("searching")
+        return cls(
+            boot=None if boot is None else round(boot - began, 4),
+            search=between("searching", "decided"),
+            stop=between("decided", "stopped"),
+            logs=between("stopped", "logged"),
+            scram=between("scramming", "scrammed"),
+            total=round(now - began, 4),
+        )
+
 
 @dataclass(frozen=True)
 class Result:

@@ -1,22 +1,23 @@
 """The command that measures: kernels of this machine, fleets, types of instances.
 
-One rule: no decisions here; every run is one that `start` would do.
+One rule: no decisions here; every run is one that `start` would do, or does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json as jsonlib
+import os
 import sys
 from dataclasses import asdict
 
 from invoke.context import Context
 
-from cnd import arguments, market, scaling, settings
+from cnd import arguments, footprint, market, scale, scaling, settings
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd.cli import task
-from cnd.errors import CndError, HostError
+from cnd.errors import CndError, HostError, UsageError
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
 from cnd.plan import MAX_INSTANCES, Plan
@@ -25,9 +26,17 @@ from cnd.result import Result
 from cnd.tasks_plan import CLOUD_HELP, fit, user_key, whole_difficulty
 from cnd.view import Narrator
 
-KINDS = ("kernel", "scaling", "types")
+KINDS = ("kernel", "scale", "scaling", "types")
+SCALE = "for example: fab bench scale --n 8,32,128 --repeat 3"
 SCALING = "for example: fab bench scaling --n 1,2,4,8 --d 5 --repeat 5"
 TYPES = "for example: fab bench types --types t3.micro,c5.large"
+SIZES = {"scaling": "1,2,4,8", "scale": "8,32,128,512"}
+REPEATS = {"scaling": "5", "scale": "1"}
+# `cnd` may not be on the path; that its code is here is certain.
+START = (
+    *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
+    *("--cloud", "local", "--json", "--plain", "--no-report"),
+)
 OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its time
 
 
@@ -36,12 +45,14 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
     letters={"instances": "n", "difficulty": "d", "time_limit": "t"},
     help={
         "what": "kernel: the search kernels side by side on one core; scaling: the "
-        "same search on fleets of N; types: the rate and price of instance types",
+        "same search on fleets of N; scale: what the whole runs of fleets of N take of "
+        "this machine; types: the rate and price of instance types",
         "seconds": "kernel, types: how long to measure (10)",
-        "instances": "scaling: the N to compare, with commas (1,2,4,8)",
-        "difficulty": "scaling: D, leading zero hex digits (5)",
-        "repeat": "scaling: how many runs with each N (5)",
-        "time_limit": "scaling: T, seconds of search of each run at most (3600)",
+        "instances": "the N to compare, with commas: scaling (1,2,4,8), "
+        "scale (8,32,128,512)",
+        "difficulty": "scaling, scale: D, leading zero hex digits (5)",
+        "repeat": "scaling (5), scale (1): how many runs with each N",
+        "time_limit": "scaling, scale: T, seconds of search of each run at most (3600)",
         "types": "types: instance types, with commas",
         "csv": "print comma-separated values",
         "json": "print one JSON object to stdout, and nothing else",
@@ -52,9 +63,9 @@ def bench(
     c: Context,
     what: str,
     seconds: str = "10",
-    instances: str = "1,2,4,8",
+    instances: str = "",
     difficulty: str = "5",
-    repeat: str = "5",
+    repeat: str = "",
     time_limit: str = "3600",
     types: str = "",
     csv: bool = False,
@@ -62,7 +73,7 @@ def bench(
     cloud: str = "",
     region: str = "",
 ) -> None:
-    """Measure: `fab bench kernel`, `fab bench scaling`, `fab bench types`."""
+    """Measure: `fab bench kernel`, `fab bench scaling` ..."""
     arguments.choice(what, "fab bench", KINDS)
     if what == "kernel":
         limit = arguments.seconds(seconds, "--seconds", "for example: fab bench kernel")
@@ -75,17 +86,64 @@ def bench(
         plans = [_plan(OUT_OF_REACH, 1, limit, name) for name in names]
         _types(plans, _connected(cloud, region), csv=csv, json=json)
         return
+    example = SCALE if what == "scale" else SCALING
     sizes = [
-        arguments.whole(n, "--n", 1, MAX_INSTANCES, SCALING)
-        for n in arguments.names(instances, "--n")
+        arguments.whole(n, "--n", 1, MAX_INSTANCES, example)
+        for n in arguments.names(instances or SIZES[what], "--n")
     ]
-    digits = whole_difficulty(difficulty, SCALING)
-    limit = arguments.seconds(time_limit, "--t", SCALING)
+    times = arguments.whole(repeat or REPEATS[what], "--repeat", 1, 1000, example)
+    digits = whole_difficulty(difficulty, example)
+    limit = arguments.seconds(time_limit, "--t", example)
+    if what == "scale":
+        _refuse(csv or region or cloud not in ("", "local"))
+        footprint.require()
+        _scale([Plan(digits, n, limit) for n in sorted(sizes)] * times, json=json)
+        return
     type_name = settings.setting("instance_type", "", settings.sources(c.config)).value
     plans = [_plan(digits, n, limit, type_name, smallest=True) for n in sorted(sizes)]
     # In turn: what else this machine or AWS does meanwhile strikes every N alike.
-    times = arguments.whole(repeat, "--repeat", 1, 1000, SCALING)
     _scaling(plans * times, _connected(cloud, region), csv=csv, json=json)
+
+
+def _refuse(beyond: object) -> None:
+    """Refuse options that mean nothing where the machine's own share is measured."""
+    if beyond:
+        message = "bench scale measures on the embedded cloud, into a table or --json"
+        raise UsageError(message, hint=SCALE)
+
+
+def _scale(plans: list[Plan], *, json: bool) -> None:
+    """Carry out `plans`, each in a process of its own, and tell what it took."""
+    runs = [_measured(plan) for plan in plans]
+    table = scale.rows(runs)
+    if json:
+        found = {"difficulty": plans[0].difficulty, "cores": os.cpu_count()}
+        print(jsonlib.dumps({**found, "rows": [row.to_json() for row in table]}))
+    else:
+        print(scale.text(table, plans[0].difficulty))
+
+
+def _measured(plan: Plan) -> scale.Run:
+    """Do one run as a user does it, and look what it takes meanwhile.
+
+    Raises HostError if it did not find a golden nonce.
+    """
+    print(f"bench: {plan.instances} instances", file=sys.stderr)
+    before = clouds.embedded()
+    spent = footprint.tree_seconds(before["pid"], footprint.processes())
+    options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
+    words = [str(word) for pair in options.items() for word in pair]
+    took = footprint.follow([*START, *words], patience=plan.lifetime)
+    after = clouds.embedded()
+    return scale.Run(
+        instances=plan.instances,
+        seconds=jsonlib.loads(took.output)["seconds"],
+        processor=took.processor,
+        memory=took.memory,
+        threads=took.threads,
+        calls=scale.calls_between(before["calls"], after["calls"]),
+        cloud=footprint.tree_seconds(after["pid"], footprint.processes()) - spent,
+    )
 
 
 def _plan(

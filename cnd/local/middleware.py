@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -35,12 +36,23 @@ MOST_BYTES = 1 << 16  # of the description of a fault
 
 
 class Activity:
-    """When somebody last asked for something; a call is activity until its end."""
+    """When somebody last asked for something, and what for; a call is activity until
+    its end."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls = 0  # now
         self._last = time.monotonic()
+        self._counts: Counter[str] = Counter()  # by action
+
+    def count(self, action: str) -> None:
+        with self._lock:
+            self._counts[action] += 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
 
     def touch(self, *, calls: int = 0) -> None:
         with self._lock:
@@ -131,6 +143,22 @@ def fault_control(
                 return _json(start, 400, {"error": str(error), "hint": error.hint})
 
         return controlled
+
+    return layer
+
+
+def counted(count: Callable[[str], None]) -> Layer:
+    """Let `count` know of every API call that came through, as "ec2:RunInstances"."""
+
+    def layer(application: WSGIApplication) -> WSGIApplication:
+        def counting(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            # Here, as botocore would delay the server's start.
+            from cnd.local import actions
+
+            count(actions.call_of(environ).name)
+            return application(environ, start)
+
+        return counting
 
     return layer
 

@@ -167,6 +167,7 @@ class Server:
             middleware.fault_control(
                 self._lay_fault, self._faults.to_json, self._faults.clear
             ),
+            middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
             middleware.faulty(self._faults),
         ]
@@ -223,6 +224,7 @@ class Server:
             "api_seconds": [self._wanted.api.low, self._wanted.api.high],
             "addresses": self._fleet.addresses.pattern,
             "ssh_port": self._fleet.addresses.port,
+            "calls": self._activity.counts,
         }
 
 

@@ -47,6 +47,20 @@ def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) ->
     assert terminal.live() == []
 
 
+def test_what_a_whole_run_takes_of_this_machine_is_measured(
+    terminal: Terminal,
+) -> None:
+    (row,) = terminal.json("bench", "scale", "--n", "2", "--d", "2")["rows"]
+    assert (row["instances"], row["runs"]) == (2, 1)
+    assert row["seconds"]["total"] > 0
+    assert row["processor_per_instance"] == row["processor"] / 2 > 0
+    assert row["memory"] > 10e6
+    assert row["threads"] > 2
+    assert row["cloud"] > 0
+    assert row["calls"]["ec2:RunInstances"] == 1
+    assert terminal.live() == []
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -55,6 +69,11 @@ def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) ->
         ("types",),
         ("types", "--types", "t3.micro", "--seconds", "-1"),
         ("everything",),
+        ("scale", "--n", "0"),
+        ("scale", "--n", "8,8"),
+        ("scale", "--repeat", "often"),
+        ("scale", "--cloud", "aws"),
+        ("scale", "--csv"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

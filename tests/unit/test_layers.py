@@ -25,13 +25,14 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "takeover", "orphans", "cost"],
-    ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling"],
+    ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling", "scale"],
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["aws", "plan", "events", "keys", "arguments", "chances", "settings"],
     ["own"],
-    ["agent", "payload", "runner", "bench", "offers", "palette"],
+    ["aws", "plan", "events", "keys", "arguments", "chances", "settings", "signals"],
+    ["agent", "payload", "bench", "footprint", "offers", "palette"],
+    ["runner"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", ""],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -1,0 +1,122 @@
+"""What a run costs the machine that conducts it, as N grows.
+
+One rule: pure.  Runs with the same N are told by their medians; the share of the
+embedded cloud, whose hosts live on the same machine, stays apart.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+PHASES = ("boot", "search", "stop", "logs", "scram", "total")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One whole run: how long it took, and what it took of this machine."""
+
+    instances: int
+    seconds: Mapping[str, float | None]  # by phase, as in `result.Seconds`
+    processor: float  # seconds of the orchestrator
+    memory: int  # bytes of the orchestrator at most
+    threads: int  # of the orchestrator at most
+    calls: Mapping[str, int]  # "ec2:RunInstances" -> how many, by whomever
+    cloud: float  # processor seconds of the embedded cloud, hosts and workers included
+
+
+@dataclass(frozen=True)
+class Row:
+    """The medians of the runs with one N."""
+
+    instances: int
+    runs: int
+    seconds: Mapping[str, float | None]
+    processor: float
+    memory: float
+    threads: float
+    calls: Mapping[str, float]
+    cloud: float
+
+    @property
+    def each(self) -> float:
+        """The orchestrator's processor seconds for one instance."""
+        return self.processor / self.instances
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "processor_per_instance": self.each}
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """Return a row for each N, ascending."""
+    return [
+        _row(n, [run for run in runs if run.instances == n])
+        for n in sorted({run.instances for run in runs})
+    ]
+
+
+def calls_between(
+    before: Mapping[str, int], after: Mapping[str, int]
+) -> dict[str, int]:
+    """Return how many calls came in between two counts, those that did by name."""
+    grown = {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: count for name, count in sorted(grown.items()) if count}
+
+
+def text(table: Sequence[Row], difficulty: int) -> str:
+    """Return the tables for people: seconds and memory, then calls by API."""
+    runs = max(row.runs for row in table)
+    heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU"]
+    lines = [
+        f"whole runs, difficulty {difficulty}, embedded cloud, medians of {runs}; "
+        "seconds, and what this process took of them as CPU",
+        f"{'N':>5}" + "".join(f"{head:>10}" for head in heads),
+    ]
+    lines += [f"{row.instances:>5}" + "".join(map(_cell, _cells(row))) for row in table]
+    lines.append(
+        f"{'calls, by all on it':<36}" + "".join(f"{row.instances:>9}" for row in table)
+    )
+    for name in sorted({name for row in table for name in row.calls}):
+        counts = [row.calls.get(name, 0) for row in table]
+        lines.append(f"{name:<36}" + "".join(f"{count:>9.0f}" for count in counts))
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    phases = [row.seconds[phase] for phase in PHASES]
+    return [
+        *("-" if seconds is None else f"{seconds:.2f}" for seconds in phases),
+        f"{row.processor:.2f}",
+        f"{1000 * row.each:.0f}",
+        f"{row.memory / 1e6:.0f}",
+        f"{row.threads:.0f}",
+        f"{row.cloud:.1f}",
+    ]
+
+
+def _cell(text: str) -> str:
+    return f"{text:>10}"
+
+
+def _row(n: int, runs: Sequence[Run]) -> Row:
+    names = {name for run in runs for name in run.calls}
+    return Row(
+        instances=n,
+        runs=len(runs),
+        seconds={name: _median([run.seconds[name] for run in runs]) for name in PHASES},
+        processor=statistics.median(run.processor for run in runs),
+        memory=statistics.median(run.memory for run in runs),
+        threads=statistics.median(run.threads for run in runs),
+        calls={
+            name: statistics.median(run.calls.get(name, 0) for run in runs)
+            for name in sorted(names)
+        },
+        cloud=statistics.median(run.cloud for run in runs),
+    )
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    """Return the median of what is known; a run may lack a phase."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -1,0 +1,45 @@
+"""Signals that ask for the end of a run: once in order, twice at once.
+
+One rule: the handler runs in the middle of anything, so it only passes the word on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+# What ends a run in order, and how a person calls it.
+ASKS = {
+    int(signal.SIGINT): "Ctrl-C",
+    int(signal.SIGTERM): "SIGTERM",
+    int(signal.SIGHUP): "its terminal went away",
+}
+
+
+@contextlib.contextmanager
+def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[None]:
+    """Call `ask` with the name of a signal instead of dying of it.
+
+    Args:
+        over: whether the end has come: then nothing is cut short any more.
+
+    Raises:
+        KeyboardInterrupt: at the second signal, unless it is over.
+    """
+    asked = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked and not over():
+            raise KeyboardInterrupt
+        asked = True
+        ask(ASKS[number])
+
+    before = {number: signal.signal(number, handle) for number in ASKS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
