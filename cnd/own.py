@@ -96,7 +96,9 @@ def check(
         return _unknown(f"its check does not start: {error.strerror}")
     said = _object(done.stdout)
     if not isinstance(said.get("valid"), bool):
-        return _unknown("its script has no check")
+        told = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        why = told[-1][:MOST_TEXT] if told else f"exit status {done.returncode}"
+        return _unknown(f"its script has no check ({why})")
     if not said["valid"]:
         return {"verdict": FALSE, "verdict_reason": f"its own check refutes {nonce}"}
     found = {"verdict": TRUE, "verdict_reason": "its own check confirms it"}

@@ -72,13 +72,13 @@ def parse():
 
 def main():
     options = parse()
-    if options.nonces > len(LETTERS) ** options.length:
+    if options.check is not None:
+        text = word(options.check, options.length)
+        print(json.dumps({"valid": matches(text, options), "answer": text}))
+    elif options.nonces > len(LETTERS) ** options.length:
         sys.exit(f"there are only 26**{options.length} words: --nonces is too large")
-    if options.check is None:
+    else:
         search(options)
-        return
-    text = word(options.check, options.length)
-    print(json.dumps({"valid": matches(text, options), "answer": text}))
 
 
 if __name__ == "__main__":
