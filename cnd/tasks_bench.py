@@ -141,7 +141,7 @@ def _measured(plan: Plan) -> scale.Run:
         processor=took.processor,
         memory=took.memory,
         threads=took.threads,
-        calls=scale.calls_between(before["calls"], after["calls"]),
+        calls=scale.calls_between(before.get("calls", {}), after.get("calls", {})),
         cloud=footprint.tree_seconds(after["pid"], footprint.processes()) - spent,
         fetched=len(os.listdir(result["logs"]["local"])),
     )
