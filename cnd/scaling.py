@@ -28,10 +28,13 @@ class Row:
     most: float
     speed_up: float  # against the smallest N, whose own is that N
     of_ideal: float  # 1.0: N instances are N times as fast as one
+    beside: float | None = None  # seconds that somebody else has measured
 
 
-def rows(seconds: Mapping[int, Sequence[float]]) -> list[Row]:
-    """Return a row for each N, ascending.
+def rows(
+    seconds: Mapping[int, Sequence[float]], beside: Mapping[int, float] | None = None
+) -> list[Row]:
+    """Return a row for each N, ascending; `beside`: seconds by N, of somebody else.
 
     Raises:
         UsageError: a search took no time at all.
@@ -45,7 +48,10 @@ def rows(seconds: Mapping[int, Sequence[float]]) -> list[Row]:
         median = statistics.median(seconds[n])
         speed_up = first * base / median
         spread = min(seconds[n]), max(seconds[n])
-        found.append(Row(n, tuple(seconds[n]), median, *spread, speed_up, speed_up / n))
+        other = (beside or {}).get(n)
+        found.append(
+            Row(n, tuple(seconds[n]), median, *spread, speed_up, speed_up / n, other)
+        )
     return found
 
 
@@ -55,15 +61,37 @@ def text(table: Sequence[Row], difficulty: int, nonce: int) -> str:
     head = (
         f"{'N':>4}{'median':>10}{'least':>10}{'most':>10}{'speed-up':>10}{'ideal':>7}"
     )
+    if beside := any(row.beside is not None for row in table):
+        head += f"{'beside':>10}"
     lines = [f"difficulty {difficulty}, smallest golden nonce {nonce}", head]
     lines += [
         f"{r.instances:>4}{r.median:>8.2f} s{r.least:>8.2f} s{r.most:>8.2f} s"
-        f"{r.speed_up:>10.2f}{r.of_ideal:>7.0%}  "
-        + "█"
-        * max(1, round(BAR * r.median / longest))
+        f"{r.speed_up:>10.2f}{r.of_ideal:>7.0%}"
+        + beside * ("-" if r.beside is None else f"{r.beside:.2f} s").rjust(10)
+        + "  "
+        + "█" * max(1, round(BAR * r.median / longest))
         for r in table
     ]
     return "\n".join(lines)
+
+
+def others(text: str) -> dict[int, float]:
+    """Return somebody else's times: lines of N and seconds, as CSV; a head will do.
+
+    Raises:
+        UsageError: a line is none.
+    """
+    found = {}
+    for number, line in enumerate(csv.reader(io.StringIO(text)), 1):
+        try:
+            n, seconds = int(line[0]), float(line[1])
+        except (ValueError, IndexError) as error:
+            if number == 1:
+                continue
+            message = f"--beside: line {number} is not N,SECONDS: {','.join(line)!r}"
+            raise UsageError(message) from error
+        found[n] = seconds
+    return found
 
 
 def to_csv(table: Sequence[Row]) -> str:

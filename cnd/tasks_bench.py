@@ -10,6 +10,7 @@ import json as jsonlib
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 from invoke.context import Context
 
@@ -54,6 +55,8 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
         "repeat": "scaling (5), scale (1): how many runs with each N",
         "time_limit": "scaling, scale: T, seconds of search of each run at most (3600)",
         "types": "types: instance types, with commas",
+        "beside": "scaling: a CSV file of N,SECONDS, other times to put beside",
+        "chart": "scaling: a file for the chart, .svg or .png (needs matplotlib)",
         "csv": "print comma-separated values",
         "json": "print one JSON object to stdout, and nothing else",
         **CLOUD_HELP,
@@ -68,6 +71,8 @@ def bench(
     repeat: str = "",
     time_limit: str = "3600",
     types: str = "",
+    beside: str = "",
+    chart: str = "",
     csv: bool = False,
     json: bool = False,
     cloud: str = "",
@@ -102,7 +107,11 @@ def bench(
     type_name = settings.setting("instance_type", "", settings.sources(c.config)).value
     plans = [_plan(digits, n, limit, type_name, smallest=True) for n in sorted(sizes)]
     # In turn: what else this machine or AWS does meanwhile strikes every N alike.
-    _scaling(plans * times, _connected(cloud, region), csv=csv, json=json)
+    known, target = _beside(beside), _chart_file(chart)
+    connected = _connected(cloud, region)
+    table = _scaling(plans * times, connected, known, csv=csv, json=json)
+    if target:
+        _draw(table, target)
 
 
 def _refuse(beyond: object) -> None:
@@ -159,8 +168,54 @@ def _connected(cloud: str, region: str) -> clouds.Cloud:
     return connected
 
 
-def _scaling(plans: list[Plan], cloud: clouds.Cloud, *, csv: bool, json: bool) -> None:
-    """Carry out `plans`, and compare how long they searched."""
+def _beside(name: str) -> dict[int, float]:
+    """Return the times of somebody else, by N."""
+    if not name:
+        return {}
+    path = arguments.existing_file(name, "--beside")
+    try:
+        return scaling.others(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--beside {name!r} is no text") from error
+
+
+def _chart_file(name: str) -> Path | None:
+    """Return where to draw; refuse at once what could not be written in the end."""
+    if not name:
+        return None
+    path = Path(name).expanduser()
+    if path.suffix not in (".svg", ".png"):
+        raise UsageError(f"--chart must end in .svg or .png, not {name!r}")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"--chart {name!r}: there is no such folder")
+    return path
+
+
+def _draw(table: list[scaling.Row], path: Path) -> None:
+    """Draw the chart; what fails there costs the chart, not the figures."""
+    try:
+        from cnd import scaling_chart  # takes a second, and may not be installed
+
+        scaling_chart.draw(table, path)
+        told = f"the chart is in {path}"
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        told = "no chart: it needs matplotlib (pip install 'cnd[report]')"
+    except OSError as error:
+        told = f"no chart: cannot write {path}: {error.strerror}"
+    print(told, file=sys.stderr)
+
+
+def _scaling(
+    plans: list[Plan],
+    cloud: clouds.Cloud,
+    beside: dict[int, float],
+    *,
+    csv: bool,
+    json: bool,
+) -> list[scaling.Row]:
+    """Carry out `plans`, compare how long they searched, tell and return it."""
     took: dict[int, list[float]] = {}
     nonce = -1
     for plan in plans:
@@ -170,7 +225,7 @@ def _scaling(plans: list[Plan], cloud: clouds.Cloud, *, csv: bool, json: bool) -
             raise HostError(f"run {result.run}", message)
         nonce = result.outcome.nonce or 0
         took.setdefault(plan.instances, []).append(result.seconds.search or 0.0)
-    table, difficulty = scaling.rows(took), plans[0].difficulty
+    table, difficulty = scaling.rows(took, beside), plans[0].difficulty
     if json:
         found = {"difficulty": difficulty, "nonce": nonce, "cloud": cloud.name}
         limits = {"rate_cap": cloud.rate_cap, "rows": [asdict(row) for row in table]}
@@ -179,6 +234,7 @@ def _scaling(plans: list[Plan], cloud: clouds.Cloud, *, csv: bool, json: bool) -
         print(scaling.to_csv(table))
     else:
         print(scaling.text(table, difficulty, nonce))
+    return table
 
 
 def _types(plans: list[Plan], cloud: clouds.Cloud, *, csv: bool, json: bool) -> None:

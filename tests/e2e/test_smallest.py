@@ -67,6 +67,8 @@ def test_what_a_whole_run_takes_of_this_machine_is_measured(
     [
         ("scaling", "--n", "1,x"),
         ("scaling", "--repeat", "0"),
+        ("scaling", "--chart", "a.gif"),
+        ("scaling", "--beside", "none.csv"),
         ("types",),
         ("types", "--types", "t3.micro", "--seconds", "-1"),
         ("everything",),

@@ -15,6 +15,7 @@ LAYERS = [
     ["tasks_bench"],
     ["tasks_plan", "tasks_look"],
     ["report_files"],
+    ["scaling_chart"],
     ["pictures", "report"],
     ["timeline"],
     ["cli", "survey", "market", "doctor", "tidy"],
@@ -43,7 +44,7 @@ OWNERS = {
     "botocore": {"aws", "cloud"},
     "boto3": {"cloud"},
     "rich": {"live"},
-    "matplotlib": {"pictures"},
+    "matplotlib": {"pictures", "scaling_chart"},
 }
 
 
