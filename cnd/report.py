@@ -83,17 +83,26 @@ def _text(value: object, most: int = 300) -> str:
 
 
 def _headline(line: Timeline) -> str:
-    nonce = line.result.get("nonce")
-    if nonce is not None:
-        return f"Golden nonce {nonce}"
+    what, found = _answer(line)
+    if found is not None:
+        return f"{what} {found}"
     return {
         "timeout": "Time limit reached",
-        "exhausted": "No golden nonce exists",
+        "exhausted": f"No {what.lower()} exists",
         "stopped": "Stopped on request",
         "incomplete": "Incomplete: hosts failed",
         "aborted": "Broken off",
         "unfinished": "Not ended yet",
     }.get(line.outcome, line.outcome)
+
+
+def _answer(line: Timeline) -> tuple[str, object]:
+    """Return what was looked for, and what was found of it, or None."""
+    result = line.result
+    if not line.wish.get("script"):
+        return "Golden nonce", result.get("nonce")
+    what = "Answer" if result.get("verified") in (True, None) else "Unverified answer"
+    return what, result.get("answer") or result.get("nonce")
 
 
 def _head(line: Timeline) -> str:
@@ -107,11 +116,14 @@ def _head(line: Timeline) -> str:
     else:
         told = f'<p class="why">{_text(line.reason)}</p>'
     headline = _text(_headline(line))
-    if (nonce := result.get("nonce")) is not None:
-        headline = f"Golden nonce <em>{_text(nonce)}</em>"
+    name, found = _answer(line)
+    if found is not None:
+        headline = f"{name} <em>{_text(found)}</em>"
+    of_ones_own = "a worker of one's own"
+    task = of_ones_own if wish.get("script") else f"difficulty {wish.get('difficulty')}"
     what = (
         f"{_text(_size(line))} &times; {_text(wish.get('type', '?'))} · "
-        f"difficulty {_text(wish.get('difficulty', '?'))} · {when:%Y-%m-%d %H:%M:%S %Z}"
+        f"{_text(task)} · {when:%Y-%m-%d %H:%M:%S %Z}"
     )
     return (
         f'<header class="{_text(line.outcome)}"><p class="run">CND run '
@@ -219,11 +231,14 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
     """Return what is known of a run, as names and text; the text is not escaped."""
     result, wish = line.result, line.wish
     ended = sum(life.end != "not seen terminated" for life in line.lives)
-    difficulty = wish.get("difficulty")
+    script, verified = wish.get("script"), result.get("verified")
+    difficulty = None if script else wish.get("difficulty")
     found = [
         ("outcome", f"{line.outcome}: {line.reason}"),
         ("nonce", result.get("nonce")),
         ("hash", result.get("hash")),
+        ("answer", result.get("answer")),
+        ("verified", None if verified is None else "yes" if verified else "NO"),
         ("found by", _finder(result)),
         ("block", wish.get("block")),
         ("difficulty", difficulty),

@@ -644,3 +644,9 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
     assert log is not None
     assert b"sent the result" in log
     assert "Signature" not in instance.syslog
+
+
+def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
+    orders = keeper.Orders("r", "i", "", 0, "worker.py", 1, 1, True, False, "", "", "")
+    assert keeper.golden(orders, 5)
+    assert not keeper.golden(orders, "5")

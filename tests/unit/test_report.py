@@ -157,3 +157,17 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_refused(text: str) -> No
 
 def test_a_log_gives_no_orders_to_a_terminal() -> None:
     assert harmless("a\tb\n\x1b[2Jc\r\x07é") == "a\tb\n\ufffd[2Jc\ufffd\ufffdé"
+
+
+@pytest.mark.parametrize(
+    ("verified", "headline"),
+    [(True, "Answer <em>quiz</em>"), (False, "Unverified answer <em>quiz</em>")],
+)
+def test_what_a_worker_of_ones_own_found_is_no_golden_nonce(
+    verified: bool, headline: str
+) -> None:
+    started = Event("run.started", fields={"script": "worker.py", "difficulty": 0})
+    result = {"nonce": 7, "answer": "quiz", "verified": verified, "outcome": "found"}
+    text = page(timeline("r1", [started], result), {}, [])
+    assert headline in text
+    assert "olden nonce" not in text
