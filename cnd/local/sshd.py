@@ -56,10 +56,11 @@ class Door:
 
     def close(self) -> None:
         """Let nobody in any more."""
-        asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
         if self._acceptor:
-            self._acceptor.close()
+            self._acceptor.close()  # and the socket with it
+        else:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
 
     def _knocked(self) -> None:
         loop = asyncio.get_running_loop()
