@@ -46,7 +46,7 @@ from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.mailbox import Mailbox
 from cnd.plan import Plan
 from cnd.provision import Provision, prepare
-from cnd.race import Ending, Outcome, Race
+from cnd.race import Ending, Outcome, Race, refutation
 from cnd.result import Result, Seconds
 from cnd.scram import scram
 from cnd.view import Viewer
@@ -223,7 +223,7 @@ class Job:
             provision.login,
             code=self._code,
             alone=alone,
-            put=self._events.put,
+            put=lambda event: self._events.put(self._judged(event)),
             at_once=self._cloud.hosts_at_once,
             search_began=self._marks.get("searching"),
         )
@@ -232,6 +232,18 @@ class Job:
     def _script(self) -> Path:
         """The copy of somebody's own worker in the run's folder."""
         return self._journal.folder / self._plan.script
+
+    def _judged(self, event: Event) -> Event:
+        """Return a claim of somebody's own worker with the verdict on it.
+
+        Called in the thread of the host that claims it: the check may take seconds.
+        """
+        plan, index = self._plan, event.index or 0
+        if not plan.script or event.kind != "worker.found" or self.race.best:
+            return event
+        if refutation(plan, index, event.fields.get("nonce")):
+            return event  # it lies outside its class: no need to ask
+        return own.judged(event, self._script, plan.words)
 
     def _code(self, machine: str) -> Mapping[str, bytes]:
         if self._plan.script:
@@ -520,9 +532,6 @@ class Job:
 
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
-        own_claim = self._plan.script and event.kind == "worker.found"
-        if own_claim and self.race.best is None:
-            event = own.judged(event, self._script, self._plan.words)
         self._keep(event)
         if event.kind == "worker.started":
             self._mark("searching")
@@ -617,7 +626,7 @@ class Job:
         if claim and isinstance(nonce := claim.get("nonce"), int):
             index, host = nonce % self._plan.instances, str(claim.get("instance"))
             told = {"nonce": nonce, "hash": claim.get("hash"), "left_in": bucket}
-            self._take(Event("worker.found", index, host, told))
+            self._take(self._judged(Event("worker.found", index, host, told)))
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""

@@ -7,6 +7,8 @@ on this machine; what it cannot confirm is told as unverified, never as proved.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -83,21 +85,25 @@ def check(
     """
     program = [sys.executable] if script.name == runner.SCRIPTS[0] else []
     try:
-        done = subprocess.run(
+        asked = subprocess.Popen(
             [*program, str(script), *words, "--check", str(nonce)],
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=patience,
-            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
-    except subprocess.TimeoutExpired:
-        return _unknown(f"its check took longer than {patience:g} s")
     except OSError as error:
         return _unknown(f"its check does not start: {error.strerror}")
-    said = _object(done.stdout)
+    try:
+        output, complaints = asked.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        os.killpg(asked.pid, signal.SIGKILL)  # with what it has started
+        asked.communicate()
+        return _unknown(f"its check took longer than {patience:g} s")
+    said = _object(output)
     if not isinstance(said.get("valid"), bool):
-        told = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        why = told[-1][:MOST_TEXT] if told else f"exit status {done.returncode}"
+        told = complaints.decode("utf-8", "replace").strip().splitlines()
+        why = told[-1][:MOST_TEXT] if told else f"exit status {asked.returncode}"
         return _unknown(f"its script has no check ({why})")
     if not said["valid"]:
         return {"verdict": FALSE, "verdict_reason": f"its own check refutes {nonce}"}

@@ -104,7 +104,8 @@ def start(
     no_report: bool = False,
 ) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
-    script = _own_worker(worker, difficulty, confidence)
+    asked_kernel = "" if kernel == "auto" else kernel
+    script = _own_worker(worker, difficulty, confidence, asked_kernel)
     words = tuple(rest())
     if script:
         difficulty, block = "0", ""  # nobody looks at them
@@ -191,7 +192,9 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
         _conclude(result, json)
 
 
-def _own_worker(name: str, difficulty: str, confidence: str) -> Path | None:
+def _own_worker(
+    name: str, difficulty: str, confidence: str, kernel: str
+) -> Path | None:
     """Return the user's own worker, if there is one; refuse what it has no use for."""
     if not name:
         if rest():
@@ -200,7 +203,7 @@ def _own_worker(name: str, difficulty: str, confidence: str) -> Path | None:
             )
             raise UsageError(message, hint="say --worker FILE as well")
         return None
-    given = {"--d": difficulty, "--confidence": confidence}
+    given = {"--d": difficulty, "--confidence": confidence, "--kernel": kernel}
     if wrong := [option for option, text in given.items() if text]:
         message = f"{wrong[0]} is for golden nonces: it does not go with --worker"
         raise UsageError(message, hint="what your script is to know comes after --")
