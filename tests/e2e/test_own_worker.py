@@ -77,6 +77,7 @@ def test_a_find_that_its_own_check_refutes_ends_nothing(terminal: Terminal) -> N
         (("--worker", "none.py"), "--worker 'none.py' cannot be read"),
         (("--worker", "plain"), "neither Python (.py) nor with a first line #!"),
         (("--worker", "w.py", "--d", "3"), "--d is for golden nonces"),
+        (("--worker", "w.py", "--kernel", "scalar"), "--kernel is for golden nonces"),
         (("--worker", "w.py", "--smallest"), "--worker and --smallest exclude"),
         (("--worker", "w.py", "--bootstrap", "user-data"), "--worker does not go"),
         (("--d", "3", "--", "x"), "there is no worker that takes these words"),
