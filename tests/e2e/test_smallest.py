@@ -88,6 +88,7 @@ def test_what_cannot_be_compared_is_refused(
     assert terminal.runs() == [] or terminal.live() == []
 
 
+@pytest.mark.slow
 def test_a_host_is_held_to_a_rate_and_everybody_is_told(
     tmp_path: Path, terminal: Terminal
 ) -> None:
