@@ -1,4 +1,4 @@
-"""What a run costs the machine that conducts it, as N grows.
+"""What a run costs the machine that conducts it, as N grows; others beside it.
 
 One rule: pure.  Runs with the same N are told by their medians; the share of the
 embedded cloud, whose hosts live on the same machine, stays apart.
@@ -48,6 +48,59 @@ class Row:
 
     def to_json(self) -> dict[str, object]:
         return {**asdict(self), "processor_per_instance": self.each}
+
+
+@dataclass(frozen=True)
+class Lap:
+    """A file pushed to all hosts, run there, and the log fetched, by somebody."""
+
+    who: str
+    instances: int
+    seconds: float
+    processor: float  # seconds of his, children included
+    done: float  # hosts whose log came, and tells of the end
+
+
+def medians(laps: Sequence[Lap]) -> list[Lap]:
+    """Return a lap for each N and whoever ran it, N ascending."""
+    keys = {(lap.instances, lap.who): None for lap in laps}
+    found = []
+    for instances, who in sorted(keys, key=lambda key: key[0]):
+        same = [lap for lap in laps if (lap.instances, lap.who) == (instances, who)]
+        found.append(
+            Lap(
+                who,
+                instances,
+                seconds=statistics.median(lap.seconds for lap in same),
+                processor=statistics.median(lap.processor for lap in same),
+                done=statistics.median(lap.done for lap in same),
+            )
+        )
+    return found
+
+
+def laps_text(laps: Sequence[Lap]) -> str:
+    """Return the table for people: seconds of each, and hosts where not all were done.
+
+    Args:
+        laps: one for each N and whoever ran it.
+    """
+    names = list({lap.who: None for lap in laps})
+    lines = [
+        "push, run and fetch on the same hosts, seconds; in brackets CPU seconds of "
+        "whoever does it",
+        f"{'N':>5}" + "".join(f"{name:>19}" for name in names),
+    ]
+    for n in sorted({lap.instances for lap in laps}):
+        of = {lap.who: lap for lap in laps if lap.instances == n}
+        cells = [_lap_cell(of[name]) if name in of else "-" for name in names]
+        lines.append(f"{n:>5}" + "".join(f"{cell:>19}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _lap_cell(lap: Lap) -> str:
+    short = f" {lap.done:.0f}/{lap.instances}" if lap.done < lap.instances else ""
+    return f"{lap.seconds:.2f} ({lap.processor:.1f}){short}"
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:

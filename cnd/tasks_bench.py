@@ -14,7 +14,7 @@ from pathlib import Path
 
 from invoke.context import Context
 
-from cnd import arguments, footprint, market, scale, scaling, settings
+from cnd import arguments, contest, footprint, market, scale, scaling, settings
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd.cli import task
@@ -47,7 +47,8 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
     help={
         "what": "kernel: the search kernels side by side on one core; scaling: the "
         "same search on fleets of N; scale: what the whole runs of fleets of N take of "
-        "this machine; types: the rate and price of instance types",
+        "this machine, and push, run and fetch by CND and others; types: the rate and "
+        "price of instance types",
         "seconds": "kernel, types: how long to measure (10)",
         "instances": "the N to compare, with commas: scaling (1,2,4,8), "
         "scale (8,32,128,512)",
@@ -56,6 +57,8 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
         "time_limit": "scaling, scale: T, seconds of search of each run at most (3600)",
         "types": "types: instance types, with commas",
         "beside": "scaling: a CSV file of N,SECONDS, other times to put beside",
+        "rivals": "scale: leave out the others: Fabric's ThreadingGroup, GNU parallel, "
+        "parallel-ssh, where they are installed",
         "chart": "scaling: a file for the chart, .svg or .png (needs matplotlib)",
         "csv": "print comma-separated values",
         "json": "print one JSON object to stdout, and nothing else",
@@ -72,6 +75,7 @@ def bench(
     time_limit: str = "3600",
     types: str = "",
     beside: str = "",
+    rivals: bool = True,
     chart: str = "",
     csv: bool = False,
     json: bool = False,
@@ -102,7 +106,8 @@ def bench(
     if what == "scale":
         _refuse(csv or region or cloud not in ("", "local"))
         footprint.require()
-        _scale([Plan(digits, n, limit) for n in sorted(sizes)] * times, json=json)
+        plans = [Plan(digits, n, limit) for n in sorted(sizes)] * times
+        _scale(plans, rivals=rivals, json=json)
         return
     type_name = settings.setting("instance_type", "", settings.sources(c.config)).value
     plans = [_plan(digits, n, limit, type_name, smallest=True) for n in sorted(sizes)]
@@ -121,15 +126,31 @@ def _refuse(beyond: object) -> None:
         raise UsageError(message, hint=SCALE)
 
 
-def _scale(plans: list[Plan], *, json: bool) -> None:
+def _scale(plans: list[Plan], *, rivals: bool, json: bool) -> None:
     """Carry out `plans`, each in a process of its own, and tell what it took."""
-    runs = [_measured(plan) for plan in plans]
-    table = scale.rows(runs)
+    table = scale.rows([_measured(plan) for plan in plans])
+    laps = scale.medians(_laps(plans) if rivals else [])
     if json:
         found = {"difficulty": plans[0].difficulty, "cores": os.cpu_count()}
-        print(jsonlib.dumps({**found, "rows": [row.to_json() for row in table]}))
-    else:
-        print(scale.text(table, plans[0].difficulty))
+        rows = [row.to_json() for row in table]
+        print(jsonlib.dumps({**found, "rows": rows, "laps": list(map(asdict, laps))}))
+        return
+    print(scale.text(table, plans[0].difficulty))
+    if laps:
+        print(scale.laps_text(laps))
+
+
+def _laps(plans: list[Plan]) -> list[scale.Lap]:
+    """Let everybody do the same on fleets of the same sizes."""
+    cloud = _connected("local", "")
+    key = user_key("")
+    laps = []
+    for i, plan in enumerate(plans):
+        print(f"bench: a contest on {plan.instances} hosts", file=sys.stderr)
+        same = contest.contest_plan(plan.instances)
+        fit(cloud, same, key)
+        laps += contest.hold(cloud, same, key, first=i)
+    return laps
 
 
 def _measured(plan: Plan) -> scale.Run:

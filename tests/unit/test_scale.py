@@ -117,3 +117,24 @@ def test_a_child_that_does_not_end_is_ended() -> None:
 def test_our_own_process_is_found_among_all() -> None:
     mine = footprint.tree_seconds(os.getpid(), footprint.processes())
     assert mine >= 0.9 * time.process_time() > 0
+
+
+LAP = scale.Lap("CND", instances=32, seconds=2.0, processor=0.5, done=32)
+
+
+def test_laps_are_told_by_their_medians_for_each_n_and_whoever_ran_them() -> None:
+    slow, other = replace(LAP, seconds=9.0), replace(LAP, who="others", done=31)
+    small = replace(LAP, instances=8)
+    found = scale.medians([LAP, slow, replace(LAP, seconds=3.0), other, small])
+    assert [(lap.instances, lap.who, lap.seconds) for lap in found] == [
+        (8, "CND", 2.0),
+        (32, "CND", 3.0),
+        (32, "others", 2.0),
+    ]
+
+
+def test_a_lap_that_did_not_reach_every_host_says_so() -> None:
+    short = replace(LAP, who="others", done=31)
+    _, heads, *rows = scale.laps_text([LAP, short]).splitlines()
+    assert heads.split() == ["N", "CND", "others"]
+    assert rows[0].split() == ["32", "2.00", "(0.5)", "2.00", "(0.5)", "31/32"]
