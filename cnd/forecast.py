@@ -160,7 +160,7 @@ def forecast(plan: Plan, machine: Machine) -> Forecast:
     expected = None
     if seen:
         life = machine.boot + seen.expected_seconds + USUAL_END
-        expected = plan.usd([life] * plan.instances)
+        expected = plan.usd([("", life)] * plan.instances)
     return Forecast(plan, machine, rate, seen, expected)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -174,7 +175,9 @@ class Plan:
         They end a search for the smallest nonce: it should not wait for them long,
         nor should the words of a large fleet be more than can be taken in.
         """
-        return min(1.0, max(0.1, self.instances / 400)) if self.smallest else 1.0
+        if self.smallest:
+            return min(1.0, max(0.1, self.instances / 400))
+        return min(2.0, max(1.0, self.instances / 256))
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -208,11 +211,17 @@ class Plan:
         dearest = self.dearest_usd_per_hour
         return None if dearest is None else billed(self.lifetime) * most * dearest
 
-    def usd(self, lives: list[float]) -> float | None:
-        """Return what instances of the first type cost that ran so many seconds."""
-        if self.usd_per_hour is None:
-            return None
-        return sum(billed(life) for life in lives) * self.usd_per_hour
+    def usd(self, lives: Iterable[tuple[str, float]]) -> float | None:
+        """Return what instances cost, in USD; None if a price is not known.
+
+        Args:
+            lives: the type of each ("": the first one) and how many seconds it ran.
+        """
+        first = self.usd_per_hour
+        prices = {**self.others, "": first, self.instance_type: first}
+        costs = [(prices.get(kind), billed(life)) for kind, life in lives]
+        known = [price * hours for price, hours in costs if price is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     def search(self, index: int) -> worker.Search:
         """Return the residue class that instance `index` searches."""

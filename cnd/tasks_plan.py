@@ -13,7 +13,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, ec2, here, keys, market, prices, settings, tidy
+from cnd import arguments, descriptors, ec2, here, keys, market, prices, settings, tidy
 from cnd import cloud as clouds
 from cnd import doctor as doctors
 from cnd import pow as worker
@@ -327,8 +327,11 @@ def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:
     """Look at what can be looked at quickly, before anything is bought.
 
     Raises:
+        UsageError: this machine cannot hold so many connections.
         CloudError: the first fault.  Warnings are told.
     """
+    if not decided.unreached:
+        descriptors.allow(decided.instances)
     if connected.name == "local":
         return  # nothing there is limited, and nothing costs
     case = doctors.Case(connected, decided, key)

@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import statistics
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Terminal
 
+# Ten searches without luck: of each tenth of the geometric distribution for D = 6, a
+# block whose first golden nonce lies in its middle (`pow.py --difficulty 6 --block B`).
+TENTHS = {
+    "block 26": 624_607,
+    "block 32": 2_733_715,
+    "block 5": 4_811_839,
+    "block 57": 6_990_447,
+    "block 33": 10_267_473,
+    "block 6": 13_704_022,
+    "block 19": 17_511_549,
+    "block 1": 22_831_243,
+    "block 4": 31_066_896,
+    "block 24": 48_136_580,
+}
 WISH = ("--t", "30", "--d", "5", "--confidence", "0.9")
 
 
@@ -48,6 +65,32 @@ def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
     found = terminal.json("plan", "--t", "200", "--d", "7", "--n", "1")
     assert "earlier run" in found["hash_rate_source"]
     assert found["boot_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_after_three_runs_the_plan_tells_how_long_ten_more_take(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    """On hosts held to a rate, so that other work on this machine matters little."""
+    own: dict[str, Any] = {
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "CND_LOCAL_RATE": "2000000",
+    }
+    wish = ("--t", "200", "--d", "6", "--n", "2")
+    try:
+        for block in ("block 33", "block 6", "block 19"):
+            terminal.json("start", *wish, "--block", block, **own)
+        planned = terminal.json("plan", *wish, **own)
+        assert "3 earlier runs" in planned["hash_rate_source"]
+        runs = [terminal.json("start", *wish, "--block", b, **own) for b in TENTHS]
+    finally:
+        terminal.run("local", "down", **own)
+    assert [run["nonce"] for run in runs] == list(TENTHS.values())
+    seconds = [run["seconds"]["search"] for run in runs]
+    print(f"search: planned {planned['chances']}, measured {seconds}")
+    half, mean = statistics.median(seconds), statistics.mean(seconds)
+    assert half == pytest.approx(planned["chances"]["median_seconds"], rel=0.25)
+    assert mean == pytest.approx(planned["chances"]["expected_seconds"], rel=0.25)
 
 
 @pytest.mark.parametrize(

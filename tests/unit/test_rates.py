@@ -108,6 +108,15 @@ def test_an_instance_that_was_kept_has_cost_so_far() -> None:
 
 def test_a_minute_is_the_least_that_is_billed() -> None:
     plan = Plan(2, 2, 200.0, usd_per_hour=3.6)
-    assert plan.usd([10.0, 100.0]) == pytest.approx((60 + 100) * 0.001)
-    assert Plan(2, 2, 200.0).usd([10.0]) is None
-    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([10.0]) == 0.0
+    assert plan.usd([("", 10.0), ("", 100.0)]) == pytest.approx((60 + 100) * 0.001)
+    assert Plan(2, 2, 200.0).usd([("", 10.0)]) is None
+    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([("", 10.0)]) == 0.0
+
+
+def test_each_type_costs_its_own_price() -> None:
+    plan = Plan(2, 2, 200.0, usd_per_hour=3.6, others={"c5.large": 7.2, "odd": None})
+    assert plan.usd([(plan.instance_type, 100.0), ("c5.large", 100.0)]) == (
+        pytest.approx(100 * 0.001 + 100 * 0.002)
+    )
+    assert plan.usd([("", 100.0), ("odd", 100.0)]) is None
+    assert plan.usd([("", 100.0), ("never heard of", 100.0)]) is None
