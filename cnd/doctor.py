@@ -321,17 +321,15 @@ def bucket(case: Case) -> Check:
     cloud = case.cloud
     name = case.bucket or s3logs.bucket_name(cloud.account, cloud.region)
     try:
-        with translated(f"look at the bucket {name}"):
-            cloud.s3.head_bucket(Bucket=name)
+        owner = "" if case.bucket else cloud.account
+        there = s3logs.exists(cloud.s3, name, owner)
     except CloudError as error:
-        if code(error) not in s3logs.ABSENT:
-            text = f"{name}: not ours to use ({code(error)})"
-            return Check("bucket", FAULT, text, "another --bucket")
-        if case.bucket:
-            text = f"no such bucket: {name}"
-            return Check("bucket", FAULT, text, "make it, or leave out --bucket")
-        return Check("bucket", OK, f"{name} will be made")
-    return Check("bucket", OK, name)
+        text = f"{name}: not ours to use ({code(error)})"
+        return Check("bucket", FAULT, text, "another --bucket")
+    if not there and case.bucket:
+        text = f"no such bucket: {name}"
+        return Check("bucket", FAULT, text, "make it, or leave out --bucket")
+    return Check("bucket", OK, name if there else f"{name} will be made")
 
 
 # All of them, and those that `start` waits for before it buys.

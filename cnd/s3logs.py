@@ -34,9 +34,13 @@ def prefix(run: str) -> str:
     return f"runs/{run}/"
 
 
-def ensure_bucket(s3: S3Client, bucket: str, region: str) -> None:
-    """Make the bucket if it is missing: private, its objects expiring."""
-    if _exists(s3, bucket):
+def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
+    """Make the bucket if it is missing: private, its objects expiring.
+
+    Raises `CloudError` if it is there and not the account `owner`'s: names are global
+    and ours can be guessed, so somebody may have been there first, to read our logs.
+    """
+    if exists(s3, bucket, owner):
         return
     with translated(f"make the bucket {bucket}"):
         if region == DEFAULT_REGION:
@@ -74,8 +78,24 @@ def ensure_bucket(s3: S3Client, bucket: str, region: str) -> None:
 
 def check_bucket(s3: S3Client, bucket: str) -> None:
     """Raise `CloudError` unless the user's own bucket is there."""
-    if not _exists(s3, bucket):
+    if not exists(s3, bucket):
         raise CloudError(f"no such bucket: {bucket}", hint="leave out --bucket")
+
+
+def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
+    """Return whether a bucket is there.
+
+    Raises `CloudError` if we may not use it, or it is not the account `owner`'s.
+    """
+    ours = {"ExpectedBucketOwner": owner} if owner else {}
+    try:
+        with translated(f"look for the bucket {bucket}"):
+            s3.head_bucket(Bucket=bucket, **ours)
+    except CloudError as error:
+        if code(error) in ABSENT:
+            return False
+        raise
+    return True
 
 
 def upload(
@@ -135,14 +155,3 @@ def _only_failures(
     results: Iterable[tuple[str, CloudError | None]],
 ) -> dict[str, CloudError]:
     return {name: error for name, error in results if error is not None}
-
-
-def _exists(s3: S3Client, bucket: str) -> bool:
-    try:
-        with translated(f"look for the bucket {bucket}"):
-            s3.head_bucket(Bucket=bucket)
-    except CloudError as error:
-        if code(error) in ABSENT:
-            return False
-        raise
-    return True

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnd import s3logs, sqs
-from cnd.aws import code, translated
+from cnd.aws import translated
 from cnd.cloud import Cloud
 from cnd.ec2 import TOOL_TAG
-from cnd.errors import CloudError
 
 TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 
@@ -42,7 +41,7 @@ def find(cloud: Cloud) -> list[Made]:
     names = [t["LaunchTemplateName"] for t in templates["LaunchTemplates"]]
     found += [Made("launch template", name, name) for name in names]
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
-    if _is_there(cloud, bucket):
+    if s3logs.exists(cloud.s3, bucket, cloud.account):
         found.append(Made("bucket", bucket, bucket))
     for run in sqs.runs(cloud.sqs):
         if url := sqs.url(cloud.sqs, run):
@@ -68,17 +67,6 @@ def remove(cloud: Cloud, made: Made) -> None:
             cloud.s3.delete_bucket(Bucket=made.id)
         else:
             sqs.delete(cloud.sqs, made.id)
-
-
-def _is_there(cloud: Cloud, bucket: str) -> bool:
-    try:
-        with translated(f"look at the bucket {bucket}"):
-            cloud.s3.head_bucket(Bucket=bucket)
-    except CloudError as error:
-        if code(error) in s3logs.ABSENT:
-            return False
-        raise
-    return True
 
 
 def _empty(cloud: Cloud, bucket: str) -> None:

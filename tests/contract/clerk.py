@@ -27,8 +27,10 @@ class Clerk:
     def answer(self, service: str, call: str, reply: Any, asked: Any = None) -> None:
         self.stubs[service].add_response(call, reply, asked)
 
-    def refuse(self, service: str, call: str, code: str) -> None:
-        self.stubs[service].add_client_error(call, code, "AWS says no.")
+    def refuse(self, service: str, call: str, code: str, asked: Any = None) -> None:
+        self.stubs[service].add_client_error(
+            call, code, "AWS says no.", expected_params=asked
+        )
 
 
 @contextmanager

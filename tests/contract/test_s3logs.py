@@ -11,6 +11,7 @@ import pytest
 from cnd import s3logs
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
+from tests.contract.clerk import stubbed
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -36,7 +37,7 @@ def bucket(aws: Cloud, run: str) -> str:
 @pytest.fixture
 def made(aws: Cloud, bucket: str) -> str:
     """A bucket as CND makes it."""
-    s3logs.ensure_bucket(aws.s3, bucket, REGION)
+    s3logs.ensure_bucket(aws.s3, bucket, REGION, aws.account)
     return bucket
 
 
@@ -67,7 +68,7 @@ def test_a_bucket_is_made_in_the_region_of_the_run(aws: Cloud, made: str) -> Non
 def test_the_oldest_region_has_no_location(aws: Cloud, bucket: str) -> None:
     """us-east-1 refuses a LocationConstraint that names it."""
     s3 = aws.clients.get("s3")
-    s3logs.ensure_bucket(s3, bucket, "us-east-1")
+    s3logs.ensure_bucket(s3, bucket, "us-east-1", aws.account)
     assert s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") is None
 
 
@@ -89,11 +90,20 @@ def test_a_bucket_that_exists_is_left_as_it_is(aws: Cloud, bucket: str) -> None:
         },
     )
 
-    s3logs.ensure_bucket(aws.s3, bucket, REGION)
+    s3logs.ensure_bucket(aws.s3, bucket, REGION, aws.account)
 
     assert expiry(aws.s3, bucket) == [999]
     with pytest.raises(aws.s3.exceptions.ClientError, match="NoSuchPublicAccessBlock"):
         aws.s3.get_public_access_block(Bucket=bucket)
+
+
+def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        asked = {"Bucket": "cnd-logs", "ExpectedBucketOwner": cloud.account}
+        clerk.refuse("s3", "head_bucket", "403", asked)
+        with pytest.raises(CloudError, match="look for the bucket cnd-logs"):
+            s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
 
 
 def test_a_bucket_of_the_users_must_exist(aws: Cloud, made: str, bucket: str) -> None:

@@ -31,7 +31,7 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     account.key_pair(cloud.ec2, keys.user_key(folder))
     account.ssh_group(cloud.ec2, "192.0.2.7/32", owner="me")
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
-    s3logs.ensure_bucket(cloud.s3, bucket, cloud.region)
+    s3logs.ensure_bucket(cloud.s3, bucket, cloud.region, cloud.account)
     (folder / "log").write_text("text")
     s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"})
     sqs.create(cloud.sqs, run)
