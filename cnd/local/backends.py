@@ -31,6 +31,7 @@ FIRST_CALLS = (
 def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
     """Import moto and put the hosts of `fleet` behind its instances."""
     _share_one_session()
+    _list_modules_once()
     from moto.moto_server.werkzeug_app import (
         DomainDispatcherApplication,
         create_backend_app,
@@ -65,6 +66,17 @@ def warm_up(application: WSGIApplication) -> None:
             headers=headers,
             content_type=f"application/{kind}",
         )
+
+
+def _list_modules_once() -> None:
+    """Let moto list the folder of its services once, not for each request.
+
+    It took a sixth of the time of a small one (moto 5.2, measured).
+    """
+    from moto import backends
+
+    modules = tuple(backends.list_of_moto_modules())
+    backends.list_of_moto_modules = lambda: modules
 
 
 def _share_one_session() -> None:

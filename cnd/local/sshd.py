@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -215,6 +215,15 @@ class Files(asyncssh.SFTPServer):
             raise asyncssh.SFTPPermissionDenied("Permission denied")
         return inside
 
+    def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
+        """Refuse at once what is no folder, as sftp-server(8); some clients ask so."""
+        os.scandir(self.map_path(path)).close()
+        return super().scandir(path)
+
+    def exit(self) -> None:
+        """End with a status, as sftp-server(8): without one scp(1) calls it failed."""
+        self.channel.exit(0)
+
 
 class _Session:
     """One command, or one interactive shell, of a client."""
@@ -251,7 +260,7 @@ class _Session:
             mapped = map_paths(text, self._spec.root, tree.PROGRAMS)
             return [*NICE, "/bin/sh", "-c", mapped]
         # Not a login shell: /etc/profile would put the machine's programs first.
-        shell = ["/bin/bash", "--norc"] if os.path.exists("/bin/bash") else ["/bin/sh"]
+        shell = [tree.SHELL, *(["--norc"] if tree.SHELL.endswith("bash") else [])]
         return [*NICE, *shell, *(["-i"] if self._process.term_type else [])]
 
     def _environment(self) -> dict[str, str]:

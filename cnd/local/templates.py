@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
@@ -74,15 +75,16 @@ def notice(instance: Any) -> None:
         threading.Thread(target=replace, args=[[instance.id]], daemon=True).start()
 
 
-def keep_schedules() -> None:
+def keep_schedules(modules: Mapping[str, Any] = sys.modules) -> None:
     """Carry out the scheduled actions of Auto Scaling groups that are due.
 
-    moto only keeps them.  Its module is loaded by the first call that needs it.
+    moto only keeps them.  Its module is loaded by the first call that needs it, in that
+    call's thread: it may stand among the modules and be empty still.
     """
-    if (autoscaling := sys.modules.get("moto.autoscaling.models")) is None:
-        return
+    module = modules.get("moto.autoscaling.models")
+    accounts = getattr(module, "autoscaling_backends", {})
     now = datetime.now(timezone.utc).replace(tzinfo=None)  # as botocore sends it
-    for regions in list(autoscaling.autoscaling_backends.values()):
+    for regions in list(accounts.values()):
         for backend in list(regions.values()):
             for action in list(backend.scheduled_actions.values()):
                 group = backend.autoscaling_groups.get(action.auto_scaling_group_name)

@@ -20,6 +20,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cnd import local
 from cnd.errors import UsageError
+from tests.conftest import alive, children, process_state
 from tests.contract.conftest import SECONDS, Host, LocalCloud, eventually, running_cloud
 
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -294,23 +295,10 @@ def test_a_frozen_host_does_not_outlive_a_killed_cloud(tmp_path: Path) -> None:
         (fork_server,) = children(cloud.endpoint.pid)
         (frozen,) = children(fork_server)
         lay(cloud, host=host.id, kind="freeze")
-        assert eventually(lambda: state(child) == "T")
+        assert eventually(lambda: process_state(child) == "T")
         for pid in (fork_server, cloud.endpoint.pid):
             os.kill(pid, signal.SIGKILL)
-        assert eventually(lambda: {state(frozen), state(child)} <= {"", "Z"})
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
-
-
-def state(pid: int) -> str:
-    """Return the state of a process as ps(1) writes it; empty if there is none."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+        assert eventually(lambda: not alive(frozen) and not alive(child))
 
 
 def test_cut_connections_can_be_made_anew(cloud: LocalCloud) -> None:

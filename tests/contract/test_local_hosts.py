@@ -15,18 +15,11 @@ import fabric
 import paramiko
 import pytest
 
+from cnd.local import tree
+from tests.conftest import alive
 from tests.contract.conftest import Host, LocalCloud, eventually
 
 ssh_program = pytest.mark.skipif(not shutil.which("ssh"), reason="needs ssh")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        )
-    except OSError:
-        return False
 
 
 def test_a_command_has_its_output_its_errors_and_its_exit_status(host: Host) -> None:
@@ -55,6 +48,7 @@ def test_a_command_starts_in_the_home_with_an_environment_of_the_hosts_own(
         "LANG": "C.UTF-8",
         "LOGNAME": "ubuntu",
         "PWD": home,
+        "SHELL": tree.SHELL,
         "TMPDIR": str(host.tree / "tmp"),
         "USER": "ubuntu",
         "_": "",
@@ -289,6 +283,41 @@ def test_the_ssh_program_needs_no_more_than_the_configuration(host: Host) -> Non
             timeout=20,
         )
         assert (done.stdout, done.returncode) == ("hi\n", 0), done.stderr
+
+
+def copied(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
+    config = str(host.cloud.endpoint.folder / "ssh_config")
+    return subprocess.run(
+        ["scp", "-F", config, "-i", str(host.cloud.key), *words],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+@ssh_program
+@pytest.mark.parametrize("protocol", [[], ["-O"]])
+def test_the_scp_program_copies_there_and_back_and_tells_failures(
+    host: Host, tmp_path: Path, protocol: list[str]
+) -> None:
+    (tmp_path / "there").write_text("hello\n")
+    name = "".join(protocol) or "plain"
+    done = copied(host, *protocol, str(tmp_path / "there"), f"{host.address}:{name}")
+    assert done.returncode == 0, done.stderr
+    done = copied(host, *protocol, f"{host.address}:{name}", str(tmp_path / "back"))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "back").read_text() == "hello\n"
+    done = copied(host, *protocol, f"{host.address}:none", str(tmp_path / "none"))
+    assert done.returncode == 1
+
+
+def test_what_is_no_folder_is_not_opened_as_one(host: Host) -> None:
+    with host.ssh() as client, client.open_sftp() as sftp:
+        with pytest.raises(OSError, match="Not a directory"):
+            sftp.listdir("/var/log/syslog")
+        with pytest.raises(FileNotFoundError):
+            sftp.listdir("none")
+        assert "syslog" in sftp.listdir("/var/log")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import time
+import types
 import urllib.request
 from pathlib import Path
 
@@ -16,28 +17,16 @@ import pytest
 
 from cnd import local
 from cnd.errors import CloudError, UsageError
+from tests.conftest import alive, children
 from tests.contract.conftest import LocalCloud, environment, eventually, running_cloud
 
 UP = "from cnd import local; print(local.up().url)"
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
-def alive(pid: int) -> bool:
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        )
-    except OSError:
-        return False
-
-
 def family(pid: int) -> list[int]:
     """All descendants of a process."""
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    direct = [int(word) for word in text.split()]
+    direct = children(pid)
     return direct + [below for child in direct for below in family(child)]
 
 
@@ -221,6 +210,16 @@ def test_its_records_are_for_its_user_only(cloud: LocalCloud) -> None:
 
 def test_it_listens_on_loopback_only(cloud: LocalCloud) -> None:
     assert cloud.endpoint.url.startswith("http://127.0.0.1:")
+
+
+def test_a_part_of_moto_that_is_still_being_loaded_has_no_schedules() -> None:
+    # One thread looks at the schedules while another's call imports this module.
+    pytest.importorskip("moto")
+    from cnd.local import templates
+
+    half = types.ModuleType("moto.autoscaling.models")
+    templates.keep_schedules({half.__name__: half})
+    templates.keep_schedules({})
 
 
 def test_its_summary_counts_instances_by_state(cloud: LocalCloud) -> None:
