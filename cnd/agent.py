@@ -19,7 +19,6 @@ import contextlib
 import json
 import os
 import random
-import subprocess
 import sys
 import time
 import urllib.error
@@ -36,8 +35,8 @@ except ImportError:  # on an instance; isolated, Python does not look beside the
 METADATA = "http://169.254.169.254"
 METADATA_ATTEMPTS = 30
 NOT_MODIFIED = 304  # HTTP status
-LOOK = 0.5  # seconds between two looks at the workers
-REQUEST_PATIENCE = 20.0  # seconds for one request
+# Seconds for one request: long, as one given up too soon makes a busy server busier.
+REQUEST_PATIENCE = 60.0
 KEPT_LINES = 500  # of a worker's, besides its latest progress
 MOST_LOG = 8 << 20  # bytes of the end of the system log
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
@@ -64,7 +63,7 @@ def request(
     """Return the body of an answer, and its ETag; one of FAILURES if there is none."""
     asked = urllib.request.Request(url, data, headers or {}, method=method)
     limit = keeper.limited(REQUEST_PATIENCE)
-    with limit, urllib.request.urlopen(asked, timeout=keeper.HTTP_TIMEOUT) as reply:
+    with limit, urllib.request.urlopen(asked, timeout=REQUEST_PATIENCE) as reply:
         return reply.read(), reply.headers.get("ETag", "")
 
 
@@ -111,7 +110,7 @@ class Mailbox:
 
     def __init__(self, url: str, poll: float, patience: float) -> None:
         self._url, self._poll, self._patience = url, poll, patience
-        self.look = LOOK
+        self.look = keeper.LOOK
         self.word = Word(0, False, {})
         self._etag = ""
         self._next = 0.0
@@ -204,6 +203,35 @@ class Lines:
         return []
 
 
+def start_worker(words: List[str]) -> Optional[str]:
+    """Have a fork of this process detach as a worker; return why it did not.
+
+    A program of its own would import anew what is imported here, which takes as long
+    as all the rest of its start.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            null = os.open(os.devnull, os.O_RDWR)
+            for source, target in ((null, 0), (null, 1), (writer, 2)):
+                os.dup2(source, target)
+            for descriptor in (null, reader, writer):
+                os.close(descriptor)
+            import pow as worker  # type: ignore[import-not-found]
+
+            status = worker.main(words)
+        except Exception as error:
+            os.write(2, repr(error).encode())
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with open(reader, "rb") as complaints:
+        told = complaints.read().decode("utf-8", "replace").strip()
+    return told if os.waitpid(child, 0)[1] else None
+
+
 class Agent:
     """Serves one instance until it is powered off or terminated."""
 
@@ -221,12 +249,17 @@ class Agent:
         self._keeper = keeper.Keeper(orders, self._folder, boot["log"], self._mailbox)
 
     def run(self) -> None:
-        """Return when the instance is to be powered off."""
+        """Return when the instance is to be powered off.
+
+        That is not left to the instance's own timer: where the machine is none, as in
+        a cloud that was killed, nobody else would end this.
+        """
+        end = time.monotonic() + self._boot["lifetime"]
         silent = self._mailbox.silent
         job = self._boot["job"]
         if self._index < job["of"]:  # one that was launched later stands by
             self._begin(self._index, self._index, job["time_limit"])
-        while True:
+        while time.monotonic() < end:
             self._obey()
             self._keeper.look_for_notice()
             self._read()
@@ -238,13 +271,15 @@ class Agent:
                     self._leave()
                     return
                 keeper.log("somebody follows the run again")
-            time.sleep(LOOK)
+            # A host at rest only listens.
+            time.sleep(self._boot["poll" if self._at_rest else "look"])
             silent = self._mailbox.silent
 
     def _obey(self) -> None:
         word = self._mailbox.word
         if word.stop:
-            keeper.stop([w for w in keeper.workers(self._folder) if w.alive])
+            if not self._resting:
+                keeper.stop([w for w in keeper.workers(self._folder) if w.alive])
             return
         for index, start, seconds in word.parts.get(self._name, []):
             self._begin(index, start, seconds)
@@ -258,14 +293,9 @@ class Agent:
         with open(name + ".json", "w", encoding="utf-8") as file:
             json.dump(job, file)
         self._parts[name] = Lines(os.path.join(name, "events.jsonl"))
-        worker = ["pow.py", "--job", name + ".json", "--detach", name]
-        command = [sys.executable, "-I", "-S", *worker]
-        done = subprocess.run(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
-        )
-        if done.returncode:
-            told = done.stderr.decode("utf-8", "replace").strip()[-500:]
-            self._parts[name].fail("the worker did not start: " + told)
+        trouble = start_worker(["--job", name + ".json", "--detach", name])
+        if trouble is not None:
+            self._parts[name].fail("the worker did not start: " + trouble[-500:])
         self._due = True
 
     def _read(self) -> None:
@@ -278,13 +308,17 @@ class Agent:
             if not alive and not lines.ended:
                 lines.fail("the worker died")
                 self._due = True
-        resting = all(lines.ended for lines in self._parts.values())
-        self._due |= resting and not self._at_rest
+        self._due |= self._resting and not self._at_rest
+
+    @property
+    def _resting(self) -> bool:
+        """Whether no worker is left that may have something to say."""
+        return all(lines.ended for lines in self._parts.values())
 
     def _report(self) -> None:
         """Put what there is to tell into S3, if it is time for that."""
         now = time.monotonic()
-        resting = all(lines.ended for lines in self._parts.values())
+        resting = self._resting
         if now < self._next_report and not (self._due and self._retry == FIRST_RETRY):
             return
         if resting and not self._due:

@@ -77,10 +77,10 @@ class Board:
             row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))
             self.rows[host] = _moved(_counted(row, event), event, now)
 
-    def lives(self, now: float) -> list[float]:
-        """Return how many seconds each instance has been billed for, as in `cost`."""
+    def lives(self, now: float) -> list[tuple[str, float]]:
+        """Return the types, and how many seconds each ran, as `Plan.usd` wants it."""
         return [
-            max(0.0, (now if row.ended is None else row.ended) - row.began)
+            (row.type, max(0.0, (now if row.ended is None else row.ended) - row.began))
             for row in self.rows.values()
             if row.began is not None
         ]

@@ -73,7 +73,7 @@ def unreached(*, lifetime: float, boot: Mapping[str, Any]) -> str:
         # In the background: it lives as long as the instance, cloud-init does not.
         "runcmd": [
             f"cd {FOLDER} && umask 077 && "
-            f"nohup setsid python3 -I -S fetch.py {FIRST} </dev/null >>agent.out 2>&1 &"
+            f"nohup python3 -I -S fetch.py {FIRST} </dev/null >>agent.out 2>&1 &"
         ],
     }
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"

@@ -232,7 +232,7 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
     return replace(
         cloud,
         hosts_at_once=2 * cores,
-        polls_per_second=50.0 * cores,
+        polls_per_second=30.0 * cores,
         rate_cap=endpoint.rate,
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cnd.events import Event
-from cnd.plan import Plan, billed
+from cnd.plan import Plan
 
 LAUNCHED = "instance.launched"
 ENDS = frozenset({"instance.terminated", "instance.lost"})
@@ -19,14 +19,7 @@ def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     """Return what the instances cost so far, in USD; None if a price is not known."""
     seen = list(events)
     types = {e.host: e.fields.get("type") for e in seen if e.kind == LAUNCHED}
-    prices = {plan.instance_type: plan.usd_per_hour, **plan.others}
-    usd = 0.0
-    for host, life in lives(seen).items():
-        price = prices.get(str(types.get(host, plan.instance_type)))
-        if price is None:
-            return None
-        usd += price * billed(life)
-    return usd
+    return plan.usd((str(types.get(i) or ""), s) for i, s in lives(seen).items())
 
 
 def lives(events: Iterable[Event]) -> dict[str, float]:

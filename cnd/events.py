@@ -11,8 +11,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
+
+from cnd.errors import CndError
 
 KINDS = frozenset(
     {
@@ -69,7 +72,8 @@ class Event:
 
     `index` is the instance's place in the fleet (its residue class), `host` its
     instance id; both are None where the event is about the whole run.  `time` is
-    seconds since the epoch on the clock of whoever saw it.
+    seconds since the epoch on the clock of whoever saw it, `heard` when this process
+    did, on its monotonic clock.
     """
 
     kind: str
@@ -77,6 +81,7 @@ class Event:
     host: str | None = None
     fields: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     time: float = field(default_factory=time.time)
+    heard: float = field(default_factory=monotonic, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -124,3 +129,8 @@ def from_worker(line: str, *, index: int, host: str) -> Event:
         return Event(kind, index, host, record, seen)
     except (ValueError, TypeError, KeyError, AttributeError):
         return Event("worker.noise", index, host, {"text": line[:1000]})
+
+
+def trouble(error: CndError) -> Event:
+    """Return what tells of a failure that is not the end of the run."""
+    return Event("cloud.trouble", fields={"reason": str(error), "hint": error.hint})

@@ -49,7 +49,7 @@ def main(first: str) -> str:
 def fetched(url: str) -> bytes:
     """Return what is behind a URL; nothing while there is none."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=60) as reply:
             return bytes(reply.read())
     except (OSError, HTTPException):
         return b""

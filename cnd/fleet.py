@@ -22,12 +22,14 @@ from cnd.journal import Journal
 from cnd.plan import Plan
 from cnd.remote import Host, Login
 
-# After the end, a host that has not answered yet is waited for this long, for its
-# log.  It costs nothing: EC2 bills 60 s at least.
+# After the end, hosts that have not answered yet are waited for, for their logs, as
+# long as one of them answers this soon after the other.  It costs nothing: EC2 bills
+# 60 s at least.
 END_PATIENCE = 15.0  # seconds
 # A connection that dropped is taken up again within this time, or the host is lost
 # and its class goes on elsewhere.
 LOST_PATIENCE = 3.0  # seconds
+GONE = "the instance is gone"
 
 SET_UP_ATTEMPTS = 3
 
@@ -75,7 +77,8 @@ class Fleet:
             code: what a host needs, by its machine (`uname -m`).
             alone: what an instance (id, name) is to do without us: see `keeper.py`.
             put: takes every event, from any thread.
-            at_once: how many hosts to connect to, and how many to set up, at a time.
+            at_once: how many hosts to connect to, how many to set up, and of how many
+                to fetch the log, at a time.
             search_began: on the monotonic clock, of a run that is taken over.
         """
         self._plan = plan
@@ -91,6 +94,8 @@ class Fleet:
         self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
+        self._answered: set[str] = set()  # instances that SSH has reached before
+        self._gone: set[str] = set()  # instances that were dropped
         self.threads: list[Future[None]] = []
         self._search_began = search_began
         # A quarter of the fleet at a time: the first begins the sooner to search, and
@@ -98,12 +103,19 @@ class Fleet:
         quarter = max(2, plan.instances // 4)
         self._setting_up = threading.Semaphore(min(quarter, at_once))
         self._shaking_hands = threading.Semaphore(at_once)
+        # Hundreds of threads that all have something to do keep each other from it.
+        self._fetching = threading.Semaphore(at_once)
         self._at_work = 0  # workers that start or search
         self._at_rest = threading.Event()  # the run is decided and all have stopped
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * plan.instances + 1
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
+
+    @property
+    def delay(self) -> float:
+        """Seconds that a word may take to reach a host, at worst."""
+        return 0.0
 
     def divide(self, plan: Plan) -> None:
         """Take the plan for the instances that could be had; before any is served."""
@@ -135,6 +147,8 @@ class Fleet:
             if self._closed.is_set():  # who looks for instances looked before the end
                 return
             self._hosts.append((instance.id, host))
+            if instance.id in self._gone:  # who gave it a class has not heard of it
+                host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
             if self._beating is None:
                 self._beating = self._pool.submit(self._beat)
@@ -155,10 +169,12 @@ class Fleet:
             host.stop()
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone."""
+        """Give up an instance that is gone, for good."""
+        with self._lock:
+            self._gone.add(instance_id)
         for owner, host in self._all():
             if owner == instance_id:
-                host.close()
+                host.close(GONE)
 
     def close(self) -> None:
         """Close every connection; what is still under way ends with a failure."""
@@ -180,13 +196,14 @@ class Fleet:
     def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
         index = part.index if part else None
         try:
-            host.connect(lambda: self._boot_deadline)
+            host.connect(self._first_patience(instance_id))
+            self._note_answer(instance_id)
             self._put(Event("instance.ready", index, instance_id))
             if part:
                 with self._working():
                     self._search(host, instance_id, part)
             self._let_stop()
-            self._fetch_log(host, instance_id, index)
+            self._fetch_log(host, instance_id, part)
         except HostError as failure:
             host.close()
             fields = {"reason": str(failure)}
@@ -194,6 +211,19 @@ class Fleet:
         finally:
             # The connection stays: it tells the host that it is not alone.
             self._put(Event("host.done", index, instance_id))
+
+    def _first_patience(self, instance_id: str) -> Callable[[], float]:
+        """Return until when to wait for an instance: it boots, unless it did answer."""
+        if instance_id in self._answered:
+            return _within(LOST_PATIENCE)
+        return lambda: self._boot_deadline
+
+    def _note_answer(self, instance_id: str) -> None:
+        """Count who has booted; where they still come, the next are waited for."""
+        with self._lock:
+            self._answered.add(instance_id)
+            if self._ending.is_set():
+                self._boot_deadline = time.monotonic() + END_PATIENCE
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -266,10 +296,9 @@ class Fleet:
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
                 if not self._ending.is_set():
-                    host.push(self._folder, self._code)
-                if not self._ending.is_set():
                     program = "runner.py" if self._plan.script else "pow.py"
-                    host.start(self._folder, part.name, job, program=program)
+                    code = self._code
+                    host.start(self._folder, part.name, job, code=code, program=program)
                     return True
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
@@ -329,10 +358,14 @@ class Fleet:
             **self._alone(instance_id, name),
         }
 
-    def _fetch_log(self, host: Host, instance_id: str, index: int | None) -> None:
+    def _fetch_log(self, host: Host, instance_id: str, part: Part | None) -> None:
         path = self._journal.log(host.name)
+        index = part.index if part else None
+        folder = f"{self._folder}/{part.name}" if part else ""
         try:
-            path.write_text(host.log(), encoding="utf-8")
+            with self._fetching:
+                text = host.log(folder)
+            path.write_text(text, encoding="utf-8")
         except (HostError, OSError) as error:
             fields = {"reason": str(error)}
             self._put(Event("log.failed", index, instance_id, fields))

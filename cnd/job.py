@@ -14,12 +14,10 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
-from itertools import count
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -39,8 +37,9 @@ from cnd import (
 )
 from cnd.cloud import Cloud
 from cnd.cost import spent
+from cnd.crew import Crew
 from cnd.errors import CloudError, CndError, LeakError
-from cnd.events import LAST_WORDS, Event
+from cnd.events import LAST_WORDS, Event, trouble
 from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.mailbox import Mailbox
@@ -50,21 +49,19 @@ from cnd.race import Ending, Outcome, Race, refutation
 from cnd.result import Result, Seconds
 from cnd.scram import scram
 from cnd.view import Viewer
+from cnd.watch import Watch
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
-FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 # A launch whose answer was lost may have worked, and AWS lists new instances late.
 UNSURE_LOOK = 20.0  # seconds
 # An Auto Scaling group notices a loss within a minute or two, and boots another.
 HOLD_PATIENCE = 240.0  # seconds
-TAGGED = 64  # instances that get their index as a tag: a courtesy, one call each
-
-
-# After these an instance is trusted with no further class.
-UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
+# A courtesy, one call each.
+TAGGED = 64  # instances, at most, that get their index as a tag
+TAG_LATEST = 60.0  # seconds after the launch
 
 
 def new_run() -> str:
@@ -97,20 +94,8 @@ class Job:
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
         self._background: list[Future[Any]] = []
-        self._index: dict[str, int] = {}  # instance id -> index
-        # What the watching thread knows: instances that it began with, or lost.
-        self._served: dict[str, ec2.Instance] = {}
-        self._lost: set[str] = set()
-        self._adopted: dict[str, int] = {}  # places of instances that it came upon
-        # What the events tell: instances that can search; who serves which class;
-        # instances whose own class has come to its end.
-        self._fit: set[str] = set()
-        self._serving: set[tuple[str | None, int | None]] = set()
-        self._done: set[str] = set()
-        self._unfit: set[str] = set()  # get no further class
-        self._leaving: set[str] = set()  # AWS will take them back in a moment
+        self._crew = Crew()
         self._attached = False
-        self._last_loss = 0.0  # when an instance was lost, on the monotonic clock
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
         self._launcher = launch.Launcher(cloud, plan, self._run)
         self._terminated: dict[str, str] = {}
@@ -167,8 +152,7 @@ class Job:
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         past = takeover.recall(self._plan, self._journal.events())
         self.race, self._attached = past.race, True
-        self._index, self._lost = dict(past.index), set(past.lost)
-        self._unfit = set(past.unfit)
+        self._crew = Crew(past.index, lost=past.lost, unfit=past.unfit)
         if past.began is not None:
             self._began = _monotonic(past.began)
         if past.searching is not None:
@@ -248,7 +232,7 @@ class Job:
     def _code(self, machine: str) -> Mapping[str, bytes]:
         if self._plan.script:
             return payload.code_with(self._script)
-        return payload.code(machine)
+        return payload.code(machine, self._plan.kernel)
 
     # --- launch and race
 
@@ -268,7 +252,7 @@ class Job:
         self._mark("launched")
         if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
-        self._go_on(self._watch, fleet)
+        self._go_on(self._new_watch(fleet).run)
         self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
@@ -304,69 +288,26 @@ class Job:
         self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
-        for instance in listed:
-            if instance.id not in self._index:  # we died before we knew of it
-                self._adopt(instance)
+        watch = self._new_watch(fleet)
+        watch.catch_up(listed, self._crew.lost)
         self._drain()
-        for gone in self._index.keys() - {i.id for i in listed} - self._lost:
-            self._lost.add(gone)
-            fields = {"state": "no longer listed"}
-            self._events.put(Event("instance.lost", self._index[gone], gone, fields))
         self._mark("launched")
         self._hear_out = time.monotonic() + END_PATIENCE
-        self._go_on(self._watch, fleet)
+        self._go_on(watch.run)
         self._go_on(self._listen, provision.queue)
 
-    def _watch(self, fleet: Fleet | Mailbox) -> None:
-        """Serve each instance the moment that it runs; notice those that vanish."""
-        pause, told = FIRST_LOOK, ""
-        while not self._over.wait(pause):
-            try:
-                for instance in self._changed():
-                    self._look_at(instance, fleet)
-                told = ""
-            except CloudError as error:
-                if str(error) != told:
-                    self._trouble(error)
-                told = str(error)
-            pause = min(1.15 * pause, LAST_LOOK)
-
-    def _changed(self) -> list[ec2.Instance]:
-        """Return instances that may run by now, and those that vanished.
-
-        Not the whole fleet: to read the description of one takes half a millisecond.
-        """
-        client, run = self._cloud.ec2, self._run
-        if self._adopts:  # some may be listed late that we never heard of
-            return ec2.find(client, run=run, states=ec2.ALL)
-        awaited = self._index.keys() - self._served.keys() - self._lost
-        found = ec2.find(client, run=run, states=ec2.GONE)
-        if awaited:
-            ids = sorted(awaited, key=self._index.__getitem__)[: ec2.ASKED]
-            found += ec2.find(client, run=run, states=("running",), ids=ids)
-        return found
-
-    def _look_at(self, instance: ec2.Instance, fleet: Fleet | Mailbox) -> None:
-        index = self._index.get(instance.id)
-        if index is None and self._adopts:
-            self._adopt(instance)
-        if index is None or instance.id in self._lost:
-            return
-        if instance.state == "running" and instance.id not in self._served:
-            self._served[instance.id] = instance
-            parts = self._parts(instance.id)
-            fields = {
-                "address": instance.address,
-                "zone": instance.zone,
-                "classes": [part.index for part in parts],
-            }
-            self._events.put(Event("instance.running", index, instance.id, fields))
-            fleet.serve(instance, f"Instance{index}", parts)
-        elif instance.state not in ("pending", "running") and not self._over.is_set():
-            self._lost.add(instance.id)
-            fields = {"state": instance.state}
-            self._events.put(Event("instance.lost", index, instance.id, fields))
-            fleet.drop(instance.id)
+    def _new_watch(self, fleet: Fleet | Mailbox) -> Watch:
+        self._watch = Watch(
+            self._cloud.ec2,
+            self._run,
+            fleet,
+            index=self._crew.index,
+            parts=self._parts,
+            adopts=self._adopts,
+            put=self._events.put,
+            over=self._over,
+        )
+        return self._watch
 
     @property
     def _adopts(self) -> bool:
@@ -377,15 +318,6 @@ class Job:
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
         return HOLD_PATIENCE if self._plan.hold else UNSURE_LOOK
-
-    def _adopt(self, instance: ec2.Instance) -> None:
-        """Give an instance that is new to us the first place that is free."""
-        if instance.id in self._adopted or instance.state not in ec2.LIVE:
-            return
-        taken = {*list(self._index.values()), *self._adopted.values()}
-        index = next(i for i in count() if i not in taken)
-        self._adopted[instance.id] = index
-        self._events.put(launch.event(instance, index))
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -411,6 +343,11 @@ class Job:
         )
 
     def _tag(self, launched: list[ec2.Instance]) -> None:
+        """Tag each instance with its index, once that keeps nobody from searching."""
+        deadline = time.monotonic() + TAG_LATEST
+        while not self.race.begun and time.monotonic() < deadline:
+            if self._over.wait(TICK):
+                return
         try:
             for instance in launched:
                 if not self._over.is_set():
@@ -431,7 +368,7 @@ class Job:
     def _give_up_unlaunched(self) -> None:
         """Let the classes of instances that never appeared go on elsewhere."""
         late = time.monotonic() >= self._marks["launched"] + self._patience
-        if not (self._adopts and self._index and late):
+        if not (self._adopts and self._crew.index and late):
             return
         for index, standing in list(self.race.standings.items()):
             if not standing.host and not standing.ended:
@@ -440,26 +377,23 @@ class Job:
 
     def _hand_over(self, fleet: Fleet | Mailbox) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
-        # Booting, or out of touch: they may yet take over what the others lost.
-        hopeful = self._index.keys() - self._done - self._lost - self._fit
         if self.race.failed and self._awaited():
             return
         for index in self.race.failed:
-            if (host := self._survivor()) is None:
+            host = self._crew.survivor(self.race.standings.values())
+            if host is None:
                 break
             start = self.race.standings[index].cursor
-            self._serving.add((host, index))
             self._take(Event("class.handed_over", index, host, {"start": start}))
-            name = f"Instance{self._index[host]}"
-            fleet.serve(self._served[host], name, [Part(index, start)])
-        if not (self.race.failed and hopeful):
+            name = f"Instance{self._crew.index[host]}"
+            fleet.serve(self._watch.served[host], name, [Part(index, start)])
+        if not (self.race.failed and self._crew.hopeful):
             self.race.settle()
 
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""
         plan = self._plan
-        lost = len((self._unfit | self._lost | self._leaving) & self._index.keys())
-        while len(self._replacing) < min(lost, plan.instances):
+        while len(self._replacing) < min(self._crew.dropouts, plan.instances):
             index = plan.instances + len(self._replacing)
             self._replacing.append(
                 self._pool.submit(self._replacement, provision, index)
@@ -483,21 +417,14 @@ class Job:
 
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
-        lost = len(self._lost & self._index.keys())
+        crew, plan = self._crew, self._plan
         if any(not launch.done() for launch in self._replacing):
             return True
         launched = sum(launch.result() for launch in self._replacing)
-        if self._plan.hold and time.monotonic() < self._last_loss + HOLD_PATIENCE:
-            launched = lost
-        known = [i for i, n in self._index.items() if n >= self._plan.instances]
-        over = self._done | self._lost | self._fit
-        return launched > len(known) or any(i not in over for i in known)
-
-    def _survivor(self) -> str | None:
-        """Return the fit instance with the fewest classes to search, or None."""
-        fit = self._fit - self._lost
-        load = Counter(s.host for s in self.race.standings.values() if not s.ended)
-        return min(fit, key=lambda host: (load[host], self._index[host]), default=None)
+        if plan.hold and time.monotonic() < crew.last_loss + HOLD_PATIENCE:
+            launched = len(crew.lost)
+        known = [i for i, n in crew.index.items() if n >= plan.instances]
+        return launched > len(known) or not all(map(crew.settled, known))
 
     def _check_clock(self) -> None:
         now, plan = time.monotonic(), self._plan
@@ -508,7 +435,7 @@ class Job:
             if self.race.failed:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
-        elif not self._index and now >= self._marks["launched"] + self._patience:
+        elif not self._crew.index and now >= self._marks["launched"] + self._patience:
             self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
         elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
@@ -536,9 +463,9 @@ class Job:
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
-            self._marks["stopped"] = time.monotonic()
-        self._note(event)
-        if event.kind == "instance.lost" and event.host not in self._served:
+            self._marks["stopped"] = event.heard
+        self._crew.note(event)
+        if event.kind == "instance.lost" and event.host not in self._crew.running:
             when = "while nobody followed" if self._attached else "before it ran"
             fields = {"reason": f"Instance{event.index} went away {when}"}
             self._take(Event("host.failed", event.index, event.host, fields))
@@ -549,32 +476,6 @@ class Job:
         self._view.show(event)
         if objection:
             self._take(objection)
-
-    def _note(self, event: Event) -> None:
-        """Keep count of who is fit, and of who is not done yet."""
-        host, who = event.host or "", (event.host, event.index)
-        if event.kind == "instance.launched" and event.index is not None:
-            self._index[host] = event.index
-        if event.kind == "instance.running":
-            classes = event.fields["classes"] or [None]
-            self._serving |= {(host, index) for index in classes}
-        if event.kind == "host.returned":
-            self._serving.add(who)
-            self._unfit.discard(host)
-        if event.kind == "instance.lost":
-            self._last_loss = time.monotonic()
-        if event.kind == "worker.notice":
-            self._leaving.add(host)
-            self._fit.discard(host)
-        if event.kind in UNFIT:
-            self._unfit.add(host)
-            self._fit.discard(host)
-        if event.kind in ("instance.ready", "host.returned"):
-            self._fit |= {host} - self._unfit
-        if event.kind in ("host.failed", "host.done"):
-            self._serving.discard(who)
-        if event.kind == "host.done":
-            self._done.add(host)
 
     def _keep(self, event: Event) -> None:
         """Write an event to the journal.
@@ -587,7 +488,7 @@ class Job:
         except CndError as error:
             if event.kind in DURABLE:
                 raise
-            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
+            self._view.show(trouble(error))
 
     # --- the end
 
@@ -596,14 +497,14 @@ class Job:
         self._mark("decided")
         fleet.stop()
         self._pool.submit(self._tell_reason, provision.queue)
-        deadline = self._marks["decided"] + END_LIMIT
-        patience = self._marks["decided"] + END_PATIENCE
-        while (now := time.monotonic()) < deadline:
-            booting = self._index.keys() - self._served.keys() - self._lost
-            if not self._serving and (now >= patience or not booting):
+        heard = self._marks["decided"] + fleet.delay  # by all who can hear
+        while (now := time.monotonic()) < heard + END_LIMIT:
+            patience = max(heard, self._crew.last_arrival) + END_PATIENCE
+            booting = self._crew.booting
+            if not self._crew.serving and (now >= patience or not booting):
                 break
             self._next_events(fleet)
-        if self._lost or self.race.failed:
+        if self._crew.lost or self.race.failed:
             self._read_what_is_left(provision)
         self._mark("logged")
 
@@ -611,9 +512,9 @@ class Job:
         """Read what instances that ended without us have left in S3."""
         s3, bucket = self._cloud.s3, provision.bucket
         try:
-            for host, index in self._index.items():
+            for host, index in self._crew.index.items():
                 path = self._journal.log(f"Instance{index}")
-                if host not in self._lost or path.exists():
+                if host not in self._crew.lost or path.exists():
                     continue
                 if text := s3logs.fetch(s3, bucket, self._run, path.name):
                     path.write_bytes(text)
@@ -651,7 +552,7 @@ class Job:
         upload = self._pool.submit(self._upload, provision)
         leak = None
         if keep:
-            self._kept = tuple(sorted(self._index))
+            self._kept = tuple(sorted(self._crew.index))
         else:
             leak = self._scram()
         self._mark("scrammed")
@@ -675,7 +576,7 @@ class Job:
         def seen(instance: ec2.Instance) -> None:
             now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
             self._terminated[instance.id] = now
-            index = self._index.get(instance.id)
+            index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
         try:
@@ -683,7 +584,7 @@ class Job:
                 self._cloud,
                 self._run,
                 groups=self._launcher.groups,
-                known=self._index,
+                known=self._crew.index,
                 look=UNSURE_LOOK if self._launcher.unsure else 0.0,
                 seen=seen,
             )
@@ -722,7 +623,7 @@ class Job:
         try:
             self._journal.write_result(result.to_json())
         except CndError as error:
-            self._view.show(Event("cloud.trouble", fields={"reason": str(error)}))
+            self._view.show(trouble(error))
             return result
         folder = self._journal.folder
         files = {name: folder / name for name in (EVENTS, RESULT)}
@@ -771,8 +672,7 @@ class Job:
         self._marks.setdefault(name, time.monotonic())
 
     def _trouble(self, error: CloudError) -> None:
-        fields = {"reason": str(error), "hint": error.hint}
-        self._events.put(Event("cloud.trouble", fields=fields))
+        self._events.put(trouble(error))
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
         """Let Ctrl-C and its like ask for the end, and be answered at once."""

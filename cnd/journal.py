@@ -40,9 +40,10 @@ def runs() -> list[str]:
 class Journal:
     """The folder of one run: its events, result and logs."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, folder: Path | None = None) -> None:
+        """Make a journal that writes nothing yet; `folder` is one of all runs' own."""
         self.run = run
-        self.folder = state_folder() / "runs" / run
+        self.folder = folder or state_folder() / "runs" / run
 
     @property
     def logs(self) -> Path:

@@ -4,9 +4,10 @@
 It runs beside the worker, as one file, on any Python from 3.6 on, with the standard
 library only:
 
-    python3 keeper.py class-3-from-3.json 'cat /var/log/syslog'
+    python3 keeper.py class-3-from-3.json 'cat /var/log/syslog' 15
 
-in the folder of a run: the job file, and a command that prints the system log.  As
+in the folder of a run: the job file, a command that prints the system log, and how many
+seconds ago, at most, somebody was last heard for sure.  As
 long as the orchestrator touches `heard`, it only looks on.  After some silence the
 instance is an orphan: the search goes on, a golden nonce is put into S3, one that
 another orphan has put there ends the search, and when no worker lives any more the
@@ -29,7 +30,7 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 HEARD = "heard"  # touched by the orchestrator's session
 LOCK = "keeper.pid"
-LOOK = 1.0  # seconds between two looks
+LOOK = 2.0  # seconds between two looks
 HTTP_TIMEOUT = 10.0  # seconds without a byte
 GET_PATIENCE = 20.0  # seconds for one request, however its bytes trickle
 PUT_ONCE_PATIENCE = 60.0
@@ -90,11 +91,13 @@ class Heartbeat:
     another chance to be heard.
     """
 
-    def __init__(self, path: str, patience: float) -> None:
+    def __init__(self, path: str, patience: float, unheard: float = 0.0) -> None:
+        """Begin to listen, `unheard` seconds late: it may have been silent since."""
         self._path, self._patience = path, patience
         self.look = min(LOOK, patience / 4)  # seconds between two looks
         self._seen = self._touched()
-        self._looked, self._silence = time.monotonic(), 0.0
+        since = unheard if self._seen is None else time.time() - self._seen / 1e9
+        self._looked, self._silence = time.monotonic(), max(0.0, min(since, unheard))
 
     @property
     def silent(self) -> bool:
@@ -331,12 +334,13 @@ class Keeper:
         folder: str,
         log_command: str,
         heartbeat: Any = None,  # or something with the same properties
+        unheard: float = 0.0,
     ) -> None:
         self._orders = orders
         self._folder = folder
         self._log_command = log_command
         heard = os.path.join(folder, HEARD)
-        self._heartbeat = heartbeat or Heartbeat(heard, orders.patience)
+        self._heartbeat = heartbeat or Heartbeat(heard, orders.patience, unheard)
         self._put_nonce = None  # type: Optional[int]
         self._noticed = not orders.spot
         self._next_notice = 0.0
@@ -428,19 +432,20 @@ def only_one(folder: str) -> bool:
 
 def main(arguments: List[str]) -> int:
     """Keep the instance to its end; return the exit status."""
-    if len(arguments) != 2:
-        sys.stderr.write("usage: keeper.py JOB_FILE LOG_COMMAND\n")
+    if len(arguments) not in (2, 3):
+        sys.stderr.write("usage: keeper.py JOB_FILE LOG_COMMAND [SECONDS]\n")
         return 2
     folder = os.getcwd()
     if not only_one(folder):
         return 0
     try:
         orders = read_orders(arguments[0])
+        unheard = float(arguments[2]) if arguments[2:] else 0.0
     except (OSError, ValueError, KeyError, TypeError) as error:
         log(f"no orders: {type(error).__name__}")
         return 2
     try:
-        Keeper(orders, folder, arguments[1]).run()
+        Keeper(orders, folder, arguments[1], unheard=unheard).run()
     finally:  # whatever failed
         if orders.shutdown:
             power_off()

@@ -1,7 +1,8 @@
 """The hosts of a run that nobody reaches over SSH: word and reports go through S3.
 
 One rule: as in `fleet.py`, one host's failure is recorded and the others go on, and
-who reads the events decides; but one thread serves all hosts, with a few helpers.
+who reads the events decides; but one thread listens to all hosts, with a few helpers,
+and another speaks: a word must not wait until hundreds of reports are read.
 
 It writes one object that all instances look at, lists theirs, and fetches those that
 have changed.  What it costs does not grow with the search's length, and with the fleet
@@ -22,15 +23,14 @@ from cnd import parcel, s3logs
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import LAST_WORDS, Emit, Event, from_worker
-from cnd.fleet import BEAT, END_PATIENCE, Part
+from cnd.events import LAST_WORDS, Emit, Event, from_worker, trouble
+from cnd.fleet import BEAT, END_PATIENCE, GONE, Part
 from cnd.journal import Journal
 from cnd.plan import Plan
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-LOOK = 0.5  # seconds between two looks at the reports; longer where one takes long
 FETCHES = 16  # reports fetched at a time
 
 
@@ -58,6 +58,7 @@ class _Host:
     tasks: list[_Task] = field(default_factory=list)
     etag: str = ""  # of its latest report
     heard: float | None = None  # when that came, on the monotonic clock
+    gone: bool = False  # the instance was dropped
 
     @property
     def pending(self) -> list[_Task]:
@@ -87,7 +88,7 @@ class Mailbox:
         """
         self._plan, self._journal = plan, journal
         self._s3, self._bucket, self._put = s3, bucket, put
-        self._silence = parcel.pace(plan.instances, polls_per_second).silence
+        self._pace = parcel.pace(plan.instances, polls_per_second)
         self._search_began = search_began
         self._boot_deadline = time.monotonic() + plan.boot_allowance
         self._lock = threading.Lock()
@@ -96,12 +97,16 @@ class Mailbox:
         self._ending = threading.Event()
         self._closed = threading.Event()
         # It counts on where a former orchestrator may have been.
-        self._beat, self._said = int(time.time()), 0.0
-        self._trouble = ""
+        self._beat = int(time.time())
+        self._told: set[str] = set()  # troubles
         self._deaf = False  # we could not listen of late: silence proves nothing
-        self._fetchers = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
-        self._follower = ThreadPoolExecutor(1, thread_name_prefix="mailbox")
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="mailbox")
         self.threads: list[Future[None]] = []
+
+    @property
+    def delay(self) -> float:
+        """Seconds that a word may take to reach a host, and its answer us, at worst."""
+        return 1.5 * self._pace.poll + self._pace.look
 
     def divide(self, plan: Plan) -> None:
         """Take in that the fleet is smaller than planned: impossible here.
@@ -118,23 +123,28 @@ class Mailbox:
             host = self._hosts.setdefault(name, _Host(instance.id, name))
             # What a former orchestrator was told already is told again.
             host.tasks += [_Task(part) for part in parts or (None,)]
+            if host.gone:  # who gave it a class has not heard of it
+                self._give_up(host, GONE)
             if not self.threads:
-                self.threads.append(self._follower.submit(self._follow))
+                self.threads.append(self._pool.submit(self._listen))
+                self.threads.append(self._pool.submit(self._speak))
         if any(part.start != part.index for part in parts) or host.etag:
             self._awake.set()
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log comes with its last word."""
-        self._boot_deadline = min(self._boot_deadline, time.monotonic() + END_PATIENCE)
+        patience = END_PATIENCE + self.delay
+        self._boot_deadline = min(self._boot_deadline, time.monotonic() + patience)
         self._ending.set()
         self._awake.set()
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone."""
+        """Give up an instance that is gone, for good."""
         with self._lock:
             gone = [h for h in self._hosts.values() if h.id == instance_id]
             for host in gone:
-                self._give_up(host, "the instance is gone")
+                host.gone = True
+                self._give_up(host, GONE)
 
     def close(self) -> None:
         """Listen no longer."""
@@ -142,50 +152,37 @@ class Mailbox:
             self._closed.set()
         self._ending.set()
         self._awake.set()
-        self._fetchers.shutdown(wait=False, cancel_futures=True)
-        self._follower.shutdown(wait=False)
+        self._pool.shutdown(wait=False)
 
-    # --- in the thread that follows
+    # --- in the thread that speaks
 
-    def _follow(self) -> None:
+    def _speak(self) -> None:
+        """Write the word if there is a new one, and now and then as a sign of life."""
         while not self._closed.is_set():
-            began = time.monotonic()
+            self._awake.clear()
             try:
                 self._say()
-                self._listen()
-                self._trouble = ""
             except CloudError as error:
-                self._deaf = True
                 self._tell(error)
-            if not self._closed.is_set():
-                self._awake.wait(max(LOOK, time.monotonic() - began))
+                self._closed.wait(self._pace.look)
+                continue
+            self._awake.wait(BEAT)
 
     def _tell(self, error: CloudError) -> None:
         """Tell of trouble, once."""
-        if str(error) != self._trouble and not self._closed.is_set():
-            fields = {"reason": str(error), "hint": error.hint}
-            self._put(Event("cloud.trouble", fields=fields))
-        self._trouble = str(error)
+        if str(error) not in self._told and not self._closed.is_set():
+            self._put(trouble(error))
+        self._told.add(str(error))
 
     def _say(self) -> None:
-        """Write the word, if there is a new one or it is time for a sign of life."""
-        if not self._awake.is_set() and time.monotonic() < self._said + BEAT:
-            return
-        self._awake.clear()
         self._beat += 1
         with self._lock:
             parts = {h.name: list(self._handed(h)) for h in self._hosts.values()}
         word = parcel.Word(
             self._beat, self._ending.is_set(), {n: p for n, p in parts.items() if p}
         )
-        try:
-            parcel.put(
-                self._s3, self._bucket, self._journal.run, parcel.WORD, word.encoded()
-            )
-        except CloudError:
-            self._awake.set()
-            raise
-        self._said = time.monotonic()
+        run = self._journal.run
+        parcel.put(self._s3, self._bucket, run, parcel.WORD, word.encoded())
 
     def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
         """Return the classes that a host takes over; its own it knows."""
@@ -201,10 +198,23 @@ class Mailbox:
             return self._plan.time_limit
         return self._plan.time_limit - (time.monotonic() - self._search_began)
 
+    # --- in the thread that listens
+
     def _listen(self) -> None:
+        """Look for new reports until the end, half of the time at most."""
+        with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as fetchers:
+            while not self._closed.is_set():
+                began = time.monotonic()
+                try:
+                    self._look(fetchers)
+                except CloudError as error:
+                    self._deaf = True
+                    self._tell(error)
+                self._closed.wait(max(self._pace.look, time.monotonic() - began))
+
+    def _look(self, fetchers: ThreadPoolExecutor) -> None:
         """Fetch the reports that have changed, and pass on what they say."""
-        changed = list(self._changed())
-        for host, report in self._fetchers.map(self._fetch, changed):
+        for host, report in fetchers.map(self._fetch, list(self._changed())):
             with self._lock:
                 self._take(host, report)
         with self._lock:
@@ -231,6 +241,8 @@ class Mailbox:
 
     def _fetch(self, host: _Host) -> tuple[_Host, dict[str, Any]]:
         """Return what a host reports; nothing where that makes no sense."""
+        if self._closed.is_set():
+            return host, {}
         try:
             data = s3logs.fetch(
                 self._s3, self._bucket, self._journal.run, f"{host.name}.json"
@@ -302,11 +314,11 @@ class Mailbox:
             if now >= self._boot_deadline:
                 self._give_up(host, "it did not report in time")
             return
-        silent = now - host.heard >= self._silence
+        silent = now - host.heard >= self._pace.silence
         for task in host.pending:
             if silent and task.part and not task.ended and not task.lost:
                 task.lost = True
-                reason = f"no report for {self._silence:g} s"
+                reason = f"no report for {self._pace.silence:g} s"
                 fields = {"reason": reason}
                 self._put(Event("host.failed", task.index, host.id, fields))
 

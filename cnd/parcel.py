@@ -10,9 +10,13 @@ works out from its place in the batch.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import importlib.util
 import io
 import json
+import py_compile
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -35,7 +39,10 @@ MOST_BYTES = 16 << 20  # of one report
 # Nobody may ask S3 for more than some thousand requests a second (one prefix takes
 # 3500 PUT and 5500 GET), and each costs: see docs/scale.md.
 FASTEST_POLL, FASTEST_REPORT = 1.0, 5.0  # seconds
-REPORTS_PER_SECOND = 50.0  # of the whole fleet
+# Of the whole fleet; a report, which is written and read, is dearer than a look.
+LOOKS_TO_A_REPORT = 10
+# Who waits for a word need not look for it more often than it comes.
+FASTEST_LOOK = 0.5  # seconds
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,14 @@ class Pace:
 
     poll: float  # seconds between two looks for the orchestrator's word
     every: float  # seconds between two reports of a worker that has nothing special
+
+    @property
+    def look(self) -> float:
+        """Seconds between two looks of an agent at its worker, and of ours at reports.
+
+        A find is told at once, that is after one of either.
+        """
+        return max(FASTEST_LOOK, self.poll / 4)
 
     @property
     def silence(self) -> float:
@@ -55,7 +70,7 @@ def pace(instances: int, polls_per_second: float) -> Pace:
     """Return the pace of a fleet, so that all together keep below the rates."""
     return Pace(
         poll=max(FASTEST_POLL, instances / polls_per_second),
-        every=max(FASTEST_REPORT, instances / REPORTS_PER_SECOND),
+        every=max(FASTEST_REPORT, LOOKS_TO_A_REPORT * instances / polls_per_second),
     )
 
 
@@ -73,14 +88,32 @@ class Word:
         return json.dumps(record).encode()
 
 
+@functools.cache
 def bundle(machine: str) -> bytes:
-    """Return the files for a machine (`uname -m`) as a ZIP archive."""
+    """Return the files for a machine (`uname -m`) as a ZIP archive.
+
+    Its modules are there compiled as well, for hosts with our own version of Python.
+    """
     files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
+    for name in ("agent.py", "keeper.py", "pow.py"):
+        files[importlib.util.cache_from_source(name)] = _compiled(name, files[name])
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
     return target.getvalue()
+
+
+def _compiled(name: str, source: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(source)
+        target = str(path) + "c"
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(
+            str(path), target, dfile=name, doraise=True, invalidation_mode=unchecked
+        )
+        return Path(target).read_bytes()
 
 
 def send(s3: S3Client, bucket: str, run: str) -> None:
@@ -121,9 +154,11 @@ def boot(
         "report": form(s3, bucket, run, seconds=hold),
         "prefix": s3logs.prefix(run),
         "poll": rates.poll,
+        "look": rates.look,
         "every": rates.every,
         "patience": orphans.PATIENCE + 3 * rates.poll,
         "log": LOG_COMMAND,
+        "lifetime": plan.lifetime,
         "job": {
             "run": run,
             "block": plan.block,
@@ -132,6 +167,8 @@ def boot(
             "nonces": plan.nonces,
             "time_limit": plan.time_limit,
             "kernel": plan.kernel,
+            # More often than it is reported nobody hears it; the end is told at once.
+            "progress": max(plan.progress, rates.every / 2),
             "script": "",
         },
         "keeper": {

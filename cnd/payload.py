@@ -14,13 +14,17 @@ from cnd import pow as worker
 
 
 @functools.cache
-def code(machine: str) -> Mapping[str, bytes]:
+def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
     """Return the files (name -> content) for a host whose ``uname -m`` is `machine`.
 
     Without a library for it the worker searches with hashlib.
+
+    Args:
+        kernel_name: what it is to search with.
     """
     files = {"pow.py": Path(worker.__file__), "keeper.py": Path(keeper.__file__)}
-    if library := kernel.library(machine):
+    library = kernel.library(machine)
+    if library and kernel_name != "hashlib":
         files[kernel.PUSHED_NAME] = library
     return {name: path.read_bytes() for name, path in files.items()}
 

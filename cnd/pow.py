@@ -15,7 +15,6 @@ per core, and keeps the books (`Ledger`); a child only scans, with the fastest n
 kernel that proved itself (`NativeScanner`) or else with hashlib (`HashlibScanner`).
 """
 
-import argparse
 import contextlib
 import fcntl
 import functools
@@ -60,9 +59,12 @@ TARGET = 0.05  # seconds a stretch, so that the parent has little to do
 GROWTH = 4  # the most that a stretch grows over the one before
 AHEAD = 2  # stretches that a child has before it, so that it never waits
 PACE_MEMORY = 0.5  # seconds that a paced worker may be late and catch up
-PACE_LOOK = 0.005  # seconds between its looks at the stop flag
+PACED_ALONE = 500000  # nonces/s that one process does, whatever the kernel
+PACED_PLAIN = 50000  # nonces/s; below, trying the kernels costs more than it saves
+PACED_STRETCHES = 2  # of a paced worker between two words on its progress
 FIRST_PACED = 0.01  # seconds of its first stretch
 POLL = 1000  # nonces between two looks at the stop flag: about a millisecond
+LINGER = 1.0  # seconds a detached worker stays after its last word
 END_PATIENCE = 1.0  # seconds for the children's last answers; a frozen one has none
 START_PATIENCE = 30.0  # seconds for a detached worker's first event
 YOUNG = 1.0  # seconds; a child that dies younger was not kept alive
@@ -227,8 +229,16 @@ class Paced:
     what a slower machine would say.
     """
 
-    def __init__(self, scanner: Any, rate: float, stop: Sequence[int]) -> None:
+    def __init__(
+        self, scanner: Any, rate: float, stop: Sequence[int], bell: int
+    ) -> None:
+        """Make a scanner that waits.
+
+        Args:
+            bell: a descriptor that can be read when `stop` was raised.
+        """
         self._scanner, self._rate, self._stop = scanner, rate, stop
+        self._bell = bell
         self._due = time.monotonic()  # when what was tested so far is paid for
 
     @property
@@ -246,7 +256,10 @@ class Paced:
             left = self._due - time.monotonic()
             if left <= 0:
                 break
-            time.sleep(min(left, PACE_LOOK))
+            # Whoever shares a machine with hundreds must not wake up to look.
+            rung, _, _ = select.select([self._bell], [], [], left)
+            if rung:
+                os.read(self._bell, 512)
         return nonce
 
 
@@ -644,19 +657,27 @@ REPLY = struct.Struct("<Q?d")  # tested, whether the last of them is golden, sec
 class Child:
     """One core's process, as its parent sees it: a pipe to it, a pipe from it."""
 
-    def __init__(self, number: int, pid: int, requests: int, replies: int) -> None:
+    def __init__(
+        self, number: int, pid: int, requests: int, replies: int, bell: int
+    ) -> None:
         self.number = number
         self.stretch = FIRST_STRETCH
         self.born = time.monotonic()
         self.descriptor = replies
         self._pid = pid
         self._requests = requests
+        self._bell = bell
         self._partial = b""
 
     def hand(self, first: int, count: int) -> None:
         """Send one request; a dead child is noticed when its answer is awaited."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._requests, REQUEST.pack(first, count))
+
+    def ring(self) -> None:
+        """Wake it, if it waits."""
+        with contextlib.suppress(OSError):  # it is dead, or does not even listen
+            os.write(self._bell, b".")
 
     def replies(self) -> Optional[List[Tuple[int, bool, float]]]:
         """Return the replies that are here, or None if the child is dead."""
@@ -670,6 +691,7 @@ class Child:
 
     def close(self) -> None:
         os.close(self._requests)
+        os.close(self._bell)
         os.close(self.descriptor)
 
     def end(self) -> None:
@@ -696,13 +718,13 @@ class Crew:
     def __init__(
         self,
         size: int,
-        make: Callable[[Sequence[int]], HashlibScanner],
+        make: Callable[[Sequence[int], int], HashlibScanner],
         step: int,
         first_stretch: int = FIRST_STRETCH,
     ) -> None:
         self.children: Dict[int, Child] = {}  # by the descriptor of their replies
         self.trouble = ""  # why there is a child less than there should be
-        self._make = make  # a scanner, from a stop flag
+        self._make = make  # a scanner, from a stop flag and its bell
         self._step = step
         self._first_stretch = first_stretch
         self._flags = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
@@ -717,7 +739,9 @@ class Crew:
 
     def hurry(self, child: Child, wanted: bool) -> None:
         """Raise or lower a child's flag: under it, stretches come back untested."""
-        self._flags[child.number] = wanted
+        raised, self._flags[child.number] = self._flags[child.number], wanted
+        if wanted and not raised:
+            child.ring()
 
     def wait(self, also: int, seconds: float) -> List[int]:
         """Return the descriptors, of children and `also`, that have something."""
@@ -762,24 +786,25 @@ class Crew:
     def _fork(self, number: int) -> Child:
         pipes: List[int] = []
         try:
-            pipes += os.pipe()
-            pipes += os.pipe()
+            for _ in range(3):
+                pipes += os.pipe()
             pid = os.fork()
         except OSError:
             for descriptor in pipes:
                 os.close(descriptor)
             raise
-        theirs_in, ours_out, ours_in, theirs_out = pipes
+        theirs_in, ours_out, ours_in, theirs_out, bell, ours_bell = pipes
         if pid == 0:
             # A copy of a parent's end would keep a process alive after its parent.
-            for descriptor in (ours_out, ours_in):
+            for descriptor in (ours_out, ours_in, ours_bell):
                 os.close(descriptor)
-            self._live(number, theirs_in, theirs_out)
-        os.close(theirs_in)
-        os.close(theirs_out)
-        return Child(number, pid, ours_out, ours_in)
+            self._live(number, theirs_in, theirs_out, bell)
+        for descriptor in (theirs_in, theirs_out, bell):
+            os.close(descriptor)
+        os.set_blocking(ours_bell, False)
+        return Child(number, pid, ours_out, ours_in, ours_bell)
 
-    def _live(self, number: int, requests: int, replies: int) -> NoReturn:
+    def _live(self, number: int, requests: int, replies: int, bell: int) -> NoReturn:
         """Be a child: serve, and never return to what the parent was doing."""
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -788,7 +813,7 @@ class Crew:
             for sibling in self.children.values():
                 sibling.close()
             step_back()
-            scanner = self._make(self._flags[number : number + 1])
+            scanner = self._make(self._flags[number : number + 1], bell)
             _serve(requests, replies, scanner, self._step)
         except BrokenPipeError:
             pass  # the parent is gone
@@ -840,9 +865,15 @@ class Reporter:
             )
             self._syslog.line(f"{kind} {' '.join(told)}")
 
-    def close(self) -> None:
+    def leave(self) -> None:
+        """Leave it to the process that forked this one."""
         if self._syslog:
-            self._syslog.close()
+            self._syslog.leave()
+
+    def close(self) -> None:
+        syslog, self._syslog = self._syslog, None
+        if syslog:
+            syslog.close()
 
 
 class Syslog:
@@ -850,9 +881,11 @@ class Syslog:
 
     def __init__(self) -> None:
         reader, self._pipe = os.pipe()
+        self._ended, held = os.pipe()  # readable once nobody holds the other end
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                os.set_inheritable(held, True)
                 null = os.open(os.devnull, os.O_RDWR)
                 for source, target in ((reader, 0), (null, 1), (null, 2)):
                     os.dup2(source, target)
@@ -862,6 +895,7 @@ class Syslog:
             finally:
                 os._exit(127)
         os.close(reader)
+        os.close(held)
         # A logger that hangs must never hold up the search.
         os.set_blocking(self._pipe, False)
 
@@ -870,16 +904,16 @@ class Syslog:
         with contextlib.suppress(OSError):
             os.write(self._pipe, text.encode() + b"\n")
 
+    def leave(self) -> None:
+        os.close(self._pipe)
+
     def close(self) -> None:
         """Let the last line get there, within reason."""
         os.close(self._pipe)
-        deadline = time.monotonic() + SYSLOG_PATIENCE
-        while os.waitpid(self._pid, os.WNOHANG)[0] == 0:
-            if time.monotonic() > deadline:
-                os.kill(self._pid, signal.SIGKILL)
-                os.waitpid(self._pid, 0)
-                return
-            time.sleep(0.002)
+        ended, _, _ = select.select([self._ended], [], [], SYSLOG_PATIENCE)
+        if not ended:
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
 
 
 # --- the search
@@ -924,6 +958,7 @@ class Worker:
             search.of,
             first_stretch=_first_stretch(order),
         )
+        self._target = _target(order)
         self._began = time.monotonic()
         limit = order.time_limit
         self._deadline = None if limit is None else self._began + limit
@@ -931,8 +966,11 @@ class Worker:
         self._ending = ""  # "stopped" or "timeout", once decided
         self._patience: Optional[float] = None  # until when last answers are awaited
 
-    def run(self, started: Callable[[], None]) -> str:
-        """Search; return the kind of the last event; call `started` after the first."""
+    def run(self, started: Callable[[], None], told: Callable[[], None]) -> str:
+        """Search; return the kind of the last event.
+
+        Calls `started` after the first event and `told` after the last.
+        """
         self._tell_start()
         started()
         try:
@@ -941,21 +979,25 @@ class Worker:
                 self._grow()
                 self._wait()
                 self._look_round()
+            kind = self._tell_end()
+            told()
+            return kind
         finally:
             self._crew.end()
-        return self._tell_end()
 
     def _finished(self) -> bool:
         if self._patience is not None:
             return not self._ledger.busy or time.monotonic() >= self._patience
         return self._crew.complete and not self._crew.children
 
-    def _scanner(self, stop: Sequence[int]) -> Any:
+    def _scanner(self, stop: Sequence[int], bell: int) -> Any:
+        """Return what a child searches with; called in the child."""
+        self._report.leave()  # the logger ends when nobody can write to it any more
         search, order = self._search, self._order
         scanner = self._kernel.make(search.block, search.difficulty, stop)
         if order.rate is None:
             return scanner
-        return Paced(scanner, order.rate / order.processes, stop)
+        return Paced(scanner, order.rate / order.processes, stop, bell)
 
     @property
     def _wanted(self) -> bool:
@@ -997,7 +1039,7 @@ class Worker:
                 continue
             for tested, hit, took in replies:
                 self._ledger.done(child.number, tested, hit)
-                child.stretch = _next_stretch(child.stretch, tested, took)
+                child.stretch = _next_stretch(child.stretch, tested, took, self._target)
             self._hand_out(child)
 
     def _next_look(self) -> float:
@@ -1073,6 +1115,12 @@ class Worker:
         }
 
 
+def _wanted_kernel(order: Order) -> str:
+    """Return the kernel to use, or "auto" where they are to be tried."""
+    slow = order.rate is not None and order.rate <= PACED_PLAIN
+    return HashlibScanner.name if slow and order.kernel == "auto" else order.kernel
+
+
 def _first_stretch(order: Order) -> int:
     """Return how many nonces a child begins with."""
     if order.rate is None:
@@ -1081,11 +1129,21 @@ def _first_stretch(order: Order) -> int:
     return max(1, min(FIRST_STRETCH, paced))
 
 
-def _next_stretch(stretch: int, tested: int, took: float) -> int:
-    """Return how many nonces would take `TARGET` seconds, going by the last stretch."""
+def _next_stretch(stretch: int, tested: int, took: float, target: float) -> int:
+    """Return how many nonces would take `target` seconds, going by the last stretch."""
     if tested == 0 or took <= 0:
         return stretch
-    return max(1, min(int(tested * TARGET / took), GROWTH * stretch))
+    return max(1, min(int(tested * target / took), GROWTH * stretch))
+
+
+def _target(order: Order) -> float:
+    """Return the seconds that a stretch is to take.
+
+    Many hosts that are held to a rate may share one machine: they do not hurry.
+    """
+    if order.rate is None:
+        return TARGET
+    return max(TARGET, order.progress / PACED_STRETCHES)
 
 
 # --- detached
@@ -1107,8 +1165,13 @@ class Detached:
         os.close(self._handshake)
 
     def ended(self) -> None:
-        """Say that nothing runs here: soon the pid may be somebody else's."""
+        """Say that nothing runs here: soon the pid may be somebody else's.
+
+        Returns a while later: to take down processes costs more than to stop them, and
+        others who share the machine may have their last words ahead of them.
+        """
         os.ftruncate(self._pid_file, 0)
+        time.sleep(LINGER)
 
 
 def detach(folder: str) -> Detached:
@@ -1200,7 +1263,10 @@ DEFAULTS: Dict[str, Any] = {
 
 def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
     """Return the options (flags over job file over defaults) and where to detach."""
-    given = vars(_parser().parse_args(arguments))
+    if len(arguments) == 4 and arguments[::2] == ["--job", "--detach"]:
+        given = dict(zip(("job", "detach"), arguments[1::2]))  # type: Dict[str, Any]
+    else:
+        given = _flags(arguments)
     folder = given.pop("detach", "")
     job = read_job(given.pop("job")) if "job" in given else {}
     for name in ("block", "run"):
@@ -1212,15 +1278,18 @@ def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
     return options, folder
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line, like everything here."""
+def _flags(arguments: List[str]) -> Dict[str, Any]:
+    """Return the options on the command line."""
+    # Here, since hosts do without: it takes as long as the trial of all kernels.
+    import argparse
 
-    def error(self, message: str) -> Any:
-        raise ValueError(f"{message}; see --help")
+    class Parser(argparse.ArgumentParser):
+        """Refuses in one line, like everything here."""
 
+        def error(self, message: str) -> Any:
+            raise ValueError(f"{message}; see --help")
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="pow.py",
         description="Search one residue class of the nonce space for a golden nonce.",
         argument_default=argparse.SUPPRESS,
@@ -1242,7 +1311,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--job", metavar="FILE", help="take options from a JSON object")
     add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
     add("--no-syslog", dest="syslog", action="store_false", help="log no line")
-    return parser
+    return vars(parser.parse_args(arguments))
 
 
 def read_job(path: str) -> Dict[str, Any]:
@@ -1261,6 +1330,7 @@ def checked(options: Dict[str, Any]) -> Order:
     if options["difficulty"] is None:
         raise ValueError("difficulty is missing: say --difficulty 2")
     start, limit = options["start"], options["time_limit"]
+    rate = _rate_cap(options["rate"])
     search = Search(
         _text("block", options["block"]),
         _whole("difficulty", options["difficulty"]),
@@ -1271,13 +1341,13 @@ def checked(options: Dict[str, Any]) -> Order:
     )
     order = Order(
         search,
-        _processes(options["processes"]),
+        _processes(options["processes"], rate),
         None if limit is None else _seconds("time limit", limit, 0),
         _seconds("progress", options["progress"], MIN_PROGRESS),
         _text("kernel", options["kernel"]),
         _text("run", options["run"]),
         options["syslog"],
-        _rate_cap(options["rate"]),
+        rate,
     )
     if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -1298,9 +1368,10 @@ def _rate_cap(value: Any) -> Optional[float]:
     raise ValueError(f"rate must be nonces a second, 1 or more, not {value!r}")
 
 
-def _processes(value: Any) -> int:
+def _processes(value: Any, rate: Optional[float]) -> int:
     if value is None:
-        return min(usable_cores(), MAX_PROCESSES)
+        alone = rate is not None and rate <= PACED_ALONE
+        return 1 if alone else min(usable_cores(), MAX_PROCESSES)
     processes = _whole("processes", value)
     _check_range("processes", processes, 1, MAX_PROCESSES)
     return processes
@@ -1341,27 +1412,31 @@ def main(arguments: List[str]) -> int:
     try:
         options, folder = parse(arguments)
         order = checked(options)
-        kernel = choose_kernel(order.kernel, order.search.block)
+        kernel = choose_kernel(_wanted_kernel(order), order.search.block)
         detached = detach(folder) if folder else None
     except (ValueError, OSError) as error:
         complain(error)
         return USAGE_STATUS
     report = Reporter(sys.stdout.fileno(), order.run, order.syslog)
-    try:
-        worker = Worker(order, kernel, report, stop)
-        return STATUS[worker.run(detached.started if detached else _nobody_waits)]
-    except OSError as error:  # nobody reads the events any more, or the disk is full
-        complain(f"cannot go on: {error}")
-        return STATUS["failed"]
-    finally:
+
+    def started() -> None:
+        if detached:
+            detached.started()
+
+    def told() -> None:
         report.close()
         if detached:
             detached.ended()
 
-
-def _nobody_waits() -> None:
-    """What a worker that is not detached does once it has started."""
+    try:
+        return STATUS[Worker(order, kernel, report, stop).run(started, told)]
+    except OSError as error:  # nobody reads the events any more, or the disk is full
+        complain(f"cannot go on: {error}")
+        told()
+        return STATUS["failed"]
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # All is written and closed.  An interpreter that ends in order takes longer for it
+    # than for everything from the signal to the last word.
+    os._exit(main(sys.argv[1:]))

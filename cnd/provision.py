@@ -79,7 +79,7 @@ def prepare(
             bucket_made = _done()
         else:
             bucket_made = pool.submit(
-                s3logs.ensure_bucket, cloud.s3, name, cloud.region
+                s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         user_data = _user_data(cloud, plan, run, name, host_key)

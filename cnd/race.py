@@ -86,6 +86,11 @@ class Race:
         }
 
     @property
+    def begun(self) -> bool:
+        """Whether every class has been begun, or was given up before."""
+        return all(s.started or s.ended for s in list(self.standings.values()))
+
+    @property
     def tested(self) -> int:
         """How many hashes were computed, those done twice counted twice."""
         return sum(s.before + s.tested for s in self.standings.values())

@@ -10,8 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-import hashlib
-import io
 import logging
 import shlex
 import socket
@@ -25,6 +23,7 @@ import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
+from cnd import push
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
 
@@ -35,12 +34,14 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
+PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SILENCE = 5.0  # seconds; a live worker reports every second
 
 EVENTS = "events.jsonl"
 HEARD = "heard"  # touched, in the run's folder, when a host hears from us
-KEEPER_PAUSE = 5.0  # seconds after the worker; most small searches are over by then
+# Seconds after the worker; many searches are over by then.  It counts as silence.
+KEEPER_PAUSE = 15.0
 # What pow.py says of a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
 # Ubuntu has a file, older Amazon Linux another, the newest only the journal.
@@ -50,30 +51,24 @@ LOG_COMMAND = (
 )
 # Follows the events and obeys a line "stop" at once, in the one session that is
 # open anyway; a line "alive" is a sign of life for the keeper.  GNU tail notices the
-# worker's death within a second; where a worker ended in order its last word stands
-# before.  When the connection drops, `read` meets the end of its input, and the whole
-# session goes: nothing is left behind.
+# worker's death soon, and new lines at once, or this soon where inotify(7) has run out,
+# as with hundreds of hosts on one machine.  Where a worker ended in order its last word
+# stands before.  When the connection drops, `read` meets the end of its input, and the
+# whole session goes: nothing is left behind.
 FOLLOW = (
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid && "
-    'if tail --pid=$$ -c 0 /dev/null 2>/dev/null; then mind="--pid=$pid"; fi; '
+    "if tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; "
+    'then mind="-s 0.2 --pid=$pid"; fi; '
     "{{ tail -c +{position} $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
     'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
     "alive) : >../" + HEARD + ";; esac; done; kill 0"
 )
-# Starts the worker that was pushed, once, and a while later its keeper.
-START = (
-    "cd {folder} && chmod 600 {part}.json && echo {manifest} | {sha256} -c --status"
-    " || {{ echo arrived damaged >&2; exit 1; }}; "
-    "log={log}; export log; "
-    "nohup sh -c 'sleep {pause:g}; exec python3 -I -S keeper.py {part}.json \"$log\"'"
-    " </dev/null >/dev/null 2>&1 & "
-    "if [ -s {part}/" + EVENTS + " ]; then echo " + RUNS_ALREADY + " >&2; exit 1; fi; "
-    "python3 -I -S {program} --job {part}.json --detach {part}"
+# A worker that ends clears its pid, after its last line is in the system log.
+AFTER = (
+    "n=0; while [ $n -lt 20 ] && read -r pid <{folder}/worker.pid"
+    ' && kill -0 "$pid"; do n=$((n + 1)); sleep 0.05; done 2>/dev/null; '
 )
-
-# Linux has the one, macOS the other.
-SHA256 = "$(command -v sha256sum || echo shasum -a 256)"
 
 LOST = (OSError, EOFError, paramiko.SSHException)
 
@@ -123,8 +118,9 @@ class Host:
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._following = False
+        self._begun = ("", b"")  # a worker that `start` began to follow, and its words
         self._closed = threading.Event()
-        self._manifest = ""  # of what was pushed, as sha256sum reads it
+        self._why = ""  # it was closed
 
     # --- connecting
 
@@ -214,83 +210,68 @@ class Host:
     def _check_open(self) -> None:
         if self._closed.is_set():
             self._drop()
-            raise HostError(self.name, "gave up: the run is over")
+            raise HostError(self.name, f"gave up: {self._why}")
 
     def _drop(self) -> None:
         if self._link is not None:
             with contextlib.suppress(OSError):  # it is closed already
                 self._link.shutdown(socket.SHUT_RDWR)
         if self._connection is not None:
-            # SFTP says good-bye, to nobody.
             with contextlib.suppress(*LOST):
                 self._connection.close()
             self._connection.client.close()
 
-    def close(self) -> None:
+    def close(self, why: str = "the run is over") -> None:
         """Close the connection; a call that is under way ends with `HostError`."""
+        self._why = self._why or why
         self._closed.set()
         self._drop()
 
     # --- commands
 
-    def push(self, folder: str, code: Callable[[str], Mapping[str, bytes]]) -> None:
-        """Write files into `folder`, which is made, mode 0700.
+    def start(
+        self,
+        folder: str,
+        part: str,
+        job: bytes,
+        *,
+        code: Callable[[str], Mapping[str, bytes]],
+        program: str = "pow.py",
+    ) -> None:
+        """Push what is missing into `folder`; start a worker, unless it runs already.
 
-        What is there already, by its digest, is not sent again; `start` checks that
-        what was sent is whole.
+        `folder` is made, mode 0700.  What is there already, by its digest, is not sent
+        again.  The worker runs detached, by the job file `job`, in the folder `part`
+        of `folder`, and its keeper beside it.
 
         Args:
             code: returns the files (name -> content) for a machine (`uname -m`).
+            program: which of them to start.
         """
-        place = shlex.quote(folder)
-        text = self.run(
-            f"uname -m; mkdir -p -m 700 {place} && cd {place} && "
-            f"{SHA256} -- * 2>/dev/null; true"
-        )
-        machine, *there = text.splitlines() or [""]
-        manifest = []
-        for name, data in code(machine).items():
-            manifest.append(f"{hashlib.sha256(data).hexdigest()}  {name}")
-            if manifest[-1] not in there:
-                self._put(data, f"{folder}/{name}")
-        self._manifest = "\n".join(manifest)
-
-    def start(
-        self, folder: str, part: str, job: bytes, *, program: str = "pow.py"
-    ) -> None:
-        """Start the worker that was pushed to `folder`, unless it runs already.
-
-        It runs detached, by the job file `job`, in the folder `part` of `folder`.
-        """
-        self._put(job, f"{folder}/{part}.json")
+        order: dict[str, object] = {"part": part, "program": program}
+        order |= {"pause": KEEPER_PAUSE, "log": LOG_COMMAND}
+        worker = f"{folder}/{part}"
         try:
-            text = self.run(
-                START.format(
-                    folder=shlex.quote(folder),
-                    part=part,
-                    program=program,
-                    manifest=shlex.quote(self._manifest),
-                    sha256=SHA256,
-                    pause=KEEPER_PAUSE,
-                    log=shlex.quote(LOG_COMMAND),
-                )
-            )
-        except HostLost:
-            raise
-        except HostError as error:
-            if RUNS_ALREADY in str(error):
-                return  # an attempt before this one, whose answer was lost
-            raise
-        if '"detached"' not in text:
-            message = f"the worker did not start: {text.strip()[:200]!r}"
-            raise HostError(self.name, message)
-
-    def _put(self, data: bytes, path: str) -> None:
-        try:
-            with self._limited(COMMAND_TIMEOUT):
-                self._fabric.put(io.BytesIO(data), path)
+            with self._limited(PUSH_TIMEOUT):
+                session = self._fabric.create_session()
+                session.settimeout(PUSH_TIMEOUT)
+                session.exec_command(f"{push.COMMAND} && {{ {_follow(worker)}; }}")
+                begun, said = push.begin(session, folder, code, job, order)
+                if begun:
+                    self._session, self._following = session, True
+                    self._begun = (worker, said)
+                    return
+                told = (said + _complaints(session)).decode("utf-8", "replace")
+                status = session.recv_exit_status()
         except LOST as error:
             raise HostLost(self.name, f"push failed: {_reason(error)}") from error
+        if status == -1:
+            raise HostLost(self.name, "connection lost")
+        if (
+            RUNS_ALREADY not in told
+        ):  # an attempt before this one, whose answer was lost
+            message = f"the worker did not start: {told.strip()[-200:]!r}"
+            raise HostError(self.name, message)
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
@@ -318,9 +299,16 @@ class Host:
         path = shlex.quote(f"{folder}/{EVENTS}")
         return self.run(f"test -s {path} && echo yes; true").strip() == "yes"
 
-    def log(self) -> str:
-        """Return the host's system log."""
-        return self.run(LOG_COMMAND)
+    def log(self, folder: str = "") -> str:
+        """Return the host's system log.
+
+        Args:
+            folder: of a worker whose last word is to be in it: that is logged after it
+                was said, so its end is waited for, a second at most.
+        """
+        if not folder:
+            return self.run(LOG_COMMAND)
+        return self.run(AFTER.format(folder=shlex.quote(folder)) + LOG_COMMAND)
 
     # --- following
 
@@ -334,16 +322,11 @@ class Host:
         line yielded, and one for its newline, is where to go on.
         """
         try:
-            with self._limited(silence):
-                session = self._fabric.create_session()
-                session.settimeout(silence)
-                session.exec_command(
-                    FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
-                )
-            self._session, self._following = session, True
+            session, chunk = self._followed(folder, position, silence)
             partial = b""
-            while chunk := session.recv(65536):
+            while chunk := chunk or session.recv(65536):
                 *lines, partial = (partial + chunk).split(b"\n")
+                chunk = b""
                 yield from lines
         except TimeoutError as error:
             message = f"silent for {silence:g} s"
@@ -354,6 +337,21 @@ class Host:
             # The session stays open, for signs of life.
             self._following = False
         raise HostLost(self.name, "connection lost")
+
+    def _followed(
+        self, folder: str, position: int, silence: float
+    ) -> tuple[paramiko.Channel, bytes]:
+        """Return a session that follows a worker, and what it has said already."""
+        (begun, said), self._begun = self._begun, ("", b"")
+        if begun == folder and not position and self._session is not None:
+            self._session.settimeout(silence)  # the one that started it
+            return self._session, said
+        with self._limited(silence):
+            session = self._fabric.create_session()
+            session.settimeout(silence)
+            session.exec_command(_follow(folder, position))
+        self._session, self._following = session, True
+        return session, b""
 
     def stop(self) -> bool:
         """Tell a followed worker to stop; return whether the word went out."""
@@ -379,7 +377,7 @@ class Host:
         """Close the connection if the block takes longer; it fails then as if lost.
 
         paramiko waits up to an hour for a frozen host to open a channel, and for
-        ever to start a command or SFTP in it.
+        ever to start a command in it.
         """
         timer = threading.Timer(seconds, self._drop)
         timer.daemon = True
@@ -395,6 +393,18 @@ class Host:
         if self._connection is None or self._closed.is_set():
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+def _follow(folder: str, position: int = 0) -> str:
+    """Return the command that follows a worker's events from byte `position` on."""
+    return FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
+
+
+def _complaints(session: paramiko.Channel) -> bytes:
+    said = b""
+    while chunk := session.recv_stderr(65536):
+        said += chunk
+    return said
 
 
 @functools.cache

@@ -62,8 +62,9 @@ class Script:
         data = os.read(self.descriptor, 65536)
         whole = (self._rest + data).split(b"\n")
         self._rest = whole.pop()[:LONGEST_LINE]
-        if not data:
-            return None
+        if not data:  # the end; the last line may lack its newline
+            last, self._rest = self._rest, b""
+            return [last] if last else None
         return whole
 
     def end(self) -> int:

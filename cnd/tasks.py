@@ -20,7 +20,19 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import arguments, ec2, forecast, here, hold, market, own, sqs, survey, view
+from cnd import (
+    arguments,
+    descriptors,
+    ec2,
+    forecast,
+    here,
+    hold,
+    market,
+    own,
+    sqs,
+    survey,
+    view,
+)
 from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
@@ -184,6 +196,8 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
         message = f"run {journal.run} belongs to account {order['account']}"
         raise UsageError(message, hint="log in to that account, then attach again")
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
+    if not plan.unreached:
+        descriptors.allow(plan.instances)
     viewer = partial(_viewer, plan, plain, journal.events())
     with reported(journal, connected, wanted=True):
         result = _carried_out(

@@ -117,6 +117,26 @@ def eventually(
         time.sleep(every)
 
 
+def process_state(pid: int) -> str:
+    """Return the state of a process as ps(1) writes it; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def alive(pid: int) -> bool:
+    return process_state(pid) not in ("", "Z")
+
+
+def children(pid: int) -> list[int]:
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
 def ended(
     process: subprocess.Popen[str], *, within: float = 60.0
 ) -> tuple[int, str, str]:

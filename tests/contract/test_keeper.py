@@ -592,7 +592,7 @@ def test_a_keeper_ends_at_once_when_it_is_told_to(instance: Instance) -> None:
     began = time.monotonic()
     process.terminate()
     assert process.wait(timeout=10) == -signal.SIGTERM
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
     assert not instance.off
 
 
@@ -632,7 +632,7 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
     aws: Cloud, run: str, instance: Instance
 ) -> None:
     name = f"bucket-{run}"
-    s3logs.ensure_bucket(aws.s3, name, "eu-west-2")
+    s3logs.ensure_bucket(aws.s3, name, "eu-west-2", aws.account)
     give = orphans.orders(aws.s3, name, run, seconds=600, shutdown=True)
     instance.work("class-7", *SEARCH)
     instance.keep(**{**give("i-7", "Instance7"), "run": run, "patience": PATIENCE})

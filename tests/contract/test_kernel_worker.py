@@ -175,7 +175,7 @@ def test_a_broken_kernel_is_refused_by_name(
 def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
     """From raising the flag to the child's answer; the best of a few tries."""
     chosen = worker.choose_kernel("auto", path=str(library))
-    crew = worker.Crew(1, lambda stop: chosen.make("x", 64, stop), 1)
+    crew = worker.Crew(1, lambda stop, bell: chosen.make("x", 64, stop), 1)
     delays = []
     try:
         child = crew.grow()

@@ -30,6 +30,7 @@ from cnd.errors import HostError
 from cnd.remote import EVENTS, Host, Login
 from tests.contract.conftest import SECONDS, LocalCloud, eventually
 
+WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
 
 
@@ -263,9 +264,7 @@ def job(**options: object) -> bytes:
 
 
 def start(server: Server, host: Host, **options: object) -> None:
-    source = Path(worker.__file__).read_bytes()
-    host.push(server.folder, lambda machine: {"pow.py": source})
-    host.start(server.folder, "part", job(**options))
+    host.start(server.folder, "part", job(**options), code=lambda machine: WORKER)
 
 
 def next_event(lines: Iterator[bytes], kind: str) -> dict[str, object]:
@@ -399,23 +398,27 @@ def test_files_are_pushed_as_they_are_and_for_their_owner_only(server: Server) -
 
     def code(machine: str) -> dict[str, bytes]:
         machines.append(machine)
-        return {"a": content, "b": b""}
+        return {**WORKER, "a": content, "b": b""}
 
-    host.push(server.folder, code)
-    host.push(server.folder, lambda machine: {"b": b"anew"})
+    order = job(nonces=1)
+    host.start(server.folder, "one", order, code=code)
+    host.start(server.folder, "two", order, code=lambda _: {**WORKER, "b": b"anew"})
 
     assert machines == [platform.machine()]
     assert (server.local_folder / "a").read_bytes() == content
     assert (server.local_folder / "b").read_bytes() == b"anew"
+    assert (server.local_folder / "two.json").read_bytes() == order
     assert server.local_folder.stat().st_mode & 0o777 == 0o700
+    for name in ("a", "two.json"):
+        assert (server.local_folder / name).stat().st_mode & 0o777 == 0o600
     host.close()
 
 
 def test_a_folder_that_cannot_be_made_is_a_failure_of_the_host(server: Server) -> None:
     host, _ = server.connected()
     host.run(f"touch {server.folder}-file")
-    with pytest.raises(HostError):
-        host.push(f"{server.folder}-file/sub", lambda machine: {"a": b""})
+    with pytest.raises(HostError, match=r"cannot take the files: .*Not a directory"):
+        host.start(f"{server.folder}-file/sub", "part", job(), code=lambda _: WORKER)
     host.close()
 
 
@@ -462,10 +465,9 @@ def test_a_connection_cut_under_a_command_is_a_failure_of_the_host(
 
 
 def test_closing_a_connection_that_was_cut_is_harmless(server: Server) -> None:
-    """SFTP wants to say good-bye; there may be nobody left to say it to."""
     for _ in range(5):
         host, relay = server.connected()
-        host.push(server.folder, lambda machine: {"a": secrets.token_bytes(9)})
+        host.run("true")
         relay.cut()
         host.close()
         host.close()
@@ -476,7 +478,7 @@ def test_a_closed_host_is_not_connected_to_again(any_server: Server) -> None:
     host.close()
     for call in (
         lambda: host.run("true"),
-        lambda: host.push(any_server.folder, lambda machine: {"a": b""}),
+        lambda: start(any_server, host),
         lambda: next(any_server.follow(host)),
     ):
         with pytest.raises(HostError, match="is not connected"):
@@ -488,6 +490,20 @@ def test_the_system_log_is_read(embedded: Server) -> None:
     host, relay = embedded.connected()
     host.run("logger -t test 'a line of the log'")
     assert "a line of the log" in host.log()
+    host.close()
+    relay.close()
+
+
+def test_what_a_worker_logs_after_its_last_word_is_in_the_log(
+    embedded: Server,
+) -> None:
+    host, relay = embedded.connected()
+    host.run(
+        "mkdir ended; (sleep 0.4; logger -t test 'the last line'; : >ended/worker.pid)"
+        " </dev/null >/dev/null 2>&1 & echo $! >ended/worker.pid"
+    )
+    assert "the last line" in host.log("ended")
+    assert "the last line" in host.log("not-there")
     host.close()
     relay.close()
 

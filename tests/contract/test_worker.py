@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from tests.conftest import eventually
+from tests.conftest import alive, children, eventually
 
 MINORS = range(6, 15)
 
@@ -82,19 +82,6 @@ def spawn(alone: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 def events(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
-
-
-def children(pid: int) -> list[int]:
-    path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(p) for p in path.read_text().split()] if path.exists() else []
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state != "Z"
 
 
 @pytest.mark.parametrize("minor", MINORS)

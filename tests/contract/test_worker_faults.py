@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from tests.conftest import eventually
-from tests.contract.test_worker import MINORS, alive, children, events, python
+from tests.conftest import alive, children, eventually
+from tests.contract.test_worker import MINORS, events, python
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.conftest import BIN, Terminal
 
 START = ("start", "--t", "9", "--d", "2", "--n", "2")
 
@@ -111,6 +112,30 @@ def test_an_endpoint_that_does_not_answer_is_one_line_and_status_3(
     assert done.returncode == 3
     assert done.stderr.startswith("cnd: could not reach the cloud")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "status"), [("-Sn 300", 0), ("-n 300", 2)], ids=["soft", "hard"]
+)
+def test_the_limit_of_open_files_is_raised_or_the_way_out_told(
+    terminal: Terminal, limits: str, status: int
+) -> None:
+    terminal.exports()
+    words = ("start", "--t", "60", "--d", "2", "--n", "20")
+    start = [str(BIN / "cnd"), *words]
+    done = subprocess.run(
+        ["sh", "-c", f'ulimit {limits} && exec "$@"', "sh", *start],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == status, done.stderr
+    refused = "cnd: --n 20: takes 336 open files, 300 are allowed here"
+    assert (refused in done.stderr) == (status == 2)
+    assert ("ulimit -Hn 336" in done.stderr) == (status == 2)
+    assert terminal.live() == []
 
 
 def test_a_file_that_is_no_key_is_refused(terminal: Terminal, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cnd import contest, rivals
 from tests.conftest import Terminal
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
@@ -50,7 +51,9 @@ def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) ->
 def test_what_a_whole_run_takes_of_this_machine_is_measured(
     terminal: Terminal,
 ) -> None:
-    (row,) = terminal.json("bench", "scale", "--n", "2", "--d", "2")["rows"]
+    options = ("--n", "2", "--d", "2", "--no-rivals")
+    found = terminal.json("bench", "scale", *options)
+    (row,) = found["rows"]
     assert (row["instances"], row["runs"]) == (2, 1)
     assert row["seconds"]["total"] > 0
     assert row["processor_per_instance"] == row["processor"] / 2 > 0
@@ -59,7 +62,21 @@ def test_what_a_whole_run_takes_of_this_machine_is_measured(
     assert row["cloud"] > 0
     assert row["fetched"] == 2
     assert row["calls"]["ec2:RunInstances"] == 1
+    assert found["laps"] == []
     assert terminal.live() == []
+
+
+def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
+    terminal: Terminal,
+) -> None:
+    runs = len(terminal.runs())
+    laps = terminal.json("bench", "scale", "--n", "3", "--d", "1")["laps"]
+    assert [lap["who"] for lap in laps] == [contest.OURS, *rivals.installed()]
+    for lap in laps:
+        assert (lap["instances"], lap["done"]) == (3, 3), lap["who"]
+        assert lap["seconds"] > 0 < lap["processor"]
+    assert terminal.live() == []
+    assert len(terminal.runs()) == runs + 1  # a contest is no run
 
 
 @pytest.mark.parametrize(
@@ -88,7 +105,6 @@ def test_what_cannot_be_compared_is_refused(
     assert terminal.runs() == [] or terminal.live() == []
 
 
-@pytest.mark.slow
 def test_a_host_is_held_to_a_rate_and_everybody_is_told(
     tmp_path: Path, terminal: Terminal
 ) -> None:

@@ -83,7 +83,7 @@ def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
     row = board.rows["i-1"]
     assert (row.type, row.address, row.kernel) == ("t3.micro", "10.0.0.1", "avx2")
     assert (row.tested, row.rate, row.since) == (130, 0.0, 8.0)
-    assert board.lives(99.0) == [7.0]
+    assert board.lives(99.0) == [("t3.micro", 7.0)]
 
 
 def test_a_log_does_not_hide_how_it_ended() -> None:

@@ -1,13 +1,18 @@
-"""A fleet that is closed takes no more hosts, whoever still brings them."""
+"""A fleet takes no host that is gone, and none after its end, whoever brings it."""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from queue import Queue
+
+import boto3
+import pytest
+from botocore.config import Config
 
 from cnd.ec2 import Instance
-from cnd.events import Event
+from cnd.events import Emit, Event
 from cnd.fleet import Fleet, Part
 from cnd.journal import Journal
 from cnd.mailbox import Mailbox
@@ -27,35 +32,58 @@ LATE = Instance(
     launched=dt.datetime.now(dt.timezone.utc),
     deadline="",
 )
+Make = Callable[[Emit], Fleet | Mailbox]
 PLAN = Plan(difficulty=2, instances=1, time_limit=10)
 
 
-def test_an_instance_that_runs_after_the_end_is_let_be() -> None:
-    told: list[Event] = []
-    fleet = Fleet(
+def fleet(put: Emit) -> Fleet:
+    return Fleet(
         PLAN,
         Journal(LATE.run),
         Login("nobody", Path("no-key"), "ssh-ed25519 AAAA"),
         code=lambda machine: {},
         alone=lambda instance, name: {},
-        put=told.append,
+        put=put,
     )
-    fleet.close()
-    fleet.serve(LATE, "Instance0", [Part(0, 0)])
-    assert (fleet.threads, told) == ([], [])
 
 
-def test_the_same_holds_where_nobody_is_reached_over_ssh() -> None:
+def mailbox(put: Emit) -> Mailbox:
+    """A mailbox at a bucket that nobody can reach."""
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="http://127.0.0.1:1",
+        aws_access_key_id="nobody",
+        aws_secret_access_key="nothing",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    return Mailbox(
+        PLAN, Journal(LATE.run), client, "bucket", put=put, polls_per_second=1
+    )
+
+
+@pytest.mark.parametrize("make", [fleet, mailbox])
+def test_an_instance_that_runs_after_the_end_is_let_be(make: Make) -> None:
     told: list[Event] = []
-    nothing_is_asked = cast(Any, None)
-    mailbox = Mailbox(
-        PLAN,
-        Journal(LATE.run),
-        nothing_is_asked,
-        "bucket",
-        put=told.append,
-        polls_per_second=1.0,
-    )
-    mailbox.close()
-    mailbox.serve(LATE, "Instance0", [Part(0, 0)])
-    assert (mailbox.threads, told) == ([], [])
+    late = make(told.append)
+    late.close()
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    assert (late.threads, told) == ([], [])
+
+
+@pytest.mark.parametrize("make", [fleet, mailbox])
+def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
+    make: Make,
+) -> None:
+    told: Queue[Event] = Queue()
+    late = make(told.put)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.drop(LATE.id)
+    late.serve(LATE, "Instance0", [Part(1, 1)])  # by who has not heard of it
+    lost: set[int | None] = set()
+    while lost != {0, 1}:
+        event = told.get(timeout=5)
+        if event.kind == "host.failed":
+            assert "the instance is gone" in event.fields["reason"]
+            lost.add(event.index)
+    late.close()

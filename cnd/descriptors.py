@@ -1,0 +1,38 @@
+"""How many files this process may have open: a connection to an instance is one, too.
+
+One rule: the limit is raised before anything is bought, or it is said how.
+"""
+
+from __future__ import annotations
+
+import resource
+
+from cnd.errors import UsageError
+
+EACH = 4  # of an instance: its connection, that of a class handed to it, both anew
+OTHERS = 256  # HTTP connections, the journal, libraries
+
+
+def allow(instances: int) -> None:
+    """Let this process have the files open that a fleet takes.
+
+    Raises:
+        UsageError: the system does not allow so many.
+    """
+    needed = OTHERS + EACH * instances
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        message = f"--n {instances}: takes {needed} open files, {hard} are allowed here"
+        hint = f"as root: `ulimit -Hn {needed}`; or at most --n {_most(hard)}"
+        raise UsageError(message, hint=hint)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    except (OSError, ValueError) as error:  # macOS has a limit behind the limit
+        message = f"--n {instances}: takes {needed} open files: {error}"
+        raise UsageError(message, hint=f"at most --n {_most(soft)}") from error
+
+
+def _most(limit: int) -> int:
+    return max(1, (limit - OTHERS) // EACH)
