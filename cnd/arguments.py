@@ -53,7 +53,10 @@ def choice(text: str, option: str, allowed: tuple[str, ...]) -> str:
 def names(text: str, option: str) -> list[str]:
     """Return the names in `text`, with commas between; each once, and one at least."""
     found = [name.strip() for name in text.split(",")]
-    if not all(found) or len(set(found)) != len(found):
+    if twice := [name for name in found if name and found.count(name) > 1]:
+        message = f"{option} {_short(text)} has {_short(twice[0])} twice"
+        raise UsageError(message, hint="once is enough")
+    if not all(found):
         message = (
             f"{option} must be a name, or several with commas, not {_short(text)!r}"
         )

@@ -7,7 +7,7 @@ executes, and `forecast` says of that very object what `plan` prints.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -151,6 +151,22 @@ def _check_budget(plan: Plan, budget: float) -> None:
             f"{usd(plan.dearest_usd_per_hour)}/h: less --t, or fewer instances (--n)"
         )
         raise UsageError(message, hint=hint)
+
+
+def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
+    """Refuse several runs whose worst cases together may cost more than `budget` USD.
+
+    Raises UsageError.
+    """
+    if budget is None:
+        return
+    worst = sum(plan.worst_case_usd or 0.0 for plan in plans)
+    if worst > budget:
+        message = (
+            f"the worst case of {len(plans)} runs, {usd(worst)}, exceeds the budget of "
+            f"{usd(budget)}"
+        )
+        raise UsageError(message, hint="fewer of them (--repeat), less --t, fewer --n")
 
 
 def forecast(plan: Plan, machine: Machine) -> Forecast:

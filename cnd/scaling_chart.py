@@ -1,4 +1,4 @@
-"""The chart of a scaling bench: speed-up against the ideal, as an SVG or PNG file.
+"""The charts of a bench, as SVG or PNG files: speed-up against the ideal; rates.
 
 One rule: draws, and decides nothing.
 """
@@ -11,12 +11,15 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from cnd.pictures import FAINT, INK, PAPER, SEARCH, STYLE
-from cnd.scaling import Row
+from cnd.pictures import FAINT, GOLD, INK, PAPER, SEARCH, STYLE, UNITS
+from cnd.scaling import Row, Worth
 
 
-def draw(table: Sequence[Row], path: Path) -> None:
+def draw(table: Sequence[Row], path: Path, beside_is: str = "beside") -> None:
     """Write the chart to `path`; its name ends in .svg or .png.
+
+    Args:
+        beside_is: what the line of somebody else's times is called.
 
     Raises OSError.
     """
@@ -39,9 +42,32 @@ def draw(table: Sequence[Row], path: Path) -> None:
             capsize=3,
             label="median, and least to most",
         )
+        others = [(r.instances, r.beside_speed_up) for r in table if r.beside_speed_up]
+        if len(others) > 1:
+            places, times = zip(*others, strict=True)
+            axes.plot(places, times, "s:", color=GOLD, label=beside_is)
         axes.set_xlabel("instances")
         axes.set_ylabel("speed-up")
         axes.set_xticks(counts)
         axes.grid(color=FAINT)
         axes.legend()
+        figure.savefig(path, dpi=144, facecolor=PAPER)
+
+
+def draw_types(found: Sequence[Worth], path: Path) -> None:
+    """Write a chart of the rate of each type to `path`, as `draw`; raises OSError."""
+    rising = sorted(found, key=lambda worth: worth.nonces_per_second)
+    medians = [worth.nonces_per_second for worth in rising]
+    spread = [
+        [w.nonces_per_second - min(w.rates) for w in rising],
+        [max(w.rates) - w.nonces_per_second for w in rising],
+    ]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 1.2 + 0.4 * len(rising)), layout="constrained")
+        axes = figure.add_subplot()
+        names = [worth.type for worth in rising]
+        axes.barh(names, medians, 0.62, xerr=spread, color=SEARCH, ecolor=INK)
+        axes.set_xlabel("nonces/s: median, and least to most")
+        axes.xaxis.set_major_formatter(UNITS)
+        axes.grid(axis="x", color=FAINT)
         figure.savefig(path, dpi=144, facecolor=PAPER)

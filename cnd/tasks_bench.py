@@ -9,35 +9,72 @@ import contextlib
 import json as jsonlib
 import os
 import sys
-from dataclasses import asdict
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from invoke.context import Context
+from invoke.exceptions import Exit
 
 from cnd import arguments, contest, footprint, market, scale, scaling, settings
 from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd.cli import task
-from cnd.errors import CndError, HostError, UsageError
+from cnd.errors import HostError, LeakError, UsageError
+from cnd.forecast import Wish, check_budget, decide
 from cnd.job import Job, new_run
 from cnd.journal import Journal, state_folder
-from cnd.plan import MAX_INSTANCES, Plan
+from cnd.keys import UserKey
+from cnd.plan import BOOT_ALLOWANCE, MAX_INSTANCES, Plan
 from cnd.race import Ending
 from cnd.result import Result
-from cnd.tasks_plan import CLOUD_HELP, fit, user_key, whole_difficulty
+from cnd.tasks_plan import (
+    CLOUD_HELP,
+    WISH_HELP,
+    fit,
+    user_key,
+    whole_difficulty,
+    wish,
+)
 from cnd.view import Narrator
 
-KINDS = ("kernel", "scale", "scaling", "types")
 SCALE = "for example: fab bench scale --n 8,32,128 --repeat 3"
 SCALING = "for example: fab bench scaling --n 1,2,4,8 --d 5 --repeat 5"
-TYPES = "for example: fab bench types --types t3.micro,c5.large"
+TYPES = "for example: fab bench types --types t3.micro,c5.large --repeat 3"
+EXAMPLES = {
+    "kernel": "for example: fab bench kernel",
+    "scale": SCALE,
+    "scaling": SCALING,
+    "types": TYPES,
+}
+ON_A_CLOUD = (
+    *("block", "image", "budget", "subnet", "ssh_from", "key_file", "cloud", "region"),
+    *("chart", "csv"),
+)
+# Which options each bench takes, besides --json.
+TAKES = {
+    "kernel": ("seconds",),
+    "scale": ("instances", "difficulty", "repeat", "time_limit", "rivals", "cloud"),
+    "scaling": (
+        *("instances", "difficulty", "repeat", "time_limit", "beside"),
+        *("instance_type", *ON_A_CLOUD),
+    ),
+    "types": ("types", "seconds", "repeat", *ON_A_CLOUD),
+}
 SIZES = {"scaling": "1,2,4,8", "scale": "8,32,128,512"}
-REPEATS = {"scaling": "5", "scale": "1"}
+REPEATS = {"scaling": "5", "scale": "1", "types": "1"}
+CORES = (
+    "bench: hosts of the embedded cloud share this machine's {cores} cores, whatever "
+    "their {what}"
+)
 # `cnd` may not be on the path; that its code is here is certain.
 START = (
     *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
+PLACE = ("block", "image", "subnet", "ssh_from")
 OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its time
 
 
@@ -53,77 +90,168 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
         "instances": "the N to compare, with commas: scaling (1,2,4,8), "
         "scale (8,32,128,512)",
         "difficulty": "scaling, scale: D, leading zero hex digits (5)",
-        "repeat": "scaling (5), scale (1): how many runs with each N",
+        "repeat": "scaling (5), scale (1), types (1): how many runs of each",
         "time_limit": "scaling, scale: T, seconds of search of each run at most (3600)",
         "types": "types: instance types, with commas",
-        "beside": "scaling: a CSV file of N,SECONDS, other times to put beside",
+        "beside": "scaling: a CSV file of N,SECONDS to put beside, instead of the "
+        "coursework report's own times",
         "rivals": "scale: leave out the others: Fabric's ThreadingGroup, GNU parallel, "
         "parallel-ssh, where they are installed",
-        "chart": "scaling: a file for the chart, .svg or .png (needs matplotlib)",
-        "csv": "print comma-separated values",
+        "chart": "scaling, types: a file for the chart, .svg or .png",
+        "csv": "scaling, types: print comma-separated values",
         "json": "print one JSON object to stdout, and nothing else",
+        "budget": "scaling, types: USD; refuse if all runs may cost more",
+        **{name: f"scaling, types: {WISH_HELP[name]}" for name in PLACE},
+        "instance_type": f"scaling: {WISH_HELP['instance_type']}",
+        "key_file": "scaling, types: an SSH private key of yours; default: CND's own",
         **CLOUD_HELP,
     },
 )
 def bench(
     c: Context,
     what: str,
-    seconds: str = "10",
+    seconds: str = "",
     instances: str = "",
-    difficulty: str = "5",
+    difficulty: str = "",
     repeat: str = "",
-    time_limit: str = "3600",
+    time_limit: str = "",
     types: str = "",
     beside: str = "",
     rivals: bool = True,
     chart: str = "",
     csv: bool = False,
     json: bool = False,
+    block: str = "",
+    budget: str = "",
+    instance_type: str = "",
+    image: str = "",
+    subnet: str = "",
+    ssh_from: str = "",
+    key_file: str = "",
     cloud: str = "",
     region: str = "",
 ) -> None:
     """Measure: `fab bench kernel`, `fab bench scaling` ..."""
-    arguments.choice(what, "fab bench", KINDS)
+    arguments.choice(what, "fab bench", tuple(TAKES))
+    given: dict[str, object] = {
+        **{"seconds": seconds, "instances": instances, "difficulty": difficulty},
+        **{"repeat": repeat, "time_limit": time_limit, "types": types},
+        **{"beside": beside, "rivals": not rivals, "chart": chart, "csv": csv},
+        **{"subnet": subnet, "ssh_from": ssh_from, "key_file": key_file},
+        **{"cloud": cloud},
+    }
+    configured = {
+        **{"block": block, "budget": budget, "image": image, "region": region},
+        **{"instance_type": instance_type},
+    }
+    files = settings.sources(c.config)
+    for name, value in configured.items():  # what a file says is no demand
+        given[name] = value != settings.setting(name, "", files).value
+    _refuse(what, [name for name, value in given.items() if value])
+    example = EXAMPLES[what]
+    limit = arguments.seconds(seconds or "10", "--seconds", example)
     if what == "kernel":
-        limit = arguments.seconds(seconds, "--seconds", "for example: fab bench kernel")
         measured = benches.kernel_bench(limit)
         print(measured.to_json() if json else measured.text())
         return
+    times = arguments.whole(repeat or REPEATS[what], "--repeat", 1, 1000, example)
+    common: dict[str, Any] = {"block": block, "budget": budget, "image": image}
+    common |= {"subnet": subnet, "ssh_from": ssh_from, "user": "", "gateway": ""}
+    show = Show(csv=csv, json=json, chart=_chart_file(chart))
     if what == "types":
-        limit = arguments.seconds(seconds, "--seconds", TYPES)
-        names = arguments.names(types, "--types")
-        plans = [_plan(OUT_OF_REACH, 1, limit, name) for name in names]
-        _types(plans, _connected(cloud, region), csv=csv, json=json)
+        wishes = [
+            _asked(OUT_OF_REACH, 1, str(limit), name, **common)
+            for name in arguments.names(types, "--types")
+        ]
+        _types(_decided(wishes * times, cloud, region, key_file), show)
         return
-    example = SCALE if what == "scale" else SCALING
-    sizes = [
+    sizes = sorted(
         arguments.whole(n, "--n", 1, MAX_INSTANCES, example)
         for n in arguments.names(instances or SIZES[what], "--n")
-    ]
-    times = arguments.whole(repeat or REPEATS[what], "--repeat", 1, 1000, example)
-    digits = whole_difficulty(difficulty, example)
-    limit = arguments.seconds(time_limit, "--t", example)
+    )
+    digits = whole_difficulty(difficulty or "5", example)
+    longest = time_limit or "3600"
     if what == "scale":
-        _refuse(csv or region or cloud not in ("", "local"))
+        arguments.choice(cloud or "local", "bench scale --cloud", ("local",))
         footprint.require()
-        plans = [Plan(digits, n, limit) for n in sorted(sizes)] * times
+        whole = arguments.seconds(longest, "--t", example)
+        plans = [Plan(digits, n, whole) for n in sizes] * times
         _scale(plans, rivals=rivals, json=json)
         return
-    type_name = settings.setting("instance_type", "", settings.sources(c.config)).value
-    plans = [_plan(digits, n, limit, type_name, smallest=True) for n in sorted(sizes)]
+    wishes = [
+        _asked(digits, n, longest, instance_type, smallest=True, **common)
+        for n in sizes
+    ]
+    known = _beside(beside)
     # In turn: what else this machine or AWS does meanwhile strikes every N alike.
-    known, target = _beside(beside), _chart_file(chart)
-    connected = _connected(cloud, region)
-    table = _scaling(plans * times, connected, known, csv=csv, json=json)
-    if target:
-        _draw(table, target)
+    _scaling(_decided(wishes * times, cloud, region, key_file), known, show)
 
 
-def _refuse(beyond: object) -> None:
-    """Refuse options that mean nothing where the machine's own share is measured."""
-    if beyond:
-        message = "bench scale measures on the embedded cloud, into a table or --json"
-        raise UsageError(message, hint=SCALE)
+def _refuse(what: str, given: Iterable[str]) -> None:
+    """Refuse options that mean nothing to this bench."""
+    letters = {"instances": "n", "difficulty": "d", "time_limit": "t"}
+    for name in given:
+        if name not in TAKES[what]:
+            spelled = "no-rivals" if name == "rivals" else letters.get(name, name)
+            message = f"bench {what} does not take --{spelled.replace('_', '-')}"
+            raise UsageError(message, hint=EXAMPLES[what])
+
+
+@dataclass(frozen=True)
+class Show:
+    """How the figures are to be told."""
+
+    csv: bool
+    json: bool
+    chart: Path | None
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a bench, decided, and where they are to be done."""
+
+    plans: list[Plan]
+    cloud: clouds.Cloud
+    key: UserKey
+
+
+def _asked(
+    difficulty: int,
+    n: int,
+    time_limit: str,
+    instance_type: str,
+    *,
+    smallest: bool = False,
+    **options: Any,
+) -> Wish:
+    """Return one run as `start` would be asked for it."""
+    return wish(
+        **{"time_limit": time_limit, "difficulty": str(difficulty)},
+        **{"instances": str(n), "instance_type": instance_type},
+        **{"confidence": "", "at_least": "", "nonces": "2**32", "kernel": "auto"},
+        **{"bootstrap": "auto", "address": "public", "boot": str(BOOT_ALLOWANCE)},
+        **options,
+        spot=False,
+        spot_or_on_demand=False,
+        smallest=smallest,
+    )
+
+
+def _decided(wishes: list[Wish], cloud: str, region: str, key_file: str) -> Runs:
+    """Return the runs, each decided as `start` does it.
+
+    Raises:
+        UsageError: all of them together may exceed the budget.
+    """
+    key = user_key(key_file)
+    connected, folder = _connected(cloud, region), state_folder()
+    plans = []
+    for each in wishes:
+        ranked = market.ranked(connected, each)
+        known = market.machine(connected, folder, ranked.plan)
+        plans.append(decide(ranked, known))
+    check_budget(plans, wishes[0].budget)
+    return Runs(plans, connected, key)
 
 
 def _scale(plans: list[Plan], *, rivals: bool, json: bool) -> None:
@@ -177,12 +305,6 @@ def _measured(plan: Plan) -> scale.Run:
     )
 
 
-def _plan(
-    difficulty: int, n: int, limit: float, name: str, *, smallest: bool = False
-) -> Plan:
-    return Plan(difficulty, n, limit, instance_type=name, smallest=smallest)
-
-
 def _connected(cloud: str, region: str) -> clouds.Cloud:
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     print(connected.title, file=sys.stderr)
@@ -190,9 +312,9 @@ def _connected(cloud: str, region: str) -> clouds.Cloud:
 
 
 def _beside(name: str) -> dict[int, float]:
-    """Return the times of somebody else, by N."""
+    """Return somebody else's times, by N: in a file, or the coursework report's."""
     if not name:
-        return {}
+        return scaling.REPORT
     path = arguments.existing_file(name, "--beside")
     try:
         return scaling.others(path.read_text(encoding="utf-8"))
@@ -212,12 +334,14 @@ def _chart_file(name: str) -> Path | None:
     return path
 
 
-def _draw(table: list[scaling.Row], path: Path) -> None:
-    """Draw the chart; what fails there costs the chart, not the figures."""
+def _draw(path: Path | None, draw: Callable[[ModuleType, Path], None]) -> None:
+    """Draw a chart; what fails there costs the chart, not the figures."""
+    if path is None:
+        return
     try:
         from cnd import scaling_chart  # takes a second, and may not be installed
 
-        scaling_chart.draw(table, path)
+        draw(scaling_chart, path)
         told = f"the chart is in {path}"
     except ModuleNotFoundError as error:
         if error.name != "matplotlib":
@@ -228,68 +352,98 @@ def _draw(table: list[scaling.Row], path: Path) -> None:
     print(told, file=sys.stderr)
 
 
-def _scaling(
-    plans: list[Plan],
-    cloud: clouds.Cloud,
-    beside: dict[int, float],
-    *,
-    csv: bool,
-    json: bool,
-) -> list[scaling.Row]:
-    """Carry out `plans`, compare how long they searched, tell and return it."""
+def _scaling(runs: Runs, beside: dict[int, float], show: Show) -> None:
+    """Carry out `runs`, compare how long they searched, and tell it."""
+    cloud, local = runs.cloud, runs.cloud.name == "local"
+    if local and not cloud.rate_cap:
+        told = CORES.format(cores=os.cpu_count(), what="number; more of them are no")
+        hint = (
+            "faster, unless CND_LOCAL_RATE=1000 or so holds each to a rate of its own"
+        )
+        print(f"{told} {hint}", file=sys.stderr)
     took: dict[int, list[float]] = {}
     nonce = -1
-    for plan in plans:
-        result = _carried_out(plan, cloud)
+    for plan in runs.plans:
+        result = _carried_out(plan, runs)
         if result.outcome.ending is not Ending.FOUND or not result.smallest:
-            message = f"no smallest nonce was found: {result.outcome.reason}"
-            raise HostError(f"run {result.run}", message)
+            raise _without("no smallest nonce was found", result)
         nonce = result.outcome.nonce or 0
         took.setdefault(plan.instances, []).append(result.seconds.search or 0.0)
-    table, difficulty = scaling.rows(took, beside), plans[0].difficulty
-    if json:
+    table, difficulty = scaling.rows(took, beside), runs.plans[0].difficulty
+    of_report = beside is scaling.REPORT
+    title = scaling.REPORTS if of_report else "beside"
+    if show.json:
         found = {"difficulty": difficulty, "nonce": nonce, "cloud": cloud.name}
-        limits = {"rate_cap": cloud.rate_cap, "rows": [asdict(row) for row in table]}
-        print(jsonlib.dumps({**found, **limits}))
-    elif csv:
-        print(scaling.to_csv(table))
+        limits = {
+            "rate_cap": cloud.rate_cap,
+            "cores": os.cpu_count() if local else None,
+        }
+        rows = {"beside_is": title, "rows": [asdict(row) for row in table]}
+        print(jsonlib.dumps({**found, **limits, **rows}))
+    elif show.csv:
+        print(scaling.to_csv(table, title))
     else:
-        print(scaling.text(table, difficulty, nonce))
-    return table
+        print(scaling.text(table, difficulty, nonce, title))
+    name = "the coursework report's own" if of_report else title
+    _draw(show.chart, lambda charts, path: charts.draw(table, path, name))
+    if warning := scaling.caveat(table, nonce, local=local):
+        print(f"bench: {warning}", file=sys.stderr)
 
 
-def _types(plans: list[Plan], cloud: clouds.Cloud, *, csv: bool, json: bool) -> None:
-    """Carry out `plans`, each until its time is over, and compare rates and prices."""
-    found = []
-    for plan in plans:
-        price = market.machine(cloud, state_folder(), plan).price
-        result = _carried_out(plan, cloud)
+def _types(runs: Runs, show: Show) -> None:
+    """Carry out `runs`, each until its time is over; compare rates and prices."""
+    local = runs.cloud.name == "local"
+    if local:
+        told = CORES.format(
+            cores=os.cpu_count(), what="type: only AWS tells them apart"
+        )
+        print(told, file=sys.stderr)
+    took: dict[str, list[Result]] = {}
+    for plan in runs.plans:
+        result = _carried_out(plan, runs)
         if not result.hash_rate:
-            message = f"nothing was measured: {result.outcome.reason}"
-            raise HostError(f"run {result.run}", message)
-        usd = price.usd_per_hour if price else None
-        rate, kernel = result.hash_rate, result.kernel or ""
-        found.append(scaling.Worth(plan.instance_type, rate, kernel, usd))
-    if json:
+            raise _without("nothing was measured", result)
+        took.setdefault(plan.instance_type, []).append(result)
+    usd = {p.instance_type: None if local else p.usd_per_hour for p in runs.plans}
+    found = [
+        scaling.Worth(
+            name,
+            tuple(each.hash_rate or 0.0 for each in results),
+            results[0].kernel or "",
+            usd[name],
+        )
+        for name, results in took.items()
+    ]
+    if show.json:
         print(jsonlib.dumps({"types": [worth.to_json() for worth in found]}))
-    elif csv:
+    elif show.csv:
         print(scaling.written([worth.to_json() for worth in found]))
     else:
         print(scaling.worths(found))
+    _draw(show.chart, lambda charts, path: charts.draw_types(found, path))
 
 
-def _carried_out(plan: Plan, cloud: clouds.Cloud) -> Result:
+def _carried_out(plan: Plan, runs: Runs) -> Result:
     """Do one run, as `start` does, without a report of its own.
 
     Raises:
-        CndError: what the run ended with, or an interruption: no further run begins.
+        CndError, Exit: what the run ended with, or an interruption: none comes after.
     """
-    key = user_key("")
-    fit(cloud, plan, key)
+    fit(runs.cloud, plan, runs.key)
     journal = Journal(new_run())
     journal.create()
     with journal.followed(), contextlib.closing(Narrator(plan)) as shown:
-        result = Job(plan, cloud, journal, view=shown).execute(key)
-    if result.outcome.ending in (Ending.STOPPED, Ending.INTERRUPTED) or result.leaked:
-        raise CndError(f"run {result.run} ended: {result.outcome.reason}")
+        result = Job(plan, runs.cloud, journal, view=shown).execute(runs.key)
+    if result.leaked:
+        hint = f"run `fab scram --run {result.run}`"
+        raise LeakError(result.leaked, "not seen terminated", hint=hint)
+    if result.outcome.ending in (Ending.STOPPED, Ending.INTERRUPTED):
+        raise _without("the bench is over", result)
     return result
+
+
+def _without(what: str, result: Result) -> Exit:
+    """Return what ends the bench for want of a figure, with that run's status."""
+    status = result.outcome.ending.exit_status or HostError.exit_status
+    reason = f"cnd: {what}: run {result.run} ended: {result.outcome.reason}"
+    return Exit(reason, code=status)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal, clean_environment
+from tests.conftest import BIN, Terminal, clean_environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -70,6 +70,10 @@ ROWS: dict[str, tuple[list[str], int]] = {
     "fab verify --nonce 116 --d 2": ([], 0),
     "fab bench scaling --n 1,2,4,8 --d 5": (
         ["fab bench scaling --n 1,2 --d 3 --repeat 1"],
+        0,
+    ),
+    "fab bench types --types t3.micro,c5.large": (
+        ["fab bench types --types t3.micro,c5.large --seconds 0.5"],
         0,
     ),
     "fab bench scale --n 8,32,128": (["fab bench scale --n 2,3 --repeat 1"], 0),
@@ -131,6 +135,21 @@ def test_a_command_of_readme_works(user: Terminal, run: str, row: str) -> None:
         assert done.returncode == status, done.stderr + done.stdout
         assert done.stdout or done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_the_completion_line_of_readme_completes_commands(user: Terminal) -> None:
+    (line,) = re.findall(r'`eval "\$\(cnd (--print-completion-script bash)\)"`', README)
+    script = user.run(*line.split()).stdout
+    asked = 'COMP_WORDS=(cnd sta); COMP_CWORD=1; COMP_LINE="cnd sta"; COMP_POINT=7'
+    words = f'{asked}; _complete_cnd cnd sta; echo "${{COMPREPLY[@]}}"'
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{words}"],
+        env={**user.environment, "PATH": f"{BIN}:{user.environment['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.split() == ["start", "status"], done.stderr
 
 
 def test_the_blocks_of_readme_are_the_first_line_and_the_test_command() -> None:

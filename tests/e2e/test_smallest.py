@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnd import contest, rivals
-from tests.conftest import Terminal
+from tests.conftest import Terminal, eventually
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 SMALLEST = VECTORS["blocks"]["COMSM0010cloud"]["smallest_golden_by_difficulty"]
@@ -45,7 +46,57 @@ def test_fleets_are_compared_by_runs_with_the_same_answer(terminal: Terminal) ->
     found = terminal.json("bench", "scaling", *options)
     assert found["nonce"] == SMALLEST["3"]
     assert [row["instances"] for row in found["rows"]] == [1, 2]
+    assert [row["beside"] for row in found["rows"]] == [66.7, None]
+    assert found["beside_is"] == "report"
     assert terminal.live() == []
+
+
+def test_types_are_compared_by_their_rates_and_what_is_not_known_has_no_price(
+    terminal: Terminal,
+) -> None:
+    (terminal.folder / "cnd.toml").write_text('block = "mine"\nimage = "debian"')
+    words = ("--types", "t3.micro", "--seconds", "0.5", "--repeat", "2")
+    chart = terminal.folder / "chart.svg"
+    done = terminal.run("bench", "types", *words, "--chart", str(chart), "--json")
+    assert done.returncode == 0, done.stderr
+    (worth,) = json.loads(done.stdout)["types"]
+    assert worth["least"] <= worth["nonces_per_second"] <= worth["most"]
+    assert (worth["type"], worth["runs"], worth["usd_per_hour"]) == (
+        "t3.micro",
+        2,
+        None,
+    )
+    assert "this machine's" in done.stderr
+    assert "<svg" in chart.read_text()
+    result = json.loads((terminal.runs()[-1] / "result.json").read_text())
+    order = json.loads((terminal.runs()[-1] / "order.json").read_text())
+    assert (result["block"], order["plan"]["image"]) == ("mine", "debian")
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "stop"])
+def test_a_bench_ends_with_the_status_of_a_run_that_was_ended(
+    terminal: Terminal, how: str
+) -> None:
+    words = ("scaling", "--n", "1", "--d", "12", "--t", "60")
+    bench = terminal.spawn("bench", *words)
+    eventually(lambda: any(i["state"] == "running" for i in terminal.live()))
+    if how == "stop":
+        assert terminal.run("stop").returncode == 0
+    else:
+        bench.send_signal(signal.SIGINT)
+    _, told = bench.communicate(timeout=60)
+    assert bench.returncode == {"ctrl-c": 130, "stop": 12}[how], told
+    assert terminal.live() == []
+
+
+def test_searches_that_are_over_at_once_are_told_for_what_they_are(
+    terminal: Terminal,
+) -> None:
+    done = terminal.run("bench", "scaling", "--n", "1", "--d", "4", "--repeat", "1")
+    assert done.returncode == 0
+    assert "share this machine's" in done.stderr
+    assert "not how they search" in done.stderr.splitlines()[-1]
+    assert "66.70 s" in done.stdout
 
 
 def test_what_a_whole_run_takes_of_this_machine_is_measured(
@@ -83,10 +134,18 @@ def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
     "words",
     [
         ("scaling", "--n", "1,x"),
+        ("scaling", "--n", "1,1"),
+        ("scaling", "--types", "t3.micro"),
+        ("scaling", "--seconds", "5"),
+        ("scaling", "--no-rivals"),
+        ("kernel", "--n", "4"),
+        ("kernel", "--csv"),
+        ("kernel", "--region", "eu-west-2"),
         ("scaling", "--repeat", "0"),
         ("scaling", "--chart", "a.gif"),
         ("scaling", "--beside", "none.csv"),
         ("types",),
+        ("types", "--types", "t3.micro", "--d", "5"),
         ("types", "--types", "t3.micro", "--seconds", "-1"),
         ("everything",),
         ("scale", "--n", "0"),
@@ -94,6 +153,7 @@ def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
         ("scale", "--repeat", "often"),
         ("scale", "--cloud", "aws"),
         ("scale", "--csv"),
+        ("scale", "--chart", "a.svg"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

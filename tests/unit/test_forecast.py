@@ -16,6 +16,7 @@ from cnd.forecast import (
     Machine,
     Wish,
     alternatives,
+    check_budget,
     decide,
     forecast,
     percent,
@@ -143,6 +144,16 @@ def test_a_budget_that_the_worst_case_exceeds_is_refused() -> None:
 def test_a_budget_without_a_price_is_refused() -> None:
     with pytest.raises(UsageError, match=r"price of c7a\.large is not known"):
         decide(wish(10, budget=100.0), replace(FAST, price=None))
+
+
+def test_a_budget_is_for_all_runs_of_a_bench_together() -> None:
+    plans = [decide(wish(10), FAST)] * 3  # 0.62 USD each at worst
+    check_budget(plans, 1.87)
+    check_budget(plans, None)
+    with pytest.raises(
+        UsageError, match=r"of 3 runs, \$1\.8600, exceeds the budget of"
+    ):
+        check_budget(plans, 1.8)
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0, math.nan, math.inf])

@@ -31,17 +31,19 @@ def test_the_tables_hold_every_row() -> None:
     table = scaling.rows({1: [2.0], 4: [1.0]})
     assert scaling.text(table, 5, 46697).splitlines()[-1].endswith("█" * 20)
     assert scaling.to_csv(table).splitlines() == [
-        "instances,median,least,most,speed_up,of_ideal,beside",
-        "1,2.0,2.0,2.0,1.0,1.0,",
-        "4,1.0,1.0,1.0,2.0,0.5,",
+        "instances,median,least,most,speed_up,of_ideal,beside,beside_speed_up",
+        "1,2.0,2.0,2.0,1.0,1.0,,",
+        "4,1.0,1.0,1.0,2.0,0.5,,",
     ]
 
 
 def test_the_price_of_a_billion_hashes_follows_from_rate_and_price() -> None:
-    worth = scaling.Worth("c5.large", 1e6, "avx2", 0.36)
+    worth = scaling.Worth("c5.large", (2e6, 1e6, 0.5e6), "avx2", 0.36)
     assert worth.usd_per_billion == pytest.approx(0.1)
-    assert scaling.Worth("x", 1e6, "avx2", None).usd_per_billion is None
+    assert scaling.Worth("x", (1e6,), "avx2", None).usd_per_billion is None
     assert "0.100000" in scaling.worths([worth])
+    told = worth.to_json()
+    assert (told["least"], told["most"], told["runs"]) == (0.5e6, 2e6, 3)
 
 
 def test_somebody_elses_times_stand_beside_where_there_are_some() -> None:
@@ -55,8 +57,37 @@ def test_somebody_elses_times_stand_beside_where_there_are_some() -> None:
         scaling.others("1,10\ntwo,5\n")
 
 
-def test_the_chart_is_a_file(tmp_path: Path) -> None:
+def test_the_coursework_reports_own_times_stand_beside_by_its_name() -> None:
+    table = scaling.rows({1: [40.0], 2: [20.0], 8: [5.0]}, scaling.REPORT)
+    assert [row.beside for row in table] == [66.7, None, 8.8]
+    assert table[-1].beside_speed_up == pytest.approx(66.7 / 8.8)
+    told = scaling.text(table, 5, 46697, scaling.REPORTS)
+    assert told.splitlines()[1].endswith("report")
+    assert "66.70 s" in told
+    assert "13 nonces/s" in told
+    head = scaling.to_csv(table, scaling.REPORTS).splitlines()[0]
+    assert head.endswith(",report,report_speed_up")
+
+
+def test_searches_too_short_to_compare_are_told_with_the_way_out() -> None:
+    short = scaling.rows({1: [0.05] * 5, 8: [0.07] * 5})
+    told = scaling.caveat(short, 46697, local=True)
+    assert "not how they search" in told
+    assert "CND_LOCAL_RATE=580" in told  # 80 s with N=1, 10 s with N=8
+    assert "8 min in all" in told
+    assert "CND_LOCAL_RATE" not in scaling.caveat(short, 46697, local=False)
+    assert "CND_LOCAL_RATE" not in scaling.caveat(short, 7, local=True)
+    assert "--d" in scaling.caveat(short, 7, local=True)
+    assert scaling.caveat(scaling.rows({1: [40.0], 8: [5.0]}), 9, local=True) == ""
+
+
+def test_the_charts_are_files(tmp_path: Path) -> None:
     scaling_chart = pytest.importorskip("cnd.scaling_chart")
     target = tmp_path / "chart.svg"
-    scaling_chart.draw(scaling.rows({1: [4.0, 4.5], 4: [1.1, 1.0]}), target)
+    table = scaling.rows({1: [4.0, 4.5], 8: [1.1, 1.0]}, scaling.REPORT)
+    scaling_chart.draw(table, target, "the report's own")
+    assert "the report's own" in target.read_text()
+    found = [scaling.Worth(name, (1e6, 2e6), "avx2", None) for name in ("a", "b")]
+    scaling_chart.draw_types(found, target)
     assert "<svg" in target.read_text()
+    scaling_chart.draw_types(found, tmp_path / "chart.png")
