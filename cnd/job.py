@@ -516,7 +516,8 @@ class Job:
                 path = self._journal.log(f"Instance{index}")
                 if host not in self._crew.lost or path.exists():
                     continue
-                if text := s3logs.fetch(s3, bucket, self._run, path.name):
+                name = s3logs.LOGS + path.name
+                if text := s3logs.fetch(s3, bucket, self._run, name):
                     path.write_bytes(text)
                     fields = {"path": str(path)}
                     self._take(Event("log.pulled", index, host, fields))
@@ -595,7 +596,8 @@ class Job:
 
     def _upload(self, provision: Provision) -> bool:
         """Upload the logs; return whether all of them are there."""
-        logs = {path.name: path for path in sorted(self._journal.logs.iterdir())}
+        folder = sorted(self._journal.logs.iterdir())
+        logs = {s3logs.LOGS + path.name: path for path in folder}
         try:
             provision.bucket_made.result()
             failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)

@@ -270,7 +270,7 @@ def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
     # The signature (SigV4 in the query, X-Amz-SignedHeaders=host) covers no header but
     # Host.  urllib's own content type would say that this is a form, and a server may
     # read it as one.
-    headers = {"Content-Type": "application/octet-stream"}
+    headers = {"Content-Type": "text/plain; charset=utf-8"}
     try:
         request = urllib.request.Request(url, data, headers, method="PUT")
         with limited(PUT_ONCE_PATIENCE), urllib.request.urlopen(

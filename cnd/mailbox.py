@@ -226,12 +226,10 @@ class Mailbox:
 
     def _changed(self) -> Iterator[_Host]:
         """List the reports; yield the hosts whose report is a new one."""
-        start = s3logs.prefix(self._journal.run)
+        start = s3logs.prefix(self._journal.run) + s3logs.LOGS
         pages = self._s3.get_paginator("list_objects_v2")
         with translated("list the reports"):
-            for page in pages.paginate(
-                Bucket=self._bucket, Prefix=start + parcel.REPORTS
-            ):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=start):
                 for item in page.get("Contents", []):
                     name = item["Key"][len(start) :].removesuffix(".json")
                     host = self._hosts.get(name)
@@ -244,9 +242,8 @@ class Mailbox:
         if self._closed.is_set():
             return host, {}
         try:
-            data = s3logs.fetch(
-                self._s3, self._bucket, self._journal.run, f"{host.name}.json"
-            )
+            name = f"{s3logs.LOGS}{host.name}.json"
+            data = s3logs.fetch(self._s3, self._bucket, self._journal.run, name)
             report = json.loads(data or b"{}")
         except CloudError as error:
             host.etag = ""  # try again

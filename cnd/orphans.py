@@ -51,7 +51,7 @@ def orders(
             "poll": POLL,
             "shutdown": shutdown,
             "spot": spot,
-            "log_put": url("put", f"{name}.log"),
+            "log_put": url("put", f"{s3logs.LOGS}{name}.log"),
             **result,
         }
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MACHINES = ("x86_64", "aarch64")
 WORD = "word.json"  # under the run's prefix: what all instances look at
-REPORTS = "Instance"  # how the names of their own objects begin
+REPORTS = f"{s3logs.LOGS}Instance"  # how the names of their own objects begin
 MOST_BYTES = 16 << 20  # of one report
 
 # Nobody may ask S3 for more than some thousand requests a second (one prefix takes
@@ -152,7 +152,7 @@ def boot(
         },
         "word": url("get", WORD),
         "report": form(s3, bucket, run, seconds=hold),
-        "prefix": s3logs.prefix(run),
+        "prefix": s3logs.prefix(run) + s3logs.LOGS,
         "poll": rates.poll,
         "look": rates.look,
         "every": rates.every,

@@ -173,7 +173,14 @@ def _figures(line: Timeline, pictures: Mapping[str, Drawn]) -> str:
         note = _note(name, line)
         told = f"{told} {note}" if note else told
         span = ' class="full"' if len(inline) > 1 else ""
-        caption = f"<figcaption><h2>{title}</h2><p>{told}</p></figcaption>"
+        files = " · ".join(
+            f'<a href="figures/{name}.{kind}">{kind.upper()}</a>'
+            for kind in ("png", "svg")
+        )
+        caption = (
+            f"<figcaption><h2>{title}</h2><p>{told}</p>"
+            f'<p class="files">{files}</p></figcaption>'
+        )
         shown.append(f"<figure{span}>{caption}{drawn}</figure>")
     return f'<section class="figures">{"".join(shown)}</section>' if shown else ""
 
@@ -358,7 +365,6 @@ def _said(event: Event) -> object:
 def _foot(line: Timeline) -> str:
     files = ["events.jsonl", *(["result.json"] if line.result else [])]
     links = " · ".join(f'<a href="{name}">{name}</a>' for name in files)
-    links += ' · <a href="logs/">logs</a>'
     return f"<footer><p>{links}</p><p>CND {_text(cnd.__version__)}</p></footer>"
 
 
@@ -465,6 +471,7 @@ figure { margin: 0; min-width: 0; }
 figure.full { grid-column: 1 / -1; }
 figcaption { margin-bottom: 12px; }
 figcaption p { font-size: 13.5px; }
+.files { font-size: 12px; }
 figure svg { display: block; width: 100%; height: auto; }
 figure svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto,
   "Noto Sans", "DejaVu Sans", sans-serif !important; }

@@ -1,7 +1,7 @@
-"""S3: the bucket that keeps the logs, events and result of every run.
+"""S3: the bucket that keeps the logs, events, result and report of every run.
 
-One rule: what is uploaded was on this disk before and stays there; a bucket that
-refuses costs a copy, never a log.
+One rule: what is uploaded was on this disk before and stays there, under the same
+names, so that a report's links hold; a bucket that refuses costs a copy, never a log.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 EXPIRE_DAYS = 30
 PARALLEL = 16  # uploads at a time
+LOGS = "logs/"  # where the names of logs begin, as in a run's folder
+# So that a browser shows what it gets from there.
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".json": "application/json",
+    ".jsonl": "text/plain; charset=utf-8",
+    ".log": "text/plain; charset=utf-8",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+}
+OTHER = "application/octet-stream"
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
 DEFAULT_REGION = "us-east-1"
@@ -110,7 +121,12 @@ def upload(
         name, path = item
         try:
             with translated(f"upload {name}"), path.open("rb") as body:
-                s3.put_object(Bucket=bucket, Key=prefix(run) + name, Body=body)
+                s3.put_object(
+                    Bucket=bucket,
+                    Key=prefix(run) + name,
+                    Body=body,
+                    ContentType=TYPES.get(path.suffix, OTHER),
+                )
         except CloudError as error:
             return error
         except OSError as error:  # the file, not the cloud

@@ -302,7 +302,7 @@ def test_an_orphan_that_finds_puts_result_and_log_then_powers_off(
     }
     assert b"going on alone" in instance.bucket.objects[LOG]
     assert b"sent the result" in instance.bucket.objects[LOG]
-    assert instance.bucket.types == {"application/octet-stream"}
+    assert instance.bucket.types == {"text/plain; charset=utf-8"}
 
 
 def test_a_search_that_was_over_before_is_told_all_the_same(
@@ -640,7 +640,7 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
     claim = orphans.result(aws.s3, name, run)
     assert claim is not None
     assert (claim["instance"], claim["nonce"]) == ("i-7", GOLDEN)
-    log = s3logs.fetch(aws.s3, name, run, "Instance7.log")
+    log = s3logs.fetch(aws.s3, name, run, "logs/Instance7.log")
     assert log is not None
     assert b"sent the result" in log
     assert "Signature" not in instance.syslog

@@ -128,6 +128,20 @@ def test_files_are_uploaded_under_the_runs_name(
         assert content(aws.s3, made, f"runs/{run}/{name}") == path.read_bytes()
 
 
+def test_a_browser_is_told_what_it_gets(
+    aws: Cloud, made: str, run: str, tmp_path: Path
+) -> None:
+    kinds = {"report.html": "text/html; charset=utf-8", "logs/a.log": "text/plain"}
+    kinds |= {"figures/rate.svg": "image/svg+xml", "result.json": "application/json"}
+    files = {name: tmp_path / name.replace("/", "-") for name in kinds}
+    for path in files.values():
+        path.write_text("x")
+    assert s3logs.upload(aws.s3, made, run, files) == {}
+    for name, kind in kinds.items():
+        kept = aws.s3.head_object(Bucket=made, Key=f"runs/{run}/{name}")
+        assert kept["ContentType"].startswith(kind)
+
+
 def test_nothing_to_upload_is_no_failure(aws: Cloud) -> None:
     assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}) == {}
 

@@ -90,7 +90,7 @@ def test_one_form_lets_every_instance_write_its_own_objects_only(
 ) -> None:
     fields = boot["report"]["fields"]
     policy = json.loads(base64.b64decode(fields["policy"]))
-    assert ["starts-with", "$key", f"runs/{RUN}/Instance"] in policy["conditions"]
+    assert ["starts-with", "$key", f"runs/{RUN}/logs/Instance"] in policy["conditions"]
     assert ["content-length-range", 0, parcel.MOST_BYTES] in policy["conditions"]
     assert {"bucket": "cnd-logs-123456789012-eu-west-2"} in policy["conditions"]
     assert "key" not in fields

@@ -150,7 +150,7 @@ def test_an_orphan_sends_its_log_and_powers_its_machine_off(vm: Terminal) -> Non
 
     s3 = vm.client("s3")
     bucket = s3.list_buckets()["Buckets"][0]["Name"]
-    log = s3.get_object(Bucket=bucket, Key=f"runs/{run.name}/Instance0.log")
+    log = s3.get_object(Bucket=bucket, Key=f"runs/{run.name}/logs/Instance0.log")
     text = log["Body"].read().decode()
     assert "cnd-keeper" in text
     assert is_from_rsyslog(text)

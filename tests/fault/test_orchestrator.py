@@ -142,10 +142,11 @@ def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
     assert took > ORPHAN_PATIENCE - 10
 
     objects = stored(terminal, folder.name)
-    assert sorted(objects) == [f"Instance{i}.log" for i in range(8)] + ["orphan.json"]
+    logs = [f"logs/Instance{i}.log" for i in range(8)]
+    assert sorted(objects) == [*logs, "orphan.json"]
     nonce = json.loads(objects["orphan.json"])["nonce"]
     assert worker.is_golden(worker.digest("orphans", nonce), 7)
-    assert all(b"cnd-keeper" in objects[f"Instance{i}.log"] for i in range(8))
+    assert all(b"cnd-keeper" in objects[name] for name in logs)
 
     assert f"found {nonce}" in terminal.json("status")["runs"][-1]["stands"]
     result = terminal.json("attach", folder.name)

@@ -61,8 +61,11 @@ def test_a_report_holds_all_its_figures_and_asks_for_nothing(count: int) -> None
     assert len(text) < 3_000_000
     found = Page(text)
     assert not found.tags & {"script", "iframe", "object", "embed", "form"}
-    inside = ("#", "data:", "logs/", "events.jsonl", "result.json")
+    inside = ("#", "data:", "logs/", "figures/", "events.jsonl", "result.json")
     assert all(target.startswith(inside) for target in found.targets)
+    for name in PICTURES:
+        assert {f"figures/{name}.png", f"figures/{name}.svg"} <= found.targets
+    assert "logs/" not in found.targets  # there are no folders in S3
     assert not re.search(r"https?:|url\((?!['\"]?(#|data:))|@import", text)
     assert "default-src 'none'" in text
 
