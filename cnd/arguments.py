@@ -42,11 +42,13 @@ def seconds(text: str, option: str, hint: str) -> float:
     return value
 
 
-def choice(text: str, option: str, allowed: tuple[str, ...]) -> str:
+def choice(
+    text: str, option: str, allowed: tuple[str, ...], hint: str | None = None
+) -> str:
     """Return `text` if it is one of `allowed`."""
     if text not in allowed:
         message = f"{option} must be one of {', '.join(allowed)}, not {text!r}"
-        raise UsageError(message)
+        raise UsageError(message, hint=hint)
     return text
 
 

@@ -5,10 +5,14 @@ One rule: nothing here knows what a task does.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
+import os
+import re
+import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,19 +47,19 @@ class TwoDashes(str):
         return self
 
 
-class OptionalPositional(Argument):
-    """An argument that stands without its option's name, or is left out.
+class Positional(Argument):
+    """An argument that stands without its option's name, or, optional, is left out.
 
     Invoke knows positional arguments only as required: as long as one has no value,
-    its parser gives it the next word, and at the end it complains.  So there is none
-    while the parser looks for the place of a word (in `handle`), and the default
-    whenever anybody else asks.
+    its parser gives it the next word, whatever it is, and at the end it complains.  So
+    it has none while the parser looks for the place of a word, unless that looks like
+    an option; and the default whenever anybody else asks.
     """
 
     @property
     def value(self) -> Any:
-        if self._value is None and self._offered_a_word():
-            return None
+        if self._value is None and (word := self._offered()) is not None:
+            return word if word.startswith("-") else None
         return super().value
 
     @value.setter
@@ -63,16 +67,19 @@ class OptionalPositional(Argument):
         self.set_value(text, cast=True)
 
     @staticmethod
-    def _offered_a_word() -> bool:
-        asking: list[str] = []  # the functions that ask, innermost first
-        frame = inspect.currentframe()
-        while frame and len(asking) < 5:
-            asking.append(frame.f_code.co_name)
-            frame = frame.f_back
-        if "see_positional_arg" in asking:
-            return True
-        found = "missing_positional_args"
-        return found in asking and asking[asking.index(found) + 1 :][:1] == ["handle"]
+    def _offered() -> str | None:
+        """Return the word that Invoke's parser looks for a place for right now."""
+        frame, asked = inspect.currentframe(), ""
+        for _ in range(5):
+            if frame is None:
+                return None
+            name = frame.f_code.co_name
+            if name == "see_positional_arg":
+                return str(frame.f_locals["value"])
+            if name == "handle" and asked == "missing_positional_args":
+                return str(frame.f_locals["token"])
+            frame, asked = frame.f_back, name
+        return None
 
 
 class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
@@ -92,8 +99,8 @@ class Task(fabric.tasks.Task):  # type: ignore[misc]  # Fabric has no types
     def get_arguments(self, *args: Any, **kwargs: Any) -> list[Argument]:
         arguments: list[Argument] = super().get_arguments(*args, **kwargs)
         for argument in arguments:
-            if argument.positional and argument.default is not None:
-                argument.__class__ = OptionalPositional
+            if argument.positional:
+                argument.__class__ = Positional
             if letter := self.letters.get(argument.name or ""):
                 argument.names = (*argument.names, letter, TwoDashes(letter))
         return arguments
@@ -154,8 +161,34 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
             raise shown(error) from error
         except KeyboardInterrupt as error:
             raise Exit("cnd: interrupted", code=130) from error
+        except BrokenPipeError:
+            if not nobody_reads():
+                raise
+        finally:
+            nobody_reads()
 
     return wrapper
+
+
+def nobody_reads() -> bool:
+    """Flush our output; return whether its reader went away: no failure of a command.
+
+    What is printed after that goes nowhere, so that Python does not complain of it.
+    """
+    # https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream, 0)
+        try:
+            stream.flush()
+            broken = any(what & select.POLLERR for _, what in poll.poll(0))
+        except BrokenPipeError:
+            broken = True
+        if broken:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        gone = gone or broken
+    return gone
 
 
 def shown(error: CndError) -> Exit:
@@ -224,17 +257,43 @@ class Program(Fab):  # type: ignore[misc]
         self.config.set_project_location(".")
         self.config.load_project()
 
+    def run(self, *args: Any, **kwargs: Any) -> None:
+        """Run it all; whoever stops reading stops no more than that."""
+        try:
+            super().run(*args, **kwargs)
+        except BrokenPipeError:
+            if not nobody_reads():
+                raise
+        finally:
+            nobody_reads()
+
     def parse_core(self, argv: list[str] | None) -> None:
-        with_status_2(super().parse_core, argv)
+        self._with_status_2(super().parse_core, argv)
 
     def parse_tasks(self) -> None:
-        with_status_2(super().parse_tasks)
+        self._with_status_2(super().parse_tasks)
+
+    def parse_cleanup(self) -> None:
+        self._with_status_2(super().parse_cleanup)
+
+    def _with_status_2(self, parse: Callable[..., None], *args: Any) -> None:
+        """Parse; what cannot be parsed is an impossible request, not a bug."""
+        try:
+            parse(*args)
+        except ParseError as error:
+            commands = list(getattr(getattr(self, "parser", None), "contexts", ()))
+            hint = way_out(error, commands)
+            raise Exit(f"cnd: {error}\nhint: {hint}", code=2) from error
 
 
-def with_status_2(parse: Callable[..., None], *args: Any) -> None:
-    """Parse; what cannot be parsed is an impossible request, not a bug."""
-    try:
-        parse(*args)
-    except ParseError as error:
-        message = f"cnd: {error}\nhint: `cnd --list` shows the commands"
-        raise Exit(message, code=2) from error
+def way_out(error: ParseError, commands: Iterable[str]) -> str:
+    """Return what may have been meant by what could not be parsed, or where to look."""
+    task = error.context if error.context and error.context.name else None
+    unknown = re.search(r"No idea what '(.*)' is!", str(error))
+    word = unknown[1] if unknown else ""
+    names = list(task.flags) if task and word.startswith("-") else [*commands]
+    if close := difflib.get_close_matches(word, names, 1):
+        return f"did you mean {close[0]}?"
+    if task:
+        return f"`cnd {task.name} --help` shows what it takes"
+    return "`cnd --list` shows the commands"

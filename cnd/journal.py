@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cnd.events import Event, from_json
 EVENTS = "events.jsonl"
 RESULT = "result.json"
 ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
+RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")  # the name of a run
 LOCK = "lock"  # held by the process that follows the run
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
@@ -34,7 +36,14 @@ def state_folder() -> Path:
 def runs() -> list[str]:
     """Return the names of the runs on this disk, oldest first."""
     folder = state_folder() / "runs"
-    return sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    # What somebody else has put there is nobody's run; nor is what is empty.
+    return sorted(
+        path.name
+        for path in folder.iterdir()
+        if RUN.fullmatch(path.name) and path.is_dir() and any(path.iterdir())
+    )
 
 
 class Journal:

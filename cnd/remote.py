@@ -49,6 +49,15 @@ LOG_COMMAND = (
     "cat /var/log/syslog 2>/dev/null || sudo -n cat /var/log/messages 2>/dev/null"
     " || sudo -n journalctl -o short-iso --no-pager"
 )
+# The same from its beginning on, as it grows.  When the connection drops, `cat` meets
+# the end of its input, and the whole session goes.
+TAIL_COMMAND = (
+    "{ if test -r /var/log/syslog; then tail -n +1 -F /var/log/syslog; "
+    "elif sudo -n test -e /var/log/messages; then "
+    "sudo -n tail -n +1 -F /var/log/messages; "
+    "else sudo -n journalctl -o short-iso --no-pager -n all -f; fi 2>/dev/null & }; "
+    "cat >/dev/null; kill 0"
+)
 # Follows the events and obeys a line "stop" at once, in the one session that is
 # open anyway; a line "alive" is a sign of life for the keeper.  GNU tail notices the
 # worker's death soon, and new lines at once, or this soon where inotify(7) has run out,
@@ -227,6 +236,11 @@ class Host:
         self._closed.set()
         self._drop()
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed from this side."""
+        return self._closed.is_set()
+
     # --- commands
 
     def start(
@@ -309,6 +323,23 @@ class Host:
         if not folder:
             return self.run(LOG_COMMAND)
         return self.run(AFTER.format(folder=shlex.quote(folder)) + LOG_COMMAND)
+
+    def tail(self) -> Iterator[bytes]:
+        """Yield the lines of the system log, from its beginning on, as they come.
+
+        Ends with `HostLost` when the connection drops or is closed.
+        """
+        try:
+            with self._limited(COMMAND_TIMEOUT):
+                session = self._fabric.create_session()
+                session.exec_command(TAIL_COMMAND)
+            partial = b""
+            while chunk := session.recv(65536):
+                *lines, partial = (partial + chunk).split(b"\n")
+                yield from lines
+        except LOST as error:
+            raise HostLost(self.name, f"connection lost: {_reason(error)}") from error
+        raise HostLost(self.name, "connection lost")
 
     # --- following
 

@@ -37,7 +37,7 @@ from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
-from cnd.cli import Executor, Help, Program, rest, task
+from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
 from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
 from cnd.job import Job, new_run
@@ -323,6 +323,7 @@ def _groups(place: clouds.Cloud, run: str) -> list[str]:
     help={
         "run": "the run to stop; default: the one that is going on",
         "message": "the reason, for whoever reads it",
+        "json": "print one JSON object to stdout, and nothing else",
         **CLOUD_HELP,
     }
 )
@@ -332,6 +333,7 @@ def stop(
     message: str = "fab stop",
     cloud: str = "",
     region: str = "",
+    json: bool = False,
 ) -> None:
     """Put a stop message on a run's queue: it ends in order, with its logs."""
     run = arguments.run_name(run)
@@ -345,7 +347,8 @@ def stop(
         message = f"no such run is going on: {runs[0]!r}"
         raise UsageError(message, hint="`fab status` shows runs")
     sqs.send(connected.sqs, queue, message)
-    _print(f"asked {runs[0]} to stop")
+    told = {"run": runs[0], "message": message}
+    _print(jsonlib.dumps(told) if json else f"asked {runs[0]} to stop")
 
 
 @task(help={"json": "print one JSON object to stdout, and nothing else", **CLOUD_HELP})
@@ -412,11 +415,12 @@ def verify(
         "seconds": "fault of a host: for how long, or when",
         "clear": "fault: forget all",
         "hosts": "up: what instances are: process, or vm for real machines (qemu)",
+        "json": "print one JSON object to stdout, and nothing else",
     },
 )
 def local(
     c: Context,
-    action: str,
+    action: str = "",
     what: str = "",
     kind: str = "",
     code: str = "",
@@ -430,6 +434,7 @@ def local(
     seconds: str = "",
     clear: bool = False,
     hosts: str = "",
+    json: bool = False,
 ) -> None:
     """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
     if action == "fault":
@@ -445,47 +450,72 @@ def local(
             "at_most": at_most,
             "seconds": seconds,
         }
-        _local_fault(what, {k: v for k, v in given.items() if v}, clear)
+        _local_fault(what, {k: v for k, v in given.items() if v}, clear, json)
         return
     actions: dict[str, Callable[[], None]] = {
-        "up": lambda: _local_up(hosts),
-        "down": _local_down,
-        "status": _local_status,
+        "up": lambda: _local_up(hosts, json),
+        "down": lambda: _local_down(json),
+        "status": lambda: _local_status(json),
     }
     arguments.choice(action, "fab local", (*actions, "fault"))
     actions[action]()
 
 
-def _local_up(hosts: str) -> None:
+def _local_up(hosts: str, json: bool) -> None:
     endpoint = embedded.up(hosts=hosts, say=_say)
+    if json:
+        _print(jsonlib.dumps(_standing(endpoint)))
+        return
     _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
     _print("\n".join(embedded.exports(endpoint)))
 
 
-def _local_fault(what: str, fields: dict[str, object], clear: bool) -> None:
+def _local_fault(what: str, fields: dict[str, object], clear: bool, json: bool) -> None:
     """Lay a fault, or list or forget them all."""
     endpoint = embedded.status()
     if endpoint is None:
         hint = "`fab local up` starts it"
         raise UsageError("the embedded cloud is down", hint=hint)
     if clear:
-        _print(f"{embedded.clear_faults(endpoint)} faults forgotten")
+        count = embedded.clear_faults(endpoint)
+        told = {"forgotten": count}
+        _print(jsonlib.dumps(told) if json else f"{count} faults forgotten")
     elif what:
         of_host = what.isdecimal() or what.startswith("i-")
         name = "host" if of_host else "action"
         _print(jsonlib.dumps(embedded.lay_fault(endpoint, {name: what, **fields})))
+    elif json:
+        _print(jsonlib.dumps({"faults": embedded.faults_laid(endpoint)}))
     else:
         for fault in embedded.faults_laid(endpoint):
             _print(jsonlib.dumps(fault))
 
 
-def _local_down() -> None:
-    _print("the embedded cloud is down" if embedded.down() else "it was not up")
+def _local_down(json: bool) -> None:
+    was_up = embedded.down()
+    told = "the embedded cloud is down" if was_up else "it was not up"
+    _print(jsonlib.dumps({"up": False, "was_up": was_up}) if json else told)
 
 
-def _local_status() -> None:
-    if not (endpoint := embedded.status()):
+def _standing(endpoint: embedded.Endpoint) -> dict[str, object]:
+    """Return what there is to say of an embedded cloud that is up."""
+    return {
+        "up": True,
+        "url": endpoint.url,
+        "pid": endpoint.pid,
+        "folder": str(endpoint.folder),
+        "environment": embedded.environment(endpoint),
+        **embedded.summary(endpoint),
+    }
+
+
+def _local_status(json: bool) -> None:
+    endpoint = embedded.status()
+    if json:
+        _print(jsonlib.dumps(_standing(endpoint) if endpoint else {"up": False}))
+        return
+    if not endpoint:
         _print("the embedded cloud is down")
         return
     _print(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
@@ -512,8 +542,7 @@ def _print(text: str) -> None:
     try:
         print(text, flush=True)
     except BrokenPipeError:
-        # https://docs.python.org/3/library/signal.html#note-on-sigpipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nobody_reads()
 
 
 def _say(text: str) -> None:

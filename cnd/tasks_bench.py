@@ -109,7 +109,7 @@ OUT_OF_REACH = 32  # zero hex digits that nobody finds: a search that takes its 
 )
 def bench(
     c: Context,
-    what: str,
+    what: str = "",
     seconds: str = "",
     instances: str = "",
     difficulty: str = "",

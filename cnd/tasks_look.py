@@ -29,7 +29,10 @@ from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.events import Event
-from cnd.journal import Journal, runs
+from cnd.follow import Follower
+from cnd.journal import EVENTS, RESULT, RUN, Journal, runs
+from cnd.plan import Plan
+from cnd.provision import Provision
 from cnd.timeline import PHASES, Life, timeline
 from cnd.view import duration
 
@@ -125,10 +128,54 @@ def report(c: Context, run: str = "", open: bool = False, json: bool = False) ->
 def chosen(text: str) -> Journal:
     """Return the run that `text` means: its name, or the only one that fits.
 
+    A run that was started elsewhere is brought from the account's bucket.
+
     Raises:
         UsageError: there is none, or more than one.
     """
-    return Journal(pick(runs(), text))
+    names = runs()
+    if RUN.fullmatch(text) and text not in names and _brought(Journal(text)):
+        return Journal(text)
+    return Journal(pick(names, text))
+
+
+def _brought(journal: Journal) -> bool:
+    """Bring events and result of a run that is over from S3; return whether it is."""
+    if (place := _kept_at(journal)) is None:
+        return False
+    cloud, bucket = place
+    try:
+        found = {
+            name: s3logs.fetch(cloud.s3, bucket, journal.run, name)
+            for name in (EVENTS, RESULT)
+        }
+    except CloudError as error:
+        _say(f"run {journal.run} is not here, and S3 could not be asked: {error}")
+        return False
+    if None in found.values():
+        return False
+    _say(f"run {journal.run} was brought from s3://{bucket}")
+    journal.create()
+    for name, data in found.items():
+        (journal.folder / name).write_bytes(data or b"")
+    return True
+
+
+def _kept_at(journal: Journal) -> tuple[clouds.Cloud, str] | None:
+    """Return where in S3 a run's files are, or None; say why, if that is known."""
+    order, result = journal.kept_order() or {}, journal.result() or {}
+    told = {**result, **order}
+    try:
+        cloud = clouds.connect(told.get("cloud", ""), told.get("region", ""))
+    except CloudError as error:
+        _say(f"S3 could not be asked: {error}")
+        return None
+    if cloud is None or cloud.account != told.get("account", cloud.account):
+        if order:
+            _say("what is in S3 is in a cloud that is not here")
+        return None
+    bucket = order.get("provision", {}).get("bucket", "")
+    return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
 
 
 def pick(names: list[str], text: str) -> str:
@@ -235,8 +282,9 @@ def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
     help={
         "run": RUN_HELP,
         "instance": "only that of instance i",
-        "follow": "print the run's events as they come, until it ends",
-        "json": "logs: one JSON object; with --follow: one a line",
+        "follow": "print them as they grow, until the run ends: 16 at most",
+        "events": "print the run's events instead; with --follow: as they come",
+        "json": "logs: one JSON object; with --follow or --events: one a line",
     },
 )
 def logs(
@@ -244,6 +292,7 @@ def logs(
     run: str = "",
     instance: str = "",
     follow: bool = False,
+    events: bool = False,
     json: bool = False,
 ) -> None:
     """Print the system logs of a run's instances, from S3 where they are not here."""
@@ -252,8 +301,10 @@ def logs(
     if instance:
         example = "for example: fab logs --instance 3"
         only = arguments.whole(instance, "--instance", 0, 10**6, example)
-    if follow:
-        _follow(journal, only, json)
+    if events:
+        _events(journal, only, json, follow=follow)
+        return
+    if follow and _followed(journal, only, json):
         return
     found = _logs(journal, only)
     if json:
@@ -284,22 +335,21 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
     if not found:
         which = "" if only is None else f" of instance {only}"
         message = f"run {journal.run} has no log{which}, here or in S3"
-        raise UsageError(message, hint=f"`fab logs {journal.run} --follow`: its events")
+        raise UsageError(message, hint=f"`fab logs {journal.run} --events`: its events")
     return found
 
 
 def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
     """Return those logs that are in S3; where it cannot be asked, say so."""
-    order = journal.kept_order()
-    if order is None:
+    if (place := _kept_at(journal)) is None:
         return {}
-    bucket = order["provision"]["bucket"]
+    cloud, bucket = place
+
+    def fetched(name: str) -> bytes | None:
+        return s3logs.fetch(cloud.s3, bucket, journal.run, s3logs.LOGS + name)
+
     try:
-        connected = clouds.connect(order["cloud"], order["region"])
-        if connected is None or connected.account != order["account"]:
-            _say(f"{len(names)} logs are in S3 at most, and that cloud is not here")
-            return {}
-        told = {n: s3logs.fetch(connected.s3, bucket, journal.run, n) for n in names}
+        told = {name: fetched(name) for name in names}
     except CloudError as error:
         _say(f"{len(names)} logs could not be fetched: {error}")
         return {}
@@ -324,8 +374,33 @@ def harmless(text: str) -> str:
     )
 
 
-def _follow(journal: Journal, only: int | None, json: bool) -> None:
-    """Print the events of a run as they come, until nobody follows it any more."""
+def _followed(journal: Journal, only: int | None, json: bool) -> bool:
+    """Follow the logs of a run that goes on; return whether there was anything."""
+    while (order := journal.kept_order()) is None and journal.is_followed:
+        time.sleep(LOOK)  # it has just begun
+    if order is None or journal.result() is not None:
+        return False
+    plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
+    if plan.unreached:
+        _say("nobody reaches these instances over SSH: these are the run's events")
+        _events(journal, only, json, follow=True)
+        return True
+    cloud = clouds.required(clouds.connect(order["cloud"], order["region"]))
+    several = plan.instances > 1 and only is None
+    follower = Follower(journal, cloud, plan, provision.login, only=only, say=_say)
+    shown = False
+    with contextlib.closing(follower.lines()) as lines:
+        for line in lines:
+            shown = True
+            who = f"{line.name} | " if several else ""
+            text = line.text if not sys.stdout.isatty() else harmless(line.text)
+            told = jsonlib.dumps({"instance": line.name, "line": line.text})
+            print(told if json else f"{who}{text}", flush=True)
+    return shown
+
+
+def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> None:
+    """Print the events of a run; or as they come, until nobody follows it any more."""
     shown = 0
     while True:
         live = journal.is_followed  # before the look: what was last is seen, too
@@ -334,7 +409,7 @@ def _follow(journal: Journal, only: int | None, json: bool) -> None:
             if only is None or event.index == only:
                 print(event.to_json() if json else _line(event), flush=True)
         shown = len(events)
-        if not live:
+        if not (live and follow):
             return
         time.sleep(LOOK)
 
@@ -363,11 +438,22 @@ COLUMNS = (
         "run": RUN_HELP,
         "format": "json (result, events, phases) or csv (a row for each instance)",
         "output": "the file to write; default: stdout",
+        "json": "the same as --format json",
     },
 )
-def export(c: Context, run: str = "", format: str = "json", output: str = "") -> None:
+def export(
+    c: Context,
+    run: str = "",
+    format: str = "",
+    output: str = "",
+    json: bool = False,
+) -> None:
     """Print a run for other programs: everything as JSON, or its instances as CSV."""
-    arguments.choice(format, "--format", ("json", "csv"))
+    format = format or "json"
+    example = "for example: fab export --format csv"
+    arguments.choice(format, "--format", ("json", "csv"), example)
+    if json and format != "json":
+        raise UsageError("--json and --format csv exclude each other")
     journal = chosen(run)
     text = as_json(journal) if format == "json" else as_csv(journal)
     if not output:

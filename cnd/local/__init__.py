@@ -182,19 +182,24 @@ def down(*, timeout: float = 20.0) -> bool:
         return was_alive
 
 
-def exports(endpoint: Endpoint) -> list[str]:
-    """Return the lines that make another shell's AWS tools use the cloud.
-
-    Variables, and last a function: the AWS CLI version 1 ignores AWS_ENDPOINT_URL
-    for SQS (awscli/customizations/overridesslcommonname.py).
-    """
-    variables = {
+def environment(endpoint: Endpoint) -> dict[str, str]:
+    """Return the variables that make other programs' AWS libraries use the cloud."""
+    return {
         "AWS_ENDPOINT_URL": endpoint.url,
         "AWS_DEFAULT_REGION": endpoint.region,
         "AWS_REGION": endpoint.region,
         "AWS_ACCESS_KEY_ID": endpoint.access_key,
         "AWS_SECRET_ACCESS_KEY": endpoint.secret_key,
     }
+
+
+def exports(endpoint: Endpoint) -> list[str]:
+    """Return the lines that make another shell's AWS tools use the cloud.
+
+    Variables, and last a function: the AWS CLI version 1 ignores AWS_ENDPOINT_URL
+    for SQS (awscli/customizations/overridesslcommonname.py).
+    """
+    variables = environment(endpoint)
     return [
         *(f"export {name}={shlex.quote(value)}" for name, value in variables.items()),
         'aws() { command aws --endpoint-url "$AWS_ENDPOINT_URL" "$@"; }',

@@ -61,6 +61,9 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("local", "up", "--hosts", "container"), "process or vm, not 'container'"),
         (("local", "up", "--hosts", "vm"), "runs already, with --hosts process"),
         (("start", "--d", "2", "--boot", "0"), "--boot must be more than 0 seconds"),
+        (("report", "--opn"), "No idea what '--opn' is!"),
+        (("bench", "--sconds", "3"), "No idea what '--sconds' is!"),
+        (("export", "--json", "--format", "csv"), "exclude each other"),
         (("strat",), "No idea what 'strat' is!"),
         (("start", "--difculty", "2"), "No idea what '--difculty' is!"),
     ],
@@ -79,6 +82,67 @@ def test_an_impossible_request_is_one_line_and_status_2(
     assert done.stdout == ""
     assert terminal.runs() == before
     assert terminal.live() == []
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("strat",), "did you mean start?"),
+        (("--help", "rport"), "did you mean report?"),
+        (("report", "--opn"), "did you mean --open?"),
+        (("start", "--difculty", "2"), "did you mean --difficulty?"),
+        (("status", "--zzzz"), "`cnd status --help` shows what it takes"),
+        (("export", "--format", "xml"), "for example: fab export --format csv"),
+    ],
+)
+def test_a_slip_of_the_pen_is_told_what_may_have_been_meant(
+    terminal: Terminal, words: tuple[str, ...], meant: str
+) -> None:
+    done = terminal.run(*words)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"hint: {meant}"
+
+
+@pytest.mark.parametrize("words", [("report", "--help"), ("local", "--help")])
+def test_an_option_is_no_word_for_a_place_of_its_own(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    done = terminal.run(*words)
+    assert done.returncode == 0
+    assert "Usage: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("--help", "--list", "runs", "config", "status", "export", "local status"),
+        *("plan --d 2", "start --d 1 --n 1", "logs", "bench kernel --seconds 0.1"),
+    ],
+)
+def test_a_reader_that_goes_away_is_no_failure(terminal: Terminal, words: str) -> None:
+    if words in ("export", "logs") and not terminal.runs():
+        terminal.json("start", "--d", "1", "--n", "1")
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {BIN / 'cnd'} {words} | true"],
+        cwd=terminal.folder,
+        env=terminal.environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:
+    up = terminal.json("local", "up")
+    assert up["up"] is True
+    assert up["environment"] == terminal.exports()
+    assert terminal.json("local", "status")["url"] == up["url"]
+    laid = terminal.json("local", "fault", "RunInstances", "--code", "InternalError")
+    assert terminal.json("local", "fault")["faults"] == [laid]
+    assert terminal.json("local", "fault", "--clear") == {"forgotten": 1}
 
 
 @pytest.mark.parametrize(

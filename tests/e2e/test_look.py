@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from cnd.pictures import draw
 from cnd.report import page
-from tests.conftest import Terminal
+from tests.conftest import Terminal, eventually
 from tests.unit.test_report import of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -45,8 +46,8 @@ def test_a_run_can_be_looked_at_from_every_side(terminal: Terminal) -> None:
     assert terminal.run("logs", run, "--instance", "1").stdout == text
     both = terminal.json("logs", run)["logs"]
     assert both["Instance1.log"] == text
-    followed = terminal.run("logs", run, "--follow").stdout
-    assert "run.ended" in followed
+    assert "run.ended" in terminal.run("logs", run, "--events", "--follow").stdout
+    assert terminal.run("logs", run, "--follow", "--instance", "1").stdout == text
 
     (first, second) = csv.DictReader(
         io.StringIO(terminal.run("export", run, "--format", "csv").stdout)
@@ -55,6 +56,83 @@ def test_a_run_can_be_looked_at_from_every_side(terminal: Terminal) -> None:
     file = terminal.folder / "run.json"
     assert terminal.run("export", run, "--output", str(file)).returncode == 0
     assert json.loads(file.read_text())["result"] == result
+
+
+def test_a_run_that_was_started_elsewhere_is_brought_from_s3(
+    terminal: Terminal,
+) -> None:
+    result = terminal.json("start", "--d", "1", "--n", "1")
+    run = result["run"]
+    folder = terminal.state / "cnd" / "runs" / run
+    log = (folder / "logs" / "Instance0.log").read_text()
+    shutil.rmtree(folder)
+    assert terminal.run("logs", run).stdout == log
+    assert terminal.json("export", run)["result"] == result
+    assert terminal.run("report", run).returncode == 0
+    assert terminal.json("runs")["runs"][-1]["run"] == run
+    done = terminal.run("logs", "20200101-000000-abcd")
+    assert done.returncode == 2
+    assert "no run on this disk" in done.stderr
+
+
+def test_what_is_no_run_in_the_folder_of_runs_is_passed_over(
+    terminal: Terminal,
+) -> None:
+    folder = terminal.state / "cnd" / "runs"
+    run = terminal.json("start", "--d", "1", "--n", "1")["run"]
+    strays = [folder / "notes", folder / "20200101-000000-abcd"]
+    strays[1].mkdir()
+    (folder / "stray.txt").write_text("not a run")
+    strays[0].mkdir()
+    try:
+        names = [each["run"] for each in terminal.json("runs")["runs"]]
+        assert run in names
+        assert not {"notes", "stray.txt", "20200101-000000-abcd"} & set(names)
+        assert terminal.run("status").returncode == 0
+    finally:
+        (folder / "stray.txt").unlink()
+        for stray in strays:
+            stray.rmdir()
+
+
+@pytest.mark.parametrize("words", [(), ("--instance", "1")])
+def test_syslogs_are_followed_while_they_grow_until_the_run_ends(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    before = set(terminal.runs())
+    started = terminal.spawn("start", "--d", "12", "--n", "2", "--t", "60")
+    eventually(lambda: set(terminal.runs()) - before)
+    (run,) = set(terminal.runs()) - before
+    follower = terminal.spawn("logs", run.name, "--follow", *words)
+    first = follower.stdout.readline() if follower.stdout else ""  # while it goes on
+    assert started.poll() is None
+    assert terminal.run("stop", "--run", run.name).returncode == 0
+    rest, told = follower.communicate(timeout=60)
+    started.communicate(timeout=60)
+    assert follower.returncode == 0, told
+    lines = [first, *rest.splitlines()]
+    assert any("cnd-pow" in line for line in lines)
+    prefixes = {"Instance0 | ", "Instance1 | "}
+    assert {line[:12] for line in lines} & prefixes == (set() if words else prefixes)
+
+
+def test_who_has_seen_enough_of_a_log_interrupts_it_and_the_run_goes_on(
+    terminal: Terminal,
+) -> None:
+    before = set(terminal.runs())
+    started = terminal.spawn("start", "--d", "12", "--n", "1", "--t", "60")
+    eventually(lambda: set(terminal.runs()) - before)
+    (run,) = set(terminal.runs()) - before
+    follower = terminal.spawn("logs", run.name, "--follow", "--json")
+    line = json.loads(follower.stdout.readline() if follower.stdout else "")
+    assert line["instance"] == "Instance0"
+    follower.send_signal(signal.SIGINT)
+    _, told = follower.communicate(timeout=30)
+    assert follower.returncode == 130
+    assert "Traceback" not in told
+    assert started.poll() is None
+    assert terminal.run("stop", "--run", run.name).returncode == 0
+    started.communicate(timeout=60)
 
 
 def test_a_report_that_fails_costs_the_report_only(terminal: Terminal) -> None:

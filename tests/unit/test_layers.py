@@ -19,7 +19,7 @@ LAYERS = [
     ["scaling_chart"],
     ["pictures", "report"],
     ["timeline"],
-    ["cli", "survey", "market", "doctor", "tidy"],
+    ["cli", "survey", "market", "doctor", "tidy", "follow"],
     ["forecast"],
     ["job", "live"],
     ["view", "board", "watch"],
