@@ -53,6 +53,8 @@ class Row:
     rate: float = 0.0  # nonces/s
     kernel: str = ""
     note: str = ""  # the last thing that it told beyond figures
+    last: str = ""  # what happened last, in a word
+    heard: float = 0.0  # when
     began: float | None = None  # when it was billed first
     ended: float | None = None  # when it went
 
@@ -71,7 +73,7 @@ class Board:
         """Take in an event that came `now`: the clocks of hosts may be wrong."""
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
-            row = Row(event.index, host, since=now)
+            row = Row(event.index, host, since=now, last="launched", heard=now)
             self.rows[host] = _told(row, event.fields, ("type", "zone"))
         elif host in self.rows:
             row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))
@@ -116,6 +118,7 @@ def _moved(row: Row, event: Event, now: float) -> Row:
     if event.kind in ENDS and row.ended is None:
         row = replace(row, ended=now)
     note = str(event.fields.get("reason") or event.fields.get("nonce") or row.note)
+    row = replace(row, last=event.kind.partition(".")[2], heard=now)
     state = STATES.get(event.kind, row.state)
     if state == row.state or (row.state in LASTING and event.kind.startswith("log.")):
         return replace(row, note=note)

@@ -11,7 +11,7 @@ import os
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TextIO
 
 from rich.console import Console
@@ -23,7 +23,7 @@ from cnd.chances import within
 from cnd.events import Event
 from cnd.plan import Plan
 from cnd.race import Race
-from cnd.view import duration, harmless, number, sentence
+from cnd.view import NO_BREAK, STAMP, harmless, number, sentence, wrapped
 
 REDRAW = 0.1  # seconds between two redraws, at least
 SHARE = 20  # a redraw may take this part of the time
@@ -32,7 +32,6 @@ STILL = 1.0  # seconds after which the clocks on it are redrawn, if nothing happ
 IN_TABLE = frozenset({"instance.running", "worker.started"})
 LAST_ROWS = 16  # rows that stay when the run is over
 SUMMARY = 3  # lines
-NO_BREAK = "\u00a0"
 FRAME = SUMMARY + 3  # lines around the rows: titles, the rest, the cursor
 
 
@@ -44,34 +43,53 @@ class Column:
     width: int
     cell: Callable[[Row, float], str]
     right: bool = False
+    end: bool = False  # where there is no room, its end is what tells
+    most: int = 0  # characters, where there is room to spare
 
     def fit(self, text: str) -> str:
         """Return `text`, as wide as the column."""
         text = harmless(text)
-        text = text if len(text) <= self.width else text[: self.width - 1] + "…"
+        if len(text) > self.width:
+            short = text[: self.width - 1] + "…"
+            text = text[-self.width :] if self.end else short
         return text.rjust(self.width) if self.right else text.ljust(self.width)
 
 
-# In their order on the screen.
+def _clock(seconds: float) -> str:
+    """Return a time in five characters."""
+    if seconds < 99.95:
+        return f"{max(0.0, seconds):.1f}s"
+    return f"{seconds / 60:.1f}m" if seconds < 5997 else f"{seconds / 3600:.1f}h"
+
+
+def _count(value: float) -> str:
+    return number(value).replace(" ", "") if value else ""
+
+
+def _last(row: Row, now: float) -> str:
+    """Return how long ago it was heard of last, and what was, or what is wrong."""
+    trouble = row.note if row.state in TROUBLE else ""
+    return f"{_clock(now - row.heard):>5} {trouble or row.last}"
+
+
+# In their order on the screen: all of them take 100 characters.
 COLUMNS = (
     Column("#", 4, lambda row, now: str(row.index), right=True),
-    Column("instance", 19, lambda row, now: row.host),
-    Column("type", 10, lambda row, now: row.type),
+    Column("id", 6, lambda row, now: row.host, end=True, most=19),
+    Column("type", 9, lambda row, now: row.type, most=13),
     Column("address", 15, lambda row, now: row.address),
-    Column("zone", 10, lambda row, now: row.zone),
+    Column("zone", 4, lambda row, now: row.zone.rpartition("-")[2]),
     Column("state", 10, lambda row, now: row.state),
-    Column("for", 7, lambda row, now: _clock(now - row.since), right=True),
-    Column(
-        "nonces", 7, lambda row, now: number(row.tested) if row.tested else "", True
-    ),
-    Column("per s", 7, lambda row, now: number(row.rate) if row.rate else "", True),
-    Column("kernel", 8, lambda row, now: row.kernel),
-    Column("last", 20, lambda row, now: row.note),
+    Column("for", 5, lambda row, now: _clock(now - row.since), right=True),
+    Column("nonces", 6, lambda row, now: _count(row.tested), right=True),
+    Column("per s", 5, lambda row, now: _count(row.rate), right=True),
+    Column("kernel", 8, lambda row, now: row.kernel.replace("avx512vl", "vl")),
+    Column("last event", 18, _last, most=60),
 )
 # Which of them go first where not all have room.
 WANTED = (
-    *("#", "state", "for", "nonces", "per s", "address", "instance"),
-    *("kernel", "last", "type", "zone"),
+    *("#", "state", "for", "nonces", "per s", "last event", "id"),
+    *("address", "kernel", "zone", "type"),
 )
 
 
@@ -112,7 +130,8 @@ class LiveView:
         self._changed = True
         if event.kind not in IN_TABLE and (text := sentence(event)):
             with contextlib.suppress(OSError):
-                self._console.print(f"[{self._clock()}] {text}", markup=False)
+                line = wrapped(f"[{self._clock()}] {text}", self._console.width, STAMP)
+                self._console.print(line, markup=False)
         self._redraw()  # nobody ticks while instances are being terminated
 
     def tick(self, race: Race) -> None:
@@ -123,7 +142,8 @@ class LiveView:
     def answer(self, text: str) -> None:
         """Say at once, on the last line, that a signal has come."""
         with contextlib.suppress(OSError):  # the next redraw takes the line back
-            line = f"\r{text[: self._console.width - 1]}\x1b[K"
+            line = f"[{self._clock()}] {text}"[: self._console.width - 1]
+            line = f"\r{line}\x1b[K"
             os.write(self._console.file.fileno(), line.encode())
 
     def _redraw(self) -> None:
@@ -212,7 +232,13 @@ def columns(width: int) -> list[Column]:
         column = by_title[title]
         if sum(c.width + 1 for c in chosen) + column.width <= width:
             chosen.append(column)
-    return sorted(chosen, key=COLUMNS.index)
+    chosen.sort(key=COLUMNS.index)
+    spare = width - sum(column.width + 1 for column in chosen) + 1
+    for i, column in enumerate(chosen):
+        more = max(0, min(column.most - column.width, spare))
+        chosen[i] = replace(column, width=column.width + more)
+        spare -= more
+    return chosen
 
 
 def _style(row: Row) -> str:
@@ -220,7 +246,3 @@ def _style(row: Row) -> str:
     if row.state in TROUBLE:
         return "red"
     return {"found": "bold green", "terminated": "dim"}.get(row.state, "")
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 100 else duration(max(120.0, seconds))

@@ -251,7 +251,11 @@ def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
 
 def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
-    _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
+    _print(
+        jsonlib.dumps(result.to_json())
+        if json
+        else view.report(result, view.width_of(sys.stdout))
+    )
     if result.leaked:
         message = "not seen terminated, perhaps still running"
         hint = f"run `fab scram --run {result.run}`"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable
 from typing import Protocol, TextIO
@@ -19,6 +20,9 @@ from cnd.result import Result
 
 REPEAT = 10.0  # seconds between two lines of progress
 FEW = 16  # up to so many instances are told one by one
+STAMP = 11  # characters of a time before a line, and the space after it
+TITLE = 15  # characters of a title in the result
+NO_BREAK = "\u00a0"
 
 
 class Viewer(Protocol):
@@ -46,11 +50,17 @@ class Narrator:
         self._began = time.monotonic()
         self._drawn = self._began
         self._each = plan.instances <= FEW
-        self._ready = self._logs = self._terminated = 0
+        self._launched = self._ready = self._logs = self._terminated = 0
+        self._decided = False
 
     def show(self, event: Event) -> None:
         """Tell one event, if it matters to a person."""
         self._count(event)
+        if event.kind == "logs.uploaded" and self._logs:
+            self._line(f"{self._logs} of {self._launched} logs here")
+        if event.kind == "run.ended" and self._launched:
+            told = f"{self._terminated} of {self._launched} instances terminated"
+            self._line(told)
         if event.kind in EACH and not self._each:
             return
         if event.fields.get("by") == "signal":
@@ -59,8 +69,11 @@ class Narrator:
             self._line(text)
 
     def tick(self, race: Race) -> None:
-        """Say now and then how far the run is."""
+        """Say when it is decided, and now and then how far the run is."""
         now = time.monotonic()
+        if race.outcome and not self._decided:
+            self._decided = True
+            self._line(f"{race.outcome.ending.outcome}: {race.outcome.reason}")
         if now - self._drawn < REPEAT:
             return
         self._drawn = now
@@ -70,12 +83,13 @@ class Narrator:
     def answer(self, text: str) -> None:
         """Say at once that a signal has come, past what is being written."""
         with contextlib.suppress(OSError):
-            os.write(self._stream.fileno(), f"{text}\n".encode())
+            os.write(self._stream.fileno(), f"{self._stamp()} {text}\n".encode())
 
     def close(self) -> None:
         """Leave the stream as it is."""
 
     def _count(self, event: Event) -> None:
+        self._launched += event.kind == "instance.launched"
         self._ready += event.kind == "instance.ready"
         self._logs += event.kind == "log.pulled"
         self._terminated += event.kind == "instance.terminated"
@@ -83,7 +97,8 @@ class Narrator:
             self._total = event.fields["instances"]
 
     def _line(self, text: str) -> None:
-        self._write(f"{self._stamp()} {text}\n")
+        line = f"{self._stamp()} {harmless(text)}"
+        self._write(wrapped(line, width_of(self._stream), STAMP) + "\n")
 
     def _write(self, text: str) -> None:
         """Write, unless nobody reads any more: a closed terminal stops no run."""
@@ -120,6 +135,28 @@ def sentence(event: Event) -> str:
     host = event.host or "the cloud"
     fields = {**event.fields, "who": who, "host": host}
     return harmless(tell.format_map(_Fields(fields)))
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of a terminal has; None: it is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # ValueError: it is no file
+        return None
+
+
+def wrapped(line: str, width: int | None, indent: int) -> str:
+    """Return `line`, folded at words to `width`; what follows is indented so far."""
+    if width is None or len(line) <= width:
+        return line.replace(NO_BREAK, " ")
+    lines = textwrap.wrap(
+        line,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,  # a hash, a path: to be copied in one piece
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace(NO_BREAK, " ")
 
 
 def harmless(text: str) -> str:
@@ -162,6 +199,7 @@ SENTENCES = {
     "host.reconnecting": "reconnecting: {reason}",
     "log.failed": "{who}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",
+    "logs.uploaded": "{count} logs are in S3, in the bucket {bucket}",
     "cloud.trouble": "trouble: {reason}",
 }
 SMALLEST = {
@@ -202,9 +240,14 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 60:.1f} min"
 
 
-def report(result: Result) -> str:
-    """Return the last words on a run: the data that goes to stdout."""
-    return "\n".join(f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+def report(result: Result, width: int | None = None) -> str:
+    """Return the last words on a run: the data that goes to stdout.
+
+    Args:
+        width: characters of a line; None: as many as it takes.
+    """
+    lines = (f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+    return "\n".join(wrapped(line, width, TITLE) for line in lines)
 
 
 def _rows(result: Result) -> Iterable[tuple[str, str]]:
@@ -226,7 +269,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     yield "tested", f"{result.tested:,} nonces{rate}"
     phases = ("boot", "search", "stop", "logs", "scram", "total")
-    yield "times", " · ".join(f"{p} {duration(getattr(seconds, p))}" for p in phases)
+    times = (f"{p} {duration(getattr(seconds, p))}" for p in phases)
+    yield "times", " · ".join(time.replace(" ", NO_BREAK) for time in times)
     yield "logs", result.logs_local
     if result.logs_s3:
         yield "", result.logs_s3

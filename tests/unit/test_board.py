@@ -12,7 +12,7 @@ from cnd.board import STATES, TROUBLE, Board, Row, chosen, summed_up
 from cnd.events import Event
 from cnd.live import COLUMNS, LiveView, columns
 from cnd.plan import Plan
-from cnd.view import sentence
+from cnd.view import sentence, wrapped
 
 rows = st.lists(
     st.builds(
@@ -100,6 +100,66 @@ def test_the_columns_fit_the_terminal(width: int) -> None:
     assert sum(column.width + 1 for column in shape) - 1 <= width
     assert width < 60 or {"#", "state", "nonces"} <= {c.title for c in shape}
     assert all(len(column.fit("x" * 50)) == column.width for column in COLUMNS)
+
+
+TOLD = [
+    Event("instance.launched", 3, "i-0123456789abcdef0", {"type": "c6a.large"}),
+    Event("instance.running", 3, "i-0123456789abcdef0", {"address": "203.0.113.254"}),
+    Event("worker.started", 3, "i-0123456789abcdef0", {"kernel": "shani-avx512vl"}),
+    Event(
+        "worker.progress",
+        3,
+        "i-0123456789abcdef0",
+        {"tested": 12_345_678, "rate": 987_654.0, "zone": "eu-west-2a"},
+    ),
+]
+
+
+def frame(width: int, *more: Event) -> list[str]:
+    view = LiveView(Plan(difficulty=2, instances=1, time_limit=9), Tty(), past=TOLD)
+    for event in more:
+        view.show(event)
+    lines = view.frame(TOLD[-1].time + 2.0, width, 9).plain.splitlines()
+    view.close()
+    return lines
+
+
+def test_a_hundred_columns_show_everything() -> None:
+    titles, row, *_ = frame(100)
+    assert titles.split() == [
+        *("#", "id", "type", "address", "zone", "state", "for", "nonces"),
+        *("per", "s", "kernel", "last", "event"),
+    ]
+    assert row.split() == [
+        *("3", "bcdef0", "c6a.large", "203.0.113.254", "2a", "searches", "2.0s"),
+        *("12.3M", "988k", "shani-vl", "2.0s", "progress"),
+    ]
+    assert len(row) <= 100
+
+
+def test_sixty_columns_show_what_matters_most() -> None:
+    titles, row, *_ = frame(60)
+    assert titles.split() == [
+        *("#", "id", "state", "for", "nonces", "per", "s", "last", "event")
+    ]
+    assert len(row) <= 60
+    assert "12.3M" in row
+
+
+def test_what_is_wrong_stands_in_the_row_as_its_last_event() -> None:
+    failed = Event("host.failed", 3, "i-0123456789abcdef0", {"reason": "no key here"})
+    assert "no key here" in frame(100, failed)[1]
+
+
+def test_lines_fold_at_words_and_what_follows_is_indented() -> None:
+    text = "[  1.00 s] one two three four five six seven eight nine ten eleven"
+    assert wrapped(text, 40, 11).splitlines() == [
+        "[  1.00 s] one two three four five six",
+        "           seven eight nine ten eleven",
+    ]
+    assert wrapped(text, None, 11) == text
+    digest = "hash           " + "0" * 64
+    assert wrapped(digest, 60, 15).split() == digest.split()  # to be copied whole
 
 
 class Tty(io.StringIO):

@@ -1,0 +1,50 @@
+"""The lines that tell a run where there is no table."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from typing import Any
+
+from cnd.events import Event
+from cnd.plan import Plan
+from cnd.race import Ending, Race
+from cnd.view import Narrator
+
+PLAN = Plan(difficulty=9, instances=20, time_limit=9)
+
+
+def test_a_large_fleet_is_told_by_its_milestones() -> None:
+    stream, race = io.StringIO(), Race(PLAN)
+    lines = Narrator(PLAN, stream)
+
+    def show(kind: str, index: int | None = None, **fields: Any) -> None:
+        lines.show(Event(kind, index, f"i-{index}", fields))
+
+    for index in range(20):
+        show("instance.launched", index)
+        show("instance.running", index, address="a")
+        show("log.pulled", index)
+    race.decide(Ending.TIMEOUT, "9 s are over")
+    lines.tick(race)
+    lines.tick(race)
+    show("logs.uploaded", bucket="cnd-logs", count=20)
+    for index in range(20):
+        show("instance.terminated", index)
+    show("run.ended", outcome="timeout", reason="9 s are over")
+
+    told = stream.getvalue().splitlines()
+    assert [re.sub(r"^\[ *[0-9.]+ s\] ", "", line) for line in told] == [
+        "timeout: 9 s are over",
+        "20 of 20 logs here",
+        "20 logs are in S3, in the bucket cnd-logs",
+        "20 of 20 instances terminated",
+    ]
+
+
+def test_a_signal_is_answered_with_a_time_before_it() -> None:
+    ours, theirs = os.pipe()
+    with open(theirs, "w") as stream, open(ours) as reader:
+        Narrator(PLAN, stream).answer("stopping: Ctrl-C")
+        assert re.fullmatch(r"\[ *[0-9.]+ s\] stopping: Ctrl-C\n", reader.readline())
