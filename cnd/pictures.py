@@ -24,7 +24,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnd.palette import COLORS
 from cnd.plan import BILLED_AT_LEAST
-from cnd.timeline import PHASES, Class, Life, Timeline, phases_of, present, rates
+from cnd.timeline import (
+    PHASES,
+    Class,
+    Life,
+    Timeline,
+    list_usd,
+    number,
+    phases_of,
+    present,
+    rates,
+)
 
 WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
 TALL, LOW = 370, 280  # two figures beside each other have the same height
@@ -115,7 +125,7 @@ def _axes(
     figure: Figure,
     *,
     left: float = 52,
-    right: float = 10,
+    right: float = 18,
     top: float = 10,
     bottom: float = 40,
 ) -> Axes:
@@ -276,7 +286,16 @@ def _lines(
                 alpha=1 if won else 0.65,
                 baseline=None,
                 zorder=3 if won else 2,
+                label="the finder" if won else None,
             )
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(
+            loc="lower right",
+            bbox_to_anchor=(1.02, 1),
+            handlelength=1.2,
+            fontsize=11,
+            borderaxespad=0,
+        )
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(UNITS)
     axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -295,7 +314,7 @@ def _heat(axes: Axes, each: list[list[float]], when: tuple[float, float]) -> Non
         aspect="auto",
         interpolation="nearest",
     )
-    place = axes.inset_axes((0.66, 1.1, 0.34, 0.06))
+    place = axes.inset_axes((0.62, 1.1, 0.34, 0.06))
     bar = axes.figure.colorbar(image, cax=place, orientation="horizontal")
     bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(UNITS)
@@ -310,7 +329,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     if not any(each.tested for each in classes):
         return None
     figure = _figure(width, TALL)
-    axes = _axes(figure, top=30)
+    axes = _axes(figure, top=52)
     _bars(axes, classes, line.result.get("index"))
     most, size = max(c.tested for c in classes), max(c.size for c in classes)
     axes.set_ylim(0, 1.06 * most)
@@ -334,10 +353,12 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     axes.set_xlabel("class")
     axes.set_title("nonces tested", loc="left", fontsize=12, color=MUTED)
     marks = [Patch(color=SEARCH, label="without a gap"), _pale("ahead of a gap")]
+    if any(each.index == line.result.get("index") for each in classes):
+        marks.append(Patch(color=GOLD, label="the finder's"))
     figure.legend(
         handles=marks,
         loc="upper right",
-        ncols=2,
+        ncols=3,
         handlelength=0.9,
         handleheight=0.9,
         fontsize=11,
@@ -428,6 +449,10 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     axes.xaxis.set_major_formatter(UNITS)
     axes.grid(axis="x")
     axes.set_xlabel("instance-seconds")
+    if usd := number(line.result.get("usd")) or list_usd(line):
+        where = " on AWS" if line.result.get("cloud") == "local" else ""
+        told = f"instance-seconds; together ${usd:.4f}{where}"
+        axes.set_xlabel(told)
     return figure
 
 

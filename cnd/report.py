@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import cnd
 from cnd.events import Event
 from cnd.palette import COLORS
-from cnd.timeline import PHASES, Life, Timeline, number, phases_of
+from cnd.timeline import PHASES, Life, Timeline, list_usd, number, phases_of
 from cnd.view import duration
 from cnd.view import number as short
 
@@ -141,8 +141,8 @@ def _tiles(line: Timeline) -> str:
         ("search", duration(number(took.get("search"))), "first worker to decision"),
         ("tested", short(line.tested), "nonces"),
         ("hash rate", short(rate) if rate else "-", "nonces/s together"),
-        ("stop", duration(number(took.get("stop")) if stops else None), last),
-        ("price", _price(line), "so far, by list price"),
+        ("stop", duration(stops[-1].stop if stops else None), last),
+        ("price", *_price(line)),
     ]
     return '<section class="tiles">{}</section>'.format(
         "".join(
@@ -152,11 +152,18 @@ def _tiles(line: Timeline) -> str:
     )
 
 
-def _price(line: Timeline) -> str:
-    usd = number(line.result.get("usd"))
-    if usd == 0 and line.result.get("cloud") == "local":
-        return "nothing"
-    return "-" if usd is None else f"${usd:.4f}"
+def _price(line: Timeline) -> tuple[str, str]:
+    """Return what the run cost, and how that is known or meant."""
+    usd, listed = number(line.result.get("usd")), list_usd(line)
+    so_far = "so far, " if line.result.get("left_running") else ""
+    if line.result.get("cloud") == "local" or not line.result:
+        on_aws = f"{_usd(listed)} on AWS" if listed else "on the embedded cloud"
+        return ("nothing" if usd == 0 else "-"), on_aws
+    return ("-" if usd is None else _usd(usd)), f"{so_far}by list price"
+
+
+def _usd(amount: float) -> str:
+    return f"${amount:.4f}"
 
 
 def _figures(line: Timeline, pictures: Mapping[str, Drawn]) -> str:
@@ -198,6 +205,11 @@ def _note(name: str, line: Timeline) -> str:
         size = sum(each.size for each in line.classes)
         share = 100 * line.tested / (size or 1)
         return f"Together {share:.3g} % of {short(size)} nonces."
+    if name == "bill":
+        usd, listed = number(line.result.get("usd")), list_usd(line)
+        if usd:
+            return f"Together {_usd(usd)}."
+        return f"On AWS: {_usd(listed)}, by list price." if listed else ""
     if name == "stops":
         stops = [life.stop or 0.0 for life in line.stops]
         middle = duration(stops[(len(stops) - 1) // 2])
@@ -249,8 +261,8 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("found by", _finder(result)),
         ("block", wish.get("block")),
         ("difficulty", difficulty),
-        ("nonce space", wish.get("nonces")),
-        ("time limit", f"{wish.get('time_limit')} s"),
+        ("nonce space", _counted(wish.get("nonces"))),
+        ("time limit", _limit(wish.get("time_limit"))),
         ("instances", f"{_size(line)} x {wish.get('type')}"),
         ("cloud", _cloud(result)),
         ("kernel", result.get("kernel")),
@@ -258,12 +270,20 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("tested twice", result.get("repeated") or None),
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
-        ("price", _price(line)),
+        ("price", ", ".join(_price(line))),
         ("terminated", f"{ended} of {len(line.lives)} instances launched"),
         ("left running", result.get("left_running")),
         ("logs", (result.get("logs") or {}).get("s3")),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def _counted(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else ""
+
+
+def _limit(value: object) -> str:
+    return f"{value:g} s" if isinstance(value, (int, float)) else ""
 
 
 def _size(line: Timeline) -> str:

@@ -550,7 +550,7 @@ def _print(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(view.wrapped(text, view.width_of(sys.stderr), 2), file=sys.stderr)
 
 
 BEFORE = """\

@@ -16,7 +16,8 @@ from typing import Any
 
 from cnd.errors import UsageError
 from cnd.events import LAST_WORDS, NOTHING, Event
-from cnd.plan import Plan, class_size
+from cnd.offers import OFFERS
+from cnd.plan import Plan, billed, class_size
 from cnd.pow import MAX_NONCES
 from cnd.takeover import recall
 
@@ -161,6 +162,18 @@ def timeline(
         classes=_classes(wish, seen, result),
         events=seen,
     )
+
+
+def list_usd(line: Timeline) -> float | None:
+    """Return what the instances cost on AWS by the shipped list; None: not known."""
+    costs = []
+    for life in line.lives:
+        paid = sum(span.seconds for span in life.spans if span.name != "pending")
+        offer = OFFERS.get(life.type)
+        if paid and offer is None:
+            return None
+        costs.append(billed(paid) * offer.price.usd_per_hour if paid and offer else 0.0)
+    return sum(costs)
 
 
 def phases_of(lives: Sequence[Life]) -> dict[str, list[float]]:
@@ -379,13 +392,19 @@ def _lives(seen: Sequence[Event], decided: float | None) -> list[Life]:
     """Return the instances by index, with times since the epoch."""
     watches: dict[str, _Watch] = {}
     asked, searched = 0.0, 0.0
+    missing = 0  # instances that were asked for, and not launched yet
     for event in seen:
         if event.kind == "instance.requested":
-            asked = event.time
+            asked, missing = event.time, count(event.fields.get("count")) or 0
         if event.kind in ("log.pulled", "log.failed", "host.done"):
             searched = event.time
         if event.kind == "instance.launched" and event.host:
-            watches.setdefault(event.host, _Watch(event, asked))
+            # What nobody asked for here, as an Auto Scaling group's replacement, has
+            # no other time than its own.
+            since = asked if missing > 0 else event.time
+            if event.host not in watches:
+                watches[event.host] = _Watch(event, since)
+                missing -= 1
         elif event.host in watches:
             watches[event.host].see(event)
     end = max((e.time for e in seen), default=0.0)

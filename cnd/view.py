@@ -147,13 +147,14 @@ def width_of(stream: TextIO) -> int | None:
 
 def wrapped(line: str, width: int | None, indent: int) -> str:
     """Return `line`, folded at words to `width`; what follows is indented so far."""
-    if width is None or len(line) <= width:
+    # A path or a hash alone is left to the terminal: to be copied in one piece.
+    if width is None or len(line) <= width or " " not in line[indent:]:
         return line.replace(NO_BREAK, " ")
     lines = textwrap.wrap(
         line,
         max(width, indent + 20),
         subsequent_indent=" " * indent,
-        break_long_words=False,  # a hash, a path: to be copied in one piece
+        break_long_words=False,
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace(NO_BREAK, " ")
@@ -283,7 +284,8 @@ def _receipt(result: Result) -> Iterable[tuple[str, str]]:
     if result.usd == 0:
         yield "cost", "nothing: embedded cloud"
     elif result.usd is not None:
-        yield "cost", f"about ${result.usd:.4f} so far, by the price before the launch"
+        so_far = "so far, " if result.kept or result.leaked else ""
+        yield "cost", f"about ${result.usd:.4f}, {so_far}by the price before the launch"
     if result.kept:
         yield "kept", " ".join(result.kept)
         yield "", f"they end by themselves; now: fab scram --run {result.run}"

@@ -14,7 +14,7 @@ from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
 from cnd.pictures import PICTURES, draw
-from cnd.report import page
+from cnd.report import facts, page
 from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless, pick
 from cnd.timeline import Timeline, timeline
 from tests.unit.test_timeline import RESULT, WISH, at, life_of, whole_run
@@ -94,6 +94,35 @@ def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
         "host": "i-1",
         "text": "x",
     }
+
+
+def test_the_facts_read_as_people_write_them() -> None:
+    local = {**RESULT, "cloud": "local", "usd": 0.0, "left_running": 0}
+    found = dict(facts(timeline("r", whole_run(), local)))
+    assert (found["nonce space"], found["time limit"]) == ("1,000", "30 s")
+    assert re.fullmatch(r"nothing, \$0\.\d{4} on AWS", found["price"])
+    paid = {**RESULT, "cloud": "aws", "usd": 0.5, "left_running": 0}
+    assert dict(facts(timeline("r", whole_run(), paid)))["price"] == (
+        "$0.5000, by list price"
+    )
+    kept = dict(facts(timeline("r", whole_run(), {**paid, "left_running": 1})))
+    assert kept["price"] == "$0.5000, so far, by list price"
+
+
+def test_the_tile_of_the_stop_says_what_the_text_beside_its_figure_says() -> None:
+    line = timeline("r", whole_run(), RESULT)
+    text = page(line, draw(line), [])
+    assert "all within 250 ms" in text
+    assert "<h2>stop</h2><p>250 ms</p>" in text
+
+
+def test_gold_is_said_to_be_the_finders() -> None:
+    line = timeline("r", whole_run(), {**RESULT, "index": 0, "instance_id": "i-0"})
+    pictures = draw(line)
+    assert "the finder" in pictures["rate"].svg
+    assert "the finder's" in pictures["coverage"].svg
+    nobody = draw(timeline("r", whole_run(), RESULT))
+    assert "the finder" not in nobody["rate"].svg + nobody["coverage"].svg
 
 
 def test_a_run_of_which_nothing_is_known_has_a_report() -> None:

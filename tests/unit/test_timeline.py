@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd.events import KINDS, Event
-from cnd.timeline import Span, Timeline, phases_of, present, rates, timeline
+from cnd.offers import OFFERS
+from cnd.timeline import Span, Timeline, list_usd, phases_of, present, rates, timeline
 
 WISH: dict[str, Any] = {
     "run": "r",
@@ -130,6 +132,35 @@ def test_a_lost_instance_ends_there_and_a_connection_may_drop() -> None:
     (life,) = told(events).lives
     assert life.end == "lost"
     assert life.spans[-1] == Span("out of touch", 6, 7)
+
+
+def test_what_nobody_asked_for_was_pending_from_its_own_launch_on() -> None:
+    """An Auto Scaling group's replacement, minutes later; and a lost request."""
+    late = [
+        at(7, "instance.launched", 2, "i-2", type="t3.micro"),
+        at(9, "instance.running", 2, "i-2", address="a", classes=[]),
+    ]
+    events = sorted([*whole_run(), *late], key=lambda event: event.time)
+    pending = [life.spans[0] for life in told(events, RESULT).lives]
+    assert [(span.name, span.begin) for span in pending] == [
+        *(("pending", 0.5), ("pending", 0.5), ("pending", 7))
+    ]
+    unasked = [e for e in whole_run() if e.kind != "instance.requested"]
+    assert told(unasked, RESULT).lives[0].spans[0] == Span("pending", 1, 2)
+
+
+def test_the_price_on_aws_follows_from_the_list() -> None:
+    # 10 s and 9 s of running, and 60 s are billed at least.
+    usd = list_usd(told(whole_run(), RESULT))
+    assert usd == pytest.approx(2 / 60 * OFFERS["t3.micro"].price.usd_per_hour)
+    assert list_usd(told([at(0, "run.started", **WISH)])) == 0
+    unknown = [
+        replace(e, fields={**e.fields, "type": "x9.huge"})
+        if e.kind == "instance.launched"
+        else e
+        for e in whole_run()
+    ]
+    assert list_usd(told(unknown, RESULT)) is None
 
 
 def test_a_run_without_a_result_tells_what_its_events_tell() -> None:
