@@ -212,6 +212,23 @@ def _check_region(session: boto3.Session) -> None:
         raise UsageError(message, hint="for example --region eu-west-2") from error
 
 
+def configured_region() -> tuple[str, str]:
+    """Return the region that boto3 is configured for, and by what; "" if it is not."""
+    name = "AWS_DEFAULT_REGION"  # boto3 does not read AWS_REGION
+    if region := os.environ.get(name):
+        return region, name
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.Session()
+    except BotoCoreError:  # no such profile: whoever connects is told
+        return "", ""
+    if not session.region_name:
+        return "", ""
+    return session.region_name, f"AWS profile {session.profile_name}"
+
+
 def _aws_endpoint() -> str | None:
     """Return AWS_ENDPOINT_URL: boto3 obeys it anyway, but the user should be told."""
     return os.environ.get("AWS_ENDPOINT_URL") or None

@@ -25,6 +25,11 @@ else:
     import tomli as tomllib
 
 FILE = "cnd.toml"
+# What goes before what, for people.
+ORDER = (
+    "the command line > environment (CND_...) > ./cnd.toml > fabric.yaml > "
+    "~/.config/cnd/cnd.toml > default"
+)
 DEFAULTS = {
     "region": "",  # as boto3 is configured
     "instance_type": "t3.micro",

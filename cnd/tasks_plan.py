@@ -313,14 +313,38 @@ def _tell_clean(
 def config(c: Context, json: bool = False) -> None:
     """Print the options that files and the environment can set, and who sets them."""
     files = settings.sources(c.config)
-    found = [settings.setting(name, "", files) for name in settings.DEFAULTS]
+    found = [_told(settings.setting(name, "", files)) for name in settings.DEFAULTS]
     if json:
         print(
             jsonlib.dumps({s.name: {"value": s.value, "from": s.source} for s in found})
         )
-        return
-    for each in found:
-        print(f"{each.name:<14} {each.value or '-':<16} {each.source}")
+    else:
+        for each in found:
+            print(f"{each.name:<14} {each.value or '-':<16} {each.source}")
+        print(f"order: {settings.ORDER}")
+    _check({each.name: each for each in found})
+
+
+def _told(found: settings.Setting) -> settings.Setting:
+    """Return a setting as it will be in force: a region may come from boto3."""
+    if found.name != "region" or found.value:
+        return found
+    region, source = clouds.configured_region()
+    return settings.Setting("region", region, source or found.source)
+
+
+def _check(found: dict[str, settings.Setting]) -> None:
+    """Refuse what every run would refuse, and say who sets it."""
+    budget = found["budget"]
+    try:
+        _number(budget.value, "budget", "an amount of USD such as 1.50")
+        plan = Plan(0, 1, 1.0, found["block"].value, image=found["image"].value)
+        Wish(plan, False, None, float(budget.value) if budget.value else None)
+        arguments.names(found["instance_type"].value, "instance_type")
+    except UsageError as error:
+        sources = {each.source for each in found.values()} - {"default"}
+        hint = f"set by one of: {', '.join(sorted(sources))}"
+        raise UsageError(str(error), hint=hint) from error
 
 
 def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.conftest import Terminal
@@ -34,6 +36,38 @@ def test_a_file_that_cannot_be_meant_is_one_line_and_status_2(
     assert done.returncode == 2
     assert done.stderr.startswith("cnd: ./cnd.toml: no such option: 'colour'\nhint: ")
     assert terminal.runs() == before
+
+
+def test_who_says_which_region_and_in_what_order_is_told(terminal: Terminal) -> None:
+    told = terminal.json("config", AWS_DEFAULT_REGION="eu-west-2")["region"]
+    assert told == {"value": "eu-west-2", "from": "AWS_DEFAULT_REGION"}
+    profile = terminal.folder / "aws"
+    profile.write_text("[profile mine]\nregion = eu-west-3\n")
+    own: dict[str, Any] = {"AWS_CONFIG_FILE": str(profile), "AWS_PROFILE": "mine"}
+    told = terminal.json("config", **own)["region"]
+    assert told == {"value": "eu-west-3", "from": "AWS profile mine"}
+    assert terminal.json("config", AWS_PROFILE="nobody")["region"]["value"] == ""
+    last = terminal.run("config").stdout.splitlines()[-1]
+    assert last.startswith("order: the command line > environment")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CND_BUDGET", "much", "budget must be an amount of USD"),
+        ("CND_BUDGET", "-3", "budget must be more than 0 USD"),
+        ("CND_IMAGE", "windows", "image must be ubuntu"),
+    ],
+)
+def test_what_no_run_would_take_is_told_to_be_bad(
+    terminal: Terminal, name: str, value: str, told: str
+) -> None:
+    environment: dict[str, Any] = {name: value}
+    done = terminal.run("config", **environment)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert name in done.stderr.splitlines()[-1]
+    assert value in done.stdout
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)])
