@@ -179,12 +179,14 @@ def nobody_reads() -> bool:
     gone = False
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
-        poll.register(stream, 0)
         try:
+            poll.register(stream, 0)
             stream.flush()
             broken = any(what & select.POLLERR for _, what in poll.poll(0))
         except BrokenPipeError:
             broken = True
+        except ValueError:  # it is no file
+            continue
         if broken:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         gone = gone or broken
