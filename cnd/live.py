@@ -236,6 +236,8 @@ def columns(width: int) -> list[Column]:
     spare = width - sum(column.width + 1 for column in chosen) + 1
     for i, column in enumerate(chosen):
         more = max(0, min(column.most - column.width, spare))
+        if column.end and column.width + more < column.most:
+            more = 0  # of an id a bit more tells nothing more
         chosen[i] = replace(column, width=column.width + more)
         spare -= more
     return chosen

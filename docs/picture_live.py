@@ -2,7 +2,8 @@
 
 One rule: the run is a real one, told by its own events:
 
-    cnd start --t 60 --d 7 --n 12; python docs/picture_live.py RUN 20 > docs/live.svg
+    CND_LOCAL_RATE=20000 cnd start --t 60 --d 7 --n 12
+    python docs/picture_live.py RUN 14 > docs/live.svg
 """
 
 from __future__ import annotations
