@@ -62,6 +62,7 @@ class Follower:
         self._only, self._say = only, say
         self._lines: SimpleQueue[Line] = SimpleQueue()
         self._hosts: dict[str, Host] = {}
+        self._dropped: dict[str, str] = {}  # by instance id: what has ended its lines
         self._full = False
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
 
@@ -95,6 +96,8 @@ class Follower:
         index = {e.host: e.index for e in launched}
         for each in live:
             place = index.get(each.id)
+            if each.state == "running" and (why := self._dropped.pop(each.id, "")):
+                self._say(why)  # with its instance gone it would be no news
             wanted = place is not None and self._only in (None, place)
             if wanted and each.state == "running" and each.id not in self._hosts:
                 self._begin(each, f"Instance{place}")
@@ -116,9 +119,10 @@ class Follower:
             gateway=self._gateway,
         )
         # A daemon: who has seen enough does not wait for a host that hangs.
-        threading.Thread(target=self._tail, args=(host,), daemon=True).start()
+        work = (host, instance.id)
+        threading.Thread(target=self._tail, args=work, daemon=True).start()
 
-    def _tail(self, host: Host) -> None:
+    def _tail(self, host: Host, instance_id: str) -> None:
         deadline = time.monotonic() + PATIENCE
         try:
             host.connect(lambda: deadline)
@@ -126,4 +130,4 @@ class Follower:
                 self._lines.put(Line(host.name, line.decode("utf-8", "replace")))
         except HostError as error:
             if not host.closed:
-                self._say(str(error))
+                self._dropped[instance_id] = str(error)
