@@ -39,6 +39,7 @@ class ForkServer:
         self._guards: dict[int, int] = {}  # frozen host: who thaws it at the end
         self._waiting: deque[HostSpec] = deque()  # to boot
         self._booting: set[int] = set()  # process ids
+        self._cleaners: set[int] = set()  # those of who removes file trees
         self._booted_read, self._booted_write = os.pipe()
         self._life_read, self._life_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
@@ -175,10 +176,27 @@ class ForkServer:
         for id, (pid, root) in found.items():
             os.waitpid(pid, 0)
             self._stopped[id] = root
-        for id, keep in doomed.items():
-            if not keep and id in self._stopped:
-                shutil.rmtree(self._stopped.pop(id), ignore_errors=True)
+        for id in doomed:
             wire.send(REPORTS, {"kind": "down", "id": id})
+        lost = [id for id, keep in doomed.items() if not keep and id in self._stopped]
+        if lost:
+            self._clean_up([self._stopped.pop(id) for id in lost])
+
+    def _clean_up(self, trees: list[str]) -> None:
+        """Remove file trees in a process of its own.
+
+        A tree takes longer than the host's processes did, and a fleet has hundreds:
+        neither the word that they are down nor the next fleet waits for that.
+        """
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            processes.die_with_parent()
+            for tree in trees:
+                shutil.rmtree(tree, ignore_errors=True)
+            os._exit(0)
+        self._cleaners.add(pid)
 
     def _reap(self) -> None:
         """Take note of hosts that died by themselves, and end what they left."""
@@ -187,6 +205,7 @@ class ForkServer:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     break
+                self._cleaners.discard(pid)
                 for id, (host_pid, _) in list(self._hosts.items()):
                     if host_pid == pid:
                         self._booting.discard(pid)
@@ -195,6 +214,7 @@ class ForkServer:
                         report = {"kind": "lost", "id": id, "status": status}
                         wire.send(REPORTS, report)
         known = {pid for pid, _ in self._hosts.values()} | {*self._guards.values()}
+        known |= self._cleaners
         orphans = set(processes.children(os.getpid())) - known
         processes.kill_trees(orphans)
 

@@ -181,7 +181,7 @@ def test_stopping_ends_the_host_and_keeps_its_files(cloud: LocalCloud) -> None:
     assert code(error) == "UnsupportedOperation"
     terminate(cloud, host.id)
     assert cloud.reaches(host.id, "terminated")
-    assert not host.tree.exists()
+    assert eventually(lambda: not host.tree.exists())
 
 
 def test_a_terminated_instance_cannot_be_stopped(cloud: LocalCloud) -> None:
