@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -62,12 +61,6 @@ HOLD_PATIENCE = 240.0  # seconds
 # A courtesy, one call each.
 TAGGED = 64  # instances, at most, that get their index as a tag
 TAG_LATEST = 60.0  # seconds after the launch
-
-
-def new_run() -> str:
-    """Return the name of a new run: sorts by time, unique, fit for tags and queues."""
-    now = dt.datetime.now(dt.timezone.utc)
-    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 class Job:

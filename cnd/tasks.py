@@ -40,8 +40,9 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, rest, task
 from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import Job, new_run
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
+from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, Plan
 from cnd.provision import Provision
 from cnd.result import Result

@@ -19,8 +19,9 @@ from cnd import bench as benches
 from cnd import cloud as clouds
 from cnd.cli import task
 from cnd.errors import CndError, HostError, UsageError
-from cnd.job import Job, new_run
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
+from cnd.naming import new_run
 from cnd.plan import MAX_INSTANCES, Plan
 from cnd.race import Ending
 from cnd.result import Result
