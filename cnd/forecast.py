@@ -22,6 +22,8 @@ from cnd.view import duration, number
 USUAL_BOOT = 30.0  # seconds
 USUAL_END = 15.0  # seconds for stop, logs and termination
 USUAL_CONFIDENCE = 0.95  # that alternatives are compared at
+NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less
+WORTH_TRYING = 0.5  # the least chance that it holds one
 USUAL_QUOTA = 32  # vCPUs that a new account may run at once; often so, not always
 SHOWN = 5  # alternatives
 
@@ -170,7 +172,10 @@ def _chances(plan: Plan, rate: float) -> Chances:
 
 def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
     """Return the cheapest fleets that would do the same, one of each family."""
-    confidence = wish.confidence or USUAL_CONFIDENCE
+    exists = within(wish.plan.difficulty, wish.plan.nonces)
+    if exists < WORTH_TRYING:
+        return []
+    confidence = wish.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
     found = []
     for machine in machines:
         base = replace(
@@ -193,7 +198,7 @@ def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
     """Yield what a friend would say before the money is spent."""
     plan, seen = made.plan, made.chances
     exists = within(plan.difficulty, plan.nonces)
-    if exists < 0.5:
+    if exists < WORTH_TRYING:
         yield _no_such_nonce(plan)
     if here and (alone := _alone(plan, made, here)):
         yield alone
@@ -203,7 +208,7 @@ def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
             "--n 1 measures it"
         )
         return
-    if seen.found < 0.5 <= exists:
+    if seen.found < WORTH_TRYING <= exists:
         yield f"too little time: it is found with a chance of {percent(seen.found)}"
     boot = made.machine.boot
     if plan.instances > 1 and seen.expected_seconds * plan.instances < boot / 4:
@@ -223,7 +228,8 @@ def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
     """Say so if this machine has the answer before a fleet would have booted it."""
     alone = _chances(plan, here.nonces_per_second)
     fleet = made.machine.boot + (made.chances.expected_seconds if made.chances else 0)
-    if not made.plan.usd_per_hour or alone.expected_seconds > fleet:
+    free = made.plan.usd_per_hour == 0
+    if free or alone.expected_seconds > fleet:
         return ""
     if made.chances and alone.found < made.chances.found - 0.01:
         return ""
