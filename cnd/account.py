@@ -184,9 +184,7 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
     A range that `owner` was let in from before, under another address, is closed
     when no instance of CND is there any more that may be reached from it.
     """
-    name, vpc = _group_name(ec2, subnet)
-    found = _group(ec2, name)
-    group = found or Group(_new_group(ec2, name, vpc), {})
+    group = _group_made(ec2, *_group_name(ec2, subnet))
     note = _described(owner)
     if ssh_from not in group.ranges:
         _let_in(ec2, group.id, ssh_from, note)
@@ -199,9 +197,7 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
 def closed_group(ec2: EC2Client, subnet: str = "") -> str:
     """Return the security group that lets nobody in."""
     name, vpc = _group_name(ec2, subnet)
-    name = f"{name}-closed"
-    found = _group(ec2, name)
-    return found.id if found else _new_group(ec2, name, vpc)
+    return _group_made(ec2, f"{name}-closed", vpc).id
 
 
 def _described(owner: str) -> str:
@@ -258,6 +254,21 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
     ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
     notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
     return Group(found[0]["GroupId"], notes)
+
+
+def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
+    """Return the group of that name, made if there is none.
+
+    Two first runs at once both find none, and one of them makes it.
+    """
+    if found := _group(ec2, name):
+        return found
+    try:
+        return Group(_new_group(ec2, name, vpc), {})
+    except CloudError as error:
+        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
+            return found
+        raise
 
 
 def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,11 +28,14 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
 SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
 # "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
-STANDARD_QUOTA, STANDARD = "L-1216C47A", "acdhimrtz"
+STANDARD_QUOTA = "L-1216C47A"
+# The letters of their families: not hpc, dl, trn, mac, inf, u, vt and others.
+STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
 SPOT_QUOTA = "L-34B43A08"  # "All Standard (...) Spot Instance Requests", in vCPUs
 # AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
 LAB_ROLES = ("voclabs", "LabRole")
-LAB_REGIONS, LAB_INSTANCES = ("us-east-1", "us-west-2"), 9
+LAB_REGIONS, LAB_INSTANCES, LAB_VCPUS = ("us-east-1", "us-west-2"), 9, 32
+LAB_SESSION = 4 * 3600.0  # seconds
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
 NOBODY = "i-00000000000000000"  # an id in the right form, and nobody's
 
@@ -72,7 +76,8 @@ def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
         try:
             return check(case)
         except CloudError as error:
-            status = WARNING if code(error) in REFUSED else FAULT
+            spared = check in OPTIONAL and code(error) in REFUSED
+            status = WARNING if spared else FAULT
             return Check(name, status, str(error), error.hint or "")
 
     with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
@@ -98,18 +103,34 @@ def credentials(case: Case) -> Check:
 
 def caller(case: Case) -> Check:
     """Who pays; for a lab account, what is known of its limits."""
-    cloud, plan = case.cloud, case.plan
+    cloud = case.cloud
     who = f"{cloud.owner} of account {cloud.account}"
     if not any(role in cloud.arn for role in LAB_ROLES):
         return Check("caller", OK, who)
-    if cloud.region not in LAB_REGIONS:
-        text = f"lab accounts cannot use {cloud.region}"
-        return Check("caller", FAULT, text, f"--region {LAB_REGIONS[0]}")
-    if plan.instances > LAB_INSTANCES:
-        text = f"lab accounts may run {LAB_INSTANCES} instances"
-        return Check("caller", FAULT, text, f"--n {LAB_INSTANCES}")
+    if excess := _lab_excess(case):
+        return Check("caller", FAULT, *excess)
     text = f"{who}: a lab account; its session ends after 4 hours, 32 vCPUs at most"
     return Check("caller", WARNING, text)
+
+
+def _lab_excess(case: Case) -> tuple[str, str] | None:
+    """Return what a lab would shut down or cut short, and the way out."""
+    cloud, plan = case.cloud, case.plan
+    if cloud.region not in LAB_REGIONS:
+        way_out = f"--region {LAB_REGIONS[0]}"
+        return f"lab accounts cannot use {cloud.region}", way_out
+    if plan.lifetime > LAB_SESSION:
+        hours = f"{plan.lifetime / 3600:.1f} h"
+        return f"a run of up to {hours}: a lab's session ends after 4 h", "less --t"
+    running = _running(cloud)
+    if len(running) + plan.fewest > LAB_INSTANCES:
+        text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
+        return text, f"--n {max(1, LAB_INSTANCES - len(running))}"
+    each = account.kind(cloud.ec2, plan.instance_type).vcpus
+    if (used := _vcpus(running)) + each * plan.fewest > LAB_VCPUS:
+        text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
+        return text, "fewer instances (--n), or a smaller --instance-type"
+    return None
 
 
 def region(case: Case) -> Check:
@@ -245,7 +266,7 @@ def quota(case: Case) -> Check:
     """How many instances the account's quota of vCPUs leaves room for."""
     plan, name = case.plan, case.plan.instance_type
     on_spot = plan.market == "spot"
-    if name[0] not in STANDARD:
+    if not STANDARD.match(name):
         return Check("quota", WARNING, f"{name} has a quota of its own, not looked at")
     client = case.cloud.clients.get("service-quotas")
     try:
@@ -255,7 +276,13 @@ def quota(case: Case) -> Check:
             )
     except CloudError as error:
         return Check("quota", WARNING, f"not known: {error}")
-    limit, used = int(reply["Quota"]["Value"]), _vcpus_used(case.cloud, spot=on_spot)
+    counted = [
+        instance
+        for instance in _running(case.cloud)
+        if STANDARD.match(instance["InstanceType"])
+        and (instance.get("InstanceLifecycle") == "spot") == on_spot
+    ]
+    limit, used = int(reply["Quota"]["Value"]), _vcpus(counted)
     largest = max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
     kind = "spot vCPUs" if on_spot else "vCPUs"
     text = f"{used} of {limit} {kind} in use: room for {largest} x {name}"
@@ -338,6 +365,8 @@ ALL: tuple[Look, ...] = (
     *(terminate, quota, key_pair, ssh, gateway, bucket),
 )
 FAST: tuple[Look, ...] = (credentials, caller, network, launch, capacity, quota)
+# A run does without these calls; who may not make them is warned.
+OPTIONAL: tuple[Look, ...] = (clock, key_pair)
 
 
 def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
@@ -366,22 +395,20 @@ def _zones(cloud: Cloud, instance_type: str) -> set[str]:
     return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
 
 
-def _vcpus_used(cloud: Cloud, *, spot: bool) -> int:
-    """Count the vCPUs of everything that runs in the region, of CND or not.
-
-    Args:
-        spot: count the spot instances, which have a quota of their own, else the rest.
-    """
+def _running(cloud: Cloud) -> list[Any]:
+    """Return everything that runs in the region, of CND or not, as EC2 tells it."""
     filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    used = 0
-    with translated("count the vCPUs in use"):
-        for page in cloud.ec2.get_paginator("describe_instances").paginate(
-            Filters=filters
-        ):
-            for reservation in page["Reservations"]:
-                for instance in reservation["Instances"]:
-                    if (instance.get("InstanceLifecycle") == "spot") != spot:
-                        continue
-                    cpu = instance.get("CpuOptions", {})
-                    used += cpu.get("CoreCount", 1) * cpu.get("ThreadsPerCore", 1)
-    return used
+    pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+    with translated("look what runs in the region"):
+        return [
+            instance
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+
+
+def _vcpus(instances: Iterable[Any]) -> int:
+    """Return how many vCPUs instances have together."""
+    options = [instance.get("CpuOptions", {}) for instance in instances]
+    return sum(o.get("CoreCount", 1) * o.get("ThreadsPerCore", 1) for o in options)

@@ -229,6 +229,25 @@ def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
         assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
 
 
+def test_of_two_first_runs_at_once_one_makes_the_group_and_both_use_it() -> None:
+    made = {"GroupId": "sg-1", "IpPermissions": []}
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [made]})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        assert account.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
+
+
+def test_a_name_that_is_taken_where_nobody_finds_it_is_told() -> None:
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        with pytest.raises(CloudError, match=r"InvalidGroup\.Duplicate"):
+            account.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+
+
 def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
     group = account.ssh_group(aws.ec2, CALLER, owner="me")
     reply = cloud.ec2.describe_security_groups(GroupIds=[group])

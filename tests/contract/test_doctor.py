@@ -22,6 +22,7 @@ from tests.contract.conftest import LocalCloud
 
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 EVERYWHERE = "0.0.0.0/0"
+LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +143,48 @@ def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
     assert "no public addresses" in check.text
 
 
+def busy(clerk: Clerk, *types: str, vcpus: int = 8) -> None:
+    """Let instances of these types run, each with so many vCPUs."""
+    cpu = {"CoreCount": vcpus // 2, "ThreadsPerCore": 2}
+    instances = [{"InstanceType": name, "CpuOptions": cpu} for name in types]
+    running = {"Reservations": [{"Instances": instances}]}
+    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
+
+
+def described(vcpus: int) -> dict[str, Any]:
+    """What EC2 says of an instance type with so many vCPUs."""
+    found = {
+        "VCpuInfo": {"DefaultVCpus": vcpus},
+        "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
+    }
+    return {"InstanceTypes": [found]}
+
+
+@pytest.mark.parametrize(
+    ("name", "standard"),
+    [
+        *((name, True) for name in ("t3.micro", "c7a.large", "m6g.large", "z1d.large")),
+        *((name, True) for name in ("a1.large", "d3en.xlarge", "im4gn.large")),
+        *((name, False) for name in ("hpc6a.48xlarge", "dl1.24xlarge", "mac2.metal")),
+        *((name, False) for name in ("trn1.2xlarge", "inf2.xlarge", "g5.xlarge")),
+        *((name, False) for name in ("p4d.24xlarge", "x2gd.medium", "vt1.3xlarge")),
+    ],
+)
+def test_only_standard_families_count_for_the_standard_quota(
+    clerk: Clerk, case: Case, name: str, standard: bool
+) -> None:
+    if standard:
+        reply = {"Quota": {"Value": 32.0}}
+        clerk.answer("service-quotas", "get_service_quota", reply)
+        busy(clerk, name)
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    plan = replace(PLAN, instance_type=name)
+    (check,) = doctor.examine(replace(case, plan=plan), [doctor.quota])
+    assert ("8 of 32 vCPUs in use" in check.text) == standard
+    assert ("a quota of its own" in check.text) != standard
+
+
 @pytest.mark.parametrize(("n", "status"), [(12, OK), (13, FAULT)])
 def test_the_quota_tells_the_largest_fleet(
     clerk: Clerk, case: Case, n: int, status: str
@@ -149,19 +192,9 @@ def test_the_quota_tells_the_largest_fleet(
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
     reply = {"Quota": {"Value": 32.0}}
     clerk.answer("service-quotas", "get_service_quota", reply, asked)
-    busy = {"CpuOptions": {"CoreCount": 4, "ThreadsPerCore": 2}}
-    running = {"Reservations": [{"Instances": [busy]}]}
-    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
-    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
-    described = {
-        "InstanceTypes": [
-            {
-                "VCpuInfo": {"DefaultVCpus": 2},
-                "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
-            }
-        ]
-    }
-    clerk.answer("ec2", "describe_instance_types", described)
+    apart = ("g5.xlarge", "hpc6a.48xlarge", "dl1.24xlarge", "trn1.2xlarge")
+    busy(clerk, "c5.2xlarge", *apart)
+    clerk.answer("ec2", "describe_instance_types", described(2))
     many = replace(case, plan=replace(PLAN, instances=n))
     (check,) = doctor.examine(many, [doctor.quota])
     assert check.status == status
@@ -201,7 +234,31 @@ def test_a_dry_run_that_would_succeed_is_fine(clerk: Clerk, case: Case) -> None:
     assert check.status == OK
 
 
-def test_what_may_not_be_looked_at_is_no_fault(clerk: Clerk, case: Case) -> None:
+@pytest.mark.parametrize(
+    ("look", "service", "call"),
+    [
+        (doctor.machine, "ec2", "describe_instance_types"),
+        (doctor.network, "ec2", "describe_instance_type_offerings"),
+        (doctor.image, "ssm", "get_parameter"),
+        (doctor.ssh, "ec2", "describe_security_groups"),
+    ],
+)
+def test_what_a_run_needs_and_may_not_do_is_a_fault(
+    key: keys.UserKey, look: doctor.Look, service: str, call: str
+) -> None:
+    with stubbed("ec2", "ssm") as clerk:
+        if service == "ssm":
+            clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.refuse(service, call, "AccessDeniedException")
+        plan = replace(PLAN, ssh_from="192.0.2.0/24")
+        (check,) = doctor.examine(Case(clerk.cloud, plan, key), [look])
+    assert check.status == FAULT
+    assert "docs/aws.md" in check.way_out
+
+
+def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
+    clerk: Clerk, case: Case
+) -> None:
     clerk.refuse("ec2", "describe_vpcs", "UnauthorizedOperation")
     (check,) = doctor.examine(case, [doctor.clock])
     assert check.status == WARNING
@@ -244,13 +301,46 @@ def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> No
     ("region", "n", "status"),
     [("us-east-1", 9, WARNING), ("us-east-1", 10, FAULT), ("eu-west-2", 1, FAULT)],
 )
-def test_the_limits_of_a_lab_are_known(
+def test_the_regions_and_the_instances_of_a_lab_are_known(
     key: keys.UserKey, region: str, n: int, status: str
 ) -> None:
-    arn = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
-    with stubbed(region=region, arn=arn) as clerk:
+    with stubbed("ec2", region=region, arn=LAB) as clerk:
+        if region == "us-east-1":
+            busy(clerk)
+        if status == WARNING:
+            clerk.answer("ec2", "describe_instance_types", described(2))
         case = Case(clerk.cloud, replace(PLAN, instances=n), key)
         assert doctor.caller(case).status == status
+
+
+@pytest.mark.parametrize(
+    ("n", "each", "running", "told"),
+    [
+        (8, 4, 0, ""),
+        (9, 4, 0, "32 vCPUs, 0 are in use"),
+        (7, 4, 1, "32 vCPUs, 8 are in use"),
+        (6, 2, 3, ""),
+        (7, 2, 3, "9 instances, 3 run"),
+    ],
+)
+def test_what_runs_in_a_lab_already_counts(
+    key: keys.UserKey, n: int, each: int, running: int, told: str
+) -> None:
+    with stubbed("ec2", region="us-east-1", arn=LAB) as clerk:
+        busy(clerk, *["t3.micro"] * running, vcpus=8 if each == 4 else 2)
+        if "instances" not in told:
+            clerk.answer("ec2", "describe_instance_types", described(each))
+        case = Case(clerk.cloud, replace(PLAN, instances=n), key)
+        check = doctor.caller(case)
+    assert check.status == (FAULT if told else WARNING)
+    assert told in check.text
+
+
+def test_a_run_that_outlives_a_labs_session_is_a_fault(key: keys.UserKey) -> None:
+    with stubbed(region="us-east-1", arn=LAB) as clerk:
+        plan = replace(PLAN, time_limit=4 * 3600.0)
+        check = doctor.caller(Case(clerk.cloud, plan, key))
+    assert (check.status, check.way_out) == (FAULT, "less --t")
 
 
 def test_an_account_of_ones_own_has_no_such_limits(case: Case) -> None:
