@@ -64,8 +64,7 @@ class Narrator:
         if now - self._drawn < REPEAT:
             return
         self._drawn = now
-        if race.searching:
-            self._line(self._standing(race))
+        self._line(self._standing(race))
 
     def answer(self, text: str) -> None:
         """Say at once that a signal has come, past what is being written."""
