@@ -44,7 +44,7 @@ from cnd.job import Job
 from cnd.journal import Journal, state_folder
 from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, Plan
-from cnd.provision import Provision
+from cnd.provision import Provision, way_in
 from cnd.result import Result
 from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report, reported
@@ -199,12 +199,21 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
     if not plan.unreached:
         descriptors.allow(plan.instances)
+        _let_in(connected, plan)
     viewer = partial(_viewer, plan, plain, journal.events())
     with reported(journal, connected, wanted=True):
         result = _carried_out(
             plan, connected, journal, viewer, lambda job: job.attach(provision)
         )
         _conclude(result, json)
+
+
+def _let_in(cloud: clouds.Cloud, plan: Plan) -> None:
+    """Let SSH in from where this machine is now; perhaps it was let in before."""
+    try:
+        way_in(cloud, plan)
+    except CloudError as error:
+        _say(f"{error}: SSH is let in from where the run was started")
 
 
 def _own_worker(

@@ -115,7 +115,7 @@ def test_an_unknown_instance_type_is_refused_before_anything_is_bought(
     with pytest.raises(CloudError, match=r"'t9\.giant'") as caught:
         account.image(aws, "t9.giant")
     assert caught.value.exit_status == 3
-    assert caught.value.hint == "check --instance-type"
+    assert caught.value.hint == "check --instance-type, or another --region"
     assert "\n" not in str(caught.value)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.contract.clerk import Clerk, stubbed
 from tests.contract.conftest import LocalCloud
 
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
+TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
 EVERYWHERE = "0.0.0.0/0"
 LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
@@ -130,6 +132,45 @@ def test_no_place_for_an_instance_is_a_fault(
     assert check.status == FAULT
     assert told in check.text
     assert check.way_out
+
+
+@pytest.mark.parametrize("look", [doctor.network, doctor.machine])
+def test_a_region_without_the_type_is_a_fault_that_names_the_region(
+    clerk: Clerk, case: Case, look: doctor.Look
+) -> None:
+    if look is doctor.machine:
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    clerk.answer("ec2", "describe_instance_type_offerings", offered())
+    (check,) = doctor.examine(case, [look])
+    assert check.status == FAULT
+    assert check.text == "no zone of eu-west-2 offers t3.micro"
+    assert "--region" in check.way_out
+
+
+def test_all_types_are_looked_at(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.large": None})
+    several = replace(case, plan=plan)
+    for zones in (("eu-west-2a",), ()):
+        clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.answer("ec2", "describe_instance_type_offerings", offered(*zones))
+    check = doctor.machine(several)
+    assert check.status == WARNING
+    assert check.text == (
+        "no zone of eu-west-2 offers c7g.large; "
+        "t3.micro, 2 vCPUs, offered in eu-west-2a"
+    )
+
+
+def test_the_quota_is_told_for_each_type(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.xlarge": None, "g5.xlarge": None}, instances=9)
+    reply = {"Quota": {"Value": 16.0}}
+    clerk.answer("service-quotas", "get_service_quota", reply)
+    busy(clerk)
+    for vcpus in (2, 4):
+        clerk.answer("ec2", "describe_instance_types", described(vcpus))
+    check = doctor.quota(replace(case, plan=plan))
+    assert "room for 8 x t3.micro or 4 x c7g.xlarge, not 9" in check.text
+    assert check.status == WARNING  # the third type is counted apart
 
 
 def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
@@ -264,12 +305,107 @@ def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
     assert check.status == WARNING
 
 
+def test_this_machine_is_looked_for_among_those_that_are_let_in(
+    clerk: Clerk, case: Case
+) -> None:
+    """An address that has changed since: whether it may be let in is asked."""
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    for ranges, answer, status in (
+        ([], "DryRunOperation", OK),
+        ([], "UnauthorizedOperation", FAULT),
+        (["198.51.100.7/32"], "DryRunOperation", WARNING),
+    ):
+        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+        found = {"SecurityGroups": [group]}
+        clerk.answer("ec2", "describe_security_groups", found)
+        clerk.refuse("ec2", "authorize_security_group_ingress", answer)
+        (check,) = doctor.examine(mine, [doctor.ssh])
+        assert check.status == status
+        assert "192.0.2.0/24" in check.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", FAULT)],
+)
+def test_whether_a_group_may_be_made_is_asked(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.refuse("ec2", "create_security_group", answer)
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    (check,) = doctor.examine(mine, [doctor.ssh])
+    assert check.status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", WARNING)],
+)
+def test_whether_an_instance_may_be_tagged_is_asked_of_one_that_is_there(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_instances", {"Reservations": []})
+    (check,) = doctor.examine(case, [doctor.tags])
+    assert (check.status, check.text) == (OK, "given in the launch")
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    live = {"Reservations": [{"Instances": [instance]}]}
+    clerk.answer("ec2", "describe_instances", live)
+    clerk.refuse("ec2", "create_tags", answer)
+    (check,) = doctor.examine(case, [doctor.tags])
+    assert check.status == status
+
+
+DRY = {
+    "ImportKeyPair": {doctor.key_pair},
+    "RunInstances": {doctor.launch},
+    "CreateLaunchTemplate": {doctor.capacity},
+    "TerminateInstances": {doctor.terminate},
+    "CreateSecurityGroup": {doctor.ssh},
+    "AuthorizeSecurityGroupIngress": {doctor.ssh},
+    "CreateTags": {doctor.tags},
+}
+
+
+def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
+    cloud: LocalCloud, local: Case
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def keep(params: dict[str, Any], model: Any, **_: object) -> None:
+        if not model.name.startswith(("Describe", "Get", "Head", "List")):
+            asked[model.name] = params.get("DryRun")
+
+    events = local.cloud.ec2.meta.events
+    events.register("before-parameter-build.ec2", keep)
+    (host,) = cloud.launch(TagSpecifications=TAGGED)
+    plan = replace(PLAN, ssh_from="203.0.113.0/24", market="spot")
+    elsewhere = cloud.ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnet = cloud.ec2.create_subnet(VpcId=elsewhere, CidrBlock="10.8.1.0/24")
+    ssh_group(local.cloud)
+    asked.clear()
+    checks = [check for each in DRY.values() for check in each]
+    doctor.examine(replace(local, plan=plan), checks)
+    there = replace(plan, subnet=subnet["Subnet"]["SubnetId"])
+    doctor.examine(replace(local, plan=there), [doctor.ssh])
+    events.unregister("before-parameter-build.ec2", keep)
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    assert asked.pop("ImportKeyPair", True)  # not asked where it is there already
+    assert asked == dict.fromkeys(DRY.keys() - {"ImportKeyPair"}, True)
+
+
 @pytest.mark.parametrize(
     ("ranges", "status"),
     [
         (["192.0.2.0/24"], OK),
         (["192.0.2.0/24", "198.51.100.7/32"], WARNING),
-        ([EVERYWHERE], WARNING),
+        (["192.0.2.0/24", EVERYWHERE], WARNING),
     ],
 )
 def test_whom_the_group_lets_in_is_told(
@@ -369,20 +505,28 @@ def expiring(seconds: float) -> Credentials:
 
 
 @pytest.mark.parametrize(
-    ("credentials", "status"),
+    ("credentials", "status", "told"),
     [
-        (Credentials("a", "s"), OK),
-        (Credentials("a", "s", "token"), WARNING),
-        (expiring(3600), OK),
-        (expiring(300), WARNING),
+        (lambda: Credentials("a", "s"), OK, "they do not expire; a run may take 620 s"),
+        (lambda: Credentials("a", "s", "token"), WARNING, "do not tell for how long"),
+        (lambda: expiring(3630), OK, "good for 60 min"),
+        (lambda: expiring(330), WARNING, "end in 5 min"),
+        (lambda: expiring(-5), WARNING, "end in 0 min"),
     ],
 )
 def test_credentials_are_held_against_the_length_of_the_run(
-    case: Case, credentials: Credentials, status: str
+    case: Case, credentials: Callable[[], Credentials], status: str, told: str
 ) -> None:
-    session: Any = Session(credentials)
+    session: Any = Session(credentials())
     cloud = replace(case.cloud, clients=Clients(session, None))
-    assert doctor.credentials(replace(case, cloud=cloud)).status == status
+    check = doctor.credentials(replace(case, cloud=cloud))
+    assert check.status == status
+    assert told in check.text
+
+
+def test_the_age_of_what_is_known_without_asking_is_told(case: Case) -> None:
+    check = doctor.data(case)
+    assert re.search(r"botocore \d+\.\d+\.\d+ .* \d+ days old", check.text)
 
 
 # --- where SSH is let in from

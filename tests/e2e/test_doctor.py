@@ -19,7 +19,7 @@ def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
     found = terminal.json("doctor", "--instance-type", "t9.giant", status=3)
     assert found["healthy"] is False
     faults = {c["name"]: c for c in found["checks"] if c["status"] == "fault"}
-    assert faults["machine"]["way_out"] == "check --instance-type"
+    assert faults["machine"]["way_out"].startswith("check --instance-type")
 
 
 def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
