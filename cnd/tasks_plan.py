@@ -182,10 +182,12 @@ def plan(
     folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
     asked = market.ranked(connected, asked)
+    market.check_offered(on_aws, asked.plan)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
-    made = forecast(decide(asked, known), known)
-    others = alternatives(asked, market.others(connected, folder, kernel))
     now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
+    on_spot = asked.plan.market != MARKETS[0]
+    made = forecast(decide(asked, known), known, now if on_spot else None)
+    others = alternatives(asked, market.others(connected, folder, kernel))
     if not json:
         print(text(made, others, mine, now))
         return

@@ -16,10 +16,12 @@ from cnd.forecast import (
     Machine,
     Wish,
     alternatives,
+    charged,
     decide,
     forecast,
     percent,
     text,
+    trial,
     usd,
     verdicts,
 )
@@ -102,7 +104,27 @@ def test_an_unknown_rate_is_no_ground_for_a_number() -> None:
         UsageError, match=r"hash rate of c7a\.large is not known"
     ) as caught:
         decide(wish(confidence=0.95), replace(FAST, rate=None))
-    assert "--n 1" in (caught.value.hint or "")
+    assert "tries one instance first" in (caught.value.hint or "")
+
+
+def test_a_trial_is_one_instance_that_searches_and_finds_nothing() -> None:
+    asked = wish(confidence=0.95, budget=0.5, smallest=True, hold=True, nonces=100)
+    tried = forecast(decide(trial(asked), replace(FAST, rate=None)), FAST)
+    assert tried.plan.instances == 1
+    assert tried.plan.instance_type == "c7a.large"
+    assert not (tried.plan.hold or tried.plan.smallest)
+    assert tried.chances is not None
+    assert tried.chances.found < 1e-60
+    assert tried.chances.expected_seconds == pytest.approx(tried.plan.time_limit)
+
+
+def test_a_trial_is_paid_out_of_the_budget() -> None:
+    asked = wish(confidence=0.95, budget=0.5)
+    assert charged(asked, 0.2).budget == pytest.approx(0.3)
+    assert charged(asked, None).budget == 0.5
+    assert charged(wish(), 0.2).budget is None
+    with pytest.raises(UsageError, match="exceeds the budget"):
+        decide(trial(wish(confidence=0.95, budget=0.01)), FAST)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 2.0, math.nan, math.inf])
@@ -121,6 +143,17 @@ def test_the_worst_case_is_every_instance_for_its_whole_lifetime() -> None:
 
 def test_the_expected_price_pays_for_a_minute_at_least() -> None:
     assert made(wish(10, d=1)).expected_usd == pytest.approx(10 * 60 * 0.36 / 3600)
+
+
+def test_on_spot_the_expected_price_is_spots_and_the_worst_case_is_not() -> None:
+    plan, spot = made(wish(10, market="spot")).plan, Price(0.12, "spot price, just now")
+    on_demand, said = forecast(plan, FAST), forecast(plan, FAST, spot)
+    assert said.expected_usd == pytest.approx((on_demand.expected_usd or 0) / 3)
+    assert said.plan.worst_case_usd == on_demand.plan.worst_case_usd
+    shown = text(said, [], None, spot)
+    assert "expected on spot at $0.1200/h" in shown
+    assert f"{usd(plan.worst_case_usd)} at worst" in shown
+    assert said.to_json()["usd"]["spot_source"] == "spot price, just now"
 
 
 @given(st.integers(1, 100), st.integers(0, 10), st.floats(1, 1e5))
