@@ -441,9 +441,7 @@ class Job:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif not self._crew.index and now >= self._marks["launched"] + self._patience:
-            why = self._launcher.refusal
-            reason = f"nothing of it was launched{why and f': {why}'}"
-            self.race.decide(Ending.INCOMPLETE, reason)
+            self.race.decide(Ending.INCOMPLETE, self._launcher.nothing_launched)
         elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)

@@ -60,7 +60,7 @@ class Launcher:
     def __init__(self, cloud: Cloud, plan: Plan, run: str) -> None:
         self._cloud, self._plan, self._run = cloud, plan, run
         self._groupless = False  # whether AWS has refused to make a group
-        self.refusal = ""  # AWS's last word on why its group launches too few
+        self._refusal = ""  # AWS's last word on why its group launches too few
         self.unsure = False  # whether a launch that failed may have launched something
 
     def launch(
@@ -132,7 +132,7 @@ class Launcher:
             fields = {"count": count, "type": what, "where": "the group's zones"}
             try:
                 reasons = hold.failures(self._cloud, self._run)
-                self.refusal = reasons[-1] if reasons else self.refusal
+                self._refusal = reasons[-1] if reasons else self._refusal
                 seen = {
                     reason: Event("launch.refused", fields={**fields, "reason": reason})
                     for reason in reasons
@@ -142,6 +142,12 @@ class Launcher:
             for reason in seen.keys() - told:
                 tell(seen[reason])
             told |= seen.keys()
+
+    @property
+    def nothing_launched(self) -> str:
+        """Say of a group that launched nothing why, as far as AWS has told."""
+        why = f": {self._refusal}" if self._refusal else ""
+        return f"nothing of it was launched{why}"
 
     @property
     def groups(self) -> list[str]:

@@ -133,7 +133,9 @@ def test_each_reason_why_a_group_launches_too_few_is_told_once(clerk: Clerk) -> 
         "no room for 2 x t3.micro in the group's zones: "
         "We do not have sufficient t3.micro capacity."
     )
-    assert launcher.refusal == "Your quota allows for 0 more running instance(s)."
+    assert launcher.nothing_launched == (
+        "nothing of it was launched: Your quota allows for 0 more running instance(s)."
+    )
 
 
 def test_groups_are_found_by_cnds_tag(clerk: Clerk) -> None:
