@@ -1,9 +1,9 @@
 """One tiny run on real AWS, with whatever credentials boto3 finds.
 
 `pytest --live tests/live` costs about a cent.  It is refused where the worst case costs
-more than BUDGET, and where other runs are going on.  Whatever happens it ends with nothing
-running, and with `fab clean`: all that CND has made in this account and region goes, its
-bucket with the logs, too.
+more than BUDGET, and where other runs are going on.  Whatever happens it ends with
+nothing running, and with `fab clean`: all that CND has made in this account and region
+goes, its bucket with the logs, too.
 """
 
 from __future__ import annotations
