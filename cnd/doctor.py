@@ -119,7 +119,10 @@ def caller(case: Case) -> Check:
 
 
 def _lab_excess(case: Case) -> tuple[str, str] | None:
-    """Return what a lab would shut down or cut short, and the way out."""
+    """Return what a lab would shut down or cut short, and the way out.
+
+    AWS launches there what the lab then ends: all of N counts, not what would do.
+    """
     cloud, plan = case.cloud, case.plan
     if cloud.region not in LAB_REGIONS:
         way_out = f"--region {LAB_REGIONS[0]}"
@@ -128,11 +131,12 @@ def _lab_excess(case: Case) -> tuple[str, str] | None:
         hours = f"{plan.lifetime / 3600:.1f} h"
         return f"a run of up to {hours}: a lab's session ends after 4 h", "less --t"
     running = _running(cloud)
-    if len(running) + plan.fewest > LAB_INSTANCES:
+    if len(running) + plan.instances > LAB_INSTANCES:
         text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
-        return text, f"--n {max(1, LAB_INSTANCES - len(running))}"
-    each = min(account.kind(cloud.ec2, name).vcpus for name in plan.types)
-    if (used := _vcpus(running)) + each * plan.fewest > LAB_VCPUS:
+        free = LAB_INSTANCES - len(running)
+        return text, f"--n {free}" if free > 0 else "end some of them first"
+    each = max(account.kind(cloud.ec2, name).vcpus for name in plan.types)
+    if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
         text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
         return text, "fewer instances (--n), or a smaller --instance-type"
     return None
