@@ -86,6 +86,16 @@ def kind(ec2: EC2Client, instance_type: str) -> Kind:
     )
 
 
+def zones(ec2: EC2Client, instance_type: str) -> set[str]:
+    """Return the zones of the region that offer `instance_type`."""
+    with translated(f"ask which zones offer {instance_type}"):
+        reply = ec2.describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
+        )
+    return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+
+
 @dataclass(frozen=True)
 class Image:
     """What an instance boots, and as whom to log in to it."""
@@ -184,12 +194,10 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
     A range that `owner` was let in from before, under another address, is closed
     when no instance of CND is there any more that may be reached from it.
     """
-    name, vpc = _group_name(ec2, subnet)
-    found = _group(ec2, name)
-    group = found or Group(_new_group(ec2, name, vpc), {})
+    group = _group_made(ec2, *_group_name(ec2, subnet))
     note = _described(owner)
     if ssh_from not in group.ranges:
-        _let_in(ec2, group.id, ssh_from, note)
+        let_in(ec2, group.id, ssh_from, owner)
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
         _shut_out(ec2, group.id, stale)
@@ -199,9 +207,7 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
 def closed_group(ec2: EC2Client, subnet: str = "") -> str:
     """Return the security group that lets nobody in."""
     name, vpc = _group_name(ec2, subnet)
-    name = f"{name}-closed"
-    found = _group(ec2, name)
-    return found.id if found else _new_group(ec2, name, vpc)
+    return _group_made(ec2, f"{name}-closed", vpc).id
 
 
 def _described(owner: str) -> str:
@@ -217,12 +223,17 @@ def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
     return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
 
 
-def _let_in(ec2: EC2Client, group: str, ssh_from: str, note: str) -> None:
-    ranges: list[IpRangeTypeDef] = [{"CidrIp": ssh_from, "Description": note}]
+def let_in(
+    ec2: EC2Client, group: str, ssh_from: str, owner: str, *, dry_run: bool = False
+) -> None:
+    """Let SSH in from `ssh_from`; a dry run only asks, and fails in any case."""
+    ranges: list[IpRangeTypeDef] = [
+        {"CidrIp": ssh_from, "Description": _described(owner)}
+    ]
     try:
         with translated(f"let SSH in from {ssh_from}"):
             ec2.authorize_security_group_ingress(
-                GroupId=group, IpPermissions=_permission(ranges)
+                GroupId=group, IpPermissions=_permission(ranges), DryRun=dry_run
             )
     except CloudError as error:
         if code(error) != "InvalidPermission.Duplicate":
@@ -260,13 +271,38 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
     return Group(found[0]["GroupId"], notes)
 
 
-def _new_group(ec2: EC2Client, name: str, vpc: str) -> str:
+def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
+    """Return the group of that name, made if there is none.
+
+    Two first runs at once both find none, and one of them makes it.
+    """
+    if found := _group(ec2, name):
+        return found
+    try:
+        return Group(_new_group(ec2, name, vpc), {})
+    except CloudError as error:
+        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
+            return found
+        raise
+
+
+def try_group(ec2: EC2Client, subnet: str = "") -> None:
+    """Ask, by a dry run, whether the security group for `subnet` may be made.
+
+    Raises:
+        CloudError: in any case; its code is the answer.
+    """
+    _new_group(ec2, *_group_name(ec2, subnet), dry_run=True)
+
+
+def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) -> str:
     where: Any = {"VpcId": vpc} if vpc else {}
     with translated("make a security group"):
         return ec2.create_security_group(
             GroupName=name,
             Description="SSH to the instances of CND, from their user only",
             TagSpecifications=_tags("security-group"),
+            DryRun=dry_run,
             **where,
         )["GroupId"]
 

@@ -9,10 +9,10 @@ here as text.
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 from cnd.errors import UsageError
+from cnd.naming import is_run
 
 
 def whole(text: str, option: str, low: int, high: int, hint: str) -> int:
@@ -68,7 +68,7 @@ def names(text: str, option: str) -> list[str]:
 
 def run_name(text: str) -> str:
     """Return the name of a run, or an empty one; no other text reaches a cloud."""
-    if text and not re.fullmatch(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}", text):
+    if text and not is_run(text):
         message = f"--run {_short(text)!r} is not the name of a run"
         raise UsageError(message, hint="`fab status` shows runs")
     return text

@@ -22,6 +22,7 @@ from cnd.errors import CapacityError, CloudError
 
 LOGIN = "run `aws configure`, or use `--cloud local`, which needs no account"
 FEWER = "ask for fewer instances (--n), another --instance-type or --region"
+ELSEWHERE = "another --instance-type or --region"
 QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
 POLICY = "this account lacks the right; docs/aws.md has the policy that CND needs"
 NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
@@ -30,6 +31,8 @@ SPOT_ROLE = (
     "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
 )
 DELETED = "somebody deleted it just now: try again, it will be made anew"
+TYPE = "check --instance-type, or another --region"
+AGAIN = "start again: a new run is a new request"
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).
@@ -42,18 +45,32 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "VcpuLimitExceeded": (CapacityError, QUOTA),
     "SpotMaxPriceTooLow": (CapacityError, "--spot-or-on-demand, or another type"),
     "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (CloudError, SPOT_ROLE),
-    "InvalidInstanceType": (CloudError, "check --instance-type"),
+    "InvalidInstanceType": (CloudError, TYPE),
+    "InvalidInstanceType.NotFound": (CloudError, TYPE),
     "Unsupported": (CapacityError, "try another --instance-type or --region"),
     "InvalidParameterValue": (CloudError, "check --instance-type and --region"),
     "RequestLimitExceeded": (CloudError, LATER),
     "Throttling": (CloudError, LATER),
+    "ThrottlingException": (CloudError, LATER),
+    "IdempotentInstanceTerminated": (CloudError, AGAIN),
+    "IdempotentParameterMismatch": (CloudError, AGAIN),
+    "QueueDeletedRecently": (CloudError, "SQS keeps a name for a minute: try again"),
+    "AWS.SimpleQueueService.QueueDeletedRecently": (
+        CloudError,
+        "SQS keeps a name for a minute: try again",
+    ),
     "UnauthorizedOperation": (CloudError, POLICY),
     "AccessDenied": (CloudError, POLICY),
     "AccessDeniedException": (CloudError, POLICY),
     "AuthFailure": (CloudError, LOGIN),
     "ExpiredToken": (CloudError, "these credentials have expired: log in again"),
     "RequestExpired": (CloudError, "check this machine's clock, or log in again"),
+    "SignatureDoesNotMatch": (
+        CloudError,
+        "check this machine's clock, and the secret key for a slip of the hand",
+    ),
     "InvalidClientTokenId": (CloudError, LOGIN),
+    "UnrecognizedClientException": (CloudError, LOGIN),
     "OptInRequired": (CloudError, "this account is not signed up for that service"),
     "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
     "InvalidKeyPair.NotFound": (CloudError, DELETED),

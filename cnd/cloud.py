@@ -6,6 +6,8 @@ that knows AWS from the embedded cloud.  Nothing below it asks.
 
 from __future__ import annotations
 
+import bisect
+import math
 import os
 import threading
 from dataclasses import dataclass, field, replace
@@ -26,6 +28,7 @@ CHOICES = ("aws", "local")
 DOWN = "cloud: embedded, which is down"  # instead of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
+MOST_LIFE = 7 * 24 * 60  # minutes; no temporary credentials hold longer
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
@@ -143,14 +146,23 @@ class Clients:
         partition = self._session.get_partition_for_region(region)
         return region in self._session.get_available_regions("ec2", partition)
 
-    def expire_within(self, seconds: float) -> bool | None:
-        """Tell whether the credentials expire so soon; None where they do not say."""
+    def life_left(self) -> float | None:
+        """Return how many seconds the credentials still hold, rounded to minutes.
+
+        Infinity if they do not expire, None where they do not say.
+        """
         from botocore.credentials import RefreshableCredentials
 
         credentials = self._session.get_credentials()
-        if isinstance(credentials, RefreshableCredentials):
-            return bool(credentials.refresh_needed(refresh_in=int(seconds)))
-        return None if credentials and credentials.token else False
+        if not isinstance(credentials, RefreshableCredentials):
+            return None if credentials and credentials.token else math.inf
+        # botocore says only whether they are over in so many seconds.
+        over = bisect.bisect_left(
+            range(MOST_LIFE),
+            True,
+            key=lambda minutes: credentials.refresh_needed(refresh_in=60 * minutes),
+        )
+        return 60.0 * max(0, over - 1)
 
 
 def connect(

@@ -20,10 +20,10 @@ from cnd.cloud import Cloud
 from cnd.errors import HostError
 from cnd.events import Event
 from cnd.fleet import Fleet, Part
-from cnd.job import new_run
 from cnd.journal import Journal
 from cnd.keys import UserKey
 from cnd.launch import Launcher
+from cnd.naming import new_run
 from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.rivals import Task

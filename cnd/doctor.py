@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-from collections.abc import Callable, Sequence
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
-from cnd import account, hold, s3logs
-from cnd.aws import NETWORK, POLICY, QUOTA, code, translated
+from cnd import account, ec2, hold, s3logs
+from cnd.aws import ELSEWHERE, NETWORK, POLICY, QUOTA, code, translated
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.gateway import Gateway
 from cnd.keys import UserKey
+from cnd.offers import PRICED
 from cnd.plan import MARKETS, Plan
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
@@ -27,12 +31,16 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
 SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
 # "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
-STANDARD_QUOTA, STANDARD = "L-1216C47A", "acdhimrtz"
+STANDARD_QUOTA = "L-1216C47A"
+# The letters of their families: not hpc, dl, trn, mac, inf, u, vt and others.
+STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
 SPOT_QUOTA = "L-34B43A08"  # "All Standard (...) Spot Instance Requests", in vCPUs
 # AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
 LAB_ROLES = ("voclabs", "LabRole")
-LAB_REGIONS, LAB_INSTANCES = ("us-east-1", "us-west-2"), 9
+LAB_REGIONS, LAB_INSTANCES, LAB_VCPUS = ("us-east-1", "us-west-2"), 9, 32
+LAB_SESSION = 4 * 3600.0  # seconds
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
+STALE = 365  # days, of the shipped prices
 NOBODY = "i-00000000000000000"  # an id in the right form, and nobody's
 
 
@@ -72,7 +80,8 @@ def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
         try:
             return check(case)
         except CloudError as error:
-            status = WARNING if code(error) in REFUSED else FAULT
+            spared = check in OPTIONAL and code(error) in REFUSED
+            status = WARNING if spared else FAULT
             return Check(name, status, str(error), error.hint or "")
 
     with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
@@ -84,32 +93,53 @@ def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
 
 def credentials(case: Case) -> Check:
     """Whether they live as long as the run may take."""
-    ending = case.cloud.clients.expire_within(case.plan.lifetime)
-    life = f"{case.plan.lifetime:.0f} s"
-    if ending is None:
+    left = case.cloud.clients.life_left()
+    life = f"a run may take {case.plan.lifetime:.0f} s"
+    if left is None:
         text = "temporary, and they do not tell for how long"
-        return Check("credentials", WARNING, text, f"a run may take {life}")
-    if ending:
+        return Check("credentials", WARNING, text, life)
+    if left < case.plan.lifetime:
         # With them end the pre-signed URLs by which orphans deliver.
-        text = f"they, and the fleet's way to S3, end within the {life} of a run"
+        text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
         return Check("credentials", WARNING, text, "log in again first")
-    return Check("credentials", OK, f"good for the {life} that a run may take")
+    good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
+    return Check("credentials", OK, f"{good}; {life}")
 
 
 def caller(case: Case) -> Check:
     """Who pays; for a lab account, what is known of its limits."""
-    cloud, plan = case.cloud, case.plan
+    cloud = case.cloud
     who = f"{cloud.owner} of account {cloud.account}"
     if not any(role in cloud.arn for role in LAB_ROLES):
         return Check("caller", OK, who)
-    if cloud.region not in LAB_REGIONS:
-        text = f"lab accounts cannot use {cloud.region}"
-        return Check("caller", FAULT, text, f"--region {LAB_REGIONS[0]}")
-    if plan.instances > LAB_INSTANCES:
-        text = f"lab accounts may run {LAB_INSTANCES} instances"
-        return Check("caller", FAULT, text, f"--n {LAB_INSTANCES}")
+    if excess := _lab_excess(case):
+        return Check("caller", FAULT, *excess)
     text = f"{who}: a lab account; its session ends after 4 hours, 32 vCPUs at most"
     return Check("caller", WARNING, text)
+
+
+def _lab_excess(case: Case) -> tuple[str, str] | None:
+    """Return what a lab would shut down or cut short, and the way out.
+
+    AWS launches there what the lab then ends: all of N counts, not what would do.
+    """
+    cloud, plan = case.cloud, case.plan
+    if cloud.region not in LAB_REGIONS:
+        way_out = f"--region {LAB_REGIONS[0]}"
+        return f"lab accounts cannot use {cloud.region}", way_out
+    if plan.lifetime > LAB_SESSION:
+        hours = f"{plan.lifetime / 3600:.1f} h"
+        return f"a run of up to {hours}: a lab's session ends after 4 h", "less --t"
+    running = _running(cloud)
+    if len(running) + plan.instances > LAB_INSTANCES:
+        text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
+        free = LAB_INSTANCES - len(running)
+        return text, f"--n {free}" if free > 0 else "end some of them first"
+    each = max(account.kind(cloud.ec2, name).vcpus for name in plan.types)
+    if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
+        text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
+        return text, "fewer instances (--n), or a smaller --instance-type"
+    return None
 
 
 def region(case: Case) -> Check:
@@ -120,6 +150,19 @@ def region(case: Case) -> Check:
         text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
         return Check("region", WARNING, text, "pip install -U boto3")
     return Check("region", OK, f"{cloud.region}{at}")
+
+
+def data(case: Case) -> Check:
+    """How old is what we know of AWS without asking it."""
+    today = dt.datetime.now(dt.timezone.utc).date()
+    days = (today - dt.date.fromisoformat(PRICED)).days
+    text = (
+        f"botocore {metadata.version('botocore')} knows the calls; the shipped prices "
+        f"are of {PRICED}, {days} days old"
+    )
+    if days > STALE:
+        return Check("data", WARNING, text, "a newer CND")
+    return Check("data", OK, text)
 
 
 def clock(case: Case) -> Check:
@@ -142,27 +185,36 @@ def clock(case: Case) -> Check:
 
 
 def machine(case: Case) -> Check:
-    """Whether the region has the instance type, and in which zones."""
-    cloud, name = case.cloud, case.plan.instance_type
-    kind = account.kind(cloud.ec2, name)
-    zones = _zones(cloud, name)
-    if not zones:
-        text = f"no zone of {cloud.region} offers {name}"
-        return Check("machine", FAULT, text, "another --instance-type or --region")
-    text = f"{name}, {kind.vcpus} vCPUs, offered in {', '.join(sorted(zones))}"
-    return Check("machine", OK, text)
+    """Whether the region has the instance types, and in which zones."""
+    cloud, told, lacking = case.cloud, [], []
+    for name in case.plan.types:
+        kind = account.kind(cloud.ec2, name)
+        if zones := account.zones(cloud.ec2, name):
+            where = ", ".join(sorted(zones))
+            told.append(f"{name}, {kind.vcpus} vCPUs, offered in {where}")
+        else:
+            lacking.append(f"no zone of {cloud.region} offers {name}")
+    if lacking:
+        status = WARNING if told else FAULT
+        return Check("machine", status, "; ".join([*lacking, *told]), ELSEWHERE)
+    return Check("machine", OK, "; ".join(told))
 
 
 def image(case: Case) -> Check:
-    """Whether there is an image for the type's architecture."""
-    plan = case.plan
-    found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
-    return Check("image", OK, f"{plan.image}: {found.id}, user {found.user}")
+    """Whether there is an image for the architecture of every type."""
+    plan, cloud = case.plan, case.cloud
+    found = {account.image(cloud, t, plan.image, plan.user) for t in plan.types}
+    told = sorted(f"{each.id}, user {each.user}" for each in found)
+    return Check("image", OK, f"{plan.image}: {'; '.join(told)}")
 
 
 def network(case: Case) -> Check:
-    """Whether there is a subnet in a zone that offers the instance type."""
-    zones = _zones(case.cloud, case.plan.instance_type)
+    """Whether there is a subnet in a zone that offers one of the instance types."""
+    types = " or ".join(case.plan.types)
+    offers = [account.zones(case.cloud.ec2, name) for name in case.plan.types]
+    if not (zones := set().union(*offers)):
+        text = f"no zone of {case.cloud.region} offers {types}"
+        return Check("network", FAULT, text, ELSEWHERE)
     filters: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if case.plan.subnet:
         filters = {"SubnetIds": list(case.plan.subnets)}
@@ -172,7 +224,7 @@ def network(case: Case) -> Check:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
     fit = [s for s in subnets if s["AvailabilityZone"] in zones]
     if not fit:
-        text = f"no subnet in a zone that offers {case.plan.instance_type}"
+        text = f"no subnet in a zone that offers {types}"
         return Check("network", FAULT, text, "another --subnet or --instance-type")
     public = case.plan.address == "public" and case.plan.subnet
     if public and not fit[0].get("MapPublicIpOnLaunch"):
@@ -184,9 +236,15 @@ def network(case: Case) -> Check:
 
 
 def launch(case: Case) -> Check:
-    """Whether RunInstances would be allowed, tags included: asked by a dry run."""
+    """Whether RunInstances would be allowed, tags included: asked by dry runs."""
+    seen = [_try_launch(case, name) for name in case.plan.types]
+    refused = [check for check in seen if check.status != OK]
+    return (refused or seen)[0]
+
+
+def _try_launch(case: Case, name: str) -> Check:
     plan = case.plan
-    found = account.image(case.cloud, plan.instance_type, plan.image, plan.user)
+    found = account.image(case.cloud, name, plan.image, plan.user)
     where = {"SubnetId": plan.subnets[0]} if plan.subnet else {}
     tags: Any = [
         {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
@@ -197,14 +255,15 @@ def launch(case: Case) -> Check:
         return case.cloud.ec2.run_instances(
             DryRun=True,
             ImageId=found.id,
-            InstanceType=plan.instance_type,  # type: ignore[arg-type]  # any text
+            InstanceType=name,  # type: ignore[arg-type]  # any text
             MinCount=plan.fewest,
             MaxCount=plan.instances,
             TagSpecifications=tags,
             **where,  # type: ignore[arg-type]
         )
 
-    return _dry("launch", f"{plan.instances} x {plan.instance_type} allowed", ask)
+    types = ", ".join(plan.types)
+    return _dry("launch", f"{plan.instances} x {types} allowed", ask)
 
 
 def capacity(case: Case) -> Check:
@@ -243,10 +302,11 @@ def terminate(case: Case) -> Check:
 
 def quota(case: Case) -> Check:
     """How many instances the account's quota of vCPUs leaves room for."""
-    plan, name = case.plan, case.plan.instance_type
-    on_spot = plan.market == "spot"
-    if name[0] not in STANDARD:
-        return Check("quota", WARNING, f"{name} has a quota of its own, not looked at")
+    plan, on_spot = case.plan, case.plan.market == "spot"
+    types = [name for name in plan.types if STANDARD.match(name)]
+    if not types:
+        text = f"{' and '.join(plan.types)}: a quota of its own, not looked at"
+        return Check("quota", WARNING, text)
     client = case.cloud.clients.get("service-quotas")
     try:
         with translated("ask for the quota of vCPUs"):
@@ -255,13 +315,23 @@ def quota(case: Case) -> Check:
             )
     except CloudError as error:
         return Check("quota", WARNING, f"not known: {error}")
-    limit, used = int(reply["Quota"]["Value"]), _vcpus_used(case.cloud, spot=on_spot)
-    largest = max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
+    counted = [
+        instance
+        for instance in _running(case.cloud)
+        if STANDARD.match(instance["InstanceType"])
+        and (instance.get("InstanceLifecycle") == "spot") == on_spot
+    ]
+    limit, used = int(reply["Quota"]["Value"]), _vcpus(counted)
+    room = {
+        name: max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
+        for name in types
+    }
     kind = "spot vCPUs" if on_spot else "vCPUs"
-    text = f"{used} of {limit} {kind} in use: room for {largest} x {name}"
-    if plan.fewest > largest:
-        # Where another type or market may be taken, it has not come to a fault yet.
-        other = plan.others or plan.market == MARKETS[-1]
+    largest = " or ".join(f"{n} x {name}" for name, n in room.items())
+    text = f"{used} of {limit} {kind} in use: room for {largest}"
+    if plan.fewest > max(room.values()):
+        # Where another quota may be drawn on, it has not come to a fault yet.
+        other = len(types) < len(plan.types) or plan.market == MARKETS[-1]
         status = WARNING if other else FAULT
         return Check("quota", status, f"{text}, not {plan.fewest}", QUOTA)
     return Check("quota", OK, text)
@@ -291,17 +361,46 @@ def key_pair(case: Case) -> Check:
 def ssh(case: Case) -> Check:
     """Whom the security group lets in, and that this machine is among them."""
     wanted = case.plan.ssh_from or f"{account.caller_address(case.cloud.checkip)}/32"
-    group = account.find_group(case.cloud.ec2, case.plan.subnets[0])
+    client, subnet = case.cloud.ec2, case.plan.subnets[0]
+    group = account.find_group(client, subnet)
     if group is None:
-        return Check("ssh", OK, f"a security group for {wanted} will be made")
+        text = f"a security group for {wanted} will be made"
+        return _dry("ssh", text, lambda: account.try_group(client, subnet))
+    if wanted not in group.ranges:
+        text = f"{group.id}: {wanted} will be let in"
+        owner = case.cloud.owner
+        seen = _dry(
+            "ssh",
+            text,
+            lambda: account.let_in(client, group.id, wanted, owner, dry_run=True),
+        )
+        if seen.status != OK or not group.ranges:
+            return seen
     others = sorted(set(group.ranges) - {wanted})
     if "0.0.0.0/0" in others:
         text = f"{group.id} lets the whole world in"
         return Check("ssh", WARNING, text, "`fab clean`, and it is made anew")
     if others:
-        text = f"{group.id} lets in {wanted}, and {', '.join(others)}"
+        text = f"{group.id} lets in {', '.join(others)}, besides {wanted}"
         return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
     return Check("ssh", OK, f"{group.id}: from {wanted} only")
+
+
+def tags(case: Case) -> Check:
+    """Whether instances may be tagged with their index; tried on one of CND's.
+
+    The tags that a run needs are given in the launch, and tried with it.
+    """
+    live = ec2.find(case.cloud.ec2)
+    if not live:
+        return Check("tags", OK, "given in the launch")
+    seen = _dry(
+        "tags", "allowed", lambda: ec2.tag_index(case.cloud.ec2, live[0], dry_run=True)
+    )
+    if seen.status == FAULT:
+        text = f"instances get no tag with their index: {seen.text}"
+        return replace(seen, status=WARNING, text=text)
+    return seen
 
 
 def gateway(case: Case) -> Check:
@@ -334,10 +433,12 @@ def bucket(case: Case) -> Check:
 
 # All of them, and those that `start` waits for before it buys.
 ALL: tuple[Look, ...] = (
-    *(credentials, region, caller, clock, machine, image, network, launch, capacity),
-    *(terminate, quota, key_pair, ssh, gateway, bucket),
+    *(credentials, region, data, caller, clock, machine, image, network, launch),
+    *(capacity, terminate, quota, key_pair, ssh, tags, gateway, bucket),
 )
 FAST: tuple[Look, ...] = (credentials, caller, network, launch, capacity, quota)
+# A run does without these calls; who may not make them is warned.
+OPTIONAL: tuple[Look, ...] = (clock, key_pair)
 
 
 def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
@@ -357,31 +458,20 @@ def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
     return Check(name, OK, fine)
 
 
-def _zones(cloud: Cloud, instance_type: str) -> set[str]:
-    with translated(f"ask which zones offer {instance_type}"):
-        reply = cloud.ec2.describe_instance_type_offerings(
-            LocationType="availability-zone",
-            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
-        )
-    return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
-
-
-def _vcpus_used(cloud: Cloud, *, spot: bool) -> int:
-    """Count the vCPUs of everything that runs in the region, of CND or not.
-
-    Args:
-        spot: count the spot instances, which have a quota of their own, else the rest.
-    """
+def _running(cloud: Cloud) -> list[Any]:
+    """Return everything that runs in the region, of CND or not, as EC2 tells it."""
     filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    used = 0
-    with translated("count the vCPUs in use"):
-        for page in cloud.ec2.get_paginator("describe_instances").paginate(
-            Filters=filters
-        ):
-            for reservation in page["Reservations"]:
-                for instance in reservation["Instances"]:
-                    if (instance.get("InstanceLifecycle") == "spot") != spot:
-                        continue
-                    cpu = instance.get("CpuOptions", {})
-                    used += cpu.get("CoreCount", 1) * cpu.get("ThreadsPerCore", 1)
-    return used
+    pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+    with translated("look what runs in the region"):
+        return [
+            instance
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+
+
+def _vcpus(instances: Iterable[Any]) -> int:
+    """Return how many vCPUs instances have together."""
+    options = [instance.get("CpuOptions", {}) for instance in instances]
+    return sum(o.get("CoreCount", 1) * o.get("ThreadsPerCore", 1) for o in options)

@@ -143,12 +143,16 @@ def tags_of(
     }
 
 
-def tag_index(ec2: EC2Client, instance: Instance) -> None:
-    """Write an instance's index on it, for people and scripts; CND needs it not."""
+def tag_index(ec2: EC2Client, instance: Instance, *, dry_run: bool = False) -> None:
+    """Write an instance's index on it, for people and scripts; CND needs it not.
+
+    A dry run only asks, and fails in any case.
+    """
     with translated(f"tag {instance.id}"):
         ec2.create_tags(
             Resources=[instance.id],
             Tags=tag_list({INDEX_TAG: str(instance.index)}),
+            DryRun=dry_run,
         )
 
 

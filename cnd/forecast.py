@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cnd import pow as worker
 from cnd.chances import Chances, chances, instances_for, success, within
 from cnd.errors import UsageError
 from cnd.offers import Price, Rate
@@ -22,7 +23,10 @@ from cnd.view import duration, number
 USUAL_BOOT = 30.0  # seconds
 USUAL_END = 15.0  # seconds for stop, logs and termination
 USUAL_CONFIDENCE = 0.95  # that alternatives are compared at
+NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less
+WORTH_TRYING = 0.5  # the least chance that it holds one
 USUAL_QUOTA = 32  # vCPUs that a new account may run at once; often so, not always
+TRIAL = 5.0  # seconds of search that measure a type of which nothing is known
 SHOWN = 5  # alternatives
 
 
@@ -71,6 +75,7 @@ class Forecast:
     hash_rate: float | None  # nonces/s of the fleet
     chances: Chances | None
     expected_usd: float | None
+    spot: Price | None = None  # that the expected price goes by; None: by on-demand's
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan with all that is expected of it."""
@@ -86,6 +91,7 @@ class Forecast:
                 "expected": self.expected_usd,
                 "worst_case": self.plan.worst_case_usd,
                 "source": price.source if price else None,
+                "spot_source": self.spot.source if self.spot else None,
             },
         }
 
@@ -105,13 +111,38 @@ def decide(wish: Wish, machine: Machine) -> Plan:
     return plan
 
 
+def trial(wish: Wish) -> Wish:
+    """Return the wish for a run that measures: one instance, no answer within reach."""
+    plan = replace(
+        wish.plan,
+        difficulty=worker.HASH_DIGITS,
+        nonces=worker.MAX_NONCES,
+        instances=1,
+        time_limit=TRIAL,
+        others={},
+        at_least=0,
+        smallest=False,
+        replace=False,
+        keep=False,
+        hold=False,
+    )
+    return Wish(plan, True, budget=wish.budget)
+
+
+def charged(wish: Wish, spent: float | None) -> Wish:
+    """Return `wish` with what is left of its budget after `spent` USD."""
+    if wish.budget is None or not spent:
+        return wish
+    return replace(wish, budget=wish.budget - spent)
+
+
 def _instances(wish: Wish, plan: Plan, machine: Machine) -> int:
     """Return the N that reaches the confidence; an N that was given must do so."""
     confidence, rate = wish.confidence or 0.0, machine.rate
     if rate is None:
         message = f"--confidence: the hash rate of {machine.type} is not known"
-        hint = f"fab start --n 1 --t 60 --d 8 --instance-type {machine.type} measures"
-        raise UsageError(message, hint=f"{hint} it; or say --n")
+        hint = "`fab start` without --n tries one instance first; or say --n alone"
+        raise UsageError(message, hint=hint)
     if within(plan.difficulty, plan.nonces) < confidence:
         raise UsageError(_no_such_nonce(plan), hint="a larger --nonces, or a smaller D")
     speed = rate.nonces_per_second
@@ -169,15 +200,21 @@ def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
         raise UsageError(message, hint="fewer of them (--repeat), less --t, fewer --n")
 
 
-def forecast(plan: Plan, machine: Machine) -> Forecast:
-    """Return what may be expected of `plan`."""
+def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecast:
+    """Return what may be expected of `plan`.
+
+    Args:
+        spot: what an instance costs where it comes by spot.  The worst case goes by the
+            price on demand, which spot may come up to, but does not exceed.
+    """
     rate = machine.fleet_rate(plan.instances)
     seen = _chances(plan, rate) if rate else None
     expected = None
     if seen:
         life = machine.boot + seen.expected_seconds + USUAL_END
-        expected = plan.usd([("", life)] * plan.instances)
-    return Forecast(plan, machine, rate, seen, expected)
+        paid = replace(plan, usd_per_hour=spot.usd_per_hour) if spot else plan
+        expected = paid.usd([("", life)] * plan.instances)
+    return Forecast(plan, machine, rate, seen, expected, spot)
 
 
 def _chances(plan: Plan, rate: float) -> Chances:
@@ -186,7 +223,10 @@ def _chances(plan: Plan, rate: float) -> Chances:
 
 def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
     """Return the cheapest fleets that would do the same, one of each family."""
-    confidence = wish.confidence or USUAL_CONFIDENCE
+    exists = within(wish.plan.difficulty, wish.plan.nonces)
+    if exists < WORTH_TRYING:
+        return []
+    confidence = wish.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
     found = []
     for machine in machines:
         base = replace(
@@ -209,7 +249,7 @@ def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
     """Yield what a friend would say before the money is spent."""
     plan, seen = made.plan, made.chances
     exists = within(plan.difficulty, plan.nonces)
-    if exists < 0.5:
+    if exists < WORTH_TRYING:
         yield _no_such_nonce(plan)
     if here and (alone := _alone(plan, made, here)):
         yield alone
@@ -219,7 +259,7 @@ def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
             "--n 1 measures it"
         )
         return
-    if seen.found < 0.5 <= exists:
+    if seen.found < WORTH_TRYING <= exists:
         yield f"too little time: it is found with a chance of {percent(seen.found)}"
     boot = made.machine.boot
     if plan.instances > 1 and seen.expected_seconds * plan.instances < boot / 4:
@@ -239,7 +279,8 @@ def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
     """Say so if this machine has the answer before a fleet would have booted it."""
     alone = _chances(plan, here.nonces_per_second)
     fleet = made.machine.boot + (made.chances.expected_seconds if made.chances else 0)
-    if not made.plan.usd_per_hour or alone.expected_seconds > fleet:
+    free = made.plan.usd_per_hour == 0
+    if free or alone.expected_seconds > fleet:
         return ""
     if made.chances and alone.found < made.chances.found - 0.01:
         return ""
@@ -321,7 +362,10 @@ def _price(made: Forecast) -> str:
         return "unknown"
     if not price.usd_per_hour:
         return f"nothing: {price.source}"
-    expected = f"{usd(made.expected_usd)} expected, " if made.expected_usd else ""
+    expected = ""
+    if made.expected_usd:
+        by = f" on spot at {usd(made.spot.usd_per_hour)}/h" if made.spot else ""
+        expected = f"{usd(made.expected_usd)} expected{by}, "
     return (
         f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
         f"{plan.lifetime:.0f} s x {usd(plan.dearest_usd_per_hour)}/h ({price.source})"

@@ -18,6 +18,7 @@ from cnd.errors import CloudError
 from cnd.spot import template_name
 
 END = "cnd-end"  # the scheduled action that empties the group
+ACTIVITIES = 20  # of a group, the newest ones, that are looked through
 NOT_THERE = "ValidationError"  # Auto Scaling's word for a name that it does not know
 
 
@@ -86,6 +87,19 @@ def find(cloud: Cloud) -> list[str]:
             for page in pages.paginate(Filters=ours)
             for group in page["AutoScalingGroups"]
         ]
+
+
+def failures(cloud: Cloud, run: str) -> list[str]:
+    """Return why launches of the group of a run have failed, the oldest first."""
+    with translated("ask why the Auto Scaling group launches nothing"):
+        reply = _client(cloud).describe_scaling_activities(
+            AutoScalingGroupName=group_name(run), MaxRecords=ACTIVITIES
+        )
+    return [
+        " ".join(activity.get("StatusMessage", "AWS does not say why").split())
+        for activity in reversed(reply["Activities"])
+        if activity["StatusCode"] == "Failed"
+    ]
 
 
 def delete(cloud: Cloud, name: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -62,12 +61,6 @@ HOLD_PATIENCE = 240.0  # seconds
 # A courtesy, one call each.
 TAGGED = 64  # instances, at most, that get their index as a tag
 TAG_LATEST = 60.0  # seconds after the launch
-
-
-def new_run() -> str:
-    """Return the name of a new run: sorts by time, unique, fit for tags and queues."""
-    now = dt.datetime.now(dt.timezone.utc)
-    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 class Job:
@@ -241,6 +234,7 @@ class Job:
         plan, launched = self._plan, []
         if plan.hold:
             self._launcher.hold(provision, self._take)
+            self._go_on(self._tell_failures)
         else:
             launched = self._launcher.launch(
                 provision,
@@ -295,6 +289,8 @@ class Job:
         self._hear_out = time.monotonic() + END_PATIENCE
         self._go_on(watch.run)
         self._go_on(self._listen, provision.queue)
+        if self._plan.hold:
+            self._go_on(self._tell_failures)
 
     def _new_watch(self, fleet: Fleet | Mailbox) -> Watch:
         self._watch = Watch(
@@ -340,6 +336,15 @@ class Job:
             closing=self._over,
             message=message,
             trouble=self._trouble,
+        )
+
+    def _tell_failures(self) -> None:
+        """Tell why the group launches too few: a fleet that never comes is no hang."""
+        crew = self._crew
+        self._launcher.tell_failures(
+            self._events.put,
+            lambda: self._plan.instances - len(crew.index) + len(crew.lost),
+            lambda seconds: not self._over.wait(seconds),
         )
 
     def _tag(self, launched: list[ec2.Instance]) -> None:
@@ -436,7 +441,7 @@ class Job:
                 self.race.give_up()
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif not self._crew.index and now >= self._marks["launched"] + self._patience:
-            self.race.decide(Ending.INCOMPLETE, "nothing of it was launched")
+            self.race.decide(Ending.INCOMPLETE, self._launcher.nothing_launched)
         elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)

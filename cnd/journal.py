@@ -10,18 +10,17 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cnd.errors import UsageError
 from cnd.events import Event, from_json
+from cnd.naming import is_run
 
 EVENTS = "events.jsonl"
 RESULT = "result.json"
 ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
-RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")  # the name of a run
 LOCK = "lock"  # held by the process that follows the run
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
@@ -42,7 +41,7 @@ def runs() -> list[str]:
     return sorted(
         path.name
         for path in folder.iterdir()
-        if RUN.fullmatch(path.name) and path.is_dir() and any(path.iterdir())
+        if is_run(path.name) and path.is_dir() and any(path.iterdir())
     )
 
 

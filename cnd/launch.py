@@ -17,11 +17,13 @@ from cnd.aws import code
 from cnd.capacity import Answer, Bid, Wanted
 from cnd.cloud import Cloud
 from cnd.errors import CapacityError, CloudError
-from cnd.events import Emit, Event
+from cnd.events import Emit, Event, trouble
 from cnd.plan import Plan
 from cnd.provision import Provision
 
 T = TypeVar("T")
+
+GROUP_LOOK = 5.0  # seconds between two looks at what a group has tried
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Launcher:
     def __init__(self, cloud: Cloud, plan: Plan, run: str) -> None:
         self._cloud, self._plan, self._run = cloud, plan, run
         self._groupless = False  # whether AWS has refused to make a group
+        self._refusal = ""  # AWS's last word on why its group launches too few
         self.unsure = False  # whether a launch that failed may have launched something
 
     def launch(
@@ -114,6 +117,37 @@ class Launcher:
             self._groupless = code(error) not in ("", *ec2.INTERNAL)
             raise
         hold.fill(cloud, run=self._run, count=size, lifetime=plan.lifetime)
+
+    def tell_failures(
+        self, tell: Emit, missing: Callable[[], int], wait: Callable[[float], bool]
+    ) -> None:
+        """Tell why the group launches too few, each of AWS's reasons once.
+
+        Returns when `wait`, which waits so many seconds, says that the run is over.
+        """
+        what, told = ", ".join(self._plan.types), set[str]()
+        while wait(GROUP_LOOK):
+            if not (count := missing()):
+                continue
+            fields = {"count": count, "type": what, "where": "the group's zones"}
+            try:
+                reasons = hold.failures(self._cloud, self._run)
+                self._refusal = reasons[-1] if reasons else self._refusal
+                seen = {
+                    reason: Event("launch.refused", fields={**fields, "reason": reason})
+                    for reason in reasons
+                }
+            except CloudError as error:
+                seen = {str(error): trouble(error)}
+            for reason in seen.keys() - told:
+                tell(seen[reason])
+            told |= seen.keys()
+
+    @property
+    def nothing_launched(self) -> str:
+        """Say of a group that launched nothing why, as far as AWS has told."""
+        why = f": {self._refusal}" if self._refusal else ""
+        return f"nothing of it was launched{why}"
 
     @property
     def groups(self) -> list[str]:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cnd import account, capacity, prices, rates
 from cnd import pow as worker
+from cnd.aws import ELSEWHERE
 from cnd.cloud import Cloud
-from cnd.errors import UsageError
+from cnd.errors import CapacityError, CloudError, UsageError
 from cnd.forecast import USUAL_BOOT, Machine, Wish
 from cnd.offers import OFFERS, Price, Rate
 from cnd.plan import KERNELS, Plan
@@ -55,6 +56,24 @@ def machine(
         rate = Rate(whole.nonces_per_second * share, whole.source)
     boot = past.boot if past else LOCAL_BOOT
     return Machine(name, vcpus, rate, FREE, boot, at_once=max(1.0, cores / vcpus))
+
+
+def check_offered(cloud: Cloud | None, plan: Plan) -> None:
+    """Refuse types of which the region has none, as far as that may be asked.
+
+    Raises:
+        CloudError: no zone of the region offers any of them.
+    """
+    if cloud is None:
+        return
+    try:
+        if any(account.zones(cloud.ec2, name) for name in plan.types):
+            return
+    except CloudError:
+        return  # who may not ask learns it from the launch
+    names = " or ".join(plan.types)
+    message = f"no zone of {cloud.region} offers {names}"
+    raise CapacityError(message, hint=ELSEWHERE)
 
 
 def ranked(cloud: Cloud | None, wish: Wish) -> Wish:

@@ -76,12 +76,23 @@ ON_DEMAND = {
 BESIDE = 0.005 + 8 * 0.08 / 730
 
 # A t3, t3a or t4g is born without credits and `unlimited`: a search uses every vCPU in
-# full, and what lies above the baseline of 10 % (micro) is billed by the vCPU-hour.
+# full, and what lies above the baseline is billed by the vCPU-hour.  A t2 is not.
 # Source: https://aws.amazon.com/ec2/pricing/on-demand/, "T2/T3/T4g unlimited mode".
 SURPLUS = {"t3": 0.05, "t3a": 0.05, "t4g": 0.04}  # USD per vCPU-hour
-BASELINE = 0.10
+# The vCPUs of these three by size, and the baseline of each of them.  Source:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-credits-baseline-concepts.html
+BURSTABLE = {
+    "nano": (2, 0.05),
+    "micro": (2, 0.10),
+    "small": (2, 0.20),
+    "medium": (2, 0.20),
+    "large": (2, 0.30),
+    "xlarge": (4, 0.40),
+    "2xlarge": (8, 0.40),
+}
 
-VCPUS = {"micro": 2, "medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16}
+# Of all other families in the table.
+VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16}
 
 # Cycles a nonce takes on one vCPU, by kernel, as measured on a Zen 4 core of 3.6 GHz
 # (docs/kernel.md).  Where a vCPU is one of the two threads of a core, a busy sibling
@@ -125,7 +136,7 @@ PROCESSORS = {
 def _offer(name: str) -> Offer:
     family, _, size = name.partition(".")
     processor = PROCESSORS[family]
-    vcpus = 1 if name == "t2.micro" else VCPUS[size]
+    vcpus = 1 if name == "t2.micro" else _vcpus(family, size)
     return Offer(
         type=name,
         architecture=processor.architecture,
@@ -133,6 +144,10 @@ def _offer(name: str) -> Offer:
         rate=_rate(processor, vcpus),
         price=all_in(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
     )
+
+
+def _vcpus(family: str, size: str) -> int:
+    return BURSTABLE[size][0] if family in SURPLUS else VCPUS[size]
 
 
 def _rate(processor: Processor, vcpus: int) -> Rate | None:
@@ -148,7 +163,8 @@ def _rate(processor: Processor, vcpus: int) -> Rate | None:
 def all_in(name: str, usd_per_hour: float, source: str) -> Price:
     """Return the price of an instance with all that it is billed for beside itself."""
     family, _, size = name.partition(".")
-    surplus = SURPLUS.get(family, 0.0) * VCPUS.get(size, 2) * (1 - BASELINE)
+    vcpus, baseline = BURSTABLE.get(size, (0, 0.0))
+    surplus = SURPLUS.get(family, 0.0) * vcpus * (1 - baseline)
     return Price(usd_per_hour + surplus + BESIDE, source)
 
 

@@ -73,7 +73,7 @@ def prepare(
             for name in plan.types
         }
         key_name = pool.submit(account.key_pair, cloud.ec2, key)
-        group = pool.submit(_group, cloud, plan)
+        group = pool.submit(way_in, cloud, plan)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
@@ -104,8 +104,11 @@ def prepare(
     return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
 
 
-def _group(cloud: Cloud, plan: Plan) -> str:
-    """Return the security group: SSH from one address only, or nothing at all."""
+def way_in(cloud: Cloud, plan: Plan) -> str:
+    """Return the security group: SSH from one address only, or nothing at all.
+
+    The address is the one that this machine has now.
+    """
     if plan.unreached:
         return account.closed_group(cloud.ec2, plan.subnets[0])
     ssh_from = plan.ssh_from or f"{account.caller_address(cloud.checkip)}/32"

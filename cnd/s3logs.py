@@ -48,21 +48,17 @@ def prefix(run: str) -> str:
 def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
     """Make the bucket if it is missing: private, its objects expiring.
 
+    The rule by which they expire comes last: where it is missing nobody has finished
+    the bucket, and that is made good.  A bucket that has one is left as it is.
+
     Raises `CloudError` if it is there and not the account `owner`'s: names are global
     and ours can be guessed, so somebody may have been there first, to read our logs.
     """
-    if exists(s3, bucket, owner):
+    if not exists(s3, bucket, owner):
+        _create(s3, bucket, region)
+    elif _is_finished(s3, bucket):
         return
-    with translated(f"make the bucket {bucket}"):
-        if region == DEFAULT_REGION:
-            s3.create_bucket(Bucket=bucket)
-        else:
-            s3.create_bucket(
-                Bucket=bucket,
-                CreateBucketConfiguration={
-                    "LocationConstraint": region  # type: ignore[typeddict-item]
-                },
-            )
+    with translated(f"make the bucket {bucket} private, its objects expiring"):
         s3.put_public_access_block(
             Bucket=bucket,
             PublicAccessBlockConfiguration={
@@ -85,6 +81,29 @@ def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
                 ]
             },
         )
+
+
+def _create(s3: S3Client, bucket: str, region: str) -> None:
+    with translated(f"make the bucket {bucket}"):
+        if region == DEFAULT_REGION:
+            s3.create_bucket(Bucket=bucket)
+        else:
+            s3.create_bucket(
+                Bucket=bucket,
+                CreateBucketConfiguration={
+                    "LocationConstraint": region  # type: ignore[typeddict-item]
+                },
+            )
+
+
+def _is_finished(s3: S3Client, bucket: str) -> bool:
+    """Return whether the bucket has a rule of expiry; who may not ask believes so."""
+    try:
+        with translated(f"ask how {bucket} expires"):
+            s3.get_bucket_lifecycle_configuration(Bucket=bucket)
+    except CloudError as error:
+        return code(error) != "NoSuchLifecycleConfiguration"
+    return True
 
 
 def check_bucket(s3: S3Client, bucket: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cnd.aws import code, translated
 from cnd.errors import CloudError
+from cnd.naming import is_run
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient
@@ -49,11 +50,12 @@ def url(sqs: SQSClient, run: str) -> str | None:
 
 
 def runs(sqs: SQSClient) -> list[str]:
-    """Return the runs that have a queue."""
+    """Return the runs that have a queue; other queues may be called `cnd-...` too."""
     with translated("list the stop queues"):
         pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=PREFIX)
         urls = [found for page in pages for found in page.get("QueueUrls", [])]
-    return sorted(found.rsplit("/", 1)[-1].removeprefix(PREFIX) for found in urls)
+    names = (found.rsplit("/", 1)[-1].removeprefix(PREFIX) for found in urls)
+    return sorted(filter(is_run, names))
 
 
 def send(sqs: SQSClient, queue: str, text: str) -> None:

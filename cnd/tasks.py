@@ -40,10 +40,13 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
 from cnd.errors import CloudError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import Job, new_run
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
+from cnd.keys import UserKey
+from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, Plan
-from cnd.provision import Provision
+from cnd.provision import Provision, way_in
+from cnd.race import Ending
 from cnd.result import Result
 from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report, reported
@@ -158,6 +161,13 @@ def start(
     asked = market.ranked(connected, asked)
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
+    if asked.confidence and not (asked.given or known.rate):
+        tried = forecast.decide(forecast.trial(asked), known)
+        result = _tried(tried, connected, known, key, bucket, plain)
+        if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
+            _conclude(result, json)
+        asked = forecast.charged(asked, result.usd)
+        known = market.machine(connected, folder, asked.plan)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
     journal = Journal(new_run())
@@ -198,12 +208,45 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
     if not plan.unreached:
         descriptors.allow(plan.instances)
+        _let_in(connected, plan)
     viewer = partial(_viewer, plan, plain, journal.events())
     with reported(journal, connected, wanted=True):
         result = _carried_out(
             plan, connected, journal, viewer, lambda job: job.attach(provision)
         )
         _conclude(result, json)
+
+
+def _tried(
+    plan: Plan,
+    cloud: clouds.Cloud,
+    known: forecast.Machine,
+    key: UserKey,
+    bucket: str,
+    plain: bool,
+) -> Result:
+    """Do a run that measures an instance type, and remember what it measured."""
+    worst = forecast.usd(plan.worst_case_usd)
+    _say(
+        f"the hash rate of {known.type} is not known: a trial of {plan.time_limit:g} s "
+        f"on one instance measures it ({worst} at worst)"
+    )
+    fit(cloud, plan, key)
+    journal = Journal(new_run())
+    journal.create()
+    viewer = partial(_viewer, plan, plain)
+    work = partial(Job.execute, key=key, bucket=bucket)
+    result = _carried_out(plan, cloud, journal, viewer, work)
+    market.learn(state_folder(), cloud, plan, known, result)
+    return result
+
+
+def _let_in(cloud: clouds.Cloud, plan: Plan) -> None:
+    """Let SSH in from where this machine is now; perhaps it was let in before."""
+    try:
+        way_in(cloud, plan)
+    except CloudError as error:
+        _say(f"{error}: SSH is let in from where the run was started")
 
 
 def _own_worker(

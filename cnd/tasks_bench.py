@@ -24,9 +24,10 @@ from cnd import cloud as clouds
 from cnd.cli import task
 from cnd.errors import HostError, LeakError, UsageError
 from cnd.forecast import Wish, check_budget, decide
-from cnd.job import Job, new_run
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
+from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, MAX_INSTANCES, Plan
 from cnd.race import Ending
 from cnd.result import Result

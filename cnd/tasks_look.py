@@ -30,7 +30,8 @@ from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.events import Event
 from cnd.follow import Follower
-from cnd.journal import EVENTS, RESULT, RUN, Journal, runs
+from cnd.journal import EVENTS, RESULT, Journal, runs
+from cnd.naming import is_run
 from cnd.plan import Plan
 from cnd.provision import Provision
 from cnd.timeline import PHASES, Life, timeline
@@ -134,7 +135,7 @@ def chosen(text: str) -> Journal:
         UsageError: there is none, or more than one.
     """
     names = runs()
-    if RUN.fullmatch(text) and text not in names and _brought(Journal(text)):
+    if is_run(text) and text not in names and _brought(Journal(text)):
         return Journal(text)
     return Journal(pick(names, text))
 

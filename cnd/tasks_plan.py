@@ -182,10 +182,12 @@ def plan(
     folder, mine = state_folder(), here.rate(kernel)
     on_aws = connected if connected and connected.name == "aws" else None
     asked = market.ranked(connected, asked)
+    market.check_offered(on_aws, asked.plan)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
-    made = forecast(decide(asked, known), known)
-    others = alternatives(asked, market.others(connected, folder, kernel))
     now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
+    on_spot = asked.plan.market != MARKETS[0]
+    made = forecast(decide(asked, known), known, now if on_spot else None)
+    others = alternatives(asked, market.others(connected, folder, kernel))
     if not json:
         print(text(made, others, mine, now))
         return
@@ -278,7 +280,8 @@ def clean(
     if live := ec2.find(connected.ec2, states=ec2.GOING):
         message = f"{len(live)} instances of CND are there"
         raise UsageError(message, hint="`fab scram` ends them; then clean")
-    found = tidy.find(connected)
+    found, refused = tidy.find(connected)
+    unseen = [str(error) for error in refused]
     left: dict[str, str] = {}
     for made in found if yes else []:
         try:
@@ -288,10 +291,12 @@ def clean(
     removed = [made.title for made in found if yes and made.title not in left]
     if json:
         listed = [made.title for made in found]
-        print(jsonlib.dumps({"found": listed, "removed": removed, "left": left}))
+        told = {"found": listed, "removed": removed, "left": left, "unseen": unseen}
+        print(jsonlib.dumps(told))
     else:
+        print("\n".join(f"unseen  {reason}" for reason in unseen), file=sys.stderr)
         _tell_clean(found, removed, left, yes)
-    if left:
+    if left or unseen:
         raise Exit(code=CloudError.exit_status)
 
 

@@ -6,13 +6,15 @@ looked for, the very name that CND gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cnd import s3logs, sqs
+from cnd import hold, s3logs, sqs
 from cnd.aws import translated
 from cnd.cloud import Cloud
 from cnd.ec2 import TOOL_TAG
+from cnd.errors import CloudError
 
 TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 
@@ -30,23 +32,59 @@ class Made:
         return f"{self.kind} {self.name}"
 
 
-def find(cloud: Cloud) -> list[Made]:
-    """Return all that CND made in the account's region and left for the next run."""
-    with translated("list what CND made"):
-        pairs = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
-        groups = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
-        templates = cloud.ec2.describe_launch_templates(Filters=TAGGED)
-    found = [Made("key pair", p["KeyName"], p["KeyName"]) for p in pairs]
-    found += [Made("security group", g["GroupName"], g["GroupId"]) for g in groups]
-    names = [t["LaunchTemplateName"] for t in templates["LaunchTemplates"]]
-    found += [Made("launch template", name, name) for name in names]
-    bucket = s3logs.bucket_name(cloud.account, cloud.region)
-    if s3logs.exists(cloud.s3, bucket, cloud.account):
-        found.append(Made("bucket", bucket, bucket))
-    for run in sqs.runs(cloud.sqs):
-        if url := sqs.url(cloud.sqs, run):
-            found.append(Made("queue", f"of run {run}", url))
-    return found
+def find(cloud: Cloud) -> tuple[list[Made], list[CloudError]]:
+    """Return what CND made in the account's region, in the order of its removal.
+
+    And why some of it could not be looked for: one refusal hides its kind only.
+    """
+    found: list[Made] = []
+    refused: list[CloudError] = []
+    for look in LOOKS:
+        try:
+            found += look(cloud)
+        except CloudError as error:
+            refused.append(error)
+    return found, refused
+
+
+def _groups(cloud: Cloud) -> list[Made]:
+    return [Made("Auto Scaling group", name, name) for name in hold.find(cloud)]
+
+
+def _templates(cloud: Cloud) -> list[Made]:
+    with translated("list the launch templates"):
+        found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
+    names = [template["LaunchTemplateName"] for template in found]
+    return [Made("launch template", name, name) for name in names]
+
+
+def _key_pairs(cloud: Cloud) -> list[Made]:
+    with translated("list the key pairs"):
+        found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
+    return [Made("key pair", pair["KeyName"], pair["KeyName"]) for pair in found]
+
+
+def _security_groups(cloud: Cloud) -> list[Made]:
+    with translated("list the security groups"):
+        found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
+    return [Made("security group", g["GroupName"], g["GroupId"]) for g in found]
+
+
+def _bucket(cloud: Cloud) -> list[Made]:
+    name = s3logs.bucket_name(cloud.account, cloud.region)
+    there = s3logs.exists(cloud.s3, name, cloud.account)
+    return [Made("bucket", name, name)] if there else []
+
+
+def _queues(cloud: Cloud) -> list[Made]:
+    urls = ((run, sqs.url(cloud.sqs, run)) for run in sqs.runs(cloud.sqs))
+    return [Made("queue", f"of run {run}", url) for run, url in urls if url]
+
+
+# A group launches by its template: it goes first.
+LOOKS: tuple[Callable[[Cloud], list[Made]], ...] = (
+    *(_groups, _templates, _key_pairs, _security_groups, _bucket, _queues),
+)
 
 
 def remove(cloud: Cloud, made: Made) -> None:
@@ -56,7 +94,9 @@ def remove(cloud: Cloud, made: Made) -> None:
         CloudError: it is in use, or the account may not remove it.
     """
     with translated(f"remove the {made.title}"):
-        if made.kind == "key pair":
+        if made.kind == "Auto Scaling group":
+            hold.delete(cloud, made.id)
+        elif made.kind == "key pair":
             cloud.ec2.delete_key_pair(KeyName=made.id)
         elif made.kind == "security group":
             cloud.ec2.delete_security_group(GroupId=made.id)

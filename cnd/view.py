@@ -44,9 +44,13 @@ class Viewer(Protocol):
 class Narrator:
     """Tells a run on a text stream, as it happens."""
 
-    def __init__(self, plan: Plan, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, plan: Plan, stream: TextIO | None = None, *, repeat: float = REPEAT
+    ) -> None:
+        """Begin to tell a run; `repeat`: seconds between two lines of progress."""
         self._total = plan.instances
         self._stream = stream or sys.stderr
+        self._repeat = repeat
         self._began = time.monotonic()
         self._drawn = self._began
         self._each = plan.instances <= FEW
@@ -74,11 +78,10 @@ class Narrator:
         if race.outcome and not self._decided:
             self._decided = True
             self._line(f"{race.outcome.ending.outcome}: {race.outcome.reason}")
-        if now - self._drawn < REPEAT:
+        if now - self._drawn < self._repeat:
             return
         self._drawn = now
-        if race.searching:
-            self._line(self._standing(race))
+        self._line(self._standing(race))
 
     def answer(self, text: str) -> None:
         """Say at once that a signal has come, past what is being written."""

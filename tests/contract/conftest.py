@@ -229,4 +229,4 @@ def aws(cloud: LocalCloud) -> Cloud:
 @pytest.fixture
 def run() -> str:
     """The name of a run that nobody else has."""
-    return f"test-{secrets.token_hex(4)}"
+    return f"20260101-{secrets.randbelow(10**6):06}-{secrets.token_hex(2)}"

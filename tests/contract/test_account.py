@@ -115,7 +115,7 @@ def test_an_unknown_instance_type_is_refused_before_anything_is_bought(
     with pytest.raises(CloudError, match=r"'t9\.giant'") as caught:
         account.image(aws, "t9.giant")
     assert caught.value.exit_status == 3
-    assert caught.value.hint == "check --instance-type"
+    assert caught.value.hint == "check --instance-type, or another --region"
     assert "\n" not in str(caught.value)
 
 
@@ -227,6 +227,25 @@ def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
     assert len(described) == 2
     for text in described:
         assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
+
+
+def test_of_two_first_runs_at_once_one_makes_the_group_and_both_use_it() -> None:
+    made = {"GroupId": "sg-1", "IpPermissions": []}
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [made]})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        assert account.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
+
+
+def test_a_name_that_is_taken_where_nobody_finds_it_is_told() -> None:
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        with pytest.raises(CloudError, match=r"InvalidGroup\.Duplicate"):
+            account.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
 
 
 def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,9 @@ from tests.contract.clerk import Clerk, stubbed
 from tests.contract.conftest import LocalCloud
 
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
+TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
 EVERYWHERE = "0.0.0.0/0"
+LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,7 @@ def test_the_embedded_cloud_is_fit_but_for_a_quota(local: Case) -> None:
     unfit = {check.name: check.status for check in checks if check.status != OK}
     assert unfit.pop("quota") == WARNING
     unfit.pop("ssh", None)  # another test may have let another address in
+    unfit.pop("data", None)  # it ages
     assert unfit == {}
 
 
@@ -131,6 +135,45 @@ def test_no_place_for_an_instance_is_a_fault(
     assert check.way_out
 
 
+@pytest.mark.parametrize("look", [doctor.network, doctor.machine])
+def test_a_region_without_the_type_is_a_fault_that_names_the_region(
+    clerk: Clerk, case: Case, look: doctor.Look
+) -> None:
+    if look is doctor.machine:
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    clerk.answer("ec2", "describe_instance_type_offerings", offered())
+    (check,) = doctor.examine(case, [look])
+    assert check.status == FAULT
+    assert check.text == "no zone of eu-west-2 offers t3.micro"
+    assert "--region" in check.way_out
+
+
+def test_all_types_are_looked_at(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.large": None})
+    several = replace(case, plan=plan)
+    for zones in (("eu-west-2a",), ()):
+        clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.answer("ec2", "describe_instance_type_offerings", offered(*zones))
+    check = doctor.machine(several)
+    assert check.status == WARNING
+    assert check.text == (
+        "no zone of eu-west-2 offers c7g.large; "
+        "t3.micro, 2 vCPUs, offered in eu-west-2a"
+    )
+
+
+def test_the_quota_is_told_for_each_type(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.xlarge": None, "g5.xlarge": None}, instances=9)
+    reply = {"Quota": {"Value": 16.0}}
+    clerk.answer("service-quotas", "get_service_quota", reply)
+    busy(clerk)
+    for vcpus in (2, 4):
+        clerk.answer("ec2", "describe_instance_types", described(vcpus))
+    check = doctor.quota(replace(case, plan=plan))
+    assert "room for 8 x t3.micro or 4 x c7g.xlarge, not 9" in check.text
+    assert check.status == WARNING  # the third type is counted apart
+
+
 def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
     clerk.answer("ec2", "describe_instance_type_offerings", offered("eu-west-2a"))
     subnet = {"AvailabilityZone": "eu-west-2a", "MapPublicIpOnLaunch": False}
@@ -142,6 +185,48 @@ def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
     assert "no public addresses" in check.text
 
 
+def busy(clerk: Clerk, *types: str, vcpus: int = 8) -> None:
+    """Let instances of these types run, each with so many vCPUs."""
+    cpu = {"CoreCount": vcpus // 2, "ThreadsPerCore": 2}
+    instances = [{"InstanceType": name, "CpuOptions": cpu} for name in types]
+    running = {"Reservations": [{"Instances": instances}]}
+    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
+
+
+def described(vcpus: int) -> dict[str, Any]:
+    """What EC2 says of an instance type with so many vCPUs."""
+    found = {
+        "VCpuInfo": {"DefaultVCpus": vcpus},
+        "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
+    }
+    return {"InstanceTypes": [found]}
+
+
+@pytest.mark.parametrize(
+    ("name", "standard"),
+    [
+        *((name, True) for name in ("t3.micro", "c7a.large", "m6g.large", "z1d.large")),
+        *((name, True) for name in ("a1.large", "d3en.xlarge", "im4gn.large")),
+        *((name, False) for name in ("hpc6a.48xlarge", "dl1.24xlarge", "mac2.metal")),
+        *((name, False) for name in ("trn1.2xlarge", "inf2.xlarge", "g5.xlarge")),
+        *((name, False) for name in ("p4d.24xlarge", "x2gd.medium", "vt1.3xlarge")),
+    ],
+)
+def test_only_standard_families_count_for_the_standard_quota(
+    clerk: Clerk, case: Case, name: str, standard: bool
+) -> None:
+    if standard:
+        reply = {"Quota": {"Value": 32.0}}
+        clerk.answer("service-quotas", "get_service_quota", reply)
+        busy(clerk, name)
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    plan = replace(PLAN, instance_type=name)
+    (check,) = doctor.examine(replace(case, plan=plan), [doctor.quota])
+    assert ("8 of 32 vCPUs in use" in check.text) == standard
+    assert ("a quota of its own" in check.text) != standard
+
+
 @pytest.mark.parametrize(("n", "status"), [(12, OK), (13, FAULT)])
 def test_the_quota_tells_the_largest_fleet(
     clerk: Clerk, case: Case, n: int, status: str
@@ -149,19 +234,9 @@ def test_the_quota_tells_the_largest_fleet(
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
     reply = {"Quota": {"Value": 32.0}}
     clerk.answer("service-quotas", "get_service_quota", reply, asked)
-    busy = {"CpuOptions": {"CoreCount": 4, "ThreadsPerCore": 2}}
-    running = {"Reservations": [{"Instances": [busy]}]}
-    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
-    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
-    described = {
-        "InstanceTypes": [
-            {
-                "VCpuInfo": {"DefaultVCpus": 2},
-                "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
-            }
-        ]
-    }
-    clerk.answer("ec2", "describe_instance_types", described)
+    apart = ("g5.xlarge", "hpc6a.48xlarge", "dl1.24xlarge", "trn1.2xlarge")
+    busy(clerk, "c5.2xlarge", *apart)
+    clerk.answer("ec2", "describe_instance_types", described(2))
     many = replace(case, plan=replace(PLAN, instances=n))
     (check,) = doctor.examine(many, [doctor.quota])
     assert check.status == status
@@ -201,10 +276,129 @@ def test_a_dry_run_that_would_succeed_is_fine(clerk: Clerk, case: Case) -> None:
     assert check.status == OK
 
 
-def test_what_may_not_be_looked_at_is_no_fault(clerk: Clerk, case: Case) -> None:
+@pytest.mark.parametrize(
+    ("look", "service", "call"),
+    [
+        (doctor.machine, "ec2", "describe_instance_types"),
+        (doctor.network, "ec2", "describe_instance_type_offerings"),
+        (doctor.image, "ssm", "get_parameter"),
+        (doctor.ssh, "ec2", "describe_security_groups"),
+    ],
+)
+def test_what_a_run_needs_and_may_not_do_is_a_fault(
+    key: keys.UserKey, look: doctor.Look, service: str, call: str
+) -> None:
+    with stubbed("ec2", "ssm") as clerk:
+        if service == "ssm":
+            clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.refuse(service, call, "AccessDeniedException")
+        plan = replace(PLAN, ssh_from="192.0.2.0/24")
+        (check,) = doctor.examine(Case(clerk.cloud, plan, key), [look])
+    assert check.status == FAULT
+    assert "docs/aws.md" in check.way_out
+
+
+def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
+    clerk: Clerk, case: Case
+) -> None:
     clerk.refuse("ec2", "describe_vpcs", "UnauthorizedOperation")
     (check,) = doctor.examine(case, [doctor.clock])
     assert check.status == WARNING
+
+
+def test_this_machine_is_looked_for_among_those_that_are_let_in(
+    clerk: Clerk, case: Case
+) -> None:
+    """An address that has changed since: whether it may be let in is asked."""
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    for ranges, answer, status in (
+        ([], "DryRunOperation", OK),
+        ([], "UnauthorizedOperation", FAULT),
+        (["198.51.100.7/32"], "DryRunOperation", WARNING),
+    ):
+        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+        found = {"SecurityGroups": [group]}
+        clerk.answer("ec2", "describe_security_groups", found)
+        clerk.refuse("ec2", "authorize_security_group_ingress", answer)
+        (check,) = doctor.examine(mine, [doctor.ssh])
+        assert check.status == status
+        assert "192.0.2.0/24" in check.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", FAULT)],
+)
+def test_whether_a_group_may_be_made_is_asked(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.refuse("ec2", "create_security_group", answer)
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    (check,) = doctor.examine(mine, [doctor.ssh])
+    assert check.status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", WARNING)],
+)
+def test_whether_an_instance_may_be_tagged_is_asked_of_one_that_is_there(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_instances", {"Reservations": []})
+    (check,) = doctor.examine(case, [doctor.tags])
+    assert (check.status, check.text) == (OK, "given in the launch")
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    live = {"Reservations": [{"Instances": [instance]}]}
+    clerk.answer("ec2", "describe_instances", live)
+    clerk.refuse("ec2", "create_tags", answer)
+    (check,) = doctor.examine(case, [doctor.tags])
+    assert check.status == status
+
+
+DRY = {
+    "ImportKeyPair": {doctor.key_pair},
+    "RunInstances": {doctor.launch},
+    "CreateLaunchTemplate": {doctor.capacity},
+    "TerminateInstances": {doctor.terminate},
+    "CreateSecurityGroup": {doctor.ssh},
+    "AuthorizeSecurityGroupIngress": {doctor.ssh},
+    "CreateTags": {doctor.tags},
+}
+
+
+def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
+    cloud: LocalCloud, local: Case
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def keep(params: dict[str, Any], model: Any, **_: object) -> None:
+        if not model.name.startswith(("Describe", "Get", "Head", "List")):
+            asked[model.name] = params.get("DryRun")
+
+    events = local.cloud.ec2.meta.events
+    events.register("before-parameter-build.ec2", keep)
+    (host,) = cloud.launch(TagSpecifications=TAGGED)
+    plan = replace(PLAN, ssh_from="203.0.113.0/24", market="spot")
+    elsewhere = cloud.ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnet = cloud.ec2.create_subnet(VpcId=elsewhere, CidrBlock="10.8.1.0/24")
+    ssh_group(local.cloud)
+    asked.clear()
+    checks = [check for each in DRY.values() for check in each]
+    doctor.examine(replace(local, plan=plan), checks)
+    there = replace(plan, subnet=subnet["Subnet"]["SubnetId"])
+    doctor.examine(replace(local, plan=there), [doctor.ssh])
+    events.unregister("before-parameter-build.ec2", keep)
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    assert asked.pop("ImportKeyPair", True)  # not asked where it is there already
+    assert asked == dict.fromkeys(DRY.keys() - {"ImportKeyPair"}, True)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +406,7 @@ def test_what_may_not_be_looked_at_is_no_fault(clerk: Clerk, case: Case) -> None
     [
         (["192.0.2.0/24"], OK),
         (["192.0.2.0/24", "198.51.100.7/32"], WARNING),
-        ([EVERYWHERE], WARNING),
+        (["192.0.2.0/24", EVERYWHERE], WARNING),
     ],
 )
 def test_whom_the_group_lets_in_is_told(
@@ -244,13 +438,46 @@ def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> No
     ("region", "n", "status"),
     [("us-east-1", 9, WARNING), ("us-east-1", 10, FAULT), ("eu-west-2", 1, FAULT)],
 )
-def test_the_limits_of_a_lab_are_known(
+def test_the_regions_and_the_instances_of_a_lab_are_known(
     key: keys.UserKey, region: str, n: int, status: str
 ) -> None:
-    arn = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
-    with stubbed(region=region, arn=arn) as clerk:
+    with stubbed("ec2", region=region, arn=LAB) as clerk:
+        if region == "us-east-1":
+            busy(clerk)
+        if status == WARNING:
+            clerk.answer("ec2", "describe_instance_types", described(2))
         case = Case(clerk.cloud, replace(PLAN, instances=n), key)
         assert doctor.caller(case).status == status
+
+
+@pytest.mark.parametrize(
+    ("n", "each", "running", "told"),
+    [
+        (8, 4, 0, ""),
+        (9, 4, 0, "32 vCPUs, 0 are in use"),
+        (7, 4, 1, "32 vCPUs, 8 are in use"),
+        (6, 2, 3, ""),
+        (7, 2, 3, "9 instances, 3 run"),
+    ],
+)
+def test_what_runs_in_a_lab_already_counts(
+    key: keys.UserKey, n: int, each: int, running: int, told: str
+) -> None:
+    with stubbed("ec2", region="us-east-1", arn=LAB) as clerk:
+        busy(clerk, *["t3.micro"] * running, vcpus=8 if each == 4 else 2)
+        if "instances" not in told:
+            clerk.answer("ec2", "describe_instance_types", described(each))
+        plan = replace(PLAN, instances=n, at_least=1)  # so few would do
+        check = doctor.caller(Case(clerk.cloud, plan, key))
+    assert check.status == (FAULT if told else WARNING)
+    assert told in check.text
+
+
+def test_a_run_that_outlives_a_labs_session_is_a_fault(key: keys.UserKey) -> None:
+    with stubbed(region="us-east-1", arn=LAB) as clerk:
+        plan = replace(PLAN, time_limit=4 * 3600.0)
+        check = doctor.caller(Case(clerk.cloud, plan, key))
+    assert (check.status, check.way_out) == (FAULT, "less --t")
 
 
 def test_an_account_of_ones_own_has_no_such_limits(case: Case) -> None:
@@ -279,20 +506,34 @@ def expiring(seconds: float) -> Credentials:
 
 
 @pytest.mark.parametrize(
-    ("credentials", "status"),
+    ("credentials", "status", "told"),
     [
-        (Credentials("a", "s"), OK),
-        (Credentials("a", "s", "token"), WARNING),
-        (expiring(3600), OK),
-        (expiring(300), WARNING),
+        (lambda: Credentials("a", "s"), OK, "they do not expire; a run may take 620 s"),
+        (lambda: Credentials("a", "s", "token"), WARNING, "do not tell for how long"),
+        (lambda: expiring(3630), OK, "good for 60 min"),
+        (lambda: expiring(330), WARNING, "end in 5 min"),
+        (lambda: expiring(-5), WARNING, "end in 0 min"),
     ],
 )
 def test_credentials_are_held_against_the_length_of_the_run(
-    case: Case, credentials: Credentials, status: str
+    case: Case, credentials: Callable[[], Credentials], status: str, told: str
 ) -> None:
-    session: Any = Session(credentials)
+    session: Any = Session(credentials())
     cloud = replace(case.cloud, clients=Clients(session, None))
-    assert doctor.credentials(replace(case, cloud=cloud)).status == status
+    check = doctor.credentials(replace(case, cloud=cloud))
+    assert check.status == status
+    assert told in check.text
+
+
+@pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])
+def test_the_age_of_what_is_known_without_asking_is_told(
+    monkeypatch: pytest.MonkeyPatch, case: Case, days: int, status: str
+) -> None:
+    then = dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(days)
+    monkeypatch.setattr(doctor, "PRICED", then.isoformat())
+    check = doctor.data(case)
+    assert check.status == status
+    assert re.search(rf"botocore \d+\.\d+\.\d+ .* {days} days old", check.text)
 
 
 # --- where SSH is let in from

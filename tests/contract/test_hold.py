@@ -11,6 +11,10 @@ import pytest
 
 from cnd import hold
 from cnd.errors import CloudError
+from cnd.events import Event
+from cnd.launch import Launcher
+from cnd.plan import Plan
+from cnd.view import sentence
 from tests.contract.clerk import Clerk, stubbed
 from tests.contract.test_requests import SPEC
 
@@ -90,6 +94,48 @@ def test_a_group_goes_with_its_instances_and_one_that_is_gone_is_no_failure(
     hold.delete(clerk.cloud, "cnd-r")
     with pytest.raises(CloudError, match="AccessDenied"):
         hold.delete(clerk.cloud, "cnd-r")
+
+
+def activity(status: str, message: str) -> dict[str, Any]:
+    return {
+        "ActivityId": message,
+        "AutoScalingGroupName": "cnd-r",
+        "Cause": "At 2026-01-01T00:00:00Z the group was filled.",
+        "StartTime": dt.datetime.now(dt.timezone.utc),
+        "StatusCode": status,
+        "StatusMessage": message,
+    }
+
+
+def test_each_reason_why_a_group_launches_too_few_is_told_once(clerk: Clerk) -> None:
+    """Looked for only while instances are missing; a failed look is told once, too."""
+    service, call = "autoscaling", "describe_scaling_activities"
+    full = activity("Failed", "We do not have sufficient\nt3.micro capacity.")
+    quota = activity("Failed", "Your quota allows for 0 more running instance(s).")
+    fine = activity("Successful", "Launched.")
+    asked = {"AutoScalingGroupName": "cnd-r", "MaxRecords": hold.ACTIVITIES}
+    clerk.answer(service, call, {"Activities": [fine]}, asked)
+    clerk.answer(service, call, {"Activities": [full, fine]})
+    clerk.refuse(service, call, "AccessDenied")
+    clerk.refuse(service, call, "AccessDenied")
+    clerk.answer(service, call, {"Activities": [quota, full, fine]})
+    launcher = Launcher(clerk.cloud, Plan(2, 2, 60.0, hold=True), "r")
+    told: list[Event] = []
+    missing = iter([0, 2, 2, 2, 2, 1])
+    waits = iter([True] * 6 + [False])
+    launcher.tell_failures(told.append, lambda: next(missing), lambda _: next(waits))
+    assert [(event.kind, event.fields.get("count")) for event in told] == [
+        ("launch.refused", 2),
+        ("cloud.trouble", None),
+        ("launch.refused", 1),
+    ]
+    assert sentence(told[0]) == (
+        "no room for 2 x t3.micro in the group's zones: "
+        "We do not have sufficient t3.micro capacity."
+    )
+    assert launcher.nothing_launched == (
+        "nothing of it was launched: Your quota allows for 0 more running instance(s)."
+    )
 
 
 def test_groups_are_found_by_cnds_tag(clerk: Clerk) -> None:

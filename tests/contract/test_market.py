@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cnd import market
 from cnd import pow as worker
 from cnd.cloud import Cloud
-from cnd.errors import UsageError
+from cnd.errors import CloudError, UsageError
 from cnd.offers import OFFERS, Rate
 from cnd.plan import Plan
 from cnd.race import Ending, Outcome
@@ -109,6 +110,30 @@ def test_hosts_of_the_embedded_cloud_share_this_machine(tmp_path: Path) -> None:
     assert known.rate.nonces_per_second == pytest.approx(24e6 * share)
     assert known.fleet_rate(1000) == pytest.approx(24e6)
     assert known.price == market.FREE
+
+
+@pytest.mark.parametrize("zones", [[], ["eu-west-2a"]])
+def test_a_region_without_the_type_is_told_with_the_way_out(zones: list[str]) -> None:
+    plan = replace(PLAN, others={"c8g.large": None})
+    with stubbed("ec2") as clerk:
+        offered = [[], [{"Location": zone} for zone in zones]]
+        for found in offered:
+            reply = {"InstanceTypeOfferings": found}
+            clerk.answer("ec2", "describe_instance_type_offerings", reply)
+        if zones:
+            market.check_offered(clerk.cloud, plan)
+            return
+        with pytest.raises(CloudError, match=r"offers c7a\.large or c8g") as caught:
+            market.check_offered(clerk.cloud, plan)
+    assert "--region" in (caught.value.hint or "")
+    assert caught.value.exit_status == 3
+
+
+def test_who_may_not_ask_for_the_zones_is_not_refused_for_it() -> None:
+    with stubbed("ec2") as clerk:
+        call = "describe_instance_type_offerings"
+        clerk.refuse("ec2", call, "UnauthorizedOperation")
+        market.check_offered(clerk.cloud, PLAN)
 
 
 def test_an_embedded_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None:

@@ -185,9 +185,18 @@ REFUSALS = {
     "InstanceLimitExceeded": (CapacityError, "quota"),
     "MaxSpotInstanceCountExceeded": (CapacityError, "quota"),
     "Unsupported": (CapacityError, "--instance-type"),
-    "InvalidInstanceType": (CloudError, "--instance-type"),
+    "InvalidInstanceType": (CloudError, "--region"),
+    "InvalidInstanceType.NotFound": (CloudError, "--instance-type"),
     "RequestLimitExceeded": (CloudError, "again"),
     "Throttling": (CloudError, "again"),
+    "ThrottlingException": (CloudError, "again"),
+    "IdempotentInstanceTerminated": (CloudError, "again"),
+    "IdempotentParameterMismatch": (CloudError, "again"),
+    "QueueDeletedRecently": (CloudError, "minute"),
+    "AWS.SimpleQueueService.QueueDeletedRecently": (CloudError, "minute"),
+    "SpotMaxPriceTooLow": (CapacityError, "--spot-or-on-demand"),
+    "SignatureDoesNotMatch": (CloudError, "clock"),
+    "UnrecognizedClientException": (CloudError, "aws configure"),
     "UnauthorizedOperation": (CloudError, "docs/aws.md"),
     "AccessDenied": (CloudError, "docs/aws.md"),
     "AccessDeniedException": (CloudError, "docs/aws.md"),
@@ -293,6 +302,7 @@ RIGHTS = {
     "service-quotas:GetServiceQuota": "servicequotas:GetServiceQuota",
     "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
 }
 # Tags that are given in the call that makes a thing need a right of their own.
 TAGGING = {
@@ -346,8 +356,41 @@ def policy() -> list[dict[str, Any]]:
 
 def test_the_policy_grants_the_rights_that_cnd_needs_and_no_others() -> None:
     granted = [right for statement in policy() for right in statement["Action"]]
-    assert len(granted) == len(set(granted))
+    twice = {right for right in granted if granted.count(right) > 1}
+    assert twice == {"ec2:CreateTags"}  # each time under another condition
     assert set(granted) == rights_used()
+
+
+def test_the_policy_lets_nobody_call_a_foreign_machine_cnds() -> None:
+    """With the tag `cnd:run` on it, a machine may be terminated."""
+    tagging = [each for each in policy() if "ec2:CreateTags" in each["Action"]]
+    assert all(each["Action"] == ["ec2:CreateTags"] for each in tagging)
+    making, index = (each["Condition"] for each in tagging)
+    assert set(making["StringEquals"]) == {"ec2:CreateAction"}
+    assert index == {
+        "StringLike": {"aws:ResourceTag/cnd:run": "*"},
+        "ForAllValues:StringEquals": {"aws:TagKeys": ["cnd:index"]},
+    }
+
+
+def test_the_policy_lets_be_tagged_what_is_tagged_when_it_is_made() -> None:
+    (making,) = (each for each in policy() if each["Sid"] == "TagWhatIsBeingMade")
+    allowed = making["Condition"]["StringEquals"]["ec2:CreateAction"]
+    assert set(allowed) == calls_with("TagSpecifications")
+
+
+def calls_with(parameter: str) -> set[str]:
+    """Return the calls in the source that are given `parameter`."""
+    known = operations()
+    return {
+        known[call.func.attr].partition(":")[2]
+        for path in Path(cnd.__file__).parent.glob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr in known
+        and any(keyword.arg == parameter for keyword in call.keywords)
+    }
 
 
 def test_the_policy_lets_only_cnds_own_machines_be_terminated() -> None:

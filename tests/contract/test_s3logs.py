@@ -97,6 +97,24 @@ def test_a_bucket_that_exists_is_left_as_it_is(aws: Cloud, bucket: str) -> None:
         aws.s3.get_public_access_block(Bucket=bucket)
 
 
+def test_a_bucket_that_was_left_half_made_is_finished(aws: Cloud, bucket: str) -> None:
+    aws.s3.create_bucket(
+        Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    s3logs.ensure_bucket(aws.s3, bucket, REGION, aws.account)
+    assert expiry(aws.s3, bucket) == [30]
+    blocked = aws.s3.get_public_access_block(Bucket=bucket)
+    assert all(blocked["PublicAccessBlockConfiguration"].values())
+
+
+def test_a_bucket_whose_rule_may_not_be_asked_for_is_taken_as_it_is() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        clerk.answer("s3", "head_bucket", {})
+        clerk.refuse("s3", "get_bucket_lifecycle_configuration", "AccessDenied")
+        s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
+
+
 def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
     with stubbed("s3") as clerk:
         cloud = clerk.cloud

@@ -72,9 +72,11 @@ def test_a_run_without_a_queue_is_no_failure(aws: Cloud, run: str) -> None:
 
 
 def test_queues_of_others_are_not_taken_for_runs(aws: Cloud, run: str) -> None:
-    foreign = aws.sqs.create_queue(QueueName=f"other-{run}")["QueueUrl"]
-    assert not any(run in name for name in sqs.runs(aws.sqs))
-    aws.sqs.delete_queue(QueueUrl=foreign)
+    for name in (f"other-{run}", "cnd-orders", f"cnd-{run}-copy"):
+        foreign = aws.sqs.create_queue(QueueName=name)["QueueUrl"]
+        assert not any(run in name for name in sqs.runs(aws.sqs))
+        assert "orders" not in sqs.runs(aws.sqs)
+        aws.sqs.delete_queue(QueueUrl=foreign)
 
 
 def test_a_queue_is_deleted_and_deleting_it_twice_is_harmless(

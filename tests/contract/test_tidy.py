@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cnd import account, keys, s3logs, sqs, tidy
+from cnd import account, hold, keys, s3logs, spot, sqs, tidy
+from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
 from tests.contract.clerk import stubbed
 from tests.contract.conftest import LocalCloud, connected, running_cloud
+from tests.contract.test_requests import SPEC
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +38,50 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     (folder / "log").write_text("text")
     s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"})
     sqs.create(cloud.sqs, run)
+    image = account.image(cloud, SPEC.instance_type).id
+    spec = replace(SPEC, image=image)
+    spot.make_template(cloud.ec2, spec, run=run, owner="me")
+    subnets = account.subnets(cloud.ec2)
+    hold.create(cloud, [spec], subnets, run=run, count=1, spot=False)
 
 
 def test_all_that_a_run_makes_is_found_and_removed(
     ours: Cloud, tmp_path: Path, run: str
 ) -> None:
     furnish(ours, tmp_path, run)
-    found = tidy.find(ours)
-    kinds = sorted(made.kind for made in found)
-    assert kinds == ["bucket", "key pair", "queue", "security group"]
+    found, refused = tidy.find(ours)
+    kinds = [made.kind for made in found]
+    assert kinds == [
+        *("Auto Scaling group", "launch template", "key pair"),
+        *("security group", "bucket", "queue"),
+    ]
     for made in found:
         tidy.remove(ours, made)
-    assert tidy.find(ours) == []
+    assert tidy.find(ours) == ([], refused) == ([], [])
+
+
+def test_a_look_that_is_refused_hides_its_kind_only(run: str) -> None:
+    with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
+        clerk.refuse("autoscaling", "describe_auto_scaling_groups", "AccessDenied")
+        clerk.answer("ec2", "describe_launch_templates", {"LaunchTemplates": []})
+        clerk.refuse("ec2", "describe_key_pairs", "UnauthorizedOperation")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("s3", "head_bucket", "403")
+        clerk.answer("sqs", "list_queues", {"QueueUrls": [f"https://sqs/1/cnd-{run}"]})
+        clerk.answer("sqs", "get_queue_url", {"QueueUrl": "https://sqs/1/q"})
+        found, refused = tidy.find(clerk.cloud)
+    assert [made.title for made in found] == [f"queue of run {run}"]
+    assert [code(error) for error in refused] == [
+        *("AccessDenied", "UnauthorizedOperation", "403"),
+    ]
 
 
 def test_what_is_not_cnds_is_left_alone(ours: Cloud, own: LocalCloud) -> None:
     ec2 = own.ec2  # with a key pair of the tests'
     ec2.create_security_group(GroupName="cnd-lookalike", Description="not CND's")
+    own.client("sqs").create_queue(QueueName="cnd-orders")
     own.client("s3").create_bucket(Bucket="cnd-somebodys")
-    assert tidy.find(ours) == []
+    assert tidy.find(ours) == ([], [])
 
 
 def test_what_is_in_use_is_left_and_said(tmp_path: Path) -> None:

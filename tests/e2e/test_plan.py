@@ -67,6 +67,27 @@ def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
     assert found["boot_seconds"] > 0
 
 
+def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
+    terminal: Terminal,
+) -> None:
+    """As on AWS, where this machine's own rate says nothing."""
+    terminal.environment |= terminal.exports()
+    words = ("--d", "4", "--t", "60", "--confidence", "0.9", "--instance-type")
+    refused = terminal.run("plan", *words, "t2.micro")
+    assert refused.returncode == 2
+    assert "`fab start` without --n tries one instance first" in refused.stderr
+    before = terminal.runs()
+    done = terminal.run(
+        *("start", *words, "t2.micro", "--ssh-from", "127.0.0.0/8", "--json")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "a trial of 5 s on one instance measures it ($" in done.stderr
+    assert json.loads(done.stdout)["outcome"] == "found"
+    assert len(terminal.runs()) == len(before) + 2
+    planned = terminal.json("plan", *words, "t2.micro")
+    assert "earlier run" in planned["hash_rate_source"]
+
+
 @pytest.mark.slow
 def test_after_three_runs_the_plan_tells_how_long_ten_more_take(
     tmp_path: Path, terminal: Terminal

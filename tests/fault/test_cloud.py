@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
+from cnd.ec2 import find
 from cnd.local import Endpoint, clear_faults, faults_laid, lay_fault
 from cnd.local.files import read_endpoint
 from tests.conftest import Terminal, ended, eventually
@@ -103,25 +105,75 @@ def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
     assert terminal.live() == []
 
 
+# What AWS may answer to a launch for good, and a word of the way out.
+LAUNCH_REFUSALS = {
+    "AuthFailure": "aws configure",
+    "IdempotentInstanceTerminated": "start again",
+    "InstanceLimitExceeded": "quota",
+    "InsufficientInstanceCapacity": "--instance-type",
+    "InvalidAMIID.NotFound": "--region",
+    "InvalidGroup.NotFound": "made anew",
+    "InvalidInstanceType": "--instance-type",
+    "InvalidKeyPair.NotFound": "made anew",
+    "InvalidParameterValue": "--instance-type",
+    "MissingInput": "create-default-vpc",
+    "OptInRequired": "signed up",
+    "UnauthorizedOperation": "docs/aws.md",
+    "Unsupported": "--instance-type",
+    "VPCIdNotSpecified": "create-default-vpc",
+    "VcpuLimitExceeded": "quota",
+}
+SPOT_REFUSALS = {
+    "MaxSpotInstanceCountExceeded": "quota",
+    "SpotMaxPriceTooLow": "--spot-or-on-demand",
+    "UnauthorizedOperation": "docs/aws.md",
+    "UnfulfillableCapacity": "--instance-type",
+}
+
+
 @pytest.mark.parametrize(
-    "code",
+    ("action", "code", "way_out"),
     [
-        pytest.param("RequestLimitExceeded", marks=pytest.mark.slow),
-        "InsufficientInstanceCapacity",
-        "VcpuLimitExceeded",
-        "UnauthorizedOperation",
-        "InvalidParameterValue",
+        *(("RunInstances", code, way) for code, way in LAUNCH_REFUSALS.items()),
+        *(("CreateFleet", code, way) for code, way in SPOT_REFUSALS.items()),
+        pytest.param(
+            "RunInstances", "RequestLimitExceeded", "again", marks=pytest.mark.slow
+        ),
     ],
 )
-def test_a_refused_launch_is_one_line_and_nothing_is_left(
-    terminal: Terminal, cloud: Endpoint, code: str
+def test_a_refused_launch_is_one_line_with_a_way_out_and_nothing_is_left(
+    terminal: Terminal, cloud: Endpoint, action: str, code: str, way_out: str
 ) -> None:
-    lay(cloud, "RunInstances", code=code, times="forever")
-    done = terminal.run(*JOB)
+    lay(cloud, action, code=code, times="forever")
+    market = ("--spot",) if action == "CreateFleet" else ()
+    done = terminal.run("start", "--d", "2", "--n", "1", *market)
+    clear_faults(cloud)
     assert done.returncode == 3, done.stderr
-    assert code in done.stderr
-    assert "Traceback" not in done.stderr
-    assert terminal.live() == []
+    first, hint = done.stderr.splitlines()[-2:]
+    assert first.startswith("cnd: could not launch")
+    assert f"({code})" in first
+    assert hint.startswith("hint: ")
+    assert way_out in hint
+    assert left(cloud) == []
+
+
+def left(cloud: Endpoint) -> list[str]:
+    """Return what is there of any run: live instances, queues, launch templates."""
+
+    def client(service: str) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]
+            endpoint_url=cloud.url,
+            region_name=cloud.region,
+            aws_access_key_id=cloud.access_key,
+            aws_secret_access_key=cloud.secret_key,
+        )
+
+    ec2 = client("ec2")
+    names = [i.id for i in find(ec2)]
+    names += client("sqs").list_queues(QueueNamePrefix="cnd-").get("QueueUrls", [])
+    templates = ec2.describe_launch_templates()["LaunchTemplates"]
+    return names + [template["LaunchTemplateName"] for template in templates]
 
 
 def test_a_launch_whose_reply_is_lost_is_not_paid_twice(

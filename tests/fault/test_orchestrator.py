@@ -71,6 +71,25 @@ def stored(terminal: Terminal, run: str) -> dict[str, bytes]:
     }
 
 
+def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Terminal) -> None:
+    words = ("--d", "30", "--nonces", "2000", "--n", "1", *SLOWLY)
+    killed(terminal, "start", *words, when="instance.launched")
+    ec2 = terminal.client("ec2")
+
+    def groups() -> list[dict[str, Any]]:
+        filters = [{"Name": "group-name", "Values": ["cnd-ssh"]}]
+        found = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+        return list(found)
+
+    (group,) = groups()
+    ec2.revoke_security_group_ingress(
+        GroupId=group["GroupId"], IpPermissions=group["IpPermissions"]
+    )
+    terminal.json("attach", status=11)
+    (permission,) = groups()[0]["IpPermissions"]
+    assert [r["CidrIp"] for r in permission["IpRanges"]] == ["127.0.0.1/32"]
+
+
 @pytest.mark.parametrize("when", ["instance.launched", "instance.ready"])
 def test_a_run_that_was_killed_early_is_taken_over(
     terminal: Terminal, when: str

@@ -1,7 +1,9 @@
 """One tiny run on real AWS, with whatever credentials boto3 finds.
 
 `pytest --live tests/live` costs about a cent.  It is refused where the worst case costs
-more than BUDGET, and ends with nothing running, whatever happens.
+more than BUDGET, and where other runs are going on.  Whatever happens it ends with
+nothing running, and with `fab clean`: all that CND has made in this account and region
+goes, its bucket with the logs, too.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ MINUTES = 15 * 60.0
 
 
 class Account:
-    """An AWS account: the user's own, with a state folder of the test's."""
+    """An AWS account: the user's own, with a state folder that only these tests use."""
 
     def __init__(self, state: Path) -> None:
         self._environment = {**os.environ, "XDG_STATE_HOME": str(state)}
+        self._runs = state / "cnd" / "runs"
 
     def run(self, *words: str, status: int | None = 0) -> str:
         done = subprocess.run(
@@ -38,20 +41,38 @@ class Account:
         assert status is None or done.returncode == status, done.stderr + done.stdout
         return done.stdout
 
-    def live(self) -> list[str]:
-        listed = json.loads(self.run("status", "--json"))["instances"]
-        return [instance["id"] for instance in listed]
+    def live(self) -> list[dict[str, str]]:
+        found: list[dict[str, str]] = json.loads(self.run("status", "--json"))[
+            "instances"
+        ]
+        return found
+
+    def clean(self) -> None:
+        """Remove everything; refuse where it is not what these tests have left."""
+        ours = (
+            {path.name for path in self._runs.iterdir()}
+            if self._runs.is_dir()
+            else set()
+        )
+        foreign = {each["run"] for each in self.live()} - ours
+        assert not foreign, f"runs are going on: {sorted(foreign)}; `fab scram` first"
+        self.run("scram")
+        assert self.live() == []
+        print(self.run("clean", "--yes"))
 
 
 @pytest.fixture
-def account(tmp_path: Path) -> Iterator[Account]:
-    """The account; it must be empty of CND's machines, before and after."""
-    account = Account(tmp_path)
-    left = account.live()
-    assert left == [], f"instances of CND are there already: {left}; `fab scram` first"
+def account(pytestconfig: pytest.Config) -> Iterator[Account]:
+    """The account, without anything of CND's, before and after.
+
+    The state folder stays, so that what a test left that was killed is known, and the
+    key pair is always the same.
+    """
+    assert pytestconfig.cache is not None
+    account = Account(pytestconfig.cache.mkdir("live"))
+    account.clean()
     yield account
-    account.run("scram")
-    assert account.live() == []
+    account.clean()
 
 
 def test_the_account_is_fit(account: Account) -> None:

@@ -16,15 +16,17 @@ from cnd.forecast import (
     Machine,
     Wish,
     alternatives,
+    charged,
     check_budget,
     decide,
     forecast,
     percent,
     text,
+    trial,
     usd,
     verdicts,
 )
-from cnd.offers import OFFERS, Price, Rate
+from cnd.offers import BESIDE, OFFERS, Price, Rate, all_in
 from cnd.plan import Plan
 
 FAST = Machine(
@@ -103,7 +105,27 @@ def test_an_unknown_rate_is_no_ground_for_a_number() -> None:
         UsageError, match=r"hash rate of c7a\.large is not known"
     ) as caught:
         decide(wish(confidence=0.95), replace(FAST, rate=None))
-    assert "--n 1" in (caught.value.hint or "")
+    assert "tries one instance first" in (caught.value.hint or "")
+
+
+def test_a_trial_is_one_instance_that_searches_and_finds_nothing() -> None:
+    asked = wish(confidence=0.95, budget=0.5, smallest=True, hold=True, nonces=100)
+    tried = forecast(decide(trial(asked), replace(FAST, rate=None)), FAST)
+    assert tried.plan.instances == 1
+    assert tried.plan.instance_type == "c7a.large"
+    assert not (tried.plan.hold or tried.plan.smallest)
+    assert tried.chances is not None
+    assert tried.chances.found < 1e-60
+    assert tried.chances.expected_seconds == pytest.approx(tried.plan.time_limit)
+
+
+def test_a_trial_is_paid_out_of_the_budget() -> None:
+    asked = wish(confidence=0.95, budget=0.5)
+    assert charged(asked, 0.2).budget == pytest.approx(0.3)
+    assert charged(asked, None).budget == 0.5
+    assert charged(wish(), 0.2).budget is None
+    with pytest.raises(UsageError, match="exceeds the budget"):
+        decide(trial(wish(confidence=0.95, budget=0.01)), FAST)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 2.0, math.nan, math.inf])
@@ -122,6 +144,17 @@ def test_the_worst_case_is_every_instance_for_its_whole_lifetime() -> None:
 
 def test_the_expected_price_pays_for_a_minute_at_least() -> None:
     assert made(wish(10, d=1)).expected_usd == pytest.approx(10 * 60 * 0.36 / 3600)
+
+
+def test_on_spot_the_expected_price_is_spots_and_the_worst_case_is_not() -> None:
+    plan, spot = made(wish(10, market="spot")).plan, Price(0.12, "spot price, just now")
+    on_demand, said = forecast(plan, FAST), forecast(plan, FAST, spot)
+    assert said.expected_usd == pytest.approx((on_demand.expected_usd or 0) / 3)
+    assert said.plan.worst_case_usd == on_demand.plan.worst_case_usd
+    shown = text(said, [], None, spot)
+    assert "expected on spot at $0.1200/h" in shown
+    assert f"{usd(plan.worst_case_usd)} at worst" in shown
+    assert said.to_json()["usd"]["spot_source"] == "spot price, just now"
 
 
 @given(st.integers(1, 100), st.integers(0, 10), st.floats(1, 1e5))
@@ -206,7 +239,24 @@ def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
         assert each.chances.found >= 0.99
 
 
+def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -> None:
+    """D=8 in 2^32 nonces: an answer is there with 63 %, whatever is paid."""
+    found = alternatives(wish(8, d=8), TABLE)
+    assert found
+    for each in found:
+        assert each.chances is not None
+        assert each.chances.found >= 0.99 * 0.632
+
+
+def test_this_machine_alone_is_told_of_also_where_the_price_is_not_known() -> None:
+    unpriced = made(wish(8, d=6), replace(FAST, price=None))
+    assert any("this machine alone" in said for said in verdicts(unpriced, HERE))
+    free = made(wish(8, d=6), replace(FAST, price=Price(0.0, "nobody")))
+    assert not any("this machine alone" in said for said in verdicts(free, HERE))
+
+
 def test_the_alternatives_of_the_impossible_are_none() -> None:
+    assert alternatives(wish(d=9), TABLE) == []
     assert alternatives(wish(d=64), TABLE) == []
 
 
@@ -247,6 +297,24 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
             assert 1e6 < offer.rate.nonces_per_second / offer.vcpus < 50e6
 
 
-def test_a_burstable_type_is_not_as_cheap_as_it_looks() -> None:
-    """Surplus credits: 1.8 vCPU-hours an hour of full load at five cents."""
-    assert OFFERS["t3.micro"].price.usd_per_hour > 0.0104 + 0.09
+@pytest.mark.parametrize(
+    ("name", "vcpu_hours", "usd"),
+    [
+        ("t3.nano", 1.9, 0.05),
+        ("t3.micro", 1.8, 0.05),
+        ("t3a.small", 1.6, 0.05),
+        ("t3.medium", 1.6, 0.05),
+        ("t4g.medium", 1.6, 0.04),
+        ("t3.large", 1.4, 0.05),
+        ("t4g.xlarge", 2.4, 0.04),
+        ("t3.2xlarge", 4.8, 0.05),
+        ("t2.medium", 0.0, 0.05),
+        ("c7a.medium", 0.0, 0.05),
+    ],
+)
+def test_a_burstable_type_is_not_as_cheap_as_it_looks(
+    name: str, vcpu_hours: float, usd: float
+) -> None:
+    """Surplus credits: what an hour of full load takes above the baseline."""
+    price = all_in(name, 1.0, "somewhere").usd_per_hour
+    assert price == pytest.approx(1.0 + BESIDE + vcpu_hours * usd)

@@ -44,6 +44,7 @@ LAYERS = [
         "signals",
         "descriptors",
     ],
+    ["naming"],
     ["agent", "payload", "push", "bench", "footprint", "offers", "palette"],
     ["runner"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", "loader", ""],

@@ -7,6 +7,8 @@ import os
 import re
 from typing import Any
 
+import pytest
+
 from cnd.events import Event
 from cnd.plan import Plan
 from cnd.race import Ending, Race
@@ -48,3 +50,20 @@ def test_a_signal_is_answered_with_a_time_before_it() -> None:
     with open(theirs, "w") as stream, open(ours) as reader:
         Narrator(PLAN, stream).answer("stopping: Ctrl-C")
         assert re.fullmatch(r"\[ *[0-9.]+ s\] stopping: Ctrl-C\n", reader.readline())
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [(None, "0 of 8 instances ready"), (Ending.STOPPED, "ending: 0 of 8 logs here")],
+)
+def test_a_run_that_waits_says_now_and_then_for_what(
+    ending: Ending | None, told: str
+) -> None:
+    """Whoever reads a pipe takes silence for a hang."""
+    race, plan = Race(PLAN), Plan(difficulty=2, instances=8, time_limit=60.0)
+    if ending:
+        race.decide(ending, "asked for")
+    for repeat, lines in ((60.0, False), (0.0, True)):
+        stream = io.StringIO()
+        Narrator(plan, stream, repeat=repeat).tick(race)
+        assert (told in stream.getvalue()) is lines

@@ -1,0 +1,24 @@
+"""The names of runs: what a run's queue, group and template are known by.
+
+One rule: only what bears a name in our own form is taken for a run's; others may begin
+theirs as ours begin.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import secrets
+
+RUN = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
+
+
+def new_run() -> str:
+    """Return the name of a new run: sorts by time, unique, fit for tags and queues."""
+    now = dt.datetime.now(dt.timezone.utc)
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def is_run(text: str) -> bool:
+    """Say whether `text` is a name that `new_run` may have given."""
+    return bool(RUN.fullmatch(text))
