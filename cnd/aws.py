@@ -30,6 +30,7 @@ SPOT_ROLE = (
     "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
 )
 DELETED = "somebody deleted it just now: try again, it will be made anew"
+REFRESHED_IN_VAIN = "refreshed credentials are still expired"
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).
@@ -73,7 +74,8 @@ def translated(action: str) -> Iterator[None]:
     attached as ``__cause__``.
     """
     try:
-        yield
+        with _expiry_named():
+            yield
     except NoCredentialsError as error:
         message = f"could not {action}: no AWS credentials"
         raise CloudError(message, hint=LOGIN) from error
@@ -89,6 +91,21 @@ def translated(action: str) -> Iterator[None]:
     except (BotoCoreError, ResponseParserError) as error:
         first_line = str(error).partition("\n")[0]
         raise CloudError(f"could not {action}: {first_line}") from error
+
+
+@contextmanager
+def _expiry_named() -> Iterator[None]:
+    """Give botocore's bare error for credentials that refresh into expired ones a name.
+
+    https://github.com/boto/botocore/blob/develop/botocore/credentials.py
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if REFRESHED_IN_VAIN not in str(error):
+            raise
+        told: Any = {"Error": {"Code": "ExpiredToken", "Message": str(error)}}
+        raise ClientError(told, "") from error
 
 
 def refusal(action: str, name: str, message: str) -> CloudError:

@@ -240,7 +240,8 @@ class Job:
         """Buy the fleet, and begin to watch it and the stop queue."""
         plan, launched = self._plan, []
         if plan.hold:
-            self._launcher.hold(provision, self._take)
+            if self._linger(0):
+                self._launcher.hold(provision, self._take)
         else:
             launched = self._launcher.launch(
                 provision,

@@ -186,10 +186,12 @@ def plan(
     made = forecast(decide(asked, known), known)
     others = alternatives(asked, market.others(connected, folder, kernel))
     now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
+    lifetime = made.plan.lifetime
+    outlived = bool(on_aws and on_aws.clients.expire_within(lifetime))
     if not json:
-        print(text(made, others, mine, now))
+        print(text(made, others, mine, now, outlived=outlived))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, now)))
+    print(jsonlib.dumps(to_json(made, others, mine, now, outlived=outlived)))
 
 
 @task(
