@@ -33,6 +33,7 @@ SPOT_ROLE = (
 DELETED = "somebody deleted it just now: try again, it will be made anew"
 TYPE = "check --instance-type, or another --region"
 AGAIN = "start again: a new run is a new request"
+REFRESHED_IN_VAIN = "refreshed credentials are still expired"
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).
@@ -90,7 +91,8 @@ def translated(action: str) -> Iterator[None]:
     attached as ``__cause__``.
     """
     try:
-        yield
+        with _expiry_named():
+            yield
     except NoCredentialsError as error:
         message = f"could not {action}: no AWS credentials"
         raise CloudError(message, hint=LOGIN) from error
@@ -106,6 +108,21 @@ def translated(action: str) -> Iterator[None]:
     except (BotoCoreError, ResponseParserError) as error:
         first_line = str(error).partition("\n")[0]
         raise CloudError(f"could not {action}: {first_line}") from error
+
+
+@contextmanager
+def _expiry_named() -> Iterator[None]:
+    """Give botocore's bare error for credentials that refresh into expired ones a name.
+
+    https://github.com/boto/botocore/blob/develop/botocore/credentials.py
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if REFRESHED_IN_VAIN not in str(error):
+            raise
+        told: Any = {"Error": {"Code": "ExpiredToken", "Message": str(error)}}
+        raise ClientError(told, "") from error
 
 
 def refusal(action: str, name: str, message: str) -> CloudError:

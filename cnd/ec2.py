@@ -238,22 +238,25 @@ def terminate(
     deadline = began + timeout
     ended: dict[str, Instance] = {}
     waiting: set[str] = set(known)
-    cause: CloudError | None = None
+    cause: CloudError | None
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
     while True:
-        looked = clock()
+        looked, cause = clock(), None
+        listed: dict[str, Instance] = {}
         try:
             listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
-            waiting |= {i.id for i in listed.values() if i.state in GOING}
-            for instance in _ended(listed, waiting):
-                waiting.discard(instance.id)
-                ended[instance.id] = instance
-                seen(instance)
-            _request_again(ec2, waiting, listed)
-            cause = None
         except CloudError as error:
-            cause = error
+            cause = error  # those that are known can be told to go all the same
+        waiting |= {i.id for i in listed.values() if i.state in GOING}
+        for instance in _ended(listed, waiting):
+            waiting.discard(instance.id)
+            ended[instance.id] = instance
+            seen(instance)
+        try:
+            _request_again(ec2, waiting, listed)
+        except CloudError as error:
+            cause = cause or error
         if not waiting and cause is None and clock() >= began + look:
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
         if code(cause) not in REFUSALS:

@@ -245,9 +245,20 @@ def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
     return list(families.values())[:SHOWN]
 
 
-def verdicts(made: Forecast, here: Rate | None) -> Iterator[str]:
-    """Yield what a friend would say before the money is spent."""
+def verdicts(
+    made: Forecast, here: Rate | None, *, outlived: bool = False
+) -> Iterator[str]:
+    """Yield what a friend would say before the money is spent.
+
+    Args:
+        outlived: whether the credentials are known to end before the instances may.
+    """
     plan, seen = made.plan, made.chances
+    if outlived:
+        yield (
+            f"the credentials end within the {plan.lifetime:.0f} s that the run may "
+            "take, and the fleet's way to S3 with them: log in again first"
+        )
     exists = within(plan.difficulty, plan.nonces)
     if exists < WORTH_TRYING:
         yield _no_such_nonce(plan)
@@ -291,12 +302,17 @@ def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
 
 
 def to_json(
-    made: Forecast, others: list[Forecast], here: Rate | None, spot: Price | None
+    made: Forecast,
+    others: list[Forecast],
+    here: Rate | None,
+    spot: Price | None,
+    *,
+    outlived: bool = False,
 ) -> dict[str, Any]:
     """Return the object of `plan --json`."""
     return {
         **made.to_json(),
-        "verdicts": list(verdicts(made, here)),
+        "verdicts": list(verdicts(made, here, outlived=outlived)),
         "spot": asdict(spot) if spot else None,
         "this_machine": here.nonces_per_second if here else None,
         "alternatives": [other.to_json() for other in others],
@@ -311,13 +327,15 @@ def text(
     others: list[Forecast],
     here: Rate | None,
     spot: Price | None = None,
+    *,
+    outlived: bool = False,
 ) -> str:
     """Return what `plan` prints for people."""
     rows = [*_rows(made)]
     if spot:
         use = "not used" if made.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
-    rows += [("verdict", said) for said in verdicts(made, here)]
+    rows += [("verdict", said) for said in verdicts(made, here, outlived=outlived)]
     lines = [f"{name:<14} {value}" for name, value in rows]
     if others:
         lines += ["", *_table(others)]

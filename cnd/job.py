@@ -233,8 +233,9 @@ class Job:
         """Buy the fleet, and begin to watch it and the stop queue."""
         plan, launched = self._plan, []
         if plan.hold:
-            self._launcher.hold(provision, self._take)
-            self._go_on(self._tell_failures)
+            if self._linger(0):
+                self._launcher.hold(provision, self._take)
+                self._go_on(self._tell_failures)
         else:
             launched = self._launcher.launch(
                 provision,

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ EVENTS = "events.jsonl"
 RESULT = "result.json"
 ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
 LOCK = "lock"  # held by the process that follows the run
+LOCK_PATIENCE = 0.25  # seconds; whoever only looks holds it for a moment
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
 
@@ -66,6 +68,7 @@ class Journal:
         with self._translated():
             self.logs.mkdir(mode=0o700, parents=True)
             self.folder.chmod(0o700)
+            _sync(self.folder.parent)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -78,11 +81,16 @@ class Journal:
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
-        """Be the one process that follows this run; `UsageError` if there is one."""
+        """Be the one process that follows this run.
+
+        Raises:
+            UsageError: there is one, or the run has come to its end.
+        """
         with self._translated():
             lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(lock)
+            self._require_open()
             with self._translated():
                 os.ftruncate(lock, 0)
                 os.write(lock, b"%d" % os.getpid())
@@ -138,19 +146,23 @@ class Journal:
                 file.flush()
                 os.fsync(descriptor)
             draft.replace(self.folder / ORDER)
+            _sync(self.folder)
 
     def order(self) -> dict[str, Any]:
         """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
         if not self.folder.is_dir():
             message = f"no run {self.run} was started on this machine"
             raise UsageError(message, hint="`fab status` shows runs")
-        if self.result() is not None:
-            message = f"run {self.run} is over"
-            raise UsageError(message, hint=f"its result is in {self.folder}")
+        self._require_open()
         if (order := self.kept_order()) is None:
             message = f"run {self.run} broke off before anything was launched"
             raise UsageError(message, hint="start anew")
         return order
+
+    def _require_open(self) -> None:
+        if self.result() is not None:
+            message = f"run {self.run} is over"
+            raise UsageError(message, hint=f"its result is in {self.folder}")
 
     def kept_order(self) -> dict[str, Any] | None:
         """Return what `write_order` wrote, also of a run that is over, or None."""
@@ -167,6 +179,7 @@ class Journal:
             if event.kind in DURABLE:
                 file.flush()
                 os.fsync(file.fileno())
+                _sync(self.folder)
 
     def events(self) -> Iterator[Event]:
         """Yield the events so far; a line that is being written is left out."""
@@ -196,3 +209,24 @@ class Journal:
         except (OSError, ValueError):
             return None
         return found if isinstance(found, dict) else None
+
+
+def _take(lock: int) -> None:
+    """Take an open lock file for oneself; BlockingIOError if another keeps it."""
+    deadline = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.01)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder on disk: a file's own fsync says nothing of them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

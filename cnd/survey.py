@@ -7,6 +7,7 @@ are doing; where there is no journal, that is said.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,12 @@ from cnd.race import refutation
 from cnd.view import duration, number
 
 SHOWN = 10  # runs
+# So long after it was asked for, a launch may not be listed yet; seconds.
+LAUNCH_SHOWS = 600.0
+UNDER_WAY = (
+    "broke off while a launch was under way: instances may show yet; "
+    "`fab scram` looks for them"
+)
 
 
 @dataclass(frozen=True)
@@ -72,20 +79,30 @@ class Survey:
 def survey(live: Sequence[Instance], cloud: Cloud | None) -> Survey:
     """Return what there is, given the instances that `cloud` lists."""
     journals = {i.run: _doings(Journal(i.run)) for i in live}
+    unsure = under_way(live, cloud) if cloud else []
     unknown = "not followed from this machine"
     return Survey(
         instances=tuple((i, journals[i.run].get(i.id, unknown)) for i in live),
         runs=tuple(
-            (run, _stands(Journal(run), run in journals, cloud))
+            (
+                run,
+                UNDER_WAY
+                if run in unsure
+                else _stands(Journal(run), run in journals, cloud),
+            )
             for run in runs()[-SHOWN:]
         ),
         now=dt.datetime.now(dt.timezone.utc),
     )
 
 
-def strays(live: Sequence[Instance]) -> list[str]:
-    """Return a sentence for each of this machine's runs that lives and is forsaken."""
-    return [
+def strays(live: Sequence[Instance], cloud: Cloud) -> list[str]:
+    """Return a sentence for each of this machine's runs that lives and is forsaken.
+
+    And for each that may come to live yet.
+    """
+    unsure = [f"run {run} {UNDER_WAY}" for run in under_way(live, cloud)]
+    return unsure + [
         f"run {run} has {len(instances)} instances and nobody follows it: "
         f"`fab attach {run}` takes it over, `fab scram --run {run}` ends it"
         for run, instances in by_run(live).items()
@@ -93,6 +110,40 @@ def strays(live: Sequence[Instance]) -> list[str]:
         and not journal.is_followed
         and journal.result() is None  # else it was to be kept
     ]
+
+
+def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
+    """Return the runs whose launch on `cloud` may show later than it was asked for.
+
+    Their orchestrator died before it knew what its request came to, a short while ago,
+    and `live` has fewer instances than were asked for.
+    """
+    listed = by_run(live)
+    found = []
+    for run in runs()[-SHOWN:]:
+        journal = Journal(run)
+        order = journal.kept_order() or {}
+        place = [order.get(name) for name in ("cloud", "account", "region")]
+        if place != [cloud.name, cloud.account, cloud.region] or journal.is_followed:
+            continue
+        if journal.result() is None and _unanswered(journal) > len(listed.get(run, ())):
+            found.append(run)
+    return found
+
+
+def _unanswered(journal: Journal) -> int:
+    """Return how many instances a run has asked for of late, and never heard of."""
+    open_requests: list[int] = []
+    for event in journal.events():
+        if event.kind == "run.aborted":
+            return 0
+        if event.kind == "instance.requested":
+            fresh = event.time > time.time() - LAUNCH_SHOWS
+            count = event.fields.get("count")
+            open_requests.append(count if fresh and isinstance(count, int) else 0)
+        elif event.kind in ("instance.launched", "launch.refused"):
+            del open_requests[:1]  # those of one request come together
+    return sum(open_requests)
 
 
 def abandoned() -> str:

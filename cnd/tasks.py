@@ -10,7 +10,7 @@ import contextlib
 import json as jsonlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -38,9 +38,9 @@ from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
-from cnd.errors import CloudError, LeakError, UsageError
+from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import Job
+from cnd.job import UNSURE_LOOK, Job
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
 from cnd.naming import new_run
@@ -155,7 +155,7 @@ def start(
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
-    for stray in survey.strays(ec2.find(connected.ec2)):
+    for stray in survey.strays(ec2.find(connected.ec2), connected):
         _say(stray)
     folder = state_folder()
     asked = market.ranked(connected, asked)
@@ -333,27 +333,63 @@ def scram(
     places = [connected] if connected else []
     if connected and all_regions:
         places = [connected.within(name) for name in ec2.regions(connected.ec2)]
-    ended = [instance for place in places for instance in _scrammed(place, run)]
+    ended: list[ec2.Instance] = []
+    failures: list[CndError] = []
+    for place in places:
+        try:
+            ended += _scrammed(place, run)
+        except CndError as error:  # the other regions have their turn all the same
+            failures.append(error)
+            if len(places) > 1:
+                _say(f"{place.region}: {error}")
+    _tell_scram(ended, json, whole=not failures)
+    if failures:
+        raise max(failures, key=lambda error: error.exit_status)
+
+
+def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
     if json:
         _print(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
         return
     for instance in ended:
         _print(f"terminated {instance.id} (Instance{instance.index} of {instance.run})")
-    _print("0 instances running" if ended else "nothing was running")
+    if whole:
+        _print("0 instances running" if ended else "nothing was running")
 
 
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
     live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
-    _tell_runs(place, run, "scram")
-    ids = [instance.id for instance in live]
-    ended = ending.scram(place, run or None, groups=_groups(place, run), known=ids)
-    for name, those in ec2.by_run(ended).items():
-        Journal(name).note_scram(len(those))
-    for name in [run] if run else sqs.runs(place.sqs):
-        if queue := sqs.url(place.sqs, name):
-            sqs.delete(place.sqs, queue)
+    with _at_best():
+        _tell_runs(place, run, "scram")
+    unsure = [r for r in survey.under_way(live, place) if run in ("", r)]
+    if unsure:
+        said = f"a launch of {', '.join(unsure)} was under way: looking for"
+        _say(f"{said} {UNSURE_LOOK:.0f} s what comes of it")
+    ended = ending.scram(
+        place,
+        run or None,
+        groups=_groups(place, run),
+        known=[instance.id for instance in live],
+        look=UNSURE_LOOK if unsure else 0.0,
+    )
+    by_run = ec2.by_run(ended)
+    for name in {*by_run, *unsure}:
+        Journal(name).note_scram(len(by_run.get(name, [])))
+    with _at_best():
+        for name in [run] if run else sqs.runs(place.sqs):
+            if queue := sqs.url(place.sqs, name):
+                sqs.delete(place.sqs, queue)
     return ended
+
+
+@contextlib.contextmanager
+def _at_best() -> Iterator[None]:
+    """Say what the cloud refuses in the block: nothing depends on it."""
+    try:
+        yield
+    except CloudError as error:
+        _say(str(error))
 
 
 def _groups(place: clouds.Cloud, run: str) -> list[str]:

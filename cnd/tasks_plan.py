@@ -188,10 +188,12 @@ def plan(
     on_spot = asked.plan.market != MARKETS[0]
     made = forecast(decide(asked, known), known, now if on_spot else None)
     others = alternatives(asked, market.others(connected, folder, kernel))
+    left = on_aws.clients.life_left() if on_aws else None
+    outlived = left is not None and left < made.plan.lifetime
     if not json:
-        print(text(made, others, mine, now))
+        print(text(made, others, mine, now, outlived=outlived))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, now)))
+    print(jsonlib.dumps(to_json(made, others, mine, now, outlived=outlived)))
 
 
 @task(

@@ -325,6 +325,7 @@ def asks(stub: Stub, *names: str) -> None:
 def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:
     for _ in range(4):
         stub.add_client_error("describe_instances", "Unavailable", "try later")
+        stub.add_client_error("terminate_instances", "Unavailable", "not now")
 
     with pytest.raises(LeakError, match="i-1 i-2") as caught:
         terminate(stub, "i-2", "i-1")
@@ -333,6 +334,18 @@ def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:
     assert caught.value.exit_status == 5
     assert "fab scram --run r" in (caught.value.hint or "")
     assert "try later" in str(caught.value.__cause__)
+
+
+def test_instances_that_are_known_are_terminated_although_none_can_be_listed(
+    stub: Stub,
+) -> None:
+    """And not called gone, since nobody has seen that."""
+    for _ in range(2):
+        stub.add_client_error("describe_instances", "RequestLimitExceeded")
+        asks(stub, "i-1", "i-2")
+    with pytest.raises(LeakError, match="i-1 i-2"):
+        terminate(stub, "i-2", "i-1")
+    stub.assert_no_pending_responses()
 
 
 def test_a_leak_is_told_even_if_nothing_is_known(stub: Stub) -> None:

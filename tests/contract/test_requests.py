@@ -17,10 +17,12 @@ import boto3
 import botocore.session
 import pytest
 from botocore import xform_name
+from botocore.credentials import RefreshableCredentials
 from botocore.stub import Stubber
 
 import cnd
 from cnd import ec2
+from cnd.aws import code, translated
 from cnd.cloud import connect
 from cnd.errors import CapacityError, CloudError
 
@@ -233,6 +235,28 @@ def test_an_unknown_refusal_is_told_as_aws_told_it(stub: Stub) -> None:
     stub.add_client_error("run_instances", "BrandNewCode", "Something else.")
     with pytest.raises(CloudError, match=r"Something else\. \(BrandNewCode\)"):
         stub.launch()
+
+
+def test_credentials_that_refresh_into_expired_ones_have_expired() -> None:
+    """As when the login that gives them is over; botocore has no class for that."""
+    past = "2019-11-01T00:00:00Z"
+    expired = {"access_key": "A", "secret_key": "S", "token": "T", "expiry_time": past}
+    session = botocore.session.get_session()
+    session._credentials = (  # type: ignore[attr-defined]
+        RefreshableCredentials.create_from_metadata(
+            expired, refresh_using=lambda: expired, method="test"
+        )
+    )
+    client = boto3.Session(botocore_session=session, region_name="eu-west-2")
+    with pytest.raises(CloudError, match="could not list the instances") as caught:
+        ec2.find(client.client("ec2"))
+    assert code(caught.value) == "ExpiredToken"
+    assert "log in again" in (caught.value.hint or "")
+
+
+def test_a_bug_among_calls_stays_a_bug() -> None:
+    with pytest.raises(RuntimeError, match="dictionary"), translated("look"):
+        raise RuntimeError("dictionary changed size during iteration")
 
 
 def test_a_refusal_without_a_text_is_told_by_its_code(stub: Stub) -> None:

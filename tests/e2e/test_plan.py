@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import statistics
 from pathlib import Path
@@ -42,6 +43,29 @@ def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
     assert told["price"] == "nothing: embedded cloud"
     assert "on EC2, cheapest first" in done.stdout
     assert terminal.runs() == before
+
+
+@pytest.mark.parametrize(("minutes", "outlived"), [(40, True), (300, False)])
+def test_a_plan_says_when_the_credentials_end_before_the_run_may(
+    terminal: Terminal, tmp_path: Path, minutes: int, outlived: bool
+) -> None:
+    """They come from a program that tells how long they hold, as a login's do."""
+    told = terminal.exports()
+    end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(minutes=minutes)
+    login = {
+        "Version": 1,
+        "AccessKeyId": told.pop("AWS_ACCESS_KEY_ID"),
+        "SecretAccessKey": told.pop("AWS_SECRET_ACCESS_KEY"),
+        "SessionToken": "t",
+        "Expiration": end.isoformat(),
+    }
+    (tmp_path / "login.json").write_text(json.dumps(login))
+    config = tmp_path / "aws-config"
+    config.write_text(f"[default]\ncredential_process = cat {tmp_path}/login.json\n")
+    terminal.environment |= {**told, "AWS_CONFIG_FILE": str(config)}
+    planned = terminal.json("plan", "--t", "7200", "--d", "8", "--n", "2")
+    said = [verdict for verdict in planned["verdicts"] if "credentials end" in verdict]
+    assert len(said) == outlived
 
 
 def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:

@@ -1,32 +1,76 @@
-"""Sums up: how many faults were injected, survived, and how fast all was over."""
+"""A user to whom faults happen, the truth at the end, and the sum of it all."""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cnd.local import Endpoint, clear_faults
+from tests.conftest import clean_environment
+from tests.fault.truth import Victim, require, struck
+
+
+@pytest.fixture
+def terminal(
+    state: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Victim]:
+    """A user in some folder; nothing may be left at the end, and nothing false be said.
+
+    What a case has left all the same is terminated: the next one shares the cloud.
+    """
+    user = Victim(state, clean_environment(state), tmp_path)
+    before = set(user.runs())
+    yield user
+    try:
+        require(user, before)
+    finally:
+        told = request.node.user_properties
+        told.append(("faults", user.faults))
+        told += [("seconds_to_zero", seconds) for seconds in user.seconds_to_zero]
+        if set(user.runs()) != before and user.live():
+            user.run("scram", "--all-regions")
+
+
+@pytest.fixture
+def cloud(terminal: Victim) -> Iterator[Endpoint]:
+    """The embedded cloud, to lay faults in; they are forgotten at the end."""
+    found = terminal.cloud()
+    yield found
+    terminal.faults += struck(found)
+    clear_faults(found)
+
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    def of(outcome: str) -> list[pytest.TestReport]:
+    def of(outcome: str, when: str) -> list[pytest.TestReport]:
         found = terminalreporter.stats.get(outcome, [])
-        return [r for r in found if "tests/fault/" in r.nodeid and r.when == "call"]
+        return [
+            r
+            for r in found
+            if isinstance(r, pytest.TestReport)
+            and r.when == when
+            and "tests/fault/" in r.nodeid
+        ]
 
-    survived, fatal = of("passed"), of("failed")
+    survived, fatal = of("passed", "call"), of("failed", "call")
     if not survived and not fatal:
         return
+    # What a case has told is whole only when it is over.
+    over = of("", "teardown") + of("error", "teardown")
+    told: list[Any] = [pair for report in over for pair in report.user_properties]
+    faults = sum(value for name, value in told if name == "faults")
+    bad = {report.nodeid for report in [*fatal, *of("error", "teardown")]}
+    fine = len({report.nodeid for report in survived} - bad)
     terminalreporter.write_line(
-        f"faults: {len(survived) + len(fatal)} cases, {len(survived)} survived"
+        f"faults: {faults} injected in {len(survived) + len(fatal)} cases, "
+        f"of which {fine} survived"
     )
-    took = [
-        seconds
-        for report in survived
-        for name, seconds in report.user_properties
-        if name == "seconds_to_zero" and isinstance(seconds, float)
-    ]
+    took = [value for name, value in told if name == "seconds_to_zero"]
     if took:
         terminalreporter.write_line(
-            f"from a killed orchestrator to 0 instances: n={len(took)}, median "
+            f"from a fault to 0 instances: n={len(took)}, median "
             f"{statistics.median(took):.1f} s, worst {max(took):.1f} s"
         )

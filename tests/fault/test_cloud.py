@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,97 +13,163 @@ import boto3
 import pytest
 
 from cnd.ec2 import find
-from cnd.local import Endpoint, clear_faults, faults_laid, lay_fault
-from cnd.local.files import read_endpoint
-from tests.conftest import Terminal, ended, eventually
+from cnd.local import Endpoint, clear_faults, faults_laid, lay_fault, summary
+from tests.conftest import ended, eventually
+from tests.fault.truth import Victim, struck, told
 
 JOB = ("start", "--d", "2", "--n", "2", "--t", "60")
 LONG = ("start", "--d", "30", "--n", "2", "--kernel", "hashlib")
-
-
-def endpoint(terminal: Terminal) -> Endpoint:
-    terminal.exports()  # it is up
-    folder = terminal.state / "cnd" / "local"
-    record = read_endpoint(folder)
-    assert record is not None
-    return Endpoint(**record, folder=folder)
-
-
-@pytest.fixture
-def cloud(terminal: Terminal) -> Any:
-    found = endpoint(terminal)
-    yield found
-    clear_faults(found)
 
 
 def lay(cloud: Endpoint, action: str, **fault: object) -> None:
     lay_fault(cloud, {"action": action, **fault})
 
 
-def struck(cloud: Endpoint) -> int:
-    return sum(fault["struck"] for fault in faults_laid(cloud))
-
-
-def newest(terminal: Terminal) -> Path:
-    return terminal.runs()[-1]
-
-
 ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the embedded cloud
-VITAL = ("ec2:RunInstances", "ec2:DescribeInstances", "ec2:TerminateInstances")
-OTHERS = (
-    *("ec2:DescribeSecurityGroups", "sqs:CreateQueue", "sqs:ReceiveMessage"),
-    *("sqs:DeleteQueue", "s3:HeadBucket", "s3:PutObject", "ssm:GetParameter"),
-    "sts:GetCallerIdentity",
+HOWS: dict[str, dict[str, object]] = {
+    "throttled": {"code": "RequestLimitExceeded", "http": 503},
+    "reset": {"reset": True},
+    "500": {"code": "InternalError", "http": 500},
+}
+QUICK = JOB
+TAGGING = ("start", "--d", "30", "--n", "2", "--t", "1")  # time to tag, if not to find
+BY_S3 = (*JOB, "--bootstrap", "user-data", "--boot", "6")
+# Each call that a run makes: the run that makes it, and how that ends if the call fails
+# for ever.  What a run can do without costs it nothing.
+CALLS: dict[str, tuple[tuple[str, ...], int]] = {
+    "sts:GetCallerIdentity": (QUICK, 3),
+    "ssm:GetParameter": (QUICK, 3),
+    "ec2:DescribeInstanceTypes": (QUICK, 3),
+    "ec2:ImportKeyPair": (QUICK, 3),
+    "ec2:DescribeSecurityGroups": (QUICK, 3),
+    "ec2:CreateSecurityGroup": (QUICK, 3),
+    "ec2:AuthorizeSecurityGroupIngress": (QUICK, 3),
+    "ec2:RunInstances": (QUICK, 3),
+    "ec2:DescribeInstances": (QUICK, 3),
+    "ec2:CreateTags": (TAGGING, 10),
+    # Nobody may terminate them: left alone, they power themselves off.
+    "ec2:TerminateInstances": (QUICK, 0),
+    "sqs:CreateQueue": (QUICK, 3),
+    "sqs:ReceiveMessage": (QUICK, 0),
+    "sqs:SendMessage": (QUICK, 0),
+    "sqs:DeleteQueue": (QUICK, 0),
+    "s3:HeadBucket": (QUICK, 0),
+    "s3:CreateBucket": (QUICK, 0),
+    "s3:PutPublicAccessBlock": (QUICK, 0),
+    "s3:PutBucketLifecycleConfiguration": (QUICK, 0),
+    "s3:PutObject": (QUICK, 0),
+    "s3:ListObjectsV2": (BY_S3, 4),
+    "s3:GetObject": (BY_S3, 4),
+}
+# For ever, these take minutes.
+PATIENT = (
+    *("ec2:RunInstances", "ec2:TerminateInstances"),
+    *("s3:ListObjectsV2", "s3:GetObject"),
 )
+
+
+def unmake(terminal: Victim) -> None:
+    """Let the next run make anew what runs leave for each other."""
+    ec2, s3 = terminal.client("ec2"), terminal.client("s3")
+    for group in ec2.describe_security_groups()["SecurityGroups"]:
+        if group["GroupName"].startswith("cnd"):
+            ec2.delete_security_group(GroupId=group["GroupId"])
+    for bucket in s3.list_buckets()["Buckets"]:
+        name = bucket["Name"]
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for each in page.get("Contents", []):
+                s3.delete_object(Bucket=name, Key=each["Key"])
+        s3.delete_bucket(Bucket=name)
+
+
+def searching(terminal: Victim, *words: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start a run; return it and its folder once a worker of it searches."""
+    before = set(terminal.runs())
+    process = terminal.spawn(*words)
+
+    def new() -> list[Path]:
+        folders = set(terminal.runs()) - before
+        return [folder for folder in folders if told(folder, "worker.started")]
+
+    eventually(new, within=60)
+    return process, new()[0]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_all_calls_of_a_run_may_fail_twice(
+    terminal: Victim, cloud: Endpoint, how: str
+) -> None:
+    unmake(terminal)
+    before = Counter(summary(cloud)["calls"])
+    for action in CALLS:
+        lay(cloud, action, times=2, **HOWS[how])
+    result = terminal.json(*TAGGING, status=10)
+    assert (result["terminated"], result["left_running"]) == (2, 0)
+    assert result["logs"]["s3"]
+    made = Counter(summary(cloud)["calls"]) - before
+    assert made.keys() <= CALLS.keys()
+    by_s3 = {"s3:ListObjectsV2", "s3:GetObject"}
+    assert {f["action"]: f["struck"] for f in faults_laid(cloud)} == {
+        action: 0 if action in by_s3 else 2 for action in CALLS
+    }
+
+
+def test_what_goes_through_s3_may_fail_thrice(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    for how in HOWS.values():
+        for action in ("s3:GetObject", "s3:ListObjectsV2", "s3:PutObject"):
+            lay(cloud, action, **how)
+    result = terminal.json(*JOB, "--bootstrap", "user-data")
+    assert (result["outcome"], result["left_running"]) == ("found", 0)
+    assert struck(cloud) == 9
 
 
 @pytest.mark.parametrize(
     ("action", "how"),
     [
-        *((call, how) for call in VITAL for how in ("throttled", "reset", "500")),
-        *(pytest.param(call, "throttled", marks=pytest.mark.slow) for call in OTHERS),
+        pytest.param(
+            action,
+            how,
+            marks=pytest.mark.slow if action in PATIENT or how != "throttled" else (),
+        )
+        for action in CALLS
+        for how in HOWS
     ],
 )
-def test_a_call_that_fails_twice_costs_nothing_but_time(
-    terminal: Terminal, cloud: Endpoint, action: str, how: str
+def test_a_call_that_fails_for_ever_ends_in_an_honest_status(
+    terminal: Victim, cloud: Endpoint, action: str, how: str
 ) -> None:
-    faults: dict[str, dict[str, object]] = {
-        "throttled": {"code": "RequestLimitExceeded", "http": 503},
-        "reset": {"reset": True},
-        "500": {"code": "InternalError", "http": 500},
-    }
-    lay(cloud, action, times=2, **faults[how])
-    result = terminal.json(*JOB)
-    assert struck(cloud) >= 1
-    assert (result["outcome"], result["left_running"]) == ("found", 0)
-    assert result["terminated"] == 2
-    assert terminal.live() == []
-
-
-@pytest.mark.parametrize(
-    ("action", "status"),
-    [
-        ("ec2:DescribeSecurityGroups", 3),
-        ("sqs:CreateQueue", 3),
-        ("ssm:GetParameter", 3),
-        ("sts:GetCallerIdentity", 3),
-        ("sqs:ReceiveMessage", 0),
-        ("sqs:DeleteQueue", 0),
-        ("s3:HeadBucket", 0),
-        ("s3:PutObject", 0),
-        ("ec2:DescribeInstances", 3),
-        # Nobody may terminate them: left alone, they power themselves off.
-        pytest.param("ec2:TerminateInstances", 0, marks=pytest.mark.slow),
-    ],
-)
-def test_a_call_that_is_throttled_for_ever_ends_in_an_honest_status(
-    terminal: Terminal, cloud: Endpoint, action: str, status: int
-) -> None:
-    lay(cloud, action, code="RequestLimitExceeded", times="forever")
-    done = terminal.run(*JOB, timeout=700)
+    words, status = CALLS[action]
+    unmake(terminal)
+    lay(cloud, action, times="forever", **HOWS[how])
+    done = terminal.run(*words, timeout=700)
     assert done.returncode == status, done.stderr
-    assert status == 0 or "RequestLimitExceeded" in done.stderr
+    assert struck(cloud) >= 1
+    assert status != 3 or len(done.stderr.splitlines()) <= 6
     assert "Traceback" not in done.stderr
+
+
+def test_a_fleet_that_cannot_be_seen_for_a_while_is_seen_in_the_end(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    process, folder = searching(terminal, *LONG, "--t", "3", "--json")
+    lay(cloud, "DescribeInstances", times=24, **HOWS["throttled"])
+    code, out, err = ended(process, within=120)
+    assert code == 10, err
+    assert json.loads(out)["terminated"] == 2
+    assert told(folder, "cloud.trouble")
+
+
+@pytest.mark.slow
+def test_a_fleet_that_can_never_be_seen_again_is_ended_and_not_called_gone(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    process, _ = searching(terminal, *LONG, "--t", "3", "--json")
+    lay(cloud, "DescribeInstances", times="forever", **HOWS["throttled"])
+    code, out, err = ended(process, within=500)
+    assert code == 5, err
+    assert (json.loads(out)["terminated"], json.loads(out)["left_running"]) == (0, 2)
     clear_faults(cloud)
     assert terminal.live() == []
 
@@ -142,7 +211,7 @@ SPOT_REFUSALS = {
     ],
 )
 def test_a_refused_launch_is_one_line_with_a_way_out_and_nothing_is_left(
-    terminal: Terminal, cloud: Endpoint, action: str, code: str, way_out: str
+    terminal: Victim, cloud: Endpoint, action: str, code: str, way_out: str
 ) -> None:
     lay(cloud, action, code=code, times="forever")
     market = ("--spot",) if action == "CreateFleet" else ()
@@ -177,7 +246,7 @@ def left(cloud: Endpoint) -> list[str]:
 
 
 def test_a_launch_whose_reply_is_lost_is_not_paid_twice(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "RunInstances", lost_reply=True)
     result = terminal.json(*JOB)
@@ -186,7 +255,7 @@ def test_a_launch_whose_reply_is_lost_is_not_paid_twice(
 
 
 def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     """The instances are there; nobody was told their names."""
     lay(cloud, "RunInstances", lost_reply=True, times="forever")
@@ -197,7 +266,7 @@ def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
 
 
 def test_instances_that_are_not_listed_at_first_are_waited_for(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(
         cloud,
@@ -211,7 +280,7 @@ def test_instances_that_are_not_listed_at_first_are_waited_for(
 
 
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "s3:PutObject", code="AccessDenied", times="forever")
     result = terminal.json(*JOB)
@@ -222,7 +291,7 @@ def test_where_s3_refuses_the_logs_stay_here_and_are_named(
 
 
 def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(
         cloud,
@@ -237,7 +306,7 @@ def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
 
 
 def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""
     process = terminal.spawn(*LONG, "--t", "6")
@@ -256,15 +325,31 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     assert terminal.live() == []
 
 
+@pytest.mark.slow
+def test_a_fleet_whose_credentials_expired_ends_itself(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """By its keepers and timers, without any command; S3 takes nothing any more."""
+    words = ("--t", "5", "--boot", "20")
+    process, _ = searching(terminal, *LONG, *words)
+    for service in ("ec2", "sqs", "s3"):
+        lay(cloud, f"{service}:*", code="ExpiredToken", http=400, times="forever")
+    expired = time.monotonic()
+    code, _, err = ended(process, within=400)
+    assert code == 5, err
+    terminal.faults += struck(cloud)
+    clear_faults(cloud)
+    lay(cloud, "s3:*", code="ExpiredToken", http=400, times="forever")
+    terminal.see_zero(expired, within=300)
+
+
 def room_for_one(cloud: Endpoint) -> None:
     """Let AWS have one instance, in the first zone where it is asked for so few."""
     lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
     lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times="forever")
 
 
-def test_a_zone_without_room_is_passed_over(
-    terminal: Terminal, cloud: Endpoint
-) -> None:
+def test_a_zone_without_room_is_passed_over(terminal: Victim, cloud: Endpoint) -> None:
     lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=2)
     result = terminal.json(*JOB)
     assert (result["outcome"], result["terminated"]) == ("found", 2)
@@ -272,7 +357,7 @@ def test_a_zone_without_room_is_passed_over(
 
 
 def test_a_fleet_that_cannot_be_whole_is_not_kept_in_part(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     room_for_one(cloud)
     done = terminal.run(*JOB)
@@ -284,7 +369,7 @@ def test_a_fleet_that_cannot_be_whole_is_not_kept_in_part(
 
 
 def test_with_at_least_the_space_is_divided_among_those_that_can_be_had(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     room_for_one(cloud)
     words = ("--d", "9", "--nonces", "100000", "--n", "2", "--at-least", "1")
@@ -294,7 +379,7 @@ def test_with_at_least_the_space_is_divided_among_those_that_can_be_had(
 
 
 def test_the_next_type_is_taken_where_there_is_no_room_for_the_first(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "RunInstances", code="VcpuLimitExceeded")
     result = terminal.json(*JOB, "--instance-type", "c5.large,t3.micro")
@@ -303,7 +388,7 @@ def test_the_next_type_is_taken_where_there_is_no_room_for_the_first(
 
 
 def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "CreateFleet", at_most=1)
     lay(cloud, "CreateFleet", code="RequestLimitExceeded")  # the second call, once
@@ -316,7 +401,7 @@ def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
 
 
 def test_spot_alone_is_refused_as_a_whole_where_there_is_too_little(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "CreateFleet", at_most=1)
     done = terminal.run(*JOB, "--spot")
@@ -326,7 +411,7 @@ def test_spot_alone_is_refused_as_a_whole_where_there_is_too_little(
 
 
 def test_a_fleet_request_whose_answer_is_lost_is_not_paid_twice(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "CreateFleet", lost_reply=True)
     result = terminal.json(*JOB, "--spot")
@@ -334,7 +419,7 @@ def test_a_fleet_request_whose_answer_is_lost_is_not_paid_twice(
 
 
 def test_a_group_that_may_not_be_made_leaves_nothing(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(cloud, "CreateAutoScalingGroup", code="AccessDenied", times="forever")
     done = terminal.run(*JOB, "--hold")
@@ -345,7 +430,7 @@ def test_a_group_that_may_not_be_made_leaves_nothing(
 
 @pytest.mark.slow
 def test_a_fleet_whose_orchestrator_died_while_launching_is_searched_to_the_end(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     """The class of the instance that was never launched goes on on the other one."""
     lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
@@ -356,6 +441,6 @@ def test_a_fleet_whose_orchestrator_died_while_launching_is_searched_to_the_end(
     process.kill()
     process.wait(10)
     clear_faults(cloud)
-    result = terminal.json("attach", newest(terminal).name, status=11)
+    result = terminal.json("attach", terminal.runs()[-1].name, status=11)
     assert (result["outcome"], result["tested"]) == ("exhausted", 100000)
     assert (result["terminated"], result["left_running"]) == (1, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,31 +13,24 @@ from typing import Any
 import pytest
 
 from cnd.local import Endpoint, clock, lay_fault
-from tests.conftest import Terminal, ended, eventually
-from tests.fault.test_cloud import endpoint
+from tests.conftest import ended, eventually
+from tests.fault.truth import Victim, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 SPACE = ("start", "--d", "30", "--nonces", "4000000", "--n", "4", *SLOWLY)
 
 
-@pytest.fixture
-def cloud(terminal: Terminal) -> Endpoint:
-    return endpoint(terminal)
-
-
 class Run:
     """A run in a process of its own, seen through its journal."""
 
-    def __init__(self, terminal: Terminal, *words: str) -> None:
+    def __init__(self, terminal: Victim, *words: str) -> None:
         before = set(terminal.runs())
         self.process: subprocess.Popen[str] = terminal.spawn(*words)
         eventually(lambda: set(terminal.runs()) - before, within=30)
         (self.folder,) = set(terminal.runs()) - before
 
     def told(self, kind: str) -> list[dict[str, Any]]:
-        path = self.folder / "events.jsonl"
-        lines = path.read_text().split("\n")[:-1] if path.exists() else []
-        return [e for e in map(json.loads, lines) if e["kind"] == kind]
+        return told(self.folder, kind)
 
     def searching(self, count: int) -> list[str]:
         """Wait until `count` workers have told progress; return their hosts."""
@@ -69,7 +61,7 @@ def lay(cloud: Endpoint, host: object, kind: str, **more: object) -> None:
     ("kind", "more"), [("boots-late", {"seconds": 3}), ("no-key", {"seconds": 3})]
 )
 def test_a_host_that_is_late_is_waited_for(
-    terminal: Terminal, cloud: Endpoint, kind: str, more: dict[str, object]
+    terminal: Victim, cloud: Endpoint, kind: str, more: dict[str, object]
 ) -> None:
     lay(cloud, 1, kind, **more)
     result = Run(terminal, *SPACE).exhausted()
@@ -78,7 +70,7 @@ def test_a_host_that_is_late_is_waited_for(
 
 @pytest.mark.parametrize("kind", ["never-boots", "mute"])
 def test_a_host_that_never_answers_keeps_nobody_from_the_answer(
-    terminal: Terminal, cloud: Endpoint, kind: str
+    terminal: Victim, cloud: Endpoint, kind: str
 ) -> None:
     lay(cloud, 1, kind)
     began = time.monotonic()
@@ -114,7 +106,7 @@ def interrupt(cloud: Endpoint, host: str) -> None:
     ids=lambda f: f.__name__,
 )
 def test_the_class_of_a_lost_host_goes_on_elsewhere(
-    terminal: Terminal, cloud: Endpoint, befall: Callable[[Endpoint, str], None]
+    terminal: Victim, cloud: Endpoint, befall: Callable[[Endpoint, str], None]
 ) -> None:
     run = Run(terminal, *SPACE)
     victim = run.searching(4)[2]
@@ -128,7 +120,7 @@ def test_the_class_of_a_lost_host_goes_on_elsewhere(
 
 
 def test_a_lost_host_is_replaced_where_that_is_wanted(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *SPACE, "--replace")
     kill(cloud, run.searching(4)[0])
@@ -140,7 +132,7 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
 
 
 def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     words = ("start", "--d", "30", "--n", "2", "--t", "40", "--json", "--spot")
     run = Run(terminal, *words, "--replace")
@@ -154,13 +146,13 @@ def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
     eventually(lambda: run.told("class.handed_over"), within=15)
     (handed,) = run.told("class.handed_over")
     assert handed["host"] == run.told("instance.launched")[-1]["host"]
-    run.process.send_signal(signal.SIGINT)
+    terminal.hit(run.process)
     code, out, _ = ended(run.process, within=60)
     assert (code, json.loads(out)["left_running"]) == (130, 0)
 
 
 def test_connections_cut_every_two_seconds_cost_no_nonce(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     words = ("start", "--d", "30", "--nonces", "20000000", "--n", "4", *SLOWLY)
     run = Run(terminal, *words)
@@ -191,10 +183,11 @@ def events_of(cloud: Endpoint, host: str) -> Path:
     ids=["not golden", "no number", "no nonce", "not exhausted"],
 )
 def test_a_liar_is_dropped_and_its_class_searched_elsewhere(
-    terminal: Terminal, cloud: Endpoint, lie: dict[str, object]
+    terminal: Victim, cloud: Endpoint, lie: dict[str, object]
 ) -> None:
     run = Run(terminal, *SPACE)
     liar = run.searching(4)[0]
+    terminal.faults += 1
     with events_of(cloud, liar).open("a") as file:
         file.write(json.dumps(lie) + "\n")
     if lie["event"] == "found":
@@ -208,9 +201,10 @@ def test_a_liar_is_dropped_and_its_class_searched_elsewhere(
 
 
 def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *SPACE)
+    terminal.faults += 1
     with events_of(cloud, run.searching(4)[0]).open("ab") as file:
         file.write(b"\xff\x00 garbage\n[1, 2]\nnull\n" + b"x" * 100_000 + b"\n")
         file.write(b'{"event": "progress", "cursor": "much", "tested": -1}\n')
@@ -221,7 +215,7 @@ def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
 
 @pytest.mark.skipif(not clock.library(), reason="libfaketime is not here")
 def test_hosts_whose_clocks_are_hours_apart_work_together(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     for place, seconds in enumerate((3600, -3600)):
         lay(cloud, place, "wrong-clock", seconds=seconds)
@@ -234,13 +228,14 @@ def test_hosts_whose_clocks_are_hours_apart_work_together(
 
 
 def test_a_clock_that_jumps_while_a_host_searches_changes_nothing(
-    terminal: Terminal, cloud: Endpoint
+    terminal: Victim, cloud: Endpoint
 ) -> None:
     """All that a host's clock can reach: what its worker says, and the heartbeat."""
     run = Run(terminal, *SPACE)
     host = run.searching(4)[0]
     path = events_of(cloud, host)
     wrong = time.time() + 3600
+    terminal.faults += 1
     os.utime(path.parent.parent / "heard", (wrong, wrong))
     with path.open("a") as file:
         file.write(json.dumps({"event": "progress", "time": wrong}) + "\n")

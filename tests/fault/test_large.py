@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal, clean_environment, eventually
-from tests.fault.test_cloud import endpoint
+from tests.conftest import clean_environment, eventually
 from tests.fault.test_hosts import Run, lay
+from tests.fault.truth import Victim, require
 
 pytestmark = pytest.mark.slow
 
@@ -33,17 +33,18 @@ FAULTS: list[tuple[str, dict[str, float]]] = [
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Iterator[Terminal]:
+def crowd(tmp_path: Path) -> Iterator[Victim]:
     """A user whose embedded cloud holds each host to a rate: 128 share two cores."""
     state = tmp_path / "state"
     environment = {**clean_environment(state), "CND_LOCAL_RATE": str(RATE)}
-    found = Terminal(state, environment, tmp_path)
+    found = Victim(state, environment, tmp_path)
     yield found
+    require(found, set())
     assert found.run("local", "down").returncode == 0
 
 
-def test_one_in_ten_may_fail_and_every_nonce_is_tested(crowd: Terminal) -> None:
-    cloud = endpoint(crowd)
+def test_one_in_ten_may_fail_and_every_nonce_is_tested(crowd: Victim) -> None:
+    cloud = crowd.cloud()
     lay(cloud, NEVER_UP, "never-boots")
     words = ("start", "--d", "30", "--n", str(FLEET), "--nonces", str(NONCES))
     run = Run(crowd, *words, "--t", "120", "--boot", "30", "--json")

@@ -3,61 +3,55 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cnd import pow as worker
-from tests.conftest import Terminal, ended, eventually
+from cnd.local import Endpoint
+from tests.conftest import ended, eventually
+from tests.fault.test_cloud import lay
+from tests.fault.truth import Victim, events, struck, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "120")
 SPACE = ("start", "--d", "30", "--nonces", "4000000", "--n", "4", *SLOWLY)
-Record = Callable[[str, object], None]
 ORPHAN_PATIENCE = 30.0  # seconds; README tells it
+SIGNED = b"x-amz-signature"
 
 
-def killed(terminal: Terminal, *words: str, when: str, of: int = 1) -> Path:
+def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
     """Start a run and SIGKILL it once `of` instances have told an event `when`."""
     before = set(terminal.runs())
     process = terminal.spawn(*words)
 
-    def tellers() -> set[int]:
-        return {event["index"] for event in told(newest(terminal, before), when)}
+    def tellers() -> set[int | None]:
+        return {event.get("index") for event in told(newest(terminal, before), when)}
 
     eventually(lambda: len(tellers()) >= of, within=60)
     return kill(terminal, process, before)
 
 
-def kill(terminal: Terminal, process: subprocess.Popen[str], before: set[Path]) -> Path:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate(timeout=10)
+def kill(terminal: Victim, process: subprocess.Popen[str], before: set[Path]) -> Path:
+    terminal.hit(process, signal.SIGKILL)
     folder = newest(terminal, before)
     assert folder is not None
     return folder
 
 
-def newest(terminal: Terminal, before: set[Path]) -> Path | None:
+def newest(terminal: Victim, before: set[Path]) -> Path | None:
     new = sorted(set(terminal.runs()) - before)
     return new[-1] if new else None
 
 
-def told(folder: Path | None, kind: str) -> list[dict[str, Any]]:
-    path = folder / "events.jsonl" if folder else None
-    if path is None or not path.exists():
-        return []
-    events = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-    return [event for event in events if event["kind"] == kind]
-
-
-def stored(terminal: Terminal, run: str) -> dict[str, bytes]:
+def stored(terminal: Victim, run: str) -> dict[str, bytes]:
     """Return what S3 has of a run, by name."""
     s3 = terminal.client("s3")
     (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"])
@@ -71,7 +65,7 @@ def stored(terminal: Terminal, run: str) -> dict[str, bytes]:
     }
 
 
-def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Terminal) -> None:
+def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> None:
     words = ("--d", "30", "--nonces", "2000", "--n", "1", *SLOWLY)
     killed(terminal, "start", *words, when="instance.launched")
     ec2 = terminal.client("ec2")
@@ -91,9 +85,7 @@ def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Terminal) -> 
 
 
 @pytest.mark.parametrize("when", ["instance.launched", "instance.ready"])
-def test_a_run_that_was_killed_early_is_taken_over(
-    terminal: Terminal, when: str
-) -> None:
+def test_a_run_that_was_killed_early_is_taken_over(terminal: Victim, when: str) -> None:
     killed(terminal, *SPACE, when=when)
     result = terminal.json("attach", status=11)
     assert result["tested"] - result["repeated"] == 4_000_000
@@ -101,7 +93,7 @@ def test_a_run_that_was_killed_early_is_taken_over(
 
 
 def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
-    terminal: Terminal,
+    terminal: Victim,
 ) -> None:
     folder = killed(terminal, *SPACE, when="worker.progress")
     time.sleep(2)  # the search goes on meanwhile
@@ -116,7 +108,7 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
     ]
 
 
-def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Terminal) -> None:
+def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Victim) -> None:
     words = ("start", "--d", "5", "--block", "quiet", "--n", "2", *SLOWLY)
     killed(terminal, *words, when="worker.started")
     time.sleep(8)  # far more than the search takes
@@ -125,7 +117,7 @@ def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Terminal) 
     assert worker.is_golden(result["hash"], 5)
 
 
-def test_two_cannot_follow_one_run(terminal: Terminal) -> None:
+def test_two_cannot_follow_one_run(terminal: Victim) -> None:
     folder = killed(terminal, *SPACE, when="worker.progress")
     first = terminal.spawn("attach", folder.name)
     eventually(lambda: told(folder, "run.attached"), within=20)
@@ -140,7 +132,7 @@ def test_two_cannot_follow_one_run(terminal: Terminal) -> None:
     assert "is over" in third.stderr
 
 
-def test_start_tells_of_a_fleet_that_nobody_follows(terminal: Terminal) -> None:
+def test_start_tells_of_a_fleet_that_nobody_follows(terminal: Victim) -> None:
     folder = killed(terminal, *SPACE, when="worker.started")
     done = terminal.run("start", "--d", "1", "--n", "1")
     assert done.returncode == 0
@@ -150,15 +142,13 @@ def test_start_tells_of_a_fleet_that_nobody_follows(terminal: Terminal) -> None:
 
 
 def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
-    terminal: Terminal, record_property: Record
+    terminal: Victim,
 ) -> None:
     words = ("start", "--d", "7", "--n", "8", "--t", "600", "--block", "orphans")
     folder = killed(terminal, *words, when="worker.progress", of=8)
     died = time.monotonic()
-    eventually(lambda: terminal.live() == [], within=120, every=2)
-    took = time.monotonic() - died
-    record_property("seconds_to_zero", took)
-    assert took > ORPHAN_PATIENCE - 10
+    terminal.see_zero(died, within=150)
+    assert terminal.seconds_to_zero[-1] > ORPHAN_PATIENCE - 10
 
     objects = stored(terminal, folder.name)
     logs = [f"logs/Instance{i}.log" for i in range(8)]
@@ -174,31 +164,35 @@ def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
     assert len(list((folder / "logs").iterdir())) == 8
 
 
-def test_pre_signed_urls_and_keys_stay_where_they_belong(terminal: Terminal) -> None:
-    result = terminal.json("start", "--d", "5", "--n", "2", "--keep")
+@pytest.mark.parametrize("way", ["ssh", "user-data"])
+def test_pre_signed_urls_and_keys_stay_where_they_belong(
+    terminal: Victim, way: str
+) -> None:
+    """In the job file of a host; where its user data has them, packed in the order."""
+    words = ("start", "--d", "5", "--n", "2", "--keep", "--bootstrap", way)
+    result = terminal.json(*words)
     folder = terminal.state / "cnd" / "runs" / result["run"]
-    secret = terminal.exports()["AWS_SECRET_ACCESS_KEY"].encode()
-    texts = {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    texts |= stored(terminal, result["run"])
+    secret = terminal.cloud().secret_key.encode()
+    texts = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert len(texts) >= 5
+    objects = stored(terminal, result["run"])
     hosts = terminal.state / "cnd" / "local" / "hosts"
     on_hosts = {p: p.read_bytes() for p in hosts.rglob("*") if p.is_file()}
-    assert len(texts) >= 8
-    for name, text in texts.items():
-        assert b"X-Amz-Signature" not in text, name
+    for name, text in {**texts, **on_hosts, **objects}.items():
         assert secret not in text, name
-    jobs = 0
-    for path, text in on_hosts.items():
-        assert secret not in text, path
-        if b"X-Amz-Signature" in text:
-            assert path.name.startswith("class-"), path
-            assert path.stat().st_mode & 0o777 == 0o600
-            jobs += 1
-    assert jobs == 2
+    signed = [p for p, text in {**texts, **on_hosts}.items() if SIGNED in text.lower()]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in signed)
+    names = sorted(path.name.partition("-")[0] for path in signed)
     assert (folder / "order.json").stat().st_mode & 0o777 == 0o600
+    if way == "ssh":
+        assert names == ["class", "class"]
+    else:
+        assert set(names) == {"boot.json"}
+    assert not any(SIGNED in text.lower() for text in objects.values())
     terminal.run("scram")
 
 
-def test_scram_reaches_every_region(terminal: Terminal) -> None:
+def test_scram_reaches_every_region(terminal: Victim) -> None:
     kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
     for region in ("us-east-1", "eu-west-2"):
         assert terminal.run(*kept, "--region", region).returncode == 0
@@ -208,28 +202,142 @@ def test_scram_reaches_every_region(terminal: Terminal) -> None:
     assert terminal.json("status", "--region", "eu-west-2")["instances"] == []
 
 
+def test_scram_ends_a_fleet_also_where_the_queues_are_refused(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
+    assert terminal.run(*kept).returncode == 0
+    lay(cloud, "sqs:*", code="AccessDenied", times="forever")
+    done = terminal.run("scram")
+    assert done.returncode == 0, done.stderr
+    assert "AccessDenied" in done.stderr
+    assert done.stdout.endswith("0 instances running\n")
+    assert terminal.live() == []
+
+
+def test_scram_of_all_regions_goes_on_past_one_that_refuses(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
+    assert terminal.run(*kept).returncode == 0
+    lay(cloud, "ec2:DescribeInstances", code="UnauthorizedOperation")
+    done = terminal.run("scram", "--all-regions")
+    regions = terminal.client("ec2").describe_regions()["Regions"]
+    first = min(region["RegionName"] for region in regions)
+    assert done.returncode == 3, done.stderr
+    assert f"{first}: could not list the instances" in done.stderr
+    assert done.stdout.count("terminated i-") == 1
+    assert "0 instances running" not in done.stdout
+
+
+def test_a_launch_that_shows_only_after_its_orchestrator_died_is_found(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """The request is still on its way when everybody asks what there is."""
+    lay(cloud, "RunInstances", delay=12)
+    before = set(terminal.runs())
+    process = terminal.spawn(*SPACE)
+    eventually(lambda: struck(cloud), within=60)
+    folder = kill(terminal, process, before)
+    assert terminal.live() == []
+    stands = terminal.json("status")["runs"][-1]
+    assert stands["run"] == folder.name
+    assert "a launch was under way" in stands["stands"]
+    done = terminal.run("start", "--d", "1", "--n", "1")
+    assert f"run {folder.name} broke off while a launch was under way" in done.stderr
+    scrammed = terminal.json("scram")
+    assert len(scrammed["terminated"]) == 4
+    assert told(folder, "run.aborted")[0]["terminated"] == 4
+    assert terminal.run("scram").stdout == "nothing was running\n"
+
+
+def test_a_group_is_not_made_for_a_run_that_was_to_stop_before(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    lay(cloud, "ssm:GetParameter", delay=4)
+    before = set(terminal.runs())
+    process = terminal.spawn("start", "--d", "30", "--n", "2", "--hold", *SLOWLY)
+    eventually(lambda: told(newest(terminal, before), "run.started"), within=40)
+    terminal.hit(process)
+    code, _, err = ended(process)
+    assert code == 130, err
+    assert told(newest(terminal, before), "instance.requested") == []
+
+
+# What a run tells in each of its phases, up to the search ...
 PHASES = (
     *("run.started", "instance.requested", "instance.launched", "instance.running"),
     *("instance.ready", "worker.started", "worker.progress"),
 )
+# ... and as it stops, fetches the logs and terminates.
+LATE = ("worker.timeout", "log.pulled", "instance.terminated")
 
 
-@pytest.mark.parametrize("when", PHASES)
+@pytest.mark.parametrize("when", PHASES + LATE)
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c_in_any_phase_leaves_nothing(
-    terminal: Terminal, when: str, times: int
+    terminal: Victim, when: str, times: int
 ) -> None:
     """Once: in order, with logs of what searched.  Twice: at once."""
     before = set(terminal.runs())
-    process = terminal.spawn("start", "--d", "30", "--n", "2", *SLOWLY)
-    eventually(lambda: told(newest(terminal, before), when), within=40, every=0.005)
+    limit = "2" if when in LATE else "120"
+    words = ("--d", "30", "--n", "2", "--kernel", "hashlib", "--t", limit)
+    process = terminal.spawn("start", *words)
+    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.005)
+    folder = newest(terminal, before)
+    code = interrupted(terminal, process, times)
+    # Who comes when the time is over all the same may find it said so.
+    assert code in ((10, 130) if when in LATE else (130,))
+    if times == 1:
+        searched = {f"Instance{e['index']}.log" for e in told(folder, "worker.started")}
+        assert folder is not None
+        assert searched <= {path.name for path in (folder / "logs").iterdir()}
+        assert len(told(folder, "run.ended")) == 1
+
+
+def interrupted(terminal: Victim, process: subprocess.Popen[str], times: int) -> int:
+    """Press Ctrl-C; return the exit status, once nothing lives any more."""
     for _ in range(times):
-        process.send_signal(signal.SIGINT)
+        asked = terminal.hit(process)
         time.sleep(0.05)
     code, _, err = ended(process)
-    assert code == 130, err
+    terminal.see_zero(asked, within=0)
     assert "Traceback" not in err
-    assert terminal.live() == []
+    return code
+
+
+def attached(terminal: Victim) -> tuple[subprocess.Popen[str], Path]:
+    """Kill a search and take it over; return who does so, following it by now."""
+    words = ("start", "--d", "30", "--n", "2", *SLOWLY)
+    folder = killed(terminal, *words, when="worker.progress")
+    process = terminal.spawn("attach", folder.name)
+    heard = len(told(folder, "worker.progress"))
+    eventually(lambda: len(told(folder, "worker.progress")) > heard + 4, within=60)
+    return process, folder
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_an_attached_run_as_any_other(terminal: Victim, times: int) -> None:
+    process, folder = attached(terminal)
+    assert interrupted(terminal, process, times) == 130
+    if times == 1:
+        logs = sorted(path.name for path in (folder / "logs").iterdir())
+        assert logs == ["Instance0.log", "Instance1.log"]
+
+
+@pytest.mark.parametrize("command", ["stop", "scram"])
+def test_an_attached_run_is_stopped_and_scrammed_as_any_other(
+    terminal: Victim, command: str
+) -> None:
+    process, folder = attached(terminal)
+    terminal.faults += 1
+    asked = time.monotonic()
+    assert terminal.run(command, "--run", folder.name).returncode == 0
+    code, out, err = ended(process)
+    terminal.see_zero(asked, within=0)
+    assert code == 12, err
+    assert "Traceback" not in err
+    assert out.rstrip().endswith("0 instances running")
 
 
 def forbid_growth(pid: int) -> None:
@@ -238,7 +346,7 @@ def forbid_growth(pid: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
 
 
-def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Terminal) -> None:
+def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Victim) -> None:
     terminal.exports()  # the cloud is up
     process = terminal.spawn("start", "--d", "2", "--n", "2")
     forbid_growth(process.pid)
@@ -249,7 +357,7 @@ def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Terminal) 
     assert terminal.live() == []
 
 
-def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Terminal) -> None:
+def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Victim) -> None:
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "4")
     eventually(lambda: told(newest(terminal, before), "worker.started"), within=40)
@@ -262,58 +370,100 @@ def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Terminal) 
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_wherever_the_orchestrator_is_killed_scram_brings_it_to_zero(
-    terminal: Terminal, record_property: Record, seed: int
+def test_wherever_the_orchestrator_is_killed_it_comes_to_zero(
+    terminal: Victim, cloud: Endpoint, seed: int
 ) -> None:
     """A few of the sixty moments of the slow test below."""
-    for took in kill_and_clean_up(terminal, random.Random(seed), rounds=3):
-        record_property("seconds_to_zero", took)
+    kill_and_clean_up(terminal, random.Random(seed), 3, ("scram", "attach"))
 
 
 @pytest.mark.slow
 def test_sixty_moments_to_die_and_nothing_is_left(
-    terminal: Terminal, record_property: Record
+    terminal: Victim, cloud: Endpoint
 ) -> None:
-    for took in kill_and_clean_up(terminal, random.Random(2019), rounds=60):
-        record_property("seconds_to_zero", took)
+    """After each third somebody scrams, attaches, or does nothing at all."""
+    ends = ("scram", "attach", "leave")
+    kill_and_clean_up(terminal, random.Random(2019), 60, ends)
+
+
+# Its smallest golden nonce is 1631501: some seconds of search.
+SEARCH = ("start", "--d", "6", "--block", "moments", "--n", "2", "--kernel", "hashlib")
+SHORT = ("--t", "5", "--boot", "10")  # who is left alone ends after 135 s at most
 
 
 def kill_and_clean_up(
-    terminal: Terminal, chance: random.Random, rounds: int
-) -> list[float]:
-    """Kill runs at random moments, a third of them next to RunInstances.
-
-    Every second one is taken over, all are scrammed; return the seconds that took.
-    """
-    took: list[float] = []
-    answers: list[bool] = []
-    terminal.json("start", "--d", "1")  # the cloud is up
+    terminal: Victim, chance: random.Random, rounds: int, ends: Sequence[str]
+) -> None:
+    """Kill runs at random moments, a third of them next to RunInstances or inside."""
+    phases: Counter[str] = Counter()
+    alone: dict[str, float] = {}  # when those were killed that end by themselves
     for number in range(rounds):
-        before = set(terminal.runs())
-        process = terminal.spawn("start", "--d", "6", "--n", "2", *SLOWLY)
-        if number % 3 == 0:
-            eventually(
-                lambda old=before: told(newest(terminal, old), "instance.requested"),  # type: ignore[misc]
-                within=30,
-                every=0.002,
-            )
-            moment = chance.uniform(0, 0.15)
-        else:
-            moment = chance.uniform(0, 4)
-        time.sleep(moment)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=10)
-        print(f"killed after {moment:.3f} s")
-        began = time.monotonic()
-        if number % 2:
-            folder = newest(terminal, before)
-            name = [folder.name] if folder else []
-            attached = terminal.run("attach", *name, timeout=90)
-            assert attached.returncode in (0, 2, 4), attached.stderr
-            answers.append(attached.returncode == 0)
-        scrammed = terminal.run("scram")
-        assert scrammed.returncode == 0, scrammed.stderr
-        took.append(time.monotonic() - began)
-        assert terminal.live() == []
-    print(f"{sum(answers)} of {len(answers)} that were taken over had the answer")
-    return took
+        end = ends[(number // 3 + number) % len(ends)]
+        folder, phase = killed_at_random(terminal, chance, number, end == "leave")
+        died = time.monotonic()
+        phases[phase] += 1
+        print(f"round {number}: killed after {phase}, then {end}")
+        if folder and end == "leave":
+            alone[folder.name] = died
+        elif folder:
+            if end == "attach":
+                taken_over(terminal, folder)
+            scrammed = terminal.run("scram", "--run", folder.name)
+            assert scrammed.returncode == 0, scrammed.stderr
+            assert not living(terminal) & {folder.name}
+            terminal.seconds_to_zero.append(time.monotonic() - died)
+    eventually(lambda: over(terminal, alone), within=300, every=1)
+    print(f"killed after: {dict(phases.most_common())}")
+    print(f"seconds to zero: {[round(s, 1) for s in terminal.seconds_to_zero]}")
+
+
+def killed_at_random(
+    terminal: Victim, chance: random.Random, number: int, left_alone: bool
+) -> tuple[Path | None, str]:
+    """Start a run and kill it; return its folder, and what it had told last."""
+    before = set(terminal.runs())
+    near, moment = number % 3 == 0, chance.uniform(0, 4)
+    if near:
+        delay = 3 * (number // 3 % 2)
+        moment = chance.uniform(0, delay or 0.15)
+    if near and delay:
+        lay(terminal.cloud(), "RunInstances", delay=delay)
+    process = terminal.spawn(*SEARCH, *(SHORT if left_alone else ("--t", "120")))
+
+    def requested() -> object:
+        return told(newest(terminal, before), "instance.requested")
+
+    if near:
+        eventually(requested, within=60, every=0.002)
+    time.sleep(moment)
+    terminal.hit(process, signal.SIGKILL)
+    folder = newest(terminal, before)
+    kinds = [event["kind"] for event in events(folder)] or ["nothing"]
+    return folder, "RunInstances, delayed" if near and delay else kinds[-1]
+
+
+def taken_over(terminal: Victim, folder: Path) -> None:
+    """Attach to a run: what was bought goes on, and has the answer."""
+    is_over = (folder / "result.json").exists()
+    searching = told(folder, "worker.started")
+    attached = terminal.run("attach", folder.name, timeout=200)
+    bought = folder.name in {each["run"] for each in terminal.instances()}
+    assert "Traceback" not in attached.stderr
+    if is_over:
+        assert attached.returncode == 2
+    elif searching:
+        assert attached.returncode == 0, attached.stderr
+    else:
+        assert attached.returncode in ((0, 4) if bought else (2, 4)), attached.stderr
+
+
+def living(terminal: Victim) -> set[str]:
+    """Return the runs that have instances."""
+    return {each["run"] for each in terminal.live()}
+
+
+def over(terminal: Victim, alone: dict[str, float]) -> bool:
+    """Note the runs that have ended by themselves; return whether all have."""
+    for run in alone.keys() - living(terminal):
+        terminal.seconds_to_zero.append(time.monotonic() - alone.pop(run))
+    return not alone

@@ -55,10 +55,20 @@ def test_the_units_are_written_as_systemd_reads_them(data: str, tmp_path: Path) 
         assert unit.startswith("[Unit]\nDefaultDependencies=no\n")
 
 
+@pytest.fixture(scope="module")
+def of_unreached() -> str:
+    """Of the second batch of instances that nobody reaches over SSH."""
+    boot = {"word": "https://example.com/?X-Amz-Signature=1", "report": {}}
+    return bootstrap.numbered(bootstrap.unreached(lifetime=620.0, boot=boot), 128)
+
+
 @pytest.mark.skipif(not shutil.which("cloud-init"), reason="needs cloud-init")
-def test_cloud_init_accepts_the_user_data(data: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("which", ["data", "of_unreached"])
+def test_cloud_init_accepts_the_user_data(
+    request: pytest.FixtureRequest, which: str, tmp_path: Path
+) -> None:
     file = tmp_path / "user-data"
-    file.write_text(data)
+    file.write_text(request.getfixturevalue(which))
     done = subprocess.run(
         ["cloud-init", "schema", "--config-file", str(file)],
         capture_output=True,

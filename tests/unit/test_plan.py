@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cnd.errors import UsageError
-from cnd.plan import BOOT_ALLOWANCE, Plan
+from cnd.plan import BOOT_ALLOWANCE, MAX_TIME_LIMIT, Plan
 
 GOOD: dict[str, Any] = {"difficulty": 2, "instances": 8, "time_limit": 200.0}
 
@@ -49,6 +50,16 @@ def test_an_impossible_plan_is_refused_in_one_line(changes: dict[str, Any]) -> N
 
 def test_the_largest_space_and_block_are_possible() -> None:
     Plan(**{**GOOD, "nonces": 2**64, "block": "ü" * 2048})
+
+
+def test_a_run_that_would_outlive_its_pre_signed_urls_is_refused() -> None:
+    """They hold for a week, whoever signed them."""
+    longest = Plan(difficulty=2, instances=1, time_limit=MAX_TIME_LIMIT)
+    assert longest.lifetime <= 7 * 86400
+    with pytest.raises(UsageError, match="a week, less boot and end"):
+        replace(longest, time_limit=MAX_TIME_LIMIT + 1)
+    with pytest.raises(UsageError, match="a week, less boot and end"):
+        replace(longest, time_limit=7 * 86400)
 
 
 def test_an_instance_outlives_boot_and_search() -> None:

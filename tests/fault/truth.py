@@ -1,0 +1,238 @@
+"""What must be true at the end of every case, whatever befell it.
+
+No instance lives, no process of it is left on this machine, and what its results say
+is what the cloud says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from cnd import pow as worker
+from cnd.local import Endpoint, faults_laid, files
+from tests.conftest import Terminal, children, eventually, process_state
+
+LAST = "terminated"
+GENEROUS = 60.0  # seconds: for a loaded machine
+
+
+@dataclass
+class Victim(Terminal):
+    """A user to whom faults happen; what was done to them is counted."""
+
+    faults: int = 0
+    seconds_to_zero: list[float] = field(default_factory=list)
+    _clients: dict[tuple[str, ...], Any] = field(default_factory=dict)
+
+    def cloud(self) -> Endpoint:
+        """Return the embedded cloud, which is up from now on."""
+        folder = self.state / "cnd" / "local"
+        if files.read_endpoint(folder) is None:
+            self.exports()
+        record = files.read_endpoint(folder)
+        assert record is not None
+        return Endpoint(**record, folder=folder)
+
+    def client(self, service: str, region: str = "") -> Any:
+        cloud = self.cloud()
+        key = (cloud.url, service, region)
+        if key not in self._clients:
+            self._clients[key] = boto3.client(
+                service,  # type: ignore[call-overload]
+                endpoint_url=cloud.url,
+                region_name=region or cloud.region,
+                aws_access_key_id=cloud.access_key,
+                aws_secret_access_key=cloud.secret_key,
+            )
+        return self._clients[key]
+
+    def instances(self, region: str = "") -> list[dict[str, Any]]:
+        """Return all that the cloud lists: id, run and state."""
+        pages = self.client("ec2", region).get_paginator("describe_instances")
+        return [
+            {
+                "id": raw["InstanceId"],
+                "run": {t["Key"]: t["Value"] for t in raw["Tags"]}.get("cnd:run", ""),
+                "state": raw["State"]["Name"],
+            }
+            for page in pages.paginate()
+            for reservation in page["Reservations"]
+            for raw in reservation["Instances"]
+        ]
+
+    def live(self) -> list[dict[str, Any]]:
+        return [each for each in self.instances() if each["state"] != LAST]
+
+    def hit(self, process: subprocess.Popen[str], number: int = signal.SIGINT) -> float:
+        """Send a signal to a program of the user; return when that was."""
+        self.faults += 1
+        if number == signal.SIGKILL:
+            os.killpg(process.pid, number)
+            process.communicate(timeout=GENEROUS)
+        else:
+            process.send_signal(number)
+        return time.monotonic()
+
+    def see_zero(self, since: float, *, within: float = GENEROUS) -> None:
+        """Wait until no instance lives, and note how long after `since` that was."""
+        eventually(lambda: not self.live(), within=within)
+        self.seconds_to_zero.append(time.monotonic() - since)
+
+
+def struck(cloud: Endpoint) -> int:
+    """Return how often the faults that are laid have struck so far."""
+    return sum(fault["struck"] for fault in faults_laid(cloud))
+
+
+def events(folder: Path | None) -> list[dict[str, Any]]:
+    """Return what the journal of a run tells, if there is one."""
+    path = folder / "events.jsonl" if folder else None
+    if path is None or not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def told(folder: Path | None, kind: str) -> list[dict[str, Any]]:
+    """Return the events of one kind."""
+    return [event for event in events(folder) if event["kind"] == kind]
+
+
+# --- nobody is left
+
+
+def orphans(state: Path, cloud: int | None) -> dict[int, str]:
+    """Return the processes that belong to a state folder, but not the cloud's own two.
+
+    They carry the folder in their environment, words or current folder, or were
+    forked by the cloud to be a host.
+    """
+    own = {cloud, *children(cloud)} if cloud else set()
+    mark = re.compile(re.escape(str(state).encode()) + rb"(?=[/\0]|$)")
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal() or (pid := int(entry.name)) in own:
+            continue
+        if process_state(pid) in ("", "Z", "X"):
+            continue
+        words, told = _read(entry / "cmdline"), _read(entry / "environ")
+        try:
+            place = os.fsencode(os.readlink(entry / "cwd"))
+        except OSError:
+            place = b""
+        is_host = pid in {child for each in own for child in children(each or 0)}
+        if is_host or any(mark.search(text) for text in (words, told, place)):
+            found[pid] = words.replace(b"\0", b" ").decode(errors="replace")
+    return found
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+# --- nothing false is said
+
+
+def objections(
+    result: Mapping[str, Any], started: Mapping[str, Any], states: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield what is false in a result.
+
+    Args:
+        started: the run's first event.
+        states: of every instance of the run that the cloud knows of.
+    """
+    yield from _objections_to_receipt(result, states)
+    if result["nonce"] is not None and not started.get("script"):
+        yield from _objections_to_nonce(result)
+    for name in ("tested", "repeated"):
+        if sum(part[name] for part in result["coverage"]) != result[name]:
+            yield f"{name}: the classes do not add up"
+    if result["outcome"] == "exhausted":
+        if result["tested"] - result["repeated"] != started["nonces"]:
+            yield "exhausted, but not every nonce was tested"
+        if any(part["ended"] != "exhausted" for part in result["coverage"]):
+            yield "exhausted, but not every class is"
+
+
+def _objections_to_receipt(
+    result: Mapping[str, Any], states: Mapping[str, str]
+) -> Iterator[str]:
+    gone, left = result["receipt"]["terminated"], result["receipt"]["left_running"]
+    if (len(gone), len(left)) != (result["terminated"], result["left_running"]):
+        yield "the receipt does not add up"
+    if both := gone.keys() & set(left):
+        yield f"terminated and left running: {both}"
+    if alive := {i for i in gone if states.get(i, LAST) != LAST}:
+        yield f"not terminated: {alive}"
+    if unknown := set(left) - states.keys():
+        yield f"left running, and unknown: {unknown}"
+    if untold := states.keys() - gone.keys() - set(left):
+        yield f"not in the receipt: {untold}"
+
+
+def _objections_to_nonce(result: Mapping[str, Any]) -> Iterator[str]:
+    nonce, digest = result["nonce"], worker.digest(result["block"], result["nonce"])
+    if digest != result["hash"] or not worker.is_golden(digest, result["difficulty"]):
+        yield f"{nonce} is not golden"
+    if nonce % result["instances"] != result["index"]:
+        yield f"{nonce} is not of class {result['index']}"
+    if result["instance_id"] not in {each["id"] for each in result["fleet"]}:
+        yield f"{result['instance_id']} is none of the fleet"
+
+
+# --- all of it
+
+
+def require(user: Victim, before: set[Path]) -> None:
+    """Fail unless a case, which began with the runs `before`, has ended well."""
+    cloud = files.read_endpoint(user.state / "cnd" / "local")
+    new = sorted(set(user.runs()) - before)
+    listed: list[dict[str, Any]] = []
+    if cloud:
+        regions = {cloud["region"], *map(_region, new)} - {""}
+
+        def living() -> list[str]:
+            listed[:] = [i for region in regions for i in user.instances(region)]
+            return [each["id"] for each in listed if each["state"] != LAST]
+
+        _nothing_left(living)
+    pid = cloud["pid"] if cloud else None
+    _nothing_left(lambda: orphans(user.state, pid))
+    for folder in new:
+        states = {i["id"]: i["state"] for i in listed if i["run"] == folder.name}
+        _require_truth(folder, states)
+
+
+def _nothing_left(found: Callable[[], object]) -> None:
+    deadline = time.monotonic() + GENEROUS
+    while left := found():
+        assert time.monotonic() < deadline, f"left: {left}"
+        time.sleep(0.05)
+
+
+def _region(folder: Path) -> str:
+    path = folder / "order.json"
+    return str(json.loads(path.read_text())["region"]) if path.exists() else ""
+
+
+def _require_truth(folder: Path, states: Mapping[str, str]) -> None:
+    path = folder / "result.json"
+    if not path.exists():
+        return
+    (started,) = told(folder, "run.started")
+    false = list(objections(json.loads(path.read_text()), started, states))
+    assert not false, f"{path}: {false}"
