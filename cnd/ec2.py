@@ -7,6 +7,7 @@ before AWS was seen to say so.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -241,6 +242,8 @@ def terminate(
     cause: CloudError | None
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
+    with contextlib.suppress(CloudError):  # it is asked for again below
+        request_termination(ec2, waiting)  # at once: to list hundreds takes a second
     while True:
         looked, cause = clock(), None
         listed: dict[str, Instance] = {}
