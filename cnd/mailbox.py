@@ -284,10 +284,12 @@ class Mailbox:
             if not (isinstance(line, list) and len(line) == 2):
                 continue
             number, text = line
-            if not isinstance(number, int) or number <= task.told:
+            if not (isinstance(number, int) and isinstance(text, str)):
+                continue
+            if number <= task.told:
                 continue
             task.told = number
-            event = from_worker(str(text), index=part.index, host=host.id)
+            event = from_worker(text, index=part.index, host=host.id)
             if event.kind == "worker.started" and self._search_began is None:
                 self._search_began = time.monotonic()
             self._put(event)
@@ -297,7 +299,7 @@ class Mailbox:
         """Keep the log of a host whose worker has ended."""
         path = self._journal.log(host.name)
         try:
-            path.write_text(log, encoding="utf-8")
+            path.write_text(log, encoding="utf-8", errors="replace")
         except OSError as error:
             fields = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))

@@ -6,11 +6,11 @@ may read and write; they stand in its job file and nowhere else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
+from cnd.events import plain
 from cnd.plan import MAX_LIFETIME
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
     """
     text = s3logs.fetch(s3, bucket, run, RESULT)
     try:
-        claim = json.loads(text or b"null")
+        return plain(text or b"")
     except ValueError:
         return None
-    return claim if isinstance(claim, dict) else None

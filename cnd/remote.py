@@ -265,6 +265,9 @@ class Host:
                 status = session.recv_exit_status()
         except LOST as error:
             raise HostLost(self.name, f"push failed: {_reason(error)}") from error
+        except push.Nonsense as error:
+            message = f"the worker did not start: {error}"
+            raise HostError(self.name, message) from error
         if status == -1:
             raise HostLost(self.name, "connection lost")
         if (

@@ -14,9 +14,9 @@ from statistics import median
 from typing import Any, Protocol
 
 import cnd
-from cnd.events import Event
+from cnd.events import Event, amount
 from cnd.palette import COLORS
-from cnd.timeline import PHASES, Life, Timeline, number, phases_of
+from cnd.timeline import PHASES, Life, Timeline, phases_of
 from cnd.view import duration
 from cnd.view import number as short
 
@@ -133,15 +133,15 @@ def _head(line: Timeline) -> str:
 
 def _tiles(line: Timeline) -> str:
     took = line.result.get("seconds") or {}
-    rate = number(line.result.get("hash_rate"))
+    rate = amount(line.result.get("hash_rate"))
     stops = line.stops
     last = f"the last of {len(stops)}" if stops else "nobody had to be stopped"
     tiles = [
         ("total", duration(line.seconds), "from the command to the end"),
-        ("search", duration(number(took.get("search"))), "first worker to decision"),
+        ("search", duration(amount(took.get("search"))), "first worker to decision"),
         ("tested", short(line.tested), "nonces"),
         ("hash rate", short(rate) if rate else "-", "nonces/s together"),
-        ("stop", duration(number(took.get("stop")) if stops else None), last),
+        ("stop", duration(amount(took.get("stop")) if stops else None), last),
         ("price", _price(line), "so far, by list price"),
     ]
     return '<section class="tiles">{}</section>'.format(
@@ -153,7 +153,7 @@ def _tiles(line: Timeline) -> str:
 
 
 def _price(line: Timeline) -> str:
-    usd = number(line.result.get("usd"))
+    usd = amount(line.result.get("usd"))
     if usd == 0 and line.result.get("cloud") == "local":
         return "nothing"
     return "-" if usd is None else f"${usd:.4f}"
@@ -292,7 +292,7 @@ def _times(result: Mapping[str, Any]) -> str:
     took = result.get("seconds") or {}
     names = ("boot", "search", "stop", "logs", "scram", "total")
     told = [
-        f"{n} {duration(number(took[n]))}" for n in names if took.get(n) is not None
+        f"{n} {duration(amount(took[n]))}" for n in names if took.get(n) is not None
     ]
     return " · ".join(told)
 

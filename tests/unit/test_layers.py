@@ -32,7 +32,7 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["own"],
+    ["own", "push"],
     [
         "aws",
         "plan",
@@ -44,7 +44,7 @@ LAYERS = [
         "signals",
         "descriptors",
     ],
-    ["agent", "payload", "push", "bench", "footprint", "offers", "palette"],
+    ["agent", "payload", "bench", "footprint", "offers", "palette"],
     ["runner"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", "loader", ""],
 ]
