@@ -238,18 +238,19 @@ def terminate(
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
     while True:
-        looked = clock()
+        looked, gone = clock(), []
         try:
             listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
             waiting |= {i.id for i in listed.values() if i.state in GOING}
-            for instance in _ended(listed, waiting):
-                waiting.discard(instance.id)
-                ended[instance.id] = instance
-                seen(instance)
+            gone = _ended(listed, waiting)
+            waiting -= {instance.id for instance in gone}
+            ended |= {instance.id: instance for instance in gone}
             _request_again(ec2, waiting, listed)
             cause = None
         except CloudError as error:
             cause = error
+        for instance in gone:  # told after the others were asked to go
+            seen(instance)
         if not waiting and cause is None and clock() >= began + look:
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
         if code(cause) not in REFUSALS:

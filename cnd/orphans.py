@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
-from cnd.events import plain
+from cnd.events import Event, plain
 from cnd.plan import MAX_LIFETIME
 
 if TYPE_CHECKING:
@@ -56,6 +56,17 @@ def orders(
         }
 
     return of
+
+
+def claim(s3: S3Client, bucket: str, run: str, instances: int) -> Event | None:
+    """Return what an orphan claims to have found, as if its worker said so, or None."""
+    told = result(s3, bucket, run) or {}
+    nonce = told.get("nonce")
+    if not isinstance(nonce, int):
+        return None
+    fields = {"nonce": nonce, "hash": told.get("hash"), "left_in": bucket}
+    index, host = nonce % instances, str(told.get("instance"))
+    return Event("worker.found", index, host, fields)
 
 
 def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:

@@ -172,7 +172,7 @@ class Race:
         if standing.host and event.host != standing.host:
             return None  # of a host that has lost the class
         if kind == "worker.exhausted" and (objection := self._doubt(index, event)):
-            return self._refuted(event, objection)
+            return self._distrust(_refuted(event, objection))
         if kind.startswith("worker.") and kind != "worker.refuted":
             self._update(index, event)
         elif kind == "host.failed":
@@ -260,10 +260,9 @@ class Race:
 
     def _judge(self, event: Event) -> Event | None:
         """Believe a claim after a check, or return the objection to it."""
-        index, nonce = event.index or 0, event.fields.get("nonce")
-        objection = self.objection(event)
-        if objection or not isinstance(nonce, int):
-            return self._refuted(event, objection)
+        if objection := self.refuted(event):
+            return self._distrust(objection)
+        index, nonce = event.index or 0, int(event.fields["nonce"])
         standing = self.standings[index]
         cursor = max(standing.cursor, nonce)  # it is the smallest of its class
         self.standings[index] = replace(standing, cursor=cursor)
@@ -286,13 +285,13 @@ class Race:
                 self.standings[index], ended="failed", trouble=trouble, rate=0.0
             )
 
-    def objection(self, event: Event) -> str:
-        """Return why the claim of a `worker.found` is refused, or "" if it is not."""
+    def refuted(self, event: Event) -> Event | None:
+        """Return the objection to the claim of a `worker.found`; None if it holds."""
         index, nonce = event.index or 0, event.fields.get("nonce")
         objection = refutation(self.plan, index, nonce)
         if self.plan.script and not objection:
-            return _own_objection(event)
-        return objection
+            objection = _own_objection(event)
+        return _refuted(event, objection) if objection else None
 
     def _doubt(self, index: int, event: Event) -> str:
         """Return why a class is not exhausted although its worker says so, or ""."""
@@ -302,24 +301,23 @@ class Race:
             return ""
         return f"exhausted, but {tested!r} of {left} nonces were tested"
 
-    def _refuted(self, event: Event, objection: str) -> Event:
+    def _distrust(self, objection: Event) -> Event:
         """Take nothing from a liar: its classes begin again from where it got them.
 
         What others search is theirs, also where it was the liar's before.
         """
         for index, standing in self.standings.items():
-            mine = index == event.index and not standing.host
-            if mine or (standing.host and standing.host == event.host):
+            unknown = index == objection.index and not standing.host
+            if unknown or (standing.host and standing.host == objection.host):
                 self.standings[index] = replace(
                     standing,
                     cursor=standing.start,
                     tested=0,
                     ended="failed",
-                    trouble=f"false claim: {objection}",
+                    trouble=f"false claim: {objection.fields['reason']}",
                     rate=0.0,
                 )
-        fields = {"nonce": event.fields.get("nonce"), "reason": objection}
-        return Event("worker.refuted", event.index, event.host, fields)
+        return objection
 
     def _left(self, standing: Standing) -> int:
         """Return how many nonces a class had when its worker began."""
@@ -349,6 +347,11 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
     if not worker.is_golden(worker.digest(plan.block, nonce), plan.difficulty):
         return f"{nonce} is not golden"
     return ""
+
+
+def _refuted(event: Event, reason: str) -> Event:
+    fields = {"nonce": event.fields.get("nonce"), "reason": reason}
+    return Event("worker.refuted", event.index, event.host, fields)
 
 
 def _within(value: object, least: int, most: int) -> int:

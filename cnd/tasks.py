@@ -172,6 +172,7 @@ def start(
             journal,
             viewer,
             lambda job: job.execute(key, bucket=bucket),
+            json,
         )
         if not script:
             market.learn(folder, connected, decided, known, result)
@@ -201,7 +202,7 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     viewer = partial(_viewer, plan, plain, journal.events())
     with reported(journal, connected, wanted=True):
         result = _carried_out(
-            plan, connected, journal, viewer, lambda job: job.attach(provision)
+            plan, connected, journal, viewer, lambda job: job.attach(provision), json
         )
         _conclude(result, json)
 
@@ -232,10 +233,20 @@ def _carried_out(
     journal: Journal,
     viewer: Callable[[], view.Viewer],
     work: Callable[[Job], Result],
+    json: bool,
 ) -> Result:
-    """Do a run, or the rest of one, as its only follower."""
-    with journal.followed(), contextlib.closing(viewer()) as shown:
-        return work(Job(plan, cloud, journal, view=shown))
+    """Do a run, or the rest of one, as its only follower.
+
+    What came of one that broke off is printed, where there is something.
+    """
+    job: Job | None = None
+    try:
+        with journal.followed(), contextlib.closing(viewer()) as shown:
+            job = Job(plan, cloud, journal, view=shown)
+            return work(job)
+    finally:
+        if job and job.broken_off:
+            _tell(job.broken_off, json)
 
 
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
@@ -251,13 +262,17 @@ def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
 
 def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
-    _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
+    _tell(result, json)
     if result.leaked:
         message = "not seen terminated, perhaps still running"
         hint = f"run `fab scram --run {result.run}`"
         raise LeakError(result.leaked, message, hint=hint)
     if status := result.outcome.ending.exit_status:
         raise Exit(code=status)
+
+
+def _tell(result: Result, json: bool) -> None:
+    _print(jsonlib.dumps(result.to_json()) if json else view.report(result))
 
 
 @task(

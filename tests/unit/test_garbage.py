@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd import events
@@ -71,6 +71,7 @@ def shown(said: list[Event]) -> str:
     return stream.getvalue()
 
 
+@settings(deadline=None)
 @given(st.lists(lines, min_size=1, max_size=4))
 def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]
@@ -95,6 +96,7 @@ def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
     timeline("run", (*LAUNCHED, *said), None)
 
 
+@settings(deadline=None)
 @given(st.lists(lines, min_size=1, max_size=2))
 def test_no_line_steers_the_terminal(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]

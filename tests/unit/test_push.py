@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd import push
@@ -47,12 +47,14 @@ def test_a_hello_that_is_none_is_refused_with_what_was_said(hello: bytes) -> Non
         begin(hello + b"\n")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_noise_alone_is_handed_back(noise: bytes) -> None:
     begun, said = begin(noise)
     assert begun or said == noise
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text(), st.one_of(st.none(), st.booleans(), st.text())))
 def test_whatever_there_is_said_to_be_is_no_reason_to_break(there: object) -> None:
     hello = {"machine": "x86_64", "magic": 7, "there": there}

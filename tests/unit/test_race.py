@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd.events import Event
@@ -253,6 +253,7 @@ def test_a_lie_about_a_class_of_somebody_else_costs_that_one_nothing() -> None:
     assert (race.failed, race.standings[1].cursor) == ([], 301)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries(
