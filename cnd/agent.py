@@ -49,6 +49,7 @@ class Word(NamedTuple):
     beat: int
     stop: bool
     parts: Dict[str, List[Any]]  # name of an instance -> class, start, seconds
+    given_away: Dict[str, List[str]]  # name of an instance -> parts that it has lost
 
 
 # --- the outside: metadata, S3
@@ -111,7 +112,7 @@ class Mailbox:
     def __init__(self, url: str, poll: float, patience: float) -> None:
         self._url, self._poll, self._patience = url, poll, patience
         self.look = keeper.LOOK
-        self.word = Word(0, False, {})
+        self.word = Word(0, False, {}, {})
         self._etag = ""
         self._next = 0.0
         self._answered, self._silence = time.monotonic(), 0.0
@@ -140,7 +141,7 @@ class Mailbox:
                 return False
             raise
         record = json.loads(body.decode())
-        self.word = Word(record["beat"], record["stop"], record["parts"])
+        self.word = Word(*(record[name] for name in Word._fields))
         changed, self._etag = etag != self._etag, etag
         return changed
 
@@ -283,6 +284,9 @@ class Agent:
             return
         for index, start, seconds in word.parts.get(self._name, []):
             self._begin(index, start, seconds)
+        for name in word.given_away.get(self._name, []):
+            if name in self._parts and not self._parts[name].ended:
+                keeper.stop([keeper.Worker(name)])
 
     def _begin(self, index: int, start: int, seconds: float) -> None:
         """Start the worker of a class, once."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cnd.cost import ENDS
-from cnd.events import Event
+from cnd.events import Event, amount
 
 # What an instance is doing after an event about it.
 STATES = {
@@ -100,14 +100,14 @@ def _told(row: Row, fields: Mapping[str, object], names: Iterable[str]) -> Row:
 
 def _counted(row: Row, event: Event) -> Row:
     """Take over what a worker says of its class."""
-    tested, rate = event.fields.get("tested"), event.fields.get("rate")
+    tested, rate = event.fields.get("tested"), amount(event.fields.get("rate"))
     if not event.kind.startswith("worker.") or event.index is None:
         return row
     if isinstance(tested, int):
         others = tuple(pair for pair in row.classes if pair[0] != event.index)
         row = replace(row, classes=(*others, (event.index, tested)))
-    if isinstance(rate, (int, float)):
-        row = replace(row, rate=float(rate))
+    if rate is not None:
+        row = replace(row, rate=rate)
     return row
 
 

@@ -25,10 +25,13 @@ class Crew:
         *,
         lost: Iterable[str] = (),
         unfit: Iterable[str] = (),
+        ended: Mapping[str, float] | None = None,
     ) -> None:
         """Begin with nobody, or with what a former orchestrator knew."""
         self.index = dict(index or {})  # the place of each that was launched
         self.lost = set(lost)  # gone for good
+        # When each was seen terminated, in seconds since the epoch.
+        self.ended = dict(ended or {})
         self.running: set[str] = set()  # seen running by this process
         self.serving: set[tuple[str | None, int | None]] = set()  # (instance, class)
         self.last_loss = 0.0  # on the monotonic clock
@@ -55,6 +58,8 @@ class Crew:
         elif event.kind == "instance.lost":
             self.lost.add(host)
             self.last_loss = time.monotonic()
+        elif event.kind == "instance.terminated":
+            self.ended.setdefault(host, event.time)
         elif event.kind in ("host.returned", "class.handed_over"):
             self.serving.add(who)
         elif event.kind in ("host.failed", "host.done"):

@@ -252,14 +252,15 @@ def terminate(
         except CloudError as error:
             cause = error  # those that are known can be told to go all the same
         waiting |= {i.id for i in listed.values() if i.state in GOING}
-        for instance in _ended(listed, waiting):
-            waiting.discard(instance.id)
-            ended[instance.id] = instance
-            seen(instance)
+        gone = _ended(listed, waiting)
+        waiting -= {instance.id for instance in gone}
+        ended |= {instance.id: instance for instance in gone}
         try:
             _request_again(ec2, waiting, listed)
         except CloudError as error:
             cause = cause or error
+        for instance in gone:  # told after the others were asked to go
+            seen(instance)
         if not waiting and cause is None and clock() >= began + look:
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
         if code(cause) not in REFUSALS:

@@ -63,6 +63,11 @@ LAST_WORDS = frozenset(
 
 ENVELOPE = frozenset({"kind", "time", "index", "host"})
 
+# What another machine may say; all else that it says is noise.
+LARGEST = 1e20  # a number; nothing that is counted here comes near it
+DEEPEST = 8  # lists and objects within each other
+LATEST = 2.5e11  # seconds since the epoch, in the year 9892
+
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -123,12 +128,59 @@ def from_worker(line: str, *, index: int, host: str) -> Event:
     fatal, whatever it is.
     """
     try:
-        record = json.loads(line)
+        record = plain(line)
         kind = f"worker.{record.pop('event')}"
-        seen = float(record.pop("time", time.time()))
+        seen = amount(record.pop("time", time.time()))
+        if kind == "worker.refuted" or seen is None or seen > LATEST:
+            raise ValueError("not a worker's to say")
         return Event(kind, index, host, record, seen)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, KeyError):
         return Event("worker.noise", index, host, {"text": line[:1000]})
+
+
+def plain(text: str | bytes) -> dict[str, Any]:
+    """Return a JSON object of another machine, fit for whatever is done with it.
+
+    Raises:
+        ValueError: it is none, or holds what nobody means: a number beyond `LARGEST`
+            or none at all (NaN), or more than `DEEPEST` levels.
+    """
+    try:
+        found = json.loads(
+            text, parse_int=_integer, parse_float=_float, parse_constant=_float
+        )
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
+    if not isinstance(found, dict) or not _is_shallow(found, DEEPEST):
+        raise ValueError("not a plain object")
+    return found
+
+
+def amount(value: object) -> float | None:
+    """Return a finite number that is not negative, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 1e300 else None
+
+
+def _integer(text: str) -> int:
+    _float(text)  # of a million digits it takes long to make an integer
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= LARGEST:  # also what is no number
+        raise ValueError(f"{text[:20]} is beyond all that is counted")
+    return value
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return True
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
 
 
 def trouble(error: CndError) -> Event:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
 from cnd.journal import Journal
 from cnd.plan import Plan
-from cnd.remote import Host, Login
+from cnd.remote import SILENCE, Host, Login
 
 # After the end, hosts that have not answered yet are waited for, for their logs, as
 # long as one of them answers this soon after the other.  It costs nothing: EC2 bills
@@ -28,7 +29,7 @@ from cnd.remote import Host, Login
 END_PATIENCE = 15.0  # seconds
 # A connection that dropped is taken up again within this time, or the host is lost
 # and its class goes on elsewhere.
-LOST_PATIENCE = 3.0  # seconds
+LOST_PATIENCE = 2.0  # seconds
 GONE = "the instance is gone"
 
 SET_UP_ATTEMPTS = 3
@@ -88,7 +89,8 @@ class Fleet:
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{journal.run}"
-        self._boot_deadline = time.monotonic() + plan.boot_allowance
+        self._booted_by: dict[str, float] = {}  # until when an instance is waited for
+        self._ended_by = math.inf  # the same for all, once the run is decided
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
@@ -96,6 +98,7 @@ class Fleet:
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         self._answered: set[str] = set()  # instances that SSH has reached before
         self._gone: set[str] = set()  # instances that were dropped
+        self._holders: dict[int, str] = {}  # who has each class now, as far as given
         self.threads: list[Future[None]] = []
         self._search_began = search_began
         # A quarter of the fleet at a time: the first begins the sooner to search, and
@@ -147,6 +150,10 @@ class Fleet:
             if self._closed.is_set():  # who looks for instances looked before the end
                 return
             self._hosts.append((instance.id, host))
+            deadline = time.monotonic() + self._plan.boot_allowance
+            self._booted_by.setdefault(instance.id, deadline)
+            if part:
+                self._holders[part.index] = instance.id
             if instance.id in self._gone:  # who gave it a class has not heard of it
                 host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
@@ -162,7 +169,7 @@ class Fleet:
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
-        self._boot_deadline = min(self._boot_deadline, time.monotonic() + END_PATIENCE)
+        self._ended_by = time.monotonic() + END_PATIENCE
         self._ending.set()
         self._note_work(0)
         for _, host in self._all():
@@ -216,14 +223,14 @@ class Fleet:
         """Return until when to wait for an instance: it boots, unless it did answer."""
         if instance_id in self._answered:
             return _within(LOST_PATIENCE)
-        return lambda: self._boot_deadline
+        return lambda: min(self._booted_by[instance_id], self._ended_by)
 
     def _note_answer(self, instance_id: str) -> None:
         """Count who has booted; where they still come, the next are waited for."""
         with self._lock:
             self._answered.add(instance_id)
             if self._ending.is_set():
-                self._boot_deadline = time.monotonic() + END_PATIENCE
+                self._ended_by = time.monotonic() + END_PATIENCE
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -266,13 +273,17 @@ class Fleet:
 
     def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
         """Pass the worker's events on until its last word, whatever drops meanwhile."""
-        position, known, answers = 0, part.heard, True
+        position, known = 0, part.heard
+        mute = math.inf  # since when it answers, but its worker does not
         while True:
             try:
                 for line in host.follow(folder, position=position):
-                    position, answers = position + len(line) + 1, True
-                    if self._ending.is_set():
-                        host.stop()  # it began after the word had gone round
+                    position, mute = position + len(line) + 1, math.inf
+                    # It began after the word had gone round, or was away for so long
+                    # that another has its class.
+                    given_away = self._holders[part.index] != instance_id
+                    if self._ending.is_set() or given_away:
+                        host.stop()
                     if known:
                         known -= 1
                         continue
@@ -282,10 +293,14 @@ class Fleet:
                     if event.kind in LAST_WORDS:
                         return
             except HostLost as error:
-                if not answers:
-                    raise  # the host answers, its worker does not
-                self._reconnect(host, instance_id, part.index, error)
-                answers = False
+                # A connection that drops again and again proves nothing of a worker
+                # that speaks every second.
+                if time.monotonic() - mute >= SILENCE:
+                    raise
+                if self._reconnect(host, instance_id, part.index, error):
+                    mute = min(mute, time.monotonic())
+                else:
+                    mute = time.monotonic()
 
     def _set_up(self, host: Host, instance_id: str, part: Part) -> bool:
         """Push and start the worker, again if the connection drops meanwhile.
@@ -308,12 +323,12 @@ class Fleet:
 
     def _reconnect(
         self, host: Host, instance_id: str, index: int, error: HostLost
-    ) -> None:
-        """Take up a dropped connection; the search has gone on meanwhile.
+    ) -> bool:
+        """Take up a dropped connection; return whether that was in time.
 
-        After `LOST_PATIENCE` the host counts as lost, and its class may go on
-        elsewhere.  But where everybody is out of reach it is our own network that
-        is down: so it is tried on, until the time limit.
+        The search has gone on meanwhile.  After `LOST_PATIENCE` the host counts as
+        lost, and its class may go on elsewhere.  But where everybody is out of reach
+        it is our own network that is down: so it is tried on, until the time limit.
         """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
@@ -324,11 +339,13 @@ class Fleet:
             self._put(Event("host.failed", index, instance_id, fields))
             host.connect(self._end_of_search)
             self._put(Event("host.returned", index, instance_id))
+            return False
+        return True
 
     def _end_of_search(self) -> float:
         """Return when there is nothing left to come back for."""
         if self._ending.is_set():
-            return self._boot_deadline
+            return self._ended_by
         return time.monotonic() + max(0.0, self._remaining())
 
     def _remaining(self) -> float:

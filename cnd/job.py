@@ -9,7 +9,6 @@ events and decides.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import os
 import threading
 import time
@@ -91,7 +90,8 @@ class Job:
         self._attached = False
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
         self._launcher = launch.Launcher(cloud, plan, self._run)
-        self._terminated: dict[str, str] = {}
+        # What came of it, where it broke off after its decision.
+        self.broken_off: Result | None = None
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
         self._s3: str | None = None
@@ -145,14 +145,17 @@ class Job:
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         past = takeover.recall(self._plan, self._journal.events())
         self.race, self._attached = past.race, True
-        self._crew = Crew(past.index, lost=past.lost, unfit=past.unfit)
+        self._crew = Crew(
+            past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
+        )
         if past.began is not None:
             self._began = _monotonic(past.began)
         if past.searching is not None:
             self._marks["searching"] = _monotonic(past.searching)
         with self._signals():
             self._take(Event("run.attached", fields={"pid": os.getpid()}))
-            return self._conduct(provision, partial(self._take_up, listed))
+            begin = partial(self._take_up, listed, past.launched)
+            return self._conduct(provision, begin)
 
     def _conduct(
         self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
@@ -169,6 +172,8 @@ class Job:
             leak = self._end(provision, fleet, keep=complete and self._plan.keep)
             if not complete:
                 self._tell_abort()
+                if self.race.outcome or self.race.best:
+                    self.broken_off = self._finish(provision)
             if leak and not complete:
                 raise leak
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
@@ -280,11 +285,15 @@ class Job:
         self._take(Event("fleet.reduced", fields=fields))
 
     def _take_up(
-        self, listed: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
+        self,
+        listed: list[ec2.Instance],
+        launched: Mapping[str, float],
+        provision: Provision,
+        fleet: Fleet | Mailbox,
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         watch = self._new_watch(fleet)
-        watch.catch_up(listed, self._crew.lost)
+        watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
         self._mark("launched")
         self._hear_out = time.monotonic() + END_PATIENCE
@@ -443,7 +452,11 @@ class Job:
             self.race.decide(Ending.TIMEOUT, f"{plan.time_limit:g} s are over")
         elif not self._crew.index and now >= self._marks["launched"] + self._patience:
             self.race.decide(Ending.INCOMPLETE, self._launcher.nothing_launched)
-        elif now >= self._marks["launched"] + plan.boot_allowance + END_PATIENCE:
+        elif now >= (
+            max(self._marks["launched"], self._crew.last_arrival)
+            + plan.boot_allowance
+            + END_PATIENCE
+        ):
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
@@ -527,14 +540,14 @@ class Job:
                     path.write_bytes(text)
                     fields = {"path": str(path)}
                     self._take(Event("log.pulled", index, host, fields))
-            claim = orphans.result(s3, bucket, self._run)
+            found = orphans.claim(s3, bucket, self._run, self._plan.instances)
         except CloudError as error:
             self._trouble(error)
             return
-        if claim and isinstance(nonce := claim.get("nonce"), int):
-            index, host = nonce % self._plan.instances, str(claim.get("instance"))
-            told = {"nonce": nonce, "hash": claim.get("hash"), "left_in": bucket}
-            self._take(self._judged(Event("worker.found", index, host, told)))
+        if found:
+            found = self._judged(found)
+            # A false one may be anybody's: it is held against nobody.
+            self._take(self.race.refuted(found) or found)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""
@@ -549,19 +562,17 @@ class Job:
     ) -> LeakError | None:
         """Upload what there is and terminate the fleet, whatever came before."""
         self._over.set()
-        if "decided" not in self._marks:  # the run broke off; wake our own reader
-            self._pool.submit(self._tell_reason, provision.queue)
         self._mark("scramming")
-        fleet.close()
-        # What is being launched now must be known before all is terminated.
-        wait(self._replacing, timeout=END_LIMIT)
-        self._drain()
-        upload = self._pool.submit(self._upload, provision)
-        leak = None
-        if keep:
-            self._kept = tuple(sorted(self._crew.index))
-        else:
-            leak = self._scram()
+        leak, upload = None, None
+        try:
+            upload = self._hang_up(provision, fleet)
+        finally:
+            if keep and upload:
+                self._kept = tuple(sorted(self._crew.index))
+            else:
+                leak = self._scram()
+            if leak and not upload:
+                raise leak
         self._mark("scrammed")
         try:
             self._launcher.tidy()
@@ -573,16 +584,27 @@ class Job:
         self._drain()
         return leak
 
+    def _hang_up(self, provision: Provision, fleet: Fleet | Mailbox) -> Future[bool]:
+        """Take in the last words, and begin to upload the logs: whether all are there.
+
+        Nothing in here may keep the fleet from its end.
+        """
+        if "decided" not in self._marks:  # the run broke off; wake our own reader
+            self._pool.submit(self._tell_reason, provision.queue)
+        fleet.close()
+        # What is being launched now must be known before all is terminated.
+        wait(self._replacing, timeout=END_LIMIT)
+        self._drain()
+        return self._pool.submit(self._upload, provision)
+
     def _tell_abort(self) -> None:
-        fields = {"terminated": len(self._terminated), "left": len(self._leaked)}
+        fields = {"terminated": len(self._crew.ended), "left": len(self._leaked)}
         self._take(Event("run.aborted", fields=fields))
 
     def _scram(self) -> LeakError | None:
         """Terminate the fleet and see it terminated, or return what may be left."""
 
         def seen(instance: ec2.Instance) -> None:
-            now = dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-            self._terminated[instance.id] = now
             index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
@@ -591,7 +613,7 @@ class Job:
                 self._cloud,
                 self._run,
                 groups=self._launcher.groups,
-                known=self._crew.index,
+                known=self._crew.index.keys() - self._crew.ended.keys(),
                 look=UNSURE_LOOK if self._launcher.unsure else 0.0,
                 seen=seen,
             )
@@ -640,7 +662,7 @@ class Job:
 
     def _result(self) -> Result:
         race, plan = self.race, self._plan
-        outcome = race.outcome or Outcome(Ending.INCOMPLETE, "aborted")
+        outcome = race.outcome or race.best or Outcome(Ending.INCOMPLETE, "aborted")
         return Result(
             run=self._run,
             cloud=self._cloud.name,
@@ -664,7 +686,7 @@ class Job:
             usd=spent(plan, self._journal.events()),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
-            terminated=self._terminated,
+            terminated=self._crew.ended,
             kept=self._kept,
             leaked=self._leaked,
             smallest=race.smallest,

@@ -189,7 +189,7 @@ class Journal:
             return
         with file:
             for line in file:
-                with contextlib.suppress(ValueError):
+                with contextlib.suppress(ValueError, RecursionError):
                     yield from_json(line)
 
     def write_result(self, result: dict[str, Any]) -> None:

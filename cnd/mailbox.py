@@ -12,6 +12,7 @@ only as its reports do.
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -55,6 +56,7 @@ class _Host:
 
     id: str
     name: str
+    booted_by: float  # when its first report is late, on the monotonic clock
     tasks: list[_Task] = field(default_factory=list)
     etag: str = ""  # of its latest report
     heard: float | None = None  # when that came, on the monotonic clock
@@ -90,9 +92,10 @@ class Mailbox:
         self._s3, self._bucket, self._put = s3, bucket, put
         self._pace = parcel.pace(plan.instances, polls_per_second)
         self._search_began = search_began
-        self._boot_deadline = time.monotonic() + plan.boot_allowance
+        self._ended_by = math.inf  # when all reports are late: the run is decided
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}  # by name
+        self._holders: dict[int, str] = {}  # who has each class now, by name
         self._awake = threading.Event()  # there is a new word to say
         self._ending = threading.Event()
         self._closed = threading.Event()
@@ -120,9 +123,11 @@ class Mailbox:
         with self._lock:
             if self._closed.is_set():  # who looks for instances looked before the end
                 return
-            host = self._hosts.setdefault(name, _Host(instance.id, name))
+            booted_by = time.monotonic() + self._plan.boot_allowance
+            host = self._hosts.setdefault(name, _Host(instance.id, name, booted_by))
             # What a former orchestrator was told already is told again.
             host.tasks += [_Task(part) for part in parts or (None,)]
+            self._holders.update({part.index: name for part in parts})
             if host.gone:  # who gave it a class has not heard of it
                 self._give_up(host, GONE)
             if not self.threads:
@@ -133,8 +138,7 @@ class Mailbox:
 
     def stop(self) -> None:
         """Tell every worker to stop; its host's log comes with its last word."""
-        patience = END_PATIENCE + self.delay
-        self._boot_deadline = min(self._boot_deadline, time.monotonic() + patience)
+        self._ended_by = time.monotonic() + END_PATIENCE + self.delay
         self._ending.set()
         self._awake.set()
 
@@ -177,9 +181,14 @@ class Mailbox:
     def _say(self) -> None:
         self._beat += 1
         with self._lock:
-            parts = {h.name: list(self._handed(h)) for h in self._hosts.values()}
+            hosts = list(self._hosts.values())
+            parts = {h.name: list(self._handed(h)) for h in hosts}
+            away = {h.name: list(self._given_away(h)) for h in hosts}
         word = parcel.Word(
-            self._beat, self._ending.is_set(), {n: p for n, p in parts.items() if p}
+            self._beat,
+            self._ending.is_set(),
+            {name: handed for name, handed in parts.items() if handed},
+            {name: lost for name, lost in away.items() if lost},
         )
         run = self._journal.run
         parcel.put(self._s3, self._bucket, run, parcel.WORD, word.encoded())
@@ -192,6 +201,13 @@ class Mailbox:
                 part.index,
             ):
                 yield part.index, part.start, max(1.0, round(self._remaining(), 3))
+
+    def _given_away(self, host: _Host) -> Iterator[str]:
+        """Return the parts that others search because this host was silent."""
+        for task in host.pending:
+            part = None if task.ended else task.part
+            if part and self._holders[part.index] != host.name:
+                yield part.name
 
     def _remaining(self) -> float:
         if self._search_began is None:
@@ -281,10 +297,12 @@ class Mailbox:
             if not (isinstance(line, list) and len(line) == 2):
                 continue
             number, text = line
-            if not isinstance(number, int) or number <= task.told:
+            if not (isinstance(number, int) and isinstance(text, str)):
+                continue
+            if number <= task.told:
                 continue
             task.told = number
-            event = from_worker(str(text), index=part.index, host=host.id)
+            event = from_worker(text, index=part.index, host=host.id)
             if event.kind == "worker.started" and self._search_began is None:
                 self._search_began = time.monotonic()
             self._put(event)
@@ -294,7 +312,7 @@ class Mailbox:
         """Keep the log of a host whose worker has ended."""
         path = self._journal.log(host.name)
         try:
-            path.write_text(log, encoding="utf-8")
+            path.write_text(log, encoding="utf-8", errors="replace")
         except OSError as error:
             fields = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))
@@ -308,7 +326,7 @@ class Mailbox:
         """Notice a host that does not report, or no longer."""
         now = time.monotonic()
         if host.heard is None:
-            if now >= self._boot_deadline:
+            if now >= min(host.booted_by, self._ended_by):
                 self._give_up(host, "it did not report in time")
             return
         silent = now - host.heard >= self._pace.silence

@@ -6,11 +6,11 @@ may read and write; they stand in its job file and nowhere else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
+from cnd.events import Event, plain
 from cnd.plan import MAX_LIFETIME
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ def orders(
     return of
 
 
+def claim(s3: S3Client, bucket: str, run: str, instances: int) -> Event | None:
+    """Return what an orphan claims to have found, as if its worker said so, or None."""
+    told = result(s3, bucket, run) or {}
+    nonce = told.get("nonce")
+    if not isinstance(nonce, int):
+        return None
+    fields = {"nonce": nonce, "hash": told.get("hash"), "left_in": bucket}
+    index, host = nonce % instances, str(told.get("instance"))
+    return Event("worker.found", index, host, fields)
+
+
 def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
     """Return what an orphan claims to have found, or None; `CloudError` if refused.
 
@@ -65,7 +76,6 @@ def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
     """
     text = s3logs.fetch(s3, bucket, run, RESULT)
     try:
-        claim = json.loads(text or b"null")
+        return plain(text or b"")
     except ValueError:
         return None
-    return claim if isinstance(claim, dict) else None

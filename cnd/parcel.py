@@ -82,9 +82,15 @@ class Word:
     stop: bool = False
     # name of an instance -> classes that it takes over: class, start, seconds
     parts: Mapping[str, Sequence[tuple[int, int, float]]] | None = None
+    # name of an instance -> names of parts that others search by now
+    given_away: Mapping[str, Sequence[str]] | None = None
 
     def encoded(self) -> bytes:
-        record = {**asdict(self), "parts": dict(self.parts or {})}
+        record = {
+            **asdict(self),
+            "parts": dict(self.parts or {}),
+            "given_away": dict(self.given_away or {}),
+        }
         return json.dumps(record).encode()
 
 

@@ -22,6 +22,7 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from cnd.events import amount
 from cnd.palette import COLORS
 from cnd.plan import BILLED_AT_LEAST
 from cnd.timeline import (
@@ -30,7 +31,6 @@ from cnd.timeline import (
     Life,
     Timeline,
     list_usd,
-    number,
     phases_of,
     present,
     rates,
@@ -449,7 +449,7 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     axes.xaxis.set_major_formatter(UNITS)
     axes.grid(axis="x")
     axes.set_xlabel("instance-seconds")
-    if usd := number(line.result.get("usd")) or list_usd(line):
+    if usd := amount(line.result.get("usd")) or list_usd(line):
         where = " on AWS" if line.result.get("cloud") == "local" else ""
         told = f"instance-seconds; together ${usd:.4f}{where}"
         axes.set_xlabel(told)

@@ -11,17 +11,24 @@ import hashlib
 import importlib.util
 import json
 import marshal
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from cnd import loader
+from cnd.events import plain
 
 LOADER = Path(loader.__file__).read_bytes()
 # Reads the loader, and runs it.
 COMMAND = f"python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read({len(LOADER)}))'"
+MACHINE = re.compile(r"\w{1,40}")
 MOST_NOISE = 65536  # bytes that a host may say besides
+
+
+class Nonsense(ValueError):
+    """What a host says of itself is nothing that the loader says."""
 
 
 class Session(Protocol):
@@ -49,23 +56,38 @@ def begin(
 
     Returns:
         Whether it began, and what the session said after that, or instead.
+
+    Raises:
+        Nonsense: whoever answers is no loader.
     """
     _send(session, LOADER + _line({"folder": folder}))
     hello, rest = _line_with(session, b'"machine"')
     if not hello:
         return False, rest
-    host = json.loads(hello)
-    files = code(host["machine"])
-    missing = {n: d for n, d in files.items() if host["there"].get(n) != _digest(d)}
+    machine, magic, there = _introduced(hello)
+    files = code(machine)
+    missing = {n: d for n, d in files.items() if there.get(n) != _digest(d)}
     packed = _packed(tuple(missing.values()))
     program = str(order["program"])
-    compiled = _compiled(files[program], program, host["magic"])
+    compiled = _compiled(files[program], program, magic)
     sizes = {"packed": len(packed), "code": len(compiled), "job": len(job)}
     listed = [[name, len(data), _digest(data)] for name, data in missing.items()]
     _send(session, _line({**order, **sizes, "files": listed}))
     _send(session, packed + compiled + job)
     detached, rest = _line_with(session, b'"detached"', rest)
     return bool(detached), rest
+
+
+def _introduced(hello: bytes) -> tuple[str, str, Mapping[str, object]]:
+    """Return a host's machine, the magic number of its Python, and what it has."""
+    try:
+        host = plain(hello)
+        machine, magic, there = host["machine"], host["magic"], host["there"]
+    except (ValueError, KeyError) as error:
+        raise Nonsense(f"it said {hello[:80]!r}") from error
+    if not (MACHINE.fullmatch(str(machine)) and isinstance(there, dict)):
+        raise Nonsense(f"it said {hello[:80]!r}")
+    return str(machine), str(magic), there
 
 
 def _send(session: Session, data: bytes) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from cnd import pow as worker
-from cnd.events import Event
+from cnd.events import Event, amount
 from cnd.plan import Plan, class_size
 
 MOST_ANSWER = 200  # characters
@@ -171,6 +171,8 @@ class Race:
             return self._judge(event)
         if standing.host and event.host != standing.host:
             return None  # of a host that has lost the class
+        if kind == "worker.exhausted" and (objection := self._doubt(index, event)):
+            return self._distrust(_refuted(event, objection))
         if kind.startswith("worker.") and kind != "worker.refuted":
             self._update(index, event)
         elif kind == "host.failed":
@@ -239,13 +241,14 @@ class Race:
         if standing.host and event.host != standing.host:
             return
         changes: dict[str, object] = {"heard": standing.heard + 1}
-        for name in ("cursor", "tested"):
-            value = fields.get(name)
-            if isinstance(value, int) and value >= getattr(standing, name):
-                changes[name] = value
-        rate = fields.get("rate")
-        if isinstance(rate, (int, float)):
-            changes["rate"] = float(rate)
+        start, left, step = standing.start, self._left(standing), self.plan.instances
+        cursor = _within(fields.get("cursor"), standing.cursor, start + left * step)
+        tested = _within(fields.get("tested"), standing.tested, left)
+        below = -((start - cursor) // step)  # nonces of the class
+        changes["cursor"] = start + below * step
+        changes["tested"] = max(tested, below)
+        if (rate := amount(fields.get("rate"))) is not None:
+            changes["rate"] = rate
         if event.kind == "worker.started":
             changes |= {"started": True, "kernel": str(fields.get("kernel", ""))}
         ended = event.kind.removeprefix("worker.")
@@ -257,14 +260,9 @@ class Race:
 
     def _judge(self, event: Event) -> Event | None:
         """Believe a claim after a check, or return the objection to it."""
-        index, nonce = event.index or 0, event.fields.get("nonce")
-        objection = refutation(self.plan, index, nonce)
-        if self.plan.script and not objection:
-            objection = _own_objection(event)
-        if objection or not isinstance(nonce, int):
-            self._distrust(index, f"false claim: {objection}")
-            fields = {"nonce": nonce, "reason": objection}
-            return Event("worker.refuted", index, event.host, fields)
+        if objection := self.refuted(event):
+            return self._distrust(objection)
+        index, nonce = event.index or 0, int(event.fields["nonce"])
         standing = self.standings[index]
         cursor = max(standing.cursor, nonce)  # it is the smallest of its class
         self.standings[index] = replace(standing, cursor=cursor)
@@ -287,17 +285,43 @@ class Race:
                 self.standings[index], ended="failed", trouble=trouble, rate=0.0
             )
 
-    def _distrust(self, index: int, trouble: str) -> None:
-        """Take nothing from a liar: its class begins again from where it got it."""
-        standing = self.standings[index]
-        self.standings[index] = replace(
-            standing,
-            cursor=standing.start,
-            tested=0,
-            ended="failed",
-            trouble=trouble,
-            rate=0.0,
-        )
+    def refuted(self, event: Event) -> Event | None:
+        """Return the objection to the claim of a `worker.found`; None if it holds."""
+        index, nonce = event.index or 0, event.fields.get("nonce")
+        objection = refutation(self.plan, index, nonce)
+        if self.plan.script and not objection:
+            objection = _own_objection(event)
+        return _refuted(event, objection) if objection else None
+
+    def _doubt(self, index: int, event: Event) -> str:
+        """Return why a class is not exhausted although its worker says so, or ""."""
+        left = self._left(self.standings[index])
+        cursor, tested = event.fields.get("cursor"), event.fields.get("tested")
+        if isinstance(cursor, int) and cursor >= self.plan.nonces and tested == left:
+            return ""
+        return f"exhausted, but {tested!r} of {left} nonces were tested"
+
+    def _distrust(self, objection: Event) -> Event:
+        """Take nothing from a liar: its classes begin again from where it got them.
+
+        What others search is theirs, also where it was the liar's before.
+        """
+        for index, standing in self.standings.items():
+            unknown = index == objection.index and not standing.host
+            if unknown or (standing.host and standing.host == objection.host):
+                self.standings[index] = replace(
+                    standing,
+                    cursor=standing.start,
+                    tested=0,
+                    ended="failed",
+                    trouble=f"false claim: {objection.fields['reason']}",
+                    rate=0.0,
+                )
+        return objection
+
+    def _left(self, standing: Standing) -> int:
+        """Return how many nonces a class had when its worker began."""
+        return len(range(standing.start, self.plan.nonces, self.plan.instances))
 
     def _missing(self) -> list[int]:
         """Return the classes that were not tested to their end, each nonce once."""
@@ -323,6 +347,18 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
     if not worker.is_golden(worker.digest(plan.block, nonce), plan.difficulty):
         return f"{nonce} is not golden"
     return ""
+
+
+def _refuted(event: Event, reason: str) -> Event:
+    fields = {"nonce": event.fields.get("nonce"), "reason": reason}
+    return Event("worker.refuted", event.index, event.host, fields)
+
+
+def _within(value: object, least: int, most: int) -> int:
+    """Return a count that a worker tells, or `least` where it makes no sense."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return least
+    return value if least <= value <= most else least
 
 
 def _own_objection(event: Event) -> str:

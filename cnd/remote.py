@@ -37,6 +37,7 @@ COMMAND_TIMEOUT = 20.0  # seconds for one short command
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SILENCE = 5.0  # seconds; a live worker reports every second
+ASK_EVERY = 1.0  # seconds; where nothing is said for long, the host is asked for a sign
 
 EVENTS = "events.jsonl"
 HEARD = "heard"  # touched, in the run's folder, when a host hears from us
@@ -266,7 +267,7 @@ class Host:
         order |= {"pause": KEEPER_PAUSE, "log": LOG_COMMAND}
         worker = f"{folder}/{part}"
         try:
-            with self._limited(PUSH_TIMEOUT):
+            with self._limited(PUSH_TIMEOUT), self._answering():
                 session = self._fabric.create_session()
                 session.settimeout(PUSH_TIMEOUT)
                 session.exec_command(f"{push.COMMAND} && {{ {_follow(worker)}; }}")
@@ -279,6 +280,9 @@ class Host:
                 status = session.recv_exit_status()
         except LOST as error:
             raise HostLost(self.name, f"push failed: {_reason(error)}") from error
+        except push.Nonsense as error:
+            message = f"the worker did not start: {error}"
+            raise HostError(self.name, message) from error
         if status == -1:
             raise HostLost(self.name, "connection lost")
         if (
@@ -417,6 +421,27 @@ class Host:
             yield
         finally:
             timer.cancel()
+
+    @contextlib.contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Close the connection once the host has not answered for `SILENCE`.
+
+        What the block waits for may take its time on a machine that is busy; a host
+        that is frozen does not answer even this.
+        """
+        transport, over = self._fabric.transport, threading.Event()
+
+        def ask() -> None:
+            with contextlib.suppress(*LOST):
+                while not over.wait(ASK_EVERY):
+                    with self._limited(SILENCE - ASK_EVERY):
+                        transport.global_request("keepalive@openssh.com", wait=True)
+
+        threading.Thread(target=ask, name="asking", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     @property
     def _fabric(self) -> fabric.Connection:

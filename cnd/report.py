@@ -14,9 +14,9 @@ from statistics import median
 from typing import Any, Protocol
 
 import cnd
-from cnd.events import Event
+from cnd.events import Event, amount
 from cnd.palette import COLORS
-from cnd.timeline import PHASES, Life, Timeline, list_usd, number, phases_of
+from cnd.timeline import PHASES, Life, Timeline, list_usd, phases_of
 from cnd.view import duration
 from cnd.view import number as short
 
@@ -133,12 +133,12 @@ def _head(line: Timeline) -> str:
 
 def _tiles(line: Timeline) -> str:
     took = line.result.get("seconds") or {}
-    rate = number(line.result.get("hash_rate"))
+    rate = amount(line.result.get("hash_rate"))
     stops = line.stops
     last = f"the last of {len(stops)}" if stops else "nobody had to be stopped"
     tiles = [
         ("total", duration(line.seconds), "from the command to the end"),
-        ("search", duration(number(took.get("search"))), "first worker to decision"),
+        ("search", duration(amount(took.get("search"))), "first worker to decision"),
         ("tested", short(line.tested), "nonces"),
         ("hash rate", short(rate) if rate else "-", "nonces/s together"),
         ("stop", duration(stops[-1].stop if stops else None), last),
@@ -154,7 +154,7 @@ def _tiles(line: Timeline) -> str:
 
 def _price(line: Timeline) -> tuple[str, str]:
     """Return what the run cost, and how that is known or meant."""
-    usd, listed = number(line.result.get("usd")), list_usd(line)
+    usd, listed = amount(line.result.get("usd")), list_usd(line)
     so_far = "so far, " if line.result.get("left_running") else ""
     if line.result.get("cloud") == "local" or not line.result:
         on_aws = f"{_usd(listed)} on AWS" if listed else "on the embedded cloud"
@@ -162,8 +162,8 @@ def _price(line: Timeline) -> tuple[str, str]:
     return ("-" if usd is None else _usd(usd)), f"{so_far}by list price"
 
 
-def _usd(amount: float) -> str:
-    return f"${amount:.4f}"
+def _usd(price: float) -> str:
+    return f"${price:.4f}"
 
 
 def _figures(line: Timeline, pictures: Mapping[str, Drawn]) -> str:
@@ -206,7 +206,7 @@ def _note(name: str, line: Timeline) -> str:
         share = 100 * line.tested / (size or 1)
         return f"Together {share:.3g} % of {short(size)} nonces."
     if name == "bill":
-        usd, listed = number(line.result.get("usd")), list_usd(line)
+        usd, listed = amount(line.result.get("usd")), list_usd(line)
         if usd:
             return f"Together {_usd(usd)}."
         return f"On AWS: {_usd(listed)}, by list price." if listed else ""
@@ -319,7 +319,7 @@ def _times(result: Mapping[str, Any]) -> str:
     took = result.get("seconds") or {}
     names = ("boot", "search", "stop", "logs", "scram", "total")
     told = [
-        f"{n} {duration(number(took[n]))}" for n in names if took.get(n) is not None
+        f"{n} {duration(amount(took[n]))}" for n in names if took.get(n) is not None
     ]
     return " · ".join(told)
 

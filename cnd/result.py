@@ -5,6 +5,7 @@ One rule: everything here was seen, not assumed; what is unknown is null.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -74,7 +75,7 @@ class Result:
     usd: float | None
     logs_local: str
     logs_s3: str | None
-    terminated: Mapping[str, str]  # instance id -> when it was seen (UTC, ISO 8601)
+    terminated: Mapping[str, float]  # instance id -> when it was seen, since the epoch
     kept: tuple[str, ...]  # ids left running because the user asked for it
     leaked: tuple[str, ...]  # ids that were not seen terminated
     # Whether no golden nonce is smaller; None where --smallest did not ask for it.
@@ -112,7 +113,13 @@ class Result:
             "terminated": len(self.terminated),
             "left_running": len(left),
             "receipt": {
-                "terminated": dict(self.terminated),
+                "terminated": {i: _utc(at) for i, at in self.terminated.items()},
                 "left_running": left,
             },
         }
+
+
+def _utc(seconds: float) -> str:
+    """Return a time since the epoch in ISO 8601."""
+    when = dt.datetime.fromtimestamp(seconds, dt.timezone.utc)
+    return when.isoformat(timespec="seconds")

@@ -16,7 +16,7 @@ from cnd import orphans
 from cnd.cloud import Cloud
 from cnd.ec2 import Instance, by_run
 from cnd.errors import CloudError, UsageError
-from cnd.events import Event
+from cnd.events import Event, amount
 from cnd.journal import Journal, runs
 from cnd.plan import Plan
 from cnd.race import refutation
@@ -181,8 +181,8 @@ def _doings(journal: Journal) -> dict[str, str]:
 
 def _doing(event: Event) -> str:
     if event.kind == "worker.progress":
-        rate = event.fields.get("rate")
-        return f"searching, {number(float(rate or 0))} nonces/s"
+        rate = amount(event.fields.get("rate"))
+        return f"searching, {number(rate or 0.0)} nonces/s"
     return {
         "instance.launched": "booting",
         "instance.running": "waiting for SSH",

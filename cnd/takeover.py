@@ -23,7 +23,9 @@ class Past:
 
     race: Race
     index: Mapping[str, int]  # of every instance that was launched, by its id
+    launched: Mapping[str, float]  # when each was, seconds since the epoch
     lost: frozenset[str]  # instances that went away
+    ended: Mapping[str, float]  # when an instance was seen terminated
     unfit: frozenset[str]  # instances that get no further class
     began: float | None  # when the run was started, seconds since the epoch
     searching: float | None  # when the first worker began
@@ -33,6 +35,8 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
     """Return what `events`, oldest first, tell of the run of `plan`."""
     race = Race(plan)
     index: dict[str, int] = {}
+    launched: dict[str, float] = {}
+    ended: dict[str, float] = {}
     lost: set[str] = set()
     unfit: set[str] = set()
     began = searching = None
@@ -48,8 +52,11 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
             index[host] = event.index
+            launched[host] = now
         elif event.kind == "instance.lost":
             lost.add(host)
+        elif event.kind == "instance.terminated":
+            ended[host] = now
         elif event.kind in UNFIT:
             unfit.add(host)
         elif event.kind == "run.stop_requested":
@@ -57,7 +64,9 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
     return Past(
         race=race,
         index=index,
+        launched=launched,
         lost=frozenset(lost),
+        ended=ended,
         unfit=frozenset(unfit),
         began=began,
         searching=searching,

@@ -163,7 +163,7 @@ def start(
     known = market.machine(connected, folder, asked.plan, measure=measure)
     if asked.confidence and not (asked.given or known.rate):
         tried = forecast.decide(forecast.trial(asked), known)
-        result = _tried(tried, connected, known, key, bucket, plain)
+        result = _tried(tried, connected, known, key, bucket, plain, json)
         if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
             _conclude(result, json)
         asked = forecast.charged(asked, result.usd)
@@ -182,6 +182,7 @@ def start(
             journal,
             viewer,
             lambda job: job.execute(key, bucket=bucket),
+            json,
         )
         if not script:
             market.learn(folder, connected, decided, known, result)
@@ -212,7 +213,7 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     viewer = partial(_viewer, plan, plain, journal.events())
     with reported(journal, connected, wanted=True):
         result = _carried_out(
-            plan, connected, journal, viewer, lambda job: job.attach(provision)
+            plan, connected, journal, viewer, lambda job: job.attach(provision), json
         )
         _conclude(result, json)
 
@@ -224,6 +225,7 @@ def _tried(
     key: UserKey,
     bucket: str,
     plain: bool,
+    json: bool,
 ) -> Result:
     """Do a run that measures an instance type, and remember what it measured."""
     worst = forecast.usd(plan.worst_case_usd)
@@ -236,7 +238,7 @@ def _tried(
     journal.create()
     viewer = partial(_viewer, plan, plain)
     work = partial(Job.execute, key=key, bucket=bucket)
-    result = _carried_out(plan, cloud, journal, viewer, work)
+    result = _carried_out(plan, cloud, journal, viewer, work, json)
     market.learn(state_folder(), cloud, plan, known, result)
     return result
 
@@ -275,10 +277,20 @@ def _carried_out(
     journal: Journal,
     viewer: Callable[[], view.Viewer],
     work: Callable[[Job], Result],
+    json: bool,
 ) -> Result:
-    """Do a run, or the rest of one, as its only follower."""
-    with journal.followed(), contextlib.closing(viewer()) as shown:
-        return work(Job(plan, cloud, journal, view=shown))
+    """Do a run, or the rest of one, as its only follower.
+
+    What came of one that broke off is printed, where there is something.
+    """
+    job: Job | None = None
+    try:
+        with journal.followed(), contextlib.closing(viewer()) as shown:
+            job = Job(plan, cloud, journal, view=shown)
+            return work(job)
+    finally:
+        if job and job.broken_off:
+            _tell(job.broken_off, json)
 
 
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
@@ -294,17 +306,21 @@ def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
 
 def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
-    _print(
-        jsonlib.dumps(result.to_json())
-        if json
-        else view.report(result, view.width_of(sys.stdout))
-    )
+    _tell(result, json)
     if result.leaked:
         message = "not seen terminated, perhaps still running"
         hint = f"run `fab scram --run {result.run}`"
         raise LeakError(result.leaked, message, hint=hint)
     if status := result.outcome.ending.exit_status:
         raise Exit(code=status)
+
+
+def _tell(result: Result, json: bool) -> None:
+    _print(
+        jsonlib.dumps(result.to_json())
+        if json
+        else view.report(result, view.width_of(sys.stdout))
+    )
 
 
 @task(

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from cnd.errors import UsageError
-from cnd.events import LAST_WORDS, NOTHING, Event
+from cnd.events import LAST_WORDS, NOTHING, Event, amount
 from cnd.offers import OFFERS
 from cnd.plan import Plan, billed, class_size
 from cnd.pow import MAX_NONCES
@@ -258,7 +258,7 @@ def _decided(
 ) -> float | None:
     """Return when the end was decided: as the run measured it, or as events tell."""
     took = result.get("seconds") or {}
-    boot, search = number(took.get("boot")), number(took.get("search"))
+    boot, search = amount(took.get("boot")), amount(took.get("search"))
     if boot is not None and search is not None:
         return began + boot + search
     return _first(seen, ("run.stop_requested", "run.aborted"))
@@ -489,13 +489,6 @@ def _coverage(wish: Mapping[str, Any], seen: Sequence[Event]) -> list[dict[str, 
 
 
 # --- values of unknown origin
-
-
-def number(value: object) -> float | None:
-    """Return a finite number that is not negative, or None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if 0 <= value < math.inf and value < 1e300 else None
 
 
 def count(value: object) -> int | None:

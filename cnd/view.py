@@ -67,7 +67,7 @@ class Narrator:
             self._line(told)
         if event.kind in EACH and not self._each:
             return
-        if event.fields.get("by") == "signal":
+        if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
             return  # it was answered
         if text := sentence(event):
             self._line(text)
@@ -269,7 +269,7 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
             yield "smallest", SMALLEST[result.smallest]
     else:
         yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
-    kernel = f" ({result.kernel})" if result.kernel else ""
+    kernel = f" ({harmless(result.kernel)})" if result.kernel else ""
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     yield "tested", f"{result.tested:,} nonces{rate}"
     phases = ("boot", "search", "stop", "logs", "scram", "total")

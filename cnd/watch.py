@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
+# AWS lists a new instance late, and a terminated one for about an hour.
+LISTED_WITHIN = 20.0  # seconds from its launch
+TERMINATED, UNLISTED = "terminated", "no longer listed"
 
 
 class Watch:
@@ -52,22 +55,44 @@ class Watch:
         self._put, self._over = put, over
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
+        self._ended: set[str] = set()  # seen terminated
+        self._missing: dict[str, float] = {}  # not listed -> when it was launched
         self._next_loss = 0.0  # when to look again for those that vanished
         self._adopted: dict[str, int] = {}  # places of instances that it came upon
 
-    def catch_up(self, listed: Sequence[ec2.Instance], lost: set[str]) -> None:
+    def catch_up(
+        self,
+        listed: Sequence[ec2.Instance],
+        lost: Collection[str],
+        ended: Collection[str],
+        launched: Mapping[str, float],
+    ) -> None:
         """Take note of what is left of a fleet that somebody else watched.
 
         Args:
             listed: all that the cloud still knows of it.
             lost: the instances whose loss is known already.
+            ended: those of them that were seen terminated.
+            launched: when each instance was, in seconds since the epoch.
         """
-        self._lost |= lost
+        self._lost.update(lost)
+        self._ended.update(ended)
         for instance in listed:
             if instance.id not in self._index:  # they died before they knew of it
                 self._adopt(instance)
-        for gone in self._index.keys() - {i.id for i in listed} - self._lost:
-            self._lose(gone, "no longer listed")
+        self._missing = dict(launched)
+        self._miss(listed)
+
+    def _miss(self, listed: Sequence[ec2.Instance]) -> None:
+        """Give up what is not listed, unless it was launched a moment ago."""
+        for instance in listed:
+            self._missing.pop(instance.id, None)
+        for gone, launched in list(self._missing.items()):
+            if time.time() >= launched + LISTED_WITHIN:
+                del self._missing[gone]
+                if gone not in self._lost:
+                    self._lose(gone, UNLISTED)
+                self._see_ended(gone)
 
     def run(self) -> None:
         """Look until it is over."""
@@ -91,7 +116,9 @@ class Watch:
         """
         client, run = self._client, self._run
         if self._adopts:  # some may be listed late that we never heard of
-            return ec2.find(client, run=run, states=ec2.ALL)
+            listed = ec2.find(client, run=run, states=ec2.ALL)
+            self._miss(listed)
+            return listed
         awaited = self._index.keys() - self.served.keys() - self._lost
         found = []
         if time.monotonic() >= self._next_loss:
@@ -106,13 +133,17 @@ class Watch:
         index = self._index.get(instance.id)
         if index is None and self._adopts:
             self._adopt(instance)
-        if index is None or instance.id in self._lost:
+        if index is None:
             return
-        if instance.state == "running" and instance.id not in self.served:
+        known = self.served.keys() | self._lost
+        if instance.state == "running" and instance.id not in known:
             self._serve(instance, index)
         elif instance.state not in ("pending", "running") and not self._over.is_set():
-            self._lose(instance.id, instance.state)
-            self._fleet.drop(instance.id)
+            if instance.id not in self._lost:
+                self._lose(instance.id, instance.state)
+                self._fleet.drop(instance.id)
+            if instance.state == TERMINATED:
+                self._see_ended(instance.id)
 
     def _serve(self, instance: ec2.Instance, index: int) -> None:
         self.served[instance.id] = instance
@@ -129,6 +160,13 @@ class Watch:
         self._lost.add(instance_id)
         index = self._index[instance_id]
         self._put(Event("instance.lost", index, instance_id, {"state": state}))
+
+    def _see_ended(self, instance_id: str) -> None:
+        """Tell, once, that an instance that was lost is terminated by now."""
+        if instance_id not in self._ended:
+            self._ended.add(instance_id)
+            index = self._index[instance_id]
+            self._put(Event("instance.terminated", index, instance_id))
 
     def _adopt(self, instance: ec2.Instance) -> None:
         """Give an instance that is new to us the first place that is free."""

@@ -26,8 +26,8 @@ import pytest
 
 from cnd import bootstrap, keys
 from cnd import pow as worker
-from cnd.errors import HostError
-from cnd.remote import EVENTS, Host, Login
+from cnd.errors import HostError, HostLost
+from cnd.remote import EVENTS, SILENCE, Host, Login
 from tests.contract.conftest import SECONDS, LocalCloud, eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
@@ -411,6 +411,37 @@ def test_files_are_pushed_as_they_are_and_for_their_owner_only(server: Server) -
     assert server.local_folder.stat().st_mode & 0o777 == 0o700
     for name in ("a", "two.json"):
         assert (server.local_folder / name).stat().st_mode & 0o777 == 0o600
+    host.close()
+
+
+def test_a_host_that_freezes_while_it_is_set_up_is_noticed_in_seconds(
+    server: Server,
+) -> None:
+    host, relay = server.connected()
+
+    def code(machine: str) -> dict[str, bytes]:
+        relay.freeze()
+        return WORKER
+
+    began = time.monotonic()
+    with pytest.raises(HostLost):
+        host.start(server.folder, "one", job(), code=code)
+    took = time.monotonic() - began
+    print(f"noticed after {took:.1f} s")
+    assert took < 20.0  # and not after the minute that a push may take
+    host.close()
+
+
+@pytest.mark.slow
+def test_a_host_that_takes_its_time_to_be_set_up_is_waited_for(server: Server) -> None:
+    host, _ = server.connected()
+
+    def code(machine: str) -> dict[str, bytes]:
+        time.sleep(1.5 * SILENCE)
+        return WORKER
+
+    host.start(server.folder, "one", job(nonces=1), code=code)
+    assert next(host.follow(f"{server.folder}/one"))
     host.close()
 
 

@@ -58,9 +58,13 @@ def test_a_fleet_never_asks_more_of_s3_than_it_may(instances: int) -> None:
 
 
 def test_the_word_says_who_takes_over_what() -> None:
-    word = parcel.Word(7, parts={"Instance3": [(5, 1005, 60.0)]})
-    assert json.loads(word.encoded()) == {
+    away = {"Instance5": ["class-5-from-5"]}
+    word = parcel.Word(7, parts={"Instance3": [(5, 1005, 60.0)]}, given_away=away)
+    told = json.loads(word.encoded())
+    assert told == {
         "beat": 7,
         "stop": False,
         "parts": {"Instance3": [[5, 1005, 60.0]]},
+        "given_away": {"Instance5": ["class-5-from-5"]},
     }
+    assert agent.Word._fields == tuple(told)

@@ -70,3 +70,11 @@ def test_the_lost_and_the_leaving_get_nothing_more(
 def test_everybody_is_settled_or_hoped_for(happened: list[tuple[str, str]]) -> None:
     crew = at_work(*happened)
     assert {h for h in IDS if not crew.settled(h)} == crew.hopeful
+
+
+def test_it_is_kept_when_an_instance_was_first_seen_terminated() -> None:
+    crew = at_work(("instance.lost", "i-1"))
+    assert crew.ended == {}
+    for seconds in (10.0, 20.0):
+        crew.note(Event("instance.terminated", 1, "i-1", time=seconds))
+    assert crew.ended == {"i-1": 10.0}

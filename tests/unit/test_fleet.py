@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
 import boto3
 import pytest
 from botocore.config import Config
 
 from cnd.ec2 import Instance
+from cnd.errors import HostLost
 from cnd.events import Emit, Event
 from cnd.fleet import Fleet, Part
 from cnd.journal import Journal
@@ -87,3 +89,34 @@ def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
             assert "the instance is gone" in event.fields["reason"]
             lost.add(event.index)
     late.close()
+
+
+class Flapping:
+    """A host whose connection drops before its worker has said a word, some times."""
+
+    def __init__(self, drops: int) -> None:
+        self.drops = drops
+
+    def connect(self, deadline: Callable[[], float]) -> None:
+        pass
+
+    def stop(self) -> bool:
+        return True
+
+    def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
+        if self.drops:
+            self.drops -= 1
+            raise HostLost("Instance0", "connection lost")
+        yield b'{"event": "stopped"}'
+
+
+def test_a_host_whose_connection_drops_again_and_again_is_not_lost() -> None:
+    told: list[Event] = []
+    flapping = fleet(told.append)
+    flapping.serve(LATE, "Instance0", [Part(0, 0)])
+    flapping.close()
+    told.clear()
+    host: Any = Flapping(drops=3)
+    flapping._pass_on(host, LATE.id, Part(0, 0), "folder")
+    kinds = [event.kind for event in told if event.kind != "host.done"]
+    assert kinds[-4:] == [*3 * ["host.reconnecting"], "worker.stopped"]

@@ -32,7 +32,7 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["own"],
+    ["own", "push"],
     [
         "aws",
         "plan",
@@ -45,7 +45,7 @@ LAYERS = [
         "descriptors",
     ],
     ["naming"],
-    ["agent", "payload", "push", "bench", "footprint", "offers", "palette"],
+    ["agent", "payload", "bench", "footprint", "offers", "palette"],
     ["runner"],
     ["local", "errors", "pow", "keeper", "fetch", "kernel", "loader", ""],
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd.events import Event
@@ -203,6 +203,88 @@ def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
     race.see(worker("found", 4, nonce=GOLDEN))
     assert race.outcome is not None
     assert race.outcome.ending is Ending.FOUND
+
+
+def test_a_class_that_is_not_exhausted_as_claimed_is_searched_again() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(Event("instance.launched", 1, "i-1"))
+    race.see(exhausted(plan, 0))
+    objection = race.see(exhausted(plan, 1, short=1))
+    assert objection is not None
+    assert objection.kind == "worker.refuted"
+    assert "499 of 500" in str(objection.fields["reason"])
+    assert race.failed == [1]
+    hand_over(race, 1, "i-0")
+    fields = {"cursor": 1001, "tested": 500}
+    race.see(Event("worker.exhausted", 1, "i-0", fields))
+    race.settle()
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.EXHAUSTED
+    assert race.tested == 1000
+
+
+def test_a_liar_loses_every_class_it_has_had_to_itself() -> None:
+    plan = Plan(difficulty=9, instances=3, time_limit=10.0, nonces=999)
+    race = Race(plan)
+    for index in range(3):
+        race.see(Event("instance.launched", index, f"i-{index}"))
+    race.see(exhausted(plan, 1))
+    hand_over(race, 0, "i-1")
+    race.see(Event("worker.progress", 0, "i-1", {"cursor": 300, "tested": 100}))
+    race.see(exhausted(plan, 2))
+    race.see(Event("worker.found", 0, "i-1", {"nonce": 300}))
+    assert race.failed == [0, 1]
+    assert race.standings[2].ended == "exhausted"
+    assert race.tested == 333
+
+
+def test_a_lie_about_a_class_of_somebody_else_costs_that_one_nothing() -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    for index in range(2):
+        race.see(Event("instance.launched", index, f"i-{index}"))
+    race.see(Event("host.failed", 1, "i-1", {"reason": "silent"}))
+    hand_over(race, 1, "i-0")
+    race.see(Event("worker.progress", 1, "i-0", {"cursor": 301, "tested": 150}))
+    objection = race.see(worker("found", 1, nonce=301))
+    assert objection is not None
+    assert objection.host == "i-1"
+    assert (race.failed, race.standings[1].cursor) == ([], 301)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "cursor": st.one_of(st.integers(), st.integers(0, 1001)),
+                "tested": st.one_of(st.integers(), st.integers(0, 500)),
+            },
+        ),
+        max_size=5,
+    )
+)
+def test_whatever_a_worker_says_of_itself_whoever_takes_over_can_exhaust_the_class(
+    said: list[dict[str, int]],
+) -> None:
+    plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+    race = Race(plan)
+    race.see(Event("instance.launched", 1, "i-1"))
+    for fields in said:
+        race.see(worker("progress", 1, **fields))
+    race.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
+    hand_over(race, 1, "i-0")
+    start = race.standings[1].start
+    left = len(range(start, 1000, 2))
+    fields = {"cursor": start + 2 * left, "tested": left}
+    assert race.see(Event("worker.exhausted", 1, "i-0", fields)) is None
+    race.see(exhausted(plan, 0))
+    race.settle()
+    assert race.outcome is not None
+    assert race.outcome.ending is Ending.EXHAUSTED
+    assert race.tested - race.repeated == 1000
 
 
 def test_nothing_of_a_liar_counts_as_tested() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cnd import pow as worker
 from cnd.events import Event
-from cnd.plan import Plan
+from cnd.plan import Plan, class_size
 from cnd.race import Ending, Race
 
 SPACE = 2**18  # holds golden nonces of every difficulty below
@@ -53,7 +53,9 @@ class Searching:
             say(self.race, "worker.found", self.index, **fields)
         elif self.cursor >= SPACE:
             self.over = True
-            say(self.race, "worker.exhausted", self.index, cursor=self.cursor)
+            size = class_size(SPACE, self.index, self.of)
+            fields = {"cursor": self.index + size * self.of, "tested": size}
+            say(self.race, "worker.exhausted", self.index, **fields)
         else:
             say(self.race, "worker.progress", self.index, cursor=self.cursor)
 

@@ -42,6 +42,7 @@ def test_classes_are_where_they_were_with_all_that_was_heard() -> None:
     past = recall(PLAN, journal())
     assert dict(past.index) == {"i-0": 0, "i-1": 1}
     assert past.lost == {"i-0"}
+    assert dict(past.launched) == {"i-0": 102.0, "i-1": 102.0}
     taken, own = past.race.standings[0], past.race.standings[1]
     assert (taken.host, taken.start, taken.heard) == ("i-1", 0, 0)
     assert (own.host, own.cursor, own.tested, own.heard) == ("i-1", 201, 100, 2)

@@ -1,0 +1,135 @@
+"""Whatever a worker prints is kept and shown, and never fatal to whoever reads it."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnd import events
+from cnd.board import Board
+from cnd.crew import Crew
+from cnd.events import Event
+from cnd.live import LiveView
+from cnd.plan import Plan
+from cnd.race import Ending, Race
+from cnd.survey import _doing
+from cnd.timeline import timeline
+from cnd.view import Narrator, sentence
+
+PLAN = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
+LAUNCHED = (
+    Event("instance.launched", 0, "i-0", {"type": "t3.micro", "zone": "a"}),
+    Event("instance.launched", 1, "i-1", {"type": "t3.micro", "zone": "a"}),
+)
+
+# What a program may print that means well, or ill, or nothing.
+anything = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.sampled_from([10**400, -(10**400), 10**19, 2**63, -1]),
+        st.floats(),
+        st.text(),
+        st.just("\x1b[2J\x07\ud800"),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+WORDS = [k.removeprefix("worker.") for k in events.KINDS if k.startswith("worker.")]
+FIELDS = (
+    *("time", "cursor", "tested", "rate", "nonce", "hash", "kernel", "reason", "at"),
+    *("kind", "index", "host", "who", "by", "text", "verdict", "answer", "processes"),
+)
+lines = st.one_of(
+    st.text(),
+    st.fixed_dictionaries(
+        {"event": st.one_of(st.sampled_from(WORDS), anything)},
+        optional=dict.fromkeys(FIELDS, anything),
+    ).map(json.dumps),
+    anything.map(json.dumps),
+)
+
+
+def shown(said: list[Event]) -> str:
+    """Return what both views write of events, until the end."""
+    stream = io.StringIO()
+    race = Race(PLAN)
+    for view in (Narrator(PLAN, stream), LiveView(PLAN, stream)):
+        for event in (*LAUNCHED, *said):
+            race.see(event)
+            view.show(event)
+        view.tick(race)
+        view.close()
+    return stream.getvalue()
+
+
+@settings(deadline=None)
+@given(st.lists(lines, min_size=1, max_size=4))
+def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
+    said = [events.from_worker(line, index=1, host="i-1") for line in printed]
+    race, board, crew = Race(PLAN), Board(), Crew()
+    for event in (*LAUNCHED, *said):
+        kept = events.from_json(event.to_json())
+        assert (kept.kind, kept.index, kept.host) == (
+            event.kind,
+            event.index,
+            "i-1",
+        ) or (event in LAUNCHED)
+        race.see(event)
+        board.see(event, 0.0)
+        crew.note(event)
+        assert _doing(event).isprintable()
+        assert sentence(event).isprintable()
+    race.settle()
+    assert race.outcome is None or race.outcome.ending is Ending.INCOMPLETE
+    assert 0 <= race.tested <= 500
+    told: list[Any] = [race.coverage, race.hash_rate, race.kernels, board.census()]
+    json.dumps(told, allow_nan=False)
+    timeline("run", (*LAUNCHED, *said), None)
+
+
+@settings(deadline=None)
+@given(st.lists(lines, min_size=1, max_size=2))
+def test_no_line_steers_the_terminal(printed: list[str]) -> None:
+    said = [events.from_worker(line, index=1, host="i-1") for line in printed]
+    written = shown(said)
+    assert "\x1b[2J" not in written
+    assert "\x07" not in written
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "progress", "rate": 1' + 400 * "0" + "}",
+        '{"event": "progress", "time": 1' + 400 * "0" + "}",
+        '{"event": "progress", "rate": 1' + 100_000 * "0" + "}",
+        '{"event": "progress", "rate": NaN}',
+        '{"event": "progress", "rate": -Infinity}',
+        '{"event": "progress", "rate": 1e999}',
+        '{"event": "progress", "time": 1e19}',
+        '{"event": "progress", "time": "12"}',
+        '{"event": "refuted", "reason": "said of another"}',
+        100_000 * "[",
+        '{"event": ' + 100_000 * "[",
+        '{"event": "progress", "rate": ' + 900 * "[" + 900 * "]" + "}",
+        '{"event": "started", "refused": ' + 20 * '{"a": ' + "1" + 20 * "}" + "}",
+    ],
+    ids=lambda line: f"{line[:34]} {len(line)}",
+)
+def test_what_nobody_means_is_noise(line: str) -> None:
+    event = events.from_worker(line, index=0, host="i-1")
+    assert (event.kind, event.fields["text"]) == ("worker.noise", line[:1000])
+
+
+def test_what_a_worker_says_with_parts_keeps_them() -> None:
+    line = '{"event": "started", "refused": {"avx2": "no such processor"}}'
+    event = events.from_worker(line, index=0, host="i-1")
+    assert event.fields == {"refused": {"avx2": "no such processor"}}
