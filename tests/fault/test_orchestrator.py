@@ -390,7 +390,7 @@ def kill_and_clean_up(
         elif folder:
             if end == "attach":
                 answers[taken_over(terminal, folder)] += 1
-            scrammed = terminal.run("scram", "--run", folder.name)
+            scrammed = terminal.run("scram", "--run", folder.name, timeout=300)
             assert scrammed.returncode == 0, scrammed.stderr
             assert not living(terminal) & {folder.name}
             terminal.seconds_to_zero.append(time.monotonic() - died)
@@ -433,7 +433,7 @@ def taken_over(terminal: Victim, folder: Path) -> int:
     """
     is_over = (folder / "result.json").exists()
     searching = told(folder, "worker.started")
-    attached = terminal.run("attach", folder.name, timeout=200)
+    attached = terminal.run("attach", folder.name, timeout=300)
     bought = folder.name in {each["run"] for each in terminal.instances()}
     assert "Traceback" not in attached.stderr
     if is_over:
