@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from cnd.local import Endpoint, clear_faults
+from cnd.local import Endpoint
 from tests.conftest import clean_environment
-from tests.fault.truth import Victim, require, struck
+from tests.fault.truth import Victim, forget, require
 
 
 @pytest.fixture
@@ -40,8 +40,7 @@ def cloud(terminal: Victim) -> Iterator[Endpoint]:
     """The embedded cloud, to lay faults in; they are forgotten at the end."""
     found = terminal.cloud()
     yield found
-    terminal.faults += struck(found)
-    clear_faults(found)
+    forget(terminal, found)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

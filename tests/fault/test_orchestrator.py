@@ -350,6 +350,7 @@ def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Victim) ->
     terminal.exports()  # the cloud is up
     process = terminal.spawn("start", "--d", "2", "--n", "2")
     forbid_growth(process.pid)
+    terminal.faults += 1
     code, _, err = ended(process)
     assert code == 2, err
     assert "cannot write" in err
@@ -362,6 +363,7 @@ def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Victim) ->
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "4")
     eventually(lambda: told(newest(terminal, before), "worker.started"), within=40)
     forbid_growth(process.pid)
+    terminal.faults += 1
     code, out, err = ended(process)
     assert code == 10, err
     assert "cannot write" in err
@@ -396,6 +398,7 @@ def kill_and_clean_up(
 ) -> None:
     """Kill runs at random moments, a third of them next to RunInstances or inside."""
     phases: Counter[str] = Counter()
+    answers: Counter[int] = Counter()  # exit statuses of attach
     alone: dict[str, float] = {}  # when those were killed that end by themselves
     for number in range(rounds):
         end = ends[(number // 3 + number) % len(ends)]
@@ -407,13 +410,15 @@ def kill_and_clean_up(
             alone[folder.name] = died
         elif folder:
             if end == "attach":
-                taken_over(terminal, folder)
-            scrammed = terminal.run("scram", "--run", folder.name)
+                answers[taken_over(terminal, folder)] += 1
+            scrammed = terminal.run("scram", "--run", folder.name, timeout=300)
             assert scrammed.returncode == 0, scrammed.stderr
             assert not living(terminal) & {folder.name}
             terminal.seconds_to_zero.append(time.monotonic() - died)
+        over(terminal, alone)
     eventually(lambda: over(terminal, alone), within=300, every=1)
     print(f"killed after: {dict(phases.most_common())}")
+    print(f"attach ended with: {dict(answers.most_common())}")
     print(f"seconds to zero: {[round(s, 1) for s in terminal.seconds_to_zero]}")
 
 
@@ -442,11 +447,14 @@ def killed_at_random(
     return folder, "RunInstances, delayed" if near and delay else kinds[-1]
 
 
-def taken_over(terminal: Victim, folder: Path) -> None:
-    """Attach to a run: what was bought goes on, and has the answer."""
+def taken_over(terminal: Victim, folder: Path) -> int:
+    """Attach to a run; return the exit status.
+
+    What has searched has the answer; only where nothing had begun may there be none.
+    """
     is_over = (folder / "result.json").exists()
     searching = told(folder, "worker.started")
-    attached = terminal.run("attach", folder.name, timeout=200)
+    attached = terminal.run("attach", folder.name, timeout=300)
     bought = folder.name in {each["run"] for each in terminal.instances()}
     assert "Traceback" not in attached.stderr
     if is_over:
@@ -455,6 +463,7 @@ def taken_over(terminal: Victim, folder: Path) -> None:
         assert attached.returncode == 0, attached.stderr
     else:
         assert attached.returncode in ((0, 4) if bought else (2, 4)), attached.stderr
+    return attached.returncode
 
 
 def living(terminal: Victim) -> set[str]:

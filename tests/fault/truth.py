@@ -20,7 +20,7 @@ from typing import Any
 import boto3
 
 from cnd import pow as worker
-from cnd.local import Endpoint, faults_laid, files
+from cnd.local import Endpoint, clear_faults, faults_laid, files
 from tests.conftest import Terminal, children, eventually, process_state
 
 LAST = "terminated"
@@ -93,6 +93,12 @@ class Victim(Terminal):
 def struck(cloud: Endpoint) -> int:
     """Return how often the faults that are laid have struck so far."""
     return sum(fault["struck"] for fault in faults_laid(cloud))
+
+
+def forget(user: Victim, cloud: Endpoint) -> None:
+    """Forget all faults that are laid, and count those that have struck."""
+    user.faults += struck(cloud)
+    clear_faults(cloud)
 
 
 def events(folder: Path | None) -> list[dict[str, Any]]:
