@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 
 from cnd.errors import UsageError
-from cnd.local import metadata, tree, wire
+from cnd.local import memory, metadata, tree, wire
 from cnd.local.addresses import Addresses
 from cnd.local.faults import HostFault
 from cnd.local.settings import Delay
@@ -51,6 +51,7 @@ class Fleet:
         self._folder, self._boot, self._next_fault = folder, boot, next_fault
         self._image, self._accelerator = image, accelerator
         self._rate = rate  # nonces/s of each host's worker at most
+        self.host_bytes = memory.MACHINE if image else memory.PROCESS
         self.cloud_port = 0  # to be set before the first boot
         self.addresses = Addresses()
         self._numbers = count()

@@ -28,7 +28,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
-from cnd.local import templates
+from cnd.local import memory, templates
 from cnd.local.faults import HostFault
 from cnd.local.fleet import Fleet
 from cnd.local.images import login_user
@@ -210,11 +210,11 @@ class Cloud:
         plain_response = InstanceResponse.run_instances
 
         def run_instances(backend: Any, image_id: str, count: int, *a: Any, **k: Any):  # type: ignore[no-untyped-def]
-            count = getattr(cloud._max_count, "value", None) or count
-            return cloud._run(plain_run, backend, image_id, count, *a, **k)
+            most = getattr(cloud._max_count, "value", None) or count
+            return cloud._run(plain_run, backend, image_id, count, most, *a, **k)
 
         def respond(response: Any):  # type: ignore[no-untyped-def]
-            # The embedded cloud has room: it launches as many as it may.
+            # It launches as many as it may, and has memory for.
             cloud._max_count.value = int(response._get_param("MaxCount", 0))
             try:
                 return plain_response(response)
@@ -228,20 +228,39 @@ class Cloud:
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
+    def _with_room(self, least: int, most: int) -> int:
+        """Return how many of `most` there is memory for; refuse if not for `least`."""
+        room = memory.room_now(self.count()["pending"], self.fleet.host_bytes)
+        if room is not None and room < least:
+            raise EC2ClientError(
+                "InsufficientInstanceCapacity",
+                f"This machine has memory for {room} more hosts of the embedded cloud, "
+                f"not for {least}.",
+            )
+        return most if room is None else min(most, room)
+
     def _run(
-        self, plain_run: Any, backend: Any, image_id: str, count: int, *a: Any, **k: Any
+        self,
+        plain_run: Any,
+        backend: Any,
+        image_id: str,
+        least: int,
+        most: int,
+        *a: Any,
+        **k: Any,
     ) -> moto_instances.Reservation:
         """Launch, or return what the same ClientToken has launched already."""
         token = k.get("client_token") or NO_TOKEN
         if template := k.get("launch_template"):
             end = templates.behavior(backend, template)
             k.setdefault("instance_initiated_shutdown_behavior", end)
-        parameters = json.dumps([image_id, count, a, k], default=repr, sort_keys=True)
+        parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the call that it repeats
             if token != NO_TOKEN and key in self._launches:
                 return self._repeated(self._launches[key], parameters)
             reservation: moto_instances.Reservation
+            count = self._with_room(least, most)
             reservation = plain_run(backend, image_id, count, *a, **k)
             if token != NO_TOKEN:
                 self._launches[key] = _Launch(parameters, reservation)

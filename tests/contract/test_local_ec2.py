@@ -132,6 +132,15 @@ def test_a_repeated_token_launches_nothing_new(cloud: LocalCloud) -> None:
     terminate(cloud, *first)
 
 
+def test_more_than_this_machine_has_memory_for_is_refused(cloud: LocalCloud) -> None:
+    before = len(find(cloud, "instance-state-name", "pending", "running"))
+    with pytest.raises(ClientError) as error:
+        cloud.launch(1_000_000)  # 28 TB
+    assert code(error) == "InsufficientInstanceCapacity"
+    assert "memory" in str(error.value)
+    assert len(find(cloud, "instance-state-name", "pending", "running")) == before
+
+
 def test_retries_at_the_same_time_launch_once(cloud: LocalCloud) -> None:
     image, results = cloud.image, []
 
