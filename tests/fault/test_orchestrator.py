@@ -86,8 +86,8 @@ def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> No
 
 @pytest.mark.parametrize("when", ["instance.launched", "instance.ready"])
 def test_a_run_that_was_killed_early_is_taken_over(terminal: Victim, when: str) -> None:
-    killed(terminal, *SPACE, when=when)
-    result = terminal.json("attach", status=11)
+    folder = killed(terminal, *SPACE, when=when)
+    result = terminal.json("attach", folder.name, status=11)
     assert result["tested"] - result["repeated"] == 4_000_000
     assert result["left_running"] == 0
 
@@ -110,9 +110,9 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
 
 def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Victim) -> None:
     words = ("start", "--d", "5", "--block", "quiet", "--n", "2", *SLOWLY)
-    killed(terminal, *words, when="worker.started")
+    folder = killed(terminal, *words, when="worker.started")
     time.sleep(8)  # far more than the search takes
-    result = terminal.json("attach")
+    result = terminal.json("attach", folder.name)
     assert result["outcome"] == "found"
     assert worker.is_golden(result["hash"], 5)
 
@@ -388,8 +388,8 @@ def test_sixty_moments_to_die_and_nothing_is_left(
     kill_and_clean_up(terminal, random.Random(2019), 60, ends)
 
 
-# Its smallest golden nonce is 1631501: some seconds of search.
-SEARCH = ("start", "--d", "6", "--block", "moments", "--n", "2", "--kernel", "hashlib")
+# Its smallest golden nonce is 4811839: some seconds of search.
+SEARCH = ("start", "--d", "6", "--block", "block 5", "--n", "2", "--kernel", "hashlib")
 SHORT = ("--t", "5", "--boot", "10")  # who is left alone ends after 135 s at most
 
 
