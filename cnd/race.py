@@ -321,7 +321,7 @@ class Race:
 
     def _left(self, standing: Standing) -> int:
         """Return how many nonces a class had when its worker began."""
-        return len(range(standing.start, self.plan.nonces, self.plan.instances))
+        return class_size(self.plan.nonces, standing.start, self.plan.instances)
 
     def _missing(self) -> list[int]:
         """Return the classes that were not tested to their end, each nonce once."""

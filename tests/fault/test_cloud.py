@@ -109,7 +109,9 @@ def test_all_calls_of_a_run_may_fail_twice(
     made = Counter(summary(cloud)["calls"]) - before
     assert made.keys() <= CALLS.keys()
     by_s3 = {"s3:ListObjectsV2", "s3:GetObject"}
-    assert {f["action"]: f["struck"] for f in faults_laid(cloud)} == {
+    # Those that another case laid for hosts have no action.
+    laid = [fault for fault in faults_laid(cloud) if "action" in fault]
+    assert {fault["action"]: fault["struck"] for fault in laid} == {
         action: 0 if action in by_s3 else 2 for action in CALLS
     }
 
@@ -216,6 +218,7 @@ def test_a_refused_launch_is_one_line_with_a_way_out_and_nothing_is_left(
 ) -> None:
     lay(cloud, action, code=code, times="forever")
     market = ("--spot",) if action == "CreateFleet" else ()
+    before = left(cloud)  # a run that was killed in another case leaves its queue
     done = terminal.run("start", "--d", "2", "--n", "1", *market)
     forget(terminal, cloud)
     assert done.returncode == 3, done.stderr
@@ -224,10 +227,10 @@ def test_a_refused_launch_is_one_line_with_a_way_out_and_nothing_is_left(
     assert f"({code})" in first
     assert hint.startswith("hint: ")
     assert way_out in hint
-    assert left(cloud) == []
+    assert left(cloud) <= before
 
 
-def left(cloud: Endpoint) -> list[str]:
+def left(cloud: Endpoint) -> set[str]:
     """Return what is there of any run: live instances, queues, launch templates."""
 
     def client(service: str) -> Any:
@@ -240,10 +243,10 @@ def left(cloud: Endpoint) -> list[str]:
         )
 
     ec2 = client("ec2")
-    names = [i.id for i in find(ec2)]
-    names += client("sqs").list_queues(QueueNamePrefix="cnd-").get("QueueUrls", [])
+    names = {i.id for i in find(ec2)}
+    names |= set(client("sqs").list_queues(QueueNamePrefix="cnd-").get("QueueUrls", []))
     templates = ec2.describe_launch_templates()["LaunchTemplates"]
-    return names + [template["LaunchTemplateName"] for template in templates]
+    return names | {template["LaunchTemplateName"] for template in templates}
 
 
 def test_a_launch_whose_reply_is_lost_is_not_paid_twice(

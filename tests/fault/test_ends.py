@@ -44,7 +44,7 @@ def test_numbers_without_end_on_a_workers_output_keep_nobody_alive(
 
 
 BROKEN = """
-from cnd import cloud, job, journal, keys, plan, view
+from cnd import cloud, job, journal, naming, plan, view
 from cnd.tasks_plan import user_key
 
 class Broken(view.Narrator):
@@ -54,7 +54,7 @@ class Broken(view.Narrator):
         super().show(event)
 
 wanted = plan.Plan(difficulty=30, instances=2, time_limit=60)
-record = journal.Journal(job.new_run())
+record = journal.Journal(naming.new_run())
 record.create()
 there = cloud.required(cloud.connect("local", "", launch=True))
 key = user_key("")

@@ -12,6 +12,10 @@ from cnd.journal import Journal
 from cnd.survey import abandoned
 
 
+# Of a run each; the folder of runs may hold what is none.
+OVER, SCRAMMED, FORSAKEN, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
+
+
 def launched(name: str) -> Journal:
     journal = Journal(name)
     journal.create()
@@ -25,10 +29,10 @@ def test_a_run_without_a_name_is_the_only_one_that_nobody_follows(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(UsageError, match="no run is without somebody"):
         abandoned()
-    launched("over").write_result({"outcome": "found"})
-    launched("scrammed").note_scram(1)
-    launched("forsaken")
-    with launched("followed").followed():
-        assert abandoned() == "forsaken"
+    launched(OVER).write_result({"outcome": "found"})
+    launched(SCRAMMED).note_scram(1)
+    launched(FORSAKEN)
+    with launched(FOLLOWED).followed():
+        assert abandoned() == FORSAKEN
     with pytest.raises(UsageError, match="2 runs could be taken over"):
         abandoned()
