@@ -11,7 +11,6 @@ from cnd.events import Event
 from cnd.journal import Journal
 from cnd.survey import abandoned
 
-
 # Of a run each; the folder of runs may hold what is none.
 OVER, SCRAMMED, FORSAKEN, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
 
