@@ -428,7 +428,7 @@ def _line(event: Event) -> str:
 
 COLUMNS = (
     *("run", "index", "id", "type", "zone", "address", "kernel", "end"),
-    *("tested", "nonces_per_second", "stop_seconds"),
+    *("tested", "nonces_per_second", "stop_latency_seconds"),
     *(f"{phase.replace(' ', '_')}_seconds" for phase in PHASES),
 )
 
@@ -509,7 +509,7 @@ def _exported(run: str, life: Life) -> dict[str, Any]:
         "end": life.end,
         "tested": life.tested,
         "nonces_per_second": round(life.rate, 1) if life.rate else None,
-        "stop_seconds": round(life.stop, 3) if life.stop is not None else None,
+        "stop_latency_seconds": None if life.stop is None else round(life.stop, 3),
         **seconds,
     }
 

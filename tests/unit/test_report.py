@@ -164,6 +164,9 @@ def test_an_export_has_every_instance_and_is_plain_json(journal: Journal) -> Non
     assert told["events"][0]["kind"] == "run.started"
     head, *rows = as_csv(journal).split("\r\n")
     assert head == ",".join(COLUMNS)
+    assert len(set(COLUMNS)) == len(COLUMNS)
+    assert told["instances"][0]["stop_latency_seconds"] == 0.25
+    assert "stop_seconds" in COLUMNS  # the phase
     assert len([row for row in rows if row]) == 2
 
 
