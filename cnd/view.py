@@ -288,7 +288,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
     kernel = f" ({harmless(result.kernel)})" if result.kernel else ""
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
-    yield "tested", f"{result.tested:,} nonces{rate}"
+    tested = "-" if result.tested is None else f"{result.tested:,} nonces"
+    yield "tested", f"{tested}{rate}"
     phases = ("boot", "search", "stop", "logs", "scram", "total")
     times = (f"{p} {duration(getattr(seconds, p))}" for p in phases)
     yield "times", " · ".join(time.replace(" ", NO_BREAK) for time in times)
