@@ -1,5 +1,6 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
+from cnd.cli import let_readers_go
 from cnd.tasks import attach, local, scram, start, status, stop, verify
 from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report
@@ -23,3 +24,5 @@ __all__ = [
     "stop",
     "verify",
 ]
+
+let_readers_go()

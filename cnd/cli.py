@@ -5,6 +5,7 @@ One rule: nothing here knows what a task does.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
 import inspect
@@ -191,6 +192,19 @@ def nobody_reads() -> bool:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         gone = gone or broken
     return gone
+
+
+def let_readers_go() -> None:
+    """Make a reader that goes away no failure of a program that is not ours: `fab`."""
+    usual = sys.excepthook
+
+    def end(kind: Any, error: BaseException, trace: Any) -> None:
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            os._exit(0)  # a hook cannot change the exit status otherwise
+        usual(kind, error, trace)
+
+    sys.excepthook = end
+    atexit.register(nobody_reads)
 
 
 def shown(error: CndError) -> Exit:

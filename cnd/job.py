@@ -669,7 +669,7 @@ class Job:
             region=self._cloud.region,
             outcome=outcome,
             block=plan.block,
-            difficulty=plan.difficulty,
+            difficulty=None if plan.script else plan.difficulty,
             instances=plan.instances,
             asked=plan.asked or plan.instances,
             fleet=[
@@ -677,7 +677,7 @@ class Job:
                 for e in self._journal.events()
                 if e.kind == "instance.launched"
             ],
-            tested=race.tested,
+            tested=race.tested if race.counted else None,
             repeated=race.repeated,
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,

@@ -210,7 +210,7 @@ class LiveView:
         chance = within(plan.difficulty, race.tested - race.repeated)
         usd = plan.usd(self._board.lives(now))
         figures = [
-            f"{number(race.tested)} nonces",
+            f"{number(race.tested) if race.counted else '-'} nonces",
             f"{number(race.rate)}/s",
             f"P(found by now) {100 * chance:.3g} %",
             f"{min(spent, plan.time_limit):.0f} s of {plan.time_limit:g} s",

@@ -6,6 +6,7 @@ nobody knows stays unknown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,12 +51,15 @@ def machine(
         rate = past.rate if past else _estimate(plan)
         return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
     cores = worker.usable_cores()
+    cap = cloud.rate_cap if cloud else None
     rate = past.rate if past else None
     if not rate and (whole := measure()):
-        share = min(1.0, vcpus / cores)
-        rate = Rate(whole.nonces_per_second * share, whole.source)
+        own = whole.nonces_per_second * min(1.0, vcpus / cores)
+        rate = Rate(min(own, cap or math.inf), whole.source)
     boot = past.boot if past else LOCAL_BOOT
-    return Machine(name, vcpus, rate, FREE, boot, at_once=max(1.0, cores / vcpus))
+    # Hosts share this machine, unless each is held to less than its share.
+    at_once = math.inf if cap else max(1.0, cores / vcpus)
+    return Machine(name, vcpus, rate, FREE, boot, at_once=at_once)
 
 
 def check_offered(cloud: Cloud | None, plan: Plan) -> None:
@@ -130,7 +134,8 @@ def learn(
 
 def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
     if cloud is None or cloud.name == "local":
-        return rates.key("local", "", instance_type, kernel)
+        held = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
+        return rates.key("local", held, instance_type, kernel)
     return rates.key(cloud.name, cloud.account, instance_type, kernel)
 
 

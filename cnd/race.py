@@ -70,6 +70,7 @@ class Standing:
     rate: float = 0.0  # nonces/s of late
     kernel: str = ""
     started: bool = False
+    counted: bool = False  # whether a worker of it has said how much it tested
     ended: str = ""  # "found", "exhausted", "timeout", "stopped" or "failed"
     trouble: str = ""  # why it failed
 
@@ -92,8 +93,16 @@ class Race:
 
     @property
     def tested(self) -> int:
-        """How many hashes were computed, those done twice counted twice."""
+        """How many hashes were computed, those done twice counted twice.
+
+        Somebody's own worker need not say: see `counted`.
+        """
         return sum(s.before + s.tested for s in self.standings.values())
+
+    @property
+    def counted(self) -> bool:
+        """Whether `tested` is known: every worker has said how much it tested."""
+        return all(self._is_counted(s) for s in self.standings.values())
 
     @property
     def repeated(self) -> int:
@@ -141,7 +150,7 @@ class Race:
             {
                 "index": i,
                 "cursor": s.cursor,
-                "tested": s.before + s.tested,
+                "tested": s.before + s.tested if self._is_counted(s) else None,
                 "repeated": s.repeated,
                 "ended": s.ended,
             }
@@ -199,6 +208,7 @@ class Race:
             before=standing.before + standing.tested,
             repeated=standing.repeated + max(0, standing.tested - below),
             kernel=standing.kernel,
+            counted=standing.counted,
         )
 
     def settle(self) -> None:
@@ -249,6 +259,8 @@ class Race:
         changes["tested"] = max(tested, below)
         if (rate := amount(fields.get("rate"))) is not None:
             changes["rate"] = rate
+        if isinstance(fields.get("tested"), int):
+            changes["counted"] = True
         if event.kind == "worker.started":
             changes |= {"started": True, "kernel": str(fields.get("kernel", ""))}
         ended = event.kind.removeprefix("worker.")
@@ -273,6 +285,10 @@ class Race:
         if self.outcome:
             self.outcome = self.best
         return None
+
+    def _is_counted(self, standing: Standing) -> bool:
+        """Whether it is known how much of a class was tested; CND's own worker says."""
+        return standing.counted or not (self.plan.script and standing.started)
 
     def _is_past(self, standing: Standing) -> bool:
         """Whether nothing that is left of a class could replace the best find."""
@@ -379,7 +395,7 @@ def _find(plan: Plan, index: int, nonce: int, event: Event) -> Outcome:
     answer = event.fields.get("answer")
     return Outcome(
         Ending.FOUND,
-        f"found {nonce}; {'verified' if verified else 'UNVERIFIED'}: {why}",
+        f"number {nonce}; {'verified' if verified else 'UNVERIFIED'}: {why}",
         nonce,
         index=index,
         host=event.host,

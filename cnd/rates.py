@@ -38,7 +38,11 @@ class Past:
 
 
 def key(cloud: str, account: str, instance_type: str, kernel: str) -> str:
-    """Return what runs are remembered by."""
+    """Return what runs are remembered by.
+
+    Args:
+        account: of AWS; of the embedded cloud the rate that its hosts are held to.
+    """
     return f"{cloud}/{account}/{instance_type}/{kernel}"
 
 

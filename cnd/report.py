@@ -139,7 +139,7 @@ def _tiles(line: Timeline) -> str:
     tiles = [
         ("total", duration(line.seconds), "from the command to the end"),
         ("search", duration(amount(took.get("search"))), "first worker to decision"),
-        ("tested", short(line.tested), "nonces"),
+        ("tested", short(line.tested) if line.counted else "-", "nonces"),
         ("hash rate", short(rate) if rate else "-", "nonces/s together"),
         ("stop", duration(stops[-1].stop if stops else None), last),
         ("price", *_price(line)),
@@ -204,7 +204,8 @@ def _note(name: str, line: Timeline) -> str:
     if name == "coverage":
         size = sum(each.size for each in line.classes)
         share = 100 * line.tested / (size or 1)
-        return f"Together {share:.3g} % of {short(size)} nonces."
+        least = "" if line.counted else "at least "
+        return f"Together {least}{share:.3g} % of {short(size)} nonces."
     if name == "bill":
         usd, listed = amount(line.result.get("usd")), list_usd(line)
         if usd:
@@ -266,7 +267,7 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("instances", f"{_size(line)} x {wish.get('type')}"),
         ("cloud", _cloud(result)),
         ("kernel", result.get("kernel")),
-        ("tested", f"{line.tested:,} nonces, each counted once"),
+        ("tested", _tested(line)),
         ("tested twice", result.get("repeated") or None),
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
@@ -276,6 +277,10 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("logs", (result.get("logs") or {}).get("s3")),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def _tested(line: Timeline) -> str:
+    return f"{line.tested:,} nonces, each counted once" if line.counted else "-"
 
 
 def _counted(value: object) -> str:
@@ -347,7 +352,7 @@ def _row(life: Life, logs: frozenset[str]) -> tuple[str, ...]:
             duration(life.seconds(phase) or None)
             for phase in ("boot", "push", "search")
         ),
-        f"{life.tested:,}",
+        f"{life.tested:,}" if life.is_counted else "-",
         short(life.rate) if life.rate else "-",
         _text(life.kernel),
         duration(life.stop),

@@ -62,11 +62,12 @@ class Result:
     region: str
     outcome: Outcome
     block: str
-    difficulty: int
+    difficulty: int | None  # None: the worker is somebody's own
     instances: int
     asked: int  # instances asked for; more than `instances` where fewer could be had
     fleet: list[dict[str, object]]  # every instance: id, index, type, zone
-    tested: int  # hashes computed, those done twice counted twice
+    # Hashes computed, those done twice counted twice; None: a worker has not said.
+    tested: int | None
     repeated: int  # of these, done twice because a class was handed over
     coverage: list[dict[str, object]]  # per class, see `Race.coverage`
     hash_rate: float | None  # nonces/s while searching

@@ -91,7 +91,8 @@ class Runner:
         self._began = time.monotonic()
         self._deadline = self._began + job["time_limit"]
         self._told = (self._began, 0)  # when progress was told, and what
-        self._standing = {"cursor": job["start"], "tested": 0}
+        # How far the script is, by its own words; what it has not said is not known.
+        self._standing = {"cursor": job["start"]}
         self._noise = 0
 
     def run(self, started: Callable[[], None]) -> str:
@@ -162,7 +163,7 @@ class Runner:
                 fields.update(self._whole_class())
             return dict(fields, event=kind)
         if kind == "progress":
-            for name in self._standing:
+            for name in ("cursor", "tested"):
                 if isinstance(record.get(name), int):
                     self._standing[name] = record[name]
         elif text and self._noise < MOST_NOISE:
@@ -178,17 +179,18 @@ class Runner:
 
     def _tell_progress(self, now: float) -> None:
         before, tested = self._told
-        self._told = (now, self._standing["tested"])
-        rate = max(0, self._standing["tested"] - tested) / (now - before)
-        seconds = round(now - self._began, 4)
-        self._report.event(
-            "progress", rate=round(rate, 1), seconds=seconds, **self._standing
-        )
+        fields: Dict[str, Any] = dict(self._standing)
+        if "tested" in fields:
+            rate = max(0, fields["tested"] - tested) / (now - before)
+            fields["rate"] = round(rate, 1)
+        self._told = (now, fields.get("tested", 0))
+        fields["seconds"] = round(now - self._began, 4)
+        self._report.event("progress", **fields)
 
     def _end(self, kind: str, **fields: Any) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
         standing = dict(self._standing, **fields)
-        if isinstance(standing["tested"], int):
+        if isinstance(standing.get("tested"), int):
             standing["rate"] = round(standing["tested"] / seconds, 1)
         self._report.event(kind, **dict(standing, seconds=round(seconds, 4)))
         return kind

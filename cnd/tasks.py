@@ -296,9 +296,9 @@ def _carried_out(
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        return view.Narrator(plan)
+        return view.Narrator(plan, past=past)
     if os.environ.get("TERM", "dumb") == "dumb":
-        return view.Narrator(plan)
+        return view.Narrator(plan, past=past)
     from cnd.live import LiveView  # here: rich takes a tenth of a second
 
     return LiveView(plan, sys.stderr, past=past)

@@ -237,7 +237,7 @@ def _past(journal: Journal) -> Past:
     return Past(
         run=journal.run,
         started=began.isoformat(timespec="seconds") if began else None,
-        difficulty=wish.get("difficulty"),
+        difficulty=None if wish.get("script") else wish.get("difficulty"),
         instances=wish.get("instances"),
         time_limit=wish.get("time_limit"),
         outcome=outcome,
@@ -428,7 +428,7 @@ def _line(event: Event) -> str:
 
 COLUMNS = (
     *("run", "index", "id", "type", "zone", "address", "kernel", "end"),
-    *("tested", "nonces_per_second", "stop_seconds"),
+    *("tested", "nonces_per_second", "stop_latency_seconds"),
     *(f"{phase.replace(' ', '_')}_seconds" for phase in PHASES),
 )
 
@@ -507,9 +507,9 @@ def _exported(run: str, life: Life) -> dict[str, Any]:
         "address": life.address,
         "kernel": life.kernel,
         "end": life.end,
-        "tested": life.tested,
+        "tested": life.tested if life.is_counted else None,
         "nonces_per_second": round(life.rate, 1) if life.rate else None,
-        "stop_seconds": round(life.stop, 3) if life.stop is not None else None,
+        "stop_latency_seconds": None if life.stop is None else round(life.stop, 3),
         **seconds,
     }
 

@@ -87,6 +87,11 @@ class Life:
         return sum(span.seconds for span in self.spans if span.name == phase)
 
     @property
+    def is_counted(self) -> bool:
+        """Whether its workers, if it had any, have said how much they tested."""
+        return bool(self.paces) or not self.seconds("search")
+
+    @property
     def rate(self) -> float | None:
         """Nonces/s over all of its search, None if it tested nothing."""
         took = sum(pace.end - pace.begin for pace in self.paces)
@@ -102,6 +107,7 @@ class Class:
     tested: int  # each nonce once
     below: int  # of these, up to the cursor: without a gap
     ended: str
+    counted: bool = True  # False: its worker, somebody's own, has not said
 
 
 @dataclass(frozen=True)
@@ -123,8 +129,13 @@ class Timeline:
 
     @property
     def tested(self) -> int:
-        """Nonces tested, each counted once."""
+        """Nonces tested, each counted once, as far as it is known."""
         return sum(each.tested for each in self.classes)
+
+    @property
+    def counted(self) -> bool:
+        """Whether it is known of every class how much was tested."""
+        return all(each.counted for each in self.classes)
 
     @property
     def stops(self) -> list[Life]:
@@ -466,10 +477,12 @@ def _classes(
 def _class(told: Mapping[str, Any], nonces: int, count: int) -> Class:
     index = int(told["index"])
     size = class_size(nonces, index, count)
-    tested = int(told["tested"]) - int(told["repeated"])
+    counted = told["tested"] is not None
+    tested = int(told["tested"] or 0) - int(told["repeated"])
     below = class_size(max(0, int(told["cursor"])), index, count)
     tested = min(max(0, tested), size)
-    return Class(index, size, tested, min(below, tested), str(told["ended"]))
+    below = min(below, tested)
+    return Class(index, size, tested, below, str(told["ended"]), counted)
 
 
 def _coverage(wish: Mapping[str, Any], seen: Sequence[Event]) -> list[dict[str, Any]]:

@@ -45,26 +45,40 @@ class Narrator:
     """Tells a run on a text stream, as it happens."""
 
     def __init__(
-        self, plan: Plan, stream: TextIO | None = None, *, repeat: float = REPEAT
+        self,
+        plan: Plan,
+        stream: TextIO | None = None,
+        *,
+        past: Iterable[Event] = (),
+        repeat: float = REPEAT,
     ) -> None:
-        """Begin to tell a run; `repeat`: seconds between two lines of progress."""
+        """Begin to tell a run.
+
+        Args:
+            past: what happened before, of a run that is taken over.
+            repeat: seconds between two lines of progress.
+        """
         self._total = plan.instances
         self._stream = stream or sys.stderr
         self._repeat = repeat
         self._began = time.monotonic()
         self._drawn = self._began
         self._each = plan.instances <= FEW
-        self._launched = self._ready = self._logs = self._terminated = 0
+        # Hosts, by kind: one that searches two classes has two logs pulled.
+        self._hosts: dict[str, set[str | None]] = {kind: set() for kind in COUNTED}
         self._decided = False
+        for event in past:
+            self._count(event)
 
     def show(self, event: Event) -> None:
         """Tell one event, if it matters to a person."""
         self._count(event)
-        if event.kind == "logs.uploaded" and self._logs:
-            self._line(f"{self._logs} of {self._launched} logs here")
-        if event.kind == "run.ended" and self._launched:
-            told = f"{self._terminated} of {self._launched} instances terminated"
-            self._line(told)
+        launched = self._seen("instance.launched")
+        if event.kind == "logs.uploaded" and (logs := self._seen("log.pulled")):
+            self._line(f"{logs} of {launched} logs here")
+        if event.kind == "run.ended" and launched:
+            ended = self._seen("instance.terminated")
+            self._line(f"{ended} of {launched} instances terminated")
         if event.kind in EACH and not self._each:
             return
         if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
@@ -92,12 +106,13 @@ class Narrator:
         """Leave the stream as it is."""
 
     def _count(self, event: Event) -> None:
-        self._launched += event.kind == "instance.launched"
-        self._ready += event.kind == "instance.ready"
-        self._logs += event.kind == "log.pulled"
-        self._terminated += event.kind == "instance.terminated"
+        if event.kind in self._hosts:
+            self._hosts[event.kind].add(event.host)
         if event.kind == "fleet.reduced":
             self._total = event.fields["instances"]
+
+    def _seen(self, kind: str) -> int:
+        return len(self._hosts[kind])
 
     def _line(self, text: str) -> None:
         line = f"{self._stamp()} {harmless(text)}"
@@ -115,12 +130,12 @@ class Narrator:
     def _standing(self, race: Race) -> str:
         """Say how the race stands, in less than a line."""
         total = self._total
-        if race.outcome and self._terminated:
-            return f"{self._terminated} of {total} instances terminated"
+        if race.outcome and (ended := self._seen("instance.terminated")):
+            return f"{ended} of {total} instances terminated"
         if race.outcome:
-            return f"ending: {self._logs} of {total} logs here"
+            return f"ending: {self._seen('log.pulled')} of {total} logs here"
         if not race.tested:
-            return f"{self._ready} of {total} instances ready"
+            return f"{self._seen('instance.ready')} of {total} instances ready"
         return (
             f"{len(race.searching)} of {total} workers search: "
             f"{number(race.tested)} nonces, {number(race.rate)} nonces/s"
@@ -220,6 +235,8 @@ OWN = {
     ),
     "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
 }
+# How many hosts had these.
+COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
 # Told one by one only where the instances are few.
 EACH = frozenset({"instance.running", "worker.started"})
 
@@ -271,7 +288,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
     kernel = f" ({harmless(result.kernel)})" if result.kernel else ""
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
-    yield "tested", f"{result.tested:,} nonces{rate}"
+    tested = "-" if result.tested is None else f"{result.tested:,} nonces"
+    yield "tested", f"{tested}{rate}"
     phases = ("boot", "search", "stop", "logs", "scram", "total")
     times = (f"{p} {duration(getattr(seconds, p))}" for p in phases)
     yield "times", " · ".join(time.replace(" ", NO_BREAK) for time in times)

@@ -51,7 +51,7 @@ def search(options):
             say("progress", cursor=number, tested=tested)
         text = word(number, options.length)
         if matches(text, options):
-            say("found", nonce=number, answer=text)
+            say("found", nonce=number, answer=text, tested=tested + 1)
             return
     say("exhausted")
 

@@ -30,7 +30,7 @@ def search(options):
             told = time.monotonic()
             say("progress", cursor=number, tested=tested)
         if is_answer(number, options):
-            say("found", nonce=number, answer=str(number))
+            say("found", nonce=number, answer=str(number), tested=tested + 1)
             return
     say("exhausted")
 

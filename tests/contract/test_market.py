@@ -112,6 +112,20 @@ def test_hosts_of_the_embedded_cloud_share_this_machine(tmp_path: Path) -> None:
     assert known.price == market.FREE
 
 
+def test_hosts_held_to_a_rate_tell_nothing_of_those_that_are_not(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    held = replace(aws, name="local", rate_cap=700.0)
+    before = market.machine(held, tmp_path, PLAN, measure=lambda: Rate(24e6, "here"))
+    assert before.fleet_rate(8) == pytest.approx(8 * 700)
+    market.learn(tmp_path, held, PLAN, before, result(8 * 690.0, [10] * 8))
+    after = market.machine(held, tmp_path, PLAN)
+    assert after.rate == Rate(690.0, "measured in 1 earlier run")
+    assert after.fleet_rate(100) == pytest.approx(100 * 690)
+    for other in (None, replace(held, rate_cap=None), replace(held, rate_cap=700.5)):
+        assert market.machine(other, tmp_path, PLAN).rate is None
+
+
 @pytest.mark.parametrize("zones", [[], ["eu-west-2a"]])
 def test_a_region_without_the_type_is_told_with_the_way_out(zones: list[str]) -> None:
     plan = replace(PLAN, others={"c8g.large": None})

@@ -99,6 +99,8 @@ def test_what_a_script_says_is_passed_on_and_the_rest_is_noise(place: Place) -> 
     last = place.last()
     assert (last["event"], last["nonce"], last["cursor"]) == ("found", 7, 7)
     assert "verdict" not in last
+    told = [e for e in place.events() if "tested" in e or "rate" in e]
+    assert not told  # it has not said how much it tested
     kinds = [event["event"] for event in place.events()]
     assert kinds[0] == "started"
     assert kinds.count("noise") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -325,3 +326,25 @@ def test_a_broken_logger_never_hurts_the_search(
     done = run("--difficulty", "2", PATH=path)
     assert events(done.stdout)[-1]["nonce"] == 116
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--difficulty", "1"),
+        ("--difficulty", "64", "--nonces", "1000"),
+        ("--difficulty", "64", "--time-limit", "0.3", "--progress", "0.05"),
+    ],
+)
+def test_the_documentation_tells_every_field_that_a_worker_says(
+    run: Run, words: tuple[str, ...]
+) -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "events.md").read_text()
+    rows = re.findall(r"^\| `worker\.([a-z]+)` \| (.*?) \|", docs, re.M)
+    told = {kind: set(re.findall(r"\w+", cell)) for kind, cell in rows}
+    done = run(*words, "--run", "r", "--processes", "1", "--no-syslog")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert said
+    for event in said:
+        assert event["run"] == "r"
+        assert set(event) - {"event", "time", "run"} <= told[event["event"]]

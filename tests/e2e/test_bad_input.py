@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -133,6 +134,24 @@ def test_a_reader_that_goes_away_is_no_failure(terminal: Terminal, words: str) -
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", ["--help start", "--list", "verify --nonce 116 --d 2"]
+)
+def test_a_reader_that_goes_away_is_no_failure_of_the_stock_fab(words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [BIN / "fab", *words.split()],
+        cwd=Path(__file__).parents[2],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=90,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:

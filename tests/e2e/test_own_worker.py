@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,11 @@ def test_the_word_behind_a_salted_hash_is_found_and_confirmed(
         *("--", "--salt", "a salt", "--length", "3", "--digest", digest),
     )
     assert done.returncode == 0, done.stderr
-    assert '"answer": "qzx"' in done.stdout
-    assert '"verified": true' in done.stdout
-    assert '"left_running": 0' in done.stdout
+    result = json.loads(done.stdout)
+    assert (result["answer"], result["verified"]) == ("qzx", True)
+    assert (result["difficulty"], result["left_running"]) == (None, 0)
+    coverage = result["coverage"][result["index"]]
+    assert coverage["tested"] == result["nonce"] // 3 + 1
 
 
 def test_the_stock_fab_takes_words_for_a_worker(terminal: Terminal) -> None:
@@ -61,6 +64,7 @@ def test_a_find_that_nobody_can_check_is_called_unverified(terminal: Terminal) -
     done = terminal.run("start", "--worker", script, *words, "--", "x")
     assert done.returncode == 0, done.stderr
     assert "UNVERIFIED: its script has no check" in done.stdout
+    assert "\ntested         -" in done.stdout
 
 
 def test_a_find_that_its_own_check_refutes_ends_nothing(terminal: Terminal) -> None:

@@ -302,3 +302,20 @@ def test_the_classes_partition_the_space(nonces: int, instances: int) -> None:
     sizes = [class_size(nonces, i, instances) for i in range(instances)]
     assert sum(sizes) == nonces
     assert max(sizes) - min(sizes) <= 1
+
+
+def test_what_a_worker_of_ones_own_has_not_said_is_not_known() -> None:
+    plan = Plan(difficulty=0, instances=3, time_limit=9, nonces=90, script="worker.py")
+    race = Race(plan)
+    for index in range(2):
+        race.see(worker("started", index))
+    race.see(worker("progress", 0, cursor=9, tested=3))
+    claim = {"verdict": "true", "verdict_reason": "its own check confirms it"}
+    race.see(worker("found", 1, nonce=4, **claim))
+    assert [each["tested"] for each in race.coverage] == [3, None, 0]
+    assert not race.counted
+    assert race.outcome is not None
+    assert race.outcome.reason == "number 4; verified: its own check confirms it"
+    race.see(worker("stopped", 1, tested=2))
+    assert [each["tested"] for each in race.coverage] == [3, 2, 0]
+    assert race.counted

@@ -164,6 +164,9 @@ def test_an_export_has_every_instance_and_is_plain_json(journal: Journal) -> Non
     assert told["events"][0]["kind"] == "run.started"
     head, *rows = as_csv(journal).split("\r\n")
     assert head == ",".join(COLUMNS)
+    assert len(set(COLUMNS)) == len(COLUMNS)
+    assert told["instances"][0]["stop_latency_seconds"] == 0.25
+    assert "stop_seconds" in COLUMNS  # the phase
     assert len([row for row in rows if row]) == 2
 
 
@@ -203,3 +206,15 @@ def test_what_a_worker_of_ones_own_found_is_no_golden_nonce(
     text = page(timeline("r1", [started], result), {}, [])
     assert headline in text
     assert "olden nonce" not in text
+
+
+def test_what_a_worker_of_ones_own_has_not_said_is_told_as_unknown() -> None:
+    life = [e for e in life_of(0, "i-0") if "tested" not in e.fields]
+    wish = {**WISH, "instances": 1, "script": "worker.py"}
+    events = [at(0, "run.started", **wish), *life]
+    told = {"index": 0, "cursor": 0, "tested": None, "repeated": 0, "ended": "found"}
+    result = {**RESULT, "difficulty": None, "tested": None, "coverage": [told]}
+    line = timeline("r", events, result)
+    assert dict(facts(line))["tested"] == "-"
+    assert "<h2>tested</h2><p>-</p>" in page(line, draw(line), [])
+    assert not line.lives[0].is_counted

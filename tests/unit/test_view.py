@@ -45,6 +45,19 @@ def test_a_large_fleet_is_told_by_its_milestones() -> None:
     ]
 
 
+def test_hosts_are_counted_once_those_of_a_run_taken_over_too() -> None:
+    """A host that took over a class has its log pulled for each."""
+    kinds = ("instance.launched", "log.pulled", "log.pulled", "instance.terminated")
+    past = [Event(kind, i, f"i-{i}") for i in range(3) for kind in kinds]
+    stream = io.StringIO()
+    lines = Narrator(PLAN, stream, past=past)
+    lines.show(Event("log.pulled", 1, "i-1"))
+    lines.show(Event("logs.uploaded", fields={"bucket": "b", "count": 3}))
+    lines.show(Event("run.ended", fields={"outcome": "found", "reason": "r"}))
+    assert "] 3 of 3 logs here\n" in stream.getvalue()
+    assert "] 3 of 3 instances terminated\n" in stream.getvalue()
+
+
 def test_a_signal_is_answered_with_a_time_before_it() -> None:
     ours, theirs = os.pipe()
     with open(theirs, "w") as stream, open(ours) as reader:
