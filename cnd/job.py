@@ -574,11 +574,14 @@ class Job:
             if leak and not upload:
                 raise leak
         self._mark("scrammed")
-        try:
-            self._launcher.tidy()
-            sqs.delete(self._cloud.sqs, provision.queue)
-        except CloudError as error:
-            self._trouble(error)
+        for clean_up in (
+            self._launcher.tidy,
+            partial(sqs.delete, self._cloud.sqs, provision.queue),
+        ):
+            try:
+                clean_up()
+            except CloudError as error:  # it keeps nobody from the rest
+                self._trouble(error)
         if upload.result():
             self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
         self._drain()
@@ -608,13 +611,16 @@ class Job:
             index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
+        look = UNSURE_LOOK if self._launcher.unsure else 0.0
+        if look:
+            self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         try:
             scram(
                 self._cloud,
                 self._run,
                 groups=self._launcher.groups,
                 known=self._crew.index.keys() - self._crew.ended.keys(),
-                look=UNSURE_LOOK if self._launcher.unsure else 0.0,
+                look=look,
                 seen=seen,
             )
         except LeakError as error:
