@@ -235,8 +235,9 @@ class Job:
     # --- launch and race
 
     def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
-        """Buy the fleet, and begin to watch it and the stop queue."""
+        """Buy the fleet, listening to the stop queue from before, and watch it."""
         plan, launched = self._plan, []
+        self._go_on(self._listen, provision.queue)
         if plan.hold:
             if self._linger(0):
                 self._launcher.hold(provision, self._take)
@@ -253,7 +254,6 @@ class Job:
         if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
         self._go_on(self._new_watch(fleet).run)
-        self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
 
@@ -335,7 +335,7 @@ class Job:
 
     def _listen(self, queue: str) -> None:
         def message(text: str) -> None:
-            if "decided" in self._marks:
+            if "decided" in self._marks or self._over.is_set():
                 return  # our own reason, told to the other readers
             fields = {"by": "queue", "text": text[:200]}
             self._events.put(Event("run.stop_requested", fields=fields))

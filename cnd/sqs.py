@@ -7,6 +7,7 @@ One rule: any message means stop.  It is read without being hidden from others
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ PREFIX = "cnd-"
 LONG_POLL = 20  # seconds, the most that SQS allows
 RETENTION = 3600  # seconds; SQS allows 60 s to 14 days
 RETRY = 2.0  # seconds after a failed poll
+# "After you create a queue, you must wait at least one second" for it to be there.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+THERE_WITHIN = 2.0  # seconds
+REMOVED = "its queue was removed"
 GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
@@ -85,10 +90,11 @@ def listen(
     """Call `message` with the first message's text, then return.
 
     Returns too once `closing` is set, at the latest after one long poll.  A failed
-    poll is told to `trouble`, once for each new reason, and repeated; a queue that
-    is gone ends the listening.
+    poll is told to `trouble`, once for each new reason, and repeated.  A queue that
+    is gone was removed by who ends the run, perhaps with a message in it that nobody
+    has read: that is a message, too.
     """
-    last = ""
+    last, began = "", time.monotonic()
     while not closing.is_set():
         try:
             with translated("read the stop queue"):
@@ -103,7 +109,8 @@ def listen(
                 return
             if str(error) != last:
                 trouble(error)
-            if code(error) in GONE:
+            if code(error) in GONE and time.monotonic() >= began + THERE_WITHIN:
+                message(REMOVED)
                 return
             last = str(error)
             closing.wait(RETRY)

@@ -144,6 +144,21 @@ def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
     return found
 
 
+def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
+    """Return those of the runs with a queue whose launch may be under way right now.
+
+    Nothing of them is listed, and somebody follows them; of a run that was started
+    on another machine nobody here knows.
+    """
+    listed = by_run(live)
+    return [
+        run
+        for run in queued
+        if run not in listed
+        and ((journal := Journal(run)).is_followed or not journal.folder.is_dir())
+    ]
+
+
 def _unanswered(journal: Journal) -> int:
     """Return how many instances a run has asked for of late, and never heard of."""
     open_requests: list[int] = []

@@ -11,7 +11,7 @@ from cnd.ec2 import Instance
 from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
-from cnd.survey import abandoned, strays
+from cnd.survey import abandoned, launching, strays
 from tests.contract.clerk import stubbed
 
 # Of a run each; the folder of runs may hold what is none.
@@ -58,3 +58,15 @@ def test_only_a_fleet_that_was_to_be_kept_is_not_told_of(
         (told,) = strays([instance(OVER)], clerk.cloud)
     assert "attach" not in told
     assert f"`fab scram --run {OVER}` ends it" in told
+
+
+def test_a_run_without_instances_may_be_launching_where_it_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    launched(FORSAKEN)
+    elsewhere, there = "20261126-000000-0008", "20261126-000000-0009"
+    queued = [OVER, FORSAKEN, FOLLOWED, elsewhere, there]
+    with launched(FOLLOWED).followed():
+        launched(OVER).write_result({"outcome": "found"})
+        assert launching(queued, [instance(there)]) == [FOLLOWED, elsewhere]
