@@ -155,9 +155,7 @@ def test_a_queue_that_is_gone_is_a_message_and_is_told_once(
     assert "read the stop queue" in str(trouble)
 
 
-def test_a_queue_deleted_under_a_listener_is_a_message(
-    aws: Cloud, run: str
-) -> None:
+def test_a_queue_deleted_under_a_listener_is_a_message(aws: Cloud, run: str) -> None:
     url = sqs.create(aws.sqs, run)
     listener = Listener(aws, url)
     sqs.delete(aws.sqs, url)
