@@ -20,6 +20,7 @@ from cnd.spot import template_name
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group, the newest ones, that are looked through
 NOT_THERE = "ValidationError"  # Auto Scaling's word for a name that it does not know
+THERE = "AlreadyExists"  # ... and for one that it knows already
 
 
 def group_name(run: str) -> str:
@@ -38,7 +39,8 @@ def create(
 ) -> None:
     """Make a group for up to `count` instances, by the launch template of the run.
 
-    It is empty: see `fill`.
+    It is empty: see `fill`.  One that is there already was made by a request whose
+    answer was lost: the name is the run's own.
 
     Args:
         specs: one for each type that will do, in order of price; of one processor.
@@ -46,16 +48,20 @@ def create(
     name = group_name(run)
     tag = {"Key": RUN_TAG, "Value": run, "PropagateAtLaunch": True}
     of_group = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
-    with translated("make an Auto Scaling group"):
-        _client(cloud).create_auto_scaling_group(
-            AutoScalingGroupName=name,
-            VPCZoneIdentifier=",".join(subnets),
-            Tags=[{**tag, **of_group}],
-            MinSize=0,
-            MaxSize=count,
-            DesiredCapacity=0,
-            **_machines(specs, run, spot=spot),
-        )
+    try:
+        with translated("make an Auto Scaling group"):
+            _client(cloud).create_auto_scaling_group(
+                AutoScalingGroupName=name,
+                VPCZoneIdentifier=",".join(subnets),
+                Tags=[{**tag, **of_group}],
+                MinSize=0,
+                MaxSize=count,
+                DesiredCapacity=0,
+                **_machines(specs, run, spot=spot),
+            )
+    except CloudError as error:
+        if code(error) != THERE:
+            raise
 
 
 def fill(cloud: Cloud, *, run: str, count: int, lifetime: float) -> None:

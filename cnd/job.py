@@ -88,7 +88,10 @@ class Job:
         self._background: list[Future[Any]] = []
         self._crew = Crew()
         self._attached = False
+        # Of what a former orchestrator launched: replacements, and the next place.
+        self._bought, self._next_place = 0, 0
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
+        self._unkept: dict[int, threading.Event] = {}  # see `_tell_durably`
         self._launcher = launch.Launcher(cloud, plan, self._run)
         # What came of it, where it broke off after its decision.
         self.broken_off: Result | None = None
@@ -235,8 +238,9 @@ class Job:
     # --- launch and race
 
     def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
-        """Buy the fleet, and begin to watch it and the stop queue."""
+        """Buy the fleet, listening to the stop queue from before, and watch it."""
         plan, launched = self._plan, []
+        self._go_on(self._listen, provision.queue)
         if plan.hold:
             if self._linger(0):
                 self._launcher.hold(provision, self._take)
@@ -253,7 +257,6 @@ class Job:
         if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
         self._go_on(self._new_watch(fleet).run)
-        self._go_on(self._listen, provision.queue)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
 
@@ -295,6 +298,8 @@ class Job:
         watch = self._new_watch(fleet)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
+        self._bought = len(self._replacements)
+        self._next_place = 1 + max(self._crew.index.values(), default=-1)
         self._mark("launched")
         self._hear_out = time.monotonic() + END_PATIENCE
         self._go_on(watch.run)
@@ -335,7 +340,7 @@ class Job:
 
     def _listen(self, queue: str) -> None:
         def message(text: str) -> None:
-            if "decided" in self._marks:
+            if "decided" in self._marks or self._over.is_set():
                 return  # our own reason, told to the other readers
             fields = {"by": "queue", "text": text[:200]}
             self._events.put(Event("run.stop_requested", fields=fields))
@@ -407,12 +412,18 @@ class Job:
 
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""
-        plan = self._plan
-        while len(self._replacing) < min(self._crew.dropouts, plan.instances):
-            index = plan.instances + len(self._replacing)
+        wanted = min(self._crew.dropouts, self._plan.instances)
+        while self._bought + len(self._replacing) < wanted:
+            index = max(self._plan.instances, self._next_place) + len(self._replacing)
             self._replacing.append(
                 self._pool.submit(self._replacement, provision, index)
             )
+
+    @property
+    def _replacements(self) -> list[str]:
+        """The instances that are known and were launched for others."""
+        index = self._crew.index
+        return [host for host in index if index[host] >= self._plan.instances]
 
     def _replacement(self, provision: Provision, index: int) -> bool:
         """Launch one instance; return whether it is there."""
@@ -421,7 +432,7 @@ class Job:
                 provision,
                 1,
                 least=1,
-                tell=self._events.put,
+                tell=self._tell_durably,
                 wait=lambda seconds: not self._over.wait(seconds),
                 first=index,
             )
@@ -430,15 +441,31 @@ class Job:
             return False
         return bool(new)
 
+    def _tell_durably(self, event: Event) -> None:
+        """Tell an event from a background thread; on return a durable one is on disk.
+
+        Raises:
+            CloudError: the run is over, and what it was to precede must not be done.
+        """
+        if event.kind not in DURABLE:
+            self._events.put(event)
+            return
+        kept = self._unkept[id(event)] = threading.Event()
+        self._events.put(event)
+        while not kept.wait(TICK) and not self._over.is_set():
+            pass
+        if self._over.is_set():
+            raise CloudError("no replacement: the run is over")
+
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
         crew, plan = self._crew, self._plan
         if any(not launch.done() for launch in self._replacing):
             return True
-        launched = sum(launch.result() for launch in self._replacing)
+        known = self._replacements
+        launched = self._bought + sum(launch.result() for launch in self._replacing)
         if plan.hold and time.monotonic() < crew.last_loss + HOLD_PATIENCE:
             launched = len(crew.lost)
-        known = [i for i, n in crew.index.items() if n >= plan.instances]
         return launched > len(known) or not all(map(crew.settled, known))
 
     def _check_clock(self) -> None:
@@ -479,6 +506,8 @@ class Job:
     def _take(self, event: Event) -> None:
         """Keep, judge and show one event; the only place where that is done."""
         self._keep(event)
+        if kept := self._unkept.pop(id(event), None):
+            kept.set()
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
@@ -574,11 +603,14 @@ class Job:
             if leak and not upload:
                 raise leak
         self._mark("scrammed")
-        try:
-            self._launcher.tidy()
-            sqs.delete(self._cloud.sqs, provision.queue)
-        except CloudError as error:
-            self._trouble(error)
+        for clean_up in (
+            self._launcher.tidy,
+            partial(sqs.delete, self._cloud.sqs, provision.queue),
+        ):
+            try:
+                clean_up()
+            except CloudError as error:  # it keeps nobody from the rest
+                self._trouble(error)
         if upload.result():
             self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
         self._drain()
@@ -608,13 +640,16 @@ class Job:
             index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
+        look = UNSURE_LOOK if self._launcher.unsure else 0.0
+        if look:
+            self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         try:
             scram(
                 self._cloud,
                 self._run,
                 groups=self._launcher.groups,
                 known=self._crew.index.keys() - self._crew.ended.keys(),
-                look=UNSURE_LOOK if self._launcher.unsure else 0.0,
+                look=look,
                 seen=seen,
             )
         except LeakError as error:

@@ -388,7 +388,10 @@ class Keeper:
         return False
 
     def _deliver_result(self) -> None:
-        """Put the first golden nonce of a worker here into S3, once."""
+        """Put the first golden nonce of a worker here into S3, once.
+
+        But a smaller one that is there stays: with --smallest it is the answer.
+        """
         if self._put_nonce is not None:
             return
         orders = self._orders
@@ -403,7 +406,11 @@ class Keeper:
                     "time": round(time.time(), 3),
                 }
                 self._put_nonce = nonce
-                self._deliver("the result", orders.result_put, json.dumps(claim))
+                there = get(orders.result_get).get("nonce")
+                if golden(orders, there) and there < nonce:
+                    log("another instance has found a smaller golden nonce")
+                else:
+                    self._deliver("the result", orders.result_put, json.dumps(claim))
                 return
 
     def _deliver_log(self) -> None:

@@ -16,7 +16,7 @@ from cnd import account, bootstrap, capacity, ec2, hold, spot
 from cnd.aws import code
 from cnd.capacity import Answer, Bid, Wanted
 from cnd.cloud import Cloud
-from cnd.errors import CapacityError, CloudError
+from cnd.errors import CapacityError, CloudError, CndError
 from cnd.events import Emit, Event, trouble
 from cnd.plan import Plan
 from cnd.provision import Provision
@@ -61,7 +61,7 @@ class Launcher:
         self._cloud, self._plan, self._run = cloud, plan, run
         self._groupless = False  # whether AWS has refused to make a group
         self._refusal = ""  # AWS's last word on why its group launches too few
-        self.unsure = False  # whether a launch that failed may have launched something
+        self.unsure = False  # whether a launch that broke off may have launched
 
     def launch(
         self,
@@ -87,10 +87,16 @@ class Launcher:
             CloudError: fewer than `least` can be had.  Those that were told are there.
         """
         order = Order(count, least, tell, wait, first)
-        if self._plan.market == "on-demand":
-            self._by_instances(provision, order)
-        else:
-            self._by_fleet(provision, order)
+        try:
+            if self._plan.market == "on-demand":
+                self._by_instances(provision, order)
+            else:
+                self._by_fleet(provision, order)
+        except CndError:
+            raise  # whatever was asked for has its answer, or is in doubt already
+        except BaseException:  # Ctrl-C, perhaps between a request and its answer
+            self.unsure = True
+            raise
         if len(order.launched) < least and wait(0):
             raise _too_few(order)
         return order.launched

@@ -116,6 +116,7 @@ class Result:
             "receipt": {
                 "terminated": {i: _utc(at) for i, at in self.terminated.items()},
                 "left_running": left,
+                "kept": list(self.kept),  # of those, as the user wished
             },
         }
 

@@ -104,12 +104,25 @@ def strays(live: Sequence[Instance], cloud: Cloud) -> list[str]:
     unsure = [f"run {run} {UNDER_WAY}" for run in under_way(live, cloud)]
     return unsure + [
         f"run {run} has {len(instances)} instances and nobody follows it: "
-        f"`fab attach {run}` takes it over, `fab scram --run {run}` ends it"
+        f"{_way_out(run)}"
         for run, instances in by_run(live).items()
         if (journal := Journal(run)).folder.is_dir()
         and not journal.is_followed
-        and journal.result() is None  # else it was to be kept
+        and not _kept(journal)
     ]
+
+
+def _kept(journal: Journal) -> bool:
+    """Tell whether a run left its instances up because the user wished it."""
+    receipt = (journal.result() or {}).get("receipt")
+    return isinstance(receipt, dict) and bool(receipt.get("kept"))
+
+
+def _way_out(run: str) -> str:
+    ends = f"`fab scram --run {run}` ends it"
+    if Journal(run).result() is not None:
+        return ends  # there is nothing to take over
+    return f"`fab attach {run}` takes it over, {ends}"
 
 
 def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
@@ -129,6 +142,21 @@ def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
         if journal.result() is None and _unanswered(journal) > len(listed.get(run, ())):
             found.append(run)
     return found
+
+
+def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
+    """Return those of the runs with a queue whose launch may be under way right now.
+
+    Nothing of them is listed, and somebody follows them; of a run that was started
+    on another machine nobody here knows.
+    """
+    listed = by_run(live)
+    return [
+        run
+        for run in queued
+        if run not in listed
+        and ((journal := Journal(run)).is_followed or not journal.folder.is_dir())
+    ]
 
 
 def _unanswered(journal: Journal) -> int:

@@ -376,11 +376,13 @@ def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
     live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
+    queued: list[str] = []
     with _at_best():
-        _tell_runs(place, run, "scram")
+        queued.extend(_tell_runs(place, run, "scram"))
     unsure = [r for r in survey.under_way(live, place) if run in ("", r)]
+    unsure += survey.launching(queued, live)
     if unsure:
-        said = f"a launch of {', '.join(unsure)} was under way: looking for"
+        said = f"a launch of {', '.join(unsure)} may be under way: looking for"
         _say(f"{said} {UNSURE_LOOK:.0f} s what comes of it")
     ended = ending.scram(
         place,
@@ -629,10 +631,11 @@ def _connected(cloud: str, region: str) -> clouds.Cloud | None:
     return connected
 
 
-def _tell_runs(cloud: clouds.Cloud, run: str, reason: str) -> None:
-    """Let orchestrators that still follow a run know why it ends."""
+def _tell_runs(cloud: clouds.Cloud, run: str, reason: str) -> Iterator[str]:
+    """Let orchestrators that still follow a run know why it ends; yield those runs."""
     for name in [run] if run else sqs.runs(cloud.sqs):
         if queue := sqs.url(cloud.sqs, name):
+            yield name
             sqs.send(cloud.sqs, queue, reason)
 
 

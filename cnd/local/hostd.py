@@ -97,7 +97,15 @@ class ForkServer:
             self._booting.add(pid)
 
     def _befall(self, id: str, what: str) -> None:
-        """Let one of `faults.LIVE_KINDS` happen to a host, if it still lives."""
+        """Let one of `faults.LIVE_KINDS` happen to a host, if it still lives.
+
+        Of those to one that waits for its turn to boot, it heeds only its death.
+        """
+        waiting = {spec.id: spec for spec in self._waiting}
+        if id in waiting and what == "kill":
+            self._waiting.remove(waiting[id])
+            self._stopped[id] = waiting[id].root
+            wire.send(REPORTS, {"kind": "lost", "id": id, "status": 0})
         if id not in self._hosts:
             return
         pid, _ = self._hosts[id]

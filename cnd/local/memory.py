@@ -16,8 +16,8 @@ MEMINFO = Path("/proc/meminfo")  # Linux's; where there is none, nothing is know
 PROCESS, MACHINE = 28 << 20, 1024 << 20
 
 
-def room(text: str, booting: int, each: int) -> int:
-    """Return for how many more hosts there is memory.
+def room(text: str, booting: int, each: int) -> int | None:
+    """Return for how many more hosts there is memory; None if it is not told.
 
     Args:
         text: of ``/proc/meminfo``.
@@ -25,6 +25,8 @@ def room(text: str, booting: int, each: int) -> int:
         each: bytes that a host takes.
     """
     found = dict(re.findall(r"^(\w+):\s*(\d+) kB$", text, re.M))
+    if "MemAvailable" not in found:  # as in some containers' own meminfo
+        return None
     free = sum(int(found.get(name, 0)) for name in ("MemAvailable", "SwapFree"))
     return max(0, 1024 * free // each - booting)
 

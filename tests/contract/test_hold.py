@@ -58,6 +58,14 @@ def test_a_group_is_filled_only_after_it_was_given_its_end(clerk: Clerk) -> None
     assert (filled["MinSize"], filled["DesiredCapacity"]) == (2, 2)
 
 
+def test_a_group_that_a_lost_answer_told_of_is_the_runs_own(clerk: Clerk) -> None:
+    for word in (hold.THERE, "LimitExceeded"):
+        clerk.refuse("autoscaling", "create_auto_scaling_group", word)
+    hold.create(clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2, spot=False)
+    with pytest.raises(CloudError, match="LimitExceeded"):
+        hold.create(clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2, spot=False)
+
+
 def test_a_group_is_tagged_in_the_call_and_tags_its_instances(clerk: Clerk) -> None:
     made, *_ = asked(clerk, "t3.micro")
     (tag,) = made["Tags"]

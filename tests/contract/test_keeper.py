@@ -344,6 +344,23 @@ def test_a_neighbours_golden_nonce_ends_the_search(instance: Instance) -> None:
     assert instance.bucket.puts == [LOG]
 
 
+@pytest.mark.parametrize("there", ["smaller", "larger"])
+def test_of_two_golden_nonces_the_smaller_stays_in_the_bucket(
+    instance: Instance, there: str
+) -> None:
+    golden = [n for n in range(5000) if worker.is_golden(worker.digest(BLOCK, n), 1)]
+    found = next(n for n in golden if worker.is_golden(worker.digest(BLOCK, n), 2))
+    other = golden[0] if there == "smaller" else golden[-1]
+    assert other != found
+    with instance.heartbeat():
+        instance.work("class-0", "--difficulty", "2")
+        eventually(lambda: instance.last("class-0")["event"] == "found")
+        instance.bucket.objects[RESULT] = json.dumps({"nonce": other}).encode()
+        instance.keep(difficulty=1)
+    instance.goes_off()
+    assert json.loads(instance.bucket.objects[RESULT])["nonce"] == min(found, other)
+
+
 def test_a_false_result_in_the_bucket_ends_nothing(instance: Instance) -> None:
     instance.work("class-0", *ENDLESS)
     instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN + 1}).encode()

@@ -403,6 +403,19 @@ def test_spot_takes_what_there_is_and_the_rest_comes_on_demand(
     assert templates["LaunchTemplates"] == []
 
 
+def test_a_queue_is_removed_also_where_the_launch_template_is_not(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    lay(cloud, "DeleteLaunchTemplate", code="UnauthorizedOperation", times="forever")
+    result = terminal.json(*JOB, "--spot")
+    queues = terminal.client("sqs").list_queues().get("QueueUrls", [])
+    assert not any(url.endswith(result["run"]) for url in queues)
+    forget(terminal, cloud)
+    terminal.client("ec2").delete_launch_template(
+        LaunchTemplateName=f"cnd-{result['run']}"
+    )
+
+
 def test_spot_alone_is_refused_as_a_whole_where_there_is_too_little(
     terminal: Victim, cloud: Endpoint
 ) -> None:

@@ -159,6 +159,20 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
     assert (run.folder / "logs" / "Instance4.log").exists()
 
 
+def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
+    kill(cloud, run.searching(2)[0])
+    eventually(lambda: run.told("class.handed_over"), within=40)
+    terminal.hit(run.process, signal.SIGKILL)
+    heard = len(run.told("worker.progress"))
+    run.process = terminal.spawn("attach", run.folder.name, "--json")
+    eventually(lambda: len(run.told("worker.progress")) > heard + 4, within=60)
+    run.interrupted()
+    assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
+
+
 def test_a_replacement_is_waited_for_however_late_in_the_run_it_boots(
     terminal: Victim, cloud: Endpoint
 ) -> None:

@@ -251,6 +251,23 @@ def test_a_launch_that_shows_only_after_its_orchestrator_died_is_found(
     assert terminal.run("scram").stdout == "nothing was running\n"
 
 
+def test_a_run_is_stopped_by_a_scram_that_came_while_it_was_launched(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """Nothing was there yet to be scrammed, and it is not said that nothing is."""
+    lay(cloud, "RunInstances", delay=3)
+    process = terminal.spawn("start", "--d", "30", "--n", "2", *SLOWLY)
+    eventually(lambda: struck(cloud), within=60)
+    scram = terminal.spawn("scram")
+    code, _, err = ended(process)
+    assert code == 12, err
+    scram.kill()  # it looks on for what else may come
+    out, err = scram.communicate(timeout=30)
+    assert "may be under way" in err
+    assert "nothing was running" not in out
+    assert terminal.live() == []
+
+
 def test_a_group_is_not_made_for_a_run_that_was_to_stop_before(
     terminal: Victim, cloud: Endpoint
 ) -> None:

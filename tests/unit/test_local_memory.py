@@ -26,3 +26,7 @@ def test_hosts_that_still_boot_will_take_theirs() -> None:
 
 def test_a_virtual_machine_takes_what_it_is_given() -> None:
     assert memory.room(MEMINFO, 0, memory.MACHINE) == 0
+
+
+def test_where_it_is_not_told_what_is_available_nothing_is_refused() -> None:
+    assert memory.room(MEMINFO.replace("MemAvailable", "Active"), 0, EACH) is None

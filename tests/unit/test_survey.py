@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
 
+from cnd.ec2 import Instance
 from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
-from cnd.survey import abandoned
+from cnd.survey import abandoned, launching, strays
+from tests.contract.clerk import stubbed
 
 # Of a run each; the folder of runs may hold what is none.
 OVER, SCRAMMED, FORSAKEN, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
@@ -35,3 +38,35 @@ def test_a_run_without_a_name_is_the_only_one_that_nobody_follows(
         assert abandoned() == FORSAKEN
     with pytest.raises(UsageError, match="2 runs could be taken over"):
         abandoned()
+
+
+def instance(run: str) -> Instance:
+    now = dt.datetime.now(dt.timezone.utc)
+    return Instance("i-0", run, 0, "me", "t", "running", None, 22, "z", now, "")
+
+
+def test_only_a_fleet_that_was_to_be_kept_is_not_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with stubbed() as clerk:
+        journal = launched(OVER)
+        assert f"`fab attach {OVER}`" in strays([instance(OVER)], clerk.cloud)[0]
+        journal.write_result({"receipt": {"left_running": ["i-0"], "kept": ["i-0"]}})
+        assert strays([instance(OVER)], clerk.cloud) == []
+        journal.write_result({"receipt": {"left_running": [], "kept": []}})
+        (told,) = strays([instance(OVER)], clerk.cloud)
+    assert "attach" not in told
+    assert f"`fab scram --run {OVER}` ends it" in told
+
+
+def test_a_run_without_instances_may_be_launching_where_it_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    launched(FORSAKEN)
+    elsewhere, there = "20261126-000000-0008", "20261126-000000-0009"
+    queued = [OVER, FORSAKEN, FOLLOWED, elsewhere, there]
+    with launched(FOLLOWED).followed():
+        launched(OVER).write_result({"outcome": "found"})
+        assert launching(queued, [instance(there)]) == [FOLLOWED, elsewhere]
