@@ -19,7 +19,8 @@ from tests.fault.truth import Victim, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
-SPACE = ("start", "--d", "30", "--nonces", "4000000", "--n", "4", *SLOWLY)
+NONCES = 10_000_000  # some seconds' work of four hosts, also on a fast machine
+SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 
 
 class Run:
@@ -43,7 +44,7 @@ class Run:
         eventually(lambda: len(hosts()) >= count, within=40)
         return hosts()
 
-    def exhausted(self, nonces: int = 4_000_000) -> dict[str, Any]:
+    def exhausted(self, nonces: int = NONCES) -> dict[str, Any]:
         """Wait for the end; every nonce was tested, exactly those repeated twice."""
         code, out, err = ended(self.process, within=150)
         assert code == 11, err
@@ -54,12 +55,14 @@ class Run:
         assert "Traceback" not in err
         return result
 
-    def interrupted(self) -> None:
-        """End it by Ctrl-C."""
+    def interrupted(self) -> dict[str, Any]:
+        """End it by Ctrl-C; return its result."""
         self.process.send_signal(signal.SIGINT)
         code, out, err = ended(self.process, within=60)
         assert code == 130, err
-        assert json.loads(out)["left_running"] == 0
+        result: dict[str, Any] = json.loads(out)
+        assert result["left_running"] == 0
+        return result
 
 
 def lay(cloud: Endpoint, host: object, kind: str, **more: object) -> None:
@@ -150,12 +153,14 @@ def by(host: str, event: dict[str, Any]) -> bool:
 def test_a_lost_host_is_replaced_where_that_is_wanted(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    run = Run(terminal, *SPACE, "--replace")
+    run = Run(terminal, *ENDLESS, "--n", "4", "--replace")
     kill(cloud, run.searching(4)[0])
-    result = run.exhausted()
-    assert result["terminated"] == 5
+    eventually(lambda: run.told("class.handed_over"), within=40)
     (handed,) = run.told("class.handed_over")
-    assert handed["host"] == run.told("instance.launched")[-1]["host"]
+    new = run.told("instance.launched")[-1]
+    assert (new["index"], new["host"]) == (4, handed["host"])
+    run.searching(5)
+    assert run.interrupted()["terminated"] == 5
     assert (run.folder / "logs" / "Instance4.log").exists()
 
 
