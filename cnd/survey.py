@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,13 +125,14 @@ def _way_out(run: str) -> str:
     return f"`fab attach {run}` takes it over, {ends}"
 
 
-def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
+def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
     """Return the runs whose launch on `cloud` may show later than it was asked for.
 
     Their orchestrator died before it knew what its request came to, a short while ago,
-    and `live` has fewer instances than were asked for.
+    and among `listed`, in whatever state, are fewer of which it did not know than it
+    had asked for.
     """
-    listed = by_run(live)
+    by_name = by_run(listed)
     found = []
     for run in runs()[-SHOWN:]:
         journal = Journal(run)
@@ -139,7 +140,8 @@ def under_way(live: Sequence[Instance], cloud: Cloud) -> list[str]:
         place = [order.get(name) for name in ("cloud", "account", "region")]
         if place != [cloud.name, cloud.account, cloud.region] or journal.is_followed:
             continue
-        if journal.result() is None and _unanswered(journal) > len(listed.get(run, ())):
+        there = {instance.id for instance in by_name.get(run, ())}
+        if journal.result() is None and _unanswered(journal, there) > 0:
             found.append(run)
     return found
 
@@ -150,18 +152,19 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
     Nothing of them is listed, and somebody follows them; of a run that was started
     on another machine nobody here knows.
     """
-    listed = by_run(live)
+    shown = {instance.run for instance in live}
     return [
         run
         for run in queued
-        if run not in listed
+        if run not in shown
         and ((journal := Journal(run)).is_followed or not journal.folder.is_dir())
     ]
 
 
-def _unanswered(journal: Journal) -> int:
-    """Return how many instances a run has asked for of late, and never heard of."""
+def _unanswered(journal: Journal, listed: Collection[str]) -> int:
+    """Return how many instances, asked for of late, are neither known nor listed."""
     open_requests: list[int] = []
+    known: set[str | None] = set()
     for event in journal.events():
         if event.kind == "run.aborted":
             return 0
@@ -171,7 +174,8 @@ def _unanswered(journal: Journal) -> int:
             open_requests.append(count if fresh and isinstance(count, int) else 0)
         elif event.kind in ("instance.launched", "launch.refused"):
             del open_requests[:1]  # those of one request come together
-    return sum(open_requests)
+            known.add(event.host)
+    return sum(open_requests) - len(set(listed) - known)
 
 
 def abandoned() -> str:

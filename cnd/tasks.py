@@ -375,20 +375,26 @@ def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
 
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
-    live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
     queued: list[str] = []
     with _at_best():
         queued.extend(_tell_runs(place, run, "scram"))
-    unsure = [r for r in survey.under_way(live, place) if run in ("", r)]
-    unsure += survey.launching(queued, live)
+    groups = _groups(place, run)
+    # To list hundreds takes seconds, in which they cost; but what a group holds it
+    # would launch anew.
+    asked = set() if groups else ec2.sweep(place.ec2, run=run or None)
+    listed = ec2.find(place.ec2, run=run or None, states=ec2.ALL)
+    unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
+    lived = [i for i in listed if i.state in ec2.GOING or i.id in asked]
+    unsure += survey.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
         _say(f"{said} {UNSURE_LOOK:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
-        groups=_groups(place, run),
-        known=[instance.id for instance in live],
+        groups=groups,
+        known={instance.id for instance in lived} - asked,
+        asked=asked,
         look=UNSURE_LOOK if unsure else 0.0,
     )
     by_run = ec2.by_run(ended)

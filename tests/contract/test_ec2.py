@@ -263,6 +263,24 @@ def test_a_stopped_instance_is_terminated_too(
     assert ids(ec2.terminate(aws.ec2, run=run)) == {launched.id}
 
 
+def test_what_is_tagged_goes_before_it_is_described(
+    aws: Cloud, cloud: LocalCloud, run: str
+) -> None:
+    launched = launch(aws, cloud, run, 2)
+    (other,) = launch(aws, cloud, f"{run}-other")
+    (foreign,) = cloud.launch()
+
+    assert ec2.sweep(aws.ec2, run=run) == ids(launched)
+
+    ended = ec2.terminate(aws.ec2, run=run, asked=ids(launched))
+    assert ids(ended) == ids(launched)
+    assert ec2.sweep(aws.ec2, run=run) == set()  # they were terminated before
+    assert cloud.reaches(other.id, "running")
+    assert cloud.reaches(foreign, "running")
+    ec2.terminate(aws.ec2, run=f"{run}-other")
+    cloud.ec2.terminate_instances(InstanceIds=[foreign])
+
+
 # --- terminate, when AWS does not play along
 
 
@@ -320,6 +338,22 @@ def terminate(stub: Stub, *known: str, looks: int = 4) -> list[ec2.Instance]:
 
 def asks(stub: Stub, *names: str) -> None:
     stub.add_response("terminate_instances", {}, {"InstanceIds": list(names)})
+
+
+def test_a_batch_that_is_refused_keeps_no_other_from_its_end(stub: Stub) -> None:
+    names = [f"i-{i:03}" for i in range(150)]
+    tags = [{"ResourceId": name, "Key": "cnd:run", "Value": "r"} for name in names]
+    filters = [
+        {"Name": "resource-type", "Values": ["instance"]},
+        {"Name": "key", "Values": ["cnd:run"]},
+        {"Name": "value", "Values": ["r"]},
+    ]
+    stub.add_response("describe_tags", {"Tags": tags}, {"Filters": filters})
+    stub.add_client_error("terminate_instances", "InvalidInstanceID.NotFound", "?")
+    last = {"InstanceId": names[149], "PreviousState": {"Name": "running"}}
+    gone = {"InstanceId": names[148], "PreviousState": {"Name": "terminated"}}
+    stub.add_response("terminate_instances", {"TerminatingInstances": [gone, last]})
+    assert ec2.sweep(stub.ec2, run="r") == {names[149]}
 
 
 def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:

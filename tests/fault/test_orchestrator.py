@@ -215,6 +215,17 @@ def test_scram_ends_a_fleet_also_where_the_queues_are_refused(
     assert terminal.live() == []
 
 
+def test_scram_ends_a_fleet_also_where_its_first_blow_is_refused(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    kept = ("start", "--d", "1", "--n", "2", "--keep", "--json")
+    assert terminal.run(*kept).returncode == 0
+    lay(cloud, "ec2:DescribeTags", code="UnauthorizedOperation", times="forever")
+    assert len(terminal.json("scram")["terminated"]) == 2
+    assert struck(cloud) == 1
+    assert terminal.live() == []
+
+
 def test_scram_of_all_regions_goes_on_past_one_that_refuses(
     terminal: Victim, cloud: Endpoint
 ) -> None:

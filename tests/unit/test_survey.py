@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cnd.ec2 import Instance
 from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
-from cnd.survey import abandoned, launching, strays
+from cnd.survey import abandoned, launching, strays, under_way
 from tests.contract.clerk import stubbed
 
 # Of a run each; the folder of runs may hold what is none.
@@ -70,3 +71,22 @@ def test_a_run_without_instances_may_be_launching_where_it_is_followed(
     with launched(FOLLOWED).followed():
         launched(OVER).write_result({"outcome": "found"})
         assert launching(queued, [instance(there)]) == [FOLLOWED, elsewhere]
+
+
+def test_a_launch_is_under_way_until_as_many_show_as_nobody_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replacement, say: the instances that were known before are no answer to it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with stubbed() as clerk:
+        place = ("name", "account", "region")
+        name, account, region = (getattr(clerk.cloud, each) for each in place)
+        journal = launched(FORSAKEN)
+        journal.write_order({"cloud": name, "account": account, "region": region})
+        assert under_way([], clerk.cloud) == [FORSAKEN]
+        journal.append(Event("instance.launched", 0, "i-0"))
+        known = instance(FORSAKEN)
+        assert under_way([known], clerk.cloud) == []
+        journal.append(Event("instance.requested", fields={"count": 1}))
+        assert under_way([known], clerk.cloud) == [FORSAKEN]
+        assert under_way([known, replace(known, id="i-1")], clerk.cloud) == []
