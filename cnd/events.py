@@ -17,6 +17,7 @@ from typing import Any
 
 from cnd.errors import CndError
 
+PROGRESS = "worker.progress"  # the only kind that may wait to be heard
 KINDS = frozenset(
     {
         "run.started",
@@ -34,7 +35,7 @@ KINDS = frozenset(
         "instance.lost",
         "instance.terminated",
         "worker.started",
-        "worker.progress",
+        PROGRESS,
         "worker.found",
         "worker.exhausted",
         "worker.timeout",

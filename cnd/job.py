@@ -17,7 +17,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 from cnd import (
@@ -39,6 +38,7 @@ from cnd.crew import Crew
 from cnd.errors import CloudError, CndError, LeakError
 from cnd.events import LAST_WORDS, Event, trouble
 from cnd.fleet import END_PATIENCE, Fleet, Part
+from cnd.inbox import Inbox
 from cnd.journal import DURABLE, EVENTS, RESULT, Journal
 from cnd.mailbox import Mailbox
 from cnd.plan import Plan
@@ -82,7 +82,7 @@ class Job:
         self._run = journal.run
         self._view = view  # called from this thread only
         self.race = Race(plan)
-        self._events: SimpleQueue[Event] = SimpleQueue()
+        self._inbox = Inbox()
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
         self._background: list[Future[Any]] = []
@@ -189,7 +189,7 @@ class Job:
                 self._journal,
                 self._cloud.s3,
                 provision.bucket,
-                put=self._events.put,
+                put=self._inbox.put,
                 polls_per_second=self._cloud.polls_per_second,
                 search_began=self._marks.get("searching"),
             )
@@ -208,7 +208,7 @@ class Job:
             provision.login,
             code=self._code,
             alone=alone,
-            put=lambda event: self._events.put(self._judged(event)),
+            put=lambda event: self._inbox.put(self._judged(event)),
             at_once=self._cloud.hosts_at_once,
             search_began=self._marks.get("searching"),
         )
@@ -264,9 +264,9 @@ class Job:
         """Take in events for so long; return whether the run is to go on."""
         deadline = time.monotonic() + seconds
         while not self.race.outcome:
-            with contextlib.suppress(Empty):
-                left = max(0.0, deadline - time.monotonic())
-                self._take(self._events.get(timeout=min(TICK, left)))
+            left = max(0.0, deadline - time.monotonic())
+            if batch := self._inbox.batch(min(TICK, left)):
+                self._take(*batch)
                 continue
             self._view.tick(self.race)
             if time.monotonic() >= deadline:
@@ -315,7 +315,7 @@ class Job:
             index=self._crew.index,
             parts=self._parts,
             adopts=self._adopts,
-            put=self._events.put,
+            put=self._inbox.put,
             over=self._over,
         )
         return self._watch
@@ -343,7 +343,7 @@ class Job:
             if "decided" in self._marks or self._over.is_set():
                 return  # our own reason, told to the other readers
             fields = {"by": "queue", "text": text[:200]}
-            self._events.put(Event("run.stop_requested", fields=fields))
+            self._inbox.put(Event("run.stop_requested", fields=fields))
 
         sqs.listen(
             self._cloud.sqs,
@@ -357,7 +357,7 @@ class Job:
         """Tell why the group launches too few: a fleet that never comes is no hang."""
         crew = self._crew
         self._launcher.tell_failures(
-            self._events.put,
+            self._inbox.put,
             lambda: self._plan.instances - len(crew.index) + len(crew.lost),
             lambda seconds: not self._over.wait(seconds),
         )
@@ -448,10 +448,10 @@ class Job:
             CloudError: the run is over, and what it was to precede must not be done.
         """
         if event.kind not in DURABLE:
-            self._events.put(event)
+            self._inbox.put(event)
             return
         kept = self._unkept[id(event)] = threading.Event()
-        self._events.put(event)
+        self._inbox.put(event)
         while not kept.wait(TICK) and not self._over.is_set():
             pass
         if self._over.is_set():
@@ -488,26 +488,23 @@ class Job:
             self.race.decide(Ending.INCOMPLETE, reason)
 
     def _next_events(self, fleet: Fleet | Mailbox) -> None:
-        """Take in events until one may change the run's course, or a tick is over.
-
-        Hundreds of workers report every second: what is done for each of their
-        reports must not grow with the fleet.
-        """
-        deadline = time.monotonic() + TICK
-        with contextlib.suppress(Empty):
-            while True:
-                event = self._events.get(timeout=max(0, deadline - time.monotonic()))
-                self._take(event)
-                if event.kind != "worker.progress":
-                    break
+        """Take in events until one may change the run's course, or a tick is over."""
+        self._take(*self._inbox.batch(TICK))
         self._view.tick(self.race)
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
 
-    def _take(self, event: Event) -> None:
-        """Keep, judge and show one event; the only place where that is done."""
-        self._keep(event)
-        if kept := self._unkept.pop(id(event), None):
-            kept.set()
+    def _take(self, *events: Event) -> None:
+        """Keep, judge and show events; the only place where that is done.
+
+        What is done for each must not grow with the fleet.
+        """
+        self._keep(*events)
+        for event in events:
+            if kept := self._unkept.pop(id(event), None):
+                kept.set()
+            self._see(event)
+
+    def _see(self, event: Event) -> None:
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
@@ -525,16 +522,16 @@ class Job:
         if objection:
             self._take(objection)
 
-    def _keep(self, event: Event) -> None:
-        """Write an event to the journal.
+    def _keep(self, *events: Event) -> None:
+        """Write events to the journal.
 
         A full disk ends the run before the purchase; later it costs the record, and
         must not keep anybody from terminating the fleet.
         """
         try:
-            self._journal.append(event)
+            self._journal.append(*events)
         except CndError as error:
-            if event.kind in DURABLE:
+            if any(event.kind in DURABLE for event in events):
                 raise
             self._view.show(trouble(error))
 
@@ -669,14 +666,13 @@ class Job:
         for failure in list(failures.values())[:1]:
             self._trouble(failure)
         fields = {"bucket": provision.bucket, "count": len(logs) - len(failures)}
-        self._events.put(Event("logs.uploaded", fields=fields))
+        self._inbox.put(Event("logs.uploaded", fields=fields))
         return not failures
 
     def _drain(self) -> None:
         """Take in what the threads put last."""
-        with contextlib.suppress(Empty):
-            while True:
-                self._take(self._events.get_nowait())
+        while batch := self._inbox.batch():
+            self._take(*batch)
 
     def _finish(self, provision: Provision) -> Result:
         """Write the result, and upload it with the events."""
@@ -737,14 +733,14 @@ class Job:
         self._marks.setdefault(name, time.monotonic())
 
     def _trouble(self, error: CloudError) -> None:
-        self._events.put(trouble(error))
+        self._inbox.put(trouble(error))
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
         """Let Ctrl-C and its like ask for the end, and be answered at once."""
 
         def ask(text: str) -> None:
             fields = {"by": "signal", "text": text}
-            self._events.put(Event("run.stop_requested", fields=fields))
+            self._inbox.put(Event("run.stop_requested", fields=fields))
             self._view.answer(f"stopping: {text}; again: terminate at once")
 
         return signals.heeded(ask, self._over.is_set)

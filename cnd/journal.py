@@ -168,15 +168,16 @@ class Journal:
         """Return what `write_order` wrote, also of a run that is over, or None."""
         return self._read(ORDER)
 
-    def append(self, event: Event) -> None:
-        """Add one event; the durable ones are on disk on return."""
-        line = event.to_json() + "\n"
+    def append(self, *events: Event) -> None:
+        """Add events; the durable ones are on disk on return."""
+        if not events:
+            return
         with (
             self._translated(),
             (self.folder / EVENTS).open("a", encoding="utf-8") as file,
         ):
-            file.write(line)
-            if event.kind in DURABLE:
+            file.writelines(event.to_json() + "\n" for event in events)
+            if any(event.kind in DURABLE for event in events):
                 file.flush()
                 os.fsync(file.fileno())
                 _sync(self.folder)

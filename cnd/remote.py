@@ -85,7 +85,7 @@ LOST = (OSError, EOFError, paramiko.SSHException)
 
 # paramiko wakes ten times a second for each connection, to see whether it was closed;
 # `Host.close` wakes it by itself.
-IDLE_WAKE = 2.0  # seconds
+IDLE_WAKE = 60.0  # seconds
 
 
 @dataclass(frozen=True)

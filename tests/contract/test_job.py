@@ -27,7 +27,7 @@ def test_a_replacement_is_asked_for_only_when_the_request_is_in_the_journal(
     with stubbed() as clerk, ThreadPoolExecutor(1) as pool:
         job = Job(plan, clerk.cloud, journal, view=Narrator(plan))
         told = pool.submit(job._tell_durably, REQUEST)
-        event = job._events.get(timeout=10)
+        (event,) = job._inbox.batch(10)
         assert not told.done()
         if over:
             job._over.set()

@@ -71,8 +71,12 @@ def outcome(process: subprocess.Popen[str]) -> tuple[int, dict[str, Any], str]:
 def test_a_signal_to_the_whole_group_is_one_request_to_stop(
     spawn: Spawn, number: signal.Signals
 ) -> None:
-    process = spawn("--difficulty", "30", "--processes", "3", "--no-syslog")
+    search = ("--difficulty", "30", "--processes", "3", "--progress", "0.1")
+    process = spawn(*search, "--no-syslog")
     family = searching(process, 3)
+    assert process.stdout is not None
+    while not json.loads(process.stdout.readline()).get("tested"):
+        pass
     os.killpg(process.pid, number)
     status, last, err = outcome(process)
     assert (status, last["event"], err) == (12, "stopped", "")

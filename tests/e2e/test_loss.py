@@ -17,7 +17,7 @@ from tests.conftest import Terminal, ended, eventually
 
 # Long enough to lose a worker in the middle, short enough to be exhausted soon.
 SLOWLY = ("--kernel", "hashlib", "--t", "120", "--json")
-SPACE = ("--d", "30", "--nonces", "10000000", "--n", "3", *SLOWLY)
+SPACE = ("--d", "30", "--nonces", "6000000", "--n", "3", *SLOWLY)
 
 
 class Run:
@@ -70,8 +70,8 @@ def ssh(terminal: Terminal, address: str, command: str) -> None:
 
 def assert_exhausted_once(code: int, result: dict[str, Any]) -> None:
     assert (code, result["outcome"]) == (11, "exhausted")
-    assert result["tested"] - result["repeated"] == 10_000_000
-    assert all(part["cursor"] >= 10_000_000 for part in result["coverage"])
+    assert result["tested"] - result["repeated"] == 6_000_000
+    assert all(part["cursor"] >= 6_000_000 for part in result["coverage"])
     assert result["left_running"] == 0
 
 
@@ -91,7 +91,7 @@ def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
 
 def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
     """As when a laptop was closed: it is our own network that was down."""
-    space = ("--d", "30", "--nonces", "10000000", "--n", "1", *SLOWLY)
+    space = ("--d", "30", "--nonces", "6000000", "--n", "1", *SLOWLY)
     run = Run(terminal, *space)
     run.searching(1)
     (event,) = run.events("worker.started")

@@ -19,7 +19,7 @@ from tests.fault.truth import Victim, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
-NONCES = 10_000_000  # some seconds' work of four hosts, also on a fast machine
+NONCES = 6_000_000  # some seconds' work of four hosts, also on a fast machine
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 
 

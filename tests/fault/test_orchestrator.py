@@ -22,7 +22,7 @@ from tests.fault.test_cloud import lay
 from tests.fault.truth import Victim, events, struck, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "120")
-SPACE = ("start", "--d", "30", "--nonces", "10000000", "--n", "4", *SLOWLY)
+SPACE = ("start", "--d", "30", "--nonces", "6000000", "--n", "4", *SLOWLY)
 ORPHAN_PATIENCE = 30.0  # seconds; README tells it
 SIGNED = b"x-amz-signature"
 
@@ -88,7 +88,7 @@ def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> No
 def test_a_run_that_was_killed_early_is_taken_over(terminal: Victim, when: str) -> None:
     folder = killed(terminal, *SPACE, when=when)
     result = terminal.json("attach", folder.name, status=11)
-    assert result["tested"] - result["repeated"] == 10_000_000
+    assert result["tested"] - result["repeated"] == 6_000_000
     assert result["left_running"] == 0
 
 
@@ -100,7 +100,7 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
     status = terminal.json("status")
     assert f"`fab attach {folder.name}`" in status["runs"][-1]["stands"]
     result = terminal.json("attach", folder.name, status=11)
-    assert (result["tested"], result["repeated"]) == (10_000_000, 0)
+    assert (result["tested"], result["repeated"]) == (6_000_000, 0)
     assert result["run"] == folder.name
     assert result["left_running"] == 0
     assert sorted(p.name for p in (folder / "logs").iterdir()) == [

@@ -27,7 +27,7 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "rivals", "takeover", "orphans", "cost"],
-    ["crew"],
+    ["crew", "inbox"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling", "scale"],
     ["hold", "gateway"],
     ["spot"],
