@@ -177,7 +177,7 @@ class Plan:
         """
         if self.smallest:
             return min(1.0, max(0.1, self.instances / 400))
-        return min(2.0, max(1.0, self.instances / 256))
+        return min(2.5, max(1.0, self.instances / 200))
 
     @property
     def types(self) -> tuple[str, ...]:
