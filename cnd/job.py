@@ -53,8 +53,6 @@ from cnd.watch import Watch
 TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
-# A launch whose answer was lost may have worked, and AWS lists new instances late.
-UNSURE_LOOK = 20.0  # seconds
 # An Auto Scaling group notices a loss within a minute or two, and boots another.
 HOLD_PATIENCE = 240.0  # seconds
 # A courtesy, one call each.
@@ -328,7 +326,7 @@ class Job:
     @property
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._plan.hold else UNSURE_LOOK
+        return HOLD_PATIENCE if self._plan.hold else ec2.LISTED_WITHIN
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -640,7 +638,8 @@ class Job:
             index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
-        look = UNSURE_LOOK if self._launcher.unsure else 0.0
+        # A launch whose answer was lost may have worked.
+        look = ec2.LISTED_WITHIN if self._launcher.unsure else 0.0
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         try:

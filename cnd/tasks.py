@@ -40,7 +40,7 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import UNSURE_LOOK, Job
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
 from cnd.naming import new_run
@@ -383,13 +383,13 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     unsure += survey.launching(queued, live)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        _say(f"{said} {UNSURE_LOOK:.0f} s what comes of it")
+        _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
         groups=_groups(place, run),
         known=[instance.id for instance in live],
-        look=UNSURE_LOOK if unsure else 0.0,
+        look=ec2.LISTED_WITHIN if unsure else 0.0,
     )
     by_run = ec2.by_run(ended)
     for name in {*by_run, *unsure}:
