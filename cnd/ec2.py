@@ -215,6 +215,7 @@ def terminate(
     known: Collection[str] = (),
     timeout: float = 300.0,
     look: float = 0.0,
+    past: Collection[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
@@ -229,6 +230,8 @@ def terminate(
     Args:
         look: seconds for which to look on although nothing is listed, where it is
             not known what was launched.
+        past: the ids that were terminated before, if whatever else is listed counts
+            as terminated here: also what somebody else ended between two looks.
         seen: called once for each instance when it is seen terminated.
 
     Returns:
@@ -254,6 +257,8 @@ def terminate(
         except CloudError as error:
             cause = error  # those that are known can be told to go all the same
         waiting |= {i.id for i in listed.values() if i.state in GOING}
+        if past is not None:
+            waiting |= listed.keys() - set(past) - ended.keys()
         gone = _ended(listed, waiting)
         waiting -= {instance.id for instance in gone}
         ended |= {instance.id: instance for instance in gone}

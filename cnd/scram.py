@@ -24,19 +24,22 @@ def scram(
     groups: Sequence[str],
     known: Collection[str] = (),
     look: float = 0.0,
+    past: Collection[str] | None = None,
     seen: Callable[[ec2.Instance], None] = lambda instance: None,
 ) -> list[ec2.Instance]:
     """End every instance of `run` (None: of every run); return them.
 
     Args:
         groups: names of the Auto Scaling groups that hold them.
-        known, look, seen: as for `ec2.terminate`.
+        known, look, past, seen: as for `ec2.terminate`.
 
     Raises:
         LeakError: some were not seen terminated, or a group was not seen gone.
     """
     trouble = _delete(cloud, groups)
-    ended = ec2.terminate(cloud.ec2, run=run, known=known, look=look, seen=seen)
+    ended = ec2.terminate(
+        cloud.ec2, run=run, known=known, look=look, past=past, seen=seen
+    )
     if groups:
         _see_gone(cloud, groups, trouble)
         # What came of a launch that was under way.

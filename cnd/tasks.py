@@ -375,7 +375,8 @@ def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
 
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
-    live = ec2.find(place.ec2, run=run or None, states=ec2.GOING)
+    listed = ec2.find(place.ec2, run=run or None, states=ec2.ALL)
+    live = [instance for instance in listed if instance.state in ec2.GOING]
     queued: list[str] = []
     with _at_best():
         queued.extend(_tell_runs(place, run, "scram"))
@@ -390,6 +391,8 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
         groups=_groups(place, run),
         known=[instance.id for instance in live],
         look=ec2.LISTED_WITHIN if unsure else 0.0,
+        # A run that is stopped may itself end what it has launched meanwhile.
+        past=[each.id for each in listed if each.state not in ec2.GOING],
     )
     by_run = ec2.by_run(ended)
     for name in {*by_run, *unsure}:
