@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnd import orphans
+from cnd import orphans, takeover
 from cnd.cloud import Cloud
 from cnd.ec2 import Instance, by_run
 from cnd.errors import CloudError, UsageError
@@ -161,17 +161,8 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 
 def _unanswered(journal: Journal) -> int:
     """Return how many instances a run has asked for of late, and never heard of."""
-    open_requests: list[int] = []
-    for event in journal.events():
-        if event.kind == "run.aborted":
-            return 0
-        if event.kind == "instance.requested":
-            fresh = event.time > time.time() - LAUNCH_SHOWS
-            count = event.fields.get("count")
-            open_requests.append(count if fresh and isinstance(count, int) else 0)
-        elif event.kind in ("instance.launched", "launch.refused"):
-            del open_requests[:1]  # those of one request come together
-    return sum(open_requests)
+    since = time.time() - LAUNCH_SHOWS
+    return takeover.unanswered(journal.events(), since=since)
 
 
 def abandoned() -> str:

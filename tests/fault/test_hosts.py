@@ -15,7 +15,7 @@ import pytest
 
 from cnd.local import Endpoint, clock, lay_fault
 from tests.conftest import ended, eventually
-from tests.fault.truth import Victim, told
+from tests.fault.truth import Victim, struck, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
@@ -176,6 +176,28 @@ def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
     eventually(lambda: len(run.told("worker.progress")) > heard + 4, within=60)
     run.interrupted()
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
+
+
+def test_who_takes_over_awaits_the_replacement_that_was_asked_for_already(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """Its request is on its way, and nobody has heard what comes of it."""
+    run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
+    victim = run.searching(2)[0]
+    lay_fault(cloud, {"action": "RunInstances", "delay": 6})
+    kill(cloud, victim)
+    eventually(lambda: struck(cloud) == 2, within=40)
+    there = time.time() + 7
+    terminal.hit(run.process, signal.SIGKILL)
+    run.process = terminal.spawn("attach", run.folder.name, "--json")
+    eventually(lambda: run.told("class.handed_over"), within=60)
+    eventually(lambda: time.time() > there, within=10)
+    run.interrupted()
+    ours = [i for i in terminal.instances() if i["run"] == run.folder.name]
+    launched = run.told("instance.launched")
+    assert [e["index"] for e in launched] == [0, 1, 2]
+    assert {i["id"] for i in ours} == {e["host"] for e in launched}
+    assert run.told("class.handed_over")[0]["host"] == launched[-1]["host"]
 
 
 def test_a_replacement_is_waited_for_however_late_in_the_run_it_boots(
