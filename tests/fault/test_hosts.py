@@ -235,9 +235,9 @@ def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
     words = ("start", "--d", "30", "--n", "2", "--t", "120", "--json", "--spot")
     run = Run(terminal, *words, "--replace")
     victim = run.searching(2)[0]
-    # AWS gives two minutes.  A keeper begins to look 15 s after its worker.
-    lay(cloud, victim, "interrupt", seconds=40)
-    eventually(lambda: len(run.told("instance.launched")) == 3, within=38)
+    # AWS gives two minutes.  A keeper looks every 5 s, from 2 s after its worker on.
+    lay(cloud, victim, "interrupt", seconds=14)
+    eventually(lambda: len(run.told("instance.launched")) == 3, within=13)
     (notice,) = run.told("worker.notice")
     assert notice["host"] == victim
     assert run.told("instance.lost") == []
