@@ -158,7 +158,7 @@ def start(
     for stray in survey.strays(ec2.find(connected.ec2), connected):
         _say(stray)
     folder = state_folder()
-    asked = market.ranked(connected, asked)
+    asked = market.on_spot(connected, market.ranked(connected, asked))
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
     if asked.confidence and not (asked.given or known.rate):
@@ -166,7 +166,8 @@ def start(
         result = _tried(tried, connected, known, key, bucket, plain, json)
         if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
             _conclude(result, json)
-        asked = forecast.charged(asked, result.usd)
+        cost = forecast.at_most(tried, result.seconds.total, result.usd)
+        asked = forecast.charged(asked, cost)
         known = market.machine(connected, folder, asked.plan)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
