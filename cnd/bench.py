@@ -31,7 +31,7 @@ from typing import Any
 
 from cnd import kernel, pow
 
-HARD_LIMIT, MIX_LIMIT = 96, 121  # cycles a nonce of SHA-NI
+MIX_LIMIT = 121  # cycles a nonce of SHA-NI
 SLICE = 0.005  # seconds
 CHAIN = 64_000  # additions: some 20 microseconds
 START = 10**9  # ten digits, like most nonces of the default space

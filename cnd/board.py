@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from cnd.cost import ENDS
 from cnd.events import Event, amount
+from cnd.plan import Stay
 
 # What an instance is doing after an event about it.
 STATES = {
@@ -46,6 +47,7 @@ class Row:
     host: str
     type: str = ""
     zone: str = ""
+    spot: bool = False
     address: str = ""
     state: str = "pending"
     since: float = 0.0  # when it came into this state
@@ -73,18 +75,21 @@ class Board:
         """Take in an event that came `now`: the clocks of hosts may be wrong."""
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
-            row = Row(event.index, host, since=now, last="launched", heard=now)
+            spot = event.fields.get("spot") is True
+            row = Row(event.index, host, spot=spot, since=now, heard=now)
+            row = replace(row, last="launched")
             self.rows[host] = _told(row, event.fields, ("type", "zone"))
         elif host in self.rows:
             row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))
             self.rows[host] = _moved(_counted(row, event), event, now)
 
-    def lives(self, now: float) -> list[tuple[str, float]]:
-        """Return the types, and how many seconds each ran, as `Plan.usd` wants it."""
+    def stays(self, now: float) -> list[Stay]:
+        """Return how long each instance ran, as `Plan.usd` wants it."""
         return [
-            (row.type, max(0.0, (now if row.ended is None else row.ended) - row.began))
+            Stay(max(0.0, end - row.began), row.type, row.zone, row.spot)
             for row in self.rows.values()
             if row.began is not None
+            for end in [now if row.ended is None else row.ended]
         ]
 
     def census(self) -> Counter[str]:

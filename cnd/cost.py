@@ -6,20 +6,28 @@ One rule: the events of the run and nothing else.  AWS bills from *running* unti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cnd.events import Event
-from cnd.plan import Plan
+from cnd.plan import Plan, Stay
 
-LAUNCHED = "instance.launched"
+LAUNCHED, RUNNING = "instance.launched", "instance.running"
 ENDS = frozenset({"instance.terminated", "instance.lost"})
 
 
 def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     """Return what the instances cost so far, in USD; None if a price is not known."""
     seen = list(events)
-    types = {e.host: e.fields.get("type") for e in seen if e.kind == LAUNCHED}
-    return plan.usd((str(types.get(i) or ""), s) for i, s in lives(seen).items())
+    told: dict[str, dict[str, object]] = {}
+    for event in seen:
+        if event.kind in (LAUNCHED, RUNNING):
+            told.setdefault(event.host or "", {}).update(event.fields)
+    return plan.usd(_stay(told[i], seconds) for i, seconds in lives(seen).items())
+
+
+def _stay(told: Mapping[str, object], seconds: float) -> Stay:
+    kind, zone = str(told.get("type") or ""), str(told.get("zone") or "")
+    return Stay(seconds, kind, zone, told.get("spot") is True)
 
 
 def lives(events: Iterable[Event]) -> dict[str, float]:
@@ -33,7 +41,7 @@ def lives(events: Iterable[Event]) -> dict[str, float]:
     for event in events:
         last = max(last, event.time)
         host = event.host or ""
-        if event.kind == "instance.running":
+        if event.kind == RUNNING:
             began.setdefault(host, event.time)
         elif event.kind in ENDS:
             ended.setdefault(host, event.time)

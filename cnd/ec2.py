@@ -48,6 +48,8 @@ REFUSALS = (
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
+# AWS lists a new instance late, and a terminated one for about an hour.
+LISTED_WITHIN = 20.0  # seconds from its launch
 BATCH = 100  # ids a call; AWS takes up to 1000
 ASKED = 200  # values a filter takes
 
@@ -260,6 +262,7 @@ def terminate(
     asked: Collection[str] = (),
     timeout: float = 300.0,
     look: float = 0.0,
+    past: Collection[str] | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
@@ -275,6 +278,8 @@ def terminate(
         asked: ids that were asked to go a moment ago, and are to be seen gone.
         look: seconds for which to look on although nothing is listed, where it is
             not known what was launched.
+        past: the ids that were terminated before, if whatever else is listed counts
+            as terminated here: also what somebody else ended between two looks.
         seen: called once for each instance when it is seen terminated.
 
     Returns:
@@ -300,6 +305,8 @@ def terminate(
         except CloudError as error:
             cause = error  # those that are known can be told to go all the same
         waiting |= {i.id for i in listed.values() if i.state in GOING}
+        if past is not None:
+            waiting |= listed.keys() - set(past) - ended.keys()
         gone = _ended(listed, waiting)
         waiting -= {instance.id for instance in gone}
         ended |= {instance.id: instance for instance in gone}

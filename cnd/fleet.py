@@ -20,8 +20,8 @@ from cnd.errors import HostError, HostLost
 from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
 from cnd.journal import Journal
-from cnd.plan import Plan
-from cnd.remote import SILENCE, Host, Login
+from cnd.plan import MARKETS, Plan
+from cnd.remote import KEEPER_PAUSE, SILENCE, SPOT_KEEPER_PAUSE, Host, Login
 
 # After the end, hosts that have not answered yet are waited for, for their logs, as
 # long as one of them answers this soon after the other.  It costs nothing: EC2 bills
@@ -308,12 +308,18 @@ class Fleet:
         Return whether it was started: once the run is decided nobody needs it.
         """
         job = json.dumps(self._job(part, host.name, instance_id)).encode()
+        on_demand = self._plan.market == MARKETS[0]
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
                 if not self._ending.is_set():
-                    program = "runner.py" if self._plan.script else "pow.py"
-                    code = self._code
-                    host.start(self._folder, part.name, job, code=code, program=program)
+                    host.start(
+                        self._folder,
+                        part.name,
+                        job,
+                        code=self._code,
+                        program="runner.py" if self._plan.script else "pow.py",
+                        pause=KEEPER_PAUSE if on_demand else SPOT_KEEPER_PAUSE,
+                    )
                     return True
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:

@@ -15,7 +15,7 @@ from cnd import pow as worker
 from cnd.chances import Chances, chances, instances_for, success, within
 from cnd.errors import UsageError
 from cnd.offers import Price, Rate
-from cnd.plan import MAX_INSTANCES, Plan
+from cnd.plan import MARKETS, MAX_INSTANCES, Plan, Stay
 from cnd.view import duration, number
 
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
@@ -129,6 +129,16 @@ def trial(wish: Wish) -> Wish:
     return Wish(plan, True, budget=wish.budget)
 
 
+def at_most(tried: Plan, seconds: float, known: float | None) -> float | None:
+    """Return what a trial cost that took so long, for a budget.
+
+    Args:
+        known: what it cost in USD, as far as that is known: of spot never for sure, so
+            there the price on demand counts.
+    """
+    return known if tried.market == MARKETS[0] else tried.usd([Stay(seconds)])
+
+
 def charged(wish: Wish, spent: float | None) -> Wish:
     """Return `wish` with what is left of its budget after `spent` USD."""
     if wish.budget is None or not spent:
@@ -213,7 +223,7 @@ def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecas
     if seen:
         life = machine.boot + seen.expected_seconds + USUAL_END
         paid = replace(plan, usd_per_hour=spot.usd_per_hour) if spot else plan
-        expected = paid.usd([("", life)] * plan.instances)
+        expected = paid.usd([Stay(life)] * plan.instances)
     return Forecast(plan, machine, rate, seen, expected, spot)
 
 
@@ -382,7 +392,9 @@ def _price(made: Forecast) -> str:
         return f"nothing: {price.source}"
     expected = ""
     if made.expected_usd:
-        by = f" on spot at {usd(made.spot.usd_per_hour)}/h" if made.spot else ""
+        by = "" if plan.market == MARKETS[0] else " on demand (spot's price is unknown)"
+        if made.spot:
+            by = f" on spot at {usd(made.spot.usd_per_hour)}/h"
         expected = f"{usd(made.expected_usd)} expected{by}, "
     return (
         f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "

@@ -53,8 +53,6 @@ from cnd.watch import Watch
 TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
-# A launch whose answer was lost may have worked, and AWS lists new instances late.
-UNSURE_LOOK = 20.0  # seconds
 # An Auto Scaling group notices a loss within a minute or two, and boots another.
 HOLD_PATIENCE = 240.0  # seconds
 # A courtesy, one call each.
@@ -101,6 +99,9 @@ class Job:
         self._began = time.monotonic()
         self._marks: dict[str, float] = {}
         self._hear_out = 0.0  # until then nobody is called late
+        # So many instances has a former orchestrator asked for, and until then those of
+        # which it has not heard may yet be listed.
+        self._expected, self._listed_by = 0, 0.0
 
     def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
         """Run to the end; raise `CndError` if it could not even be launched.
@@ -155,6 +156,9 @@ class Job:
             self._began = _monotonic(past.began)
         if past.searching is not None:
             self._marks["searching"] = _monotonic(past.searching)
+        unheard = takeover.unanswered(self._journal.events())
+        self._expected = len(past.index) + unheard
+        self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
         with self._signals():
             self._take(Event("run.attached", fields={"pid": os.getpid()}))
             begin = partial(self._take_up, listed, past.launched)
@@ -298,8 +302,6 @@ class Job:
         watch = self._new_watch(fleet)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
-        self._bought = len(self._replacements)
-        self._next_place = 1 + max(self._crew.index.values(), default=-1)
         self._mark("launched")
         self._hear_out = time.monotonic() + END_PATIENCE
         self._go_on(watch.run)
@@ -328,7 +330,7 @@ class Job:
     @property
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._plan.hold else UNSURE_LOOK
+        return HOLD_PATIENCE if self._plan.hold else ec2.LISTED_WITHIN
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -412,12 +414,24 @@ class Job:
 
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""
+        if self._late:
+            return
+        if not self._replacing:
+            self._bought = len(self._replacements)
+            self._next_place = 1 + max(self._crew.index.values(), default=-1)
         wanted = min(self._crew.dropouts, self._plan.instances)
         while self._bought + len(self._replacing) < wanted:
             index = max(self._plan.instances, self._next_place) + len(self._replacing)
             self._replacing.append(
                 self._pool.submit(self._replacement, provision, index)
             )
+
+    @property
+    def _late(self) -> float:
+        """Seconds for which what a former orchestrator asked for may yet be listed."""
+        if len(self._crew.index) >= self._expected:
+            return 0.0
+        return max(0.0, self._listed_by - time.monotonic())
 
     @property
     def _replacements(self) -> list[str]:
@@ -460,6 +474,8 @@ class Job:
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
         crew, plan = self._crew, self._plan
+        if plan.replace and self._late:
+            return True
         if any(not launch.done() for launch in self._replacing):
             return True
         known = self._replacements
@@ -637,7 +653,8 @@ class Job:
             index = self._crew.index.get(instance.id)
             self._take(Event("instance.terminated", index, instance.id))
 
-        look = UNSURE_LOOK if self._launcher.unsure else 0.0
+        # A launch whose answer was lost may have worked.
+        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         try:

@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cnd.errors import UsageError
 
-KEY_TYPE = "ssh-ed25519"
-
 
 @dataclass(frozen=True)
 class KeyPair:

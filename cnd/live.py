@@ -208,7 +208,7 @@ class LiveView:
         until = self._decided or now
         spent = 0.0 if self._searching is None else until - self._searching
         chance = within(plan.difficulty, race.tested - race.repeated)
-        usd = plan.usd(self._board.lives(now))
+        usd = plan.usd(self._board.stays(now))
         figures = [
             f"{number(race.tested) if race.counted else '-'} nonces",
             f"{number(race.rate)}/s",

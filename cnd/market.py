@@ -18,7 +18,7 @@ from cnd.cloud import Cloud
 from cnd.errors import CapacityError, CloudError, UsageError
 from cnd.forecast import USUAL_BOOT, Machine, Wish
 from cnd.offers import OFFERS, Price, Rate
-from cnd.plan import KERNELS, Plan
+from cnd.plan import KERNELS, MARKETS, Plan
 from cnd.result import Result
 
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
@@ -89,6 +89,14 @@ def ranked(cloud: Cloud | None, wish: Wish) -> Wish:
     return replace(
         wish, plan=replace(wish.plan, instance_type=first, others=dict(rest))
     )
+
+
+def on_spot(cloud: Cloud | None, wish: Wish) -> Wish:
+    """Return `wish` with what its types cost on spot, where they may come by it."""
+    plan = wish.plan
+    if cloud is None or cloud.name == "local" or plan.market == MARKETS[0]:
+        return wish
+    return replace(wish, plan=replace(plan, spot=prices.spot(cloud, plan.types)))
 
 
 def _usd_per_hour(cloud: Cloud | None, name: str) -> float | None:

@@ -449,7 +449,8 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     axes.xaxis.set_major_formatter(UNITS)
     axes.grid(axis="x")
     axes.set_xlabel("instance-seconds")
-    if usd := amount(line.result.get("usd")) or list_usd(line):
+    paid, on_aws = amount(line.result.get("usd")), line.result.get("cloud") == "aws"
+    if usd := paid or (None if on_aws else list_usd(line)):
         where = " on AWS" if line.result.get("cloud") == "local" else ""
         told = f"instance-seconds; together ${usd:.4f}{where}"
         axes.set_xlabel(told)

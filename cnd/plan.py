@@ -43,6 +43,16 @@ BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its lif
 
 
 @dataclass(frozen=True)
+class Stay:
+    """How long an instance ran, and what tells its price."""
+
+    seconds: float
+    type: str = ""  # "": the plan's first one
+    zone: str = ""
+    spot: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """One search on one fleet; instance i owns the nonces congruent to i mod N."""
 
@@ -71,6 +81,8 @@ class Plan:
     # Types to take where there is no room for the first, in order, and their USD/h.
     others: dict[str, float | None] = field(default_factory=dict)
     market: str = "on-demand"  # one of MARKETS
+    # What types cost on spot, USD/h by type and zone, as far as that is known.
+    spot: dict[str, dict[str, float]] = field(default_factory=dict)
     hold: bool = False  # an Auto Scaling group replaces what is lost
     at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
     asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
@@ -211,17 +223,19 @@ class Plan:
         dearest = self.dearest_usd_per_hour
         return None if dearest is None else billed(self.lifetime) * most * dearest
 
-    def usd(self, lives: Iterable[tuple[str, float]]) -> float | None:
-        """Return what instances cost, in USD; None if a price is not known.
-
-        Args:
-            lives: the type of each ("": the first one) and how many seconds it ran.
-        """
-        first = self.usd_per_hour
-        prices = {**self.others, "": first, self.instance_type: first}
-        costs = [(prices.get(kind), billed(life)) for kind, life in lives]
+    def usd(self, stays: Iterable[Stay]) -> float | None:
+        """Return what instances cost, in USD; None if a price is not known."""
+        costs = [(self._price(stay), billed(stay.seconds)) for stay in stays]
         known = [price * hours for price, hours in costs if price is not None]
         return sum(known) if len(known) == len(costs) else None
+
+    def _price(self, stay: Stay) -> float | None:
+        """Return what an instance costs an hour, where it is and as it came."""
+        kind = stay.type or self.instance_type
+        listed = {**self.others, self.instance_type: self.usd_per_hour}.get(kind)
+        if stay.spot and listed != 0:  # where nothing costs anything, nor does spot
+            return self.spot.get(kind, {}).get(stay.zone)
+        return listed
 
     def search(self, index: int) -> worker.Search:
         """Return the residue class that instance `index` searches."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,23 +47,32 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
     return None
 
 
-def spot(cloud: Cloud, instance_type: str) -> Price | None:
-    """Return the lowest spot price of all zones just now, or None if it is refused."""
+def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the spot prices of just now, all in, by type and zone; {} if refused."""
     now = dt.datetime.now(dt.timezone.utc)
     try:
-        with translated(f"ask for the spot price of {instance_type}"):
+        with translated(f"ask for the spot price of {', '.join(types)}"):
             reply = cloud.ec2.describe_spot_price_history(
-                InstanceTypes=[instance_type],  # type: ignore[list-item]  # any text
+                InstanceTypes=list(types),  # type: ignore[arg-type]  # any text
                 ProductDescriptions=["Linux/UNIX"],
                 StartTime=now,  # so that only the price in force is told
             )
     except CloudError:
-        return None
-    zones = [(float(x["SpotPrice"]), x["AvailabilityZone"]) for x in _history(reply)]
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for each in _history(reply):
+        price = all_in(each["InstanceType"], float(each["SpotPrice"]), "")
+        zones = found.setdefault(each["InstanceType"], {})
+        zones[each["AvailabilityZone"]] = price.usd_per_hour
+    return found
+
+
+def lowest(zones: Mapping[str, float]) -> Price | None:
+    """Return the lowest of a type's spot prices by zone, or None if there is none."""
     if not zones:
         return None
-    usd, zone = min(zones)
-    return all_in(instance_type, usd, f"spot price in {zone}, just now")
+    zone = min(zones, key=lambda name: (zones[name], name))
+    return Price(zones[zone], f"spot price in {zone}, just now")
 
 
 def _history(reply: Any) -> list[Any]:

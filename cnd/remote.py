@@ -43,6 +43,8 @@ EVENTS = "events.jsonl"
 HEARD = "heard"  # touched, in the run's folder, when a host hears from us
 # Seconds after the worker; many searches are over by then.  It counts as silence.
 KEEPER_PAUSE = 15.0
+# Where the keeper looks for a spot notice: it takes no time from a worker that starts.
+SPOT_KEEPER_PAUSE = 2.0
 # What pow.py says of a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
 # Ubuntu has a file, older Amazon Linux another, the newest only the journal.
@@ -252,6 +254,7 @@ class Host:
         *,
         code: Callable[[str], Mapping[str, bytes]],
         program: str = "pow.py",
+        pause: float = KEEPER_PAUSE,
     ) -> None:
         """Push what is missing into `folder`; start a worker, unless it runs already.
 
@@ -262,9 +265,10 @@ class Host:
         Args:
             code: returns the files (name -> content) for a machine (`uname -m`).
             program: which of them to start.
+            pause: seconds until its keeper begins.
         """
         order: dict[str, object] = {"part": part, "program": program}
-        order |= {"pause": KEEPER_PAUSE, "log": LOG_COMMAND}
+        order |= {"pause": pause, "log": LOG_COMMAND}
         worker = f"{folder}/{part}"
         try:
             with self._limited(PUSH_TIMEOUT), self._answering():

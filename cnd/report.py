@@ -159,7 +159,9 @@ def _price(line: Timeline) -> tuple[str, str]:
     if line.result.get("cloud") == "local" or not line.result:
         on_aws = f"{_usd(listed)} on AWS" if listed else "on the embedded cloud"
         return ("nothing" if usd == 0 else "-"), on_aws
-    return ("-" if usd is None else _usd(usd)), f"{so_far}by list price"
+    if usd is None:
+        return "-", "a price is not known"
+    return _usd(usd), f"{so_far}by the price before the launch"
 
 
 def _usd(price: float) -> str:
@@ -208,8 +210,8 @@ def _note(name: str, line: Timeline) -> str:
         return f"Together {least}{share:.3g} % of {short(size)} nonces."
     if name == "bill":
         usd, listed = amount(line.result.get("usd")), list_usd(line)
-        if usd:
-            return f"Together {_usd(usd)}."
+        if usd or line.result.get("cloud") == "aws":
+            return f"Together {_usd(usd)}." if usd else ""
         return f"On AWS: {_usd(listed)}, by list price." if listed else ""
     if name == "stops":
         stops = [life.stop or 0.0 for life in line.stops]

@@ -25,20 +25,27 @@ def scram(
     known: Collection[str] = (),
     asked: Collection[str] = (),
     look: float = 0.0,
+    past: Collection[str] | None = None,
     seen: Callable[[ec2.Instance], None] = lambda instance: None,
 ) -> list[ec2.Instance]:
     """End every instance of `run` (None: of every run); return them.
 
     Args:
         groups: names of the Auto Scaling groups that hold them.
-        known, asked, look, seen: as for `ec2.terminate`.
+        known, asked, look, past, seen: as for `ec2.terminate`.
 
     Raises:
         LeakError: some were not seen terminated, or a group was not seen gone.
     """
     trouble = _delete(cloud, groups)
     ended = ec2.terminate(
-        cloud.ec2, run=run, known=known, asked=asked, look=look, seen=seen
+        cloud.ec2,
+        run=run,
+        known=known,
+        asked=asked,
+        look=look,
+        past=past,
+        seen=seen,
     )
     if groups:
         _see_gone(cloud, groups, trouble)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnd import orphans
+from cnd import orphans, takeover
 from cnd.cloud import Cloud
 from cnd.ec2 import Instance, by_run
 from cnd.errors import CloudError, UsageError
@@ -163,19 +163,10 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:
     """Return how many instances, asked for of late, are neither known nor listed."""
-    open_requests: list[int] = []
-    known: set[str | None] = set()
-    for event in journal.events():
-        if event.kind == "run.aborted":
-            return 0
-        if event.kind == "instance.requested":
-            fresh = event.time > time.time() - LAUNCH_SHOWS
-            count = event.fields.get("count")
-            open_requests.append(count if fresh and isinstance(count, int) else 0)
-        elif event.kind in ("instance.launched", "launch.refused"):
-            del open_requests[:1]  # those of one request come together
-            known.add(event.host)
-    return sum(open_requests) - len(set(listed) - known)
+    since = time.time() - LAUNCH_SHOWS
+    missing = takeover.unanswered(journal.events(), since=since)
+    launched = (e for e in journal.events() if e.kind == "instance.launched")
+    return missing - len(set(listed) - {event.host for event in launched})
 
 
 def abandoned() -> str:

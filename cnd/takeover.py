@@ -71,3 +71,22 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
         began=began,
         searching=searching,
     )
+
+
+def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:
+    """Return how many instances were asked for of which nobody heard what came.
+
+    Args:
+        since: earlier requests do not count, seconds since the epoch.
+    """
+    counts: list[int] = []
+    for event in events:
+        if event.kind == "instance.requested":
+            count = event.fields.get("count")
+            fresh = event.time >= since
+            counts.append(count if fresh and isinstance(count, int) else 0)
+        elif event.kind in ("instance.launched", "launch.refused"):
+            del counts[:1]  # those of one request come together
+        elif event.kind == "run.aborted":
+            counts.clear()  # whoever ended it has looked for them
+    return sum(counts)

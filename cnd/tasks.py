@@ -40,7 +40,7 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import UNSURE_LOOK, Job
+from cnd.job import Job
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
 from cnd.naming import new_run
@@ -158,7 +158,7 @@ def start(
     for stray in survey.strays(ec2.find(connected.ec2), connected):
         _say(stray)
     folder = state_folder()
-    asked = market.ranked(connected, asked)
+    asked = market.on_spot(connected, market.ranked(connected, asked))
     measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
     known = market.machine(connected, folder, asked.plan, measure=measure)
     if asked.confidence and not (asked.given or known.rate):
@@ -166,7 +166,8 @@ def start(
         result = _tried(tried, connected, known, key, bucket, plain, json)
         if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
             _conclude(result, json)
-        asked = forecast.charged(asked, result.usd)
+        cost = forecast.at_most(tried, result.seconds.total, result.usd)
+        asked = forecast.charged(asked, cost)
         known = market.machine(connected, folder, asked.plan)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
@@ -388,14 +389,16 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     unsure += survey.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        _say(f"{said} {UNSURE_LOOK:.0f} s what comes of it")
+        _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
         groups=groups,
         known={instance.id for instance in lived} - asked,
         asked=asked,
-        look=UNSURE_LOOK if unsure else 0.0,
+        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        # A run that is stopped may itself end what it has launched meanwhile.
+        past={i.id for i in listed} - {i.id for i in lived},
     )
     by_run = ec2.by_run(ended)
     for name in {*by_run, *unsure}:

@@ -184,8 +184,12 @@ def plan(
     asked = market.ranked(connected, asked)
     market.check_offered(on_aws, asked.plan)
     known = market.machine(connected, folder, asked.plan, measure=lambda: mine)
-    now = prices.spot(on_aws, asked.plan.instance_type) if on_aws else None
-    on_spot = asked.plan.market != MARKETS[0]
+    asked = market.on_spot(on_aws, asked)
+    first, on_spot = asked.plan.instance_type, asked.plan.market != MARKETS[0]
+    in_force = asked.plan.spot
+    if on_aws and not on_spot:
+        in_force = prices.spot(on_aws, [first])
+    now = prices.lowest(in_force.get(first, {}))
     made = forecast(decide(asked, known), known, now if on_spot else None)
     others = alternatives(asked, market.others(connected, folder, kernel))
     left = on_aws.clients.life_left() if on_aws else None

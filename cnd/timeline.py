@@ -80,7 +80,6 @@ class Life:
     stop: float | None = None  # seconds from the decision to its last word
     was_searching: bool = False  # when the end was decided
     end: str = "not seen terminated"  # or "terminated", "lost"
-    has_log: bool = False
 
     def seconds(self, phase: str) -> float:
         """Return how long it was in a phase, all together."""
@@ -363,9 +362,6 @@ class _Watch:
         self._told[event.index] = (max(since, event.time), tested)
 
     def _part_done(self, event: Event) -> None:
-        self.fields["has_log"] = self.fields.get("has_log") or (
-            event.kind == "log.pulled"
-        )
         if event.kind == "host.failed":
             self._busy.discard(event.index)
         if not self._busy:

@@ -307,6 +307,8 @@ def _receipt(result: Result) -> Iterable[tuple[str, str]]:
     elif result.usd is not None:
         so_far = "so far, " if result.kept or result.leaked else ""
         yield "cost", f"about ${result.usd:.4f}, {so_far}by the price before the launch"
+    else:
+        yield "cost", "unknown: a price is not known"
     if result.kept:
         yield "kept", " ".join(result.kept)
         yield "", f"they end by themselves; now: fab scram --run {result.run}"

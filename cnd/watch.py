@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
-# AWS lists a new instance late, and a terminated one for about an hour.
-LISTED_WITHIN = 20.0  # seconds from its launch
 TERMINATED, UNLISTED = "terminated", "no longer listed"
 
 
@@ -88,7 +86,7 @@ class Watch:
         for instance in listed:
             self._missing.pop(instance.id, None)
         for gone, launched in list(self._missing.items()):
-            if time.time() >= launched + LISTED_WITHIN:
+            if time.time() >= launched + ec2.LISTED_WITHIN:
                 del self._missing[gone]
                 if gone not in self._lost:
                     self._lose(gone, UNLISTED)

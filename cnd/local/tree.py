@@ -61,9 +61,6 @@ OWN = ("logger", "sudo", "systemd-run", "journalctl", "cloud-init", "hostname")
 SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
 PROGRAMS = frozenset({*CONTROLS, *UNAVAILABLE, *OWN, "python3"})
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OS_RELEASE = (
-    'NAME="Ubuntu"\nID=ubuntu\nVERSION_ID="24.04"\nPRETTY_NAME="CND embedded"\n'
-)
 
 
 def build_programs(folder: Path) -> None:

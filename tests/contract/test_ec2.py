@@ -323,7 +323,9 @@ def described(**states: str) -> dict[str, Any]:
     }
 
 
-def terminate(stub: Stub, *known: str, looks: int = 4) -> list[ec2.Instance]:
+def terminate(
+    stub: Stub, *known: str, looks: int = 4, **more: Any
+) -> list[ec2.Instance]:
     """Terminate the run r; time is up after so many looks."""
     seconds = itertools.count()
     return ec2.terminate(
@@ -333,6 +335,7 @@ def terminate(stub: Stub, *known: str, looks: int = 4) -> list[ec2.Instance]:
         timeout=float(looks),
         clock=lambda: float(next(seconds)),
         sleep=lambda pause: None,
+        **more,
     )
 
 
@@ -443,6 +446,19 @@ def test_an_id_that_aws_does_not_know_yet_holds_up_no_other(stub: Stub) -> None:
     )
 
     assert ids(terminate(stub, "i-1", "i-2", looks=9)) == {"i-1", "i-2"}
+
+
+def test_what_somebody_else_ended_between_two_looks_was_there_all_the_same(
+    stub: Stub,
+) -> None:
+    stub.add_response("describe_instances", described(i_0="terminated"))
+    both = described(i_0="terminated", i_1="terminated")
+    for _ in range(2):
+        stub.add_response("describe_instances", both)
+
+    ended = terminate(stub, looks=20, look=6.0, past=["i-0"])
+
+    assert ids(ended) == {"i-1"}
 
 
 def test_an_id_that_is_never_listed_is_named(stub: Stub) -> None:

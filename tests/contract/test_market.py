@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.stub import ANY
 
 from cnd import market
 from cnd import pow as worker
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, UsageError
-from cnd.offers import OFFERS, Rate
+from cnd.forecast import Wish
+from cnd.offers import BESIDE, OFFERS, Rate
 from cnd.plan import Plan
 from cnd.race import Ending, Outcome
 from cnd.result import Result, Seconds
@@ -72,6 +74,22 @@ def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) ->
         if machine.type == "c7a.large"
     )
     assert other.rate == after.rate
+
+
+def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
+    plan = replace(PLAN, market="spot", others={"c6a.large": None})
+    price = {"InstanceType": "c6a.large", "AvailabilityZone": "a", "SpotPrice": "0.03"}
+    asked = {"InstanceTypes": ["c7a.large", "c6a.large"]}
+    with stubbed("ec2") as clerk:
+        assert market.on_spot(clerk.cloud, Wish(PLAN, True)).plan == PLAN
+        clerk.answer(
+            "ec2",
+            "describe_spot_price_history",
+            {"SpotPriceHistory": [price]},
+            {**asked, "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
+        )
+        found = market.on_spot(clerk.cloud, Wish(plan, True)).plan.spot
+    assert found == {"c6a.large": {"a": pytest.approx(0.03 + BESIDE)}}
 
 
 def test_instances_that_never_searched_are_not_counted_as_slow(

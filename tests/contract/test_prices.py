@@ -82,22 +82,29 @@ def test_what_nobody_knows_has_no_price(aws: Cloud, clerk: Clerk) -> None:
     assert prices.on_demand(aws, "c9x.large") is None
 
 
-def test_the_lowest_spot_price_in_force_is_told_with_its_zone(
+def test_spot_prices_in_force_are_told_by_type_and_zone_and_the_lowest_of_them(
     aws: Cloud, clerk: Clerk
 ) -> None:
     history = [
-        {"AvailabilityZone": "eu-west-2a", "SpotPrice": "0.041000"},
-        {"AvailabilityZone": "eu-west-2b", "SpotPrice": "0.032000"},
-        {"AvailabilityZone": "eu-west-2c"},
+        {"AvailabilityZone": f"eu-west-2{zone}", "InstanceType": kind, **price}
+        for kind, zone, price in [
+            ("c6a.large", "a", {"SpotPrice": "0.041000"}),
+            ("c6a.large", "b", {"SpotPrice": "0.032000"}),
+            ("c6a.large", "c", {}),
+            ("c5.large", "b", {"SpotPrice": "0.030000"}),
+        ]
     ]
     asked = {
-        "InstanceTypes": ["c6a.large"],
+        "InstanceTypes": ["c6a.large", "c5.large"],
         "ProductDescriptions": ["Linux/UNIX"],
         "StartTime": ANY,
     }
     reply = {"SpotPriceHistory": history}
     clerk.answer("ec2", "describe_spot_price_history", reply, asked)
-    price = prices.spot(aws, "c6a.large")
+    found = prices.spot(aws, ["c6a.large", "c5.large"])
+    assert found["c5.large"] == {"eu-west-2b": pytest.approx(0.03 + BESIDE)}
+    assert found["c6a.large"].keys() == {"eu-west-2a", "eu-west-2b"}
+    price = prices.lowest(found["c6a.large"])
     assert price is not None
     assert price.usd_per_hour == pytest.approx(0.032 + BESIDE)
     assert price.source == "spot price in eu-west-2b, just now"
@@ -113,10 +120,11 @@ def test_only_the_spot_price_in_force_is_asked_for(aws: Cloud, clerk: Clerk) -> 
         "describe_spot_price_history", {"SpotPriceHistory": []}
     )
     before = dt.datetime.now(dt.timezone.utc)
-    assert prices.spot(aws, "c6a.large") is None
+    assert prices.spot(aws, ["c6a.large"]) == {}
     assert before <= sent[0] <= dt.datetime.now(dt.timezone.utc)
 
 
 def test_a_refused_spot_price_is_no_price(aws: Cloud, clerk: Clerk) -> None:
     clerk.refuse("ec2", "describe_spot_price_history", "UnauthorizedOperation")
-    assert prices.spot(aws, "c6a.large") is None
+    assert prices.spot(aws, ["c6a.large"]) == {}
+    assert prices.lowest({}) is None

@@ -15,7 +15,7 @@ import pytest
 
 from cnd.local import Endpoint, clock, lay_fault
 from tests.conftest import ended, eventually
-from tests.fault.truth import Victim, told
+from tests.fault.truth import Victim, struck, told
 
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
@@ -178,6 +178,28 @@ def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
 
 
+def test_who_takes_over_awaits_the_replacement_that_was_asked_for_already(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """Its request is on its way, and nobody has heard what comes of it."""
+    run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
+    victim = run.searching(2)[0]
+    lay_fault(cloud, {"action": "RunInstances", "delay": 6})
+    kill(cloud, victim)
+    eventually(lambda: struck(cloud) == 2, within=40)
+    there = time.time() + 7
+    terminal.hit(run.process, signal.SIGKILL)
+    run.process = terminal.spawn("attach", run.folder.name, "--json")
+    eventually(lambda: run.told("class.handed_over"), within=60)
+    eventually(lambda: time.time() > there, within=10)
+    run.interrupted()
+    ours = [i for i in terminal.instances() if i["run"] == run.folder.name]
+    launched = run.told("instance.launched")
+    assert [e["index"] for e in launched] == [0, 1, 2]
+    assert {i["id"] for i in ours} == {e["host"] for e in launched}
+    assert run.told("class.handed_over")[0]["host"] == launched[-1]["host"]
+
+
 def test_a_replacement_is_waited_for_however_late_in_the_run_it_boots(
     terminal: Victim, cloud: Endpoint
 ) -> None:
@@ -213,9 +235,9 @@ def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
     words = ("start", "--d", "30", "--n", "2", "--t", "120", "--json", "--spot")
     run = Run(terminal, *words, "--replace")
     victim = run.searching(2)[0]
-    # AWS gives two minutes.  A keeper begins to look 15 s after its worker.
-    lay(cloud, victim, "interrupt", seconds=40)
-    eventually(lambda: len(run.told("instance.launched")) == 3, within=38)
+    # AWS gives two minutes.  A keeper looks every 5 s, from 2 s after its worker on.
+    lay(cloud, victim, "interrupt", seconds=14)
+    eventually(lambda: len(run.told("instance.launched")) == 3, within=13)
     (notice,) = run.told("worker.notice")
     assert notice["host"] == victim
     assert run.told("instance.lost") == []

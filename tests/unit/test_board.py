@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cnd.board import STATES, TROUBLE, Board, Row, chosen, summed_up
 from cnd.events import Event
 from cnd.live import COLUMNS, LiveView, columns
-from cnd.plan import Plan
+from cnd.plan import Plan, Stay
 from cnd.view import sentence, wrapped
 
 rows = st.lists(
@@ -58,10 +58,13 @@ def test_the_slowest_and_the_fastest_are_shown() -> None:
     assert {0, 63} <= shown
 
 
+MICRO = {"type": "t3.micro", "zone": "a"}
+
+
 def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
     board = Board()
     story = [
-        Event("instance.launched", 3, "i-1", {"type": "t3.micro", "zone": "a"}),
+        Event("instance.launched", 3, "i-1", {**MICRO, "spot": True}),
         Event("instance.running", 3, "i-1", {"address": "10.0.0.1"}),
         Event("instance.ready", 3, "i-1"),
         Event("worker.started", 3, "i-1", {"kernel": "avx2"}, time=-5000.0),
@@ -83,7 +86,7 @@ def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
     row = board.rows["i-1"]
     assert (row.type, row.address, row.kernel) == ("t3.micro", "10.0.0.1", "avx2")
     assert (row.tested, row.rate, row.since) == (130, 0.0, 8.0)
-    assert board.lives(99.0) == [("t3.micro", 7.0)]
+    assert board.stays(99.0) == [Stay(7.0, "t3.micro", "a", spot=True)]
 
 
 def test_a_log_does_not_hide_how_it_ended() -> None:

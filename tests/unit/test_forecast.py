@@ -16,6 +16,7 @@ from cnd.forecast import (
     Machine,
     Wish,
     alternatives,
+    at_most,
     charged,
     check_budget,
     decide,
@@ -124,6 +125,14 @@ def test_a_trial_is_paid_out_of_the_budget() -> None:
     assert charged(asked, 0.2).budget == pytest.approx(0.3)
     assert charged(asked, None).budget == 0.5
     assert charged(wish(), 0.2).budget is None
+
+
+def test_a_trial_on_spot_is_charged_at_the_price_on_demand() -> None:
+    tried = replace(made(wish(1)).plan, usd_per_hour=3.6)
+    assert at_most(tried, 100.0, 0.01) == 0.01
+    on_spot = replace(tried, market="spot", spot={tried.instance_type: {"a": 0.36}})
+    assert at_most(on_spot, 100.0, 0.01) == pytest.approx(0.1)
+    assert at_most(on_spot, 100.0, None) == pytest.approx(0.1)
     with pytest.raises(UsageError, match="exceeds the budget"):
         decide(trial(wish(confidence=0.95, budget=0.01)), FAST)
 
@@ -154,6 +163,7 @@ def test_on_spot_the_expected_price_is_spots_and_the_worst_case_is_not() -> None
     shown = text(said, [], None, spot)
     assert "expected on spot at $0.1200/h" in shown
     assert f"{usd(plan.worst_case_usd)} at worst" in shown
+    assert "expected on demand (spot's price is unknown), " in text(on_demand, [], None)
     assert said.to_json()["usd"]["spot_source"] == "spot price, just now"
 
 

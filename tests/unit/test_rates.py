@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cnd import here
-from cnd.cost import lives
+from cnd.cost import lives, spent
 from cnd.events import Event
-from cnd.plan import Plan
+from cnd.plan import Plan, Stay
 from cnd.rates import FILE, KEPT, Measured, key, recall, remember
 
 NAME = key("aws", "123456789012", "c7a.large", "auto")
@@ -108,15 +109,55 @@ def test_an_instance_that_was_kept_has_cost_so_far() -> None:
 
 def test_a_minute_is_the_least_that_is_billed() -> None:
     plan = Plan(2, 2, 200.0, usd_per_hour=3.6)
-    assert plan.usd([("", 10.0), ("", 100.0)]) == pytest.approx((60 + 100) * 0.001)
-    assert Plan(2, 2, 200.0).usd([("", 10.0)]) is None
-    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([("", 10.0)]) == 0.0
+    assert plan.usd([Stay(10.0), Stay(100.0)]) == pytest.approx((60 + 100) * 0.001)
+    assert Plan(2, 2, 200.0).usd([Stay(10.0)]) is None
+    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([Stay(10.0)]) == 0.0
 
 
 def test_each_type_costs_its_own_price() -> None:
     plan = Plan(2, 2, 200.0, usd_per_hour=3.6, others={"c5.large": 7.2, "odd": None})
-    assert plan.usd([(plan.instance_type, 100.0), ("c5.large", 100.0)]) == (
+    assert plan.usd([Stay(100.0, plan.instance_type), Stay(100.0, "c5.large")]) == (
         pytest.approx(100 * 0.001 + 100 * 0.002)
     )
-    assert plan.usd([("", 100.0), ("odd", 100.0)]) is None
-    assert plan.usd([("", 100.0), ("never heard of", 100.0)]) is None
+    assert plan.usd([Stay(100.0), Stay(100.0, "odd")]) is None
+    assert plan.usd([Stay(100.0), Stay(100.0, "never heard of")]) is None
+
+
+SPOT = Plan(
+    2,
+    2,
+    200.0,
+    instance_type="c5.large",
+    usd_per_hour=3.6,
+    market="spot-or-on-demand",
+    spot={"c5.large": {"a": 1.2, "b": 1.8}},
+)
+
+
+def test_what_came_on_spot_costs_what_its_zone_costs_and_the_rest_the_full_price() -> (
+    None
+):
+    def launched(host: str, zone: str, *, spot: bool) -> Event:
+        fields = {"type": "c5.large", "zone": zone, "spot": spot}
+        return Event("instance.launched", 0, host, fields, time=100.0)
+
+    story = [
+        launched("i-1", "a", spot=True),
+        launched("i-2", "", spot=True),  # its zone is told later
+        launched("i-3", "a", spot=False),
+        *(event("instance.running", f"i-{i}", 100.0) for i in (1, 3)),
+        Event("instance.running", 0, "i-2", {"zone": "b"}, time=100.0),
+        *(event("instance.terminated", f"i-{i}", 200.0) for i in (1, 2, 3)),
+    ]
+    assert spent(SPOT, story) == pytest.approx((1.2 + 1.8 + 3.6) * 100 / 3600)
+
+
+def test_a_spot_price_that_nobody_knows_is_not_made_up() -> None:
+    assert SPOT.usd([Stay(100.0, zone="c", spot=True)]) is None
+    assert SPOT.usd([Stay(100.0, "c5.xlarge", "a", spot=True)]) is None
+    free = replace(SPOT, usd_per_hour=0.0, spot={})
+    assert free.usd([Stay(100.0, zone="a", spot=True)]) == 0.0
+
+
+def test_the_worst_case_of_spot_is_the_full_price() -> None:
+    assert SPOT.worst_case_usd == replace(SPOT, market="on-demand").worst_case_usd

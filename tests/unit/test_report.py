@@ -103,10 +103,12 @@ def test_the_facts_read_as_people_write_them() -> None:
     assert re.fullmatch(r"nothing, \$0\.\d{4} on AWS", found["price"])
     paid = {**RESULT, "cloud": "aws", "usd": 0.5, "left_running": 0}
     assert dict(facts(timeline("r", whole_run(), paid)))["price"] == (
-        "$0.5000, by list price"
+        "$0.5000, by the price before the launch"
     )
     kept = dict(facts(timeline("r", whole_run(), {**paid, "left_running": 1})))
-    assert kept["price"] == "$0.5000, so far, by list price"
+    assert kept["price"] == "$0.5000, so far, by the price before the launch"
+    unknown = dict(facts(timeline("r", whole_run(), {**paid, "usd": None})))
+    assert unknown["price"] == "-, a price is not known"
 
 
 def test_the_tile_of_the_stop_says_what_the_text_beside_its_figure_says() -> None:

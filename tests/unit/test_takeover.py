@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from cnd.events import Event
 from cnd.plan import Plan
 from cnd.race import Ending
-from cnd.takeover import recall
+from cnd.takeover import recall, unanswered
 
 PLAN = Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000)
 HOUR = 3600.0
@@ -54,6 +54,19 @@ def test_a_run_that_was_asked_to_stop_is_to_be_stopped() -> None:
     past = recall(PLAN, [*journal(), asked])
     assert past.race.outcome is not None
     assert past.race.outcome.ending is Ending.STOPPED
+
+
+def test_what_was_asked_for_is_open_until_something_came_of_it() -> None:
+    def asked(count: int, at: float) -> Event:
+        return Event("instance.requested", fields={"count": count}, time=at)
+
+    launched, refused = Event("instance.launched", 2, "i-2"), Event("launch.refused")
+    assert unanswered([asked(4, 1.0)]) == 4
+    assert unanswered([asked(4, 1.0)], since=2.0) == 0
+    assert unanswered([asked(1, 1.0), asked(1, 1.0), launched]) == 1
+    assert unanswered([asked(2, 1.0), launched, launched]) == 0
+    assert unanswered([asked(2, 1.0), refused, asked(2, 2.0)]) == 2
+    assert unanswered([asked(2, 1.0), Event("run.aborted")]) == 0
 
 
 def test_a_liar_is_remembered() -> None:

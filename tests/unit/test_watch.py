@@ -6,8 +6,9 @@ import threading
 import time
 from typing import Any
 
+from cnd.ec2 import LISTED_WITHIN
 from cnd.events import Event
-from cnd.watch import LISTED_WITHIN, Watch
+from cnd.watch import Watch
 
 
 def caught_up(
