@@ -53,6 +53,7 @@ from cnd.watch import Watch
 TIME_LIMIT_GRACE = 0.5  # seconds
 END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
 TICK = 0.1  # seconds between two looks at the clock
+BUG_LOOK = 0.5  # seconds between two looks for threads that died
 # An Auto Scaling group notices a loss within a minute or two, and boots another.
 HOLD_PATIENCE = 240.0  # seconds
 # A courtesy, one call each.
@@ -99,6 +100,7 @@ class Job:
         self._began = time.monotonic()
         self._marks: dict[str, float] = {}
         self._hear_out = 0.0  # until then nobody is called late
+        self._next_search_for_bugs = 0.0
         # So many instances has a former orchestrator asked for, and until then those of
         # which it has not heard may yet be listed.
         self._expected, self._listed_by = 0, 0.0
@@ -507,6 +509,12 @@ class Job:
         """Take in events until one may change the run's course, or a tick is over."""
         self._take(*self._inbox.batch(TICK))
         self._view.tick(self.race)
+        if time.monotonic() >= self._next_search_for_bugs:
+            self._raise_bugs(fleet)
+
+    def _raise_bugs(self, fleet: Fleet | Mailbox) -> None:
+        """Raise what a thread died of; not for every event: there are hundreds."""
+        self._next_search_for_bugs = time.monotonic() + BUG_LOOK
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
 
     def _take(self, *events: Event) -> None:
@@ -565,6 +573,7 @@ class Job:
             if not self._crew.serving and (now >= patience or not booting):
                 break
             self._next_events(fleet)
+        self._raise_bugs(fleet)
         if self._crew.lost or self.race.failed:
             self._read_what_is_left(provision)
         self._mark("logged")
