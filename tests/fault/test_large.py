@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import clean_environment, eventually
 from tests.fault.test_hosts import Run, lay
-from tests.fault.truth import Victim, require
+from tests.fault.truth import Victim, forget, require
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +33,14 @@ FAULTS: list[tuple[str, dict[str, float]]] = [
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Iterator[Victim]:
+def crowd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Victim]:
     """A user whose embedded cloud holds each host to a rate: 128 share two cores."""
     state = tmp_path / "state"
     environment = {**clean_environment(state), "CND_LOCAL_RATE": str(RATE)}
     found = Victim(state, environment, tmp_path)
     yield found
+    forget(found, found.cloud())
+    request.node.user_properties.append(("faults", found.faults))
     require(found, set())
     assert found.run("local", "down").returncode == 0
 
