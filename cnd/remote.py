@@ -147,6 +147,7 @@ class Host:
                 since the end of a run shortens everybody's patience.
         """
         pause = FIRST_RETRY
+        self._drop()  # it fell silent, perhaps: its session would stay on the host
         while True:
             try:
                 self._check_open()
