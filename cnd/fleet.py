@@ -294,7 +294,7 @@ class Fleet:
                         return
             except HostLost as error:
                 # A connection that drops again and again proves nothing of a worker
-                # that speaks every second.
+                # that speaks every second or two.
                 if time.monotonic() - mute >= SILENCE:
                     raise
                 if self._reconnect(host, instance_id, part.index, error):

@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
@@ -82,6 +83,7 @@ class Job:
         self._view = view  # called from this thread only
         self.race = Race(plan)
         self._inbox = Inbox()
+        self._unseen: deque[Event] = deque()  # of the batch that is being taken in
         self._over = threading.Event()  # the background threads end
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
         self._background: list[Future[Any]] = []
@@ -522,8 +524,10 @@ class Job:
 
         What is done for each must not grow with the fleet.
         """
+        self._unseen.extend(events)
         self._keep(*events)
-        for event in events:
+        while self._unseen:
+            event = self._unseen.popleft()
             if kept := self._unkept.pop(id(event), None):
                 kept.set()
             self._see(event)
@@ -696,7 +700,8 @@ class Job:
         return not failures
 
     def _drain(self) -> None:
-        """Take in what the threads put last."""
+        """Take in what the threads put last, and what a second Ctrl-C has cut off."""
+        self._take()
         while batch := self._inbox.batch():
             self._take(*batch)
 

@@ -36,7 +36,7 @@ HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
-SILENCE = 5.0  # seconds; a live worker reports every second
+SILENCE = 5.0  # seconds; a live worker reports every 2.5 s at least: `Plan.progress`
 ASK_EVERY = 1.0  # seconds; where nothing is said for long, the host is asked for a sign
 
 EVENTS = "events.jsonl"
@@ -147,6 +147,7 @@ class Host:
                 since the end of a run shortens everybody's patience.
         """
         pause = FIRST_RETRY
+        self._drop()  # it fell silent, perhaps: its session would stay on the host
         while True:
             try:
                 self._check_open()

@@ -14,7 +14,7 @@ from typing import Any
 
 from cnd import orphans, takeover
 from cnd.cloud import Cloud
-from cnd.ec2 import Instance, by_run
+from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.events import Event, amount
 from cnd.journal import Journal, runs
@@ -76,10 +76,11 @@ class Survey:
         return (self.now - instance.launched).total_seconds()
 
 
-def survey(live: Sequence[Instance], cloud: Cloud | None) -> Survey:
-    """Return what there is, given the instances that `cloud` lists."""
+def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Survey:
+    """Return what there is, given all that `cloud` lists, in whatever state."""
+    live = [i for i in listed if i.state in GOING]
     journals = {i.run: _doings(Journal(i.run)) for i in live}
-    unsure = under_way(live, cloud) if cloud else []
+    unsure = under_way(listed, cloud) if cloud else []
     unknown = "not followed from this machine"
     return Survey(
         instances=tuple((i, journals[i.run].get(i.id, unknown)) for i in live),
@@ -96,12 +97,16 @@ def survey(live: Sequence[Instance], cloud: Cloud | None) -> Survey:
     )
 
 
-def strays(live: Sequence[Instance], cloud: Cloud) -> list[str]:
+def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
     """Return a sentence for each of this machine's runs that lives and is forsaken.
 
     And for each that may come to live yet.
+
+    Args:
+        listed: all that `cloud` lists, in whatever state.
     """
-    unsure = [f"run {run} {UNDER_WAY}" for run in under_way(live, cloud)]
+    live = [i for i in listed if i.state in LIVE]
+    unsure = [f"run {run} {UNDER_WAY}" for run in under_way(listed, cloud)]
     return unsure + [
         f"run {run} has {len(instances)} instances and nobody follows it: "
         f"{_way_out(run)}"
@@ -130,7 +135,7 @@ def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
 
     Their orchestrator died before it knew what its request came to, a short while ago,
     and among `listed`, in whatever state, are fewer of which it did not know than it
-    had asked for.
+    had asked for; or what it knew is not listed yet.
     """
     by_name = by_run(listed)
     found = []
@@ -162,11 +167,14 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:
-    """Return how many instances, asked for of late, are neither known nor listed."""
-    since = time.time() - LAUNCH_SHOWS
-    missing = takeover.unanswered(journal.events(), since=since)
-    launched = (e for e in journal.events() if e.kind == "instance.launched")
-    return missing - len(set(listed) - {event.host for event in launched})
+    """Return how many instances, asked for of late, are not listed."""
+    events, now = list(journal.events()), time.time()
+    missing = takeover.unanswered(events, since=now - LAUNCH_SHOWS)
+    launched = {e.host: e.time for e in events if e.kind == "instance.launched"}
+    # Whoever ended the run has looked for them.
+    ends = [e.time for e in events if e.kind == "run.aborted"]
+    fresh = {i for i, at in launched.items() if at > max([now - LISTED_WITHIN, *ends])}
+    return missing - len(set(listed) - launched.keys()) + len(fresh - set(listed))
 
 
 def abandoned() -> str:

@@ -155,7 +155,7 @@ def start(
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
-    for stray in survey.strays(ec2.find(connected.ec2), connected):
+    for stray in survey.strays(ec2.find(connected.ec2, states=ec2.ALL), connected):
         _say(stray)
     folder = state_folder()
     asked = market.on_spot(connected, market.ranked(connected, asked))
@@ -465,8 +465,8 @@ def stop(
 def status(c: Context, cloud: str = "", region: str = "", json: bool = False) -> None:
     """List the live instances of CND, and the runs on this disk."""
     connected = _connected(cloud, region)
-    live = ec2.find(connected.ec2, states=ec2.GOING) if connected else []
-    found = survey.survey(live, connected)
+    listed = ec2.find(connected.ec2, states=ec2.ALL) if connected else []
+    found = survey.survey(listed, connected)
     _print(jsonlib.dumps(found.to_json()) if json else found.text())
 
 

@@ -303,7 +303,12 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
 def _receipt(result: Result) -> Iterable[tuple[str, str]]:
     """Say what is left running: the last line, and the one that costs money."""
     if result.usd == 0:
-        yield "cost", "nothing: embedded cloud"
+        why = (
+            "embedded cloud"
+            if result.cloud == "local"
+            else "no instance was seen to run"
+        )
+        yield "cost", f"nothing: {why}"
     elif result.usd is not None:
         so_far = "so far, " if result.kept or result.leaked else ""
         yield "cost", f"about ${result.usd:.4f}, {so_far}by the price before the launch"

@@ -676,6 +676,20 @@ def test_no_program_is_left_on_the_host_when_the_connection_drops(
     host.close()
 
 
+def test_nothing_is_left_of_a_connection_that_fell_silent(server: Server) -> None:
+    server.write("1")
+    host, _ = server.connected()
+    with pytest.raises(HostError, match="silent"):
+        list(server.follow(host, silence=2.0))
+    assert len(server.programs("tail")) == 1
+
+    host.connect(within(SECONDS))
+
+    assert eventually(lambda: server.programs("tail") == [], within=5)
+    assert host.run("echo here") == "here\n"
+    host.close()
+
+
 def test_no_program_is_left_when_the_servers_session_is_killed(
     openssh: Server,
 ) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cnd.ec2 import Instance
+from cnd.cloud import Cloud
+from cnd.ec2 import LISTED_WITHIN, Instance
 from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
-from cnd.survey import abandoned, launching, strays, under_way
+from cnd.survey import abandoned, launching, strays, survey, under_way
 from tests.contract.clerk import stubbed
 
 # Of a run each; the folder of runs may hold what is none.
@@ -23,6 +25,14 @@ def launched(name: str) -> Journal:
     journal = Journal(name)
     journal.create()
     journal.append(Event("instance.requested", fields={"count": 1}))
+    return journal
+
+
+def ordered(run: str, cloud: Cloud) -> Journal:
+    """Return the journal of a run on `cloud` whose only request has no answer yet."""
+    journal = launched(run)
+    place = {name: getattr(cloud, name) for name in ("name", "account", "region")}
+    journal.write_order({"cloud": place.pop("name"), **place})
     return journal
 
 
@@ -79,10 +89,7 @@ def test_a_launch_is_under_way_until_as_many_show_as_nobody_heard_of(
     """A replacement, say: the instances that were known before are no answer to it."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with stubbed() as clerk:
-        place = ("name", "account", "region")
-        name, account, region = (getattr(clerk.cloud, each) for each in place)
-        journal = launched(FORSAKEN)
-        journal.write_order({"cloud": name, "account": account, "region": region})
+        journal = ordered(FORSAKEN, clerk.cloud)
         assert under_way([], clerk.cloud) == [FORSAKEN]
         journal.append(Event("instance.launched", 0, "i-0"))
         known = instance(FORSAKEN)
@@ -90,3 +97,33 @@ def test_a_launch_is_under_way_until_as_many_show_as_nobody_heard_of(
         journal.append(Event("instance.requested", fields={"count": 1}))
         assert under_way([known], clerk.cloud) == [FORSAKEN]
         assert under_way([known, replace(known, id="i-1")], clerk.cloud) == []
+
+
+def test_what_was_launched_a_moment_ago_may_not_be_listed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    with stubbed() as clerk:
+        journal = ordered(FORSAKEN, clerk.cloud)
+        late = time.time() - LISTED_WITHIN
+        journal.append(Event("instance.launched", 0, "i-9", time=late))
+        assert under_way([], clerk.cloud) == []
+        journal.append(Event("instance.launched", 0, "i-0"))
+        assert under_way([], clerk.cloud) == [FORSAKEN]
+        assert under_way([instance(FORSAKEN)], clerk.cloud) == []
+        journal.note_scram(0)
+        assert under_way([], clerk.cloud) == []
+
+
+def test_an_instance_that_is_over_already_is_an_answer_to_its_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    over = replace(instance(FORSAKEN), state="terminated")
+    with stubbed() as clerk:
+        ordered(FORSAKEN, clerk.cloud)
+        assert len(strays([], clerk.cloud)) == 1
+        assert strays([over], clerk.cloud) == []
+    found = survey([over], None)
+    assert found.instances == ()
+    assert dict(found.runs)[FORSAKEN] == "broken off; no instance of it is left"

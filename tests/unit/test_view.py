@@ -11,8 +11,9 @@ import pytest
 
 from cnd.events import Event
 from cnd.plan import Plan
-from cnd.race import Ending, Race
-from cnd.view import Narrator
+from cnd.race import Ending, Outcome, Race
+from cnd.result import Result, Seconds
+from cnd.view import Narrator, report
 
 PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
@@ -80,3 +81,42 @@ def test_a_run_that_waits_says_now_and_then_for_what(
         stream = io.StringIO()
         Narrator(plan, stream, repeat=repeat).tick(race)
         assert (told in stream.getvalue()) is lines
+
+
+@pytest.mark.parametrize(
+    ("cloud", "usd", "told"),
+    [
+        ("local", 0.0, "nothing: embedded cloud"),
+        ("aws", 0.0, "nothing: no instance was seen to run"),
+        ("aws", 0.5, "about $0.5000, by the price before the launch"),
+        ("aws", None, "unknown: a price is not known"),
+    ],
+)
+def test_the_receipt_says_what_a_run_cost_and_how_that_is_known(
+    cloud: str, usd: float | None, told: str
+) -> None:
+    """A run on AWS that was stopped before its launch cost nothing, too."""
+    result = Result(
+        run="20260101-000000-0000",
+        cloud=cloud,
+        region="eu-west-2",
+        outcome=Outcome(Ending.STOPPED, "asked for"),
+        block="b",
+        difficulty=2,
+        instances=1,
+        asked=1,
+        fleet=[],
+        tested=0,
+        repeated=0,
+        coverage=[],
+        hash_rate=None,
+        kernel=None,
+        seconds=Seconds(None, None, None, None, None, 1.0),
+        usd=usd,
+        logs_local="logs",
+        logs_s3=None,
+        terminated={},
+        kept=(),
+        leaked=(),
+    )
+    assert f"cost{told}" in re.sub(r"  +", "", report(result, 200))
