@@ -298,6 +298,7 @@ class Host:
 
     def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
         """Run a short command; return its output."""
+        began = time.monotonic()
         try:
             with self._limited(timeout + 1):
                 result = self._fabric.run(
@@ -306,16 +307,27 @@ class Host:
         except UnexpectedExit as error:
             # paramiko saw the connection close before any exit status.
             if error.result.exited == -1:
-                raise HostLost(self.name, "connection lost") from error
+                why = "connection lost"
+                raise self._unanswered(command, began, timeout, why) from error
             told = error.result.stderr.strip() or error.result.stdout.strip()
             message = told or f"exit status {error.result.exited}"
             raise HostError(self.name, message) from error
-        except CommandTimedOut as error:
-            message = f"no answer within {timeout:.0f} s: {command}"
-            raise HostLost(self.name, message) from error
-        except LOST as error:
-            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
+        except (CommandTimedOut, *LOST) as error:
+            why = f"SSH failed: {_reason(error)}"
+            raise self._unanswered(command, began, timeout, why) from error
         return str(result.stdout)
+
+    def _unanswered(
+        self, command: str, began: float, timeout: float, why: str
+    ) -> HostLost:
+        """Return what a command ended with that has no exit status.
+
+        Ours is the clock: Invoke says that the time was up only once its timer's
+        thread is gone, which may be after the end that the timer brought about.
+        """
+        if not self.closed and time.monotonic() - began >= timeout:
+            why = f"no answer within {timeout:.0f} s: {command}"
+        return HostLost(self.name, why)
 
     def has(self, folder: str) -> bool:
         """Tell whether a worker was ever started in `folder`."""

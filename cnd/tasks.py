@@ -37,7 +37,7 @@ from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
-from cnd.cli import Executor, Help, Program, nobody_reads, rest, task
+from cnd.cli import Executor, Help, Program, left_at_once, nobody_reads, rest, task
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
 from cnd.job import Job
@@ -682,7 +682,7 @@ Completion: cnd --print-completion-script bash (or zsh, fish)."""
 
 def main() -> None:
     """Run the `cnd` program."""
-    Program(
+    program = Program(
         name="cnd",
         binary="cnd",
         version=cnd.__version__,
@@ -690,4 +690,6 @@ def main() -> None:
         namespace=Collection(*(task for tasks in GROUPS.values() for task in tasks)),
         executor_class=Executor,
         config_class=Config,
-    ).run()
+    )
+    with left_at_once():
+        program.run()

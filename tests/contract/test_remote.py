@@ -468,7 +468,7 @@ def test_a_command_that_hangs_ends_with_its_time_out(any_server: Server) -> None
     began = time.monotonic()
     with pytest.raises(HostError, match="no answer within 1 s: sleep 30"):
         host.run("sleep 30", timeout=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SECONDS
     host.close()
 
 
@@ -476,9 +476,9 @@ def test_a_frozen_network_ends_a_command_with_its_time_out(any_server: Server) -
     host, relay = any_server.connected()
     relay.freeze()
     began = time.monotonic()
-    with pytest.raises(HostError):
+    with pytest.raises(HostError, match="no answer within 1 s: true"):
         host.run("true", timeout=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SECONDS
     host.close()
 
 
@@ -491,7 +491,7 @@ def test_a_connection_cut_under_a_command_is_a_failure_of_the_host(
     began = time.monotonic()
     with pytest.raises(HostError, match="connection lost"):
         host.run("sleep 30")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SECONDS
     host.close()
 
 

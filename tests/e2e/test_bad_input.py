@@ -154,6 +154,24 @@ def test_a_reader_that_goes_away_is_no_failure_of_the_stock_fab(words: str) -> N
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(("words", "status"), [("--version", 0), ("nonsense", 2)])
+def test_a_program_whose_work_is_done_does_not_tidy_up_its_memory(
+    terminal: Terminal, words: str, status: int
+) -> None:
+    """That takes many seconds on a busy machine, and Ctrl-C does not end it."""
+    (terminal.folder / "sitecustomize.py").write_text(
+        "import os\n"
+        "class Memory:\n"
+        "    def __del__(self, write=os.write):\n"
+        "        write(2, b'tidied up\\n')\n"
+        "kept = Memory()\n"
+    )
+    done = terminal.run(words, PYTHONPATH=str(terminal.folder))
+    assert done.returncode == status
+    assert done.stdout if status == 0 else done.stderr
+    assert "tidied up" not in done.stderr
+
+
 def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:
     up = terminal.json("local", "up")
     assert up["up"] is True
