@@ -376,16 +376,21 @@ def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
 
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
-    queued: list[str] = []
-    with _at_best():
-        queued.extend(_tell_runs(place, run, "scram"))
     groups = _groups(place, run)
+    queued: list[str] = []
+    heeded = set()  # by whoever follows them: they may end their own before we do
+    with _at_best():
+        for name in _tell_runs(place, run, "scram"):
+            queued.append(name)
+            if (journal := Journal(name)).is_followed or not journal.folder.is_dir():
+                heeded.add(name)
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
     asked = set() if groups else ec2.sweep(place.ec2, run=run or None)
     listed = ec2.find(place.ec2, run=run or None, states=ec2.ALL)
     unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
-    lived = [i for i in listed if i.state in ec2.GOING or i.id in asked]
+    going = {i.id for i in listed if i.state in ec2.GOING} | asked
+    lived = [i for i in listed if i.id in going or i.run in heeded]
     unsure += survey.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
@@ -394,7 +399,7 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
         place,
         run or None,
         groups=groups,
-        known={instance.id for instance in lived} - asked,
+        known=going - asked,
         asked=asked,
         look=ec2.LISTED_WITHIN if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
