@@ -45,14 +45,14 @@ def test_the_lifetime_timer_terminates_the_instance(
 ) -> None:
     launched = time.monotonic()
     host = cloud.host(
-        UserData=cloud_config(bootcmd=lifetime(1.2, command)),
+        UserData=cloud_config(bootcmd=lifetime(3, command)),
         InstanceInitiatedShutdownBehavior="terminate",
     )
     assert "cnd-lifetime.timer" in host.run("systemctl list-timers")[1]
 
-    assert cloud.reaches(host.id, "terminated", within=10)
+    assert cloud.reaches(host.id, "terminated")
 
-    assert time.monotonic() - launched >= 1.1
+    assert time.monotonic() - launched >= 2.9
     reason = cloud.describe(host.id)["StateReason"]["Code"]
     assert reason == "Client.InstanceInitiatedShutdown"
 
@@ -60,14 +60,14 @@ def test_the_lifetime_timer_terminates_the_instance(
 def test_without_the_behaviour_terminate_the_instance_only_stops(
     cloud: LocalCloud,
 ) -> None:
-    host = cloud.host(UserData=cloud_config(bootcmd=lifetime(0.5)))
+    (instance,) = cloud.launch(UserData=cloud_config(bootcmd=lifetime(0.5)))
 
-    assert cloud.reaches(host.id, "stopped", within=10)
-    cloud.ec2.terminate_instances(InstanceIds=[host.id])
+    assert cloud.reaches(instance, "stopped")
+    cloud.ec2.terminate_instances(InstanceIds=[instance])
 
 
 def test_a_timer_that_is_stopped_does_nothing(cloud: LocalCloud) -> None:
-    host = cloud.host(UserData=cloud_config(bootcmd=lifetime(1.5)))
+    host = cloud.host(UserData=cloud_config(bootcmd=lifetime(15)))
     assert host.run("systemctl is-active cnd-lifetime.timer") == (0, "active\n", "")
 
     assert host.run("sudo systemctl stop cnd-lifetime.timer")[0] == 0
