@@ -76,8 +76,9 @@ class Board:
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
             spot = event.fields.get("spot") is True
-            row = Row(event.index, host, spot=spot, since=now, heard=now)
-            row = replace(row, last="launched")
+            row = Row(
+                event.index, host, spot=spot, since=now, last="launched", heard=now
+            )
             self.rows[host] = _told(row, event.fields, ("type", "zone"))
         elif host in self.rows:
             row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))

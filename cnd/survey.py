@@ -158,12 +158,13 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
     on another machine nobody here knows.
     """
     shown = {instance.run for instance in live}
-    return [
-        run
-        for run in queued
-        if run not in shown
-        and ((journal := Journal(run)).is_followed or not journal.folder.is_dir())
-    ]
+    return [run for run in queued if run not in shown and may_be_followed(run)]
+
+
+def may_be_followed(run: str) -> bool:
+    """Tell whether somebody follows a run here, or may on another machine."""
+    journal = Journal(run)
+    return journal.is_followed or not journal.folder.is_dir()
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:

@@ -382,7 +382,7 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     with _at_best():
         for name in _tell_runs(place, run, "scram"):
             queued.append(name)
-            if (journal := Journal(name)).is_followed or not journal.folder.is_dir():
+            if survey.may_be_followed(name):
                 heeded.add(name)
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.

@@ -192,6 +192,12 @@ def test_pre_signed_urls_and_keys_stay_where_they_belong(
     terminal.run("scram")
 
 
+def keep(terminal: Victim, count: int) -> None:
+    """Have a run leave its instances up."""
+    words = ("start", "--d", "1", "--n", str(count), "--keep", "--json")
+    assert terminal.run(*words).returncode == 0
+
+
 def test_scram_reaches_every_region(terminal: Victim) -> None:
     kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
     for region in ("us-east-1", "eu-west-2"):
@@ -205,8 +211,7 @@ def test_scram_reaches_every_region(terminal: Victim) -> None:
 def test_scram_ends_a_fleet_also_where_the_queues_are_refused(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
-    assert terminal.run(*kept).returncode == 0
+    keep(terminal, 1)
     lay(cloud, "sqs:*", code="AccessDenied", times="forever")
     done = terminal.run("scram")
     assert done.returncode == 0, done.stderr
@@ -218,8 +223,7 @@ def test_scram_ends_a_fleet_also_where_the_queues_are_refused(
 def test_scram_ends_a_fleet_also_where_its_first_blow_is_refused(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    kept = ("start", "--d", "1", "--n", "2", "--keep", "--json")
-    assert terminal.run(*kept).returncode == 0
+    keep(terminal, 2)
     lay(cloud, "ec2:DescribeTags", code="UnauthorizedOperation", times="forever")
     assert len(terminal.json("scram")["terminated"]) == 2
     assert struck(cloud) == 1
@@ -229,8 +233,7 @@ def test_scram_ends_a_fleet_also_where_its_first_blow_is_refused(
 def test_scram_of_all_regions_goes_on_past_one_that_refuses(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    kept = ("start", "--d", "1", "--n", "1", "--keep", "--json")
-    assert terminal.run(*kept).returncode == 0
+    keep(terminal, 1)
     lay(cloud, "ec2:DescribeInstances", code="UnauthorizedOperation")
     done = terminal.run("scram", "--all-regions")
     regions = terminal.client("ec2").describe_regions()["Regions"]
