@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
 # AWS lists a new instance late, and a terminated one for about an hour.
 LISTED_WITHIN = 20.0  # seconds from its launch
 BATCH = 100  # ids a call; AWS takes up to 1000
+ASKING = 8  # such calls at once
 ASKED = 200  # values a filter takes
 
 
@@ -224,27 +226,43 @@ def sweep(ec2: EC2Client, *, run: str | None = None) -> set[str]:
 
     A first blow: what is refused, or not tagged yet, is left to `terminate`.
     """
-    going: set[str] = set()
-    with contextlib.suppress(CloudError):
-        for batch in _batches(tagged(ec2, run=run)):
-            with contextlib.suppress(CloudError):
-                going |= _ask_to_go(ec2, batch)
-    return going
+    try:
+        return _ask_to_go(ec2, tagged(ec2, run=run))[0]
+    except CloudError:
+        return set()
 
 
 def request_termination(ec2: EC2Client, ids: Collection[str]) -> None:
     """Ask for the end of `ids`; ids that are gone already are no failure."""
-    for batch in _batches(ids):
-        _ask_to_go(ec2, batch)
+    _, refused = _ask_to_go(ec2, ids)
+    if refused:
+        raise refused
 
 
-def _batches(ids: Collection[str]) -> Iterator[list[str]]:
+def _ask_to_go(
+    ec2: EC2Client, ids: Collection[str]
+) -> tuple[set[str], CloudError | None]:
+    """Ask for the end of `ids`, in calls none of which waits for another's answer.
+
+    Return those that lived until now, and the first failure.
+    """
     names = sorted(ids)
-    return (names[i : i + BATCH] for i in range(0, len(names), BATCH))
+    batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
+    going: set[str] = set()
+    refused: CloudError | None = None
+    pool = ThreadPoolExecutor(ASKING, thread_name_prefix="terminate")
+    try:
+        for asked in [pool.submit(_ask_batch, ec2, batch) for batch in batches]:
+            try:
+                going |= asked.result()
+            except CloudError as error:
+                refused = refused or error
+    finally:
+        pool.shutdown(wait=False)  # who is interrupted here does not wait
+    return going, refused
 
 
-def _ask_to_go(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
-    """Ask for the end of at most `BATCH` ids; return those that lived until now."""
+def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
     with translated(f"terminate {len(ids)} instances"):
         reply = ec2.terminate_instances(InstanceIds=ids)
     return {

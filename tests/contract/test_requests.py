@@ -173,8 +173,30 @@ def test_many_instances_are_terminated_in_batches_that_aws_takes(stub: Stub) -> 
     names = {f"i-{i}" for i in range(250)}
     ec2.request_termination(stub.ec2, names)
     asked = [parameters["InstanceIds"] for _, parameters in stub.asked]
-    assert [len(each) for each in asked] == [100, 100, 50]
+    assert sorted(len(each) for each in asked) == [50, 100, 100]
     assert set().union(*asked) == names
+
+
+def test_all_are_asked_to_go_before_any_answer(stub: Stub) -> None:
+    all_asked = threading.Barrier(3, timeout=10)
+
+    def hold(**_: object) -> None:
+        all_asked.wait()
+
+    stub.ec2.meta.events.register_first("before-call.ec2.TerminateInstances", hold)
+    for _ in range(3):
+        stub.add_response("terminate_instances", {})
+    ec2.request_termination(stub.ec2, {f"i-{i}" for i in range(250)})
+    assert not all_asked.broken
+
+
+def test_a_refused_batch_keeps_no_other_from_its_end(stub: Stub) -> None:
+    for _ in range(2):
+        stub.add_client_error("terminate_instances", "InternalError")
+    stub.add_response("terminate_instances", {})
+    with pytest.raises(CloudError, match="InternalError"):
+        ec2.request_termination(stub.ec2, {f"i-{i}" for i in range(250)})
+    assert len(stub.asked) == 3
 
 
 # --- what refusals become
