@@ -22,6 +22,8 @@ ASKS = {
 def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[None]:
     """Call `ask` with the name of a signal instead of dying of it.
 
+    Under nohup a terminal that goes away is no reason to end.
+
     Args:
         over: whether the end has come: then nothing is cut short any more.
 
@@ -37,7 +39,10 @@ def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[Non
         asked = True
         ask(ASKS[number])
 
-    before = {number: signal.signal(number, handle) for number in ASKS}
+    heard = set(ASKS)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        heard.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in heard}
     try:
         yield
     finally:

@@ -16,6 +16,11 @@ from typing import Any
 import boto3
 import pytest
 
+# In the background of a shell, or under nohup, these are ignored, and so they would be
+# by all that the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 BIN = Path(sys.executable).parent
 FOREIGN = ("AWS_", "BOTO_", "CND_")
 

@@ -107,10 +107,16 @@ def test_another_block_is_another_search(terminal: Terminal) -> None:
     assert result["hash"] == hashed(result["nonce"], block)
 
 
-def searching(terminal: Terminal, *words: str) -> tuple[subprocess.Popen[str], Path]:
+def searching(
+    terminal: Terminal, *words: str, nohup: bool = False
+) -> tuple[subprocess.Popen[str], Path]:
     """Start a search that nobody will win; return when all its workers search."""
     before = set(terminal.runs())
-    process = terminal.spawn("start", "--d", "16", "--t", "100", *words)
+    start = ("start", "--d", "16", "--t", "100", *words)
+    if nohup:
+        process = terminal.spawn(str(BIN / "cnd"), *start, program="/usr/bin/nohup")
+    else:
+        process = terminal.spawn(*start)
     eventually(lambda: set(terminal.runs()) - before, within=30)
     (folder,) = set(terminal.runs()) - before
     count = int(words[words.index("--n") + 1])
@@ -201,6 +207,15 @@ def test_a_signal_ends_the_run_in_order(
     assert result["terminated"] == 2
     assert len(list((folder / "logs").iterdir())) == 2
     assert terminal.live() == []
+
+
+def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
+    process, folder = searching(terminal, "--n", "1", "--json", nohup=True)
+    process.send_signal(signal.SIGHUP)
+    assert terminal.run("stop", "--run", folder.name).returncode == 0
+    code, out, err = ended(process)
+    assert (code, json.loads(out)["outcome"]) == (12, "stopped"), err
+    assert "run.stop_requested" in (folder / "events.jsonl").read_text()
 
 
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:

@@ -213,7 +213,11 @@ def require(user: Victim, before: set[Path]) -> None:
 
         def living() -> list[str]:
             listed[:] = [i for region in regions for i in user.instances(region)]
-            return [each["id"] for each in listed if each["state"] != LAST]
+            return [
+                f"{each['id']} of {each['run']} is {each['state']} at {time.time():.0f}"
+                for each in listed
+                if each["state"] != LAST
+            ]
 
         _nothing_left(living)
     pid = cloud["pid"] if cloud else None
