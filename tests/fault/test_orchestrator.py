@@ -423,6 +423,8 @@ def test_sixty_moments_to_die_and_nothing_is_left(
 # Its smallest golden nonce is 4811839: some seconds of search.
 SEARCH = ("start", "--d", "6", "--block", "block 5", "--n", "2", "--kernel", "hashlib")
 SHORT = ("--t", "5", "--boot", "10")  # who is left alone ends after 135 s at most
+LAUNCH_DELAY = 3  # seconds that the cloud holds back a launch
+LAUNCH_SHOWS = LAUNCH_DELAY + 5.0  # seconds after which what was launched is listed
 
 
 def kill_and_clean_up(
@@ -461,7 +463,7 @@ def killed_at_random(
     before = set(terminal.runs())
     near, moment = number % 3 == 0, chance.uniform(0, 4)
     if near:
-        delay = 3 * (number // 3 % 2)
+        delay = LAUNCH_DELAY * (number // 3 % 2)
         moment = chance.uniform(0, delay or 0.15)
     if near and delay:
         lay(terminal.cloud(), "RunInstances", delay=delay)
@@ -506,5 +508,7 @@ def living(terminal: Victim) -> set[str]:
 def over(terminal: Victim, alone: dict[str, float]) -> bool:
     """Note the runs that have ended by themselves; return whether all have."""
     for run in alone.keys() - living(terminal):
-        terminal.seconds_to_zero.append(time.monotonic() - alone.pop(run))
+        if (since := time.monotonic() - alone[run]) > LAUNCH_SHOWS:
+            terminal.seconds_to_zero.append(since)
+            del alone[run]
     return not alone

@@ -214,7 +214,7 @@ def require(user: Victim, before: set[Path]) -> None:
         def living() -> list[str]:
             listed[:] = [i for region in regions for i in user.instances(region)]
             return [
-                f"{each['id']} of {each['run']} is {each['state']} at {time.time():.0f}"
+                f"{each['id']} of {each['run']} is {each['state']}"
                 for each in listed
                 if each["state"] != LAST
             ]
