@@ -376,6 +376,7 @@ def _tell_scram(ended: list[ec2.Instance], json: bool, *, whole: bool) -> None:
 
 def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     """Scram the instances in one region; return them."""
+    client = place.ec2  # to make it takes time: before a run is told, and begins to end
     groups = _groups(place, run)
     queued: list[str] = []
     heeded = set()  # by whoever follows them: they may end their own before we do
@@ -386,8 +387,8 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
                 heeded.add(name)
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
-    asked = set() if groups else ec2.sweep(place.ec2, run=run or None)
-    listed = ec2.find(place.ec2, run=run or None, states=ec2.ALL)
+    asked = set() if groups else ec2.sweep(client, run=run or None)
+    listed = ec2.find(client, run=run or None, states=ec2.ALL)
     unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]
