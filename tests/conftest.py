@@ -16,10 +16,11 @@ from typing import Any
 import boto3
 import pytest
 
-# In the background of a shell, or under nohup, these are ignored, and so they would be
-# by all that the tests start.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# What is ignored in the background of a shell, or under nohup, would be by all that the
+# tests start; what is handled, if only by doing nothing, would not.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 BIN = Path(sys.executable).parent
 FOREIGN = ("AWS_", "BOTO_", "CND_")
