@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -250,15 +251,24 @@ def _ask_to_go(
     batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
     going: set[str] = set()
     refused: CloudError | None = None
-    pool = ThreadPoolExecutor(ASKING, thread_name_prefix="terminate")
-    try:
-        for asked in [pool.submit(_ask_batch, ec2, batch) for batch in batches]:
-            try:
-                going |= asked.result()
-            except CloudError as error:
-                refused = refused or error
-    finally:
-        pool.shutdown(wait=False)  # who is interrupted here does not wait
+    turns = threading.Semaphore(ASKING)
+    answers: list[Future[set[str]]] = [Future() for _ in batches]
+
+    def ask(batch: list[str], answer: Future[set[str]]) -> None:
+        try:
+            with turns:
+                answer.set_result(_ask_batch(ec2, batch))
+        except BaseException as error:  # it is raised where the answer is awaited
+            answer.set_exception(error)
+
+    for work in zip(batches, answers, strict=True):
+        # A daemon: who is interrupted does not wait for the cloud's answer.
+        threading.Thread(target=ask, args=work, daemon=True).start()
+    for answer in answers:
+        try:
+            going |= answer.result()
+        except CloudError as error:
+            refused = refused or error
     return going, refused
 
 
