@@ -24,6 +24,7 @@ from cnd.local.paths import SAFE_TREE
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 POLL_SECONDS = 0.01
+PROBED_SECONDS = 1.0  # for those to let go who only look whether a server lives
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
@@ -43,10 +44,15 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     return folder
 
 
+def private(path: str, flags: int) -> int:
+    """Open a file, for `open`, that nobody else may read if it is made here."""
+    return os.open(path, flags, 0o600)
+
+
 @contextmanager
 def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
     """Be the only `up` or `down`; raises CloudError at `deadline` (monotonic)."""
-    with open(folder / "lock", "a") as file:
+    with open(folder / "lock", "a", opener=private) as file:
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
                 raise CloudError("another command is starting or ending the cloud")
@@ -57,15 +63,18 @@ def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
 @contextmanager
 def alive_lock(folder: Path) -> Iterator[None]:
     """Be the living server; raises CloudError if there is one."""
-    with open(folder / "alive", "a") as file:
-        if not _locked(file.fileno()):
-            raise CloudError("an embedded cloud already runs here")
+    with open(folder / "alive", "a", opener=private) as file:
+        deadline = time.monotonic() + PROBED_SECONDS
+        while not _locked(file.fileno()):  # `is_alive` takes it for an instant
+            if time.monotonic() > deadline:
+                raise CloudError("an embedded cloud already runs here")
+            time.sleep(POLL_SECONDS)
         yield
 
 
 def is_alive(folder: Path) -> bool:
     """Say whether a server lives, answering or not."""
-    with open(folder / "alive", "a") as file:
+    with open(folder / "alive", "a", opener=private) as file:
         return not _locked(file.fileno())
 
 
@@ -80,7 +89,8 @@ def read_endpoint(folder: Path) -> dict[str, Any] | None:
 
 def write_endpoint(folder: Path, record: Mapping[str, Any]) -> None:
     new = folder / (ENDPOINT + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    new.unlink(missing_ok=True)  # one that is there may have other rights
+    with open(new, "w", opener=private) as file:
         json.dump(record, file)
     new.replace(folder / ENDPOINT)
 

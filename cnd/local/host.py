@@ -34,6 +34,7 @@ SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
 BOOTING, UP = 15, 5
 # A connection that closes with something unsaid ends with a reset (socket(7)).
 NO_LINGER = struct.pack("ii", 1, 0)
+UMASK = 0o022  # a machine's usual; its tree itself is its user's alone
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -52,6 +53,7 @@ def serve(
     """
     processes.adopt_orphans()
     processes.die_with_parent()
+    os.umask(UMASK)
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
     processes.yield_cpu(os.getpid(), BOOTING)

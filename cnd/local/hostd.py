@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import NoReturn
 
 from cnd.local import host, processes, vm, wire
+from cnd.local.guard import guarded
 from cnd.local.wire import HostSpec, Message
 
 ORDERS, REPORTS = 0, 1
@@ -74,7 +75,7 @@ class ForkServer:
                         return
                     self._obey(list(lines.feed(data)))
                 while self._waiting and len(self._booting) < BOOTING:
-                    self._boot(self._waiting.popleft())
+                    self._boot_or_lose(self._waiting.popleft())
 
     def _obey(self, orders: Iterable[Message]) -> None:
         """Boot in order; kill together, which is quicker."""
@@ -83,10 +84,21 @@ class ForkServer:
             if order["kind"] == "boot":
                 self._waiting.append(wire.spec_of(order))
             elif order["kind"] == "fault":
-                self._befall(order["id"], order["what"])
+                with guarded(f"the fault {order}"):
+                    self._befall(order["id"], order["what"])
             else:
                 doomed |= dict.fromkeys(order["ids"], order["keep"])
         self._kill(doomed)
+
+    def _boot_or_lose(self, spec: HostSpec) -> None:
+        """Boot a host; where no process can be had for it, it is lost."""
+        try:
+            self._boot(spec)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                print(f"{spec.id}: {error}", file=sys.stderr)
+            self._stopped[spec.id] = spec.root
+            wire.send(REPORTS, {"kind": "lost", "id": spec.id, "status": 0})
 
     def _boot(self, spec: HostSpec) -> None:
         pid = os.fork()
@@ -188,7 +200,8 @@ class ForkServer:
             wire.send(REPORTS, {"kind": "down", "id": id})
         lost = [id for id, keep in doomed.items() if not keep and id in self._stopped]
         if lost:
-            self._clean_up([self._stopped.pop(id) for id in lost])
+            with guarded("the file trees of those that are gone"):
+                self._clean_up([self._stopped.pop(id) for id in lost])
 
     def _clean_up(self, trees: list[str]) -> None:
         """Remove file trees in a process of its own.

@@ -10,6 +10,7 @@ filter, and the ways in which AWS refuses what an instance's state forbids.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import threading
@@ -298,7 +299,8 @@ class Cloud:
             end = instance.terminate if behavior == "terminate" else instance.stop
             end(BY_INSTANCE)
         elif kind == "lost":
-            print(f"{instance.id}: host died: {report}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # a full disk costs the line
+                print(f"{instance.id}: host died: {report}", file=sys.stderr)
             instance.terminate(BY_ERROR)
 
     def befall(self, fault: HostFault) -> None:

@@ -101,8 +101,9 @@ def _end() -> NoReturn:
 
 def _furnish(spec: HostSpec, root: Path) -> None:
     """Make its disk, which grows with what it writes, and what it can ask for."""
-    root.mkdir(parents=True)
-    (root / FACTS).write_text(json.dumps(facts(spec)))
+    root.mkdir(mode=0o700, parents=True)
+    record = {"facts": facts(spec), "token": vmdata.new_token()}
+    (root / FACTS).write_text(json.dumps(record))
     backing = ["-b", str(Image(Path(spec.image)).disk), "-F", "raw"]
     subprocess.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(root / DISK)],
