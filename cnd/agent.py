@@ -3,10 +3,11 @@
 
 It runs on any Python from 3.6 on, with the standard library only:
 
-    python3 agent.py 128
+    python3 agent.py 128 'cat /var/log/syslog'
 
 beside pow.py, keeper.py and boot.json.  The number is the index of the first instance
-of its batch; its own place in the batch it asks of the metadata service.  It starts
+of its batch; its own place in the batch it asks of the metadata service.  The command
+prints the system log.  It starts
 the worker of its class, looks every few seconds at one object with the orchestrator's
 word (stop; classes to take over; a count that shows that somebody follows the run),
 and puts what its workers say, and in the end the system log, into one object of its
@@ -358,11 +359,11 @@ class Agent:
 
 def main(arguments: List[str]) -> int:
     """Serve the instance to its end; return the exit status."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: agent.py INDEX_OF_THE_FIRST\n")
+    if len(arguments) != 2:
+        sys.stderr.write("usage: agent.py INDEX_OF_THE_FIRST LOG_COMMAND\n")
         return 2
     with open("boot.json", encoding="utf-8") as file:
-        boot = json.load(file)
+        boot = dict(json.load(file), log=arguments[1])
     try:
         place, instance = metadata("ami-launch-index", "instance-id")
         Agent(boot, int(arguments[0]) + int(place), instance).run()

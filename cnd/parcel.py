@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from cnd import agent, orphans, payload, s3logs
 from cnd.aws import translated
 from cnd.plan import MAX_LIFETIME, Plan
-from cnd.remote import LOG_COMMAND
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -163,7 +162,6 @@ def boot(
         "look": rates.look,
         "every": rates.every,
         "patience": orphans.PATIENCE + 3 * rates.poll,
-        "log": LOG_COMMAND,
         "lifetime": plan.lifetime,
         "job": {
             "run": run,

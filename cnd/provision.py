@@ -15,7 +15,7 @@ from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
 from cnd.cloud import Cloud
 from cnd.gateway import Gateway
 from cnd.plan import Plan
-from cnd.remote import Login
+from cnd.remote import LOG_COMMAND, Login
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _user_data(
         return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
     rate = cloud.polls_per_second
     boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
-    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot)
+    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 
 def _done() -> Future[None]:

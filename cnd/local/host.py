@@ -188,7 +188,8 @@ class _Host:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "ab" if file.append else "wb") as target:
-                    target.write(self._mapped(file.content))
+                    text = not file.encoded
+                    target.write(self._mapped(file.content) if text else file.content)
                 path.chmod(file.permissions)
             except OSError as error:
                 self._log("cloud-init", f"[WARNING]: write_files: {error}")

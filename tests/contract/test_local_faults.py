@@ -50,7 +50,9 @@ def once(cloud: LocalCloud, service: str) -> Any:
         aws_access_key_id=cloud.endpoint.access_key,
         aws_secret_access_key=cloud.endpoint.secret_key,
         config=Config(
-            retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
+            retries={"total_max_attempts": 1},
+            s3={"addressing_style": "path"},
+            signature_version="v4",
         ),
     )
 

@@ -15,6 +15,7 @@ from botocore.config import Config
 
 from cnd import bootstrap, parcel
 from cnd.plan import Plan
+from cnd.remote import LOG_COMMAND
 
 PLAN = Plan(
     difficulty=8,
@@ -49,12 +50,12 @@ def boot() -> dict[str, Any]:
 def test_the_user_data_of_a_thousand_instances_fits_into_what_ec2_allows(
     boot: dict[str, Any],
 ) -> None:
-    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot)
+    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     assert len(data.encode()) < bootstrap.MOST_BYTES
 
 
 def test_the_timer_is_armed_before_anything_is_fetched(boot: dict[str, Any]) -> None:
-    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot)
+    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     config = yaml.safe_load(bootstrap.numbered(data, 128))
     assert list(config) == ["bootcmd", "write_files", "runcmd"]
     assert "cnd-lifetime.timer" in config["bootcmd"][-1]

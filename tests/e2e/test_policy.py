@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections import Counter
 
 from tests.conftest import Terminal
@@ -14,9 +12,7 @@ START = ("start", "--t", "60", "--d", "2", "--n", "1", "--ssh-from", "127.0.0.0/
 
 def calls(terminal: Terminal) -> Counter[str]:
     """Return how often each call was made so far, as "ec2:RunInstances"."""
-    url = terminal.environment["AWS_ENDPOINT_URL"]
-    with urllib.request.urlopen(f"{url}/cnd/status", timeout=20) as reply:
-        return Counter(json.load(reply)["calls"])
+    return Counter(terminal.json("local", "status")["calls"])
 
 
 def test_no_command_makes_a_call_that_the_policy_does_not_grant(
