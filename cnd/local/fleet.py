@@ -20,7 +20,7 @@ from cnd.errors import UsageError
 from cnd.local import memory, metadata, tree, wire
 from cnd.local.addresses import Addresses
 from cnd.local.faults import HostFault
-from cnd.local.guard import guarded
+from cnd.local.guard import guarded, say
 from cnd.local.settings import Delay
 from cnd.local.wire import HostSpec, Message
 
@@ -60,6 +60,7 @@ class Fleet:
         self._writing = threading.Lock()  # the SSH files: one at a time
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
         self._files_due = False  # the SSH files do not say who is up
+        self._trouble = ""  # why they could not be written at last
         self._specs: dict[str, HostSpec] = {}
         self._write_ssh_files()
         tree.build_programs(folder / "hosts" / PROGRAMS)
@@ -164,10 +165,16 @@ class Fleet:
         A disk that is full, or a folder in their place, leaves them so until it is not.
         """
         with self._writing:
-            if self._files_due:
-                with guarded("ssh_config and known_hosts"):
-                    self._write_ssh_files()
-                    self._files_due = False
+            if not self._files_due:
+                return
+            try:
+                self._write_ssh_files()
+                self._files_due, trouble = False, ""
+            except OSError as error:
+                trouble = f"ssh_config, known_hosts: {error}"
+            if trouble != self._trouble:  # it is tried again and again, and told once
+                say(trouble)
+            self._trouble = trouble
 
     def end(self) -> None:
         """Kill all hosts and the fork server; returns when they are gone."""

@@ -19,6 +19,10 @@ def guarded(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        trace = "".join(traceback.format_exception(error))
-        with contextlib.suppress(OSError):
-            print(f"{what}: failed\n{trace}", file=sys.stderr)
+        say(f"{what}: failed\n{''.join(traceback.format_exception(error))}")
+
+
+def say(text: str) -> None:
+    """Write into the log; a full disk costs the text."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)

@@ -16,14 +16,13 @@ import selectors
 import shutil
 import signal
 import struct
-import sys
 import traceback
 from collections import deque
 from collections.abc import Iterable
 from typing import NoReturn
 
 from cnd.local import host, processes, vm, wire
-from cnd.local.guard import guarded
+from cnd.local.guard import guarded, say
 from cnd.local.wire import HostSpec, Message
 
 ORDERS, REPORTS = 0, 1
@@ -95,8 +94,7 @@ class ForkServer:
         try:
             self._boot(spec)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                print(f"{spec.id}: {error}", file=sys.stderr)
+            say(f"{spec.id}: {error}")
             self._stopped[spec.id] = spec.root
             wire.send(REPORTS, {"kind": "lost", "id": spec.id, "status": 0})
 
@@ -143,14 +141,16 @@ class ForkServer:
         """
         guard = os.fork()
         if guard == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.close(self._life_write)
-            for descriptor in (ORDERS, REPORTS):
-                os.dup2(self._wake_read, descriptor)  # neither may look alive
-            os.read(self._life_read, 1)
-            processes.signal_tree(pid, signal.SIGCONT)
-            os._exit(0)
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.close(self._life_write)
+                for descriptor in (ORDERS, REPORTS):
+                    os.dup2(self._wake_read, descriptor)  # neither may look alive
+                os.read(self._life_read, 1)
+                processes.signal_tree(pid, signal.SIGCONT)
+            finally:
+                os._exit(0)
         return guard
 
     def _dismiss_guard(self, pid: int) -> None:
@@ -174,11 +174,11 @@ class ForkServer:
                 self._life_read,
                 self._tell_booted,
             )
+        except BaseException:
+            say(traceback.format_exc())
         finally:
-            # Whatever happened ends this process here, with its reason in the log.
-            if sys.exc_info()[0] is not None:
-                traceback.print_exc()
-            sys.stderr.flush()
+            # Whatever happened ends this process here, with its reason in the log: as
+            # a second fork server it would end all hosts.
             os._exit(1)
 
     def _tell_booted(self) -> None:
@@ -211,12 +211,14 @@ class ForkServer:
         """
         pid = os.fork()
         if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            processes.die_with_parent()
-            for tree in trees:
-                shutil.rmtree(tree, ignore_errors=True)
-            os._exit(0)
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                processes.die_with_parent()
+                for tree in trees:
+                    shutil.rmtree(tree, ignore_errors=True)
+            finally:
+                os._exit(0)
         self._cleaners.add(pid)
 
     def _reap(self) -> None:

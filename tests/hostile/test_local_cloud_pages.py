@@ -22,7 +22,7 @@ from tests.hostile.asking import FORGED, LAUNCH
 
 CHROMIUM = shutil.which("chromium")
 SECONDS = 40.0  # for a browser to start and a page to try all it can, on a busy machine
-FLAGS = [
+FLAGS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -31,7 +31,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-]
+)
 # What a page can do: calls it may and may not read, with and without a question first,
 # forms, frames, and its own name for the cloud, which leads to this machine.
 PAGE = """<!doctype html><body><script>
