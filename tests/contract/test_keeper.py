@@ -24,8 +24,8 @@ import pytest
 from cnd import keeper, orphans, s3logs
 from cnd import pow as worker
 from cnd.cloud import Cloud
-from tests.conftest import eventually
-from tests.contract.test_worker import MINORS, python
+from tests.support.processes import MINORS, python
+from tests.support.waiting import eventually
 
 SECRET = "X-Amz-Signature=0123456789abcdef"
 ENDLESS = ("--difficulty", "30")

@@ -17,17 +17,12 @@ import pytest
 
 from cnd import local
 from cnd.errors import CloudError, UsageError
-from tests.conftest import alive, children
-from tests.contract.conftest import LocalCloud, environment, eventually, running_cloud
+from tests.support.embedded import LocalCloud, environment, running_cloud
+from tests.support.processes import alive, family
+from tests.support.waiting import eventually
 
 UP = "from cnd import local; print(local.up().url)"
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-
-
-def family(pid: int) -> list[int]:
-    """All descendants of a process."""
-    direct = children(pid)
-    return direct + [below for child in direct for below in family(child)]
 
 
 def test_there_is_none_before_it_is_started(tmp_path: Path) -> None:

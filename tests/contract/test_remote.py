@@ -28,7 +28,8 @@ from cnd import bootstrap, keys
 from cnd import pow as worker
 from cnd.errors import HostError, HostLost
 from cnd.remote import EVENTS, SILENCE, Host, Login
-from tests.contract.conftest import SECONDS, LocalCloud, eventually
+from tests.support.embedded import SECONDS, LocalCloud
+from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")

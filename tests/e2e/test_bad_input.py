@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal
+from tests.support.terminal import BIN, Terminal
 
 START = ("start", "--t", "9", "--d", "2", "--n", "2")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize("file", ["cnd.toml", "fabric.yaml"])

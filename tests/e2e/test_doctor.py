@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 
 def test_a_fit_account_is_told_line_by_line(terminal: Terminal) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal, eventually
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
 
 JOB = ("start", "--d", "2", "--n", "2", "--address", "private")
 FROM = ("--ssh-from", "127.0.0.0/8")

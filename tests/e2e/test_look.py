@@ -14,8 +14,9 @@ import pytest
 
 from cnd.pictures import draw
 from cnd.report import page
-from tests.conftest import Terminal, eventually
-from tests.unit.test_report import of
+from tests.support.terminal import Terminal
+from tests.support.timelines import of
+from tests.support.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 # Ten searches without luck: of each tenth of the geometric distribution for D = 6, a
 # block whose first golden nonce lies in its middle (`pow.py --difficulty 6 --block B`).

@@ -6,8 +6,8 @@ import json
 import urllib.request
 from collections import Counter
 
-from tests.conftest import Terminal
-from tests.contract.test_requests import RIGHTS, policy
+from tests.support.aws import RIGHTS, policy
+from tests.support.terminal import Terminal
 
 START = ("start", "--t", "60", "--d", "2", "--n", "1", "--ssh-from", "127.0.0.0/8")
 

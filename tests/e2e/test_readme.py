@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal, clean_environment
+from tests.support.terminal import BIN, Terminal, clean_environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal, ended, eventually
+from tests.support.processes import ended
+from tests.support.runs import HOPELESS, searching
+from tests.support.terminal import BIN, Terminal
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text())["blocks"]
@@ -107,27 +110,8 @@ def test_another_block_is_another_search(terminal: Terminal) -> None:
     assert result["hash"] == hashed(result["nonce"], block)
 
 
-def searching(
-    terminal: Terminal, *words: str, nohup: bool = False
-) -> tuple[subprocess.Popen[str], Path]:
-    """Start a search that nobody will win; return when all its workers search."""
-    before = set(terminal.runs())
-    start = ("start", "--d", "16", "--t", "100", *words)
-    if nohup:
-        process = terminal.spawn(str(BIN / "cnd"), *start, program="/usr/bin/nohup")
-    else:
-        process = terminal.spawn(*start)
-    eventually(lambda: set(terminal.runs()) - before, within=30)
-    (folder,) = set(terminal.runs()) - before
-    count = int(words[words.index("--n") + 1])
-    events = folder / "events.jsonl"
-    eventually(events.exists)
-    eventually(lambda: events.read_text().count('"worker.started"') == count, within=30)
-    return process, folder
-
-
 def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2", "--json")
     aws = BIN / "aws"
     environment = {**os.environ, **terminal.exports()}
     if aws.exists():
@@ -153,8 +137,8 @@ def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
 
 
 def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
-    first, folder = searching(terminal, "--n", "1", "--json")
-    second, other = searching(terminal, "--n", "1", "--json")
+    first, folder = searching(terminal, *HOPELESS, "--n", "1", "--json")
+    second, other = searching(terminal, *HOPELESS, "--n", "1", "--json")
     ambiguous = terminal.run("stop")
     assert ambiguous.returncode == 2
     assert folder.name in ambiguous.stderr
@@ -173,7 +157,7 @@ def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
 def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     terminal: Terminal,
 ) -> None:
-    process, _folder = searching(terminal, "--n", "3", "--json")
+    process, _folder = searching(terminal, *HOPELESS, "--n", "3", "--json")
     ec2 = terminal.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     foreign = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
@@ -199,7 +183,7 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
 def test_a_signal_ends_the_run_in_order(
     terminal: Terminal, number: signal.Signals
 ) -> None:
-    process, folder = searching(terminal, "--n", "2", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2", "--json")
     process.send_signal(number)
     code, out, err = ended(process)
     result = json.loads(out)
@@ -210,7 +194,15 @@ def test_a_signal_ends_the_run_in_order(
 
 
 def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "1", "--json", nohup=True)
+    process, folder = searching(
+        terminal,
+        str(BIN / "cnd"),
+        *HOPELESS,
+        "--n",
+        "1",
+        "--json",
+        program="/usr/bin/nohup",
+    )
     process.send_signal(signal.SIGHUP)
     assert terminal.run("stop", "--run", folder.name).returncode == 0
     code, out, err = ended(process)
@@ -219,7 +211,7 @@ def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
 
 
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2")
     process.send_signal(signal.SIGINT)
     events = folder / "events.jsonl"
     eventually(lambda: "run.stop_requested" in events.read_text(), every=0.002)
@@ -243,9 +235,9 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
 
 
 def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2")
     eventually(
-        lambda: all("nonces/s" in i["doing"] for i in terminal.live()), within=30
+        lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=30
     )
     text = terminal.run("status").stdout
     assert text.count(folder.name) == 3
@@ -257,7 +249,7 @@ def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
 def test_the_first_ready_searches_while_the_last_one_boots(
     tmp_path: Path, terminal: Terminal
 ) -> None:
-    from tests.conftest import clean_environment
+    from tests.support.terminal import clean_environment
 
     state = tmp_path / "slow"
     slow = Terminal(state, clean_environment(state), tmp_path)

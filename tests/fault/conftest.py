@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cnd.local import Endpoint
-from tests.conftest import clean_environment
 from tests.fault.truth import Victim, forget, require
+from tests.support.terminal import clean_environment
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def terminal(
         told = request.node.user_properties
         told.append(("faults", user.faults))
         told += [("seconds_to_zero", seconds) for seconds in user.seconds_to_zero]
-        if set(user.runs()) != before and user.live():
-            user.run("scram", "--all-regions")
+        if set(user.runs()) != before:
+            user.scram()
 
 
 @pytest.fixture

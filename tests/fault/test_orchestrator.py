@@ -17,9 +17,11 @@ import pytest
 
 from cnd import pow as worker
 from cnd.local import Endpoint
-from tests.conftest import ended, eventually
-from tests.fault.test_cloud import lay
-from tests.fault.truth import Victim, events, struck, told
+from tests.fault.truth import Victim, struck
+from tests.support.faults import lay
+from tests.support.processes import ended
+from tests.support.runs import events, told
+from tests.support.waiting import eventually
 
 SLOWLY = ("--kernel", "hashlib", "--t", "120")
 SPACE = ("start", "--d", "30", "--nonces", "6000000", "--n", "4", *SLOWLY)

@@ -1,0 +1,63 @@
+"""An AWS that answers what the test says, through CND's own clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.stub import Stubber
+
+from cnd import prices
+from cnd.cloud import Clients, Cloud
+
+REGION = "eu-west-2"
+ELSEWHERE = {"pricing": prices.PRICING_REGION}
+
+
+@dataclass
+class Clerk:
+    """The answers to come, service by service."""
+
+    cloud: Cloud
+    stubs: dict[str, Stubber]
+
+    def answer(self, service: str, call: str, reply: Any, asked: Any = None) -> None:
+        self.stubs[service].add_response(call, reply, asked)
+
+    def refuse(self, service: str, call: str, code: str, asked: Any = None) -> None:
+        self.stubs[service].add_client_error(
+            call, code, "AWS says no.", expected_params=asked
+        )
+
+
+@contextmanager
+def stubbed(*services: str, **more: Any) -> Iterator[Clerk]:
+    """Stub these services; all answers must have been asked for in the end.
+
+    Args:
+        more: fields of the `Cloud`.
+    """
+    clients = Clients(boto3.Session("test", "test", region_name=REGION), None)
+    fields: dict[str, Any] = {
+        "name": "aws",
+        "region": REGION,
+        "account": "1" * 12,
+        "owner": "somebody",
+        "endpoint": None,
+        "checkip": "",
+        "clients": clients,
+        **more,
+    }
+    clerk = Clerk(
+        Cloud(**fields),
+        {name: Stubber(clients.get(name, ELSEWHERE.get(name))) for name in services},
+    )
+    with ExitStack() as stack:
+        for stub in clerk.stubs.values():
+            stack.enter_context(stub)
+        yield clerk
+        for stub in clerk.stubs.values():
+            stub.assert_no_pending_responses()
