@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import alive, children, ended, process_state
-from tests.support.terminal import BIN, Terminal, clean_environment
+from tests.support.terminal import (
+    BIN,
+    Terminal,
+    clean_environment,
+    paced_environment,
+)
 from tests.support.waiting import eventually
 
 # Known by these names here for long.
@@ -37,10 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--live", action="store_true", help=what)
 
 
-@pytest.fixture(scope="session")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder whose embedded cloud is gone after the tests."""
-    folder = tmp_path_factory.mktemp("state")
+@contextlib.contextmanager
+def a_state(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    folder = factory.mktemp(name)
     yield folder
     subprocess.run(
         [BIN / "cnd", "local", "down"],
@@ -51,10 +56,29 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     )
 
 
+@pytest.fixture(scope="session")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder whose embedded cloud is gone after the tests."""
+    with a_state(tmp_path_factory, "state") as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def paced_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, for an embedded cloud whose hosts search slowly: see `paced`."""
+    with a_state(tmp_path_factory, "paced") as folder:
+        yield folder
+
+
 @pytest.fixture
-def terminal(state: Path, tmp_path: Path) -> Iterator[Terminal]:
+def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Terminal]:
     """A user in some folder; whatever they left running is terminated afterwards."""
-    user = Terminal(state, clean_environment(state), tmp_path)
+    if request.node.get_closest_marker("paced"):
+        folder = request.getfixturevalue("paced_state")
+        user = Terminal(folder, paced_environment(folder), tmp_path)
+    else:
+        folder = request.getfixturevalue("state")
+        user = Terminal(folder, clean_environment(folder), tmp_path)
     before = user.runs()
     yield user
     if user.runs() != before:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 
-from tests.support.runs import HOPELESS, SLOWLY, Run, searching
+import pytest
+
+from tests.support.runs import HOPELESS, NONCES, SLOWLY, Run, searching
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.paced
 
 
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     terminal: Terminal,
 ) -> None:
-    words = ("--d", "30", "--nonces", "5000000", "--n", "2", "--hold", *SLOWLY)
+    words = ("--d", "30", "--nonces", str(NONCES), "--n", "2", "--hold", *SLOWLY)
     run = Run(terminal, "start", *words)
     run.searching(2)
     victim = run.told("instance.launched")[0]["host"]

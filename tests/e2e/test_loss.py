@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.runs import SLOWLY, Run
-from tests.support.terminal import Terminal
+from tests.support.runs import NONCES, SLOWLY, Run
+from tests.support.terminal import RATE, Terminal
 from tests.support.waiting import eventually
 
-SPACE = ("start", "--d", "30", "--nonces", "6000000", "--n", "3", *SLOWLY)
+pytestmark = pytest.mark.paced
+
+SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "3", *SLOWLY)
 
 
 def ssh(terminal: Terminal, address: str, command: str) -> None:
@@ -51,7 +53,7 @@ def test_a_killed_worker_leaves_no_hole(terminal: Terminal) -> None:
 
 def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> None:
     """As when a laptop was closed: it is our own network that was down."""
-    space = ("--d", "30", "--nonces", "6000000", "--n", "1", *SLOWLY)
+    space = ("--d", "30", "--nonces", str(5 * RATE), "--n", "1", *SLOWLY)
     run = Run(terminal, "start", *space)
     run.searching(1)
     (event,) = run.told("worker.started")
@@ -61,7 +63,7 @@ def test_where_all_are_out_of_reach_they_are_waited_for(terminal: Terminal) -> N
     eventually(lambda: run.told("host.failed"), within=30)
     for pid in processes:
         os.kill(pid, signal.SIGCONT)
-    result = run.exhausted()
+    result = run.exhausted(5 * RATE)
     assert result["repeated"] == 0
     assert run.told("host.returned") != []
 

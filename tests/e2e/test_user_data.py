@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tests.support.runs import Run
+import pytest
+
+from tests.support.runs import NONCES, Run
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
@@ -33,19 +35,21 @@ def test_a_nonce_is_found_by_instances_that_nobody_can_reach(
     assert len(run.told("host.done")) == 4
 
 
+@pytest.mark.paced
 def test_a_lost_instance_leaves_no_hole(terminal: Terminal) -> None:
-    space = ("--d", "30", "--nonces", "4000000", "--n", "3", "--kernel", "hashlib")
+    space = ("--d", "30", "--nonces", str(NONCES), "--n", "3")
     run = Run(terminal, "start", *space, *BY_S3)
     eventually(lambda: len(run.told("worker.started")) == 3, within=60)
     victim = run.told("worker.started")[0]
     terminal.run("local", "fault", victim["host"], "--kind", "kill")
     code, result = run.result()
     assert (code, result["outcome"]) == (11, "exhausted")
-    assert result["tested"] - result["repeated"] == 4_000_000
+    assert result["tested"] - result["repeated"] == NONCES
     (handed,) = run.told("class.handed_over")
     assert handed["index"] == victim["index"]
 
 
+@pytest.mark.paced
 def test_a_stop_message_reaches_them(terminal: Terminal) -> None:
     run = Run(terminal, "start", "--d", "30", "--n", "2", *BY_S3)
     eventually(lambda: len(run.told("worker.started")) == 2, within=60)

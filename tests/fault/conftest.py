@@ -11,18 +11,18 @@ import pytest
 
 from cnd.local import Endpoint
 from tests.fault.truth import Victim, forget, require
-from tests.support.terminal import clean_environment
+from tests.support.terminal import paced_environment
 
 
 @pytest.fixture
 def terminal(
-    state: Path, tmp_path: Path, request: pytest.FixtureRequest
+    paced_state: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Victim]:
     """A user in some folder; nothing may be left at the end, and nothing false be said.
 
     What a case has left all the same is terminated: the next one shares the cloud.
     """
-    user = Victim(state, clean_environment(state), tmp_path)
+    user = Victim(paced_state, paced_environment(paced_state), tmp_path)
     before = set(user.runs())
     yield user
     try:

@@ -15,7 +15,7 @@ from cnd.local import Endpoint, clock, lay_fault
 from tests.fault.truth import Victim, struck
 from tests.support.faults import befall, events_of, kill
 from tests.support.processes import ended
-from tests.support.runs import ENDLESS, SLOWLY, SPACE, Run
+from tests.support.runs import ENDLESS, NONCES, SLOWLY, SPACE, Run
 from tests.support.waiting import eventually
 
 
@@ -199,14 +199,14 @@ def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
 def test_connections_cut_every_two_seconds_cost_no_nonce(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    words = ("start", "--d", "30", "--nonces", "20000000", "--n", "4", *SLOWLY)
+    words = ("start", "--d", "30", "--nonces", str(2 * NONCES), "--n", "4", *SLOWLY)
     run = Run(terminal, *words)
     hosts = run.searching(4)
     for _ in range(3):
         for host in hosts:
             befall(cloud, host, "cut")
         time.sleep(2)
-    result = run.exhausted(20_000_000)
+    result = run.exhausted(2 * NONCES)
     assert result["repeated"] == 0
     assert run.told("class.handed_over") == []
     assert len(run.told("host.reconnecting")) >= 8
@@ -218,7 +218,7 @@ def test_connections_cut_every_two_seconds_cost_no_nonce(
         {"event": "found", "nonce": 12345},
         {"event": "found", "nonce": "116", "hash": "00"},
         {"event": "found"},
-        {"event": "exhausted", "cursor": 4_000_003, "tested": 17},
+        {"event": "exhausted", "cursor": NONCES - 3, "tested": 17},
     ],
     ids=["not golden", "no number", "no nonce", "not exhausted"],
 )

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.processes import ended
-from tests.support.terminal import Terminal
+from tests.support.terminal import RATE, Terminal
 from tests.support.waiting import eventually
 
 HOPELESS = ("start", "--d", "16", "--t", "100")  # a search that nobody will win
-# Hosts that search slowly: long enough to lose one in the middle.
+# On a paced cloud: long enough to lose a host in the middle.
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
-NONCES = 6_000_000  # some seconds' work of four hosts, also on a fast machine
+NONCES = 20 * RATE  # five seconds' work of four hosts
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 
 
