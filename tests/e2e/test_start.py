@@ -110,6 +110,7 @@ def test_another_block_is_another_search(terminal: Terminal) -> None:
     assert result["hash"] == hashed(result["nonce"], block)
 
 
+@pytest.mark.paced
 def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2", "--json")
     aws = BIN / "aws"
@@ -136,6 +137,7 @@ def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
     assert result["terminated"] == 2
 
 
+@pytest.mark.paced
 def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
     first, folder = searching(terminal, *HOPELESS, "--n", "1", "--json")
     second, other = searching(terminal, *HOPELESS, "--n", "1", "--json")
@@ -154,6 +156,7 @@ def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     terminal: Terminal,
 ) -> None:
@@ -179,6 +182,7 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_in_order(
     terminal: Terminal, number: signal.Signals
@@ -193,6 +197,7 @@ def test_a_signal_ends_the_run_in_order(
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
     process, folder = searching(
         terminal,
@@ -210,6 +215,7 @@ def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
     assert "run.stop_requested" in (folder / "events.jsonl").read_text()
 
 
+@pytest.mark.paced
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2")
     process.send_signal(signal.SIGINT)
@@ -234,12 +240,13 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2")
     eventually(
         lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=30
     )
-    text = terminal.run("status").stdout
+    text = terminal.call("status").stdout
     assert text.count(folder.name) == 3
     assert "2 instances running" in text
     terminal.run("stop")

@@ -319,7 +319,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     limit = "2" if when in LATE else "120"
     words = ("--d", "30", "--n", "2", "--kernel", "hashlib", "--t", limit)
     process = terminal.spawn("start", *words)
-    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.005)
+    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.01)
     folder = newest(terminal, before)
     code = interrupted(terminal, process, times)
     # Who comes when the time is over all the same may find it said so, and who comes

@@ -72,6 +72,7 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
     """
     own = {cloud, *children(cloud)} if cloud else set()
     mark = re.compile(re.escape(str(state).encode()) + rb"(?=[/\0]|$)")
+    hosts = {child for each in own for child in children(each)}
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or (pid := int(entry.name)) in own:
@@ -83,8 +84,7 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
             place = os.fsencode(os.readlink(entry / "cwd"))
         except OSError:
             place = b""
-        is_host = pid in {child for each in own for child in children(each or 0)}
-        if is_host or any(mark.search(text) for text in (words, told, place)):
+        if pid in hosts or any(mark.search(text) for text in (words, told, place)):
             found[pid] = words.replace(b"\0", b" ").decode(errors="replace")
     return found
 

@@ -22,15 +22,20 @@ SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 
 def events(folder: Path | None) -> list[dict[str, Any]]:
     """Return what the journal of a run tells, if there is one."""
-    path = folder / "events.jsonl" if folder else None
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    return [json.loads(line) for line in _lines(folder)]
 
 
 def told(folder: Path | None, kind: str) -> list[dict[str, Any]]:
     """Return the events of one kind."""
-    return [event for event in events(folder) if event["kind"] == kind]
+    some = [json.loads(line) for line in _lines(folder) if kind in line]
+    return [event for event in some if event["kind"] == kind]
+
+
+def _lines(folder: Path | None) -> list[str]:
+    path = folder / "events.jsonl" if folder else None
+    if path is None or not path.exists():
+        return []
+    return path.read_text().split("\n")[:-1]
 
 
 class Run:

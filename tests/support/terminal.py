@@ -73,12 +73,14 @@ class Terminal:
     ) -> subprocess.CompletedProcess[str]:
         """Run `cnd` in this process: its words in, status, stdout and stderr out.
 
-        For commands that end before they start anything; a tenth of `run`'s time.
+        For commands that start nothing: it saves the third of a second of computing
+        that it takes to start Python and to load what CND needs.
         """
         from cnd import tasks  # here: it takes a third of a second to import
 
         argv = ["cnd", *(os.fsdecode(word) for word in words)]
-        out, err, status = io.StringIO(), io.StringIO(), 0
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        status = 0
         with (
             _within({**self.environment, **extra}, self.folder, argv),
             contextlib.redirect_stdout(out),
@@ -88,7 +90,11 @@ class Terminal:
                 tasks.program().run()
             except SystemExit as end:
                 status = end.code if isinstance(end.code, int) else 1
-        return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
+        told = []
+        for stream in (out, err):
+            stream.seek(0)
+            told.append(stream.read())
+        return subprocess.CompletedProcess(argv, status, *told)
 
     def spawn(self, *words: str, program: str = "cnd") -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -103,11 +109,11 @@ class Terminal:
 
     def json(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
         """Run a command with --json; check its status; return its object."""
-        done = self.run(*words, "--json", timeout=90.0, **extra)
-        assert done.returncode == status, done.stderr + done.stdout
-        found = json.loads(done.stdout)
-        assert isinstance(found, dict)
-        return found
+        return _object(self.run(*words, "--json", timeout=90.0, **extra), status)
+
+    def ask(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
+        """Do the same in this process, with a command that only looks."""
+        return _object(self.call(*words, "--json", **extra), status)
 
     def runs(self) -> list[Path]:
         folder = self.state / "cnd" / "runs"
@@ -151,7 +157,7 @@ class Terminal:
 
     def status(self) -> list[dict[str, Any]]:
         """Return the instances that live and what they do, as `cnd status` tells."""
-        found = self.json("status")["instances"]
+        found = self.ask("status")["instances"]
         assert isinstance(found, list)
         return found
 
@@ -163,6 +169,13 @@ class Terminal:
             anything = True
         if anything:
             self.run("scram", "--all-regions")
+
+
+def _object(done: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
+    assert done.returncode == status, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
 
 
 @contextlib.contextmanager
