@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -38,9 +39,18 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
+WAITING = 4  # test processes beside one for each core
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     what = "also run what buys machines on AWS, for about a cent (tests/live)"
     parser.addoption("--live", action="store_true", help=what)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Return what `-n auto` is: more than cores, as most tests wait for something."""
+    return (os.cpu_count() or 1) + WAITING
 
 
 @contextlib.contextmanager
