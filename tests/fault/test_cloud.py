@@ -290,11 +290,11 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""
-    process = terminal.spawn(*LONG, "--t", "6")
-    eventually(lambda: len(terminal.live()) == 2, within=30)
+    terminal.environment["CND_LOCAL_REFUSED_SECONDS"] = "5"
+    process, folder = searching(terminal, *LONG, "--t", "3")
     for service in ("ec2", "sqs", "s3"):
         lay(cloud, f"{service}:*", code="ExpiredToken", http=400, times="forever")
-    time.sleep(8)
+    eventually(lambda: told(folder, "worker.timeout"))
     process.send_signal(2)
     code, _, err = ended(process, within=400)
     forget(terminal, cloud)
