@@ -39,6 +39,9 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
 
 
+# The tests start a thousand processes: what these import is compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 WAITING = 4  # test processes beside one for each core
 
 

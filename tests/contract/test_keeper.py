@@ -270,7 +270,8 @@ def held(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # it was ended meanwhile
+            os.kill(pid, signal.SIGCONT)
 
 
 SEARCH = ("--difficulty", str(DIFFICULTY))
