@@ -209,6 +209,7 @@ class Job:
             # A group would replace what shuts itself down; it ends with its own timer.
             shutdown=not (self._plan.keep or self._plan.hold),
             spot=self._plan.market != "on-demand",
+            patience=self._cloud.orphan_patience,
         )
         return Fleet(
             self._plan,

@@ -29,6 +29,7 @@ def orders(
     seconds: float,
     shutdown: bool,
     spot: bool = False,
+    patience: float | None = None,
 ) -> Callable[[str, str], Mapping[str, object]]:
     """Return what gives each instance, by id and name, its orders for `keeper.py`.
 
@@ -36,6 +37,7 @@ def orders(
         seconds: how long the URLs must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
         spot: whether AWS may take an instance back, and says so on it before.
+        patience: seconds without a sign of life; None: `PATIENCE`.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
@@ -47,7 +49,7 @@ def orders(
     def of(instance: str, name: str) -> Mapping[str, object]:
         return {
             "instance": instance,
-            "patience": PATIENCE,
+            "patience": PATIENCE if patience is None else patience,
             "poll": POLL,
             "shutdown": shutdown,
             "spot": spot,

@@ -686,9 +686,9 @@ refused, 4 no complete answer, 5 something may be left running, 130 interrupted.
 Completion: cnd --print-completion-script bash (or zsh, fish)."""
 
 
-def main() -> None:
-    """Run the `cnd` program."""
-    program = Program(
+def program() -> Program:
+    """Return the `cnd` program; its `run` ends with SystemExit where that is not 0."""
+    return Program(
         name="cnd",
         binary="cnd",
         version=cnd.__version__,
@@ -697,5 +697,9 @@ def main() -> None:
         executor_class=Executor,
         config_class=Config,
     )
+
+
+def main() -> None:
+    """Run the `cnd` program."""
     with left_at_once():
-        program.run()
+        program().run()

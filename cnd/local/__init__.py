@@ -28,14 +28,17 @@ from typing import Any
 
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
+from cnd.local.settings import Patience, patience
 
 __all__ = [
     "Endpoint",
+    "Patience",
     "clear_faults",
     "down",
     "exports",
     "faults_laid",
     "lay_fault",
+    "patience",
     "status",
     "summary",
     "up",

@@ -23,8 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import asyncssh
-
 from cnd.errors import CloudError
 from cnd.local import processes, vmdata
 from cnd.local.vmimage import CPU, OUTSIDE, QEMU, Image
@@ -210,6 +208,8 @@ async def _host_key(address: str, port: int) -> str:
 
     qemu accepts connections long before its guest does.
     """
+    import asyncssh  # here: the cloud's own process loads this file, and starts sooner
+
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:

@@ -13,7 +13,7 @@ from cnd.job import Job
 from cnd.journal import Journal
 from cnd.plan import Plan
 from cnd.view import Narrator
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 PLAN = Plan(2, 1, 60.0)
 REQUEST = Event("instance.requested", fields={"count": 1, "token": "t"})

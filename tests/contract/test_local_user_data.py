@@ -12,7 +12,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from tests.contract.conftest import Host, LocalCloud, eventually, make_key
+from tests.support.embedded import Host, LocalCloud, make_key
+from tests.support.waiting import eventually
 
 UNITS = "/run/systemd/system"
 

@@ -28,7 +28,8 @@ from cnd import bootstrap, keys
 from cnd import pow as worker
 from cnd.errors import HostError, HostLost
 from cnd.remote import EVENTS, SILENCE, Host, Login
-from tests.contract.conftest import SECONDS, LocalCloud, eventually
+from tests.support.embedded import SECONDS, LocalCloud
+from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
@@ -257,9 +258,13 @@ def any_server(embedded: Server) -> Iterator[Server]:
         yield server
 
 
+# Slowly, so that it leaves the machine to the others.
+NEVER_FOUND = {"difficulty": 16, "rate": 20_000}
+
+
 def job(**options: object) -> bytes:
     return json.dumps(
-        {"difficulty": 16, "syslog": False, "time_limit": 30, **options}
+        {**NEVER_FOUND, "syslog": False, "time_limit": 30, **options}
     ).encode()
 
 

@@ -11,7 +11,7 @@ import pytest
 from cnd import s3logs
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client

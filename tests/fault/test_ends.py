@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from cnd.local import Endpoint, lay_fault
-from tests.conftest import clean_environment, ended, eventually
-from tests.fault.test_hosts import ENDLESS, SPACE, Run, events_of, kill
 from tests.fault.truth import Victim
+from tests.support.faults import events_of, kill
+from tests.support.processes import ended
+from tests.support.runs import ENDLESS, SPACE, Run
+from tests.support.terminal import clean_environment
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
 from cnd import local
-from tests.contract.conftest import LocalCloud, running_cloud
+from tests.support.embedded import LocalCloud, running_cloud
 from tests.hostile.asking import ask
 
 

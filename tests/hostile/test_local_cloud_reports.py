@@ -12,7 +12,7 @@ import pytest
 
 from cnd import local
 from tests.conftest import children, eventually
-from tests.contract.conftest import LocalCloud, running_cloud
+from tests.support.embedded import LocalCloud, running_cloud
 from tests.hostile.asking import ask
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.conftest import Host, LocalCloud, running_cloud
+from tests.support.embedded import Host, LocalCloud, running_cloud
 from tests.hostile.asking import FORGED, LAUNCH, ask
 
 PYTHON = "/usr/bin/python3"  # one that every user may run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ OWNERS = {
 }
 
 
+@functools.cache
 def modules() -> list[tuple[str, ast.Module]]:
     found = []
     for path in sorted(ROOT.rglob("*.py")):

@@ -16,23 +16,10 @@ from cnd.journal import Journal
 from cnd.pictures import PICTURES, draw
 from cnd.report import facts, page
 from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless, pick
-from cnd.timeline import Timeline, timeline
-from tests.unit.test_timeline import RESULT, WISH, at, life_of, whole_run
+from cnd.timeline import timeline
+from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
 
 EVIL = "</td><script src=http://evil.example/x.js></script><img src=//e>\x1b]0;x\x07"
-
-
-def of(count: int) -> Timeline:
-    """Return a run of so many instances, each a little later than the one before."""
-    events = [at(0, "run.started", **{**WISH, "instances": count})]
-    for index in range(count):
-        events += life_of(index, f"i-{index}", late=index / count)
-        events.append(at(12, "instance.terminated", index, f"i-{index}"))
-    coverage = [
-        {"index": i, "cursor": 600, "tested": 300, "repeated": 0, "ended": "stopped"}
-        for i in range(count)
-    ]
-    return timeline("r", events, {**RESULT, "coverage": coverage})
 
 
 class Page(html.parser.HTMLParser):
