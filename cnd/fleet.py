@@ -20,7 +20,7 @@ from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
-from cnd.journal import Journal
+from cnd.journal import Journal, written
 from cnd.lines import Allowance
 from cnd.plan import MARKETS, Plan
 from cnd.remote import KEEPER_PAUSE, SILENCE, SPOT_KEEPER_PAUSE, Host, Login
@@ -485,7 +485,7 @@ class Fleet:
         try:
             with self._fetching:
                 text = host.log(folder)
-            path.write_text(text, encoding="utf-8")
+            written(path, text.encode())
         except (HostError, OSError) as error:
             fields = {"reason": str(error)}
             self._put(Event("log.failed", index, instance_id, fields))

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,12 +56,6 @@ from cnd.watch import Watch
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
-END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
-# The guard terminates the fleet so long after the decision and the above, or after the
-# run broke off, if the deciding thread has not: see `Terminator`.
-GUARD_PATIENCE = 15.0  # seconds
-# What comes after the fleet's end must not keep the program from its own.
-SAVE_LIMIT = 60.0  # seconds for uploads, queue and template, each
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
 TICK = 0.1  # seconds between two looks at the clock
@@ -74,6 +68,18 @@ POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
 # A courtesy, one call each.
 TAGGED = 64  # instances, at most, that get their index as a tag
 TAG_LATEST = 60.0  # seconds after the launch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the end of a run may take, whatever hangs; in seconds."""
+
+    end: float = 60.0  # for stop and logs together, until the fleet is terminated
+    # The guard terminates it so long after that, or after the run broke off, if the
+    # deciding thread has not: see `Terminator`.
+    guard: float = 15.0
+    # What comes after the fleet's end must not keep the program from its own.
+    save: float = 60.0
 
 
 class Job:
@@ -89,8 +95,9 @@ class Job:
         journal: Journal,
         *,
         view: Viewer,
+        limits: Limits = Limits(),
     ) -> None:
-        self._plan = plan
+        self._plan, self._limits = plan, limits
         self._cloud = cloud
         self._journal = journal
         self._run = journal.run
@@ -120,6 +127,7 @@ class Job:
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
         self._s3: str | None = None
+        self._saved: bool | None = None  # whether all logs are in S3; None: not known
         self._began = time.monotonic()
         self._marks: dict[str, float] = {}
         self._hear_out = 0.0  # until then nobody is called late
@@ -213,7 +221,7 @@ class Job:
     def _conducted(
         self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
     ) -> Result:
-        self._guard.expect(self._plan.lifetime + END_LIMIT)
+        self._guard.expect(self._plan.lifetime + self._limits.end)
         fleet = self._new_fleet(provision)
         self._delay = fleet.delay
         try:
@@ -610,7 +618,7 @@ class Job:
         if event.kind in RECEIPT:
             self._receipt.append(event)
         if event.kind == "instance.requested":  # what comes of it lives so long
-            self._guard.expect(self._plan.lifetime + END_LIMIT)
+            self._guard.expect(self._plan.lifetime + self._limits.end)
         self._crew.note(event)
         if event.kind == "instance.lost" and event.host not in self._crew.running:
             when = "while nobody followed" if self._attached else "before it ran"
@@ -645,7 +653,7 @@ class Job:
         fleet.stop()
         self._late.submit(self._tell_reason, provision.queue)
         heard = self._marks["decided"] + fleet.delay  # by all who can hear
-        while (now := time.monotonic()) < heard + END_LIMIT:
+        while (now := time.monotonic()) < heard + self._limits.end:
             patience = max(heard, self._crew.last_arrival) + END_PATIENCE
             booting = self._crew.booting
             if not self._crew.serving and (now >= patience or not booting):
@@ -657,7 +665,7 @@ class Job:
     def _limit_the_end(self) -> None:
         """Have the guard end the fleet if this run has not by the time it should."""
         if not self._plan.keep:
-            self._guard.hasten(self._delay + END_LIMIT + GUARD_PATIENCE)
+            self._guard.hasten(self._delay + self._limits.end + self._limits.guard)
 
     def _read_what_is_left(self, provision: Provision) -> None:
         """Read what instances that ended without us have left in S3."""
@@ -714,11 +722,11 @@ class Job:
     def _terminated(self) -> LeakError | None:
         """Terminate the fleet, whatever is raised; return what may be left of it."""
         self._over.set()
-        self._guard.hasten(GUARD_PATIENCE)
+        self._guard.hasten(self._limits.guard)
         leak = self._insisted()
         # What was being launched meanwhile; what was known did not wait for it.
         if any(not launch.done() for launch in self._replacing):
-            late = wait(self._replacing, timeout=END_LIMIT).not_done
+            late = wait(self._replacing, timeout=self._limits.end).not_done
             self._launcher.unsure |= bool(late)
             self._attempt(self._drain)
             leak = self._insisted()
@@ -753,7 +761,7 @@ class Job:
             self._late.submit(self._launcher.tidy),
             self._late.submit(sqs.delete, self._cloud.sqs, provision.queue),
         ]
-        late = wait(works, timeout=SAVE_LIMIT).not_done
+        late = wait(works, timeout=self._limits.save).not_done
         for work in works:
             try:
                 if work not in late:
@@ -761,9 +769,13 @@ class Job:
             except CloudError as error:  # it keeps nobody from the rest
                 self._trouble(error)
         if saving in late:
-            message = f"the logs are not in S3: no answer within {SAVE_LIMIT:.0f} s"
+            message = (
+                f"the logs are not in S3: no answer within {self._limits.save:.0f} s"
+            )
             self._trouble(CloudError(message))
-        elif saving.result():
+        elif not saving.exception():
+            self._saved = saving.result()
+        if self._saved:
             self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
 
     def _tell_abort(self) -> None:
@@ -817,7 +829,7 @@ class Job:
         try:
             for path in sorted(self._journal.logs.glob("[!.]*")):
                 logs[s3logs.LOGS + path.name] = path
-            provision.bucket_made.result(timeout=SAVE_LIMIT)
+            provision.bucket_made.result(timeout=self._limits.save)
             failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)
         except (CloudError, OSError, TimeoutError) as error:
             failures = {provision.bucket: _told(error)}
@@ -840,21 +852,25 @@ class Job:
         ending = result.outcome.ending
         fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
         self._take(Event("run.ended", fields=fields))
-        self._record.settle(DISK_PATIENCE)
+        answered = self._record.settle(DISK_PATIENCE)
         try:
             write = partial(self._journal.write_result, result.to_json())
             within(DISK_PATIENCE, write)
         except (CndError, TimeoutError) as error:
             self._view.show(trouble(_told(error)))
         else:
-            folder = self._journal.folder
-            files = {name: folder / name for name in (EVENTS, RESULT)}
-            s3, bucket = self._cloud.s3, provision.bucket
-            copying = self._late.submit(s3logs.upload, s3, bucket, self._run, files)
-            wait([copying], timeout=SAVE_LIMIT)
+            self._copy(provision, [EVENTS, RESULT] if answered else [RESULT])
         self._pool.close(cancel=True)
         self._late.close(cancel=True)
         return result
+
+    def _copy(self, provision: Provision, names: Iterable[str]) -> None:
+        """Upload files of the run's folder, unless the bucket did not answer before."""
+        if self._saved is not None:
+            files = {name: self._journal.folder / name for name in names}
+            s3, bucket = self._cloud.s3, provision.bucket
+            copying = self._late.submit(s3logs.upload, s3, bucket, self._run, files)
+            wait([copying], timeout=self._limits.save)
 
     def _result(self) -> Result:
         race, plan = self.race, self._plan

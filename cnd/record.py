@@ -58,11 +58,12 @@ class Record:
             raise UsageError(message, hint=hint) from error
 
     def settle(self, seconds: float) -> bool:
-        """Wait until all events so far are written; return whether they are."""
-        with contextlib.suppress(TimeoutError, UsageError):
-            self._mark().result(timeout=seconds)
-            return True
-        return False
+        """Wait for what was given so far; return whether the disk has answered."""
+        try:
+            self._mark().exception(timeout=seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def _mark(self) -> Future[None]:
         """Return what is done when all events so far are written."""
