@@ -57,6 +57,7 @@ from cnd.watch import Watch
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
+LAST_PATIENCE = 3.0  # seconds for the last events to be on disk, before it is copied
 DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
 TICK = 0.1  # seconds between two looks at the clock
 BUG_LOOK = 0.5  # seconds between two looks for threads that died
@@ -852,7 +853,7 @@ class Job:
         ending = result.outcome.ending
         fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
         self._take(Event("run.ended", fields=fields))
-        answered = self._record.settle(DISK_PATIENCE)
+        answered = self._record.settle(LAST_PATIENCE)
         try:
             write = partial(self._journal.write_result, result.to_json())
             within(DISK_PATIENCE, write)
