@@ -89,19 +89,20 @@ class Voice:
 
         A last word counts whatever the allowance is.
         """
-        kept = self._allowance.keeps(len(line) + 1)
-        if not kept and not any(word in line for word in LAST):
-            return self._pay(len(line) + 1)
-        text = line.decode("utf-8", "replace")
-        event = from_worker(text, index=self._index, host=self._host)
-        if event.kind in LAST_WORDS:
+        last = any(word in line for word in LAST)
+        if last and (event := self._event(line)).kind in LAST_WORDS:
             self._put(event)
             return True
-        if not kept:
+        if not self._allowance.keeps(len(line) + 1):
             return self._pay(len(line) + 1)
+        event = self._event(line)
         if event.kind != NOISE or self._allowance.keeps_noise(len(line)):
             self._put(event)
         return False
+
+    def _event(self, line: bytes) -> Event:
+        text = line.decode("utf-8", "replace")
+        return from_worker(text, index=self._index, host=self._host)
 
     def drop(self, size: int) -> None:
         """Count what a line has beyond its limit.
