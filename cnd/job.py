@@ -50,7 +50,7 @@ from cnd.race import Ending, Outcome, Race, refutation
 from cnd.record import DISK_PATIENCE, MINOR, Record
 from cnd.result import Result, Seconds
 from cnd.scram import scram
-from cnd.terminator import Terminator, insist
+from cnd.terminator import INSIST, Terminator, insist
 from cnd.view import Viewer
 from cnd.watch import Watch
 
@@ -108,7 +108,8 @@ class Job:
         self._record = Record(journal, self._inbox.put)
         self._receipt: list[Event] = []  # the events of `RECEIPT`
         self._guard = Terminator(self._strike)
-        self._settled = False  # the fleet is terminated, kept or named as a leak
+        # Nothing is launched, or the fleet is terminated, kept, or named as a leak.
+        self._settled = True
         self._broke: list[BaseException] = []  # to be raised after the fleet's end
         self._delay = 0.0  # see `Fleet.delay`
         self._unseen: deque[Event] = deque()  # of the batch that is being taken in
@@ -222,9 +223,10 @@ class Job:
     def _conducted(
         self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
     ) -> Result:
-        self._guard.expect(self._plan.lifetime + self._limits.end)
         fleet = self._new_fleet(provision)
         self._delay = fleet.delay
+        self._guard.expect(self._plan.lifetime + self._limits.end)
+        self._settled = False
         try:
             begin(provision, fleet)
             self._follow(provision, fleet)
@@ -698,6 +700,8 @@ class Job:
     ) -> LeakError | None:
         """Terminate the fleet, or keep it; then tidy up, as far as that goes."""
         self._mark("scramming")
+        if not keep:
+            self._guard.hasten(self._limits.guard)
         if "decided" not in self._marks:  # the run broke off; wake our own reader
             self._late.submit(self._tell_reason, provision.queue)
         closing = self._late.submit(fleet.close)
@@ -723,11 +727,11 @@ class Job:
     def _terminated(self) -> LeakError | None:
         """Terminate the fleet, whatever is raised; return what may be left of it."""
         self._over.set()
-        self._guard.hasten(self._limits.guard)
+        launching = [launch for launch in self._replacing if not launch.done()]
+        self._attempt(self._drain)
         leak = self._insisted()
-        # What was being launched meanwhile; what was known did not wait for it.
-        if any(not launch.done() for launch in self._replacing):
-            late = wait(self._replacing, timeout=self._limits.end).not_done
+        if launching:  # what was known did not wait for what comes of these
+            late = wait(launching, timeout=self._limits.end).not_done
             self._launcher.unsure |= bool(late)
             self._attempt(self._drain)
             leak = self._insisted()
@@ -737,6 +741,7 @@ class Job:
         return leak
 
     def _insisted(self) -> LeakError | None:
+        self._guard.postpone(2 * INSIST)  # from here on we only talk to the cloud
         try:
             insist(self._scram, note=self._broke.append)
         except LeakError as error:

@@ -82,6 +82,10 @@ class Terminator:
         """Strike in so many seconds, unless it is to be sooner already."""
         self._orders.put(("hasten", self._clock() + seconds))
 
+    def postpone(self, seconds: float) -> None:
+        """Strike in so many seconds and not sooner: the fleet is being terminated."""
+        self._orders.put(("postpone", self._clock() + seconds))
+
     def dismiss(self) -> None:
         """End the guard: the fleet is terminated, or kept on purpose."""
         self._orders.put(("dismiss", 0.0))
@@ -104,7 +108,9 @@ class Terminator:
                 continue
             if order == "dismiss":
                 return
-            if order == "expect":
-                latest = at
-            else:
+            if order == "hasten":
                 hastened = min(hastened, at)
+            else:
+                latest = at
+            if order == "postpone":
+                hastened = math.inf

@@ -36,6 +36,14 @@ def test_a_later_expectation_replaces_an_earlier_one_and_a_hurry_is_not_put_off(
     assert struck(guard)
 
 
+def test_it_is_postponed_by_who_is_at_it() -> None:
+    guard = Terminator(lambda: None)
+    guard.hasten(0.2)
+    guard.postpone(0.5)
+    assert not struck(guard, 0.4)
+    assert struck(guard)
+
+
 def test_who_is_dismissed_does_not_strike() -> None:
     guard = Terminator(lambda: None)
     guard.hasten(0.3)
