@@ -212,6 +212,22 @@ class Journal:
         return found if isinstance(found, dict) else None
 
 
+def written(path: Path, data: bytes) -> None:
+    """Write a log, whole or not at all; an empty one is none.
+
+    Raises:
+        OSError: it could not be written, or is empty.
+    """
+    if not data:
+        raise OSError(f"the log of {path.stem} is empty")
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _take(lock: int) -> None:
     """Take an open lock file for oneself; BlockingIOError if another keeps it."""
     deadline = time.monotonic() + LOCK_PATIENCE

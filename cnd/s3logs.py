@@ -7,10 +7,10 @@ names, so that a report's links hold; a bucket that refuses costs a copy, never 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnd.aside import Pool
 from cnd.aws import code, translated
 from cnd.errors import CloudError
 
@@ -154,9 +154,10 @@ def upload(
 
     if not files:
         return {}
-    with ThreadPoolExecutor(min(PARALLEL, len(files))) as pool:
-        failures = pool.map(put, files.items())
-        return _only_failures(zip(files, failures, strict=True))
+    pool = Pool(PARALLEL, "upload")
+    failures = [pool.submit(put, item) for item in files.items()]
+    answers = (failure.result() for failure in failures)
+    return _only_failures(zip(files, answers, strict=True))
 
 
 def fetch(s3: S3Client, bucket: str, run: str, name: str) -> bytes | None:

@@ -40,7 +40,7 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, left_at_once, nobody_reads, rest, task
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import Job
+from cnd.job import Job, scram_words
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
 from cnd.naming import new_run
@@ -297,20 +297,20 @@ def _carried_out(
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        return view.Narrator(plan, past=past)
+        return view.Aside(view.Narrator(plan, past=past))
     if os.environ.get("TERM", "dumb") == "dumb":
-        return view.Narrator(plan, past=past)
+        return view.Aside(view.Narrator(plan, past=past))
     from cnd.live import LiveView  # here: rich takes a tenth of a second
 
-    return LiveView(plan, sys.stderr, past=past)
+    return view.Aside(LiveView(plan, sys.stderr, past=past))
 
 
 def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
     _tell(result, json)
     if result.leaked:
-        message = "not seen terminated, perhaps still running"
-        hint = f"run `fab scram --run {result.run}`"
+        message = f"not seen terminated in {result.region}, perhaps still running"
+        hint = f"run `{scram_words(result.run, result.cloud, result.region)}`"
         raise LeakError(result.leaked, message, hint=hint)
     if status := result.outcome.ending.exit_status:
         raise Exit(code=status)

@@ -94,6 +94,8 @@ def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
 class Flapping:
     """A host whose connection drops before its worker has said a word, some times."""
 
+    position = 0
+
     def __init__(self, drops: int) -> None:
         self.drops = drops
 
@@ -103,7 +105,9 @@ class Flapping:
     def stop(self) -> bool:
         return True
 
-    def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
+    def follow(
+        self, folder: str, *, position: int, dropped: Callable[[int], None]
+    ) -> Iterator[bytes]:
         if self.drops:
             self.drops -= 1
             raise HostLost("Instance0", "connection lost")

@@ -28,7 +28,7 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "rivals", "takeover", "orphans", "cost"],
-    ["crew", "inbox"],
+    ["crew", "inbox", "record"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling", "scale"],
     ["hold", "gateway"],
     ["spot"],
@@ -46,9 +46,12 @@ LAYERS = [
         "descriptors",
     ],
     ["naming"],
-    ["agent", "payload", "bench", "footprint", "offers", "palette"],
+    ["agent", "payload", "bench", "footprint", "offers", "palette", "terminator"],
     ["runner"],
-    ["local", "errors", "pow", "keeper", "fetch", "kernel", "loader", ""],
+    [
+        *("local", "errors", "pow", "keeper", "fetch", "kernel", "loader"),
+        *("aside", "lines", ""),
+    ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
