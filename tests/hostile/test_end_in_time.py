@@ -20,9 +20,12 @@ from pathlib import Path
 import pytest
 
 from cnd.local import Endpoint, lay_fault
-from tests.conftest import BIN, ended, eventually
-from tests.fault.test_hosts import Run, events_of, kill
-from tests.fault.truth import Victim, forget, told
+from tests.fault.truth import Victim, forget
+from tests.support.faults import events_of, kill
+from tests.support.processes import ended
+from tests.support.runs import Run, told
+from tests.support.terminal import BIN
+from tests.support.waiting import eventually
 
 ENDLESS = ("start", "--d", "30", "--n", "2", "--t", "60", "--kernel", "hashlib")
 SOON = 20.0  # seconds to zero instances, also on a machine that does ten other things

@@ -19,8 +19,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
 
 from cnd import local
-from tests.support.embedded import LocalCloud, running_cloud
 from tests.hostile.asking import ask
+from tests.support.embedded import LocalCloud, running_cloud
 
 
 @pytest.fixture(scope="module")

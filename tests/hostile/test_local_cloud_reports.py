@@ -12,8 +12,8 @@ import pytest
 
 from cnd import local
 from tests.conftest import children, eventually
-from tests.support.embedded import LocalCloud, running_cloud
 from tests.hostile.asking import ask
+from tests.support.embedded import LocalCloud, running_cloud
 
 
 @pytest.fixture(scope="module")
