@@ -12,6 +12,7 @@ from __future__ import annotations
 import calendar
 import hashlib
 import hmac
+import io
 import re
 import tempfile
 import time
@@ -313,7 +314,7 @@ class _Body:
 
     def __init__(self, environ: WSGIEnvironment, most: int) -> None:
         self._environ, self._most = environ, most
-        self._kept: Any = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        self._kept: Any = None
         self._size = 0
 
     def chunks(self) -> Iterator[bytes]:
@@ -332,11 +333,20 @@ class _Body:
             self._size += len(data)
             if self._size > self._most:
                 raise Refused("EntityTooLarge", f"At most {self._most} bytes.")
-            self._kept.write(data)
+            self._keep(data, last=not left)
             yield data
+
+    def _keep(self, data: bytes, *, last: bool) -> None:
+        if self._kept is None and last:
+            self._kept = io.BytesIO(data)  # which copies nothing: most are in one piece
+            return
+        if self._kept is None:
+            self._kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
+        self._kept.write(data)
 
     def put_back(self) -> None:
         """Let the next one read it from its beginning."""
+        self._kept = self._kept or io.BytesIO()
         self._kept.seek(0)
         self._environ["wsgi.input"] = self._kept
         self._environ["CONTENT_LENGTH"] = str(self._size)
