@@ -17,6 +17,7 @@ import pytest
 
 from cnd import pow as worker
 from cnd.local import Endpoint
+from tests.fault.kills import kill, killed, newest
 from tests.fault.truth import Victim, struck
 from tests.support.faults import events_of, lay
 from tests.support.processes import ended
@@ -27,30 +28,6 @@ SLOWLY = ("--kernel", "hashlib", "--t", "120")
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 ORPHAN_PATIENCE = 8.0  # seconds here; by default 30, as README tells
 SIGNED = b"x-amz-signature"
-
-
-def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
-    """Start a run and SIGKILL it once `of` instances have told an event `when`."""
-    before = set(terminal.runs())
-    process = terminal.spawn(*words)
-
-    def tellers() -> set[int | None]:
-        return {event.get("index") for event in told(newest(terminal, before), when)}
-
-    eventually(lambda: len(tellers()) >= of, within=60)
-    return kill(terminal, process, before)
-
-
-def kill(terminal: Victim, process: subprocess.Popen[str], before: set[Path]) -> Path:
-    terminal.hit(process, signal.SIGKILL)
-    folder = newest(terminal, before)
-    assert folder is not None
-    return folder
-
-
-def newest(terminal: Victim, before: set[Path]) -> Path | None:
-    new = sorted(set(terminal.runs()) - before)
-    return new[-1] if new else None
 
 
 def stored(terminal: Victim, run: str) -> dict[str, bytes]:
