@@ -50,12 +50,15 @@ from cnd.race import Ending, Outcome, Race, refutation
 from cnd.record import DISK_PATIENCE, MINOR, Record
 from cnd.result import Result, Seconds
 from cnd.scram import scram
-from cnd.terminator import INSIST, Terminator, insist
+from cnd.terminator import Terminator, insist
 from cnd.view import Viewer
 from cnd.watch import Watch
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
+# A termination that was begun is begun a second time by the guard, if the fleet was not
+# seen gone so soon, and is given up at last, seconds after its beginning.
+SECOND_TRY, GIVE_UP = 60.0, 900.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 LAST_PATIENCE = 3.0  # seconds for the last events to be on disk, before it is copied
 DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
@@ -741,15 +744,53 @@ class Job:
         return leak
 
     def _insisted(self) -> LeakError | None:
-        self._guard.postpone(2 * INSIST)  # from here on we only talk to the cloud
+        """Terminate the fleet in a thread that may hang; take in what it tells."""
+        self._guard.postpone(SECOND_TRY)
+        scramming = self._scramming()
+        deadline = time.monotonic() + GIVE_UP
+        while not scramming.done() and self._guard.result is None:
+            if time.monotonic() >= deadline:
+                return self._leak(self._left(), TimeoutError(f"{GIVE_UP:g} s"))
+            self._attempt(self._take_in_the_end)
+        if self._guard.result is not None:
+            for instance in self._guard.result:
+                self._tell_terminated(instance)
+        self._attempt(self._drain)
+        if not scramming.done() or (error := scramming.exception()) is None:
+            return None
+        return self._leak(
+            error.ids if isinstance(error, LeakError) else self._left(), error
+        )
+
+    def _scramming(self) -> Future[None]:
+        """Begin to terminate the fleet; where no thread is to be had, do it here."""
+        scramming: Future[None] = Future()
+        scramming.add_done_callback(lambda done: self._inbox.wake())
+
+        def work() -> None:
+            try:
+                insist(self._scram, note=self._broke.append)
+            except BaseException as error:  # it is a leak, whatever it is
+                scramming.set_exception(error)
+            else:
+                scramming.set_result(None)
+
         try:
-            insist(self._scram, note=self._broke.append)
-        except LeakError as error:
-            return self._leak(error.ids, error)
-        except BaseException as error:
-            left = self._crew.index.keys() - self._crew.ended.keys()
-            return self._leak(left, error)
-        return None
+            threading.Thread(target=work, name="scram", daemon=True).start()
+        except RuntimeError:
+            work()
+        return scramming
+
+    def _take_in_the_end(self) -> None:
+        self._take(*self._inbox.batch(TICK))
+        self._view.tick(self.race)
+
+    def _left(self) -> Iterable[str]:
+        return self._crew.index.keys() - self._crew.ended.keys()
+
+    def _tell_terminated(self, instance: ec2.Instance) -> None:
+        index = self._crew.index.get(instance.id)
+        self._inbox.put(Event("instance.terminated", index, instance.id))
 
     def _leak(self, ids: Iterable[str], cause: BaseException) -> LeakError:
         """Return what tells the user which machines to see to, and how."""
@@ -790,12 +831,6 @@ class Job:
 
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
-
-        def seen(instance: ec2.Instance) -> None:
-            index = self._crew.index.get(instance.id)
-            event = Event("instance.terminated", index, instance.id)
-            self._attempt(self._take, event)
-
         # A launch whose answer was lost may have worked.
         look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
         if look:
@@ -804,14 +839,14 @@ class Job:
             self._cloud,
             self._run,
             groups=self._launcher.groups,
-            known=self._crew.index.keys() - self._crew.ended.keys(),
+            known=set(self._left()),
             look=look,
-            seen=seen,
+            seen=self._tell_terminated,
         )
 
-    def _strike(self) -> None:
+    def _strike(self) -> list[ec2.Instance]:
         """Terminate the fleet in the guard's thread, with nothing of this run's."""
-        scram(
+        return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,

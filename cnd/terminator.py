@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cnd.errors import LeakError
 
@@ -52,7 +52,7 @@ def insist(
         pause = min(2 * pause, LAST_PAUSE)
 
 
-class Terminator:
+class Terminator(Generic[T]):
     """A thread that strikes at a moment, unless it is told before that all is over.
 
     To tell it something takes no lock: a signal handler may do so.
@@ -60,7 +60,7 @@ class Terminator:
 
     def __init__(
         self,
-        strike: Callable[[], object],
+        strike: Callable[[], T],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +72,7 @@ class Terminator:
         self._strike, self._clock = strike, clock
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
         self.struck = threading.Event()  # it had to strike
+        self.result: T | None = None  # what a strike has returned
         threading.Thread(target=self._watch, name="terminator", daemon=True).start()
 
     def expect(self, seconds: float) -> None:
@@ -98,7 +99,7 @@ class Terminator:
                 if left <= 0:
                     latest = hastened = math.inf
                     self.struck.set()
-                    insist(self._strike, clock=self._clock)
+                    self.result = insist(self._strike, clock=self._clock)
                     continue
                 timeout = None if left == math.inf else left
                 order, at = self._orders.get(timeout=timeout)

@@ -11,7 +11,7 @@ from cnd.errors import LeakError
 from cnd.terminator import Terminator, insist
 
 
-def struck(guard: Terminator, within: float = 5.0) -> bool:
+def struck(guard: Terminator[None], within: float = 5.0) -> bool:
     return guard.struck.wait(within)
 
 
