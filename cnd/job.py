@@ -746,47 +746,51 @@ class Job:
     def _insisted(self) -> LeakError | None:
         """Terminate the fleet in a thread that may hang; take in what it tells."""
         self._guard.postpone(SECOND_TRY)
-        scramming = self._scramming()
-        deadline = time.monotonic() + GIVE_UP
-        while not scramming.done() and self._guard.result is None:
-            if time.monotonic() >= deadline:
-                return self._leak(self._left(), TimeoutError(f"{GIVE_UP:g} s"))
-            self._attempt(self._take_in_the_end)
-        if self._guard.result is not None:
-            for instance in self._guard.result:
+        began = time.monotonic()
+        error: BaseException | None = None
+        while time.monotonic() < began + GIVE_UP:
+            scramming, thread = self._scramming()
+            while thread.is_alive() and self._guard.result(began) is None:
+                self._attempt(self._take_in_the_end)
+                if time.monotonic() >= began + GIVE_UP:
+                    break
+            for instance in self._guard.result(began) or ():
                 self._tell_terminated(instance)
-        self._attempt(self._drain)
-        if not scramming.done() or (error := scramming.exception()) is None:
-            return None
-        return self._leak(
-            error.ids if isinstance(error, LeakError) else self._left(), error
-        )
+            self._attempt(self._drain)
+            error = scramming.exception() if scramming.done() else TimeoutError()
+            if error is None or self._guard.result(began) is not None:
+                return None
+            if isinstance(error, LeakError):
+                return self._leak(error.ids, error)
+            self._broke.append(error)
+            time.sleep(TICK)  # and once more
+        left = self._crew.index.keys() - self._crew.ended.keys()
+        return self._leak(left, error or TimeoutError())
 
-    def _scramming(self) -> Future[None]:
+    def _scramming(self) -> tuple[Future[None], threading.Thread]:
         """Begin to terminate the fleet; where no thread is to be had, do it here."""
         scramming: Future[None] = Future()
-        scramming.add_done_callback(lambda done: self._inbox.wake())
 
         def work() -> None:
             try:
                 insist(self._scram, note=self._broke.append)
-            except BaseException as error:  # it is a leak, whatever it is
+            except BaseException as error:  # it is a leak, or tried again
                 scramming.set_exception(error)
             else:
                 scramming.set_result(None)
+            finally:
+                self._inbox.wake()
 
+        thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            threading.Thread(target=work, name="scram", daemon=True).start()
+            thread.start()
         except RuntimeError:
             work()
-        return scramming
+        return scramming, thread
 
     def _take_in_the_end(self) -> None:
         self._take(*self._inbox.batch(TICK))
         self._view.tick(self.race)
-
-    def _left(self) -> Iterable[str]:
-        return self._crew.index.keys() - self._crew.ended.keys()
 
     def _tell_terminated(self, instance: ec2.Instance) -> None:
         index = self._crew.index.get(instance.id)
@@ -839,7 +843,7 @@ class Job:
             self._cloud,
             self._run,
             groups=self._launcher.groups,
-            known=set(self._left()),
+            known=self._crew.index.keys() - self._crew.ended.keys(),
             look=look,
             seen=self._tell_terminated,
         )

@@ -72,8 +72,14 @@ class Terminator(Generic[T]):
         self._strike, self._clock = strike, clock
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
         self.struck = threading.Event()  # it had to strike
-        self.result: T | None = None  # what a strike has returned
+        self._result: tuple[float, T] | None = None  # of the last: when it began, what
         threading.Thread(target=self._watch, name="terminator", daemon=True).start()
+
+    def result(self, since: float) -> T | None:
+        """Return what a strike has returned that began after `since`, or None."""
+        if self._result is None or self._result[0] < since:
+            return None
+        return self._result[1]
 
     def expect(self, seconds: float) -> None:
         """Strike in so many seconds; replaces what was expected before."""
@@ -99,7 +105,8 @@ class Terminator(Generic[T]):
                 if left <= 0:
                     latest = hastened = math.inf
                     self.struck.set()
-                    self.result = insist(self._strike, clock=self._clock)
+                    began = self._clock()
+                    self._result = began, insist(self._strike, clock=self._clock)
                     continue
                 timeout = None if left == math.inf else left
                 order, at = self._orders.get(timeout=timeout)
