@@ -65,7 +65,10 @@ class Pool:
                     self._threads -= 1
                     return
                 future, call = self._waiting.popleft()
-            _complete(future, call)
+            try:
+                _complete(future, call)
+            except BaseException as error:  # nobody is to wait for it without end
+                future.set_exception(error)
             del future, call  # what came of it belongs to whoever asked for it
 
 

@@ -29,6 +29,10 @@ class Inbox:
         if event.kind != PROGRESS:
             self._bell.put(None)
 
+    def wake(self) -> None:
+        """End the wait of `batch`, from any thread."""
+        self._bell.put(None)
+
     @property
     def full(self) -> bool:
         """Whether so much waits that what is not urgent should wait where it is."""

@@ -50,12 +50,15 @@ from cnd.race import Ending, Outcome, Race, refutation
 from cnd.record import DISK_PATIENCE, MINOR, Record
 from cnd.result import Result, Seconds
 from cnd.scram import scram
-from cnd.terminator import INSIST, Terminator, insist
+from cnd.terminator import Terminator, insist
 from cnd.view import Viewer
 from cnd.watch import Watch
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
+# A termination that was begun is begun a second time by the guard, if the fleet was not
+# seen gone so soon, and is given up at last, seconds after its beginning.
+SECOND_TRY, GIVE_UP = 60.0, 900.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 LAST_PATIENCE = 3.0  # seconds for the last events to be on disk, before it is copied
 DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
@@ -742,15 +745,57 @@ class Job:
         return leak
 
     def _insisted(self) -> LeakError | None:
-        self._guard.postpone(2 * INSIST)  # from here on we only talk to the cloud
+        """Terminate the fleet in a thread that may hang; take in what it tells."""
+        self._guard.postpone(SECOND_TRY)
+        began = time.monotonic()
+        error: BaseException | None = None
+        while time.monotonic() < began + GIVE_UP:
+            scramming, thread = self._scramming()
+            while thread.is_alive() and self._guard.result(began) is None:
+                self._attempt(self._take_in_the_end)
+                if time.monotonic() >= began + GIVE_UP:
+                    break
+            for instance in self._guard.result(began) or ():
+                self._tell_terminated(instance)
+            self._attempt(self._drain)
+            error = scramming.exception() if scramming.done() else TimeoutError()
+            if error is None or self._guard.result(began) is not None:
+                return None
+            if isinstance(error, LeakError):
+                return self._leak(error.ids, error)
+            self._broke.append(error)
+            time.sleep(TICK)  # and once more
+        left = self._crew.index.keys() - self._crew.ended.keys()
+        return self._leak(left, error or TimeoutError())
+
+    def _scramming(self) -> tuple[Future[None], threading.Thread]:
+        """Begin to terminate the fleet; where no thread is to be had, do it here."""
+        scramming: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                insist(self._scram, note=self._broke.append)
+            except BaseException as error:  # it is a leak, or tried again
+                scramming.set_exception(error)
+            else:
+                scramming.set_result(None)
+            finally:
+                self._inbox.wake()
+
+        thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            insist(self._scram, note=self._broke.append)
-        except LeakError as error:
-            return self._leak(error.ids, error)
-        except BaseException as error:
-            left = self._crew.index.keys() - self._crew.ended.keys()
-            return self._leak(left, error)
-        return None
+            thread.start()
+        except RuntimeError:
+            work()
+        return scramming, thread
+
+    def _take_in_the_end(self) -> None:
+        self._take(*self._inbox.batch(TICK))
+        self._view.tick(self.race)
+
+    def _tell_terminated(self, instance: ec2.Instance) -> None:
+        index = self._crew.index.get(instance.id)
+        self._inbox.put(Event("instance.terminated", index, instance.id))
 
     def _leak(self, ids: Iterable[str], cause: BaseException) -> LeakError:
         """Return what tells the user which machines to see to, and how."""
@@ -791,12 +836,6 @@ class Job:
 
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
-
-        def seen(instance: ec2.Instance) -> None:
-            index = self._crew.index.get(instance.id)
-            event = Event("instance.terminated", index, instance.id)
-            self._attempt(self._take, event)
-
         # A launch whose answer was lost may have worked.
         look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
         if look:
@@ -807,12 +846,12 @@ class Job:
             groups=self._launcher.groups,
             known=self._crew.index.keys() - self._crew.ended.keys(),
             look=look,
-            seen=seen,
+            seen=self._tell_terminated,
         )
 
-    def _strike(self) -> None:
+    def _strike(self) -> list[ec2.Instance]:
         """Terminate the fleet in the guard's thread, with nothing of this run's."""
-        scram(
+        return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,

@@ -195,10 +195,9 @@ class Journal:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that it is never seen half."""
-        draft = self.folder / f"{RESULT}.draft"
         with self._translated():
-            draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-            draft.replace(self.folder / RESULT)
+            text = json.dumps(result, indent=2) + "\n"
+            written(self.folder / RESULT, text.encode())
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, or None while there is none."""
@@ -213,13 +212,13 @@ class Journal:
 
 
 def written(path: Path, data: bytes) -> None:
-    """Write a log, whole or not at all; an empty one is none.
+    """Write a file, a log above all, whole or not at all; an empty one is none.
 
     Raises:
         OSError: it could not be written, or is empty.
     """
     if not data:
-        raise OSError(f"the log of {path.stem} is empty")
+        raise OSError(f"{path.name} would be empty")
     draft = path.with_name(f".{path.name}.draft")
     try:
         draft.write_bytes(data)

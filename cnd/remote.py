@@ -36,6 +36,7 @@ CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 MOST_OUTPUT = 64 << 10  # bytes of what a command says
+MOST_COMPLAINT = 1000  # characters of what it says of its failure
 MOST_LOG = 64 << 20  # bytes of a system log
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
@@ -330,7 +331,7 @@ class Host:
         text = output.decode("utf-8", "replace")
         if status != 0:
             told = complaints.decode("utf-8", "replace").strip() or text.strip()
-            message = told or f"exit status {status}"
+            message = told[:MOST_COMPLAINT] or f"exit status {status}"
             raise HostError(self.name, message)
         return text
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from cnd.errors import LeakError
 
@@ -52,7 +52,7 @@ def insist(
         pause = min(2 * pause, LAST_PAUSE)
 
 
-class Terminator:
+class Terminator(Generic[T]):
     """A thread that strikes at a moment, unless it is told before that all is over.
 
     To tell it something takes no lock: a signal handler may do so.
@@ -60,7 +60,7 @@ class Terminator:
 
     def __init__(
         self,
-        strike: Callable[[], object],
+        strike: Callable[[], T],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,7 +72,14 @@ class Terminator:
         self._strike, self._clock = strike, clock
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
         self.struck = threading.Event()  # it had to strike
+        self._result: tuple[float, T] | None = None  # of the last: when it began, what
         threading.Thread(target=self._watch, name="terminator", daemon=True).start()
+
+    def result(self, since: float) -> T | None:
+        """Return what a strike has returned that began after `since`, or None."""
+        if self._result is None or self._result[0] < since:
+            return None
+        return self._result[1]
 
     def expect(self, seconds: float) -> None:
         """Strike in so many seconds; replaces what was expected before."""
@@ -98,7 +105,8 @@ class Terminator:
                 if left <= 0:
                     latest = hastened = math.inf
                     self.struck.set()
-                    insist(self._strike, clock=self._clock)
+                    began = self._clock()
+                    self._result = began, insist(self._strike, clock=self._clock)
                     continue
                 timeout = None if left == math.inf else left
                 order, at = self._orders.get(timeout=timeout)

@@ -18,6 +18,7 @@ import socket
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -464,6 +465,22 @@ def test_a_command_that_fails_is_told_with_its_own_words(server: Server) -> None
         host.run("echo no, not that >&2; exit 3")
     with pytest.raises(HostError, match="exit status 4"):
         host.run("exit 4")
+    assert host.run("echo and on") == "and on\n"
+    host.close()
+
+
+def test_a_command_that_says_too_much_is_a_failure_and_takes_no_memory(
+    server: Server,
+) -> None:
+    host, _ = server.connected()
+    tracemalloc.start()
+    with pytest.raises(HostError, match="said more than 65536 bytes"):
+        host.run("head -c 50000000 /dev/zero")
+    with pytest.raises(HostError, match=r"x{100}"):
+        host.run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
     assert host.run("echo and on") == "and on\n"
     host.close()
 

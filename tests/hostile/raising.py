@@ -74,7 +74,8 @@ def run(hook: Hook, there: cloud.Cloud, key: keys.UserKey) -> dict[str, Any]:
     made = job.Job(PLAN, there, record, view=shown)
     sys.setprofile(hook)
     try:
-        told["ended"] = made.execute(key).outcome.ending.outcome
+        result = made.execute(key)
+        told |= {"ended": result.outcome.ending.outcome, "ids": result.leaked}
     except LeakError as error:
         told |= {"ended": "LeakError", "ids": error.ids, "hint": error.hint}
     except BaseException as error:

@@ -44,9 +44,9 @@ def carried_out(terminal: Victim, *words: str, within: float) -> list[dict[str, 
 def objection(case: dict[str, Any]) -> str:
     """Return what is wrong with a case: instances that live, and are not named."""
     command = f"fab scram --run {case['run']} --cloud local --region us-east-1"
-    named = case["ended"] == "LeakError" and command in case["hint"]
-    left = set(case["left"]) - set(case["ids"] if named else [])
-    return f"{case}" if left else ""
+    wordless = case["ended"] == "LeakError" and command not in case["hint"]
+    left = set(case["left"]) - set(case["ids"])
+    return f"{case}" if left or wordless else ""
 
 
 def judge(cases: list[dict[str, Any]]) -> None:

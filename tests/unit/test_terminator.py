@@ -9,9 +9,10 @@ import pytest
 
 from cnd.errors import LeakError
 from cnd.terminator import Terminator, insist
+from tests.conftest import eventually
 
 
-def struck(guard: Terminator, within: float = 5.0) -> bool:
+def struck(guard: Terminator[None], within: float = 5.0) -> bool:
     return guard.struck.wait(within)
 
 
@@ -66,6 +67,14 @@ def test_it_strikes_through_exceptions_and_again_when_it_is_told_to() -> None:
     guard.hasten(0)
     assert done.acquire(timeout=10)
     assert len(times) == 4
+
+
+def test_what_it_has_seen_counts_only_where_it_struck_later() -> None:
+    guard, before = Terminator(lambda: ["i-0"]), time.monotonic()
+    assert guard.result(before) is None
+    guard.hasten(0)
+    eventually(lambda: guard.result(before) == ["i-0"])
+    assert guard.result(time.monotonic()) is None
 
 
 def test_a_leak_is_the_last_word_and_anything_else_is_tried_again_for_so_long() -> None:
