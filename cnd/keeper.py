@@ -40,6 +40,7 @@ METADATA = "http://169.254.169.254"
 NOTICE_EVERY = 5.0  # seconds between two looks for a spot notice, as AWS advises
 STOP_PATIENCE = 10.0  # seconds for a worker to obey
 COMMAND_TIMEOUT = 60.0  # seconds for the log to be read, or the shutdown to begin
+MOST_LOG = 8 << 20  # bytes of the end of the system log
 LAST_LINE = 65536  # bytes from the end of a worker's events: more than one line
 TRY_LATER = (408, 429)  # HTTP statuses that are no refusal, as are all from 500 on
 
