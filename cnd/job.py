@@ -28,6 +28,7 @@ from cnd import (
     orphans,
     own,
     payload,
+    private,
     s3logs,
     signals,
     sqs,
@@ -592,7 +593,7 @@ class Job:
                     continue
                 name = s3logs.LOGS + path.name
                 if text := s3logs.fetch(s3, bucket, self._run, name):
-                    path.write_bytes(text)
+                    private.write(path, text)
                     fields = {"path": str(path)}
                     self._take(Event("log.pulled", index, host, fields))
             found = orphans.claim(s3, bucket, self._run, self._plan.instances)

@@ -20,7 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cnd import parcel, s3logs
+from cnd import parcel, private, s3logs
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
@@ -312,7 +312,7 @@ class Mailbox:
         """Keep the log of a host whose worker has ended."""
         path = self._journal.log(host.name)
         try:
-            path.write_text(log, encoding="utf-8", errors="replace")
+            private.write(path, log)
         except OSError as error:
             fields = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))

@@ -24,7 +24,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, report_files, s3logs
+from cnd import arguments, private, report_files, s3logs
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
@@ -158,7 +158,7 @@ def _brought(journal: Journal) -> bool:
     _say(f"run {journal.run} was brought from s3://{bucket}")
     journal.create()
     for name, data in found.items():
-        (journal.folder / name).write_bytes(data or b"")
+        private.write(journal.folder / name, data or b"")
     return True
 
 

@@ -232,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cnd.local.server")
     parser.add_argument("--folder", type=Path, required=True)
     folder = parser.parse_args().folder
+    os.umask(0o077)  # whatever the user's own is
     try:
         wanted = settings.read(os.environ)
         with files.alive_lock(folder):
