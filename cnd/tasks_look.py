@@ -12,6 +12,7 @@ import datetime as dt
 import io
 import json as jsonlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -28,7 +29,7 @@ from cnd import arguments, private, report_files, s3logs
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
-from cnd.events import Event
+from cnd.events import Event, harmless
 from cnd.follow import Follower
 from cnd.journal import EVENTS, RESULT, Journal, runs
 from cnd.naming import is_run
@@ -364,15 +365,12 @@ def _write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    print(harmless(data.decode("utf-8", "replace")), end="")
+    print(harmless_log(data.decode("utf-8", "replace")), end="")
 
 
-def harmless(text: str) -> str:
+def harmless_log(text: str) -> str:
     """Return `text` without control characters but tabs and ends of lines."""
-    return "".join(
-        c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
+    return re.sub(r"[^\t\n]+", lambda part: harmless(part[0]), text)
 
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
@@ -515,4 +513,4 @@ def _exported(run: str, life: Life) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(harmless(text), file=sys.stderr)

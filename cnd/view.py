@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import Protocol, TextIO
 
-from cnd.events import Event
+from cnd.events import Event, harmless
 from cnd.plan import Plan
 from cnd.race import Ending, Race
 from cnd.result import Result
@@ -176,11 +176,6 @@ def wrapped(line: str, width: int | None, indent: int) -> str:
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace(NO_BREAK, " ")
-
-
-def harmless(text: str) -> str:
-    """Return text of another machine as one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class _Fields(dict[str, object]):
