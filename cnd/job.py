@@ -29,6 +29,7 @@ from cnd import (
     own,
     payload,
     private,
+    pull,
     s3logs,
     signals,
     sqs,
@@ -592,18 +593,19 @@ class Job:
                 if host not in self._crew.lost or path.exists():
                     continue
                 name = s3logs.LOGS + path.name
-                if text := s3logs.fetch(s3, bucket, self._run, name):
-                    private.write(path, text)
-                    fields = {"path": str(path)}
+                most = pull.most_of(self._plan.instances)
+                if found := s3logs.fetch_log(s3, bucket, self._run, name, most=most):
+                    private.write(path, found[0])
+                    fields = {"path": str(path), **found[1].fields}
                     self._take(Event("log.pulled", index, host, fields))
-            found = orphans.claim(s3, bucket, self._run, self._plan.instances)
+            claim = orphans.claim(s3, bucket, self._run, self._plan.instances)
         except CloudError as error:
             self._trouble(error)
             return
-        if found:
-            found = self._judged(found)
+        if claim:
+            claim = self._judged(claim)
             # A false one may be anybody's: it is held against nobody.
-            self._take(self.race.refuted(found) or found)
+            self._take(self.race.refuted(claim) or claim)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""

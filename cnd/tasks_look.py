@@ -25,7 +25,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, private, report_files, s3logs
+from cnd import arguments, private, pull, report_files, s3logs
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
@@ -42,6 +42,7 @@ JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
 PATIENCE = 60.0  # seconds until a report that is not there is given up
 LOOK = 0.2  # seconds between two looks at a run's events
+MOST_BROUGHT = 256 << 20  # bytes of the events of a run that is brought from S3
 NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 
 
@@ -148,7 +149,7 @@ def _brought(journal: Journal) -> bool:
     cloud, bucket = place
     try:
         found = {
-            name: s3logs.fetch(cloud.s3, bucket, journal.run, name)
+            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_BROUGHT)
             for name in (EVENTS, RESULT)
         }
     except CloudError as error:
@@ -348,7 +349,9 @@ def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
     cloud, bucket = place
 
     def fetched(name: str) -> bytes | None:
-        return s3logs.fetch(cloud.s3, bucket, journal.run, s3logs.LOGS + name)
+        place = cloud.s3, bucket, journal.run, s3logs.LOGS + name
+        found = s3logs.fetch_log(*place, most=pull.MOST)
+        return found and found[0]
 
     try:
         told = {name: fetched(name) for name in names}
