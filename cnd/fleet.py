@@ -15,15 +15,23 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from cnd import pull
 from cnd.aside import Pool
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
-from cnd.journal import Journal, written
+from cnd.journal import Journal
 from cnd.lines import Allowance
 from cnd.plan import MARKETS, Plan
-from cnd.remote import KEEPER_PAUSE, SILENCE, SPOT_KEEPER_PAUSE, Host, Login
+from cnd.remote import (
+    KEEPER_PAUSE,
+    LOG_TIMEOUT,
+    SILENCE,
+    SPOT_KEEPER_PAUSE,
+    Host,
+    Login,
+)
 
 # After the end, hosts that have not answered yet are waited for, for their logs, as
 # long as one of them answers this soon after the other.  It costs nothing: EC2 bills
@@ -39,6 +47,10 @@ SET_UP_ATTEMPTS = 3
 NOISE = "worker.noise"
 # In the JSON of a last word, one of these stands.
 LAST = tuple(kind.removeprefix("worker.").encode() for kind in LAST_WORDS)
+
+# After the stop, logs that are on their way are cut to what has come by then, so that
+# they are written before `job.END_LIMIT`.
+LOGS_PATIENCE = 50.0  # seconds
 
 # Once the run is decided, whatever is not a word to a worker waits until all workers
 # have stopped, or for this long.
@@ -172,6 +184,7 @@ class Fleet:
         self._folder = f"cnd-{journal.run}"
         self._booted_by: dict[str, float] = {}  # until when an instance is waited for
         self._ended_by = math.inf  # the same for all, once the run is decided
+        self._logs_by = math.inf  # when every log is late, once the run is decided
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
@@ -254,6 +267,7 @@ class Fleet:
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
         self._ended_by = time.monotonic() + END_PATIENCE
+        self._logs_by = time.monotonic() + LOGS_PATIENCE
         self._ending.set()
         self._note_work(0)
         for _, host in self._all():
@@ -480,18 +494,22 @@ class Fleet:
         }
 
     def _fetch_log(self, host: Host, instance_id: str, part: Part | None) -> None:
-        path = self._journal.log(host.name)
         index = part.index if part else None
         folder = f"{self._folder}/{part.name}" if part else ""
         try:
             with self._fetching:
-                text = host.log(folder)
-            written(path, text.encode())
+                late = time.monotonic() + LOG_TIMEOUT
+                came = host.log(
+                    self._journal.log(host.name),
+                    folder,
+                    most=pull.most_of(self._plan.instances),
+                    deadline=lambda: min(late, self._logs_by),
+                )
         except (HostError, OSError) as error:
-            fields = {"reason": str(error)}
+            fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", index, instance_id, fields))
         else:
-            fields = {"path": str(path)}
+            fields = {"path": str(self._journal.log(host.name)), **came.fields}
             self._put(Event("log.pulled", index, instance_id, fields))
 
 

@@ -29,6 +29,8 @@ from cnd import (
     orphans,
     own,
     payload,
+    private,
+    pull,
     s3logs,
     signals,
     sqs,
@@ -42,7 +44,7 @@ from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import LAST_WORDS, Event, trouble
 from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.inbox import Inbox
-from cnd.journal import DURABLE, EVENTS, ORDER, RESULT, Journal, written
+from cnd.journal import DURABLE, EVENTS, ORDER, RESULT, Journal
 from cnd.mailbox import Mailbox
 from cnd.plan import Plan
 from cnd.provision import Provision, prepare
@@ -682,14 +684,15 @@ class Job:
             if host not in self._crew.lost or path.exists():
                 continue
             name = s3logs.LOGS + path.name
-            if text := s3logs.fetch(s3, bucket, self._run, name):
-                written(path, text)
-                fields = {"path": str(path)}
+            most = pull.most_of(self._plan.instances)
+            if found := s3logs.fetch_log(s3, bucket, self._run, name, most=most):
+                private.write(path, found[0])
+                fields = {"path": str(path), **found[1].fields}
                 self._inbox.put(Event("log.pulled", index, host, fields))
-        if found := orphans.claim(s3, bucket, self._run, self._plan.instances):
-            found = self._judged(found)
+        if claim := orphans.claim(s3, bucket, self._run, self._plan.instances):
+            claim = self._judged(claim)
             # A false one may be anybody's: it is held against nobody.
-            self._inbox.put(self.race.refuted(found) or found)
+            self._inbox.put(self.race.refuted(claim) or claim)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""

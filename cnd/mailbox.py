@@ -20,14 +20,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cnd import parcel, s3logs
+from cnd import parcel, private, pull, s3logs
+from cnd.agent import MOST_REPORT
 from cnd.aside import Pool
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import LAST_WORDS, Emit, Event, from_worker, trouble
+from cnd.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
 from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, Part
-from cnd.journal import Journal, written
+from cnd.journal import Journal
 from cnd.lines import LONGEST, Allowance
 from cnd.plan import Plan
 
@@ -249,11 +250,13 @@ class Mailbox:
     def _look(self, fetchers: Pool) -> None:
         """Fetch the reports that have changed, and pass on what they say."""
         for hosts in batches(self._changed()):
-            reports = [fetchers.submit(self._fetch, host) for host in hosts]
-            for host, report in zip(hosts, reports, strict=True):
-                found = report.result()
+            answers = [fetchers.submit(self._fetch, host) for host in hosts]
+            for host, answer in zip(hosts, answers, strict=True):
+                report = _report_of(
+                    host, answer.result()
+                )  # one is taken apart at a time
                 with self._lock:
-                    self._take(host, found)
+                    self._take(host, report)
         with self._lock:
             for host in self._hosts.values():
                 if self._deaf and host.heard is not None:
@@ -275,25 +278,22 @@ class Mailbox:
                     host = self._hosts.get(name)
                     if host and host.pending and host.etag != item["ETag"]:
                         host.etag = item["ETag"]
-                        if item["Size"] <= parcel.MOST_BYTES:
+                        if item["Size"] <= MOST_REPORT:
                             yield host, item["Size"]
 
-    def _fetch(self, host: _Host) -> dict[str, Any]:
-        """Return what a host reports; nothing where that makes no sense."""
+    def _fetch(self, host: _Host) -> bytes:
+        """Return what a host has put; nothing where it cannot be fetched."""
         if self._closed.is_set():
-            return {}
+            return b""
         try:
             name = f"{s3logs.LOGS}{host.name}.json"
-            data = s3logs.fetch(self._s3, self._bucket, self._journal.run, name)
-            report = json.loads(data or b"{}")
+            run, most = self._journal.run, MOST_REPORT
+            data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
         except CloudError as error:
             host.etag = ""  # try again
             self._tell(error)
-            return {}
-        except (ValueError, RecursionError):
-            return {}
-        known = isinstance(report, dict) and report.get("instance") == host.id
-        return report if known else {}
+            return b""
+        return data or b""
 
     # --- with the lock
 
@@ -314,7 +314,7 @@ class Mailbox:
             # Without a word of its worker it has not heard of that class yet.
             idle = task.ended or task.part is None or self._ending.is_set()
             if isinstance(log, str) and idle:
-                self._end(host, task, log)
+                self._end(host, task, log, _missing(report.get("log_missing", 0)))
 
     def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
         """Pass on the lines that are new; nothing of the form is taken on trust."""
@@ -349,16 +349,18 @@ class Mailbox:
             self._put(Event(NOISE, None, host.id, fields))
         return event.kind in LAST_WORDS
 
-    def _end(self, host: _Host, task: _Task, log: str) -> None:
+    def _end(self, host: _Host, task: _Task, log: str, missing: int | None) -> None:
         """Keep the log of a host whose worker has ended."""
         path = self._journal.log(host.name)
         try:
-            written(path, log.encode("utf-8", "replace"))
-        except OSError as error:
-            fields = {"reason": str(error)}
+            if not log:
+                raise ValueError("it is empty")
+            private.write(path, log)
+        except (OSError, ValueError) as error:
+            fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))
         else:
-            fields = {"path": str(path)}
+            fields = {"path": str(path), **pull.Part(len(log), missing).fields}
             self._put(Event("log.pulled", task.index, host.id, fields))
         task.over = True
         self._put(Event("host.done", task.index, host.id))
@@ -384,3 +386,18 @@ class Mailbox:
             fields = {"reason": reason}
             self._put(Event("host.failed", task.index, host.id, fields))
             self._put(Event("host.done", task.index, host.id))
+
+
+def _missing(told: object) -> int | None:
+    """Return how many bytes of a log are missing, as its host tells; None: some."""
+    return None if told is None else int(amount(told) or 0)
+
+
+def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
+    """Return what a host reports; nothing where that makes no sense."""
+    try:
+        report = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(report, dict) and report.get("instance") == host.id
+    return report if known else {}

@@ -14,6 +14,7 @@ import logging
 import select
 import shlex
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -23,9 +24,10 @@ from pathlib import Path
 import fabric
 import paramiko
 
-from cnd import lines, push
+from cnd import lines, private, pull, push
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
+from cnd.keeper import MOST_LOG
 from cnd.lines import Splitter
 
 # paramiko reports every failed attempt on its own; ours are in the events.
@@ -37,7 +39,7 @@ HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 MOST_OUTPUT = 64 << 10  # bytes of what a command says
 MOST_COMPLAINT = 1000  # characters of what it says of its failure
-MOST_LOG = 64 << 20  # bytes of a system log
+LOG_TIMEOUT = 20.0  # seconds for a system log; what came by then is kept
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SILENCE = 5.0  # seconds; a live worker reports every 2.5 s at least: `Plan.progress`
@@ -51,13 +53,10 @@ KEEPER_PAUSE = 15.0
 SPOT_KEEPER_PAUSE = 2.0
 # What pow.py says of a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
-# Ubuntu has a file, older Amazon Linux another, the newest only the journal.
-LOG_COMMAND = (
-    "cat /var/log/syslog 2>/dev/null || sudo -n cat /var/log/messages 2>/dev/null"
-    " || sudo -n journalctl -o short-iso --no-pager"
-)
-# The same from its beginning on, as it grows.  When the connection drops, `cat` meets
-# the end of its input, and the whole session goes.
+# What a host that nobody follows any more does to read its own system log.
+LOG_COMMAND = pull.command(MOST_LOG)
+# The same log from its beginning on, as it grows.  When the connection drops, `cat`
+# meets the end of its input, and the whole session goes.
 TAIL_COMMAND = (
     "{ if test -r /var/log/syslog; then tail -n +1 -F /var/log/syslog; "
     "elif sudo -n test -e /var/log/messages; then "
@@ -352,17 +351,73 @@ class Host:
         path = shlex.quote(f"{folder}/{EVENTS}")
         return self.run(f"test -s {path} && echo yes; true").strip() == "yes"
 
-    def log(self, folder: str = "") -> str:
-        """Return the host's system log.
+    def log(
+        self,
+        path: Path,
+        folder: str = "",
+        *,
+        most: int = pull.MOST,
+        deadline: Callable[[], float] | None = None,
+    ) -> pull.Part:
+        """Write the host's system log to the file `path`, or its newest part.
 
         Args:
             folder: of a worker whose last word is to be in it: that is logged after it
                 was said, so its end is waited for, a second at most.
+            most: bytes that are kept.
+            deadline: the time on the monotonic clock, asked anew for each piece;
+                default: `LOG_TIMEOUT` from now.
+
+        Raises:
+            HostError: nothing of it came in time, or it makes no sense.
+            OSError: the file cannot be written.
         """
-        if not folder:
-            return self.run(LOG_COMMAND, most=MOST_LOG)
-        after = AFTER.format(folder=shlex.quote(folder))
-        return self.run(after + LOG_COMMAND, most=MOST_LOG)
+        late = time.monotonic() + LOG_TIMEOUT
+        wait = AFTER.format(folder=shlex.quote(folder)) if folder else ""
+        with contextlib.ExitStack() as spools:
+            part, best = pull.Part(0), None
+            for step in pull.steps(most):
+                spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                try:
+                    said = self._said(
+                        wait + pull.packed(step), deadline or (lambda: late)
+                    )
+                    found = pull.keep(said, step, spool)
+                except (HostError, pull.Nonsense) as error:
+                    if best is None:
+                        reason = str(error).removeprefix(f"{self.name}: ")
+                        raise HostError(self.name, f"no log: {reason}") from error
+                    break
+                part, best, wait = found, spool, ""
+                if part.whole:
+                    break
+            if best is None or not part.kept:
+                raise HostError(self.name, "no log: it is empty")
+            with private.replaced(path) as file:
+                pull.copy(part, best, file)
+        return part
+
+    def _said(self, command: str, deadline: Callable[[], float]) -> Iterator[bytes]:
+        """Yield what a command prints; `HostLost` if it is not over by the deadline."""
+        try:
+            with self._limited(max(0.0, deadline() - time.monotonic())):
+                session = self._fabric.create_session()
+                session.exec_command(command)
+            with contextlib.closing(session):
+                while (left := deadline() - time.monotonic()) > 0:
+                    session.settimeout(left)
+                    if chunk := session.recv(65536):
+                        yield chunk
+                        continue
+                    session.status_event.wait(left)
+                    if session.exit_status == -1:  # nobody knows whether that was all
+                        raise EOFError("connection lost")
+                    return
+            raise TimeoutError
+        except TimeoutError as error:
+            raise HostLost(self.name, "it did not come in time") from error
+        except LOST as error:
+            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
 
     def tail(self) -> Iterator[bytes]:
         """Yield the lines of the system log, from its beginning on, as they come.

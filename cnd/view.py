@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Protocol, TextIO
 
 from cnd.aside import Lane
-from cnd.events import PROGRESS, Event
+from cnd.events import PROGRESS, Event, harmless
 from cnd.plan import Plan
 from cnd.race import Ending, Race
 from cnd.result import Result
@@ -228,11 +228,6 @@ def wrapped(line: str, width: int | None, indent: int) -> str:
         break_on_hyphens=False,
     )
     return "\n".join(lines).replace(NO_BREAK, " ")
-
-
-def harmless(text: str) -> str:
-    """Return text of another machine as one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
 
 
 class _Fields(dict[str, object]):

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnd import private
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
 from cnd.local.settings import Patience, patience
@@ -242,7 +243,8 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
     files.remove_endpoint(folder)
     package_folder = str(Path(__file__).resolve().parents[2])
     search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(folder / files.LOG, "wb", opener=files.private) as log:
+    (folder / files.LOG).unlink(missing_ok=True)
+    with private.open_end(folder / files.LOG) as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "cnd.local.server", "--folder", str(folder)],
             stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cnd import private
 from cnd.errors import CloudError, UsageError
 from cnd.local.paths import SAFE_TREE
 
@@ -37,22 +38,17 @@ def state_folder(environ: Mapping[str, str]) -> Path:
             hint="set XDG_STATE_HOME to a path without spaces and special characters",
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        private.folder(folder.parent)
+        private.folder(folder)
     except OSError as error:
         raise UsageError(f"no state folder: {error}") from error
     return folder
 
 
-def private(path: str, flags: int) -> int:
-    """Open a file, for `open`, that nobody else may read if it is made here."""
-    return os.open(path, flags, 0o600)
-
-
 @contextmanager
 def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
     """Be the only `up` or `down`; raises CloudError at `deadline` (monotonic)."""
-    with open(folder / "lock", "a", opener=private) as file:
+    with private.open_end(folder / "lock") as file:
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
                 raise CloudError("another command is starting or ending the cloud")
@@ -63,7 +59,7 @@ def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
 @contextmanager
 def alive_lock(folder: Path) -> Iterator[None]:
     """Be the living server; raises CloudError if there is one."""
-    with open(folder / "alive", "a", opener=private) as file:
+    with private.open_end(folder / "alive") as file:
         deadline = time.monotonic() + PROBED_SECONDS
         while not _locked(file.fileno()):  # `is_alive` takes it for an instant
             if time.monotonic() > deadline:
@@ -74,7 +70,7 @@ def alive_lock(folder: Path) -> Iterator[None]:
 
 def is_alive(folder: Path) -> bool:
     """Say whether a server lives, answering or not."""
-    with open(folder / "alive", "a", opener=private) as file:
+    with private.open_end(folder / "alive") as file:
         return not _locked(file.fileno())
 
 
@@ -88,11 +84,7 @@ def read_endpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def write_endpoint(folder: Path, record: Mapping[str, Any]) -> None:
-    new = folder / (ENDPOINT + ".new")
-    new.unlink(missing_ok=True)  # one that is there may have other rights
-    with open(new, "w", opener=private) as file:
-        json.dump(record, file)
-    new.replace(folder / ENDPOINT)
+    private.write(folder / ENDPOINT, json.dumps(record))
 
 
 def remove_endpoint(folder: Path) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
+from cnd import private
 from cnd.errors import UsageError
 from cnd.local import memory, metadata, tree, wire
 from cnd.local.addresses import Addresses
@@ -200,8 +201,8 @@ class Fleet:
     def _write_ssh_files(self) -> None:
         up = list(self._up.values())
         known_hosts = self._folder / "known_hosts"
-        _replace(known_hosts, known_hosts_text(up))
-        _replace(self._folder / "ssh_config", ssh_config_text(up, known_hosts))
+        private.write(known_hosts, known_hosts_text(up))
+        private.write(self._folder / "ssh_config", ssh_config_text(up, known_hosts))
 
 
 def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
@@ -239,9 +240,3 @@ def _available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.replace(path)

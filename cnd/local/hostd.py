@@ -252,6 +252,7 @@ class ForkServer:
 
 
 def main() -> None:
+    os.umask(0o022)  # as on the images; the trees lie in a folder that only we enter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes.adopt_orphans()
     processes.die_with_parent()

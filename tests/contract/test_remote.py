@@ -539,24 +539,26 @@ def test_a_closed_host_is_not_connected_to_again(any_server: Server) -> None:
     assert relay.connections == 1
 
 
-def test_the_system_log_is_read(embedded: Server) -> None:
+def test_the_system_log_is_read(embedded: Server, tmp_path: Path) -> None:
     host, relay = embedded.connected()
     host.run("logger -t test 'a line of the log'")
-    assert "a line of the log" in host.log()
+    host.log(tmp_path / "log")
+    assert "a line of the log" in (tmp_path / "log").read_text()
     host.close()
     relay.close()
 
 
 def test_what_a_worker_logs_after_its_last_word_is_in_the_log(
-    embedded: Server,
+    embedded: Server, tmp_path: Path
 ) -> None:
     host, relay = embedded.connected()
     host.run(
         "mkdir ended; (sleep 0.4; logger -t test 'the last line'; : >ended/worker.pid)"
         " </dev/null >/dev/null 2>&1 & echo $! >ended/worker.pid"
     )
-    assert "the last line" in host.log("ended")
-    assert "the last line" in host.log("not-there")
+    for folder in ("ended", "not-there"):
+        host.log(tmp_path / "log", folder)
+        assert "the last line" in (tmp_path / "log").read_text()
     host.close()
     relay.close()
 

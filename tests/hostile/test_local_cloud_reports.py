@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from cnd import local
-from tests.conftest import children, eventually
 from tests.hostile.asking import ask
 from tests.support.embedded import LocalCloud, running_cloud
+from tests.support.processes import children
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

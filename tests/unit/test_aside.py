@@ -13,7 +13,7 @@ import pytest
 from cnd.aside import Lane, Pool, within
 from cnd.errors import UsageError
 from cnd.events import PROGRESS, Event
-from cnd.journal import Journal, written
+from cnd.journal import Journal
 from cnd.plan import Plan
 from cnd.race import Race
 from cnd.record import MOST, Record
@@ -175,14 +175,3 @@ def test_a_record_on_a_disk_that_hangs_is_waited_for_so_long_and_holds_so_much(
     kinds = [event.kind for event in journal.events()]
     assert len(kinds) < MOST + 5000
     assert kinds[-1] == "worker.found"
-
-
-def test_a_log_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "Instance0.log"
-    written(path, b"all of it")
-    assert path.read_bytes() == b"all of it"
-    with pytest.raises(OSError, match="empty"):
-        written(tmp_path / "Instance1.log", b"")
-    with pytest.raises(OSError):
-        written(tmp_path / "none" / "Instance2.log", b"x")
-    assert [each.name for each in tmp_path.iterdir()] == ["Instance0.log"]

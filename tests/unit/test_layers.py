@@ -49,12 +49,12 @@ LAYERS = [
     ["agent", "payload", "bench", "footprint", "offers", "palette", "terminator"],
     ["runner"],
     [
-        *("local", "errors", "pow", "keeper", "fetch", "kernel", "loader"),
-        *("aside", "lines", ""),
+        *("local", "errors", "private", "pow", "keeper", "fetch", "kernel", "loader"),
+        *("pull", "aside", "lines", ""),
     ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
+SAME_LEVEL = {("account", "ec2"), ("local", "errors"), ("local", "private")}
 OWNERS = {
     "paramiko": {"remote", "gateway", "keys"},
     "fabric": {"cli", "remote", "gateway", "rivals", "tasks"},
@@ -133,4 +133,4 @@ def test_the_embedded_cloud_imports_nothing_of_the_rest_but_errors() -> None:
         for target in imports(tree)
         if target.startswith("cnd.") and not target.startswith("cnd.local")
     }
-    assert foreign <= {"cnd.errors"}
+    assert foreign <= {"cnd.errors", "cnd.private"}

@@ -15,7 +15,7 @@ from cnd.events import Event
 from cnd.journal import Journal
 from cnd.pictures import PICTURES, draw
 from cnd.report import facts, page
-from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless, pick
+from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless_log, pick
 from cnd.timeline import timeline
 from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
 
@@ -180,7 +180,7 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_refused(text: str) -> No
 
 
 def test_a_log_gives_no_orders_to_a_terminal() -> None:
-    assert harmless("a\tb\n\x1b[2Jc\r\x07é") == "a\tb\n\ufffd[2Jc\ufffd\ufffdé"
+    assert harmless_log("a\tb\n\x1b[2Jc\r\x07é") == "a\tb\n [2Jc  é"
 
 
 @pytest.mark.parametrize(
