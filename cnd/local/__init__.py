@@ -44,7 +44,7 @@ __all__ = [
     "up",
 ]
 
-NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
+NEEDED = ("asyncssh", "flask", "flask_cors", "moto", "werkzeug", "yaml")
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
 POLL_SECONDS = 0.01
