@@ -45,7 +45,7 @@ __all__ = [
     "up",
 ]
 
-NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
+NEEDED = ("asyncssh", "flask", "flask_cors", "moto", "werkzeug", "yaml")
 TOKEN_HEADER = "X-Cnd-Token"
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto

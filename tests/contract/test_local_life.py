@@ -167,7 +167,7 @@ def test_a_failed_start_says_why(tmp_path: Path) -> None:
     assert "cloud.log" in str(error.value.hint)
 
 
-@pytest.mark.parametrize("package", ["moto", "asyncssh"])
+@pytest.mark.parametrize("package", ["moto", "asyncssh", "flask_cors"])
 def test_a_missing_package_is_named_with_the_way_to_get_it(package: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None; from cnd import errors, local\n"

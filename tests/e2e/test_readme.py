@@ -75,8 +75,8 @@ ROWS: dict[str, tuple[list[str], int]] = {
         ["fab bench types --types t3.micro,c5.large --seconds 0.5"],
         0,
     ),
-    "fab bench scale --n 8,32,128": (["fab bench scale --n 2,3 --repeat 1"], 0),
-    "fab bench kernel": ([], 0),
+    "fab bench scale --n 8,32,128": (["fab bench scale --n 1,2 --repeat 1"], 0),
+    "fab bench kernel": (["fab bench kernel --seconds 0.2"], 0),
     "fab local up": (["fab local up", "fab local status"], 0),
     "fab local fault RunInstances --code InternalError": (
         [

@@ -32,7 +32,7 @@ def terminal(
         told.append(("faults", user.faults))
         told += [("seconds_to_zero", seconds) for seconds in user.seconds_to_zero]
         if set(user.runs()) != before:
-            user.scram()
+            user.scram("--all-regions")
 
 
 @pytest.fixture

@@ -161,14 +161,14 @@ class Terminal:
         assert isinstance(found, list)
         return found
 
-    def scram(self) -> None:
+    def scram(self, *words: str) -> None:
         """Terminate what was left running; what cannot be asked may be running."""
         try:
             anything: object = self.live()
         except (BotoCoreError, ClientError):
             anything = True
         if anything:
-            self.run("scram", "--all-regions")
+            self.run("scram", *words)
 
 
 def _object(done: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
