@@ -128,6 +128,8 @@ class Clients:
         from botocore.config import Config
 
         key = service, attempts
+        if key in self._made:  # no lock: the guard of a run must not wait for one
+            return self._made[key]
         config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with self._lock:
             if key not in self._made:

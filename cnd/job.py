@@ -751,6 +751,7 @@ class Job:
         """Terminate the fleet in a thread that may hang; take in what it tells."""
         self._guard.postpone(SECOND_TRY)
         began = time.monotonic()
+        died = RuntimeError("the thread that terminates died, or hung for too long")
         error: BaseException | None = None
         while time.monotonic() < began + GIVE_UP:
             scramming, thread = self._scramming()
@@ -761,7 +762,7 @@ class Job:
             for instance in self._guard.result(began) or ():
                 self._tell_terminated(instance)
             self._attempt(self._drain)
-            error = scramming.exception() if scramming.done() else TimeoutError()
+            error = scramming.exception() if scramming.done() else died
             if error is None or self._guard.result(began) is not None:
                 return None
             if isinstance(error, LeakError):
@@ -769,7 +770,7 @@ class Job:
             self._broke.append(error)
             time.sleep(TICK)  # and once more
         left = self._crew.index.keys() - self._crew.ended.keys()
-        return self._leak(left, error or TimeoutError())
+        return self._leak(left, error or died)
 
     def _scramming(self) -> tuple[Future[None], threading.Thread]:
         """Begin to terminate the fleet; where no thread is to be had, do it here."""
