@@ -1,6 +1,7 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
-from cnd.cli import let_readers_go
+from cnd.cli import let_readers_go, own_up_to_settings
+from cnd.home import name_user
 from cnd.tasks import attach, local, scram, start, status, stop, verify
 from cnd.tasks_bench import bench
 from cnd.tasks_look import export, list_runs, logs, report
@@ -25,4 +26,6 @@ __all__ = [
     "verify",
 ]
 
+name_user()
+own_up_to_settings()
 let_readers_go()

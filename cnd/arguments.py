@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 
 from cnd.errors import UsageError
+from cnd.home import expanded
 from cnd.naming import is_run
 
 
@@ -76,7 +77,7 @@ def run_name(text: str) -> str:
 
 def existing_file(text: str, option: str) -> Path:
     """Return the path of a file that exists and can be read."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
         with path.open("rb"):
             return path

@@ -109,7 +109,7 @@ class Narrator:
         if event.kind in self._hosts:
             self._hosts[event.kind].add(event.host)
         if event.kind == "fleet.reduced":
-            self._total = event.fields["instances"]
+            self._total = event.fields.get("instances", self._total)
 
     def _seen(self, kind: str) -> int:
         return len(self._hosts[kind])
