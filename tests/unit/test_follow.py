@@ -25,8 +25,8 @@ def test_where_nobody_reaches_the_instances_the_events_are_followed(
     journal = Journal(RUN)
     journal.create()
     place = {"cloud": "aws", "region": "eu-west-2", "account": "1"}
-    told = {**place, "plan": asdict(plan), "provision": provision}
-    journal.write_order(told)
+    whole = {**place, "plan": asdict(plan), "provision": provision}
+    journal.write_order(whole)
     journal.append(Event("instance.ready", 0, "i-0"))
 
     logs.body(None, RUN, follow=True)
