@@ -25,6 +25,7 @@ from fabric.main import Fab
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
 
+from cnd import streams
 from cnd.errors import CndError, UsageError
 from cnd.settings import DEFAULTS, FABRIC, Setting, Source, setting, sources
 from cnd.view import harmless
@@ -192,6 +193,7 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             body(*args, **kwargs)
+            sys.stdout.flush()
         except CndError as error:
             raise shown(error) from error
         except KeyboardInterrupt as error:
@@ -199,6 +201,11 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             if not nobody_reads():
                 raise
+        except OSError as error:
+            if (failure := streams.unwritten()) is None:
+                raise
+            message = f"stdout cannot be written to: {failure.strerror}"
+            raise shown(UsageError(message)) from error
         finally:
             nobody_reads()
 
@@ -220,10 +227,13 @@ def nobody_reads() -> bool:
             broken = any(what & select.POLLERR for _, what in poll.poll(0))
         except BrokenPipeError:
             broken = True
+        except OSError:  # the device is full
+            streams.silence(stream)
+            continue
         except ValueError:  # it is no file
             continue
         if broken:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            streams.silence(stream)
         gone = gone or broken
     return gone
 

@@ -119,6 +119,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     },
     "fleet.reduced": {"wanted": int, "instances": int},
     "instance.requested": {"count": int},
+    "launch.delayed": {"seconds": float},
     "instance.launched": {"type": str, "zone": str | None, "spot": bool},
     "instance.running": {
         "address": str | None,

@@ -31,6 +31,7 @@ from cnd import (
     order,
     own,
     sqs,
+    streams,
     survey,
     view,
 )
@@ -52,7 +53,7 @@ from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
 from cnd.home import state_folder
 from cnd.job import Job
-from cnd.journal import Journal
+from cnd.journal import RESULT, Journal
 from cnd.keys import UserKey
 from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, Plan
@@ -300,7 +301,8 @@ def _carried_out(
     """
     job: Job | None = None
     try:
-        with journal.followed(), contextlib.closing(viewer()) as shown:
+        shown = view.Bystander(viewer, partial(view.Narrator, plan))
+        with journal.followed(), contextlib.closing(shown):
             job = Job(plan, cloud, journal, view=shown)
             return work(job)
     finally:
@@ -331,11 +333,17 @@ def _conclude(result: Result, json: bool) -> None:
 
 
 def _tell(result: Result, json: bool) -> None:
-    _print(
-        jsonlib.dumps(result.to_json())
-        if json
-        else view.report(result, view.width_of(sys.stdout))
-    )
+    """Print a result; a stdout that takes nothing changes nothing of how it ended."""
+    width = view.width_of(sys.stdout)
+    text = jsonlib.dumps(result.to_json()) if json else view.report(result, width)
+    try:
+        _print(text)
+    except OSError:
+        if (failure := streams.unwritten()) is None:
+            raise
+        kept = Journal(result.run).folder / RESULT
+        why = f"stdout cannot be written to: {failure.strerror}"
+        _say(f"{why}; the result is in {kept}")
 
 
 @task(
@@ -708,6 +716,7 @@ Completion: cnd --print-completion-script bash (or zsh, fish)."""
 
 def main() -> None:
     """Run the `cnd` program."""
+    streams.prepare()
     home.name_user()
     program = Program(
         name="cnd",

@@ -11,6 +11,7 @@ it; it imports no part of the cloud itself, so that importing it costs nothing.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -28,6 +29,7 @@ from typing import Any
 
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
+from cnd.shape import made
 
 __all__ = [
     "Endpoint",
@@ -42,6 +44,7 @@ __all__ = [
 ]
 
 NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
+LOOPBACK = "http://127.0.0.1:"
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
 POLL_SECONDS = 0.01
@@ -89,7 +92,7 @@ def up(
     environ = {**os.environ, **({"CND_LOCAL_HOSTS": hosts} if hosts else {})}
     wanted = settings.read(environ)
     _require_packages()
-    folder = files.state_folder(os.environ)
+    folder = files.made_folder(os.environ)
     if wanted.hosts == "vm" and not files.is_alive(folder):
         place = vmimage.place(wanted.images, folder)
         image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
@@ -110,7 +113,10 @@ def up(
 
 def status() -> Endpoint | None:
     """Return the running cloud, or None if there is none that answers."""
-    return _find(files.state_folder(os.environ), "/cnd/status")
+    try:
+        return _find(files.state_folder(os.environ), "/cnd/status")
+    except UsageError:  # no folder is known where one could have been kept
+        return None
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
@@ -168,6 +174,8 @@ def down(*, timeout: float = 20.0) -> bool:
     """
     deadline = time.monotonic() + timeout
     folder = files.state_folder(os.environ)
+    if not files.is_alive(folder) and files.read_endpoint(folder) is None:
+        return False
     with files.caller_lock(folder, deadline):
         was_alive = files.is_alive(folder)
         pid = _pid(folder, deadline) if was_alive else None
@@ -261,17 +269,26 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 
 def _find(folder: Path, path: str) -> Endpoint | None:
-    record = files.read_endpoint(folder)
-    if record is None:
+    if (endpoint := _recorded(folder)) is None:
         return None
     try:
-        answer = _get(record["url"] + path)
-    except (OSError, ValueError):
+        answer = _get(endpoint.url + path)
+    except (OSError, ValueError, http.client.HTTPException):
         return None
     # Another program may have got the port of a cloud that died.
-    if answer.get("pid") != record["pid"] or answer.get("ending"):
+    if answer.get("pid") != endpoint.pid or answer.get("ending"):
         return None
-    return Endpoint(**record, folder=folder)
+    return endpoint
+
+
+def _recorded(folder: Path) -> Endpoint | None:
+    """Return what a cloud has written of itself; None if it is nothing of the kind."""
+    record = files.read_endpoint(folder)
+    try:
+        found = made(Endpoint, {**(record or {}), "folder": folder})
+    except ValueError:
+        return None
+    return found if found.url.startswith(LOOPBACK) else None
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -296,9 +313,8 @@ def _pid(folder: Path, deadline: float) -> int | None:
     One that has just begun to live, or is about to end, has no record.
     """
     while files.is_alive(folder):
-        record = files.read_endpoint(folder)
-        if record is not None:
-            return int(record["pid"])
+        if (endpoint := _recorded(folder)) is not None:
+            return endpoint.pid
         if time.monotonic() > deadline:
             raise CloudError("the embedded cloud runs but left no record")
         time.sleep(POLL_SECONDS)
