@@ -23,7 +23,7 @@ import fabric
 import paramiko
 from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
-from cnd import push
+from cnd import keys, push
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
 
@@ -218,7 +218,15 @@ class Host:
         known = connection.client.get_host_keys()
         known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.open()
+        try:
+            connection.open()
+        except LOST:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever its thread died of: a host may say anything
+            why = f"{type(error).__name__}: {error}"
+            raise paramiko.SSHException(why) from error
 
     def _check_open(self) -> None:
         if self._closed.is_set():
@@ -483,7 +491,10 @@ def _complaints(session: paramiko.Channel) -> bytes:
 @functools.cache
 def _private_key(path: Path) -> paramiko.PKey:
     """Read a private key, once for the whole fleet."""
-    return paramiko.PKey.from_path(path)
+    try:
+        return keys.private(path)
+    except ValueError as error:  # it is not what it was when the run began
+        raise paramiko.SSHException(f"{path}: {error}") from error
 
 
 def _known_name(address: str, port: int) -> str:
