@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cnd import home
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
 from cnd.shape import made
@@ -251,7 +252,12 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**environ, "PYTHONPATH": os.pathsep.join(search)},
+            # asyncssh asks for a home folder, and fails where there is none.
+            env={
+                **environ,
+                "PYTHONPATH": os.pathsep.join(search),
+                "HOME": str(home.home() or "/"),
+            },
             start_new_session=True,
         )
     while (endpoint := _find(folder, "/cnd/status")) is None:
