@@ -254,6 +254,7 @@ def _past(journal: Journal) -> Past:
     if not outcome:
         outcome = str(result.get("outcome")) if result else _ended(journal)
     result = result or {}
+    kept = order.kept(journal)
     return Past(
         run=journal.run,
         started=began.isoformat(timespec="seconds") if began else None,
@@ -264,7 +265,7 @@ def _past(journal: Journal) -> Past:
         nonce=result.get("nonce"),
         seconds=(result.get("seconds") or {}).get("total"),
         usd=result.get("usd"),
-        cloud=result.get("cloud") or (journal.kept_order() or {}).get("cloud"),
+        cloud=result.get("cloud") or (kept.cloud if kept else None),
     )
 
 

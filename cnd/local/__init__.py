@@ -113,7 +113,11 @@ def up(
 
 
 def status() -> Endpoint | None:
-    """Return the running cloud, or None if there is none that answers."""
+    """Return the running cloud, or None if there is none that answers.
+
+    Raises:
+        CloudError: there is one, and it is not known where.
+    """
     try:
         return _find(files.state_folder(os.environ), "/cnd/status")
     except UsageError:  # no folder is known where one could have been kept
@@ -276,6 +280,7 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 def _find(folder: Path, path: str) -> Endpoint | None:
     if (endpoint := _recorded(folder)) is None:
+        _require_record(folder)
         return None
     try:
         answer = _get(endpoint.url + path)
@@ -285,6 +290,15 @@ def _find(folder: Path, path: str) -> Endpoint | None:
     if answer.get("pid") != endpoint.pid or answer.get("ending"):
         return None
     return endpoint
+
+
+def _require_record(folder: Path) -> None:
+    """Raise if a cloud lives whose record is not what it wrote: its hosts may live."""
+    record = folder / files.ENDPOINT
+    if os.path.lexists(record) and files.is_alive(folder):
+        message = f"the embedded cloud runs, but {record} is damaged"
+        hint = f"end the process that `fuser {folder / 'alive'}` tells, and its hosts"
+        raise CloudError(message, hint=hint)
 
 
 def _recorded(folder: Path) -> Endpoint | None:

@@ -22,7 +22,7 @@ from cnd.live import LiveView
 from cnd.plan import Plan
 from cnd.report import page
 from cnd.takeover import recall, unanswered
-from cnd.tasks_look import _cells, _line, _past, as_csv, as_json
+from cnd.tasks_look import _cells, _columns, _line, _past, as_csv, as_json
 from cnd.timeline import timeline
 from cnd.view import Narrator
 
@@ -133,7 +133,7 @@ def look_at(journal: Journal) -> None:
         for event in events:
             view.show(event)
         view.close()
-    _cells(_past(journal))
+    list(_columns([_cells(_past(journal))]))
     [_line(event) for event in events]
     as_json(journal)
     as_csv(journal)
