@@ -227,10 +227,10 @@ def nobody_reads() -> bool:
             broken = any(what & select.POLLERR for _, what in poll.poll(0))
         except BrokenPipeError:
             broken = True
+        except ValueError:  # it is no file
+            continue
         except OSError:  # the device is full
             streams.silence(stream)
-            continue
-        except ValueError:  # it is no file
             continue
         if broken:
             streams.silence(stream)

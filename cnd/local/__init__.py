@@ -279,8 +279,7 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 
 def _find(folder: Path, path: str) -> Endpoint | None:
-    if (endpoint := _recorded(folder)) is None:
-        _require_record(folder)
+    if (endpoint := _recorded(folder) or _settled(folder)) is None:
         return None
     try:
         answer = _get(endpoint.url + path)
@@ -292,13 +291,24 @@ def _find(folder: Path, path: str) -> Endpoint | None:
     return endpoint
 
 
-def _require_record(folder: Path) -> None:
-    """Raise if a cloud lives whose record is not what it wrote: its hosts may live."""
+def _settled(folder: Path) -> Endpoint | None:
+    """Look again at a record that was not there, or was not what a cloud writes.
+
+    It comes and goes in one piece: one that is there before and after is damaged.
+
+    Raises:
+        CloudError: so it is, and the cloud lives, perhaps with hosts.
+    """
     record = folder / files.ENDPOINT
+    if not os.path.lexists(record):
+        return None
+    if (found := _recorded(folder)) is not None:
+        return found
     if os.path.lexists(record) and files.is_alive(folder):
         message = f"the embedded cloud runs, but {record} is damaged"
         hint = f"end the process that `fuser {folder / 'alive'}` tells, and its hosts"
         raise CloudError(message, hint=hint)
+    return None
 
 
 def _recorded(folder: Path) -> Endpoint | None:
