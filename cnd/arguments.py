@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from cnd import small
 from cnd.errors import UsageError
+from cnd.home import expanded
 from cnd.naming import is_run
 
 
@@ -76,9 +78,9 @@ def run_name(text: str) -> str:
 
 def existing_file(text: str, option: str) -> Path:
     """Return the path of a file that exists and can be read."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
-        with path.open("rb"):
+        with small.opened(path):
             return path
     except OSError as error:
         message = f"{option} {text!r} cannot be read: {error.strerror}"

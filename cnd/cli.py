@@ -14,6 +14,7 @@ import os
 import re
 import select
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +25,13 @@ from fabric.main import Fab
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
 
+from cnd import streams
 from cnd.errors import CndError, UsageError
 from cnd.events import harmless
-from cnd.settings import DEFAULTS, setting, sources
+from cnd.settings import DEFAULTS, FABRIC, Setting, Source, setting, sources
+
+READERS = ("fabric.config", "invoke.config", "invoke.env")  # of Fabric's settings
+MOST_SHOWN = 60  # characters of a value from a file
 
 
 class TwoDashes(str):
@@ -119,11 +124,13 @@ def task(
     *,
     letters: Mapping[str, str] | None = None,
     takes_rest: bool = False,
+    despite_files: bool = False,
     **options: Any,
 ) -> Callable[[Callable[..., None]], Task]:
     """Make a task of a function; `letters` maps parameters to one-letter options.
 
-    With `takes_rest` words after ``--`` are for it: see `rest`.
+    With `takes_rest` words after ``--`` are for it: see `rest`.  With `despite_files`
+    a file of options that cannot be read is named and passed over.
 
     A `CndError` that leaves the function becomes one line and its exit status.
     Options of the names in `settings` that are left out are looked up there.
@@ -137,22 +144,48 @@ def task(
     )
 
     def decorate(body: Callable[..., None]) -> Task:
-        made: Task = make(_reports_errors(_configured(body)))
+        made: Task = make(_reports_errors(_configured(body, despite_files)))
         return made
 
     return decorate
 
 
-def _configured(body: Callable[..., None]) -> Callable[..., None]:
+def _configured(body: Callable[..., None], despite: bool) -> Callable[..., None]:
     names = inspect.signature(body).parameters.keys() & DEFAULTS.keys()
 
     @functools.wraps(body)
     def wrapper(context: Any, *args: Any, **options: Any) -> None:
-        files = sources(context.config) if names else []
-        found = {n: setting(n, options.get(n, ""), files).value for n in names}
-        body(context, *args, **{**options, **found})
+        files = files_of(context, despite=despite) if names else []
+        found = [setting(name, options.get(name, ""), files) for name in names]
+        for line in _obeyed(found, files):
+            print(line, file=sys.stderr)
+        body(context, *args, **{**options, **{each.name: each.value for each in found}})
 
     return wrapper
+
+
+def files_of(context: Any, *, despite: bool = False) -> list[Source]:
+    """Return what files say of options; with `despite`, of those that can be read.
+
+    Raises:
+        UsageError: one cannot be read, and not `despite`.
+    """
+
+    def pass_over(error: UsageError) -> None:
+        print(f"cnd: {error}: passed over, with all that it sets", file=sys.stderr)
+
+    own = isinstance(context.config, Config)
+    told = pass_over if despite else None
+    return sources(None if own else context.config, pass_over=told)
+
+
+def _obeyed(found: Iterable[Setting], files: Iterable[Source]) -> Iterator[str]:
+    """Yield a line for each file that sets options."""
+    for name in (file.name for file in files):
+        values = {each.name: each.value for each in found if each.source == name}
+        if values:
+            told = (f"{k} = {v[:MOST_SHOWN]}" for k, v in sorted(values.items()))
+            yield harmless(f"{name} sets {', '.join(told)}")
 
 
 def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
@@ -160,6 +193,7 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
     def wrapper(*args: Any, **kwargs: Any) -> None:
         try:
             body(*args, **kwargs)
+            sys.stdout.flush()
         except CndError as error:
             raise shown(error) from error
         except KeyboardInterrupt as error:
@@ -167,6 +201,11 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:
             if not nobody_reads():
                 raise
+        except OSError as error:
+            if (failure := streams.unwritten()) is None:
+                raise
+            message = f"stdout cannot be written to: {failure.strerror}"
+            raise shown(UsageError(message)) from error
         finally:
             nobody_reads()
 
@@ -190,8 +229,11 @@ def nobody_reads() -> bool:
             broken = True
         except ValueError:  # it is no file
             continue
+        except OSError:  # the device is full
+            streams.silence(stream)
+            continue
         if broken:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            streams.silence(stream)
         gone = gone or broken
     return gone
 
@@ -207,6 +249,35 @@ def let_readers_go() -> None:
 
     sys.excepthook = end
     atexit.register(nobody_reads)
+
+
+def own_up_to_settings() -> None:
+    """Make what Fabric cannot read one line in `fab`, which would show a traceback.
+
+    This holds from the fabfile on: `fab` has read ``~/.fabric.yaml`` before.
+    """
+    usual = sys.excepthook
+
+    def end(kind: Any, error: BaseException, trace: Any) -> None:
+        if isinstance(error, Exception) and (place := _setting_read(trace)):
+            told = str(error).strip().partition("\n")[0] or kind.__name__
+            print(harmless(f"cnd: {place} cannot be used: {told}"), file=sys.stderr)
+            print("hint: `cnd` reads none of Fabric's settings", file=sys.stderr)
+            nobody_reads()
+            os._exit(UsageError.exit_status)  # as in `let_readers_go`
+        usual(kind, error, trace)
+
+    sys.excepthook = end
+
+
+def _setting_read(trace: Any) -> str:
+    """Return which of Fabric's settings was being read when an error came, or ""."""
+    found = ""
+    for frame, _ in traceback.walk_tb(trace):
+        if frame.f_globals.get("__name__") in READERS:
+            names = (frame.f_locals.get(n) for n in ("real_var", "filepath", "path"))
+            found = next((str(n) for n in names if n), found or "its configuration")
+    return found
 
 
 @contextlib.contextmanager
@@ -281,6 +352,20 @@ def _first_line(task: Task) -> str:
     return (task.__doc__ or "").strip().split("\n")[0]
 
 
+class Config(fabric.Config):  # type: ignore[misc]
+    """Fabric's configuration with nothing of the user's in it: no file, no variable.
+
+    What Fabric finds by itself may be code (``fabric.py`` in this folder), meant for
+    other programs, or broken; no task of ours runs commands by it.
+    """
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        """Load nothing."""
+
+    load_system = load_user = load_project = load_runtime = _nothing
+    load_base_conf_files = load_shell_env = load_ssh_config = _nothing
+
+
 class Program(Fab):  # type: ignore[misc]
     """The `cnd` program: Fabric's own, with CND's tasks, from any folder."""
 
@@ -292,11 +377,11 @@ class Program(Fab):  # type: ignore[misc]
         """Say what there is; Fabric's own options, which few need, are left out."""
         print(self._help)
 
-    def parse_collection(self) -> None:
-        """Read fabric.yaml in this folder too, as `fab` does beside its fabfile."""
-        super().parse_collection()
-        self.config.set_project_location(".")
-        self.config.load_project()
+    def update_config(self, merge: bool = True) -> None:
+        """Leave the configuration as it is; a file of Fabric's is not for us."""
+        if file := self.args.config.value:
+            message = f"-f {file}: cnd reads none of Fabric's configuration"
+            raise shown(UsageError(message, hint=f"options may stand in ./{FABRIC}"))
 
     def run(self, *args: Any, **kwargs: Any) -> None:
         """Run it all; whoever stops reading stops no more than that."""
@@ -325,6 +410,8 @@ class Program(Fab):  # type: ignore[misc]
             commands = list(getattr(getattr(self, "parser", None), "contexts", ()))
             hint = way_out(error, commands)
             raise Exit(f"cnd: {error}\nhint: {hint}", code=2) from error
+        except ValueError as error:  # of an option of Fabric's own that is a number
+            raise Exit(f"cnd: {error}", code=2) from error
 
 
 def way_out(error: ParseError, commands: Iterable[str]) -> str:

@@ -25,14 +25,16 @@ def allow(instances: int) -> None:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         message = f"--n {instances}: takes {needed} open files, {hard} are allowed here"
-        hint = f"as root: `ulimit -Hn {needed}`; or at most --n {_most(hard)}"
-        raise UsageError(message, hint=hint)
+        raise UsageError(message, hint=f"as root: `ulimit -Hn {needed}`{_fewer(hard)}")
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     except (OSError, ValueError) as error:  # macOS has a limit behind the limit
         message = f"--n {instances}: takes {needed} open files: {error}"
-        raise UsageError(message, hint=f"at most --n {_most(soft)}") from error
+        hint = f"`ulimit -n {needed}`{_fewer(soft)}"
+        raise UsageError(message, hint=hint) from error
 
 
-def _most(limit: int) -> int:
-    return max(1, (limit - OTHERS) // EACH)
+def _fewer(limit: int) -> str:
+    """Return the other way out: how many instances will do, if any will."""
+    most = (limit - OTHERS) // EACH
+    return f"; or at most --n {most}" if most > 0 else ""

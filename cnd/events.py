@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from cnd.errors import CndError
+from cnd.shape import fits
 
 PROGRESS = "worker.progress"  # the only kind that may wait to be heard
 KINDS = frozenset(
@@ -108,18 +109,48 @@ class Event:
 Emit = Callable[[Event], None]
 
 
-def from_json(line: str) -> Event:
+# The fields of our own events on which readers rely, where they are there.  Those of
+# workers may be anything.
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "run.started": {
+        **{"run": str, "block": str, "type": str, "script": str},
+        **{"difficulty": int, "instances": int, "nonces": int},
+        **{"time_limit": float, "lifetime": float},
+    },
+    "fleet.reduced": {"wanted": int, "instances": int},
+    "instance.requested": {"count": int},
+    "launch.delayed": {"seconds": float},
+    "instance.launched": {"type": str, "zone": str | None, "spot": bool},
+    "instance.running": {
+        "address": str | None,
+        "zone": str | None,
+        "classes": list[int],
+    },
+    "class.handed_over": {"start": int},
+}
+
+
+def from_json(line: str | bytes) -> Event:
     """Return the event that `Event.to_json` wrote; ValueError if it is none."""
-    record = json.loads(line)
-    if not isinstance(record, dict) or "kind" not in record or "time" not in record:
-        raise ValueError(f"not an event: {line[:80]!r}")
-    return Event(
-        kind=record.pop("kind"),
-        time=record.pop("time"),
-        index=record.pop("index", None),
-        host=record.pop("host", None),
-        fields=record,
-    )
+    text = line.decode() if isinstance(line, bytes) else line
+    record = plain(text, deepest=DEEPEST + 1)
+    kind, seen = record.pop("kind", None), amount(record.pop("time", None))
+    index, host = record.pop("index", None), record.pop("host", None)
+    wrong = [
+        n for n, t in FIELDS.get(str(kind), {}).items() if not _holds(record, n, t)
+    ]
+    if (
+        wrong
+        or not (isinstance(kind, str) and fits(index, int | None))
+        or not (fits(host, str | None) and (index or 0) >= 0)
+        or (seen is None or seen > LATEST)
+    ):
+        raise ValueError(f"not an event: {text[:80]!r}")
+    return Event(kind=kind, time=seen, index=index, host=host, fields=record)
+
+
+def _holds(record: Mapping[str, object], name: str, hint: Any) -> bool:
+    return name not in record or fits(record[name], hint)
 
 
 def from_worker(line: str, *, index: int, host: str) -> Event:
@@ -139,12 +170,12 @@ def from_worker(line: str, *, index: int, host: str) -> Event:
         return Event("worker.noise", index, host, {"text": line[:1000]})
 
 
-def plain(text: str | bytes) -> dict[str, Any]:
+def plain(text: str | bytes, *, deepest: int = DEEPEST) -> dict[str, Any]:
     """Return a JSON object of another machine, fit for whatever is done with it.
 
     Raises:
         ValueError: it is none, or holds what nobody means: a number beyond `LARGEST`
-            or none at all (NaN), or more than `DEEPEST` levels.
+            or none at all (NaN), or more than `deepest` levels.
     """
     try:
         found = json.loads(
@@ -152,7 +183,7 @@ def plain(text: str | bytes) -> dict[str, Any]:
         )
     except RecursionError as error:
         raise ValueError("nested without end") from error
-    if not isinstance(found, dict) or not _is_shallow(found, DEEPEST):
+    if not isinstance(found, dict) or not _is_shallow(found, deepest):
         raise ValueError("not a plain object")
     return found
 

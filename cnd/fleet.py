@@ -163,7 +163,7 @@ class Fleet:
         alone: Callable[[str, str], Mapping[str, object]],
         put: Emit,
         at_once: int = 32,
-        search_began: float | None = None,
+        search_began: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Make a fleet of no hosts yet.
 
@@ -173,7 +173,8 @@ class Fleet:
             put: takes every event, from any thread.
             at_once: how many hosts to connect to, how many to set up, and of how many
                 to fetch the log, at a time.
-            search_began: on the monotonic clock, of a run that is taken over.
+            search_began: returns when the search of a run that is taken over began, on
+                the monotonic clock, as well as that is known by now.
         """
         self._plan = plan
         self._journal = journal
@@ -194,7 +195,7 @@ class Fleet:
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[int, str] = {}  # who has each class now, as far as given
         self.threads: list[Future[None]] = []
-        self._search_began = search_began
+        self._told_began, self._search_began = search_began, math.inf
         # A quarter of the fleet at a time: the first begins the sooner to search, and
         # an early answer finds the others not yet begun.
         quarter = max(2, plan.instances // 4)
@@ -470,9 +471,10 @@ class Fleet:
         """Return the seconds of search that are left; the first call starts them."""
         with self._lock:
             now = time.monotonic()
-            if self._search_began is None:
-                self._search_began = now
-            return self._plan.time_limit - (now - self._search_began)
+            self._search_began = min(self._search_began, now)
+            began = self._told_began()
+            began = self._search_began if began is None else began
+            return self._plan.time_limit - (now - began)
 
     def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
         """Return the job file of a host: for `pow.py` and for `keeper.py`."""

@@ -124,6 +124,8 @@ class Job:
         self._background: list[Future[Any]] = []
         self._crew = Crew()
         self._attached = False
+        self._clock: takeover.SearchClock | None = None  # of a run that is taken over
+        self._boot: float | None = None  # seconds until its search began
         # Of what a former orchestrator launched: replacements, and the next place.
         self._bought, self._next_place = 0, 0
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
@@ -199,10 +201,10 @@ class Job:
         self._crew = Crew(
             past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
         )
-        if past.began is not None:
-            self._began = _monotonic(past.began)
-        if past.searching is not None:
-            self._marks["searching"] = _monotonic(past.searching)
+        now = time.monotonic()
+        self._clock = takeover.SearchClock(past.searched, now)
+        self._boot, self._began = past.boot, now - past.lasted
+        self._set_search_began()
         unheard = takeover.unanswered(told)
         self._expected = len(past.index) + unheard
         self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
@@ -267,7 +269,7 @@ class Job:
                 provision.bucket,
                 put=self._inbox.put,
                 polls_per_second=self._cloud.polls_per_second,
-                search_began=self._marks.get("searching"),
+                search_began=self._search_began,
             )
         alone = orphans.orders(
             self._cloud.s3,
@@ -287,7 +289,7 @@ class Job:
             alone=alone,
             put=self._hear,
             at_once=self._cloud.hosts_at_once,
-            search_began=self._marks.get("searching"),
+            search_began=self._search_began,
         )
 
     def _hear(self, event: Event) -> None:
@@ -301,6 +303,10 @@ class Job:
     def _script(self) -> Path:
         """The copy of somebody's own worker in the run's folder."""
         return self._journal.folder / self._plan.script
+
+    def _search_began(self) -> float | None:
+        """When an old run's search began, on the monotonic clock; None: not known."""
+        return self._clock.began if self._clock else None
 
     def _judged(self, event: Event) -> Event:
         """Return a claim of somebody's own worker with the verdict on it.
@@ -622,6 +628,8 @@ class Job:
     def _see(self, event: Event) -> None:
         if event.kind == "worker.started":
             self._mark("searching")
+        if self._clock and self._clock.hear(event, self.race):
+            self._set_search_began()
         if event.kind in LAST_WORDS:
             self._marks["stopped"] = event.heard
         if event.kind in RECEIPT:
@@ -954,6 +962,14 @@ class Job:
             smallest=race.smallest,
         )
 
+    def _set_search_began(self) -> None:
+        """Take over what the workers say of when the search began, in an old run."""
+        if self._clock is None or (began := self._clock.began) is None:
+            return
+        self._marks["searching"] = began
+        if self._boot is not None:
+            self._began = began - self._boot
+
     # --- small things
 
     def _go_on(self, work: Callable[..., None], *arguments: object) -> None:
@@ -976,11 +992,6 @@ class Job:
             self._view.answer(f"stopping: {text}; again: terminate at once")
 
         return signals.heeded(ask, self._over.is_set)
-
-
-def _monotonic(seconds: float) -> float:
-    """Return a time since the epoch as one on the monotonic clock."""
-    return time.monotonic() - max(0.0, time.time() - seconds)
 
 
 def _told(error: Exception) -> CndError:

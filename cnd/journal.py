@@ -13,39 +13,81 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypedDict
 
-from cnd import private
+from cnd import private, small
 from cnd.errors import UsageError
-from cnd.events import Event, from_json
+from cnd.events import Event, from_json, plain
+from cnd.home import state_folder
 from cnd.naming import is_run
+from cnd.shape import misfit
 
 EVENTS = "events.jsonl"
 RESULT = "result.json"
 ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
 LOCK = "lock"  # held by the process that follows the run
+DEEPEST = 16  # lists and objects within each other, in what is read whole
 LOCK_PATIENCE = 0.25  # seconds; whoever only looks holds it for a moment
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
 
 
-def state_folder() -> Path:
-    """Return ``$XDG_STATE_HOME/cnd`` (default ``~/.local/state/cnd``)."""
-    home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(home).expanduser() / "cnd"
+# What a file may have that is read whole; the largest that CND writes has a twentieth.
+MOST_BYTES = 16 << 20
+LONGEST_LINE = 1 << 20  # bytes of an event
+
+
+class Coverage(TypedDict):
+    """How far a class was tested, as results tell it."""
+
+    index: int
+    cursor: int
+    tested: int | None
+    repeated: int
+    ended: str
+
+
+class KeptResult(TypedDict, total=False):
+    """What readers rely on in a result, where it is there."""
+
+    outcome: str
+    reason: str
+    nonce: int | None
+    hash: str | None
+    answer: str | None
+    verified: bool | None
+    index: int | None
+    instance_id: str | None
+    difficulty: int | None
+    instances: int
+    asked: int
+    coverage: list[Coverage]
+    hash_rate: float | None
+    kernel: str | None
+    seconds: dict[str, float | None]
+    usd: float | None
+    logs: dict[str, str | None]
+    left_running: int
+    receipt: dict[str, object]
+    cloud: str
+    region: str
 
 
 def runs() -> list[str]:
     """Return the names of the runs on this disk, oldest first."""
-    folder = state_folder() / "runs"
-    if not folder.is_dir():
+    try:
+        found = sorted((state_folder() / "runs").iterdir())
+    except (OSError, UsageError):  # there is none, or none that we may look into
         return []
     # What somebody else has put there is nobody's run; nor is what is empty.
-    return sorted(
-        path.name
-        for path in folder.iterdir()
-        if is_run(path.name) and path.is_dir() and any(path.iterdir())
-    )
+    return [p.name for p in found if is_run(p.name) and _has_something(p)]
+
+
+def _has_something(folder: Path) -> bool:
+    try:
+        return any(folder.iterdir())
+    except OSError:
+        return False
 
 
 class Journal:
@@ -54,7 +96,35 @@ class Journal:
     def __init__(self, run: str, folder: Path | None = None) -> None:
         """Make a journal that writes nothing yet; `folder` is one of all runs' own."""
         self.run = run
-        self.folder = folder or state_folder() / "runs" / run
+        self._folder = folder
+        self.damage: dict[str, str] = {}  # what was wrong with files that were read
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, or would be; `UsageError` where no home folder is known."""
+        return self._folder or state_folder() / "runs" / self.run
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this machine has anything of the run."""
+        try:
+            return self.folder.is_dir()
+        except (OSError, UsageError):
+            return False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end: it has a result, if a damaged one."""
+        try:
+            return os.path.lexists(self.folder / RESULT)
+        except UsageError:
+            return False
+
+    @property
+    def complaint(self) -> str:
+        """What was wrong with files that were read so far, or ""."""
+        told = [f"{name} {why}" for name, why in sorted(self.damage.items())]
+        return "; ".join(told) and f"{'; '.join(told)}: passed over"
 
     @property
     def logs(self) -> Path:
@@ -92,7 +162,8 @@ class Journal:
             UsageError: there is one, or the run has come to its end.
         """
         with self._translated():
-            lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
+            lock = os.open(self.folder / LOCK, flags, 0o600)
         try:
             _take(lock)
             self._require_open()
@@ -102,7 +173,7 @@ class Journal:
                 self._end_last_line()
             yield
         except BlockingIOError as error:
-            pid = os.read(lock, 20).decode() or "unknown"
+            pid = _pid(lock)
             message = f"run {self.run} is followed already, by process {pid}"
             hint = f"`fab stop --run {self.run}` ends it from here"
             raise UsageError(message, hint=hint) from error
@@ -113,8 +184,8 @@ class Journal:
     def is_followed(self) -> bool:
         """Whether a process on this machine follows this run right now."""
         try:
-            lock = os.open(self.folder / LOCK, os.O_RDWR)
-        except OSError:
+            lock = os.open(self.folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)
+        except (OSError, UsageError):
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -126,7 +197,7 @@ class Journal:
 
     def note_scram(self, terminated: int) -> None:
         """Note that a run that nobody follows was ended; there is no more to it."""
-        if not self.folder.is_dir() or self.result() is not None:
+        if not self.is_there or self.is_over:
             return
         # Whoever follows it tells its end; a full disk costs the note.
         with contextlib.suppress(UsageError), self.followed():
@@ -136,8 +207,12 @@ class Journal:
     def _end_last_line(self) -> None:
         """End the line that a killed process has left half-written."""
         with contextlib.suppress(FileNotFoundError):
-            text = (self.folder / EVENTS).read_bytes()
-            if text and not text.endswith(b"\n"):
+            with small.opened(self.folder / EVENTS) as file:
+                if not file.seek(0, os.SEEK_END):
+                    return
+                file.seek(-1, os.SEEK_END)
+                ended = file.read(1) == b"\n"
+            if not ended:
                 with private.open_end(self.folder / EVENTS) as file:
                     file.write(b"\n")
 
@@ -149,17 +224,22 @@ class Journal:
 
     def order(self) -> dict[str, Any]:
         """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
-        if not self.folder.is_dir():
+        if not self.is_there:
             message = f"no run {self.run} was started on this machine"
             raise UsageError(message, hint="`fab status` shows runs")
         self._require_open()
-        if (order := self.kept_order()) is None:
+        order = self.kept_order()
+        if why := self.damage.get(ORDER):
+            message = f"run {self.run} cannot be taken over: {ORDER} {why}"
+            hint = f"`fab scram --run {self.run}` ends what is left of it"
+            raise UsageError(message, hint=hint)
+        if order is None:
             message = f"run {self.run} broke off before anything was launched"
             raise UsageError(message, hint="start anew")
         return order
 
     def _require_open(self) -> None:
-        if self.result() is not None:
+        if self.is_over:
             message = f"run {self.run} is over"
             raise UsageError(message, hint=f"its result is in {self.folder}")
 
@@ -182,15 +262,28 @@ class Journal:
                 private.sync(self.folder)
 
     def events(self) -> Iterator[Event]:
-        """Yield the events so far; a line that is being written is left out."""
+        """Yield the events so far; a line that is being written is left out.
+
+        So is what is no event: `damage` has how many such lines there were.
+        """
         try:
-            file = (self.folder / EVENTS).open(encoding="utf-8")
+            file = self._opened(EVENTS)
         except FileNotFoundError:
             return
+        except OSError as error:
+            self.damage[EVENTS] = f"cannot be read ({error.strerror})"
+            return
+        wrong = 0
         with file:
-            for line in file:
-                with contextlib.suppress(ValueError, RecursionError):
-                    yield from_json(line)
+            for line in _lines(file):
+                try:
+                    event = from_json(line)
+                except ValueError:
+                    wrong += line.endswith(b"\n")
+                else:
+                    yield event
+        if wrong:
+            self.damage[EVENTS] = f"has {wrong} damaged line{'s' * (wrong > 1)}"
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that it is never seen half."""
@@ -198,15 +291,51 @@ class Journal:
             private.write(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result, or None while there is none."""
-        return self._read(RESULT)
+        """Return the result, or None while there is none that can be read."""
+        found = self._read(RESULT)
+        if found is None or not (wrong := misfit(found, KeptResult)):
+            return found
+        self.damage[RESULT] = f"has no such {wrong}"
+        return None
+
+    def _opened(self, name: str) -> BinaryIO:
+        try:
+            return small.opened(self.folder / name)
+        except UsageError as error:  # no home folder is known
+            raise FileNotFoundError(str(error)) from error
 
     def _read(self, name: str) -> dict[str, Any] | None:
+        """Return the JSON object in a file; None, and `damage`, if there is none."""
         try:
-            found = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            with self._opened(name) as file:
+                text = file.read(MOST_BYTES + 1)
+            if len(text) > MOST_BYTES:
+                raise ValueError("is too large")
+            return plain(text.decode(), deepest=DEEPEST)
+        except FileNotFoundError:
             return None
-        return found if isinstance(found, dict) else None
+        except OSError as error:
+            self.damage[name] = f"cannot be read ({error.strerror})"
+        except ValueError:
+            self.damage[name] = "is damaged"
+        return None
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yield lines; of one that is too long what makes no event, but counts as one."""
+    while line := file.readline(LONGEST_LINE):
+        rest = line
+        while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
+            line, rest = b"\n", file.readline(LONGEST_LINE)
+        yield line
+
+
+def _pid(lock: int) -> str:
+    """Return which process says that it holds a lock."""
+    with contextlib.suppress(OSError):
+        if (told := os.read(lock, 20)).isdigit():
+            return told.decode()
+    return "unknown"
 
 
 def _take(lock: int) -> None:

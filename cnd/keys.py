@@ -7,16 +7,23 @@ the first connection; nobody is trusted on first use.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import paramiko
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from cnd import private
+from cnd import private, small
 from cnd.errors import UsageError
+
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/create-key-pairs.html
+KINDS = (Ed25519PrivateKey, RSAPrivateKey)
+SHORTEST = 1024  # bits of an RSA key
 
 
 @dataclass(frozen=True)
@@ -56,23 +63,74 @@ def user_key(folder: Path) -> UserKey:
     private.folder(folder)
     if not path.exists():
         _install(path, generate().private)
-    return load(path)
+    try:
+        return _read(path)
+    except ValueError as error:
+        message = f"{path}, CND's own key, cannot be used: {error}"
+        raise UsageError(message, hint="delete it: a new one will be made") from error
 
 
 def load(path: Path) -> UserKey:
-    """Return the unencrypted private key in the file `path`.
+    """Return the unencrypted private key in the file `path`, of the user's own.
 
     Raises:
-        UsageError: it is not a private key, or one that needs a passphrase.
+        UsageError: it is not a private key, needs a passphrase, or is not for EC2.
     """
     try:
-        key = paramiko.PKey.from_path(path)
-    except (paramiko.SSHException, ValueError, TypeError, OSError) as error:
+        return _read(path)
+    except ValueError as error:
         message = f"--key-file {str(path)!r} is not a private key that CND can use"
         hint = "an unencrypted ed25519 key: ssh-keygen -t ed25519 -N ''"
         raise UsageError(message, hint=f"{error}; {hint}") from error
+
+
+def _read(path: Path) -> UserKey:
+    key = private_key(path)
     public = f"{key.get_name()} {key.get_base64()}"
     return UserKey(path, public, key.fingerprint.removeprefix("SHA256:"))
+
+
+def private_key(path: Path) -> paramiko.PKey:
+    """Return the key in a file, in OpenSSH's format, PKCS#1 or PKCS#8.
+
+    The plain key: paramiko's own reader offers the certificate that lies beside it
+    (``-cert.pub``), which an instance of CND knows nothing of.
+
+    Raises:
+        ValueError: it holds none that EC2 takes, says why.
+    """
+    try:
+        key = _parsed(small.read(path))
+    except OSError as error:
+        raise ValueError(str(error.strerror)) from error
+    if not isinstance(key, KINDS):
+        kind = type(key).__name__.removesuffix("PrivateKey").lstrip("_")
+        raise ValueError(f"it is a key of the kind {kind}; EC2 takes ed25519 and RSA")
+    if isinstance(key, RSAPrivateKey) and key.key_size < SHORTEST:
+        raise ValueError(f"it has {key.key_size} bits; EC2 takes {SHORTEST} and more")
+    text = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
+    ).decode()
+    of = paramiko.RSAKey if isinstance(key, RSAPrivateKey) else paramiko.Ed25519Key
+    return of.from_private_key(io.StringIO(text))
+
+
+def _parsed(data: bytes) -> object:
+    openssh = b"BEGIN OPENSSH PRIVATE KEY" in data
+    read = (
+        serialization.load_ssh_private_key
+        if openssh
+        else serialization.load_pem_private_key
+    )
+    try:
+        return read(data, password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm) as error:
+        if "password" in str(error).lower():  # no class of its own
+            raise ValueError("it needs a passphrase") from error
+        what = "holds no private key" if data else "is empty"
+        raise ValueError(f"the file {what}") from error
 
 
 def _install(path: Path, text: str) -> None:

@@ -23,8 +23,10 @@ from cnd.chances import within
 from cnd.events import Event, harmless
 from cnd.plan import Plan
 from cnd.race import Race
-from cnd.view import NO_BREAK, STAMP, number, sentence, wrapped
+from cnd.view import NO_BREAK, STAMP, encoded, number, sentence, wrapped
 
+SHOW_CURSOR = b"\x1b[?25h"  # DECTCEM
+MOST_SIDE = 1000  # characters or lines that a terminal may have
 REDRAW = 0.1  # seconds between two redraws, at least
 SHARE = 20  # a redraw may take this part of the time
 STILL = 1.0  # seconds after which the clocks on it are redrawn, if nothing happens
@@ -105,7 +107,7 @@ class LiveView:
             stream: a terminal.
             past: what happened before, of a run that is taken over.
         """
-        self._plan = plan
+        self._plan, self._stream = plan, stream
         self._race = Race(plan)
         self._board = Board()
         self._began = time.time()
@@ -113,7 +115,9 @@ class LiveView:
         self._decided: float | None = None
         for event in past:
             self._learn(event, event.time)
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._console = Console(
+            file=stream, highlight=False, soft_wrap=True, _environ=_environment()
+        )
         self._live = Live(
             console=self._console,
             auto_refresh=False,
@@ -144,7 +148,7 @@ class LiveView:
         with contextlib.suppress(OSError):  # the next redraw takes the line back
             line = f"[{self._clock()}] {text}"[: self._console.width - 1]
             line = f"\r{line}\x1b[K"
-            os.write(self._console.file.fileno(), line.encode())
+            os.write(self._console.file.fileno(), encoded(line, self._stream))
 
     def _redraw(self) -> None:
         pause = max(REDRAW if self._changed else STILL, SHARE * self._cost)
@@ -153,9 +157,20 @@ class LiveView:
 
     def close(self) -> None:
         """Draw the last state, not filling the screen, and give the terminal back."""
-        self._draw(most=LAST_ROWS)
-        with contextlib.suppress(OSError):
-            self._live.stop()
+        try:
+            self._draw(most=LAST_ROWS)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """Leave the terminal with a cursor, also where the last picture fails."""
+        try:
+            with contextlib.suppress(OSError):
+                self._live.stop()
+        except BaseException:
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self._stream.fileno(), SHOW_CURSOR)
+            raise
 
     def _learn(self, event: Event, now: float) -> None:
         self._board.see(event, now)
@@ -222,6 +237,17 @@ class LiveView:
             text += f" · ending: {harmless(race.outcome.reason)}"
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")
         return [line.replace(NO_BREAK, " ") for line in lines]
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without a size that no terminal has: ``COLUMNS=0``."""
+
+    def is_odd(name: str, text: str) -> bool:
+        if name not in ("COLUMNS", "LINES"):
+            return False
+        return not (text.isdecimal() and 1 <= int(text[:9]) <= MOST_SIDE)
+
+    return {k: v for k, v in os.environ.items() if not is_odd(k, v)}
 
 
 def columns(width: int) -> list[Column]:

@@ -15,7 +15,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -98,19 +98,21 @@ class Mailbox:
         *,
         put: Emit,
         polls_per_second: float,
-        search_began: float | None = None,
+        search_began: Callable[[], float | None] = lambda: None,
     ) -> None:
         """Make a fleet of no hosts yet.
 
         Args:
             put: takes every event, from any thread.
             polls_per_second: how often the fleet, all together, may ask for the word.
-            search_began: on the monotonic clock, of a run that is taken over.
+            search_began: returns when the search of a run that is taken over began, on
+                the monotonic clock, as well as that is known by now.
         """
         self._plan, self._journal = plan, journal
         self._s3, self._bucket, self._put = s3, bucket, put
         self._pace = parcel.pace(plan.instances, polls_per_second)
-        self._search_began = search_began
+        self._told_began = search_began
+        self._search_began: float | None = None
         self._ended_by = math.inf  # when all reports are late: the run is decided
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}  # by name
@@ -229,9 +231,11 @@ class Mailbox:
                 yield part.name
 
     def _remaining(self) -> float:
-        if self._search_began is None:
+        began = self._told_began()
+        began = self._search_began if began is None else began
+        if began is None:
             return self._plan.time_limit
-        return self._plan.time_limit - (time.monotonic() - self._search_began)
+        return self._plan.time_limit - (time.monotonic() - began)
 
     # --- in the thread that listens
 

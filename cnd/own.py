@@ -48,6 +48,11 @@ def read(path: Path) -> bytes:
     if name_of(path) != runner.SCRIPTS[0] and not data.startswith(b"#!"):
         message = f"--worker {path.name}: neither Python (.py) nor with a first line #!"
         raise UsageError(message, hint="see docs/workers.md")
+    first = data.split(b"\n", 1)[0]
+    if name_of(path) != runner.SCRIPTS[0] and first.endswith(b"\r"):
+        message = f"--worker {path.name}: its first line ends with a carriage return"
+        hint = "no system finds such an interpreter: `sed -i 's/\\r$//'` removes them"
+        raise UsageError(message, hint=hint)
     return data
 
 

@@ -5,7 +5,6 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from cnd.cloud import Cloud
 from cnd.gateway import Gateway
 from cnd.plan import Plan
 from cnd.remote import LOG_COMMAND, Login
+from cnd.shape import made
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,20 @@ class Provision:
         }
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Provision:
-        """Return what `to_json` wrote; KeyError or TypeError if it is none."""
-        login = record["login"]
+    def from_json(cls, record: object) -> Provision:
+        """Return what `to_json` wrote; ValueError if it is none."""
+        told = record if isinstance(record, dict) else {}
+        specs, login = told.get("specs"), told.get("login")
+        queue, bucket = told.get("queue"), told.get("bucket")
+        if not isinstance(specs, list) or not isinstance(login, dict):
+            raise ValueError("has no provision")
+        if not isinstance(queue, str) or not isinstance(bucket, str):
+            raise ValueError("has no queue and bucket")
         return cls(
-            tuple(ec2.LaunchSpec(**spec) for spec in record["specs"]),
-            Login(**{**login, "key": Path(login["key"])}),
-            record["queue"],
-            record["bucket"],
+            tuple(made(ec2.LaunchSpec, spec) for spec in specs),
+            made(Login, {**login, "key": Path(str(login.get("key")))}),
+            queue,
+            bucket,
             _done(),
         )
 

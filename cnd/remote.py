@@ -24,7 +24,7 @@ from pathlib import Path
 import fabric
 import paramiko
 
-from cnd import lines, private, pull, push
+from cnd import keys, lines, private, pull, push
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
 from cnd.keeper import MOST_LOG
@@ -42,6 +42,7 @@ MOST_COMPLAINT = 1000  # characters of what it says of its failure
 LOG_TIMEOUT = 20.0  # seconds for a system log; what came by then is kept
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
+SLOW_RETRY = 2.0  # seconds, through a gateway: each attempt is a process of its own
 SILENCE = 5.0  # seconds; a live worker reports every 2.5 s at least: `Plan.progress`
 ASK_EVERY = 1.0  # seconds; where nothing is said for long, the host is asked for a sign
 
@@ -167,7 +168,7 @@ class Host:
                     message = f"SSH did not answer in time: {_reason(error)}"
                     raise HostError(self.name, message) from error
             self._closed.wait(pause)
-            pause = min(2 * pause, LAST_RETRY)
+            pause = min(2 * pause, LAST_RETRY if self._gateway is None else SLOW_RETRY)
 
     def _open(self, patience: float) -> None:
         """Make one attempt; a host that is frozen must not outlast our patience."""
@@ -175,7 +176,9 @@ class Host:
         if self._gateway is not None:
             with self._turn():
                 self._check_open()
-                self._shake_hands(patience, gateway=self._gateway.connection())
+                self._link = self._gateway.link(self._address, self._port, patience)
+                self._shake_hands(patience, self._link)
+                self._link.settimeout(IDLE_WAKE)
             return
         link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
         self._link = link
@@ -190,26 +193,20 @@ class Host:
                 raise EOFError("the connection was closed")
             with self._turn():
                 self._check_open()
-                self._shake_hands(patience, link=link)
+                self._shake_hands(patience, link)
             link.settimeout(IDLE_WAKE)
             on_failure.pop_all()
 
-    def _shake_hands(
-        self,
-        patience: float,
-        *,
-        link: socket.socket | None = None,
-        gateway: fabric.Connection | None = None,
-    ) -> None:
-        """Find out who is there, over `link` or through `gateway`, and log in."""
+    def _shake_hands(self, patience: float, link: socket.socket) -> None:
+        """Find out who is there, over `link`, and log in."""
         self._connection = connection = fabric.Connection(
             self._address,
             user=self._login.user,
             port=self._port,
             config=_config(),
-            gateway=gateway,
+            gateway=False,  # also where some configuration names one
             connect_kwargs={
-                **({"sock": link} if link else {}),
+                "sock": link,
                 "pkey": _private_key(self._login.key),
                 "allow_agent": False,
                 "look_for_keys": False,
@@ -222,7 +219,15 @@ class Host:
         known = connection.client.get_host_keys()
         known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
-        connection.open()
+        try:
+            connection.open()
+        except LOST:
+            raise
+        except (
+            Exception
+        ) as error:  # whatever its thread died of: a host may say anything
+            why = f"{type(error).__name__}: {error}"
+            raise paramiko.SSHException(why) from error
 
     def _check_open(self) -> None:
         if self._closed.is_set():
@@ -578,7 +583,10 @@ def _complaints(session: paramiko.Channel) -> bytes:
 @functools.cache
 def _private_key(path: Path) -> paramiko.PKey:
     """Read a private key, once for the whole fleet."""
-    return paramiko.PKey.from_path(path)
+    try:
+        return keys.private_key(path)
+    except ValueError as error:  # it is not what it was when the run began
+        raise paramiko.SSHException(f"{path}: {error}") from error
 
 
 def _known_name(address: str, port: int) -> str:

@@ -3,19 +3,24 @@
 One rule: the command line goes before the environment, the environment before the
 files, the files before the default; and every value says where it comes from.
 
-The files, the first that knows an option wins: ``cnd.toml`` in this folder, Fabric's
-own configuration under the key ``cnd``, ``$XDG_CONFIG_HOME/cnd/cnd.toml``.
+The files, the first that knows an option wins: ``cnd.toml`` in this folder, the key
+``cnd`` of ``fabric.yaml`` there (under `fab`: of Fabric's whole configuration),
+``$XDG_CONFIG_HOME/cnd/cnd.toml``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invoke.util import yaml  # type: ignore[attr-defined]
+
+from cnd import home, small
 from cnd import pow as worker
 from cnd.errors import UsageError
 
@@ -25,6 +30,10 @@ else:
     import tomli as tomllib
 
 FILE = "cnd.toml"
+FABRIC = "fabric.yaml"
+MOST_SHOWN = 60  # characters of what is wrong
+# What the parsers of both raise for what is not theirs; both have more than one way.
+SYNTAX = (ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError, IndexError)
 # What goes before what, for people.
 ORDER = (
     "the command line > environment (CND_...) > ./cnd.toml > fabric.yaml > "
@@ -73,48 +82,97 @@ def setting(name: str, given: str, sources: Sequence[Source]) -> Setting:
     return Setting(name, DEFAULTS[name], "default")
 
 
-def sources(fabric: Any) -> list[Source]:
+def sources(
+    fabric: Mapping[str, Any] | None,
+    *,
+    pass_over: Callable[[UsageError], None] | None = None,
+) -> list[Source]:
     """Return what the files say, the first to be obeyed first.
 
     Args:
-        fabric: Fabric's configuration, or any mapping.
+        fabric: Fabric's configuration; None: `FABRIC` in this folder alone.
+        pass_over: takes what is wrong with a file, which is left out then.
 
     Raises:
-        UsageError: a file that cannot be read, or that sets what is no option.
+        UsageError: a file that cannot be read, or that sets what is no option; only
+            without `pass_over`.
     """
-    home = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    own = Path(home).expanduser() / "cnd" / FILE
-    return [
-        _checked(f"./{FILE}", _read(Path(FILE))),
-        _checked("fabric.yaml", fabric.get("cnd") or {}),
-        _checked(str(own), _read(own)),
+    folder = home.base(home.CONFIG)
+    own = folder / "cnd" / FILE if folder else None
+    readers: list[tuple[str, Callable[[], object]]] = [
+        (f"./{FILE}", lambda: _toml(Path(FILE))),
+        (FABRIC, lambda: (_yaml() if fabric is None else fabric).get("cnd") or {}),
+        (str(own), lambda: _toml(own) if own else {}),
     ]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:  # tomllib's error is a ValueError
-        message = f"cannot read {path}: {error}"
-        hint = 'a line of it is like region = "eu-west-2"'
-        raise UsageError(message, hint=hint) from error
+    found = []
+    for name, read in readers:
+        try:
+            found.append(_checked(name, read()))
+        except UsageError as error:
+            if pass_over is None:
+                raise
+            pass_over(error)
     return found
+
+
+def _toml(path: Path) -> Mapping[str, Any]:
+    with _readable(path, 'a line of it is like region = "eu-west-2"'):
+        return tomllib.loads(_text(path))
+
+
+def _yaml() -> Mapping[str, Any]:
+    with _readable(Path(FABRIC), "for example cnd: {region: eu-west-2}"):
+        found = yaml.safe_load(_text(Path(FABRIC)))  # type: ignore[no-untyped-call]
+    return found if isinstance(found, Mapping) else {}
+
+
+def _text(path: Path) -> str:
+    """Return what is in a file, or "" if there is none.  Some editors write a BOM."""
+    try:
+        return small.read(path).decode("utf-8-sig")
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+
+
+@contextlib.contextmanager
+def _readable(path: Path, hint: str) -> Iterator[None]:
+    """Say of a file that cannot be read which one it is."""
+    try:
+        yield
+    except (OSError, RecursionError, *SYNTAX) as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UsageError(
+            f"cannot read {path}: {' '.join(why.split())}", hint=hint
+        ) from error
 
 
 def _checked(name: str, options: object) -> Source:
     """Return `options`, names with a dash or an underscore, as a source."""
     if not isinstance(options, Mapping):
-        message = f"{name}: cnd must be a table of options, not {options!r}"
+        message = f"{name}: cnd must be a table of options, not {_short(options)}"
         raise UsageError(message, hint="for example cnd: {region: eu-west-2}")
     found = {str(key).replace("-", "_"): value for key, value in options.items()}
     for key, value in found.items():
         if key not in DEFAULTS:
             known = ", ".join(DEFAULTS)
-            message = f"{name}: no such option: {key!r}"
+            message = f"{name}: no such option: {_short(key)}"
             raise UsageError(message, hint=f"it may set {known}")
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-            message = f"{name}: {key} must be text or a number, not {value!r}"
+            message = f"{name}: {key} must be text or a number, not {_short(value)}"
             raise UsageError(message, hint=f'for example {key} = "{DEFAULTS[key]}"')
-    return Source(name, {key: str(value) for key, value in found.items()})
+    return Source(name, {key: _word(value) for key, value in found.items()})
+
+
+def _word(value: object) -> str:
+    try:
+        return str(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "inf"
+
+
+def _short(value: object) -> str:
+    try:
+        told = repr(value)
+    except (ValueError, RecursionError):
+        return f"such a {type(value).__name__}"
+    return told if len(told) <= MOST_SHOWN else f"{told[: MOST_SHOWN - 3]}..."

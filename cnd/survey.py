@@ -12,13 +12,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cnd import orphans, takeover
+from cnd import order, orphans, takeover
 from cnd.cloud import Cloud
 from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.events import Event, amount
 from cnd.journal import Journal, runs
-from cnd.plan import Plan
 from cnd.race import refutation
 from cnd.view import duration, number
 
@@ -79,19 +78,21 @@ class Survey:
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Survey:
     """Return what there is, given all that `cloud` lists, in whatever state."""
     live = [i for i in listed if i.state in GOING]
-    journals = {i.run: _doings(Journal(i.run)) for i in live}
+    newest = runs()[-SHOWN:]
+    journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
+    doings = {run: _doings(journals[run]) for run in by_run(live)}
     unsure = under_way(listed, cloud) if cloud else []
     unknown = "not followed from this machine"
     return Survey(
-        instances=tuple((i, journals[i.run].get(i.id, unknown)) for i in live),
+        instances=tuple((i, doings[i.run].get(i.id, unknown)) for i in live),
         runs=tuple(
             (
                 run,
                 UNDER_WAY
                 if run in unsure
-                else _stands(Journal(run), run in journals, cloud),
+                else _stands(journals[run], run in doings, cloud),
             )
-            for run in runs()[-SHOWN:]
+            for run in newest
         ),
         now=dt.datetime.now(dt.timezone.utc),
     )
@@ -111,7 +112,7 @@ def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
         f"run {run} has {len(instances)} instances and nobody follows it: "
         f"{_way_out(run)}"
         for run, instances in by_run(live).items()
-        if (journal := Journal(run)).folder.is_dir()
+        if (journal := Journal(run)).is_there
         and not journal.is_followed
         and not _kept(journal)
     ]
@@ -125,7 +126,7 @@ def _kept(journal: Journal) -> bool:
 
 def _way_out(run: str) -> str:
     ends = f"`fab scram --run {run}` ends it"
-    if Journal(run).result() is not None:
+    if Journal(run).is_over:
         return ends  # there is nothing to take over
     return f"`fab attach {run}` takes it over, {ends}"
 
@@ -141,12 +142,12 @@ def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
     found = []
     for run in runs()[-SHOWN:]:
         journal = Journal(run)
-        order = journal.kept_order() or {}
-        place = [order.get(name) for name in ("cloud", "account", "region")]
+        told = journal.kept_order() or {}
+        place = [told.get(name) for name in ("cloud", "account", "region")]
         if place != [cloud.name, cloud.account, cloud.region] or journal.is_followed:
             continue
         there = {instance.id for instance in by_name.get(run, ())}
-        if journal.result() is None and _unanswered(journal, there) > 0:
+        if not journal.is_over and _unanswered(journal, there) > 0:
             found.append(run)
     return found
 
@@ -164,7 +165,7 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 def may_be_followed(run: str) -> bool:
     """Tell whether somebody follows a run here, or may on another machine."""
     journal = Journal(run)
-    return journal.is_followed or not journal.folder.is_dir()
+    return journal.is_followed or not journal.is_there
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:
@@ -196,7 +197,7 @@ def abandoned() -> str:
 
 def _could_be_taken_over(journal: Journal) -> bool:
     """Tell whether a run was launched, and neither ended nor is followed."""
-    if journal.result() is not None or journal.is_followed:
+    if journal.is_over or journal.is_followed:
         return False
     kinds = {event.kind for event in journal.events()}
     return "instance.requested" in kinds and "run.aborted" not in kinds
@@ -227,10 +228,17 @@ def _doing(event: Event) -> str:
 
 
 def _stands(journal: Journal, live: bool, cloud: Cloud | None) -> str:
-    """Say how a run ended, or who follows it."""
+    """Say how a run ended, or who follows it, and what of its files is damaged."""
+    told = _standing(journal, live, cloud)
+    return f"{told} ({journal.complaint})" if journal.complaint else told
+
+
+def _standing(journal: Journal, live: bool, cloud: Cloud | None) -> str:
     if (result := journal.result()) is not None:
         nonce = result.get("nonce")
         return f"{result.get('outcome')}{'' if nonce is None else f' {nonce}'}"
+    if journal.is_over:
+        return "over"
     if journal.is_followed:
         return "going on"
     if live:
@@ -242,16 +250,15 @@ def _stands(journal: Journal, live: bool, cloud: Cloud | None) -> str:
 
 def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
     """Return the golden nonce that a run's orphans have put into S3, or None."""
-    try:
-        order = journal.order()
-        if (order["cloud"], order["account"]) != (cloud.name, cloud.account):
-            return None
-        s3 = cloud.within(order["region"]).s3
-        claim = orphans.result(s3, order["provision"]["bucket"], journal.run)
-    except (UsageError, CloudError):
+    kept = order.kept(journal)
+    if kept is None or (kept.cloud, kept.account) != (cloud.name, cloud.account):
         return None
-    nonce = (claim or {}).get("nonce")
-    plan = Plan(**order["plan"])
+    try:
+        s3 = cloud.within(kept.region).s3
+        claim = orphans.result(s3, kept.provision.bucket, journal.run)
+    except CloudError:
+        return None
+    nonce, plan = (claim or {}).get("nonce"), kept.plan
     if not isinstance(nonce, int) or refutation(plan, nonce % plan.instances, nonce):
         return None
     return nonce

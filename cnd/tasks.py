@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from fabric import Config
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
@@ -27,9 +26,12 @@ from cnd import (
     forecast,
     here,
     hold,
+    home,
     market,
+    order,
     own,
     sqs,
+    streams,
     survey,
     view,
 )
@@ -37,15 +39,25 @@ from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
-from cnd.cli import Executor, Help, Program, left_at_once, nobody_reads, rest, task
+from cnd.cli import (
+    Config,
+    Executor,
+    Help,
+    Program,
+    left_at_once,
+    nobody_reads,
+    rest,
+    task,
+)
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
+from cnd.home import state_folder
 from cnd.job import Job, scram_words
-from cnd.journal import Journal, state_folder
+from cnd.journal import RESULT, Journal
 from cnd.keys import UserKey
 from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, Plan
-from cnd.provision import Provision, way_in
+from cnd.provision import way_in
 from cnd.race import Ending
 from cnd.result import Result
 from cnd.tasks_bench import bench
@@ -201,17 +213,20 @@ def start(
 def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -> None:
     """Take over a run whose orchestrator died, and bring it to its end."""
     journal = Journal(arguments.run_name(run) or survey.abandoned())
-    order = journal.order()
-    connected = clouds.required(clouds.connect(order["cloud"], order["region"]))
+    kept = order.to_take_over(journal)
+    connected = clouds.required(clouds.connect(kept.cloud, kept.region))
     _say(connected.title)
-    if connected.account != order["account"]:
-        message = f"run {journal.run} belongs to account {order['account']}"
+    if connected.account != kept.account:
+        message = f"run {journal.run} belongs to account {kept.account}"
         raise UsageError(message, hint="log in to that account, then attach again")
-    plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
+    plan, provision = kept.plan, kept.provision
+    past = list(journal.events())
+    if journal.complaint:
+        _say(f"run {journal.run}: {journal.complaint}")
     if not plan.unreached:
         descriptors.allow(plan.instances)
         _let_in(connected, plan)
-    viewer = partial(_viewer, plan, plain, journal.events())
+    viewer = partial(_viewer, plan, plain, past)
     with reported(journal, connected, wanted=True):
         result = _carried_out(
             plan, connected, journal, viewer, lambda job: job.attach(provision), json
@@ -286,7 +301,8 @@ def _carried_out(
     """
     job: Job | None = None
     try:
-        with journal.followed(), contextlib.closing(viewer()) as shown:
+        shown = view.Aside(view.Bystander(viewer, partial(view.Narrator, plan)))
+        with journal.followed(), contextlib.closing(shown):
             job = Job(plan, cloud, journal, view=shown)
             return work(job)
     finally:
@@ -297,12 +313,12 @@ def _carried_out(
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        return view.Aside(view.Narrator(plan, past=past))
+        return view.Narrator(plan, past=past)
     if os.environ.get("TERM", "dumb") == "dumb":
-        return view.Aside(view.Narrator(plan, past=past))
+        return view.Narrator(plan, past=past)
     from cnd.live import LiveView  # here: rich takes a tenth of a second
 
-    return view.Aside(LiveView(plan, sys.stderr, past=past))
+    return LiveView(plan, sys.stderr, past=past)
 
 
 def _conclude(result: Result, json: bool) -> None:
@@ -317,20 +333,27 @@ def _conclude(result: Result, json: bool) -> None:
 
 
 def _tell(result: Result, json: bool) -> None:
-    _print(
-        jsonlib.dumps(result.to_json())
-        if json
-        else view.report(result, view.width_of(sys.stdout))
-    )
+    """Print a result; a stdout that takes nothing changes nothing of how it ended."""
+    width = view.width_of(sys.stdout)
+    text = jsonlib.dumps(result.to_json()) if json else view.report(result, width)
+    try:
+        _print(text)
+    except OSError:
+        if (failure := streams.unwritten()) is None:
+            raise
+        kept = Journal(result.run).folder / RESULT
+        why = f"stdout cannot be written to: {failure.strerror}"
+        _say(f"{why}; the result is in {kept}")
 
 
 @task(
+    despite_files=True,
     help={
         "run": "only this run; default: every run of CND in the account's region",
         "all_regions": "in every region of the account",
         "json": "print one JSON object to stdout, and nothing else",
         **CLOUD_HELP,
-    }
+    },
 )
 def scram(
     c: Context,
@@ -436,12 +459,13 @@ def _groups(place: clouds.Cloud, run: str) -> list[str]:
 
 
 @task(
+    despite_files=True,
     help={
         "run": "the run to stop; default: the one that is going on",
         "message": "the reason, for whoever reads it",
         "json": "print one JSON object to stdout, and nothing else",
         **CLOUD_HELP,
-    }
+    },
 )
 def stop(
     c: Context,
@@ -467,7 +491,10 @@ def stop(
     _print(jsonlib.dumps(told) if json else f"asked {runs[0]} to stop")
 
 
-@task(help={"json": "print one JSON object to stdout, and nothing else", **CLOUD_HELP})
+@task(
+    despite_files=True,
+    help={"json": "print one JSON object to stdout, and nothing else", **CLOUD_HELP},
+)
 def status(c: Context, cloud: str = "", region: str = "", json: bool = False) -> None:
     """List the live instances of CND, and the runs on this disk."""
     connected = _connected(cloud, region)
@@ -477,6 +504,7 @@ def status(c: Context, cloud: str = "", region: str = "", json: bool = False) ->
 
 
 @task(
+    despite_files=True,
     letters={"difficulty": "d"},
     help={
         "nonce": "the nonce to check",
@@ -701,5 +729,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    streams.prepare()
+    home.name_user()
     with left_at_once():
         program().run()

@@ -21,11 +21,12 @@ from invoke.exceptions import Exit
 from cnd import arguments, contest, footprint, market, scale, scaling, settings
 from cnd import bench as benches
 from cnd import cloud as clouds
-from cnd.cli import task
+from cnd.cli import files_of, task
 from cnd.errors import HostError, LeakError, UsageError
 from cnd.forecast import Wish, check_budget, decide
+from cnd.home import expanded, state_folder
 from cnd.job import Job
-from cnd.journal import Journal, state_folder
+from cnd.journal import Journal
 from cnd.keys import UserKey
 from cnd.naming import new_run
 from cnd.plan import BOOT_ALLOWANCE, MAX_INSTANCES, Plan
@@ -145,7 +146,7 @@ def bench(
         **{"block": block, "budget": budget, "image": image, "region": region},
         **{"instance_type": instance_type},
     }
-    files = settings.sources(c.config)
+    files = files_of(c)
     for name, value in configured.items():  # what a file says is no demand
         given[name] = value != settings.setting(name, "", files).value
     _refuse(what, [name for name, value in given.items() if value])
@@ -327,7 +328,7 @@ def _chart_file(name: str) -> Path | None:
     """Return where to draw; refuse at once what could not be written in the end."""
     if not name:
         return None
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix not in (".svg", ".png"):
         raise UsageError(f"--chart must end in .svg or .png, not {name!r}")
     if not path.absolute().parent.is_dir():

@@ -25,16 +25,15 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, private, pull, report_files, s3logs
+from cnd import arguments, order, private, pull, report_files, s3logs
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.events import Event, harmless
 from cnd.follow import Follower
-from cnd.journal import EVENTS, RESULT, Journal, runs
+from cnd.home import expanded
+from cnd.journal import EVENTS, ORDER, RESULT, Journal, runs
 from cnd.naming import is_run
-from cnd.plan import Plan
-from cnd.provision import Provision
 from cnd.timeline import PHASES, Life, timeline
 from cnd.view import duration
 
@@ -70,9 +69,13 @@ def reported(journal: Journal, cloud: clouds.Cloud, *, wanted: bool) -> Iterator
 def _report(journal: Journal, cloud: clouds.Cloud) -> str:
     """Write and upload a report; return what went wrong, or ""."""
     program = [sys.executable, "-m", report_files.__name__, journal.run]
+    package = str(Path(__file__).resolve().parents[1])
+    search = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
         done = subprocess.run(
             program,
+            cwd=journal.folder,  # `-m` finds modules in the working folder first
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -91,14 +94,14 @@ def _report(journal: Journal, cloud: clouds.Cloud) -> str:
 
 def _uploaded(journal: Journal, cloud: clouds.Cloud) -> str:
     """Put a report beside the logs in S3; return what went wrong, or ""."""
-    bucket = (journal.kept_order() or {}).get("provision", {}).get("bucket")
+    kept = order.kept(journal)
     paths = [journal.folder / report_files.REPORT]
     paths += sorted((journal.folder / report_files.FIGURES).glob("*.???"))
     files = {path.relative_to(journal.folder).as_posix(): path for path in paths}
-    if not bucket:
+    if kept is None:
         return ""
     try:
-        failures = s3logs.upload(cloud.s3, bucket, journal.run, files)
+        failures = s3logs.upload(cloud.s3, kept.provision.bucket, journal.run, files)
     except KeyboardInterrupt:
         return "the report is not in S3: interrupted"
     for failure in failures.values():
@@ -117,6 +120,7 @@ def report(c: Context, run: str = "", open: bool = False, json: bool = False) ->
     """Write the report of a run, with pictures, and print where it is."""
     journal = chosen(run)
     files = report_files.write(journal)
+    _complain(journal)
     path = files.pop(report_files.REPORT)
     if json:
         figures = [str(path) for path in files.values()]
@@ -166,18 +170,25 @@ def _brought(journal: Journal) -> bool:
 
 def _kept_at(journal: Journal) -> tuple[clouds.Cloud, str] | None:
     """Return where in S3 a run's files are, or None; say why, if that is known."""
-    order, result = journal.kept_order() or {}, journal.result() or {}
-    told = {**result, **order}
+    kept, result = order.kept(journal), journal.result() or {}
+    place = (
+        (kept.cloud, kept.region)
+        if kept
+        else (
+            result.get("cloud", ""),
+            result.get("region", ""),
+        )
+    )
     try:
-        cloud = clouds.connect(told.get("cloud", ""), told.get("region", ""))
+        cloud = clouds.connect(*place)
     except CloudError as error:
         _say(f"S3 could not be asked: {error}")
         return None
-    if cloud is None or cloud.account != told.get("account", cloud.account):
-        if order:
+    if cloud is None or (kept and cloud.account != kept.account):
+        if kept:
             _say("what is in S3 is in a cloud that is not here")
         return None
-    bucket = order.get("provision", {}).get("bucket", "")
+    bucket = kept.provision.bucket if kept else ""
     return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
 
 
@@ -217,7 +228,10 @@ class Past:
 @task(name="runs", help={"json": JSON_HELP})
 def list_runs(c: Context, json: bool = False) -> None:
     """List the runs on this disk, the newest last."""
-    found = [_past(Journal(name)) for name in runs()]
+    journals = [Journal(name) for name in runs()]
+    found = [_past(journal) for journal in journals]
+    for journal in journals:
+        _complain(journal)
     if json:
         print(jsonlib.dumps({"runs": [vars(each) for each in found]}))
         return
@@ -227,15 +241,22 @@ def list_runs(c: Context, json: bool = False) -> None:
 HEAD = ("run", "started", "D", "N", "T", "outcome", "nonce", "time", "USD", "cloud")
 
 
+def _complain(journal: Journal) -> None:
+    """Say what was wrong with the files of a run that were read."""
+    if journal.complaint:
+        _say(f"run {journal.run}: {journal.complaint}")
+
+
 def _past(journal: Journal) -> Past:
     result = journal.result()
     first = next(journal.events(), None)
-    wish = first.fields if first else {}
+    wish = first.fields if first and first.kind == "run.started" else {}
     began = dt.datetime.fromtimestamp(first.time, dt.timezone.utc) if first else None
     outcome = "going on" if journal.is_followed else ""
     if not outcome:
         outcome = str(result.get("outcome")) if result else _ended(journal)
     result = result or {}
+    kept = order.kept(journal)
     return Past(
         run=journal.run,
         started=began.isoformat(timespec="seconds") if began else None,
@@ -246,7 +267,7 @@ def _past(journal: Journal) -> Past:
         nonce=result.get("nonce"),
         seconds=(result.get("seconds") or {}).get("total"),
         usd=result.get("usd"),
-        cloud=result.get("cloud") or (journal.kept_order() or {}).get("cloud"),
+        cloud=result.get("cloud") or (kept.cloud if kept else None),
     )
 
 
@@ -378,16 +399,18 @@ def harmless_log(text: str) -> str:
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
     """Follow the logs of a run that goes on; return whether there was anything."""
-    while (order := journal.kept_order()) is None and journal.is_followed:
+    while (kept := order.kept(journal)) is None and journal.is_followed:
+        if ORDER in journal.damage:
+            break
         time.sleep(LOOK)  # it has just begun
-    if order is None or journal.result() is not None:
+    if kept is None or journal.is_over:
         return False
-    plan, provision = Plan(**order["plan"]), Provision.from_json(order["provision"])
+    plan, provision = kept.plan, kept.provision
     if plan.unreached:
         _say("nobody reaches these instances over SSH: these are the run's events")
         _events(journal, only, json, follow=True)
         return True
-    cloud = clouds.required(clouds.connect(order["cloud"], order["region"]))
+    cloud = clouds.required(clouds.connect(kept.cloud, kept.region))
     several = plan.instances > 1 and only is None
     follower = Follower(journal, cloud, plan, provision.login, only=only, say=_say)
     shown = False
@@ -412,6 +435,7 @@ def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> 
                 print(event.to_json() if json else _line(event), flush=True)
         shown = len(events)
         if not (live and follow):
+            _complain(journal)
             return
         time.sleep(LOOK)
 
@@ -458,11 +482,12 @@ def export(
         raise UsageError("--json and --format csv exclude each other")
     journal = chosen(run)
     text = as_json(journal) if format == "json" else as_csv(journal)
+    _complain(journal)
     if not output:
         print(text, end="")
         return
     try:
-        Path(output).expanduser().write_text(text, encoding="utf-8", newline="")
+        expanded(output).write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         message = f"--output {output!r} cannot be written: {error.strerror}"
         raise UsageError(message) from error

@@ -17,10 +17,10 @@ from cnd import arguments, descriptors, ec2, here, keys, market, prices, setting
 from cnd import cloud as clouds
 from cnd import doctor as doctors
 from cnd import pow as worker
-from cnd.cli import task
+from cnd.cli import files_of, task
 from cnd.errors import CloudError, UsageError
 from cnd.forecast import Wish, alternatives, decide, forecast, text, to_json
-from cnd.journal import state_folder
+from cnd.home import state_folder
 from cnd.keys import UserKey
 from cnd.plan import (
     ADDRESSES,
@@ -323,7 +323,7 @@ def _tell_clean(
 @task(help={"json": "print one JSON object to stdout, and nothing else"})
 def config(c: Context, json: bool = False) -> None:
     """Print the options that files and the environment can set, and who sets them."""
-    files = settings.sources(c.config)
+    files = files_of(c)
     found = [_told(settings.setting(name, "", files)) for name in settings.DEFAULTS]
     if json:
         print(

@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TextIO
 
 from cnd.aside import Lane
@@ -93,6 +93,65 @@ class Aside:
             raise self._lane.error
 
 
+class Silent:
+    """Shows nothing."""
+
+    def show(self, event: Event) -> None: ...
+
+    def tick(self, race: Race) -> None: ...
+
+    def answer(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Bystander:
+    """Shows a run by another viewer, whose failure is the end of that viewer only.
+
+    A run must not end, nor end otherwise, because it could not be shown.
+    """
+
+    def __init__(self, *makers: Callable[[], Viewer]) -> None:
+        """Show by what the first of `makers` makes; where that fails, by the next."""
+        self._makers = [*makers]
+        self._viewer: Viewer = Silent()
+        self._go_on("")
+
+    def show(self, event: Event) -> None:
+        with self._guarded():
+            self._viewer.show(event)
+
+    def tick(self, race: Race) -> None:
+        with self._guarded():
+            self._viewer.tick(race)
+
+    def answer(self, text: str) -> None:
+        with self._guarded():
+            self._viewer.answer(text)
+
+    def close(self) -> None:
+        with self._guarded():
+            self._viewer.close()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of whatever kind: the rule is the caller's life
+            with contextlib.suppress(Exception):
+                self._viewer.close()
+            self._viewer = Silent()
+            self._go_on(f"it could not be shown: {type(error).__name__}: {error}")
+
+    def _go_on(self, trouble: str) -> None:
+        if self._makers:
+            with self._guarded():
+                self._viewer = self._makers.pop(0)()
+                if trouble:
+                    fields = {"reason": trouble}
+                    self._viewer.show(Event("cloud.trouble", fields=fields))
+
+
 class Narrator:
     """Tells a run on a text stream, as it happens."""
 
@@ -152,7 +211,8 @@ class Narrator:
     def answer(self, text: str) -> None:
         """Say at once that a signal has come, past what is being written."""
         with contextlib.suppress(OSError):
-            os.write(self._stream.fileno(), f"{self._stamp()} {text}\n".encode())
+            line = f"{self._stamp()} {text}\n"
+            os.write(self._stream.fileno(), encoded(line, self._stream))
 
     def close(self) -> None:
         """Leave the stream as it is."""
@@ -161,7 +221,7 @@ class Narrator:
         if event.kind in self._hosts:
             self._hosts[event.kind].add(event.host)
         if event.kind == "fleet.reduced":
-            self._total = event.fields["instances"]
+            self._total = event.fields.get("instances", self._total)
 
     def _seen(self, kind: str) -> int:
         return len(self._hosts[kind])
@@ -207,6 +267,11 @@ def sentence(event: Event) -> str:
     return harmless(tell.format_map(_Fields(fields)))
 
 
+def encoded(text: str, stream: TextIO) -> bytes:
+    """Return `text` as the stream would write it, what does not fit replaced."""
+    return text.encode(stream.encoding or "utf-8", "replace")
+
+
 def width_of(stream: TextIO) -> int | None:
     """Return how many characters a line of a terminal has; None: it is none."""
     try:
@@ -230,11 +295,18 @@ def wrapped(line: str, width: int | None, indent: int) -> str:
     return "\n".join(lines).replace(NO_BREAK, " ")
 
 
+class _Unknown:
+    """What reads as "?", in whatever format."""
+
+    def __format__(self, spec: str) -> str:
+        return "?"
+
+
 class _Fields(dict[str, object]):
     """An event's fields for a sentence; a missing one reads as "?"."""
 
-    def __missing__(self, key: str) -> str:
-        return "?"
+    def __missing__(self, key: str) -> _Unknown:
+        return _Unknown()
 
 
 # What a person is told; a kind that is not here is for the journal only.

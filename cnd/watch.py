@@ -54,7 +54,7 @@ class Watch:
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
-        self._missing: dict[str, float] = {}  # not listed -> when it was launched
+        self._missing: dict[str, float] = {}  # not listed -> until when it may yet be
         self._next_loss = 0.0  # when to look again for those that vanished
         self._adopted: dict[str, int] = {}  # places of instances that it came upon
 
@@ -78,15 +78,20 @@ class Watch:
         for instance in listed:
             if instance.id not in self._index:  # they died before they knew of it
                 self._adopt(instance)
-        self._missing = dict(launched)
+        # The clock may have been set since: nothing is waited for longer than is due.
+        waits = {i: at + ec2.LISTED_WITHIN - time.time() for i, at in launched.items()}
+        self._missing = {
+            instance: time.monotonic() + min(wait, ec2.LISTED_WITHIN)
+            for instance, wait in waits.items()
+        }
         self._miss(listed)
 
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
         """Give up what is not listed, unless it was launched a moment ago."""
         for instance in listed:
             self._missing.pop(instance.id, None)
-        for gone, launched in list(self._missing.items()):
-            if time.time() >= launched + ec2.LISTED_WITHIN:
+        for gone, deadline in list(self._missing.items()):
+            if time.monotonic() >= deadline:
                 del self._missing[gone]
                 if gone not in self._lost:
                     self._lose(gone, UNLISTED)

@@ -11,6 +11,7 @@ it; it imports no part of the cloud itself, so that importing it costs nothing.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -26,10 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnd import private
+from cnd import home, private
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
 from cnd.local.settings import Patience, patience
+from cnd.shape import made
 
 __all__ = [
     "Endpoint",
@@ -46,6 +48,7 @@ __all__ = [
 ]
 
 NEEDED = ("asyncssh", "flask", "flask_cors", "moto", "werkzeug", "yaml")
+LOOPBACK = "http://127.0.0.1:"
 TOKEN_HEADER = "X-Cnd-Token"
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
@@ -95,7 +98,7 @@ def up(
     environ = {**os.environ, **({"CND_LOCAL_HOSTS": hosts} if hosts else {})}
     wanted = settings.read(environ)
     _require_packages()
-    folder = files.state_folder(os.environ)
+    folder = files.made_folder(os.environ)
     if wanted.hosts == "vm" and not files.is_alive(folder):
         place = vmimage.place(wanted.images, folder)
         image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
@@ -115,8 +118,15 @@ def up(
 
 
 def status() -> Endpoint | None:
-    """Return the running cloud, or None if there is none that answers."""
-    return _find(files.state_folder(os.environ), "/cnd/status")
+    """Return the running cloud, or None if there is none that answers.
+
+    Raises:
+        CloudError: there is one, and it is not known where.
+    """
+    try:
+        return _find(files.state_folder(os.environ), "/cnd/status")
+    except UsageError:  # no folder is known where one could have been kept
+        return None
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
@@ -175,6 +185,8 @@ def down(*, timeout: float = 20.0) -> bool:
     """
     deadline = time.monotonic() + timeout
     folder = files.state_folder(os.environ)
+    if not files.is_alive(folder) and files.read_endpoint(folder) is None:
+        return False
     with files.caller_lock(folder, deadline):
         was_alive = files.is_alive(folder)
         pid = _pid(folder, deadline) if was_alive else None
@@ -251,7 +263,12 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**environ, "PYTHONPATH": os.pathsep.join(search)},
+            # asyncssh asks for a home folder, and fails where there is none.
+            env={
+                **environ,
+                "PYTHONPATH": os.pathsep.join(search),
+                "HOME": str(home.home() or "/"),
+            },
             start_new_session=True,
         )
     while (endpoint := _find(folder, "/cnd/status")) is None:
@@ -269,18 +286,49 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 
 def _find(folder: Path, path: str) -> Endpoint | None:
-    record = files.read_endpoint(folder)
     # Another user's program may have got the port of a cloud that died: nothing is
     # asked there, neither with the token nor with a signature.
-    if record is None or not files.is_alive(folder):
+    if (endpoint := _recorded(folder) or _settled(folder)) is None:
+        return None
+    if not files.is_alive(folder):
         return None
     try:
-        answer = _get(record["url"] + path, record.get("token", ""))
-    except (OSError, ValueError):
+        answer = _get(endpoint.url + path, endpoint.token)
+    except (OSError, ValueError, http.client.HTTPException):
         return None
-    if answer.get("pid") != record["pid"] or answer.get("ending"):
+    if answer.get("pid") != endpoint.pid or answer.get("ending"):
         return None
-    return Endpoint(**record, folder=folder)
+    return endpoint
+
+
+def _settled(folder: Path) -> Endpoint | None:
+    """Look again at a record that was not there, or was not what a cloud writes.
+
+    It comes and goes in one piece: one that is there before and after is damaged.
+
+    Raises:
+        CloudError: so it is, and the cloud lives, perhaps with hosts.
+    """
+    record = folder / files.ENDPOINT
+    if not os.path.lexists(record):
+        return None
+    if (found := _recorded(folder)) is not None:
+        return found
+    if os.path.lexists(record) and files.is_alive(folder):
+        message = f"the embedded cloud runs, but {record} is damaged"
+        hint = f"end the process that `fuser {folder / 'alive'}` tells, and its hosts"
+        raise CloudError(message, hint=hint)
+    return None
+
+
+def _recorded(folder: Path) -> Endpoint | None:
+    """Return what a cloud has written of itself; None if it is nothing of the kind."""
+    record = files.read_endpoint(folder)
+    try:
+        found = made(Endpoint, {**(record or {}), "folder": folder})
+    except ValueError:
+        return None
+    return found if found.url.startswith(LOOPBACK) else None
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -306,9 +354,8 @@ def _pid(folder: Path, deadline: float) -> int | None:
     One that has just begun to live, or is about to end, has no record.
     """
     while files.is_alive(folder):
-        record = files.read_endpoint(folder)
-        if record is not None:
-            return int(record["pid"])
+        if (endpoint := _recorded(folder)) is not None:
+            return endpoint.pid
         if time.monotonic() > deadline:
             raise CloudError("the embedded cloud runs but left no record")
         time.sleep(POLL_SECONDS)

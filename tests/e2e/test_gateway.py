@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,18 +31,40 @@ class Jump:
         tree = self.terminal.state / "cnd" / "local" / "hosts" / self.id
         return (tree / "var/log/syslog").read_text()
 
+    @property
+    def home(self) -> Path:
+        return Path(self.terminal.environment["HOME"])
+
     def make_known(self) -> None:
         """Do as somebody who has been there by ssh before."""
-        folder = Path(self.terminal.environment["HOME"]) / ".ssh"
-        folder.mkdir()
         known = self.terminal.state / "cnd" / "local" / "known_hosts"
-        (folder / "known_hosts").write_text(known.read_text())
+        (self.home / ".ssh/known_hosts").write_text(known.read_text())
+
+    def configure(self, text: bytes) -> None:
+        (self.home / ".ssh/config").write_bytes(text)
+
+    def use(self, way: str) -> None:
+        """Have an `ssh` that reads this user's files, or have none.
+
+        It would read those in the home that the password database names.
+        """
+        folder = self.home / "bin"
+        folder.mkdir()
+        self.terminal.environment["PATH"] = str(folder)
+        if way == "paramiko":
+            return
+        ssh, files = shutil.which("ssh"), self.home / ".ssh"
+        known = f"-oUserKnownHostsFile={files}/known_hosts"
+        script = f'#!/bin/sh\nexec {ssh} -F {files}/config {known} "$@"\n'
+        (folder / "ssh").write_text(script)
+        (folder / "ssh").chmod(0o700)
+        self.configure(b"")
 
 
 @pytest.fixture
 def jump(terminal: Terminal, tmp_path: Path) -> Iterator[Jump]:
     terminal.environment["HOME"] = str(tmp_path / "home")
-    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.ssh").mkdir(parents=True)
     terminal.json("start", "--d", "1", "--n", "1")  # imports CND's key
     ec2 = terminal.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
@@ -66,21 +89,76 @@ def jump(terminal: Terminal, tmp_path: Path) -> Iterator[Jump]:
     ec2.terminate_instances(InstanceIds=[name])
 
 
-def test_a_run_reaches_its_hosts_through_a_gateway(jump: Jump) -> None:
+ways = pytest.mark.parametrize("way", ["ssh", "paramiko"])
+
+
+@ways
+def test_a_run_reaches_its_hosts_through_a_gateway(jump: Jump, way: str) -> None:
     jump.make_known()
+    jump.use(way)
     result = jump.terminal.json(*JOB, *FROM, "--gateway", jump.where)
     assert (result["outcome"], result["terminated"]) == ("found", 2)
     # One connection to look before the purchase, and one for all hosts.
     assert jump.log.count("Accepted publickey") == 2
 
 
-def test_a_gateway_whose_key_nobody_knows_is_not_talked_to(jump: Jump) -> None:
+def test_a_gateway_is_entered_by_all_that_ssh_reads(jump: Jump) -> None:
+    """Each line of this was one that another reader of it refused."""
+    jump.use("ssh")
+    user, _, rest = jump.where.partition("@")
+    address, _, port = rest.partition(":")
+    known = (jump.terminal.state / "cnd/local/known_hosts").read_text().splitlines()
+    key = next(line for line in known if address in line).split(" ", 1)[1]
+    listed = f"# caf\xe9\n@cert-authority *.example {key}\n|1|odd|hash {key}\n"
+    listed += f"jump-* {key}\n"
+    (jump.home / ".ssh/known_hosts").write_bytes(listed.encode("latin-1"))
+    (jump.home / ".ssh/more").write_text(f"Port {port}\nProxyJump none\n")
+    jump.configure(
+        f"""\
+# caf\xe9
+Match host="jumper" exec "true"
+  HostName {address}
+Host jumper
+  User {user}  # this one
+  HostKeyAlias jump-1
+  IdentityFile ~/.ssh/no-such-key  # of old
+  Include {jump.home}/.ssh/more
+  RemoteCommand tmux
+  RequestTTY force
+""".encode("latin-1")
+    )
+    result = jump.terminal.json(*JOB, *FROM, "--gateway", "jumper")
+    assert (result["outcome"], result["terminated"]) == ("found", 2)
+
+
+@ways
+def test_a_gateway_whose_key_nobody_knows_is_not_talked_to(
+    jump: Jump, way: str
+) -> None:
+    jump.use(way)
     done = jump.terminal.run(*JOB, *FROM, "--gateway", jump.where)
     assert done.returncode == 2, done.stderr
-    assert "not found in known_hosts" in done.stderr
+    told = {
+        "ssh": "Host key verification failed.",
+        "paramiko": "not found in known_hosts",
+    }
+    assert told[way] in done.stderr
     assert "must work without questions" in done.stderr
     assert jump.terminal.live() == []
     assert json.loads(jump.terminal.call("status", "--json").stdout)["instances"] == []
+
+
+def test_files_that_only_ssh_can_read_are_one_line_where_there_is_none(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh/config").write_bytes("# caf\xe9\nMatch host=x\n".encode("latin-1"))
+    terminal.environment |= {"HOME": str(home), "PATH": str(home)}
+    done = terminal.run(*JOB, *FROM, "--gateway", "jumper")
+    assert done.returncode == 2, done.stderr
+    assert "the SSH configuration cannot be read without ssh" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_gateway_that_is_not_there_is_told_before_anything_is_bought(

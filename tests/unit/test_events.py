@@ -14,8 +14,10 @@ from cnd.events import Event
 
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
-values = st.one_of(st.none(), st.booleans(), st.integers(), st.text())
-names = st.text(min_size=1).filter(lambda n: n not in {"kind", "time", "index", "host"})
+counted = st.integers(-int(events.LARGEST), int(events.LARGEST))
+values = st.one_of(st.none(), st.booleans(), counted, st.text())
+TAKEN = events.ENVELOPE.union(*events.FIELDS.values())  # with a meaning, and a type
+names = st.text(min_size=1).filter(lambda n: n not in TAKEN)
 
 
 @given(

@@ -24,7 +24,9 @@ def test_where_nobody_reaches_the_instances_the_events_are_followed(
     provision = {"specs": [], "login": login, "queue": "", "bucket": "b"}
     journal = Journal(RUN)
     journal.create()
-    journal.write_order({"plan": asdict(plan), "provision": provision})
+    place = {"cloud": "aws", "region": "eu-west-2", "account": "1"}
+    whole = {**place, "plan": asdict(plan), "provision": provision}
+    journal.write_order(whole)
     journal.append(Event("instance.ready", 0, "i-0"))
 
     logs.body(None, RUN, follow=True)

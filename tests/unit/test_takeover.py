@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.events import Event
 from cnd.plan import Plan
-from cnd.race import Ending
-from cnd.takeover import recall, unanswered
+from cnd.race import Ending, Race
+from cnd.takeover import SearchClock, recall, unanswered
 
 PLAN = Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000)
 HOUR = 3600.0
@@ -35,7 +36,43 @@ def journal(host_clock: float = 0.0) -> list[Event]:
 @given(st.floats(-2 * HOUR, 2 * HOUR))
 def test_a_hosts_clock_has_no_say_in_when_the_search_began(wrong: float) -> None:
     past = recall(PLAN, journal(wrong))
-    assert (past.began, past.searching) == (100.0, 120.0)
+    assert (past.boot, past.lasted) == (20.0, 24.0)
+    assert past.searched == {1: 0.0}
+
+
+def said(index: int, seconds: object, *, heard: float, host: str = "") -> Event:
+    fields = {"seconds": seconds}
+    return Event("worker.progress", index, host or f"i-{index}", fields, heard=heard)
+
+
+def clocked(*said: Event, began: dict[int, float]) -> float | None:
+    """Return when the search began, by words of three classes, taken over at 1000."""
+    race = Race(Plan(difficulty=9, instances=3, time_limit=100))
+    for index in range(3):
+        race.see(Event("instance.launched", index, f"i-{index}"))
+    clock = SearchClock(began, 1000.0)
+    for event in said:
+        clock.hear(event, race)
+    return clock.began
+
+
+def test_the_time_that_is_over_is_what_the_workers_say() -> None:
+    assert clocked(began={}) is None
+    assert clocked(began={0: 7.0}) == 993.0
+    # Heard in a burst: the last word was said just now.
+    burst = [said(0, seconds, heard=1000.1) for seconds in (8.0, 20.0, 60.1)]
+    assert clocked(*burst, began={0: 7.0}) == pytest.approx(940.0)
+    # The same a while later, and nothing that would be news.
+    later = said(0, 62.6, heard=1002.6)
+    assert clocked(*burst, later, began={0: 7.0}) == pytest.approx(940.0)
+
+
+@given(st.one_of(st.none(), st.floats(), st.text(), st.integers()))
+def test_no_single_worker_decides_when_the_time_is_over(lie: object) -> None:
+    honest = [said(index, 50.0, heard=1000.0) for index in (0, 1)]
+    stranger = said(1, 99.0, heard=1000.0, host="i-9")
+    found = clocked(*honest, said(2, lie, heard=1000.0), stranger, began={})
+    assert found == pytest.approx(950.0)
 
 
 def test_classes_are_where_they_were_with_all_that_was_heard() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cnd.events import Event
+from cnd.live import LiveView
 from cnd.plan import Plan
 from cnd.race import Ending, Outcome, Race
 from cnd.result import Result, Seconds
-from cnd.view import Narrator, report
+from cnd.view import Bystander, Narrator, report
 
 PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
@@ -120,3 +122,39 @@ def test_the_receipt_says_what_a_run_cost_and_how_that_is_known(
         leaked=(),
     )
     assert f"cost{told}" in re.sub(r"  +", "", report(result, 200))
+
+
+class Broken(io.StringIO):
+    """A stream that takes so many writes, and raises from then on."""
+
+    def __init__(self, takes: int, error: Exception) -> None:
+        super().__init__()
+        self.takes, self.error = takes, error
+
+    def write(self, text: str, /) -> int:
+        self.takes -= 1
+        if self.takes < 0:
+            raise self.error
+        return super().write(text)
+
+
+@pytest.mark.parametrize("takes", range(6))
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), UnicodeError("odd"), ValueError("closed"), KeyError(1)]
+)
+@pytest.mark.parametrize("make", [Narrator, LiveView])
+def test_a_stream_that_raises_costs_the_view_and_nothing_else(
+    make: Callable[..., Any], error: Exception, takes: int
+) -> None:
+    broken, other = Broken(takes, error), io.StringIO()
+    shown = Bystander(
+        lambda: make(PLAN, broken), lambda: Narrator(PLAN, other, repeat=0.0)
+    )
+    for event in (Event("run.aborted"), Event("instance.requested")):
+        shown.show(event)
+        shown.tick(Race(PLAN))
+        shown.answer("stopping")
+    shown.close()
+    shown.close()
+    if not isinstance(error, OSError):
+        assert "it could not be shown" in other.getvalue() or broken.takes >= 0

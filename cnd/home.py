@@ -1,0 +1,71 @@
+"""Where the user's files are: the folders of the XDG Base Directory Specification.
+
+One rule: a folder that is not known is not guessed, and no relative one is taken: what
+it meant would depend on the working folder.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import pwd
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+
+from cnd.errors import UsageError
+
+STATE, CONFIG = "XDG_STATE_HOME", "XDG_CONFIG_HOME"
+DEFAULTS = {STATE: ".local/state", CONFIG: ".config"}  # in the home folder
+
+
+def base(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the folder that the variable `name` means; None where it is not known.
+
+    "If an implementation encounters a relative path ... it should consider the path
+    invalid and ignore it" (https://specifications.freedesktop.org/basedir/latest/).
+    """
+    if os.path.isabs(told := environ.get(name, "")):
+        return Path(told)
+    found = home(environ)
+    return found / DEFAULTS[name] if found else None
+
+
+def home(environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Return the user's home folder, or None: a uid need not have one."""
+    if os.path.isabs(told := environ.get("HOME", "")):
+        return Path(told)
+    try:
+        found = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        return None
+    return Path(found) if os.path.isabs(found) else None
+
+
+def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return ``$XDG_STATE_HOME/cnd`` (default ``~/.local/state/cnd``).
+
+    Raises:
+        UsageError: this user has no home folder, and no other is named.
+    """
+    if (folder := base(STATE, environ)) is None:
+        message = f"HOME is not set, and user {os.getuid()} has no entry with a home"
+        hint = f"set HOME, or {STATE} to a folder for what CND keeps of its runs"
+        raise UsageError(message, hint=hint)
+    return folder / "cnd"
+
+
+def name_user(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Give a user without an entry in the password database a name: its number.
+
+    Libraries ask for it where it does not matter, and fail where there is none.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError: Python 3.13 and later
+        environ["LOGNAME"] = str(os.getuid())
+
+
+def expanded(text: str) -> Path:
+    """Return `text` as a path, with ``~`` as the shell has it, where that is known."""
+    # `Path.expanduser` raises RuntimeError where there is no such home.
+    return Path(os.path.expanduser(text))

@@ -1,0 +1,137 @@
+"""What lies in the state folder may be damaged: a fleet is ended all the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_configuration import START, nameless, refused
+from tests.fault.kills import killed
+from tests.fault.truth import Victim
+from tests.support.runs import SPACE
+from tests.support.terminal import Terminal, clean_environment
+
+
+def flip(path: Path) -> None:
+    """Put in what no text has, at the end of a line and instead of one."""
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(
+        b"\n".join([lines[0], b"\xff\xfe", *lines[1:], b'{"kind": 1}', b""])
+    )
+
+
+def empty(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.touch()
+
+
+def folder(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def full(path: Path) -> None:
+    """Have a disk without room for it."""
+    path.unlink(missing_ok=True)
+    path.symlink_to("/dev/full")
+
+
+def wrong(path: Path) -> None:
+    told = {"cloud": ["local"], "plan": {"instances": "2"}, "outcome": 3, "url": None}
+    path.write_text(json.dumps(told))
+
+
+DAMAGE: list[dict[str, Callable[[Path], None]]] = [
+    {"events.jsonl": flip, "order.json": empty, "lock": full},
+    {"events.jsonl": folder, "order.json": wrong, "lock": folder},
+    {"events.jsonl": full, "order.json": pipe, "lock": pipe},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=["bytes", "folders", "full"])
+def test_scram_ends_a_fleet_whose_records_are_damaged(
+    terminal: Victim, damage: dict[str, Callable[[Path], None]]
+) -> None:
+    run = killed(terminal, *SPACE, when="instance.launched", of=4)
+    for name, put in damage.items():
+        put(run / name)
+    try:
+        see_ended(terminal, run)
+    finally:
+        shutil.rmtree(run)  # of what is left there nothing can be true
+
+
+def see_ended(terminal: Victim, run: Path) -> None:
+    """End a fleet whose records are damaged, and see each command say what it is to."""
+    status = terminal.json("status")
+    assert len(status["instances"]) == 4
+    (stands,) = (r["stands"] for r in status["runs"] if r["run"] == run.name)
+    assert "events.jsonl" in stands
+    assert "passed over" in stands
+    told = refused(terminal.run("attach", run.name))
+    assert f"run {run.name} cannot be taken over: order.json " in told
+    done = terminal.run("scram")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("terminated i-") == 4
+    assert terminal.live() == []
+    assert terminal.run("runs").returncode == 0
+
+
+def test_old_runs_that_are_damaged_keep_no_new_one_from_its_end(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    result: dict[str, Callable[[Path], None]] = {"result.json": wrong}
+    for number, damage in enumerate([*DAMAGE, result]):
+        run = state / f"cnd/runs/20260101-00000{number}-abcd"
+        (run / "logs").mkdir(parents=True)
+        for name, put in damage.items():
+            (run / name).write_text('{"kind": "run.ended", "time": 1.0}\n')
+            put(run / name)
+    terminal.environment = clean_environment(state)
+    try:
+        assert terminal.json(*START)["outcome"] == "found"
+        for command in ("status", "scram", "runs"):
+            done = terminal.run(command)
+            assert done.returncode == 0, done.stderr
+        assert "result.json has no such outcome: passed over" in done.stderr
+    finally:
+        terminal.run("local", "down")
+
+
+def test_a_state_folder_that_cannot_be_written_to_keeps_no_fleet_up(
+    terminal: Victim,
+) -> None:
+    killed(terminal, *SPACE, when="instance.launched", of=4)
+    done = nameless(terminal, "scram")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("terminated i-") == 4
+    assert terminal.live() == []
+
+
+@pytest.mark.parametrize("put", [empty, wrong, folder, pipe])
+def test_a_cloud_whose_record_is_damaged_is_not_taken_for_dead(
+    terminal: Victim, put: Callable[[Path], None]
+) -> None:
+    endpoint = terminal.state / "cnd/local/endpoint.json"
+    terminal.exports()
+    kept = endpoint.read_text()
+    put(endpoint)
+    try:
+        for command in ("status", "scram", "start"):
+            words = START if command == "start" else (command,)
+            told = refused(terminal.run(*words), 3)
+            assert "endpoint.json is damaged" in told
+    finally:
+        shutil.rmtree(endpoint) if endpoint.is_dir() else endpoint.unlink()
+        endpoint.write_text(kept)
