@@ -323,6 +323,7 @@ class Job:
             adopts=self._adopts,
             put=self._inbox.put,
             over=self._over,
+            is_gone=self._cloud.gone,
         )
         return self._watch
 

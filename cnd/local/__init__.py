@@ -11,6 +11,7 @@ it; it imports no part of the cloud itself, so that importing it costs nothing.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import json
 import os
@@ -36,6 +37,7 @@ __all__ = [
     "exports",
     "faults_laid",
     "lay_fault",
+    "lives",
     "status",
     "summary",
     "up",
@@ -44,6 +46,7 @@ __all__ = [
 NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
+MOST_BYTES = 1 << 20  # of what the cloud says of itself
 POLL_SECONDS = 0.01
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
@@ -111,6 +114,20 @@ def up(
 def status() -> Endpoint | None:
     """Return the running cloud, or None if there is none that answers."""
     return _find(files.state_folder(os.environ), "/cnd/status")
+
+
+def lives(endpoint: Endpoint) -> bool:
+    """Say whether that very cloud still lives, answering or not.
+
+    Its hosts die with it, however it dies; another one may have taken its place.
+    """
+    try:
+        if not files.is_alive(endpoint.folder):
+            return False
+    except OSError:
+        return True  # nothing proves its death
+    record = files.read_endpoint(endpoint.folder)
+    return record is None or record.get("pid") == endpoint.pid
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
@@ -282,9 +299,11 @@ def _opener() -> urllib.request.OpenerDirector:
 def _get(url: str) -> dict[str, Any]:
     try:
         with _opener().open(url, timeout=ANSWER_SECONDS) as reply:
-            answer = json.load(reply)
+            answer = json.loads(reply.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
         raise ValueError(f"status {error.code}") from error
+    except http.client.HTTPException as error:  # another program has its port
+        raise ValueError(f"no HTTP ({type(error).__name__})") from error
     if not isinstance(answer, dict):
         raise ValueError("not an object")
     return answer

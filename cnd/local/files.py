@@ -24,6 +24,7 @@ from cnd.local.paths import SAFE_TREE
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 POLL_SECONDS = 0.01
+ASKED_SECONDS = 0.5  # for those who ask whether a server lives to have asked
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
@@ -56,10 +57,16 @@ def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
 
 @contextmanager
 def alive_lock(folder: Path) -> Iterator[None]:
-    """Be the living server; raises CloudError if there is one."""
+    """Be the living server; raises CloudError if there is one.
+
+    Who asks whether one lives holds the lock for an instant.
+    """
+    deadline = time.monotonic() + ASKED_SECONDS
     with open(folder / "alive", "a") as file:
-        if not _locked(file.fileno()):
-            raise CloudError("an embedded cloud already runs here")
+        while not _locked(file.fileno()):
+            if time.monotonic() > deadline:
+                raise CloudError("an embedded cloud already runs here")
+            time.sleep(POLL_SECONDS)
         yield
 
 
