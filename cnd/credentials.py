@@ -141,30 +141,28 @@ class Guarded:
         with _named(self._profile, self._method):
             return getattr(self._inner, name)
 
-    def life_left(self) -> float | None:
-        """Return how many seconds they still hold, rounded to minutes.
-
-        Infinity if they do not expire, None where they do not say.
-        """
-        from botocore.credentials import RefreshableCredentials
-
-        inner = self._inner
-        if not isinstance(inner, RefreshableCredentials):
-            return None if inner.token else math.inf
-        # botocore says only whether they are over in so many seconds.
-        over = bisect.bisect_left(
-            range(MOST_LIFE),
-            True,
-            key=lambda minutes: inner.refresh_needed(refresh_in=60 * minutes),
-        )
-        return 60.0 * max(0, over - 1)
+    @property
+    def inner(self) -> Any:
+        return self._inner
 
 
 def life_left(credentials: Credentials | Guarded | None) -> float | None:
-    """Return how many seconds credentials hold; see `Guarded.life_left`."""
-    if isinstance(credentials, Guarded):
-        return credentials.life_left()
-    return None if credentials and credentials.token else math.inf
+    """Return how many seconds credentials still hold, rounded to minutes.
+
+    Infinity if they do not expire, None where they do not say.
+    """
+    from botocore.credentials import RefreshableCredentials
+
+    found = credentials.inner if isinstance(credentials, Guarded) else credentials
+    if not isinstance(found, RefreshableCredentials):
+        return None if found and found.token else math.inf
+    # botocore says only whether they are over in so many seconds.
+    over = bisect.bisect_left(
+        range(MOST_LIFE),
+        True,
+        key=lambda minutes: found.refresh_needed(refresh_in=60 * minutes),
+    )
+    return 60.0 * max(0, over - 1)
 
 
 class _Starter:

@@ -82,6 +82,9 @@ class Instance:
     private: str | None = None  # its address inside its network
 
 
+NOTHING: Mapping[str, Instance] = {}  # listed
+
+
 @dataclass(frozen=True)
 class LaunchSpec:
     """Everything that RunInstances needs but a count, a name and a token."""
@@ -283,7 +286,7 @@ def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
         reply = ec2.terminate_instances(InstanceIds=ids)
         return {
             change["InstanceId"]
-            for change in reply["TerminatingInstances"]
+            for change in reply.get("TerminatingInstances", ())
             if change["PreviousState"]["Name"] != ALL[-1]
         }
 
@@ -338,8 +341,7 @@ def terminate(
     while True:
         looked = clock()
         # Those that are known can be told to go all the same if this fails.
-        listed: Mapping[str, Instance]
-        listed, cause = _tried(partial(_listing, ec2, run), {})
+        listed, cause = _tried(partial(_listing, ec2, run), NOTHING)
         waiting |= {i.id for i in listed.values() if i.state in GOING}
         if past is not None:
             waiting |= listed.keys() - set(past) - ended.keys()

@@ -198,6 +198,7 @@ class Job:
                 self._cloud.s3,
                 provision.bucket,
                 put=self._inbox.put,
+                owner=provision.owner,
                 polls_per_second=self._cloud.polls_per_second,
                 search_began=self._marks.get("searching"),
             )
@@ -205,10 +206,12 @@ class Job:
             self._cloud.s3,
             provision.bucket,
             self._run,
+            owner=provision.owner,
             seconds=self._plan.lifetime,
             # A group would replace what shuts itself down; it ends with its own timer.
             shutdown=not (self._plan.keep or self._plan.hold),
             spot=self._plan.market != "on-demand",
+            refused=lambda: provision.bucket_refused,
         )
         return Fleet(
             self._plan,
@@ -686,19 +689,29 @@ class Job:
         return None
 
     def _upload(self, provision: Provision) -> bool:
-        """Upload the logs; return whether all of them are there."""
+        """Upload the logs; return whether there are some, and all of them are there."""
         folder = sorted(self._journal.logs.iterdir())
         logs = {s3logs.LOGS + path.name: path for path in folder}
-        try:
-            provision.bucket_made.result()
-            failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)
-        except CloudError as error:
-            failures = {provision.bucket: error}
+        failures = self._put(provision, logs)
         for failure in list(failures.values())[:1]:
             self._trouble(failure)
-        fields = {"bucket": provision.bucket, "count": len(logs) - len(failures)}
-        self._inbox.put(Event("logs.uploaded", fields=fields))
-        return not failures
+        if count := len(logs) - len(failures):
+            fields = {"bucket": provision.bucket, "count": count}
+            self._inbox.put(Event("logs.uploaded", fields=fields))
+        return bool(logs) and not failures
+
+    def _put(
+        self, provision: Provision, files: Mapping[str, Path]
+    ) -> dict[str, CloudError]:
+        """Upload files; return the failures: all, where the bucket is not for use."""
+        s3, bucket, owner = self._cloud.s3, provision.bucket, provision.owner
+        try:
+            provision.bucket_made.result()
+            if self._attached:  # what became of it then is not known
+                s3logs.check_finished(s3, bucket, owner)
+        except CloudError as error:
+            return dict.fromkeys(files, error)
+        return s3logs.upload(s3, bucket, self._run, files, owner=owner)
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""
@@ -720,7 +733,7 @@ class Job:
             return result
         folder = self._journal.folder
         files = {name: folder / name for name in (EVENTS, RESULT)}
-        s3logs.upload(self._cloud.s3, provision.bucket, self._run, files)
+        self._put(provision, files)
         return result
 
     def _result(self) -> Result:

@@ -59,13 +59,14 @@ class Orders(NamedTuple):
     result_get: str  # pre-signed URLs
     result_put: str
     log_put: str
+    owner: str = ""  # the account whose bucket it must be: it is in the URLs' signature
 
 
 def read_orders(path: str) -> Orders:
     """Return the orders in a job file; an error if there are none."""
     with open(path, encoding="utf-8") as file:
         job = json.load(file)
-    return Orders(**{name: job[name] for name in Orders._fields})
+    return Orders(**{name: job[name] for name in Orders._fields if name in job})
 
 
 def golden(orders: Orders, nonce: Any) -> bool:
@@ -250,27 +251,29 @@ def notice() -> str:
     return str(_object(answer).get("time", ""))
 
 
-def put(url: str, data: bytes, patience: float = PUT_PATIENCE) -> str:
+def put(url: str, data: bytes, patience: float = PUT_PATIENCE, owner: str = "") -> str:
     """Put `data` behind a URL, patiently; return why that failed, or ""."""
     deadline, pause = time.monotonic() + patience, 1.0
     while True:
-        why, final = _put_once(url, data)
+        why, final = _put_once(url, data, owner)
         if not why or final or time.monotonic() + pause > deadline:
             return why
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
+def _put_once(url: str, data: bytes, owner: str) -> Tuple[str, bool]:
     """Return why it failed, or "", and whether trying again is in vain."""
     import urllib.error
     import urllib.request
     from http.client import HTTPException
 
-    # The signature (SigV4 in the query, X-Amz-SignedHeaders=host) covers no header but
-    # Host.  urllib's own content type would say that this is a form, and a server may
-    # read it as one.
+    # The signature (SigV4 in the query, X-Amz-SignedHeaders) covers no header but Host
+    # and the bucket's owner.  urllib's own content type would say that this is a form,
+    # and a server may read it as one.
     headers = {"Content-Type": "text/plain; charset=utf-8"}
+    if owner:
+        headers["x-amz-expected-bucket-owner"] = owner
     try:
         request = urllib.request.Request(url, data, headers, method="PUT")
         with limited(PUT_ONCE_PATIENCE), urllib.request.urlopen(
@@ -421,7 +424,7 @@ class Keeper:
         self._deliver("the log", self._orders.log_put, text.decode("utf-8", "replace"))
 
     def _deliver(self, what: str, url: str, text: str) -> None:
-        why = put(url, text.encode())
+        why = put(url, text.encode(), owner=self._orders.owner) if url else "no bucket"
         log(f"{what} could not be sent: {why}" if why else f"sent {what}")
 
 

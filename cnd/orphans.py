@@ -26,33 +26,43 @@ def orders(
     bucket: str,
     run: str,
     *,
+    owner: str,
     seconds: float,
     shutdown: bool,
     spot: bool = False,
+    refused: Callable[[], bool] = lambda: False,
 ) -> Callable[[str, str], Mapping[str, object]]:
     """Return what gives each instance, by id and name, its orders for `keeper.py`.
 
     Args:
+        owner: the account whose bucket it must be; empty for anybody's.
         seconds: how long the URLs must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
         spot: whether AWS may take an instance back, and says so on it before.
+        refused: whether the bucket is not to be used, asked for each instance.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
     def url(method: str, name: str) -> str:
-        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+        whose = owner if method == "put" else ""
+        return s3logs.presigned(
+            s3, bucket, run, name, method=method, seconds=hold, owner=whose
+        )
 
     result = {"result_get": url("get", RESULT), "result_put": url("put", RESULT)}
 
     def of(instance: str, name: str) -> Mapping[str, object]:
+        places = {**result, "log_put": url("put", f"{s3logs.LOGS}{name}.log")}
+        if refused():
+            places = dict.fromkeys(places, "")
         return {
             "instance": instance,
             "patience": PATIENCE,
             "poll": POLL,
             "shutdown": shutdown,
             "spot": spot,
-            "log_put": url("put", f"{s3logs.LOGS}{name}.log"),
-            **result,
+            "owner": owner,
+            **places,
         }
 
     return of

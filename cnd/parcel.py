@@ -122,21 +122,30 @@ def _compiled(name: str, source: bytes) -> bytes:
         return Path(target).read_bytes()
 
 
-def send(s3: S3Client, bucket: str, run: str) -> None:
+def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
     """Put into S3 what the instances fetch; the bucket must be there."""
     objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
     for name, data in {**objects, WORD: Word(0).encoded()}.items():
-        put(s3, bucket, run, name, data)
+        put(s3, bucket, run, name, data, owner=owner)
 
 
-def put(s3: S3Client, bucket: str, run: str, name: str, data: bytes) -> None:
-    """Put an object under the run's prefix."""
+def put(
+    s3: S3Client, bucket: str, run: str, name: str, data: bytes, *, owner: str
+) -> None:
+    """Put an object under the run's prefix, in a bucket of the account `owner`."""
+    key = s3logs.prefix(run) + name
     with translated(f"upload {name}"):
-        s3.put_object(Bucket=bucket, Key=s3logs.prefix(run) + name, Body=data)
+        s3.put_object(Bucket=bucket, Key=key, Body=data, **s3logs.owned(owner))
 
 
 def boot(
-    s3: S3Client, bucket: str, run: str, plan: Plan, *, polls_per_second: float
+    s3: S3Client,
+    bucket: str,
+    run: str,
+    plan: Plan,
+    *,
+    polls_per_second: float,
+    owner: str,
 ) -> dict[str, Any]:
     """Return what every instance of a run is told in its user data, for `agent.py`.
 
@@ -145,8 +154,10 @@ def boot(
     hold = int(min(plan.lifetime, MAX_LIFETIME))
     rates = pace(plan.instances, polls_per_second)
 
-    def url(method: str, name: str) -> str:
-        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+    def url(method: str, name: str, owner: str = "") -> str:
+        return s3logs.presigned(
+            s3, bucket, run, name, method=method, seconds=hold, owner=owner
+        )
 
     return {
         "bundles": {
@@ -183,7 +194,8 @@ def boot(
             "shutdown": not plan.keep,
             "spot": plan.market != "on-demand",
             "result_get": url("get", orphans.RESULT),
-            "result_put": url("put", orphans.RESULT),
+            "result_put": url("put", orphans.RESULT, owner),
+            "owner": owner,
         },
     }
 

@@ -6,16 +6,19 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
 from cnd.cloud import Cloud
+from cnd.errors import CloudError
 from cnd.gateway import Gateway
 from cnd.plan import Plan
 from cnd.remote import Login
+
+BUCKET_PATIENCE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class Provision:
     bucket: str
     # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
     bucket_made: Future[None]
+    owner: str = ""  # the account whose bucket it must be; empty for the user's own
+
+    @property
+    def bucket_refused(self) -> bool:
+        """Whether it is known by now that the bucket is not to be used.
+
+        It is waited for a moment: it is asked for while the instances boot.
+        """
+        try:
+            self.bucket_made.result(BUCKET_PATIENCE)
+        except TimeoutError:
+            return False  # what is put there names its owner
+        except CloudError:
+            return True
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, to take the run over in another process."""
@@ -36,6 +54,7 @@ class Provision:
             "login": {**asdict(self.login), "key": str(self.login.key)},
             "queue": self.queue,
             "bucket": self.bucket,
+            "owner": self.owner,
         }
 
     @classmethod
@@ -48,6 +67,7 @@ class Provision:
             record["queue"],
             record["bucket"],
             _done(),
+            record.get("owner", ""),
         )
 
 
@@ -66,6 +86,7 @@ def prepare(
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    owner = "" if bucket else cloud.account
     pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
     try:
         images = {
@@ -82,7 +103,7 @@ def prepare(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = _user_data(cloud, plan, run, name, host_key)
+        user_data = _user_data(cloud, plan, run, name, owner, host_key)
         specs = tuple(
             ec2.LaunchSpec(
                 image=image.result().id,
@@ -96,12 +117,13 @@ def prepare(
         )
         if plan.unreached:  # the instances must find there what they are to do
             bucket_made.result()
-            parcel.send(cloud.s3, name, run)
+            parcel.send(cloud.s3, name, run, owner)
     finally:
         pool.shutdown(wait=False)
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
-    return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
+    queue = sqs.create(cloud.sqs, run)
+    return Provision(specs, login, queue, name, bucket_made, owner)
 
 
 def way_in(cloud: Cloud, plan: Plan) -> str:
@@ -116,12 +138,12 @@ def way_in(cloud: Cloud, plan: Plan) -> str:
 
 
 def _user_data(
-    cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
+    cloud: Cloud, plan: Plan, run: str, bucket: str, owner: str, host_key: keys.KeyPair
 ) -> str:
     if not plan.unreached:
         return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
     rate = cloud.polls_per_second
-    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate, owner=owner)
     return bootstrap.unreached(lifetime=plan.lifetime, boot=boot)
 
 

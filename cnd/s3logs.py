@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
 from cnd.errors import CloudError
+from cnd.replies import read
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -30,6 +31,9 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 OTHER = "application/octet-stream"
+OWNED = "BucketAlreadyOwnedByYou"  # two runs have made it at once
+DENIED = ("AccessDenied", "403")
+MOST_BYTES = 32 << 20  # of an object that is fetched
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
 DEFAULT_REGION = "us-east-1"
@@ -84,16 +88,14 @@ def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
 
 
 def _create(s3: S3Client, bucket: str, region: str) -> None:
-    with translated(f"make the bucket {bucket}"):
-        if region == DEFAULT_REGION:
-            s3.create_bucket(Bucket=bucket)
-        else:
-            s3.create_bucket(
-                Bucket=bucket,
-                CreateBucketConfiguration={
-                    "LocationConstraint": region  # type: ignore[typeddict-item]
-                },
-            )
+    place: Any = {"LocationConstraint": region}
+    where = {} if region == DEFAULT_REGION else {"CreateBucketConfiguration": place}
+    try:
+        with translated(f"make the bucket {bucket}"):
+            s3.create_bucket(Bucket=bucket, **where)
+    except CloudError as error:
+        if code(error) != OWNED:
+            raise
 
 
 def _is_finished(s3: S3Client, bucket: str) -> bool:
@@ -102,8 +104,25 @@ def _is_finished(s3: S3Client, bucket: str) -> bool:
         with translated(f"ask how {bucket} expires"):
             s3.get_bucket_lifecycle_configuration(Bucket=bucket)
     except CloudError as error:
-        return code(error) != "NoSuchLifecycleConfiguration"
+        if code(error) in DENIED:
+            return True
+        if code(error) == "NoSuchLifecycleConfiguration":
+            return False
+        raise
     return True
+
+
+def check_finished(s3: S3Client, bucket: str, owner: str) -> None:
+    """Raise `CloudError` unless a bucket may be given what only its owner is to read.
+
+    Args:
+        owner: the account whose bucket of CND's it must be; empty for the user's own,
+            who has said so.
+    """
+    if owner and not (exists(s3, bucket, owner) and _is_finished(s3, bucket)):
+        raise CloudError(
+            f"the bucket {bucket} could not be made private: it gets nothing"
+        )
 
 
 def check_bucket(s3: S3Client, bucket: str) -> None:
@@ -117,10 +136,9 @@ def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
 
     Raises `CloudError` if we may not use it, or it is not the account `owner`'s.
     """
-    ours = {"ExpectedBucketOwner": owner} if owner else {}
     try:
         with translated(f"look for the bucket {bucket}"):
-            s3.head_bucket(Bucket=bucket, **ours)
+            s3.head_bucket(Bucket=bucket, **owned(owner))
     except CloudError as error:
         if code(error) in ABSENT:
             return False
@@ -128,10 +146,20 @@ def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
     return True
 
 
+def owned(owner: str) -> Any:
+    """Return the condition of a call that the bucket is the account `owner`'s, or none.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+    """
+    return {"ExpectedBucketOwner": owner} if owner else {}
+
+
 def upload(
-    s3: S3Client, bucket: str, run: str, files: Mapping[str, Path]
+    s3: S3Client, bucket: str, run: str, files: Mapping[str, Path], *, owner: str
 ) -> dict[str, CloudError]:
     """Upload `files` (name -> path) under the run's prefix, in parallel.
+
+    Where the bucket is not the account `owner`'s (empty: anybody's), nothing is.
 
     Returns the failures by name; an empty dict means that everything is there.
     """
@@ -139,12 +167,13 @@ def upload(
     def put(item: tuple[str, Path]) -> CloudError | None:
         name, path = item
         try:
-            with translated(f"upload {name}"), path.open("rb") as body:
+            with path.open("rb") as body, translated(f"upload {name}"):
                 s3.put_object(
                     Bucket=bucket,
                     Key=prefix(run) + name,
                     Body=body,
                     ContentType=TYPES.get(path.suffix, OTHER),
+                    **owned(owner),
                 )
         except CloudError as error:
             return error
@@ -159,11 +188,14 @@ def upload(
         return _only_failures(zip(files, failures, strict=True))
 
 
-def fetch(s3: S3Client, bucket: str, run: str, name: str) -> bytes | None:
-    """Return the run's object `name`, or None if there is none."""
+def fetch(
+    s3: S3Client, bucket: str, run: str, name: str, *, most: int = MOST_BYTES
+) -> bytes | None:
+    """Return the run's object `name`, of `most` bytes at most, or None without one."""
     try:
         with translated(f"fetch {name}"):
-            return s3.get_object(Bucket=bucket, Key=prefix(run) + name)["Body"].read()
+            found = s3.get_object(Bucket=bucket, Key=prefix(run) + name)
+            return read(found["Body"], most)
     except CloudError as error:
         if code(error) in ABSENT:
             return None
@@ -171,9 +203,19 @@ def fetch(s3: S3Client, bucket: str, run: str, name: str) -> bytes | None:
 
 
 def presigned(
-    s3: S3Client, bucket: str, run: str, name: str, *, method: str, seconds: int
+    s3: S3Client,
+    bucket: str,
+    run: str,
+    name: str,
+    *,
+    method: str,
+    seconds: int,
+    owner: str = "",
 ) -> str:
     """Return a URL that gets or puts (`method`) the run's object `name`.
+
+    With an `owner`, who uses it must send that account in the header
+    ``x-amz-expected-bucket-owner``: it is signed.
 
     It holds for `seconds`, at most a week, and not longer than the credentials that
     sign it.
@@ -181,7 +223,7 @@ def presigned(
     with translated(f"sign a URL for {name}"):
         return s3.generate_presigned_url(
             f"{method}_object",
-            Params={"Bucket": bucket, "Key": prefix(run) + name},
+            Params={"Bucket": bucket, "Key": prefix(run) + name, **owned(owner)},
             ExpiresIn=seconds,
         )
 

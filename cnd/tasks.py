@@ -309,8 +309,8 @@ def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
     _tell(result, json)
     if result.leaked:
-        message = "not seen terminated, perhaps still running"
-        hint = f"run `fab scram --run {result.run}`"
+        message = f"not seen terminated, perhaps still running in {result.region}"
+        hint = f"run `fab scram --run {result.run} --region {result.region}`"
         raise LeakError(result.leaked, message, hint=hint)
     if status := result.outcome.ending.exit_status:
         raise Exit(code=status)

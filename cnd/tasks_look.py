@@ -40,6 +40,7 @@ from cnd.view import duration
 JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
 PATIENCE = 60.0  # seconds until a report that is not there is given up
+MOST_EVENTS = 256 << 20  # bytes of a run's events that are brought from elsewhere
 LOOK = 0.2  # seconds between two looks at a run's events
 NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 
@@ -89,16 +90,20 @@ def _report(journal: Journal, cloud: clouds.Cloud) -> str:
 
 def _uploaded(journal: Journal, cloud: clouds.Cloud) -> str:
     """Put a report beside the logs in S3; return what went wrong, or ""."""
-    bucket = (journal.kept_order() or {}).get("provision", {}).get("bucket")
+    provision = (journal.kept_order() or {}).get("provision", {})
+    bucket, owner = provision.get("bucket"), provision.get("owner", "")
     paths = [journal.folder / report_files.REPORT]
     paths += sorted((journal.folder / report_files.FIGURES).glob("*.???"))
     files = {path.relative_to(journal.folder).as_posix(): path for path in paths}
     if not bucket:
         return ""
     try:
-        failures = s3logs.upload(cloud.s3, bucket, journal.run, files)
+        s3logs.check_finished(cloud.s3, bucket, owner)
+        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
     except KeyboardInterrupt:
         return "the report is not in S3: interrupted"
+    except CloudError as error:
+        return f"the report is not in S3: {error}"
     for failure in failures.values():
         return f"the report is not in S3: {failure}"
     return ""
@@ -147,7 +152,7 @@ def _brought(journal: Journal) -> bool:
     cloud, bucket = place
     try:
         found = {
-            name: s3logs.fetch(cloud.s3, bucket, journal.run, name)
+            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_EVENTS)
             for name in (EVENTS, RESULT)
         }
     except CloudError as error:

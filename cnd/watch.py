@@ -170,7 +170,7 @@ class Watch:
         self._put(trouble(CloudError(f"{NO_CLOUD}, and with it all its instances")))
         for instance_id in list(self._index):
             if instance_id not in self._lost:
-                self._lose(instance_id, NO_CLOUD)
+                self._lose(instance_id, TERMINATED)
                 self._fleet.drop(instance_id)
             self._see_ended(instance_id)
 

@@ -650,7 +650,9 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
 ) -> None:
     name = f"bucket-{run}"
     s3logs.ensure_bucket(aws.s3, name, "eu-west-2", aws.account)
-    give = orphans.orders(aws.s3, name, run, seconds=600, shutdown=True)
+    give = orphans.orders(
+        aws.s3, name, run, owner=aws.account, seconds=600, shutdown=True
+    )
     instance.work("class-7", *SEARCH)
     instance.keep(**{**give("i-7", "Instance7"), "run": run, "patience": PATIENCE})
     instance.goes_off()

@@ -140,7 +140,7 @@ def test_files_are_uploaded_under_the_runs_name(
     (tmp_path / "empty").touch()
     files["empty.log"] = tmp_path / "empty"
 
-    assert s3logs.upload(aws.s3, made, run, files) == {}
+    assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
 
     for name, path in files.items():
         assert content(aws.s3, made, f"runs/{run}/{name}") == path.read_bytes()
@@ -154,14 +154,14 @@ def test_a_browser_is_told_what_it_gets(
     files = {name: tmp_path / name.replace("/", "-") for name in kinds}
     for path in files.values():
         path.write_text("x")
-    assert s3logs.upload(aws.s3, made, run, files) == {}
+    assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
     for name, kind in kinds.items():
         kept = aws.s3.head_object(Bucket=made, Key=f"runs/{run}/{name}")
         assert kept["ContentType"].startswith(kind)
 
 
 def test_nothing_to_upload_is_no_failure(aws: Cloud) -> None:
-    assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}) == {}
+    assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}, owner="") == {}
 
 
 def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
@@ -170,7 +170,7 @@ def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
     (tmp_path / "log").write_text("kept")
     files = {"a": tmp_path / "log", "b": tmp_path / "log"}
 
-    failures = s3logs.upload(aws.s3, "no-such-bucket", "r", files)
+    failures = s3logs.upload(aws.s3, "no-such-bucket", "r", files, owner="")
 
     assert set(failures) == {"a", "b"}
     assert "NoSuchBucket" in str(failures["a"])
@@ -183,7 +183,7 @@ def test_a_file_that_cannot_be_read_is_told_by_name_and_stops_no_other(
     (tmp_path / "log").write_text("here")
     files = {"log": tmp_path / "log", "gone": tmp_path / "gone"}
 
-    failures = s3logs.upload(aws.s3, made, "r", files)
+    failures = s3logs.upload(aws.s3, made, "r", files, owner="")
 
     assert list(failures) == ["gone"]
     assert content(aws.s3, made, "runs/r/log") == b"here"
@@ -209,7 +209,7 @@ def test_uploads_go_side_by_side(
     event = "provide-client-params.s3.PutObject"
     aws.s3.meta.events.register(event, before)
     try:
-        assert s3logs.upload(aws.s3, made, run, files) == {}
+        assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
     finally:
         aws.s3.meta.events.unregister(event, before)
 

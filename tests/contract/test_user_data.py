@@ -43,7 +43,7 @@ def s3() -> Any:
 @pytest.fixture(scope="module")
 def boot() -> dict[str, Any]:
     bucket = "cnd-logs-123456789012-eu-west-2"
-    return parcel.boot(s3(), bucket, RUN, PLAN, polls_per_second=500.0)
+    return parcel.boot(s3(), bucket, RUN, PLAN, polls_per_second=500.0, owner="1" * 12)
 
 
 def test_the_user_data_of_a_thousand_instances_fits_into_what_ec2_allows(

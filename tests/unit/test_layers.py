@@ -44,6 +44,8 @@ LAYERS = [
         "signals",
         "descriptors",
     ],
+    ["credentials"],
+    ["replies"],
     ["naming"],
     ["agent", "payload", "bench", "footprint", "offers", "palette"],
     ["runner"],
@@ -54,7 +56,7 @@ SAME_LEVEL = {("account", "ec2"), ("local", "errors")}
 OWNERS = {
     "paramiko": {"remote", "gateway", "keys"},
     "fabric": {"cli", "remote", "gateway", "rivals", "tasks"},
-    "botocore": {"aws", "cloud"},
+    "botocore": {"aws", "cloud", "credentials", "replies"},
     "boto3": {"cloud"},
     "rich": {"live"},
     "matplotlib": {"pictures", "scaling_chart"},

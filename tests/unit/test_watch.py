@@ -26,6 +26,7 @@ def caught_up(
         adopts=True,
         put=told.append,
         over=threading.Event(),
+        is_gone=lambda: False,
     )
     watch.catch_up([], lost, ended, launched)
     return [(event.kind, event.host) for event in told]
