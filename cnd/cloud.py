@@ -67,6 +67,10 @@ class Cloud:
     hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
     polls_per_second: float = 500.0  # of S3, by all instances of a run together
     rate_cap: float | None = None  # nonces/s that each host is held to
+    # Seconds until a host that hears nothing goes on alone, and for which a refused
+    # termination is repeated; None: as `orphans` and `ec2` say.
+    orphan_patience: float | None = None
+    refused_patience: float | None = None
 
     @property
     def title(self) -> str:
@@ -142,6 +146,8 @@ class Clients:
     ) -> Any:
         """Return the client of a service; `region` for those that live in few."""
         key = service, attempts
+        if key in self._made:  # no lock: the guard of a run must not wait for one
+            return self._made[key]
         with self._lock:
             if key not in self._made:
                 try:
@@ -312,6 +318,7 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
     _check_region(session)
     url = endpoint.url
     cloud = _identified("local", session, f"{url}/checkip", url)
+    patience = local.patience(os.environ)
     # Its hosts share this machine with us.
     cores = os.cpu_count() or 1
     return replace(
@@ -320,6 +327,8 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
         polls_per_second=30.0 * cores,
         rate_cap=endpoint.rate,
         gone=lambda: not local.lives(endpoint),
+        orphan_patience=patience.orphan,
+        refused_patience=patience.refused,
     )
 
 

@@ -300,6 +300,7 @@ def terminate(
     timeout: float = 300.0,
     look: float = 0.0,
     past: Collection[str] | None = None,
+    refused: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
@@ -318,6 +319,8 @@ def terminate(
             not known what was launched.
         past: the ids that were terminated before, if whatever else is listed counts
             as terminated here: also what somebody else ended between two looks.
+        refused: seconds for which calls that are refused are repeated; None:
+            `REFUSED_PATIENCE`.
         seen: called once for each instance when it is seen terminated.  What it raises
             is raised again once all are.
         is_gone: whether the cloud has ceased to be, and its instances with it; asked
@@ -331,6 +334,7 @@ def terminate(
     """
     began = clock()
     deadline = began + timeout
+    patience = REFUSED_PATIENCE if refused is None else refused
     ended: dict[str, Instance] = {}
     waiting = {*known, *asked}
     bug: Exception | None = None
@@ -350,15 +354,15 @@ def terminate(
         gone = _ended(listed, waiting)
         waiting -= {instance.id for instance in gone}
         ended |= {instance.id: instance for instance in gone}
-        refused = _request_again(ec2, waiting, listed)
-        cause = cause or refused
+        failure = _request_again(ec2, waiting, listed)
+        cause = cause or failure
         for instance in gone:  # told after the others were asked to go
             bug = _tried(partial(seen, instance), None)[1] or bug
         if not waiting and cause is None and clock() >= began + look:
             break
         if code(cause) not in REFUSALS:
             heeded = clock()
-        if clock() >= min(deadline, heeded + REFUSED_PATIENCE):
+        if clock() >= min(deadline, heeded + patience):
             raise _leak(ec2, waiting, run) from cause or bug
         # A look at a large fleet takes long, here and there: rest for as long.
         sleep(max(pause, clock() - looked))

@@ -6,17 +6,18 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, TimeoutError
+from concurrent.futures import Future, TimeoutError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
+from cnd.aside import Pool
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
 from cnd.gateway import Gateway
 from cnd.plan import Plan
-from cnd.remote import Login
+from cnd.remote import LOG_COMMAND, Login
 
 BUCKET_PATIENCE = 5.0  # seconds
 
@@ -42,7 +43,7 @@ class Provision:
         try:
             self.bucket_made.result(BUCKET_PATIENCE)
         except TimeoutError:
-            return False  # what is put there names its owner
+            return False
         except CloudError:
             return True
         return False
@@ -87,7 +88,7 @@ def prepare(
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     owner = "" if bucket else cloud.account
-    pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
+    pool = Pool(4, "prepare")
     try:
         images = {
             name: pool.submit(account.image, cloud, name, plan.image, plan.user)
@@ -103,7 +104,7 @@ def prepare(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = _user_data(cloud, plan, run, name, owner, host_key)
+        user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
             ec2.LaunchSpec(
                 image=image.result().id,
@@ -119,7 +120,7 @@ def prepare(
             bucket_made.result()
             parcel.send(cloud.s3, name, run, owner)
     finally:
-        pool.shutdown(wait=False)
+        pool.close()
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
     queue = sqs.create(cloud.sqs, run)
@@ -138,13 +139,13 @@ def way_in(cloud: Cloud, plan: Plan) -> str:
 
 
 def _user_data(
-    cloud: Cloud, plan: Plan, run: str, bucket: str, owner: str, host_key: keys.KeyPair
+    cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
 ) -> str:
     if not plan.unreached:
         return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
     rate = cloud.polls_per_second
-    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate, owner=owner)
-    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot)
+    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 
 def _done() -> Future[None]:

@@ -45,13 +45,20 @@ def scram(
         asked=asked,
         look=look,
         past=past,
+        refused=cloud.refused_patience,
         seen=seen,
         is_gone=cloud.gone,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
         # What came of a launch that was under way.
-        ended += ec2.terminate(cloud.ec2, run=run, seen=seen, is_gone=cloud.gone)
+        ended += ec2.terminate(
+            cloud.ec2,
+            run=run,
+            refused=cloud.refused_patience,
+            seen=seen,
+            is_gone=cloud.gone,
+        )
     return ended
 
 
