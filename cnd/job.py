@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as NotDone  # Python 3.10 has two
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -901,7 +902,7 @@ class Job:
             provision.bucket_made.result(timeout=self._limits.save)
             if self._attached:  # what became of it then is not known
                 s3logs.check_finished(s3, bucket, owner)
-        except (CloudError, TimeoutError) as error:
+        except (CloudError, NotDone) as error:
             return dict.fromkeys(files, _told(error))
         return s3logs.upload(s3, bucket, self._run, files, owner=owner)
 
