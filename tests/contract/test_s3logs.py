@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from botocore.stub import ANY
 
 from cnd import s3logs
 from cnd.cloud import Cloud
@@ -124,6 +125,44 @@ def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
         clerk.refuse("s3", "head_bucket", "403", asked)
         with pytest.raises(CloudError, match="look for the bucket cnd-logs"):
             s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
+
+
+def test_a_bucket_that_another_run_makes_at_the_same_time_is_no_failure() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        clerk.refuse("s3", "head_bucket", "404")
+        clerk.refuse("s3", "create_bucket", "BucketAlreadyOwnedByYou")
+        clerk.answer("s3", "put_public_access_block", {})
+        clerk.answer("s3", "put_bucket_lifecycle_configuration", {})
+        s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
+
+
+def test_a_bucket_of_which_it_is_not_known_whether_it_is_private_is_not_used() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        for code in ("NoSuchLifecycleConfiguration", "InternalError"):
+            clerk.answer("s3", "head_bucket", {})
+            clerk.refuse("s3", "get_bucket_lifecycle_configuration", code)
+            with pytest.raises(CloudError):
+                s3logs.check_finished(cloud.s3, "cnd-logs", cloud.account)
+        s3logs.check_finished(cloud.s3, "the-users-own", "")
+
+
+def test_every_put_names_the_account_that_it_expects(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("text")
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        asked = {
+            "Bucket": "cnd-logs",
+            "Key": "runs/r/log",
+            "Body": ANY,
+            "ContentType": s3logs.OTHER,
+            "ExpectedBucketOwner": cloud.account,
+        }
+        clerk.answer("s3", "put_object", {"ETag": "x"}, asked)
+        files = {"log": tmp_path / "log"}
+        owner = cloud.account
+        assert s3logs.upload(cloud.s3, "cnd-logs", "r", files, owner=owner) == {}
 
 
 def test_a_bucket_of_the_users_must_exist(aws: Cloud, made: str, bucket: str) -> None:
