@@ -59,7 +59,7 @@ def reported(journal: Journal, cloud: clouds.Cloud, *, wanted: bool) -> Iterator
         yield
     except CndError as error:
         told = shown(error)
-        _say(str(told.message))
+        print(told.message, file=sys.stderr)  # two lines, and harmless already
         raise Exit(code=told.code) from error
     finally:
         wanted = wanted and os.environ.get(NO_REPORT) != "0"
