@@ -6,16 +6,16 @@ wider than to the caller's own address.
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import re
-import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnd.aws import code, translated
-from cnd.cloud import Cloud
+from cnd.cloud import Cloud, is_loopback
 from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
 from cnd.keys import UserKey
@@ -78,12 +78,12 @@ def kind(ec2: EC2Client, instance_type: str) -> Kind:
         reply = ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
         )
-    found = reply["InstanceTypes"][0]
-    return Kind(
-        type=instance_type,
-        vcpus=found["VCpuInfo"]["DefaultVCpus"],
-        architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
-    )
+        found = reply["InstanceTypes"][0]
+        return Kind(
+            type=instance_type,
+            vcpus=int(found["VCpuInfo"]["DefaultVCpus"]),
+            architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
+        )
 
 
 def zones(ec2: EC2Client, instance_type: str) -> set[str]:
@@ -93,7 +93,7 @@ def zones(ec2: EC2Client, instance_type: str) -> set[str]:
             LocationType="availability-zone",
             Filters=[{"Name": "instance-type", "Values": [instance_type]}],
         )
-    return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+        return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def image(
     system = SYSTEMS[name]
     path = system.parameter.format(ec2=arch, debian=ARCHITECTURES[arch])
     with translated(f"find the image {name!r} of this region"):
-        parameter = cloud.ssm.get_parameter(Name=path)
-    return Image(parameter["Parameter"]["Value"], user or system.user)
+        found = str(cloud.ssm.get_parameter(Name=path)["Parameter"]["Value"])
+    return Image(found, user or system.user)
 
 
 def _given(
@@ -134,17 +134,18 @@ def _given(
 ) -> Image:
     """Return an image by its id, with the user that its publisher's images have."""
     with translated(f"look up the image {name}"):
-        found = ec2.describe_images(ImageIds=[name])["Images"]
+        images = ec2.describe_images(ImageIds=[name])["Images"]
+        found = [(str(i.get("Architecture", "")), i.get("Name", "")) for i in images]
     if not found:
         raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
-    architecture = str(found[0].get("Architecture", ""))
+    architecture, title = found[0]
     if architecture not in offered:
         raise CloudError(
             f"{name} is made for {architecture}, {instance_type} is "
             f"{' and '.join(offered)}",
             hint="choose another --image or --instance-type",
         )
-    title = found[0].get("Name", "").rpartition("/")[2]
+    title = title.rpartition("/")[2]
     user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
     if not user:
         message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
@@ -256,7 +257,7 @@ def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
         return GROUP, ""
     with translated(f"look up {subnet}"):
         (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
-    return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+        return f"{GROUP}-{found['VpcId']}", found["VpcId"]
 
 
 def _group(ec2: EC2Client, name: str) -> Group | None:
@@ -264,11 +265,11 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
         found = ec2.describe_security_groups(
             Filters=[{"Name": "group-name", "Values": [name]}]
         )["SecurityGroups"]
-    if not found:
-        return None
-    ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
-    notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
-    return Group(found[0]["GroupId"], notes)
+        if not found:
+            return None
+        ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+        notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
+        return Group(found[0]["GroupId"], notes)
 
 
 def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
@@ -314,20 +315,22 @@ def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
         which = {"SubnetIds": list(names)}
     with translated("list the subnets"):
         found = ec2.describe_subnets(**which)["Subnets"]
-    zones = sorted((subnet["AvailabilityZone"], subnet["SubnetId"]) for subnet in found)
+        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
     return {name: zone for zone, name in zones}
 
 
 def caller_address(url: str) -> str:
     """Return the IPv4 address that this machine is seen with, asked at `url`."""
+    loopback = urllib.request.ProxyHandler({})  # no proxy has a say there
+    opener = urllib.request.build_opener(*[loopback] * is_loopback(url))
     try:
-        with urllib.request.urlopen(url, timeout=CHECKIP_TIMEOUT) as reply:
+        with opener.open(url, timeout=CHECKIP_TIMEOUT) as reply:
             text = reply.read(64).decode("ascii", "replace").strip()
         return str(ipaddress.IPv4Address(text))
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:
         message = f"could not learn this machine's address from {url}: {error}"
         raise CloudError(
-            message, hint="SSH is let in from that address only"
+            message, hint="SSH is let in from that address only: say --ssh-from"
         ) from error
 
 

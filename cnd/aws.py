@@ -16,9 +16,10 @@ from botocore.exceptions import (
     HTTPClientError,
     NoCredentialsError,
 )
-from botocore.parsers import ResponseParserError
 
-from cnd.errors import CapacityError, CloudError
+from cnd.credentials import CredentialFailure
+from cnd.errors import CapacityError, CloudError, CndError
+from cnd.replies import UNREADABLE, excerpt
 
 LOGIN = "run `aws configure`, or use `--cloud local`, which needs no account"
 FEWER = "ask for fewer instances (--n), another --instance-type or --region"
@@ -33,7 +34,8 @@ SPOT_ROLE = (
 DELETED = "somebody deleted it just now: try again, it will be made anew"
 TYPE = "check --instance-type, or another --region"
 AGAIN = "start again: a new run is a new request"
-REFRESHED_IN_VAIN = "refreshed credentials are still expired"
+UNREACHED = "check the network, --region and AWS_ENDPOINT_URL"
+PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).
@@ -80,49 +82,52 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InvalidSubnetID.NotFound": (CloudError, "check --subnet and --region"),
     "VPCIdNotSpecified": (CloudError, NETWORK),
     "MissingInput": (CloudError, NETWORK),
+    UNREADABLE: (CloudError, PORTAL),
 }
 
 
 @contextmanager
 def translated(action: str) -> Iterator[None]:
-    """Re-raise any AWS failure inside the block as a `CloudError`.
+    """Re-raise whatever a call to AWS, or reading its reply, raises as a `CloudError`.
 
-    `action` completes the sentence "could not ...".  The original exception stays
-    attached as ``__cause__``.
-    """
-    try:
-        with _expiry_named():
-            yield
-    except NoCredentialsError as error:
-        message = f"could not {action}: no AWS credentials"
-        raise CloudError(message, hint=LOGIN) from error
-    except ClientError as error:
-        detail = error.response.get("Error", {})
-        kind, hint = KNOWN.get(code(error), (CloudError, None))
-        reason = " ".join(detail.get("Message", "").split()) or code(error)
-        message = f"could not {action}: {reason} ({code(error)})"
-        raise kind(message, hint=hint) from error
-    except (EndpointConnectionError, HTTPClientError) as error:
-        hint = "check the network, --region and AWS_ENDPOINT_URL"
-        raise CloudError(f"could not {action}: {error}", hint=hint) from error
-    except (BotoCoreError, ResponseParserError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise CloudError(f"could not {action}: {first_line}") from error
-
-
-@contextmanager
-def _expiry_named() -> Iterator[None]:
-    """Give botocore's bare error for credentials that refresh into expired ones a name.
-
-    https://github.com/boto/botocore/blob/develop/botocore/credentials.py
+    The block holds the call and the picking of what is needed out of the reply, and
+    nothing else: what is raised in it is the cloud's doing.  `action` completes the
+    sentence "could not ...".  The original exception stays attached as ``__cause__``.
     """
     try:
         yield
-    except RuntimeError as error:
-        if REFRESHED_IN_VAIN not in str(error):
-            raise
-        told: Any = {"Error": {"Code": "ExpiredToken", "Message": str(error)}}
-        raise ClientError(told, "") from error
+    except CndError:
+        raise  # it is said already
+    except Exception as error:  # of any kind: a library may raise whatever it meets
+        raise _failure(action, error) from error
+
+
+def _failure(action: str, error: Exception) -> CloudError:
+    if isinstance(error, NoCredentialsError):
+        return CloudError(f"could not {action}: no AWS credentials", hint=LOGIN)
+    if isinstance(error, CredentialFailure):
+        return CloudError(f"could not {action}: {error}", hint=error.hint)
+    if isinstance(error, ClientError):
+        kind, hint = KNOWN.get(code(error), (CloudError, None))
+        return kind(f"could not {action}: {_told(error)}", hint=hint)
+    if isinstance(error, (EndpointConnectionError, HTTPClientError)):
+        return CloudError(f"could not {action}: {error}", hint=UNREACHED)
+    if isinstance(error, BotoCoreError):
+        return CloudError(f"could not {action}: {str(error).partition(chr(10))[0]}")
+    what = f"{type(error).__name__}: {excerpt(error)}"
+    return CloudError(
+        f"could not {action}: what came is no reply ({what})", hint=PORTAL
+    )
+
+
+def _told(error: ClientError) -> str:
+    """Return what AWS says of an error: its words and code, or else the HTTP status."""
+    detail = error.response.get("Error") or {}
+    words, name = " ".join(str(detail.get("Message") or "").split()), code(error)
+    if name:
+        return f"{words or name} ({name})"
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return words or f"HTTP status {status or 'unknown'}, and not a word"
 
 
 def refusal(action: str, name: str, message: str) -> CloudError:
@@ -136,9 +141,11 @@ def refusal(action: str, name: str, message: str) -> CloudError:
 
 
 def code(error: BaseException | None) -> str:
-    """Return AWS's error code of a failure or of its cause, or an empty string."""
-    if isinstance(error, CloudError):
+    """Return AWS's error code of a failure or of what caused it, or an empty string."""
+    while error is not None:
+        if isinstance(error, CredentialFailure) and error.code:
+            return error.code
+        if isinstance(error, ClientError):
+            return str((error.response.get("Error") or {}).get("Code") or "")
         error = error.__cause__
-    if isinstance(error, ClientError):
-        return str(error.response.get("Error", {}).get("Code", ""))
     return ""

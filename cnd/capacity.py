@@ -38,7 +38,8 @@ THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingExceptio
 # of requests that is refilled at two a second can need after a burst.
 THROTTLED_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 # After an answer that was lost, or that says nothing: the client token makes it safe.
-UNSURE_PAUSES = (0.2, 0.6, 2.0)
+# Together longer than a network that changes, or wants a login, is in the way for.
+UNSURE_PAUSES = (0.2, 0.6, 2.0, 5.0)
 
 
 @dataclass(frozen=True)

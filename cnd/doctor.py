@@ -169,10 +169,10 @@ def clock(case: Case) -> Check:
     """Whether this machine's clock is near enough to the cloud's."""
     with translated("ask the cloud for the time"):
         reply = case.cloud.ec2.describe_vpcs()
-    date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    if not date:
+        date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        there = email.utils.parsedate_to_datetime(date) if date else None
+    if there is None:
         return Check("clock", WARNING, "the cloud does not tell the time")
-    there = email.utils.parsedate_to_datetime(date)
     skew = abs((dt.datetime.now(dt.timezone.utc) - there).total_seconds())
     text = f"{skew:.0f} s off the cloud's"
     if skew > SKEW_NOTED:
@@ -220,9 +220,9 @@ def network(case: Case) -> Check:
         filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
         subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
+        fit = [s for s in subnets if s["AvailabilityZone"] in zones]
     if not subnets:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
-    fit = [s for s in subnets if s["AvailabilityZone"] in zones]
     if not fit:
         text = f"no subnet in a zone that offers {types}"
         return Check("network", FAULT, text, "another --subnet or --instance-type")
@@ -313,6 +313,7 @@ def quota(case: Case) -> Check:
             reply = client.get_service_quota(
                 ServiceCode="ec2", QuotaCode=SPOT_QUOTA if on_spot else STANDARD_QUOTA
             )
+            limit = int(reply["Quota"]["Value"])
     except CloudError as error:
         return Check("quota", WARNING, f"not known: {error}")
     counted = [
@@ -321,7 +322,7 @@ def quota(case: Case) -> Check:
         if STANDARD.match(instance["InstanceType"])
         and (instance.get("InstanceLifecycle") == "spot") == on_spot
     ]
-    limit, used = int(reply["Quota"]["Value"]), _vcpus(counted)
+    used = _vcpus(counted)
     room = {
         name: max(0, limit - used) // account.kind(case.cloud.ec2, name).vcpus
         for name in types

@@ -7,17 +7,18 @@ before AWS was seen to say so.
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cnd.aws import code, translated
 from cnd.errors import CloudError, LeakError
+from cnd.replies import UNREADABLE
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
         InstanceTypeDef,
         TagTypeDef,
     )
+
+T = TypeVar("T")
 
 TOOL_TAG = "cnd"  # on everything that CND makes besides instances
 RUN_TAG = "cnd:run"
@@ -40,7 +43,10 @@ ALL = (*GOING, "terminated")
 GONE = ("stopping", "stopped", "shutting-down", "terminated")
 
 # Codes by which AWS does not say whether it has done what was asked.
-INTERNAL = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable")
+INTERNAL = (
+    *("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"),
+    UNREADABLE,
+)
 
 # Codes by which AWS says that this caller will not get through, now or later.
 REFUSALS = (
@@ -74,6 +80,9 @@ class Instance:
     deadline: str  # see DEADLINE_TAG
     spot: bool = False  # AWS may take it back
     private: str | None = None  # its address inside its network
+
+
+NOTHING: Mapping[str, Instance] = {}  # listed
 
 
 @dataclass(frozen=True)
@@ -129,7 +138,7 @@ def launch(
                 {"ResourceType": "volume", "Tags": tag_list(tags)},
             ],
         )
-    return [_instance(raw) for raw in reply["Instances"]]
+        return [_instance(raw) for raw in reply["Instances"]]
 
 
 def tags_of(
@@ -200,7 +209,7 @@ def regions(ec2: EC2Client) -> list[str]:
     """Return the names of the regions that the account may use."""
     with translated("list the regions"):
         found = ec2.describe_regions()["Regions"]
-    return sorted(region["RegionName"] for region in found)
+        return sorted(region["RegionName"] for region in found)
 
 
 def tagged(ec2: EC2Client, *, run: str | None = None) -> list[str]:
@@ -275,11 +284,11 @@ def _ask_to_go(
 def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
     with translated(f"terminate {len(ids)} instances"):
         reply = ec2.terminate_instances(InstanceIds=ids)
-    return {
-        change["InstanceId"]
-        for change in reply.get("TerminatingInstances", ())
-        if change["PreviousState"]["Name"] != ALL[-1]
-    }
+        return {
+            change["InstanceId"]
+            for change in reply.get("TerminatingInstances", ())
+            if change["PreviousState"]["Name"] != ALL[-1]
+        }
 
 
 def terminate(
@@ -295,13 +304,14 @@ def terminate(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
+    is_gone: Callable[[], bool] = lambda: False,
 ) -> list[Instance]:
     """Terminate every instance of `run` (None: of every run) and see it terminated.
 
     AWS is eventually consistent: an instance launched a second ago may not be
     listed yet.  Pass the ids that `launch` returned as `known`, so that those are
-    terminated whether listed or not.  Failed calls are repeated until `timeout`
-    seconds have passed.
+    terminated whether listed or not.  Whatever is raised on the way, it is tried again
+    until `timeout` seconds have passed.
 
     Args:
         asked: ids that were asked to go a moment ago, and are to be seen gone.
@@ -311,7 +321,10 @@ def terminate(
             as terminated here: also what somebody else ended between two looks.
         refused: seconds for which calls that are refused are repeated; None:
             `REFUSED_PATIENCE`.
-        seen: called once for each instance when it is seen terminated.
+        seen: called once for each instance when it is seen terminated.  What it raises
+            is raised again once all are.
+        is_gone: whether the cloud has ceased to be, and its instances with it; asked
+            when it does not answer.
 
     Returns:
         What was terminated, each as last described.
@@ -324,41 +337,79 @@ def terminate(
     patience = REFUSED_PATIENCE if refused is None else refused
     ended: dict[str, Instance] = {}
     waiting = {*known, *asked}
-    cause: CloudError | None
+    bug: Exception | None = None
     heeded = began  # when a call was last not refused
     pause = FIRST_LOOK
-    with contextlib.suppress(CloudError):  # it is asked for again below
-        request_termination(ec2, known)  # at once: to list hundreds takes a second
+    # At once: to list hundreds takes a second.  It is asked for again below.
+    _tried(lambda: request_termination(ec2, known), None)
     while True:
-        looked, cause = clock(), None
-        listed: dict[str, Instance] = {}
-        try:
-            listed = {i.id: i for i in find(ec2, run=run, states=ALL)}
-        except CloudError as error:
-            cause = error  # those that are known can be told to go all the same
+        looked = clock()
+        # Those that are known can be told to go all the same if this fails.
+        listed, cause = _tried(partial(_listing, ec2, run), NOTHING)
         waiting |= {i.id for i in listed.values() if i.state in GOING}
         if past is not None:
             waiting |= listed.keys() - set(past) - ended.keys()
+        if cause and is_gone():
+            listed, cause, look = {i: _vanished(i, run) for i in waiting}, None, 0.0
         gone = _ended(listed, waiting)
         waiting -= {instance.id for instance in gone}
         ended |= {instance.id: instance for instance in gone}
-        try:
-            _request_again(ec2, waiting, listed)
-        except CloudError as error:
-            cause = cause or error
+        failure = _request_again(ec2, waiting, listed)
+        cause = cause or failure
         for instance in gone:  # told after the others were asked to go
-            seen(instance)
+            bug = _tried(partial(seen, instance), None)[1] or bug
         if not waiting and cause is None and clock() >= began + look:
-            return sorted(ended.values(), key=lambda i: (i.run, i.index))
+            break
         if code(cause) not in REFUSALS:
             heeded = clock()
         if clock() >= min(deadline, heeded + patience):
-            hint = f"run `fab scram{f' --run {run}' if run else ''}`"
-            message = "not seen terminated, perhaps still running"
-            raise LeakError(waiting, message, hint=hint) from cause
+            raise _leak(ec2, waiting, run) from cause or bug
         # A look at a large fleet takes long, here and there: rest for as long.
         sleep(max(pause, clock() - looked))
         pause = min(1.5 * pause, LAST_LOOK)
+    if bug:
+        raise bug
+    return sorted(ended.values(), key=lambda i: (i.run, i.index))
+
+
+def _tried(work: Callable[[], T], otherwise: T) -> tuple[T, Exception | None]:
+    """Return what `work` gives, or `otherwise` and what it raised instead.
+
+    Of whatever kind: nothing but an interrupt keeps a termination from going on.
+    """
+    try:
+        return work(), None
+    except Exception as error:
+        return otherwise, error
+
+
+def _listing(ec2: EC2Client, run: str | None) -> Mapping[str, Instance]:
+    return {i.id: i for i in find(ec2, run=run, states=ALL)}
+
+
+def _leak(ec2: EC2Client, ids: Collection[str], run: str | None) -> LeakError:
+    region = ec2.meta.region_name
+    hint = f"run `fab scram{f' --run {run}' if run else ''} --region {region}`"
+    return LeakError(
+        ids, f"not seen terminated, perhaps still running in {region}", hint=hint
+    )
+
+
+def _vanished(instance_id: str, run: str | None) -> Instance:
+    """Return an instance that has ended with its cloud, which tells nothing of it."""
+    return Instance(
+        id=instance_id,
+        run=run or "",
+        index=0,
+        owner="",
+        type="",
+        state=ALL[-1],
+        address=None,
+        ssh_port=22,
+        zone="",
+        launched=dt.datetime.now(dt.timezone.utc),
+        deadline="",
+    )
 
 
 def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
@@ -367,17 +418,17 @@ def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
 
 def _request_again(
     ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance]
-) -> None:
-    """Ask for those that do not go yet; an unlisted id may be listed in a moment."""
+) -> Exception | None:
+    """Ask for those that do not go yet; return the failure.
+
+    An id that is not listed may be listed in a moment.
+    """
     asked = {i for i in waiting if i not in listed or listed[i].state in LIVE}
-    if not asked:
-        return
-    try:
-        request_termination(ec2, asked)
-    except CloudError as error:
-        if code(error) != "InvalidInstanceID.NotFound":
-            raise
-        request_termination(ec2, asked & listed.keys())
+    _, refused = _tried(lambda: request_termination(ec2, asked), None)
+    if code(refused) == "InvalidInstanceID.NotFound":
+        asked &= listed.keys()
+        _, refused = _tried(lambda: request_termination(ec2, asked), None)
+    return refused
 
 
 def _instance(raw: InstanceTypeDef) -> Instance:

@@ -101,11 +101,11 @@ def failures(cloud: Cloud, run: str) -> list[str]:
         reply = _client(cloud).describe_scaling_activities(
             AutoScalingGroupName=group_name(run), MaxRecords=ACTIVITIES
         )
-    return [
-        " ".join(activity.get("StatusMessage", "AWS does not say why").split())
-        for activity in reversed(reply["Activities"])
-        if activity["StatusCode"] == "Failed"
-    ]
+        return [
+            " ".join(activity.get("StatusMessage", "AWS does not say why").split())
+            for activity in reversed(reply["Activities"])
+            if activity["StatusCode"] == "Failed"
+        ]
 
 
 def delete(cloud: Cloud, name: str) -> None:

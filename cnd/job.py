@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
+from concurrent.futures import TimeoutError as NotDone  # Python 3.10 has two
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -268,6 +269,7 @@ class Job:
                 self._cloud.s3,
                 provision.bucket,
                 put=self._inbox.put,
+                owner=provision.owner,
                 polls_per_second=self._cloud.polls_per_second,
                 search_began=self._search_began,
             )
@@ -280,6 +282,7 @@ class Job:
             shutdown=not (self._plan.keep or self._plan.hold),
             spot=self._plan.market != "on-demand",
             patience=self._cloud.orphan_patience,
+            refused=lambda: provision.bucket_refused,
         )
         return Fleet(
             self._plan,
@@ -415,6 +418,7 @@ class Job:
             adopts=self._adopts,
             put=self._inbox.put,
             over=self._over,
+            is_gone=self._cloud.gone,
         )
         return self._watch
 
@@ -881,21 +885,34 @@ class Job:
         return self._upload(provision)
 
     def _upload(self, provision: Provision) -> bool:
-        """Upload the logs; return whether all of them are there."""
+        """Upload the logs; return whether there are some, and all of them are there."""
         logs: dict[str, Path] = {}
         failures: Mapping[str, CndError]
         try:
             for path in sorted(self._journal.logs.glob("[!.]*")):
                 logs[s3logs.LOGS + path.name] = path
-            provision.bucket_made.result(timeout=self._limits.save)
-            failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)
-        except (CloudError, OSError, TimeoutError) as error:
-            failures = {provision.bucket: _told(error)}
+            failures = self._put(provision, logs)
+        except OSError as error:
+            failures = {str(self._journal.logs): _told(error)}
         for failure in list(failures.values())[:1]:
             self._trouble(failure)
-        fields = {"bucket": provision.bucket, "count": len(logs) - len(failures)}
-        self._inbox.put(Event("logs.uploaded", fields=fields))
-        return not failures
+        if count := len(logs.keys() - failures.keys()):
+            fields = {"bucket": provision.bucket, "count": count}
+            self._inbox.put(Event("logs.uploaded", fields=fields))
+        return bool(logs) and not failures
+
+    def _put(
+        self, provision: Provision, files: Mapping[str, Path]
+    ) -> Mapping[str, CndError]:
+        """Upload files; return the failures: all, where the bucket is not for use."""
+        s3, bucket, owner = self._cloud.s3, provision.bucket, provision.owner
+        try:
+            provision.bucket_made.result(timeout=self._limits.save)
+            if self._attached:  # what became of it then is not known
+                s3logs.check_finished(s3, bucket, owner)
+        except (CloudError, NotDone) as error:
+            return dict.fromkeys(files, _told(error))
+        return s3logs.upload(s3, bucket, self._run, files, owner=owner)
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""
@@ -926,8 +943,7 @@ class Job:
         """Upload files of the run's folder, unless the bucket did not answer before."""
         if self._saved is not None:
             files = {name: self._journal.folder / name for name in names}
-            s3, bucket = self._cloud.s3, provision.bucket
-            copying = self._late.submit(s3logs.upload, s3, bucket, self._run, files)
+            copying = self._late.submit(self._put, provision, files)
             wait([copying], timeout=self._limits.save)
 
     def _result(self) -> Result:

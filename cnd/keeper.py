@@ -59,7 +59,7 @@ class Orders(NamedTuple):
     shutdown: bool  # whether to power off at the end
     spot: bool  # whether EC2 may take the instance back
     result_get: str  # a pre-signed URL
-    result_form: Dict[str, Any]  # a signed form: see `encoded`
+    result_form: Dict[str, Any]  # a signed form: see `encoded`; {}: no bucket for it
     log_form: Optional[Dict[str, Any]]  # None: whoever made this keeper sends the log
 
 
@@ -476,7 +476,7 @@ class Keeper:
         self._deliver("the log", form, system_log(self._log_command)[0])
 
     def _deliver(self, what: str, form: Dict[str, Any], data: bytes) -> None:
-        why = put(form, data)
+        why = put(form, data) if form else "there is no bucket for it"
         log(f"{what} could not be sent: {why}" if why else f"sent {what}")
 
 

@@ -266,7 +266,7 @@ class Launcher:
                 if seconds is not None and code(error) in capacity.THROTTLED:
                     told = {"seconds": seconds, "reason": code(error)}
                     order.tell(Event("launch.delayed", fields=told))
-                if seconds is None or not order.wait(seconds):
+                if seconds is None or self._cloud.gone() or not order.wait(seconds):
                     self.unsure |= doubt
                     raise
 

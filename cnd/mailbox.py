@@ -97,6 +97,7 @@ class Mailbox:
         bucket: str,
         *,
         put: Emit,
+        owner: str,
         polls_per_second: float,
         search_began: Callable[[], float | None] = lambda: None,
     ) -> None:
@@ -104,12 +105,14 @@ class Mailbox:
 
         Args:
             put: takes every event, from any thread.
+            owner: the account whose bucket it must be; empty for anybody's.
             polls_per_second: how often the fleet, all together, may ask for the word.
             search_began: returns when the search of a run that is taken over began, on
                 the monotonic clock, as well as that is known by now.
         """
         self._plan, self._journal = plan, journal
         self._s3, self._bucket, self._put = s3, bucket, put
+        self._owner = owner
         self._pace = parcel.pace(plan.instances, polls_per_second)
         self._told_began = search_began
         self._search_began: float | None = None
@@ -211,8 +214,8 @@ class Mailbox:
             {name: handed for name, handed in parts.items() if handed},
             {name: lost for name, lost in away.items() if lost},
         )
-        run = self._journal.run
-        parcel.put(self._s3, self._bucket, run, parcel.WORD, word.encoded())
+        s3, run, data = self._s3, self._journal.run, word.encoded()
+        parcel.put(s3, self._bucket, run, parcel.WORD, data, owner=self._owner)
 
     def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
         """Return the classes that a host takes over; its own it knows."""

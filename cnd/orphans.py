@@ -34,6 +34,7 @@ def orders(
     shutdown: bool,
     spot: bool = False,
     patience: float | None = None,
+    refused: Callable[[], bool] = lambda: False,
 ) -> Callable[[str, str], Mapping[str, object]]:
     """Return what gives each instance, by id and name, its orders for `keeper.py`.
 
@@ -42,6 +43,7 @@ def orders(
         shutdown: whether an orphan powers its instance off when it is done.
         spot: whether AWS may take an instance back, and says so on it before.
         patience: seconds without a sign of life; None: `PATIENCE`.
+        refused: whether the bucket is not to be used, asked for each instance.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
@@ -54,14 +56,19 @@ def orders(
     }
 
     def of(instance: str, name: str) -> Mapping[str, object]:
+        places: dict[str, object] = {
+            "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
+            **result,
+        }
+        if refused():
+            places = {"log_form": None, "result_form": {}, "result_get": ""}
         return {
             "instance": instance,
             "patience": PATIENCE if patience is None else patience,
             "poll": POLL,
             "shutdown": shutdown,
             "spot": spot,
-            "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
-            **result,
+            **places,
         }
 
     return of

@@ -120,17 +120,20 @@ def _compiled(name: str, source: bytes) -> bytes:
         return Path(target).read_bytes()
 
 
-def send(s3: S3Client, bucket: str, run: str) -> None:
+def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
     """Put into S3 what the instances fetch; the bucket must be there."""
     objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
     for name, data in {**objects, WORD: Word(0).encoded()}.items():
-        put(s3, bucket, run, name, data)
+        put(s3, bucket, run, name, data, owner=owner)
 
 
-def put(s3: S3Client, bucket: str, run: str, name: str, data: bytes) -> None:
-    """Put an object under the run's prefix."""
+def put(
+    s3: S3Client, bucket: str, run: str, name: str, data: bytes, *, owner: str
+) -> None:
+    """Put an object under the run's prefix, in a bucket of the account `owner`."""
+    key = s3logs.prefix(run) + name
     with translated(f"upload {name}"):
-        s3.put_object(Bucket=bucket, Key=s3logs.prefix(run) + name, Body=data)
+        s3.put_object(Bucket=bucket, Key=key, Body=data, **s3logs.owned(owner))
 
 
 def boot(

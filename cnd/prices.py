@@ -57,13 +57,16 @@ def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
                 ProductDescriptions=["Linux/UNIX"],
                 StartTime=now,  # so that only the price in force is told
             )
+            history = [
+                (x["InstanceType"], x["AvailabilityZone"], float(x["SpotPrice"]))
+                for x in reply["SpotPriceHistory"]
+                if x.get("SpotPrice")
+            ]
     except CloudError:
         return {}
     found: dict[str, dict[str, float]] = {}
-    for each in _history(reply):
-        price = all_in(each["InstanceType"], float(each["SpotPrice"]), "")
-        zones = found.setdefault(each["InstanceType"], {})
-        zones[each["AvailabilityZone"]] = price.usd_per_hour
+    for name, zone, usd in history:
+        found.setdefault(name, {})[zone] = all_in(name, usd, "").usd_per_hour
     return found
 
 
@@ -73,10 +76,6 @@ def lowest(zones: Mapping[str, float]) -> Price | None:
         return None
     zone = min(zones, key=lambda name: (zones[name], name))
     return Price(zones[zone], f"spot price in {zone}, just now")
-
-
-def _history(reply: Any) -> list[Any]:
-    return [x for x in reply.get("SpotPriceHistory", []) if x.get("SpotPrice")]
 
 
 def _listed(client: Any, region: str, instance_type: str) -> float | None:
@@ -90,10 +89,8 @@ def _listed(client: Any, region: str, instance_type: str) -> float | None:
                 for name, value in fields.items()
             ],
         )
-    prices = [
-        usd for text in reply.get("PriceList", []) for usd in _hourly(json.loads(text))
-    ]
-    return max(prices, default=None)
+        products = map(json.loads, reply["PriceList"])
+        return max((usd for each in products for usd in _hourly(each)), default=None)
 
 
 def _hourly(product: dict[str, Any]) -> list[float]:

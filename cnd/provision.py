@@ -5,7 +5,7 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,13 @@ from typing import Any
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
 from cnd.aside import Pool
 from cnd.cloud import Cloud
+from cnd.errors import CloudError
 from cnd.gateway import Gateway
 from cnd.plan import Plan
 from cnd.remote import LOG_COMMAND, Login
 from cnd.shape import made
+
+BUCKET_PATIENCE = 5.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,21 @@ class Provision:
     bucket: str
     # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
     bucket_made: Future[None]
+    owner: str = ""  # the account whose bucket it must be; empty for the user's own
+
+    @property
+    def bucket_refused(self) -> bool:
+        """Whether it is known by now that the bucket is not to be used.
+
+        It is waited for a moment: it is asked for while the instances boot.
+        """
+        try:
+            self.bucket_made.result(BUCKET_PATIENCE)
+        except TimeoutError:
+            return False
+        except CloudError:
+            return True
+        return False
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` needs, to take the run over in another process."""
@@ -37,6 +55,7 @@ class Provision:
             "login": {**asdict(self.login), "key": str(self.login.key)},
             "queue": self.queue,
             "bucket": self.bucket,
+            "owner": self.owner,
         }
 
     @classmethod
@@ -55,6 +74,7 @@ class Provision:
             queue,
             bucket,
             _done(),
+            str(told.get("owner", "")),
         )
 
 
@@ -73,6 +93,7 @@ def prepare(
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    owner = "" if bucket else cloud.account
     pool = Pool(4, "prepare")
     try:
         images = {
@@ -103,12 +124,13 @@ def prepare(
         )
         if plan.unreached:  # the instances must find there what they are to do
             bucket_made.result()
-            parcel.send(cloud.s3, name, run)
+            parcel.send(cloud.s3, name, run, owner)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
-    return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
+    queue = sqs.create(cloud.sqs, run)
+    return Provision(specs, login, queue, name, bucket_made, owner)
 
 
 def way_in(cloud: Cloud, plan: Plan) -> str:

@@ -32,6 +32,8 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 OTHER = "application/octet-stream"
+OWNED = "BucketAlreadyOwnedByYou"  # two runs have made it at once
+DENIED = ("AccessDenied", "403")
 EMPTY = "InvalidRange"  # what S3 says of the last bytes of an object that has none
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
@@ -87,16 +89,14 @@ def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
 
 
 def _create(s3: S3Client, bucket: str, region: str) -> None:
-    with translated(f"make the bucket {bucket}"):
-        if region == DEFAULT_REGION:
-            s3.create_bucket(Bucket=bucket)
-        else:
-            s3.create_bucket(
-                Bucket=bucket,
-                CreateBucketConfiguration={
-                    "LocationConstraint": region  # type: ignore[typeddict-item]
-                },
-            )
+    place: Any = {"LocationConstraint": region}
+    where = {} if region == DEFAULT_REGION else {"CreateBucketConfiguration": place}
+    try:
+        with translated(f"make the bucket {bucket}"):
+            s3.create_bucket(Bucket=bucket, **where)
+    except CloudError as error:
+        if code(error) != OWNED:
+            raise
 
 
 def _is_finished(s3: S3Client, bucket: str) -> bool:
@@ -105,8 +105,25 @@ def _is_finished(s3: S3Client, bucket: str) -> bool:
         with translated(f"ask how {bucket} expires"):
             s3.get_bucket_lifecycle_configuration(Bucket=bucket)
     except CloudError as error:
-        return code(error) != "NoSuchLifecycleConfiguration"
+        if code(error) in DENIED:
+            return True
+        if code(error) == "NoSuchLifecycleConfiguration":
+            return False
+        raise
     return True
+
+
+def check_finished(s3: S3Client, bucket: str, owner: str) -> None:
+    """Raise `CloudError` unless a bucket may be given what only its owner is to read.
+
+    Args:
+        owner: the account whose bucket of CND's it must be; empty for the user's own,
+            who has said so.
+    """
+    if owner and not (exists(s3, bucket, owner) and _is_finished(s3, bucket)):
+        raise CloudError(
+            f"the bucket {bucket} could not be made private: nothing is put there"
+        )
 
 
 def check_bucket(s3: S3Client, bucket: str) -> None:
@@ -120,10 +137,9 @@ def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
 
     Raises `CloudError` if we may not use it, or it is not the account `owner`'s.
     """
-    ours = {"ExpectedBucketOwner": owner} if owner else {}
     try:
         with translated(f"look for the bucket {bucket}"):
-            s3.head_bucket(Bucket=bucket, **ours)
+            s3.head_bucket(Bucket=bucket, **owned(owner))
     except CloudError as error:
         if code(error) in ABSENT:
             return False
@@ -131,10 +147,20 @@ def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
     return True
 
 
+def owned(owner: str) -> Any:
+    """Return the condition of a call that the bucket is the account `owner`'s, or none.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+    """
+    return {"ExpectedBucketOwner": owner} if owner else {}
+
+
 def upload(
-    s3: S3Client, bucket: str, run: str, files: Mapping[str, Path]
+    s3: S3Client, bucket: str, run: str, files: Mapping[str, Path], *, owner: str
 ) -> dict[str, CloudError]:
     """Upload `files` (name -> path) under the run's prefix, in parallel.
+
+    Where the bucket is not the account `owner`'s (empty: anybody's), nothing is.
 
     Returns the failures by name; an empty dict means that everything is there.
     """
@@ -142,12 +168,13 @@ def upload(
     def put(item: tuple[str, Path]) -> CloudError | None:
         name, path = item
         try:
-            with translated(f"upload {name}"), path.open("rb") as body:
+            with path.open("rb") as body, translated(f"upload {name}"):
                 s3.put_object(
                     Bucket=bucket,
                     Key=prefix(run) + name,
                     Body=body,
                     ContentType=TYPES.get(path.suffix, OTHER),
+                    **owned(owner),
                 )
         except CloudError as error:
             return error
@@ -173,14 +200,14 @@ def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes
     try:
         with translated(f"fetch {name}"):
             reply = s3.get_object(Bucket=bucket, Key=prefix(run) + name)
-            data = reply["Body"].read(most + 1)
+            size, data = reply["ContentLength"], reply["Body"].read(most + 1)
     except CloudError as error:
         if code(error) in ABSENT:
             return None
         raise
     if len(data) > most:
-        size = f"{reply['ContentLength']:,} bytes, the most that are read are {most:,}"
-        raise CloudError(f"could not fetch {name}: it has {size}")
+        told = f"{size:,} bytes, the most that are read are {most:,}"
+        raise CloudError(f"could not fetch {name}: it has {told}")
     return data
 
 

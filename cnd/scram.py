@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from cnd import ec2, hold
 from cnd.cloud import Cloud
-from cnd.errors import CloudError, LeakError
+from cnd.errors import LeakError
 
 GROUPS_GONE = 300.0  # seconds until deleted groups are no longer listed, at most
 LOOK = 1.0  # seconds between two looks for that
@@ -47,39 +47,48 @@ def scram(
         past=past,
         refused=cloud.refused_patience,
         seen=seen,
+        is_gone=cloud.gone,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
         # What came of a launch that was under way.
         ended += ec2.terminate(
-            cloud.ec2, run=run, refused=cloud.refused_patience, seen=seen
+            cloud.ec2,
+            run=run,
+            refused=cloud.refused_patience,
+            seen=seen,
+            is_gone=cloud.gone,
         )
     return ended
 
 
-def _delete(cloud: Cloud, groups: Sequence[str]) -> CloudError | None:
-    """Delete all groups; return the last failure, which keeps no other from its end."""
-    trouble = None
+def _delete(cloud: Cloud, groups: Sequence[str]) -> Exception | None:
+    """Delete all groups; return the last failure, which keeps no other from its end.
+
+    Of whatever kind: nothing but an interrupt keeps a fleet from its end.
+    """
+    trouble: Exception | None = None
     for name in groups:
         try:
             hold.delete(cloud, name)
-        except CloudError as error:
+        except Exception as error:
             trouble = error
     return trouble
 
 
-def _see_gone(cloud: Cloud, groups: Sequence[str], trouble: CloudError | None) -> None:
+def _see_gone(cloud: Cloud, groups: Sequence[str], trouble: Exception | None) -> None:
     """Return when none of `groups` is listed any more; delete again what stays."""
     deadline = time.monotonic() + GROUPS_GONE
     left = list(groups)
-    while left:
+    while left and not (trouble and cloud.gone()):
         try:
             left = [name for name in hold.find(cloud) if name in groups]
             trouble = _delete(cloud, left) if trouble else None
-        except CloudError as error:
+        except Exception as error:
             trouble = error
         if left and time.monotonic() >= deadline:
-            hint = "they launch anew what is terminated: `fab scram`, or the console"
+            region = f"--region {cloud.region}"
+            hint = f"they launch anew what is terminated: run `fab scram {region}`"
             message = "Auto Scaling groups that were not seen gone"
             raise LeakError(left, message, hint=hint) from trouble
         if left:

@@ -117,12 +117,12 @@ def launch(
             TagSpecifications=[{"ResourceType": "fleet", "Tags": ours}],
             **options,
         )
-    found = [
-        _instance(identity, group, subnets, run)
-        for group in reply.get("Instances", [])
-        for identity in group["InstanceIds"]
-    ]
-    trouble = _trouble(reply, f"launch {count - len(found)} more on {kind}")
+        found = [
+            _instance(identity, group, subnets, run)
+            for group in reply.get("Instances", [])
+            for identity in group["InstanceIds"]
+        ]
+        trouble = _trouble(reply, f"launch {count - len(found)} more on {kind}")
     return Catch(tuple(found), trouble if len(found) < count else None)
 
 

@@ -7,6 +7,7 @@ One rule: any message means stop.  It is read without being hidden from others
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def runs(sqs: SQSClient) -> list[str]:
     with translated("list the stop queues"):
         pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=PREFIX)
         urls = [found for page in pages for found in page.get("QueueUrls", [])]
-    names = (found.rsplit("/", 1)[-1].removeprefix(PREFIX) for found in urls)
+        names = [found.rsplit("/", 1)[-1].removeprefix(PREFIX) for found in urls]
     return sorted(filter(is_run, names))
 
 
@@ -90,14 +91,9 @@ def listen(
     """
     last = ""
     while not closing.is_set():
+        began = time.monotonic()
         try:
-            with translated("read the stop queue"):
-                reply = sqs.receive_message(
-                    QueueUrl=queue,
-                    MaxNumberOfMessages=1,
-                    VisibilityTimeout=0,
-                    WaitTimeSeconds=LONG_POLL,
-                )
+            texts = _receive(sqs, queue)
         except CloudError as error:
             if closing.is_set():
                 return
@@ -108,6 +104,19 @@ def listen(
             last = str(error)
             closing.wait(RETRY)
             continue
-        for received in reply.get("Messages", []):
-            message(received.get("Body", ""))
+        for text in texts:
+            message(text)
             return
+        # Whoever answers at once that there is nothing does not wait, as SQS does.
+        closing.wait(max(0.0, began + RETRY - time.monotonic()))
+
+
+def _receive(sqs: SQSClient, queue: str) -> list[str]:
+    with translated("read the stop queue"):
+        reply = sqs.receive_message(
+            QueueUrl=queue,
+            MaxNumberOfMessages=1,
+            VisibilityTimeout=0,
+            WaitTimeSeconds=LONG_POLL,
+        )
+        return [str(each.get("Body", "")) for each in reply.get("Messages", [])]

@@ -58,7 +58,7 @@ def reported(journal: Journal, cloud: clouds.Cloud, *, wanted: bool) -> Iterator
         yield
     except CndError as error:
         told = shown(error)
-        _say(str(told.message))
+        print(told.message, file=sys.stderr)  # two lines, and harmless already
         raise Exit(code=told.code) from error
     finally:
         wanted = wanted and os.environ.get(NO_REPORT) != "0"
@@ -101,9 +101,13 @@ def _uploaded(journal: Journal, cloud: clouds.Cloud) -> str:
     if kept is None:
         return ""
     try:
-        failures = s3logs.upload(cloud.s3, kept.provision.bucket, journal.run, files)
+        bucket, owner = kept.provision.bucket, kept.provision.owner
+        s3logs.check_finished(cloud.s3, bucket, owner)
+        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
     except KeyboardInterrupt:
         return "the report is not in S3: interrupted"
+    except CloudError as error:
+        return f"the report is not in S3: {error}"
     for failure in failures.values():
         return f"the report is not in S3: {failure}"
     return ""

@@ -54,20 +54,20 @@ def _groups(cloud: Cloud) -> list[Made]:
 def _templates(cloud: Cloud) -> list[Made]:
     with translated("list the launch templates"):
         found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
-    names = [template["LaunchTemplateName"] for template in found]
+        names = [template["LaunchTemplateName"] for template in found]
     return [Made("launch template", name, name) for name in names]
 
 
 def _key_pairs(cloud: Cloud) -> list[Made]:
     with translated("list the key pairs"):
         found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
-    return [Made("key pair", pair["KeyName"], pair["KeyName"]) for pair in found]
+        return [Made("key pair", pair["KeyName"], pair["KeyName"]) for pair in found]
 
 
 def _security_groups(cloud: Cloud) -> list[Made]:
     with translated("list the security groups"):
         found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
-    return [Made("security group", g["GroupName"], g["GroupId"]) for g in found]
+        return [Made("security group", g["GroupName"], g["GroupId"]) for g in found]
 
 
 def _bucket(cloud: Cloud) -> list[Made]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 TERMINATED, UNLISTED = "terminated", "no longer listed"
+NO_CLOUD = "the cloud has ended"
 
 
 class Watch:
@@ -39,6 +40,7 @@ class Watch:
         adopts: bool,
         put: Emit,
         over: threading.Event,
+        is_gone: Callable[[], bool],
     ) -> None:
         """Make a watch that has seen nothing yet.
 
@@ -47,10 +49,11 @@ class Watch:
             parts: what an instance has to search, by its id.
             adopts: whether instances may appear that this process did not launch.
             over: ends the watch.
+            is_gone: whether the cloud has ceased to be, and its instances with it.
         """
         self._client, self._run, self._fleet = client, run, fleet
         self._index, self._parts, self._adopts = index, parts, adopts
-        self._put, self._over = put, over
+        self._put, self._over, self._is_gone = put, over, is_gone
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
@@ -106,6 +109,9 @@ class Watch:
                     self._look_at(instance)
                 told = ""
             except CloudError as error:
+                if self._is_gone():
+                    self._lose_all()
+                    return
                 if str(error) != told:
                     self._put(trouble(error))
                 told = str(error)
@@ -163,6 +169,15 @@ class Watch:
         self._lost.add(instance_id)
         index = self._index[instance_id]
         self._put(Event("instance.lost", index, instance_id, {"state": state}))
+
+    def _lose_all(self) -> None:
+        """Give up every instance: they have ended with their cloud."""
+        self._put(trouble(CloudError(f"{NO_CLOUD}, and with it all its instances")))
+        for instance_id in list(self._index):
+            if instance_id not in self._lost:
+                self._lose(instance_id, TERMINATED)
+                self._fleet.drop(instance_id)
+            self._see_ended(instance_id)
 
     def _see_ended(self, instance_id: str) -> None:
         """Tell, once, that an instance that was lost is terminated by now."""

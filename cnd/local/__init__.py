@@ -41,6 +41,7 @@ __all__ = [
     "exports",
     "faults_laid",
     "lay_fault",
+    "lives",
     "patience",
     "status",
     "summary",
@@ -52,6 +53,7 @@ LOOPBACK = "http://127.0.0.1:"
 TOKEN_HEADER = "X-Cnd-Token"
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
+MOST_BYTES = 1 << 20  # of what the cloud says of itself
 POLL_SECONDS = 0.01
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
@@ -127,6 +129,20 @@ def status() -> Endpoint | None:
         return _find(files.state_folder(os.environ), "/cnd/status")
     except UsageError:  # no folder is known where one could have been kept
         return None
+
+
+def lives(endpoint: Endpoint) -> bool:
+    """Say whether that very cloud still lives, answering or not.
+
+    Its hosts die with it, however it dies; another one may have taken its place.
+    """
+    try:
+        if not files.is_alive(endpoint.folder):
+            return False
+    except OSError:
+        return True  # nothing proves its death
+    record = files.read_endpoint(endpoint.folder)
+    return record is None or record.get("pid") == endpoint.pid
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
@@ -340,9 +356,11 @@ def _get(url: str, token: str) -> dict[str, Any]:
     request = urllib.request.Request(url, headers={TOKEN_HEADER: token})
     try:
         with _opener().open(request, timeout=ANSWER_SECONDS) as reply:
-            answer = json.load(reply)
+            answer = json.loads(reply.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
         raise ValueError(f"status {error.code}") from error
+    except http.client.HTTPException as error:  # another program has its port
+        raise ValueError(f"no HTTP ({type(error).__name__})") from error
     if not isinstance(answer, dict):
         raise ValueError("not an object")
     return answer

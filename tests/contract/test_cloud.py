@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import pytest
 
-from cnd.cloud import CHECKIP, Clients, connect, required
+from cnd.account import caller_address
+from cnd.cloud import CHECKIP, Clients, Cloud, connect, required
 from cnd.errors import CloudError, UsageError
 from tests.support.embedded import LocalCloud
+from tests.support.portal import portal
 from tests.support.terminal import clean_environment
 
 NOWHERE = "http://127.0.0.1:1"  # nobody listens on the port of tcpmux
@@ -186,3 +189,129 @@ def test_a_client_is_made_once_by_however_many_threads(
     with ThreadPoolExecutor(8) as pool:
         made = list(pool.map(clients.get, ["sqs"] * 8))
     assert all(client is made[0] for client in made)
+
+
+# --- what is configured on the user's machine
+
+AWFUL = {
+    "twice": b"[default]\nregion = eu-west-2\n[default]\nregion = eu-west-2\n",
+    "broken": b"[default\nregion",
+    "bom": b"\xef\xbb\xbf[default]\nregion = eu-west-2\n",
+    "utf-16": "[default]\nregion = eu-west-2\n".encode("utf-16"),
+    "accelerated": b"[default]\ns3 =\n  use_accelerate_endpoint = true\n",
+    "binary": bytes(range(256)),
+}
+ODD = {
+    "AWS_PROFILE": "no-such-profile",
+    "AWS_DEFAULTS_MODE": "odd",
+    "AWS_STS_REGIONAL_ENDPOINTS": "odd",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "odd",
+    "AWS_RETRY_MODE": "odd",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_CA_BUNDLE": "/no/such/bundle",
+    "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    "AWS_ENDPOINT_URL_S3": NOWHERE,
+    "HTTP_PROXY": NOWHERE,
+    "HTTPS_PROXY": NOWHERE,
+    "ALL_PROXY": NOWHERE,
+    "http_proxy": NOWHERE,
+}
+
+
+def works(found: Cloud) -> None:
+    assert found.ec2.describe_instances()
+    assert found.sqs.list_queues()
+    bucket = f"there-{time.monotonic_ns()}"
+    found.s3.create_bucket(Bucket=bucket)
+    found.s3.put_object(Bucket=bucket, Key="key", Body=b"text")
+    assert caller_address(found.checkip) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("what", AWFUL)
+def test_the_embedded_cloud_reads_no_aws_configuration(
+    up: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(AWFUL[what])
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    works(required(connect("local", "us-east-1")))
+
+
+def test_the_embedded_cloud_heeds_no_variable_that_is_meant_for_aws(
+    up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ODD.items():
+        monkeypatch.setenv(name, value)
+    works(required(connect("local", "us-east-1")))
+
+
+@pytest.mark.parametrize("what", ["twice", "broken", "bom", "utf-16", "binary"])
+@pytest.mark.parametrize("choice", ["", "aws"])
+def test_a_configuration_that_boto3_cannot_read_is_named_with_a_way_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, choice: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(AWFUL[what])
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    with pytest.raises((UsageError, CloudError)) as caught:
+        connect(choice)
+    assert str(path) in f"{caught.value} {caught.value.hint}"
+    assert "--cloud local" in (caught.value.hint or "")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endpoint_on_this_machine_is_never_asked_through_a_proxy(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    assert required(connect("aws")).ec2.describe_instances()
+
+
+def test_an_endpoint_elsewhere_is_asked_through_the_proxy(
+    student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    with portal(cloud.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://cloud.example")
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        proxy.answer = "html"
+        with pytest.raises(CloudError, match="it is HTML"):
+            connect("aws")
+        assert proxy.calls == ["GetCallerIdentity"] * 4
+
+
+def test_the_endpoint_of_a_service_goes_before_that_of_all(
+    student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    with portal(cloud.endpoint) as storage:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", storage.url)
+        found = required(connect("aws"))
+        assert found.s3.list_buckets()
+        assert found.ec2.describe_instances()
+        assert storage.calls == ["GET /"]
+        assert f"s3 at {storage.url}" in found.title
+        assert f"ec2 at {cloud.endpoint.url}" in found.title
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://s3.example.com", "https://s3.example.com/bucket/key"),
+        ("", "https://bucket.s3.us-west-2.amazonaws.com/key"),
+        (
+            "https://s3.us-west-2.amazonaws.com",
+            "https://bucket.s3.us-west-2.amazonaws.com/key",
+        ),
+    ],
+)
+def test_only_at_an_endpoint_of_awss_a_bucket_is_part_of_the_hosts_name(
+    monkeypatch: pytest.MonkeyPatch, url: str, address: str
+) -> None:
+    if url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    session = boto3.Session("id", "secret", region_name="us-west-2")
+    s3 = Clients(session, None).get("s3")
+    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    assert signed.partition("?")[0] == address

@@ -371,6 +371,77 @@ def test_instances_that_are_known_are_terminated_although_none_can_be_listed(
     stub.assert_no_pending_responses()
 
 
+class Broken:
+    """An EC2 client that is broken in itself for some calls, and then is not."""
+
+    def __init__(self, client: Any, errors: Iterator[Exception]) -> None:
+        self._client, self._errors = client, errors
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "get_paginator" and (error := next(self._errors, None)):
+            raise error
+        return getattr(self._client, name)
+
+
+def test_nothing_that_is_raised_keeps_a_termination_from_going_on(stub: Stub) -> None:
+    errors = (KeyError("Reservations"), MemoryError(), RecursionError(), ValueError())
+    broken: Any = Broken(stub.ec2, iter(errors))
+    told: list[str] = []
+
+    def seen(instance: ec2.Instance) -> None:
+        told.append(instance.id)
+        raise ZeroDivisionError("a view")
+
+    for _ in range(1 + len(errors)):
+        asks(stub, "i-1", "i-2")
+    stub.add_response("describe_instances", described(i_1="running", i_2="terminated"))
+    asks(stub, "i-1")
+    stub.add_response(
+        "describe_instances", described(i_1="terminated", i_2="terminated")
+    )
+    with pytest.raises(ZeroDivisionError):  # a bug is told, when all are gone
+        ec2.terminate(
+            broken, run="r", known=["i-1", "i-2"], sleep=lambda _: None, seen=seen
+        )
+    assert told == ["i-2", "i-1"]
+
+
+def test_a_leak_names_region_and_command(stub: Stub) -> None:
+    broken: Any = Broken(stub.ec2, itertools.repeat(KeyError("Reservations")))
+    seconds = itertools.count()
+    with pytest.raises(LeakError, match="running in eu-west-2: i-1") as caught:
+        ec2.terminate(
+            broken,
+            run="r",
+            known=["i-1"],
+            timeout=4.0,
+            clock=lambda: float(next(seconds)),
+            sleep=lambda _: None,
+        )
+    assert caught.value.hint == "run `fab scram --run r --region eu-west-2`"
+
+
+def test_what_ran_in_a_cloud_that_has_ended_has_ended(stub: Stub) -> None:
+    told: list[str] = []
+    for _ in range(2):
+        stub.add_client_error("terminate_instances", "Unavailable")
+        stub.add_client_error("describe_instances", "Unavailable")
+    gone = iter([False, True])
+    ended = terminate(
+        stub,
+        "i-1",
+        "i-2",
+        looks=10,
+        seen=lambda instance: told.append(instance.id),
+        is_gone=lambda: next(gone),
+    )
+    assert [(i.id, i.state) for i in ended] == [
+        ("i-1", "terminated"),
+        ("i-2", "terminated"),
+    ]
+    assert sorted(told) == ["i-1", "i-2"]
+
+
 def test_a_leak_is_told_even_if_nothing_is_known(stub: Stub) -> None:
     for _ in range(4):
         stub.add_client_error("describe_instances", "Unavailable")

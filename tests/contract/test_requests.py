@@ -22,6 +22,7 @@ import cnd
 from cnd import ec2
 from cnd.aws import code, translated
 from cnd.cloud import connect
+from cnd.credentials import Guarded
 from cnd.errors import CapacityError, CloudError
 from tests.support.aws import RIGHTS, SPEC, Stub, policy
 
@@ -232,11 +233,11 @@ def test_credentials_that_refresh_into_expired_ones_have_expired() -> None:
     past = "2019-11-01T00:00:00Z"
     expired = {"access_key": "A", "secret_key": "S", "token": "T", "expiry_time": past}
     session = botocore.session.get_session()
-    session._credentials = (  # type: ignore[attr-defined]
-        RefreshableCredentials.create_from_metadata(
-            expired, refresh_using=lambda: expired, method="test"
-        )
+    found = RefreshableCredentials.create_from_metadata(
+        expired, refresh_using=lambda: expired, method="test"
     )
+    guarded = Guarded(found, "default", "test")
+    session._credentials = guarded  # type: ignore[attr-defined]
     client = boto3.Session(botocore_session=session, region_name="eu-west-2")
     with pytest.raises(CloudError, match="could not list the instances") as caught:
         ec2.find(client.client("ec2"))
@@ -244,9 +245,30 @@ def test_credentials_that_refresh_into_expired_ones_have_expired() -> None:
     assert "log in again" in (caught.value.hint or "")
 
 
-def test_a_bug_among_calls_stays_a_bug() -> None:
-    with pytest.raises(RuntimeError, match="dictionary"), translated("look"):
-        raise RuntimeError("dictionary changed size during iteration")
+def test_whatever_a_library_raises_in_a_call_is_a_failure_of_the_cloud() -> None:
+    for error in (KeyError("Reservations"), MemoryError(), RecursionError("deep")):
+        with (
+            pytest.raises(CloudError, match="could not look") as caught,
+            translated("look"),
+        ):
+            raise error
+        assert type(error).__name__ in str(caught.value)
+        assert caught.value.__cause__ is error
+
+
+def test_what_is_translated_already_is_not_translated_again() -> None:
+    with pytest.raises(CapacityError, match="no room"), translated("look"):
+        raise CapacityError("no room")
+
+
+def test_an_error_of_no_words_is_told_by_its_code_or_its_status(stub: Stub) -> None:
+    nothing: Any = None  # radosgw sends an empty Message
+    stub.add_client_error("run_instances", "NoSuchBucket", nothing)
+    with pytest.raises(CloudError, match=r"NoSuchBucket \(NoSuchBucket\)"):
+        stub.launch()
+    stub.add_client_error("run_instances", nothing, nothing, http_status_code=418)
+    with pytest.raises(CloudError, match="HTTP status 418"):
+        stub.launch()
 
 
 def test_a_refusal_without_a_text_is_told_by_its_code(stub: Stub) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from botocore.stub import ANY
 
 from cnd import s3logs
 from cnd.cloud import Cloud
@@ -126,6 +127,44 @@ def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
             s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
 
 
+def test_a_bucket_that_another_run_makes_at_the_same_time_is_no_failure() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        clerk.refuse("s3", "head_bucket", "404")
+        clerk.refuse("s3", "create_bucket", "BucketAlreadyOwnedByYou")
+        clerk.answer("s3", "put_public_access_block", {})
+        clerk.answer("s3", "put_bucket_lifecycle_configuration", {})
+        s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
+
+
+def test_a_bucket_of_which_it_is_not_known_whether_it_is_private_is_not_used() -> None:
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        for code in ("NoSuchLifecycleConfiguration", "InternalError"):
+            clerk.answer("s3", "head_bucket", {})
+            clerk.refuse("s3", "get_bucket_lifecycle_configuration", code)
+            with pytest.raises(CloudError):
+                s3logs.check_finished(cloud.s3, "cnd-logs", cloud.account)
+        s3logs.check_finished(cloud.s3, "the-users-own", "")
+
+
+def test_every_put_names_the_account_that_it_expects(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("text")
+    with stubbed("s3") as clerk:
+        cloud = clerk.cloud
+        asked = {
+            "Bucket": "cnd-logs",
+            "Key": "runs/r/log",
+            "Body": ANY,
+            "ContentType": s3logs.OTHER,
+            "ExpectedBucketOwner": cloud.account,
+        }
+        clerk.answer("s3", "put_object", {"ETag": "x"}, asked)
+        files = {"log": tmp_path / "log"}
+        owner = cloud.account
+        assert s3logs.upload(cloud.s3, "cnd-logs", "r", files, owner=owner) == {}
+
+
 def test_a_bucket_of_the_users_must_exist(aws: Cloud, made: str, bucket: str) -> None:
     s3logs.check_bucket(aws.s3, made)
     with pytest.raises(CloudError, match="no such bucket: not-there") as caught:
@@ -142,7 +181,7 @@ def test_files_are_uploaded_under_the_runs_name(
     (tmp_path / "empty").touch()
     files["empty.log"] = tmp_path / "empty"
 
-    assert s3logs.upload(aws.s3, made, run, files) == {}
+    assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
 
     for name, path in files.items():
         assert content(aws.s3, made, f"runs/{run}/{name}") == path.read_bytes()
@@ -156,14 +195,14 @@ def test_a_browser_is_told_what_it_gets(
     files = {name: tmp_path / name.replace("/", "-") for name in kinds}
     for path in files.values():
         path.write_text("x")
-    assert s3logs.upload(aws.s3, made, run, files) == {}
+    assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
     for name, kind in kinds.items():
         kept = aws.s3.head_object(Bucket=made, Key=f"runs/{run}/{name}")
         assert kept["ContentType"].startswith(kind)
 
 
 def test_nothing_to_upload_is_no_failure(aws: Cloud) -> None:
-    assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}) == {}
+    assert s3logs.upload(aws.s3, "no-such-bucket", "r", {}, owner="") == {}
 
 
 def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
@@ -172,7 +211,7 @@ def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
     (tmp_path / "log").write_text("kept")
     files = {"a": tmp_path / "log", "b": tmp_path / "log"}
 
-    failures = s3logs.upload(aws.s3, "no-such-bucket", "r", files)
+    failures = s3logs.upload(aws.s3, "no-such-bucket", "r", files, owner="")
 
     assert set(failures) == {"a", "b"}
     assert "NoSuchBucket" in str(failures["a"])
@@ -185,7 +224,7 @@ def test_a_file_that_cannot_be_read_is_told_by_name_and_stops_no_other(
     (tmp_path / "log").write_text("here")
     files = {"log": tmp_path / "log", "gone": tmp_path / "gone"}
 
-    failures = s3logs.upload(aws.s3, made, "r", files)
+    failures = s3logs.upload(aws.s3, made, "r", files, owner="")
 
     assert list(failures) == ["gone"]
     assert content(aws.s3, made, "runs/r/log") == b"here"
@@ -211,7 +250,7 @@ def test_uploads_go_side_by_side(
     event = "provide-client-params.s3.PutObject"
     aws.s3.meta.events.register(event, before)
     try:
-        assert s3logs.upload(aws.s3, made, run, files) == {}
+        assert s3logs.upload(aws.s3, made, run, files, owner="") == {}
     finally:
         aws.s3.meta.events.unregister(event, before)
 

@@ -36,7 +36,7 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
     s3logs.ensure_bucket(cloud.s3, bucket, cloud.region, cloud.account)
     (folder / "log").write_text("text")
-    s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"})
+    s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"}, owner=cloud.account)
     sqs.create(cloud.sqs, run)
     image = account.image(cloud, SPEC.instance_type).id
     spec = replace(SPEC, image=image)

@@ -260,6 +260,20 @@ def test_instances_that_are_not_listed_at_first_are_waited_for(
     assert (result["outcome"], result["left_running"]) == ("found", 0)
 
 
+def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    unmake(terminal)
+    lay(cloud, "s3:PutPublicAccessBlock", code="AccessDenied", times="forever")
+    before = Counter(summary(cloud)["calls"])
+    done = terminal.run(*JOB, CND_REPORT="1")
+    assert done.returncode == 0, done.stderr
+    assert (Counter(summary(cloud)["calls"]) - before)["s3:PutObject"] == 0
+    assert "logs are in S3" not in done.stderr
+    assert "s3://" not in done.stdout
+    assert "could not make the bucket" in done.stderr
+
+
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(
     terminal: Victim, cloud: Endpoint
 ) -> None:

@@ -59,8 +59,9 @@ def mailbox(put: Emit) -> Mailbox:
         aws_secret_access_key="nothing",
         config=Config(retries={"total_max_attempts": 1}),
     )
+    journal = Journal(LATE.run)
     return Mailbox(
-        PLAN, Journal(LATE.run), client, "bucket", put=put, polls_per_second=1
+        PLAN, journal, client, "bucket", put=put, owner="", polls_per_second=1
     )
 
 

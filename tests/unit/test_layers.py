@@ -47,6 +47,8 @@ LAYERS = [
         "signals",
         "descriptors",
     ],
+    ["credentials"],
+    ["replies"],
     ["naming"],
     ["agent", "payload", "bench", "footprint", "offers", "palette", "terminator"],
     ["runner"],
@@ -61,7 +63,7 @@ SAME_LEVEL = {("account", "ec2"), ("local", "home")}
 OWNERS = {
     "paramiko": {"remote", "gateway", "keys"},
     "fabric": {"cli", "remote", "gateway", "rivals", "tasks"},
-    "botocore": {"aws", "cloud"},
+    "botocore": {"aws", "cloud", "credentials", "replies"},
     "boto3": {"cloud"},
     "rich": {"live"},
     "matplotlib": {"pictures", "scaling_chart"},

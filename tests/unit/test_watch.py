@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from cnd.ec2 import LISTED_WITHIN
+from cnd.errors import CloudError
 from cnd.events import Event
 from cnd.watch import Watch
 
@@ -26,6 +27,7 @@ def caught_up(
         adopts=True,
         put=told.append,
         over=threading.Event(),
+        is_gone=lambda: False,
     )
     watch.catch_up([], lost, ended, launched)
     return [(event.kind, event.host) for event in told]
@@ -42,3 +44,43 @@ def test_what_was_launched_long_ago_and_is_not_listed_is_terminated() -> None:
 
 def test_what_was_launched_a_moment_ago_may_be_listed_yet() -> None:
     assert caught_up({"i-0": time.time()}, lost=set(), ended=set()) == []
+
+
+class Unanswering:
+    """A cloud that does not answer, and a fleet that notes what it must drop."""
+
+    def __init__(self) -> None:
+        self.dropped: list[str] = []
+
+    def get_paginator(self, name: str) -> Any:
+        raise CloudError("no answer")
+
+    def drop(self, instance: str) -> None:
+        self.dropped.append(instance)
+
+
+def test_a_cloud_that_has_ended_takes_all_its_instances_along() -> None:
+    told: list[Event] = []
+    world: Any = Unanswering()
+    gone = iter([False, True])
+    watch = Watch(
+        world,
+        "run",
+        world,
+        index={"i-0": 0, "i-1": 1},
+        parts=lambda instance: [],
+        adopts=False,
+        put=told.append,
+        over=threading.Event(),
+        is_gone=lambda: next(gone),
+    )
+    watch.run()  # and it returns
+    assert [(event.kind, event.host) for event in told] == [
+        ("cloud.trouble", None),
+        ("cloud.trouble", None),
+        ("instance.lost", "i-0"),
+        ("instance.terminated", "i-0"),
+        ("instance.lost", "i-1"),
+        ("instance.terminated", "i-1"),
+    ]
+    assert world.dropped == ["i-0", "i-1"]

@@ -1,0 +1,194 @@
+"""What passes for a reply of the cloud, and what is refused in its place.
+
+One rule: a reply is read within a limit and holds what its call promises.  HTML from a
+proxy, half a document, a document that lacks what CND reads of it, and one that does
+not end become an error of the call right here, inside botocore: it is sent again as
+after any status 502, and where that is in vain a `ClientError` says what came.
+"""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from botocore.exceptions import HTTPClientError
+from botocore.parsers import ResponseParserFactory
+
+MOST_BYTES = 32 << 20  # of one reply; EC2 describes 1000 instances in about 8 MB
+PIECE = 1 << 16  # bytes read at a time
+EXCERPT = 80  # characters of what came, for the user
+UNREADABLE = "UnreadableReply"  # the error code of what is no reply
+HTML = (b"<!doctype html", b"<html")
+
+# Operation -> members of its reply without which CND cannot go on.  AWS sends each of
+# them, if empty; what it may leave out is not listed.
+MUST: dict[str, tuple[str, ...]] = {
+    # EC2
+    "CreateFleet": ("FleetId",),
+    "CreateSecurityGroup": ("GroupId",),
+    "DescribeImages": ("Images",),
+    "DescribeInstanceTypeOfferings": ("InstanceTypeOfferings",),
+    "DescribeInstanceTypes": ("InstanceTypes",),
+    "DescribeInstances": ("Reservations",),
+    "DescribeKeyPairs": ("KeyPairs",),
+    "DescribeLaunchTemplates": ("LaunchTemplates",),
+    "DescribeRegions": ("Regions",),
+    "DescribeSecurityGroups": ("SecurityGroups",),
+    "DescribeSpotPriceHistory": ("SpotPriceHistory",),
+    "DescribeSubnets": ("Subnets",),
+    "DescribeTags": ("Tags",),
+    "DescribeVpcs": ("Vpcs",),
+    "ImportKeyPair": ("KeyName",),
+    "RunInstances": ("Instances",),
+    "TerminateInstances": ("TerminatingInstances",),
+    # Auto Scaling
+    "DescribeAutoScalingGroups": ("AutoScalingGroups",),
+    "DescribeScalingActivities": ("Activities",),
+    # STS, SSM, Service Quotas, prices
+    "GetCallerIdentity": ("Account", "Arn"),
+    "GetParameter": ("Parameter",),
+    "GetServiceQuota": ("Quota",),
+    "GetProducts": ("PriceList",),
+    # SQS, where ReceiveMessage and ListQueues leave out an empty list
+    "CreateQueue": ("QueueUrl",),
+    "GetQueueUrl": ("QueueUrl",),
+    "SendMessage": ("MessageId",),
+    # S3
+    "GetObject": ("ETag",),
+    "ListObjectsV2": ("Name",),
+    "PutObject": ("ETag",),
+}
+
+
+def excerpt(text: object, most: int = EXCERPT) -> str:
+    """Return the beginning of foreign text in one printable line."""
+    if isinstance(text, bytes):
+        text = text[: 4 * most].decode("utf-8", "replace")
+    words = " ".join(str(text)[: 8 * most].split())
+    shown = "".join(c if c.isprintable() else "?" for c in words)
+    return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+class Parsers(ResponseParserFactory):
+    """botocore's parsers, of which none raises: see `_Parser`."""
+
+    def create_parser(self, protocol_name: str) -> Any:
+        return _Parser(super().create_parser(protocol_name), protocol_name)
+
+
+class _Parser:
+    """One of botocore's parsers; what it cannot read is an error of the call."""
+
+    def __init__(self, parser: Any, protocol: str) -> None:
+        self._parser, self._is_json = parser, protocol == "json"
+
+    def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:
+        body, status = response["body"], response["status_code"]
+        whole = body if isinstance(body, bytes) else b""  # or else it is a stream
+        if trouble := _objection(whole, is_json=self._is_json):
+            return _refused(trouble, whole, status)
+        try:
+            parsed = self._parser.parse(response, shape)
+        except Exception as error:  # of any kind: the parsers have nothing in common
+            return _refused(f"it cannot be read ({_name(error)})", whole, status)
+        return parsed if isinstance(parsed, dict) else _refused("null", whole, status)
+
+
+def watch(client: Any) -> None:
+    """Have a client of botocore read its replies within the limit, and check them.
+
+    Its session must have `Parsers`.
+    """
+    # There is no public way to the HTTP session of a client.
+    endpoint = client._endpoint
+    endpoint.http_session = _Limited(endpoint.http_session)
+    service = client.meta.service_model.service_id.hyphenize()
+    # Before botocore's own handler, which then sends the call again.
+    client.meta.events.register_first(f"needs-retry.{service}", _check)
+
+
+class _Limited:
+    """An HTTP session that reads no more than `MOST_BYTES` of a reply into memory."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def send(self, request: Any) -> Any:
+        streamed, request.stream_output = request.stream_output, True
+        reply = self._session.send(request)
+        if not streamed:
+            try:
+                reply._content = read(reply.raw)
+            except Exception as error:  # urllib3's, of which botocore knows few
+                raise HTTPClientError(error=error) from error
+        return reply
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def read(stream: Any, most: int = MOST_BYTES) -> bytes:
+    """Return all of a stream; ValueError, and its connection closed, if it is longer.
+
+    A stream that ends before its Content-Length does is not told from a whole one.
+    """
+    pieces, size = [], 0
+    while piece := stream.read(PIECE):
+        pieces.append(piece)
+        size += len(piece)
+        if size > most:
+            stream.close()
+            raise ValueError(f"a reply of more than {most >> 20} MiB")
+    return b"".join(pieces)
+
+
+def _check(response: Any, operation: Any, **_: Any) -> None:
+    """Give what is no reply the status of an error, as `check_for_200_error` does.
+
+    https://github.com/boto/botocore/blob/develop/botocore/handlers.py
+    """
+    if response is None:  # nothing was answered
+        return
+    http, parsed = response
+    if http.status_code < 300 and (parsed.get("Error") or {}).get("Code") is None:
+        lacking = [n for n in MUST.get(operation.name, ()) if parsed.get(n) is None]
+        if lacking:
+            told = f"it lacks {' and '.join(lacking)}"
+            body = b"" if operation.has_streaming_output else http.content
+            parsed.update(_refused(told, body, http.status_code))
+    error = parsed.get("Error") or {}
+    if error.get("Code") == UNREADABLE:
+        service = operation.service_model.service_name
+        told = error["Message"]
+        error["Message"] = (
+            f"what came is no reply to {service}:{operation.name}: {told}"
+        )
+        http.status_code = HTTPStatus.BAD_GATEWAY
+
+
+def _objection(body: bytes, *, is_json: bool) -> str:
+    """Return why a body cannot be a reply, or ""."""
+    if body[:64].lstrip().lower().startswith(HTML):
+        return "it is HTML"
+    if is_json and body:  # botocore takes what is none for an empty object
+        try:
+            told = json.loads(body)
+        except (ValueError, RecursionError):
+            return "it is no JSON"
+        if not isinstance(told, dict):
+            return "it is no JSON object"
+    return ""
+
+
+def _refused(trouble: str, body: bytes, status: int) -> dict[str, Any]:
+    told = f": {excerpt(body)}" if body else ""
+    message = f"{trouble}, with HTTP status {status}{told}"
+    return {
+        "Error": {"Code": UNREADABLE, "Message": message},
+        "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},
+    }
+
+
+def _name(error: Exception) -> str:
+    return type(error).__name__
