@@ -210,6 +210,7 @@ class Lines:
             kept = [each for each in self._witnesses if each[1] >= self._thinned_to]
             self._witnesses = kept
         record["witnesses"] = [nonce for nonce, _ in self._witnesses]
+        record["shown"] = 0  # before these
         if self._thinned_to is not None:
             record["thinned_to"] = self._thinned_to
         return json.dumps(record)

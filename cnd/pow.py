@@ -1056,6 +1056,7 @@ class Worker:
         self._deadline = None if limit is None else self._began + limit
         self._told = (self._began, 0)  # when progress was told, and what
         self._witnesses = []  # type: List[int]  # a heap of those that were not shown
+        self._shown = 0  # witnesses
         self._ending = ""  # "stopped" or "timeout", once decided
         self._patience: Optional[float] = None  # until when last answers are awaited
 
@@ -1195,14 +1196,21 @@ class Worker:
         standing["rate"] = rate
         if self._order.witness_bits is None:
             return standing
-        shown = []  # type: List[int]
+        witnesses = []  # type: List[int]
         while self._witnesses and self._witnesses[0] < standing["cursor"]:
-            if len(shown) == WITNESSES_SAID:
-                so_far = dict(standing, cursor=shown[-1] + self._search.of)
-                self._report.event("progress", **so_far, witnesses=shown)
-                shown = []
-            shown.append(heapq.heappop(self._witnesses))
-        return dict(standing, witnesses=shown)
+            if len(witnesses) == WITNESSES_SAID:
+                so_far = dict(standing, cursor=witnesses[-1] + self._search.of)
+                self._report.event("progress", **self._showing(so_far, witnesses))
+                witnesses = []
+            witnesses.append(heapq.heappop(self._witnesses))
+        return self._showing(standing, witnesses)
+
+    def _showing(
+        self, standing: Dict[str, Any], witnesses: List[int]
+    ) -> Dict[str, Any]:
+        """Return how far it is with witnesses, and how many were shown before them."""
+        before, self._shown = self._shown, self._shown + len(witnesses)
+        return dict(standing, shown=before, witnesses=witnesses)
 
     def _tell_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger

@@ -27,7 +27,7 @@ from cnd import pow as worker
 from cnd import witness
 from cnd.events import LAST_WORDS, Event, amount
 from cnd.plan import Plan, class_size
-from cnd.witness import Lie, Proof
+from cnd.witness import Lie, Missing, Proof
 
 MOST_ANSWER = 200  # characters
 MOST_TEXT = 200  # characters of what a worker says of itself that are kept
@@ -80,6 +80,7 @@ class Standing:
     counted: bool = False  # whether a worker of it has said how much it tested
     ended: str = ""  # "found", "exhausted", "timeout", "stopped" or "failed"
     trouble: str = ""  # why it failed
+    distrusted: bool = False  # nothing that its worker says counts any more
     proof: Proof | None = None  # of the worker that searches it now
     shown: Proof | None = None  # of the workers before it
 
@@ -232,6 +233,8 @@ class Race:
             return objection
         if standing.host and event.host != standing.host:
             return None  # of a host that has lost the class
+        if standing.distrusted:
+            return None
         if kind.startswith("worker.") and kind != "worker.refuted":
             return self._update(index, event)
         if kind == "host.failed":
@@ -268,9 +271,11 @@ class Race:
 
         Usually that is known before a worker speaks.
         """
-        self.checked = int(event.fields["below"])
-        self._golden = {}
-        for nonce in event.fields["golden"]:
+        below, golden = event.fields.get("below"), event.fields.get("golden")
+        if not isinstance(below, int) or not isinstance(golden, list):
+            return None
+        self.checked, self._golden = below, {}
+        for nonce in golden:
             self._golden.setdefault(nonce % self.plan.instances, []).append(nonce)
         found = None
         for index, standing in self.standings.items():
@@ -321,6 +326,9 @@ class Race:
         """
         try:
             self.standings[index] = self._updated(index, event)
+        except Missing as gap:  # that may be nobody's lie
+            told = _refuted(event, str(gap))
+            return replace(self._distrust(told), kind="worker.failed")
         except Lie as objection:
             return self._distrust(_refuted(event, str(objection)))
         return None
@@ -368,6 +376,7 @@ class Race:
         if (bits := event.fields.get("thinned_to")) is not None:
             most = 4 * self.plan.difficulty - 1
             proof = proof.thinned(bits, len(shown), most)
+        proof.require_whole(event.fields.get("shown"))
         ends = event.kind in LAST_WORDS
         if ends:
             shown = [each for each in shown if not _is_above(each, cursor)]
@@ -461,6 +470,7 @@ class Race:
                     tested=0,
                     proof=standing.proof and Proof(standing.proof.bits),
                     ended="failed",
+                    distrusted=True,
                     trouble=f"false claim: {objection.fields['reason']}",
                     rate=0.0,
                 )

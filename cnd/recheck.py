@@ -19,7 +19,7 @@ from cnd.events import Event
 from cnd.plan import Plan
 
 MOST = 2**20  # nonces: 0.1 to 0.3 s of one core with a native kernel
-PATIENCE = 0.25  # seconds; with hashlib, or a block of kilobytes, it gets less far
+PATIENCE = 0.5  # seconds; with hashlib, or a block of kilobytes, it gets less far
 MOST_GOLDEN = 1024  # that the event names; where they are denser it ends sooner
 CHUNK = 2**12  # nonces between two looks at the clock
 # Plain C: a kernel for a certain processor proves itself in a child before it may

@@ -55,6 +55,10 @@ class Lie(ValueError):
     """Something that no honest worker says; the text completes "its claim: ..."."""
 
 
+class Missing(Lie):
+    """Words of a worker were lost on the way, or it says so: they prove nothing."""
+
+
 def bits_for(
     difficulty: int,
     nonces: int,
@@ -188,6 +192,12 @@ class Proof:
         if bits > most or shown < THINNED_TO:
             raise Lie(f"it leaves out witnesses although it shows only {shown}")
         return replace(self, thinned_to=bits)
+
+    def require_whole(self, shown: object) -> None:
+        """Raise `Missing` if a worker has shown more witnesses than came here."""
+        here = sum(self.counts)
+        if isinstance(shown, int) and shown > here and not self.thinned_to:
+            raise Missing(f"of {shown} witnesses that it has shown {here} came here")
 
     def extended(self, block: str, members: range, shown: Sequence[object]) -> Proof:
         """Return this proof with the witnesses of one event.
