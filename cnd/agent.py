@@ -3,10 +3,11 @@
 
 It runs on any Python from 3.6 on, with the standard library only:
 
-    python3 agent.py 128
+    python3 agent.py 128 'cat /var/log/syslog'
 
 beside pow.py, keeper.py and boot.json.  The number is the index of the first instance
-of its batch; its own place in the batch it asks of the metadata service.  It starts
+of its batch; its own place in the batch it asks of the metadata service.  The command
+prints the system log.  It starts
 the worker of its class, looks every few seconds at one object with the orchestrator's
 word (stop; classes to take over; a count that shows that somebody follows the run),
 and puts what its workers say, and in the end the system log, into one object of its
@@ -37,11 +38,11 @@ METADATA_ATTEMPTS = 30
 NOT_MODIFIED = 304  # HTTP status
 # Seconds for one request: long, as one given up too soon makes a busy server busier.
 REQUEST_PATIENCE = 60.0
+MOST_REPORT = 16 << 20  # bytes
 KEPT_LINES = 500  # of a worker's, besides its latest progress
 # Of all witnesses that a worker shows; of more than so many, only those are kept that
 # have one zero bit more, about a half.
 KEPT_WITNESSES = 1024
-MOST_LOG = 8 << 20  # bytes of the end of the system log
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
 FAILURES = (OSError, HTTPException, ValueError)
 
@@ -89,20 +90,19 @@ def metadata(*names: str) -> List[str]:
 
 def post(form: Dict[str, Any], key: str, data: bytes) -> None:
     """Put an object by a signed form (S3's POST); one of FAILURES if that fails."""
-    boundary = os.urandom(16).hex()
-    fields = dict(form["fields"], key=key)
-    lines = []
-    for name, value in fields.items():
-        lines += ["--" + boundary, _disposition(name), "", value]
-    lines += ["--" + boundary, _disposition("file") + '; filename="file"', "", ""]
-    end = "\r\n--" + boundary + "--\r\n"
-    body = "\r\n".join(lines).encode() + data + end.encode()
-    kind = "multipart/form-data; boundary=" + boundary
-    request(form["url"], body, {"Content-Type": kind}, "POST")
+    body, headers = keeper.encoded(form, data, key)
+    request(form["url"], body, headers, "POST")
 
 
-def _disposition(name: str) -> str:
-    return 'Content-Disposition: form-data; name="' + name + '"'
+def packed(report: Dict[str, Any]) -> bytes:
+    """Return a report as JSON that S3 takes: of a log that is too large, the end."""
+    while True:
+        data = json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")
+        log = report.get("log", "")
+        if len(data) <= MOST_REPORT or not log:
+            return data
+        # Half of it may be more than is too much; what is printed as it is, is not.
+        report = dict(report, log=log[(len(log) + 1) // 2 :], log_missing=None)
 
 
 class Mailbox:
@@ -275,7 +275,7 @@ class Agent:
         self._next_report, self._retry = 0.0, FIRST_RETRY
         self._due = True  # something is worth a report at once
         self._at_rest = False  # the latest report says that nothing runs here
-        job = dict(boot["job"], instance=instance, log_put="", **boot["keeper"])
+        job = dict(boot["job"], instance=instance, log_form=None, **boot["keeper"])
         orders = keeper.Orders(**{name: job[name] for name in keeper.Orders._fields})
         self._keeper = keeper.Keeper(orders, self._folder, boot["log"], self._mailbox)
 
@@ -362,9 +362,10 @@ class Agent:
         report = {"instance": self._instance, "parts": {}}  # type: Dict[str, Any]
         report["parts"] = {name: part.told() for name, part in self._parts.items()}
         if resting:
-            report["log"] = self._log()
+            text, report["log_missing"] = keeper.system_log(self._boot["log"])
+            report["log"] = text.decode("utf-8", "replace")
         try:
-            self._post(self._name + ".json", json.dumps(report).encode())
+            self._post(self._name + ".json", packed(report))
         except FAILURES:
             self._next_report = now + self._retry * (1 + random.random())
             self._retry = min(2 * self._retry, LAST_RETRY)
@@ -373,14 +374,10 @@ class Agent:
         self._due, self._at_rest, self._retry = False, resting, FIRST_RETRY
         self._next_report = now + self._boot["every"] * (0.75 + random.random() / 2)
 
-    def _log(self) -> str:
-        text = keeper.run(["sh", "-c", self._boot["log"]])  # type: bytes
-        return text[-MOST_LOG:].decode("utf-8", "replace")
-
     def _leave(self) -> None:
         """Leave all there is to tell, where nobody may be there to read it yet."""
         with contextlib.suppress(*FAILURES):
-            self._post(self._name + ".log", self._log().encode())
+            self._post(self._name + ".log", keeper.system_log(self._boot["log"])[0])
         self._due, self._retry = True, FIRST_RETRY
         self._report()
 
@@ -390,11 +387,11 @@ class Agent:
 
 def main(arguments: List[str]) -> int:
     """Serve the instance to its end; return the exit status."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: agent.py INDEX_OF_THE_FIRST\n")
+    if len(arguments) != 2:
+        sys.stderr.write("usage: agent.py INDEX_OF_THE_FIRST LOG_COMMAND\n")
         return 2
     with open("boot.json", encoding="utf-8") as file:
-        boot = json.load(file)
+        boot = dict(json.load(file), log=arguments[1])
     try:
         place, instance = metadata("ami-launch-index", "instance-id")
         Agent(boot, int(arguments[0]) + int(place), instance).run()

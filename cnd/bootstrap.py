@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,13 +57,14 @@ def user_data(*, lifetime: float, host_key: KeyPair) -> str:
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
 
 
-def unreached(*, lifetime: float, boot: Mapping[str, Any]) -> str:
+def unreached(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
     """Return the cloud-config of instances that work by what they find in S3.
 
     To be made ready by `numbered`.
 
     Args:
         boot: what `agent.py` reads; its URLs are secrets, so only root may read it.
+        log: the command that prints the system log.
     """
     config = {
         "bootcmd": _timer_commands(int(lifetime)),
@@ -73,7 +75,8 @@ def unreached(*, lifetime: float, boot: Mapping[str, Any]) -> str:
         # In the background: it lives as long as the instance, cloud-init does not.
         "runcmd": [
             f"cd {FOLDER} && umask 077 && "
-            f"nohup python3 -I -S fetch.py {FIRST} </dev/null >>agent.out 2>&1 &"
+            f"nohup python3 -I -S fetch.py {FIRST} {shlex.quote(log)} "
+            "</dev/null >>agent.out 2>&1 &"
         ],
     }
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"

@@ -25,6 +25,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.parser.argument import Argument
 
 from cnd.errors import CndError, UsageError
+from cnd.events import harmless
 from cnd.settings import DEFAULTS, setting, sources
 
 
@@ -234,7 +235,7 @@ def left_at_once() -> Iterator[None]:
 def shown(error: CndError) -> Exit:
     """Return what shows `error` as one line, its way out, and its exit status."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    return Exit(f"cnd: {error}{hint}", code=error.exit_status)
+    return Exit(f"cnd: {harmless(str(error))}{hint}", code=error.exit_status)
 
 
 class Executor(FabricExecutor):  # type: ignore[misc]

@@ -50,6 +50,10 @@ class Cloud:
     hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
     polls_per_second: float = 500.0  # of S3, by all instances of a run together
     rate_cap: float | None = None  # nonces/s that each host is held to
+    # Seconds until a host that hears nothing goes on alone, and for which a refused
+    # termination is repeated; None: as `orphans` and `ec2` say.
+    orphan_patience: float | None = None
+    refused_patience: float | None = None
 
     @property
     def title(self) -> str:
@@ -124,6 +128,8 @@ class Clients:
         from botocore.config import Config
 
         key = service, attempts
+        if key in self._made:  # no lock: the guard of a run must not wait for one
+            return self._made[key]
         config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         with self._lock:
             if key not in self._made:
@@ -256,6 +262,7 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
     )
     _check_region(session)
     cloud = _identified("local", session, endpoint.url, f"{endpoint.url}/checkip")
+    patience = local.patience(os.environ)
     # Its hosts share this machine with us.
     cores = os.cpu_count() or 1
     return replace(
@@ -263,6 +270,8 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
         hosts_at_once=2 * cores,
         polls_per_second=30.0 * cores,
         rate_cap=endpoint.rate,
+        orphan_patience=patience.orphan,
+        refused_patience=patience.refused,
     )
 
 

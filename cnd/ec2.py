@@ -291,6 +291,7 @@ def terminate(
     timeout: float = 300.0,
     look: float = 0.0,
     past: Collection[str] | None = None,
+    refused: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
@@ -308,6 +309,8 @@ def terminate(
             not known what was launched.
         past: the ids that were terminated before, if whatever else is listed counts
             as terminated here: also what somebody else ended between two looks.
+        refused: seconds for which calls that are refused are repeated; None:
+            `REFUSED_PATIENCE`.
         seen: called once for each instance when it is seen terminated.
 
     Returns:
@@ -318,6 +321,7 @@ def terminate(
     """
     began = clock()
     deadline = began + timeout
+    patience = REFUSED_PATIENCE if refused is None else refused
     ended: dict[str, Instance] = {}
     waiting = {*known, *asked}
     cause: CloudError | None
@@ -348,7 +352,7 @@ def terminate(
             return sorted(ended.values(), key=lambda i: (i.run, i.index))
         if code(cause) not in REFUSALS:
             heeded = clock()
-        if clock() >= min(deadline, heeded + REFUSED_PATIENCE):
+        if clock() >= min(deadline, heeded + patience):
             hint = f"run `fab scram{f' --run {run}' if run else ''}`"
             message = "not seen terminated, perhaps still running"
             raise LeakError(waiting, message, hint=hint) from cause

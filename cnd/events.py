@@ -185,6 +185,14 @@ def _is_shallow(value: object, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
 
 
+def harmless(text: str) -> str:
+    """Return text of another machine as one line that cannot steer a terminal.
+
+    What cannot be written as UTF-8, a lone half of a pair, is replaced as well.
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def trouble(error: CndError) -> Event:
     """Return what tells of a failure that is not the end of the run."""
     return Event("cloud.trouble", fields={"reason": str(error), "hint": error.hint})

@@ -4,10 +4,10 @@
 It stands in the user data as it is, and so is short; like all that runs on instances
 it takes any Python from 3.6 on and the standard library only:
 
-    python3 fetch.py 128
+    python3 fetch.py 128 'cat /var/log/syslog'
 
 beside boot.json, whose ``bundles`` say by machine where the files are and what their
-digest is.  The number is the index of the batch's first instance.
+digest is.  All words are the agent's.
 
 Its one rule: nothing is run whose digest is not the one in the user data.
 """
@@ -23,11 +23,12 @@ import time
 import urllib.request
 import zipfile
 from http.client import HTTPException
+from typing import List
 
 ATTEMPTS, PAUSE = 100, 2.0  # until the network is up, and S3 not busy
 
 
-def main(first: str) -> str:
+def main(words: List[str]) -> str:
     """Be the agent; return why that is impossible."""
     with open("boot.json", encoding="utf-8") as file:
         bundles = json.load(file)["bundles"]
@@ -41,7 +42,7 @@ def main(first: str) -> str:
             sys.path.insert(0, os.getcwd())
             import agent  # type: ignore[import-not-found, unused-ignore]
 
-            sys.exit(agent.main([first]))
+            sys.exit(agent.main(words))
         time.sleep(PAUSE * random.random())
     return "the files of the run did not arrive"
 
@@ -56,4 +57,4 @@ def fetched(url: str) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

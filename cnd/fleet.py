@@ -12,16 +12,26 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
+from cnd import pull
+from cnd.aside import Pool
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.gateway import Gateway
 from cnd.journal import Journal
+from cnd.lines import Allowance
 from cnd.plan import MARKETS, Plan
-from cnd.remote import KEEPER_PAUSE, SILENCE, SPOT_KEEPER_PAUSE, Host, Login
+from cnd.remote import (
+    KEEPER_PAUSE,
+    LOG_TIMEOUT,
+    SILENCE,
+    SPOT_KEEPER_PAUSE,
+    Host,
+    Login,
+)
 
 # After the end, hosts that have not answered yet are waited for, for their logs, as
 # long as one of them answers this soon after the other.  It costs nothing: EC2 bills
@@ -34,9 +44,22 @@ GONE = "the instance is gone"
 
 SET_UP_ATTEMPTS = 3
 
+NOISE = "worker.noise"
+# In the JSON of a last word, one of these stands.
+LAST = tuple(kind.removeprefix("worker.").encode() for kind in LAST_WORDS)
+
+# After the stop, logs that are on their way are cut to what has come by then, so that
+# they are written before `job.END_LIMIT`.
+LOGS_PATIENCE = 50.0  # seconds
+
 # Once the run is decided, whatever is not a word to a worker waits until all workers
 # have stopped, or for this long.
 STOP_FIRST = 2.0  # seconds
+
+# A host that says more than its allowance is read so slowly that it takes no more of
+# this machine's time: 1.3 MB/s, with all others like it.
+LOUD_BYTES = 64 << 10  # that are read, and dropped, before a pause
+LOUD_PAUSE = 0.05  # seconds
 
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
@@ -55,6 +78,76 @@ class Part:
     def name(self) -> str:
         """What it is called on its host."""
         return f"class-{self.index}-from-{self.start}"
+
+
+class Voice:
+    """Passes on what one worker says, within the allowance of its host."""
+
+    def __init__(
+        self,
+        index: int,
+        instance_id: str,
+        allowance: Allowance,
+        put: Emit,
+        slow_down: Callable[[], bool],
+    ) -> None:
+        self._index, self._host, self._put = index, instance_id, put
+        self._allowance, self._slow_down = allowance, slow_down
+        self._told = allowance.dropped_bytes  # how much of that was told
+        self._unpaid = 0  # bytes that were dropped since the last pause
+
+    def is_last(self, line: bytes) -> bool:
+        """Take in a line; return whether no more is to be heard.
+
+        A last word counts whatever the allowance is.
+        """
+        last = any(word in line for word in LAST)
+        if last and (event := self._event(line)).kind in LAST_WORDS:
+            self._put(event)
+            return True
+        if not self._allowance.keeps(len(line) + 1):
+            return self._pay(len(line) + 1)
+        event = self._event(line)
+        if event.kind != NOISE or self._allowance.keeps_noise(len(line)):
+            self._put(event)
+        return False
+
+    def _event(self, line: bytes) -> Event:
+        text = line.decode("utf-8", "replace")
+        return from_worker(text, index=self._index, host=self._host)
+
+    def drop(self, size: int) -> None:
+        """Count what a line has beyond its limit.
+
+        Raises:
+            HostError: there is no end of it, and no time left.
+        """
+        self._allowance.drop(size, lines=0)
+        if self._pay(size):
+            raise HostError(self._host, "says too much to be heard to its end")
+
+    def _pay(self, size: int) -> bool:
+        """Let a host wait for what it said too much; return whether to give it up."""
+        if not self._told:
+            self._told = self._allowance.dropped_bytes
+            self._tell("says too much: what is over its allowance is not kept")
+        self._unpaid += size
+        if self._unpaid < LOUD_BYTES:
+            return False
+        self._unpaid = 0
+        return not self._slow_down()
+
+    def close(self) -> None:
+        """Tell how much was dropped, if anything was."""
+        dropped, size = self._allowance.dropped, self._allowance.dropped_bytes
+        if size > self._told:
+            self._told = size
+            self._tell(f"said too much: {dropped} lines ({size} bytes) are not kept")
+
+    def _tell(self, what: str) -> None:
+        # Of no class: it is not the worker's own word, which would be counted.
+        fields = {"text": f"{self._host} {what}", **self._allowance.account()}
+        self._put(Event(NOISE, None, self._host, fields))
 
 
 class Fleet:
@@ -91,6 +184,7 @@ class Fleet:
         self._folder = f"cnd-{journal.run}"
         self._booted_by: dict[str, float] = {}  # until when an instance is waited for
         self._ended_by = math.inf  # the same for all, once the run is decided
+        self._logs_by = math.inf  # when every log is late, once the run is decided
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
@@ -113,7 +207,10 @@ class Fleet:
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * plan.instances + 1
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="host")
+        self._pool = Pool(threads, "host")
+        self._allowances: dict[str, Allowance] = {}  # of each instance
+        # The hosts that say too much are read one at a time, and slowly.
+        self._slowly = threading.Semaphore(1)
 
     @property
     def delay(self) -> float:
@@ -170,6 +267,7 @@ class Fleet:
     def stop(self) -> None:
         """Tell every worker to stop; its host's log is fetched after its last word."""
         self._ended_by = time.monotonic() + END_PATIENCE
+        self._logs_by = time.monotonic() + LOGS_PATIENCE
         self._ending.set()
         self._note_work(0)
         for _, host in self._all():
@@ -192,7 +290,7 @@ class Fleet:
             host.close()
         if self._gateway:
             self._gateway.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close(cancel=True)
 
     def _all(self) -> list[tuple[str, Host]]:
         with self._lock:
@@ -273,34 +371,48 @@ class Fleet:
 
     def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
         """Pass the worker's events on until its last word, whatever drops meanwhile."""
-        position, known = 0, part.heard
+        known = part.heard
         mute = math.inf  # since when it answers, but its worker does not
-        while True:
-            try:
-                for line in host.follow(folder, position=position):
-                    position, mute = position + len(line) + 1, math.inf
-                    # It began after the word had gone round, or was away for so long
-                    # that another has its class.
-                    given_away = self._holders[part.index] != instance_id
-                    if self._ending.is_set() or given_away:
-                        host.stop()
-                    if known:
-                        known -= 1
-                        continue
-                    text = line.decode("utf-8", "replace")
-                    event = from_worker(text, index=part.index, host=instance_id)
-                    self._put(event)
-                    if event.kind in LAST_WORDS:
-                        return
-            except HostLost as error:
-                # A connection that drops again and again proves nothing of a worker
-                # that speaks every second or two.
-                if time.monotonic() - mute >= SILENCE:
-                    raise
-                if self._reconnect(host, instance_id, part.index, error):
-                    mute = min(mute, time.monotonic())
-                else:
-                    mute = time.monotonic()
+        voice = self._voice(instance_id, part.index)
+        with contextlib.closing(voice):
+            while True:
+                try:
+                    heard = host.follow(
+                        folder, position=host.position, dropped=voice.drop
+                    )
+                    for line in heard:
+                        mute = math.inf
+                        # It began after the word had gone round, or was away for so
+                        # long that another has its class.
+                        given_away = self._holders[part.index] != instance_id
+                        if self._ending.is_set() or given_away:
+                            host.stop()
+                        if known:
+                            known -= 1
+                        elif voice.is_last(line):
+                            return
+                except HostLost as error:
+                    # A connection that drops again and again proves nothing of a
+                    # worker that speaks every second or two.
+                    if time.monotonic() - mute >= SILENCE:
+                        raise
+                    if self._reconnect(host, instance_id, part.index, error):
+                        mute = min(mute, time.monotonic())
+                    else:
+                        mute = time.monotonic()
+
+    def _voice(self, instance_id: str, index: int) -> Voice:
+        """Return what passes a worker's words on, with the allowance of its host."""
+        with self._lock:
+            began = self._search_began or time.monotonic()
+            allowance = self._allowances.setdefault(instance_id, Allowance(began))
+        return Voice(index, instance_id, allowance, self._put, self._slow_down)
+
+    def _slow_down(self) -> bool:
+        """Wait, as who says too much has to; return whether to listen on."""
+        with self._slowly:
+            self._ending.wait(LOUD_PAUSE)
+        return not self._ending.is_set()
 
     def _set_up(self, host: Host, instance_id: str, part: Part) -> bool:
         """Push and start the worker, again if the connection drops meanwhile.
@@ -383,18 +495,22 @@ class Fleet:
         }
 
     def _fetch_log(self, host: Host, instance_id: str, part: Part | None) -> None:
-        path = self._journal.log(host.name)
         index = part.index if part else None
         folder = f"{self._folder}/{part.name}" if part else ""
         try:
             with self._fetching:
-                text = host.log(folder)
-            path.write_text(text, encoding="utf-8")
+                late = time.monotonic() + LOG_TIMEOUT
+                came = host.log(
+                    self._journal.log(host.name),
+                    folder,
+                    most=pull.most_of(self._plan.instances),
+                    deadline=lambda: min(late, self._logs_by),
+                )
         except (HostError, OSError) as error:
-            fields = {"reason": str(error)}
+            fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", index, instance_id, fields))
         else:
-            fields = {"path": str(path)}
+            fields = {"path": str(self._journal.log(host.name)), **came.fields}
             self._put(Event("log.pulled", index, instance_id, fields))
 
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 
 from cnd import ec2
 from cnd.cloud import Cloud
@@ -21,6 +21,7 @@ from cnd.plan import Plan
 from cnd.remote import Host, Login
 
 MOST = 16  # instances at once, unless one is asked for
+MOST_LINES = 1000  # that wait to be read
 LOOK = 2.0  # seconds between two looks at the fleet
 PATIENCE = 60.0  # seconds for a running instance to answer
 LAST_LINES = 1.0  # seconds for what is still on its way when the fleet is gone
@@ -60,7 +61,7 @@ class Follower:
             login,
         )
         self._only, self._say = only, say
-        self._lines: SimpleQueue[Line] = SimpleQueue()
+        self._lines: Queue[Line] = Queue(MOST_LINES)  # a full one: its hosts wait
         self._hosts: dict[str, Host] = {}
         self._dropped: dict[str, str] = {}  # by instance id: what has ended its lines
         self._full = False

@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 
 from cnd.events import PROGRESS, Event
 
+MOST = 1000  # events that wait; whoever reads a host waits while there are more
+
 
 class Inbox:
     """Events in the order in which they came; progress waits to be fetched."""
@@ -26,6 +28,15 @@ class Inbox:
         self._events.put(event)
         if event.kind != PROGRESS:
             self._bell.put(None)
+
+    def wake(self) -> None:
+        """End the wait of `batch`, from any thread."""
+        self._bell.put(None)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits that what is not urgent should wait where it is."""
+        return self._events.qsize() >= MOST
 
     def batch(self, seconds: float = 0.0) -> list[Event]:
         """Return what is there, up to the first event that is not progress.

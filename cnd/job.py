@@ -2,8 +2,9 @@
 
 One rule: whatever happens after the launch, the fleet is terminated and seen
 terminated (unless the user keeps it, and even then its own timer ends it).  This is
-the only place with the whole picture; only its thread writes the journal, shows
-events and decides.
+the only place with the whole picture; only its thread decides.  It waits for no disk,
+view or host without a limit, and for none before the fleet's end that can wait until
+after it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from concurrent.futures import Future, wait
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,39 +29,64 @@ from cnd import (
     orphans,
     own,
     payload,
+    private,
+    pull,
     recheck,
     s3logs,
     signals,
     sqs,
     takeover,
 )
+from cnd.aside import Pool, within
 from cnd.cloud import Cloud
-from cnd.cost import spent
+from cnd.cost import ENDS, LAUNCHED, RUNNING, spent
 from cnd.crew import Crew
-from cnd.errors import CloudError, CndError, LeakError
+from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import LAST_WORDS, Event, trouble
 from cnd.fleet import END_PATIENCE, Fleet, Part
 from cnd.inbox import Inbox
-from cnd.journal import DURABLE, EVENTS, RESULT, Journal
+from cnd.journal import DURABLE, EVENTS, ORDER, RESULT, Journal
 from cnd.mailbox import Mailbox
 from cnd.plan import Plan
 from cnd.provision import Provision, prepare
 from cnd.race import Ending, Outcome, Race, refutation
+from cnd.record import DISK_PATIENCE, MINOR, Record
 from cnd.result import Result, Seconds
 from cnd.scram import scram
+from cnd.terminator import Terminator, insist
 from cnd.view import Viewer
 from cnd.watch import Watch
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
-END_LIMIT = 60.0  # seconds for stop and logs together, whatever hangs
+# A termination that was begun is begun a second time by the guard, if the fleet was not
+# seen gone so soon, and is given up at last, seconds after its beginning.
+SECOND_TRY, GIVE_UP = 60.0, 900.0
+CLOSE_LIMIT = 2.0  # seconds for the connections to close
+LAST_PATIENCE = 3.0  # seconds for the last events to be on disk, before it is copied
+DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
 TICK = 0.1  # seconds between two looks at the clock
 BUG_LOOK = 0.5  # seconds between two looks for threads that died
 # An Auto Scaling group notices a loss within a minute or two, and boots another.
 HOLD_PATIENCE = 240.0  # seconds
+# What the receipt is made of.
+RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
+POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
 # A courtesy, one call each.
 TAGGED = 64  # instances, at most, that get their index as a tag
 TAG_LATEST = 60.0  # seconds after the launch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long the end of a run may take, whatever hangs; in seconds."""
+
+    end: float = 60.0  # for stop and logs together, until the fleet is terminated
+    # The guard terminates it so long after that, or after the run broke off, if the
+    # deciding thread has not: see `Terminator`.
+    guard: float = 15.0
+    # What comes after the fleet's end must not keep the program from its own.
+    save: float = 60.0
 
 
 class Job:
@@ -76,17 +102,26 @@ class Job:
         journal: Journal,
         *,
         view: Viewer,
+        limits: Limits = Limits(),
     ) -> None:
-        self._plan = plan
+        self._plan, self._limits = plan, limits
         self._cloud = cloud
         self._journal = journal
         self._run = journal.run
         self._view = view  # called from this thread only
         self.race = Race(plan)
         self._inbox = Inbox()
+        self._record = Record(journal, self._inbox.put)
+        self._receipt: list[Event] = []  # the events of `RECEIPT`
+        self._guard = Terminator(self._strike)
+        # Nothing is launched, or the fleet is terminated, kept, or named as a leak.
+        self._settled = True
+        self._broke: list[BaseException] = []  # to be raised after the fleet's end
+        self._delay = 0.0  # see `Fleet.delay`
         self._unseen: deque[Event] = deque()  # of the batch that is being taken in
         self._over = threading.Event()  # the background threads end
-        self._pool = ThreadPoolExecutor(8, thread_name_prefix="cloud")
+        self._pool = Pool(POOL, "cloud")
+        self._late = Pool(POOL, "end")  # as above, for what comes at the end
         self._background: list[Future[Any]] = []
         self._crew = Crew()
         self._checking: Future[Event] | None = None  # the first nonces of the space
@@ -94,13 +129,14 @@ class Job:
         # Of what a former orchestrator launched: replacements, and the next place.
         self._bought, self._next_place = 0, 0
         self._replacing: list[Future[bool]] = []  # launches: whether it is there
-        self._unkept: dict[int, threading.Event] = {}  # see `_tell_durably`
+        self._on_disk: dict[int, Event] = {}  # see `_tell_durably`
         self._launcher = launch.Launcher(cloud, plan, self._run)
         # What came of it, where it broke off after its decision.
         self.broken_off: Result | None = None
         self._kept: tuple[str, ...] = ()
         self._leaked: tuple[str, ...] = ()
         self._s3: str | None = None
+        self._saved: bool | None = None  # whether all logs are in S3; None: not known
         self._began = time.monotonic()
         self._marks: dict[str, float] = {}
         self._hear_out = 0.0  # until then nobody is called late
@@ -133,16 +169,21 @@ class Job:
             return self._conduct(provision, self._launch)
 
     def _write_order(self, provision: Provision) -> None:
-        cloud = self._cloud
-        self._journal.write_order(
-            {
-                "cloud": cloud.name,
-                "region": cloud.region,
-                "account": cloud.account,
-                "plan": asdict(self._plan),
-                "provision": provision.to_json(),
-            }
-        )
+        """Write what taking the run over needs; `UsageError` if that cannot be."""
+        cloud, journal = self._cloud, self._journal
+        order = {
+            "cloud": cloud.name,
+            "region": cloud.region,
+            "account": cloud.account,
+            "plan": asdict(self._plan),
+            "provision": provision.to_json(),
+        }
+        try:
+            within(DISK_PATIENCE, partial(journal.write_order, order))
+        except TimeoutError as error:
+            message = f"cannot write to {journal.folder}: {error}"
+            hint = "set XDG_STATE_HOME to another folder"
+            raise UsageError(message, hint=hint) from error
 
     def attach(self, provision: Provision) -> Result:
         """Take over a run whose orchestrator died; as `execute` from there on.
@@ -154,7 +195,9 @@ class Job:
             CloudError: the cloud does not answer; the run goes on as it was.
         """
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
-        past = takeover.recall(self._plan, self._journal.events())
+        told = list(self._journal.events())
+        self._receipt = [event for event in told if event.kind in RECEIPT]
+        past = takeover.recall(self._plan, told)
         self.race, self._attached = past.race, True
         self._crew = Crew(
             past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
@@ -163,7 +206,7 @@ class Job:
             self._began = _monotonic(past.began)
         if past.searching is not None:
             self._marks["searching"] = _monotonic(past.searching)
-        unheard = takeover.unanswered(self._journal.events())
+        unheard = takeover.unanswered(told)
         self._expected = len(past.index) + unheard
         self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
         with self._signals():
@@ -176,24 +219,49 @@ class Job:
     def _conduct(
         self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
     ) -> Result:
-        """Begin; follow the run to its end; terminate the fleet, whatever happens."""
+        """Begin; follow the run to its end; see its fleet ended.
+
+        The one place that guarantees it: whatever is raised, a bug of ours, no memory
+        or Ctrl-C at an odd moment, the fleet is terminated before it is raised.
+        """
+        try:
+            return self._conducted(provision, begin)
+        finally:
+            if not self._settled and (leak := self._terminated()):
+                raise leak
+
+    def _conducted(
+        self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
+    ) -> Result:
         fleet = self._new_fleet(provision)
-        complete = False
+        self._delay = fleet.delay
+        self._guard.expect(self._plan.lifetime + self._limits.end)
+        self._settled = False
         try:
             begin(provision, fleet)
             self._follow(provision, fleet)
             self._wind_down(provision, fleet)
-            complete = True
-        finally:
-            leak = self._end(provision, fleet, keep=complete and self._plan.keep)
-            if not complete:
-                self._tell_abort()
-                if self.race.outcome or self.race.best:
-                    self.broken_off = self._finish(provision)
-            if leak and not complete:
-                raise leak
-        raise_bugs([*self._background, *self._replacing, *fleet.threads])
-        return self._finish(provision)
+            self._over.set()  # from here on Ctrl-C cuts nothing short
+        except BaseException as error:  # it is raised again, after the fleet's end
+            self._over.set()
+            self._broke.append(error)
+        leak = self._end(provision, fleet, keep=self._plan.keep and not self._broke)
+        self._attempt(self._raise_bugs, fleet)
+        if not self._broke:
+            return self._finish(provision)
+        self._attempt(self._tell_abort)
+        if self.race.outcome or self.race.best:
+            self.broken_off = self._finish(provision)
+        if leak:
+            raise leak from self._broke[0]
+        raise self._broke[0]
+
+    def _attempt(self, work: Callable[..., object], *arguments: object) -> None:
+        """Do what must keep the fleet from nothing: what it raises is raised later."""
+        try:
+            work(*arguments)
+        except BaseException as error:
+            self._broke.append(error)
 
     def _new_fleet(self, provision: Provision) -> Fleet | Mailbox:
         if self._plan.unreached:
@@ -214,6 +282,7 @@ class Job:
             # A group would replace what shuts itself down; it ends with its own timer.
             shutdown=not (self._plan.keep or self._plan.hold),
             spot=self._plan.market != "on-demand",
+            patience=self._cloud.orphan_patience,
         )
         return Fleet(
             self._plan,
@@ -221,10 +290,17 @@ class Job:
             provision.login,
             code=self._code,
             alone=alone,
-            put=lambda event: self._inbox.put(self._judged(event)),
+            put=self._hear,
             at_once=self._cloud.hosts_at_once,
             search_began=self._marks.get("searching"),
         )
+
+    def _hear(self, event: Event) -> None:
+        """Take an event of a host, in its thread: what is not urgent may wait."""
+        while event.kind in MINOR and self._inbox.full:
+            if self._over.wait(TICK):
+                return
+        self._inbox.put(self._judged(event))
 
     @property
     def _script(self) -> Path:
@@ -303,13 +379,23 @@ class Job:
         """Make do with fewer instances: as many classes, and nothing has begun yet."""
         wanted = self._plan.instances
         self._plan = plan = capacity.divided(self._plan, len(launched))
-        self._write_order(provision)
+        self._rewrite_order(provision)
         fleet.divide(plan)
         self.race = Race(plan)
         for index, instance in enumerate(launched):
             self.race.see(launch.event(instance, index))
         fields = {"wanted": wanted, "instances": plan.instances}
         self._take(Event("fleet.reduced", fields=fields))
+
+    def _rewrite_order(self, provision: Provision) -> None:
+        """Write the order anew, or leave none: a wrong one would lead astray."""
+        try:
+            self._write_order(provision)
+        except UsageError as error:
+            self._trouble(error)
+            path = self._journal.folder / ORDER
+            with contextlib.suppress(OSError, TimeoutError):
+                within(DISK_PATIENCE, partial(path.unlink, missing_ok=True))
 
     def _take_up(
         self,
@@ -367,6 +453,7 @@ class Job:
                 return  # our own reason, told to the other readers
             fields = {"by": "queue", "text": text[:200]}
             self._inbox.put(Event("run.stop_requested", fields=fields))
+            self._limit_the_end()
 
         sqs.listen(
             self._cloud.sqs,
@@ -435,7 +522,7 @@ class Job:
 
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""
-        if self._late:
+        if self._late_launches:
             return
         if not self._replacing:
             self._bought = len(self._replacements)
@@ -448,7 +535,7 @@ class Job:
             )
 
     @property
-    def _late(self) -> float:
+    def _late_launches(self) -> float:
         """Seconds for which what a former orchestrator asked for may yet be listed."""
         if len(self._crew.index) >= self._expected:
             return 0.0
@@ -480,22 +567,23 @@ class Job:
         """Tell an event from a background thread; on return a durable one is on disk.
 
         Raises:
-            CloudError: the run is over, and what it was to precede must not be done.
+            CloudError: the run is over or the disk is full, and what it was to precede
+                must not be done.
         """
-        if event.kind not in DURABLE:
-            self._inbox.put(event)
-            return
-        kept = self._unkept[id(event)] = threading.Event()
+        if event.kind in DURABLE:
+            try:
+                self._record.keep_now(event)
+            except CndError as error:
+                raise CloudError(f"no replacement: {error}") from error
+            self._on_disk[id(event)] = event
         self._inbox.put(event)
-        while not kept.wait(TICK) and not self._over.is_set():
-            pass
-        if self._over.is_set():
+        if event.kind in DURABLE and self._over.is_set():
             raise CloudError("no replacement: the run is over")
 
     def _awaited(self) -> bool:
         """Whether a replacement may soon be ready to take a class over."""
         crew, plan = self._crew, self._plan
-        if plan.replace and self._late:
+        if plan.replace and self._late_launches:
             return True
         if any(not launch.done() for launch in self._replacing):
             return True
@@ -535,6 +623,8 @@ class Job:
         """Raise what a thread died of; not for every event: there are hundreds."""
         self._next_search_for_bugs = time.monotonic() + BUG_LOOK
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
+        if self._record.error:
+            raise self._record.error
 
     def _take(self, *events: Event) -> None:
         """Keep, judge and show events; the only place where that is done.
@@ -544,16 +634,17 @@ class Job:
         self._unseen.extend(events)
         self._keep(*events)
         while self._unseen:
-            event = self._unseen.popleft()
-            if kept := self._unkept.pop(id(event), None):
-                kept.set()
-            self._see(event)
+            self._see(self._unseen.popleft())
 
     def _see(self, event: Event) -> None:
         if event.kind == "worker.started":
             self._mark("searching")
         if event.kind in LAST_WORDS:
             self._marks["stopped"] = event.heard
+        if event.kind in RECEIPT:
+            self._receipt.append(event)
+        if event.kind == "instance.requested":  # what comes of it lives so long
+            self._guard.expect(self._plan.lifetime + self._limits.end)
         self._crew.note(event)
         if event.kind == "instance.lost" and event.host not in self._crew.running:
             when = "while nobody followed" if self._attached else "before it ran"
@@ -568,58 +659,57 @@ class Job:
             self._take(objection)
 
     def _keep(self, *events: Event) -> None:
-        """Write events to the journal.
+        """Have events written to the journal.
 
-        A full disk ends the run before the purchase; later it costs the record, and
-        must not keep anybody from terminating the fleet.
+        A disk that is full or hangs ends the run before the purchase; later it costs
+        the record, and must not keep anybody from terminating the fleet.
         """
-        try:
-            self._journal.append(*events)
-        except CndError as error:
-            if any(event.kind in DURABLE for event in events):
-                raise
-            self._view.show(trouble(error))
+        new = [e for e in events if self._on_disk.pop(id(e), None) is not e]
+        if any(event.kind in DURABLE for event in new):
+            self._record.keep_now(*new)
+        else:
+            self._record.keep(*new)
 
     # --- the end
 
     def _wind_down(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Stop every worker, and stay until every log is here or late."""
         self._mark("decided")
+        self._limit_the_end()
         fleet.stop()
-        self._pool.submit(self._tell_reason, provision.queue)
+        self._late.submit(self._tell_reason, provision.queue)
         heard = self._marks["decided"] + fleet.delay  # by all who can hear
-        while (now := time.monotonic()) < heard + END_LIMIT:
+        while (now := time.monotonic()) < heard + self._limits.end:
             patience = max(heard, self._crew.last_arrival) + END_PATIENCE
             booting = self._crew.booting
             if not self._crew.serving and (now >= patience or not booting):
                 break
             self._next_events(fleet)
         self._raise_bugs(fleet)
-        if self._crew.lost or self.race.failed:
-            self._read_what_is_left(provision)
         self._mark("logged")
+
+    def _limit_the_end(self) -> None:
+        """Have the guard end the fleet if this run has not by the time it should."""
+        if not self._plan.keep:
+            self._guard.hasten(self._delay + self._limits.end + self._limits.guard)
 
     def _read_what_is_left(self, provision: Provision) -> None:
         """Read what instances that ended without us have left in S3."""
         s3, bucket = self._cloud.s3, provision.bucket
-        try:
-            for host, index in self._crew.index.items():
-                path = self._journal.log(f"Instance{index}")
-                if host not in self._crew.lost or path.exists():
-                    continue
-                name = s3logs.LOGS + path.name
-                if text := s3logs.fetch(s3, bucket, self._run, name):
-                    path.write_bytes(text)
-                    fields = {"path": str(path)}
-                    self._take(Event("log.pulled", index, host, fields))
-            found = orphans.claim(s3, bucket, self._run, self._plan.instances)
-        except CloudError as error:
-            self._trouble(error)
-            return
-        if found:
-            found = self._judged(found)
+        for host, index in list(self._crew.index.items()):
+            path = self._journal.log(f"Instance{index}")
+            if host not in self._crew.lost or path.exists():
+                continue
+            name = s3logs.LOGS + path.name
+            most = pull.most_of(self._plan.instances)
+            if found := s3logs.fetch_log(s3, bucket, self._run, name, most=most):
+                private.write(path, found[0])
+                fields = {"path": str(path), **found[1].fields}
+                self._inbox.put(Event("log.pulled", index, host, fields))
+        if claim := orphans.claim(s3, bucket, self._run, self._plan.instances):
+            claim = self._judged(claim)
             # A false one may be anybody's: it is held against nobody.
-            self._take(self.race.refuted(found) or found)
+            self._inbox.put(self.race.refuted(claim) or claim)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""
@@ -632,84 +722,184 @@ class Job:
     def _end(
         self, provision: Provision, fleet: Fleet | Mailbox, *, keep: bool
     ) -> LeakError | None:
-        """Upload what there is and terminate the fleet, whatever came before."""
-        self._over.set()
+        """Terminate the fleet, or keep it; then tidy up, as far as that goes."""
         self._mark("scramming")
-        leak, upload = None, None
-        try:
-            upload = self._hang_up(provision, fleet)
-        finally:
-            if keep and upload:
-                self._kept = tuple(sorted(self._crew.index))
-            else:
-                leak = self._scram()
-            if leak and not upload:
-                raise leak
+        if not keep:
+            self._guard.hasten(self._limits.guard)
+        if "decided" not in self._marks:  # the run broke off; wake our own reader
+            self._late.submit(self._tell_reason, provision.queue)
+        closing = self._late.submit(fleet.close)
+        wait([closing], timeout=CLOSE_LIMIT)
+        self._attempt(self._drain)
+        saving = self._late.submit(self._save, provision)
+        leak = None
+        if keep:
+            self._leave_up()
+        else:
+            leak = self._terminated()
         self._mark("scrammed")
-        for clean_up in (
-            self._launcher.tidy,
-            partial(sqs.delete, self._cloud.sqs, provision.queue),
-        ):
-            try:
-                clean_up()
-            except CloudError as error:  # it keeps nobody from the rest
-                self._trouble(error)
-        if upload.result():
-            self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
-        self._drain()
+        self._attempt(self._tidy, provision, saving)
+        self._attempt(self._drain)
         return leak
 
-    def _hang_up(self, provision: Provision, fleet: Fleet | Mailbox) -> Future[bool]:
-        """Take in the last words, and begin to upload the logs: whether all are there.
+    def _leave_up(self) -> None:
+        """Leave the fleet to its lifetime timer, as the user wishes."""
+        self._kept = tuple(sorted(self._crew.index))
+        self._settled = True
+        self._guard.dismiss()
 
-        Nothing in here may keep the fleet from its end.
-        """
-        if "decided" not in self._marks:  # the run broke off; wake our own reader
-            self._pool.submit(self._tell_reason, provision.queue)
-        fleet.close()
-        # What is being launched now must be known before all is terminated.
-        wait(self._replacing, timeout=END_LIMIT)
-        self._drain()
-        return self._pool.submit(self._upload, provision)
+    def _terminated(self) -> LeakError | None:
+        """Terminate the fleet, whatever is raised; return what may be left of it."""
+        self._over.set()
+        launching = [launch for launch in self._replacing if not launch.done()]
+        self._attempt(self._drain)
+        leak = self._insisted()
+        if launching:  # what was known did not wait for what comes of these
+            late = wait(launching, timeout=self._limits.end).not_done
+            self._launcher.unsure |= bool(late)
+            self._attempt(self._drain)
+            leak = self._insisted()
+        self._settled = True
+        self._guard.dismiss()
+        self._leaked = leak.ids if leak else ()
+        return leak
+
+    def _insisted(self) -> LeakError | None:
+        """Terminate the fleet in a thread that may hang; take in what it tells."""
+        self._guard.postpone(SECOND_TRY)
+        began = time.monotonic()
+        died = RuntimeError("the thread that terminates died, or hung for too long")
+        error: BaseException | None = None
+        while time.monotonic() < began + GIVE_UP:
+            scramming, thread = self._scramming()
+            while thread.is_alive() and self._guard.result(began) is None:
+                self._attempt(self._take_in_the_end)
+                if time.monotonic() >= began + GIVE_UP:
+                    break
+            for instance in self._guard.result(began) or ():
+                self._tell_terminated(instance)
+            self._attempt(self._drain)
+            error = scramming.exception() if scramming.done() else died
+            if error is None or self._guard.result(began) is not None:
+                return None
+            if isinstance(error, LeakError):
+                return self._leak(error.ids, error)
+            self._broke.append(error)
+            time.sleep(TICK)  # and once more
+        left = self._crew.index.keys() - self._crew.ended.keys()
+        return self._leak(left, error or died)
+
+    def _scramming(self) -> tuple[Future[None], threading.Thread]:
+        """Begin to terminate the fleet; where no thread is to be had, do it here."""
+        scramming: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                insist(self._scram, note=self._broke.append)
+            except BaseException as error:  # it is a leak, or tried again
+                scramming.set_exception(error)
+            else:
+                scramming.set_result(None)
+            finally:
+                self._inbox.wake()
+
+        thread = threading.Thread(target=work, name="scram", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            work()
+        return scramming, thread
+
+    def _take_in_the_end(self) -> None:
+        self._take(*self._inbox.batch(TICK))
+        self._view.tick(self.race)
+
+    def _tell_terminated(self, instance: ec2.Instance) -> None:
+        index = self._crew.index.get(instance.id)
+        self._inbox.put(Event("instance.terminated", index, instance.id))
+
+    def _leak(self, ids: Iterable[str], cause: BaseException) -> LeakError:
+        """Return what tells the user which machines to see to, and how."""
+        cloud = self._cloud
+        message = f"not seen terminated in {cloud.region}, perhaps still running"
+        words = scram_words(self._run, cloud.name, cloud.region)
+        leak = LeakError(ids, message, hint=f"run `{words}`")
+        leak.__cause__ = cause
+        return leak
+
+    def _tidy(self, provision: Provision, saving: Future[bool]) -> None:
+        """Do what need not be done before the fleet's end; none of it for long."""
+        works: list[Future[Any]] = [
+            saving,
+            self._late.submit(self._launcher.tidy),
+            self._late.submit(sqs.delete, self._cloud.sqs, provision.queue),
+        ]
+        late = wait(works, timeout=self._limits.save).not_done
+        for work in works:
+            try:
+                if work not in late:
+                    work.result()
+            except CloudError as error:  # it keeps nobody from the rest
+                self._trouble(error)
+        if saving in late:
+            message = (
+                f"the logs are not in S3: no answer within {self._limits.save:.0f} s"
+            )
+            self._trouble(CloudError(message))
+        elif not saving.exception():
+            self._saved = saving.result()
+        if self._saved:
+            self._s3 = f"s3://{provision.bucket}/{s3logs.prefix(self._run)}"
 
     def _tell_abort(self) -> None:
         fields = {"terminated": len(self._crew.ended), "left": len(self._leaked)}
         self._take(Event("run.aborted", fields=fields))
 
-    def _scram(self) -> LeakError | None:
-        """Terminate the fleet and see it terminated, or return what may be left."""
-
-        def seen(instance: ec2.Instance) -> None:
-            index = self._crew.index.get(instance.id)
-            self._take(Event("instance.terminated", index, instance.id))
-
+    def _scram(self) -> None:
+        """Terminate the fleet and see it terminated; `LeakError` if it was not."""
         # A launch whose answer was lost may have worked.
-        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late
+        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
-        try:
-            scram(
-                self._cloud,
-                self._run,
-                groups=self._launcher.groups,
-                known=self._crew.index.keys() - self._crew.ended.keys(),
-                look=look,
-                seen=seen,
-            )
-        except LeakError as error:
-            self._leaked = error.ids
-            return error
-        return None
+        scram(
+            self._cloud,
+            self._run,
+            groups=self._launcher.groups,
+            known=self._crew.index.keys() - self._crew.ended.keys(),
+            look=look,
+            seen=self._tell_terminated,
+        )
+
+    def _strike(self) -> list[ec2.Instance]:
+        """Terminate the fleet in the guard's thread, with nothing of this run's."""
+        return scram(
+            self._cloud,
+            self._run,
+            groups=self._launcher.groups,
+            known=list(self._crew.index),
+            look=ec2.LISTED_WITHIN,
+        )
+
+    def _save(self, provision: Provision) -> bool:
+        """Have what there is of logs here and in S3; return whether all are there."""
+        if "decided" in self._marks and (self._crew.lost or self.race.failed):
+            try:
+                self._read_what_is_left(provision)
+            except (CloudError, OSError) as error:
+                self._trouble(error)
+        return self._upload(provision)
 
     def _upload(self, provision: Provision) -> bool:
         """Upload the logs; return whether all of them are there."""
-        folder = sorted(self._journal.logs.iterdir())
-        logs = {s3logs.LOGS + path.name: path for path in folder}
+        logs: dict[str, Path] = {}
+        failures: Mapping[str, CndError]
         try:
-            provision.bucket_made.result()
+            for path in sorted(self._journal.logs.glob("[!.]*")):
+                logs[s3logs.LOGS + path.name] = path
+            provision.bucket_made.result(timeout=self._limits.save)
             failures = s3logs.upload(self._cloud.s3, provision.bucket, self._run, logs)
-        except CloudError as error:
-            failures = {provision.bucket: error}
+        except (CloudError, OSError, TimeoutError) as error:
+            failures = {provision.bucket: _told(error)}
         for failure in list(failures.values())[:1]:
             self._trouble(failure)
         fields = {"bucket": provision.bucket, "count": len(logs) - len(failures)}
@@ -718,26 +908,36 @@ class Job:
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""
+        deadline = time.monotonic() + DRAIN_LIMIT
         self._take()
-        while batch := self._inbox.batch():
+        while (batch := self._inbox.batch()) and time.monotonic() < deadline:
             self._take(*batch)
 
     def _finish(self, provision: Provision) -> Result:
         """Write the result, and upload it with the events."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
         result = self._result()
         ending = result.outcome.ending
         fields = {"outcome": ending.outcome, "reason": result.outcome.reason}
         self._take(Event("run.ended", fields=fields))
+        answered = self._record.settle(LAST_PATIENCE)
         try:
-            self._journal.write_result(result.to_json())
-        except CndError as error:
-            self._view.show(trouble(error))
-            return result
-        folder = self._journal.folder
-        files = {name: folder / name for name in (EVENTS, RESULT)}
-        s3logs.upload(self._cloud.s3, provision.bucket, self._run, files)
+            write = partial(self._journal.write_result, result.to_json())
+            within(DISK_PATIENCE, write)
+        except (CndError, TimeoutError) as error:
+            self._view.show(trouble(_told(error)))
+        else:
+            self._copy(provision, [EVENTS, RESULT] if answered else [RESULT])
+        self._pool.close(cancel=True)
+        self._late.close(cancel=True)
         return result
+
+    def _copy(self, provision: Provision, names: Iterable[str]) -> None:
+        """Upload files of the run's folder, unless the bucket did not answer before."""
+        if self._saved is not None:
+            files = {name: self._journal.folder / name for name in names}
+            s3, bucket = self._cloud.s3, provision.bucket
+            copying = self._late.submit(s3logs.upload, s3, bucket, self._run, files)
+            wait([copying], timeout=self._limits.save)
 
     def _result(self) -> Result:
         race, plan = self.race, self._plan
@@ -753,8 +953,8 @@ class Job:
             asked=plan.asked or plan.instances,
             fleet=[
                 {"id": e.host, "index": e.index, **e.fields}
-                for e in self._journal.events()
-                if e.kind == "instance.launched"
+                for e in self._receipt
+                if e.kind == LAUNCHED
             ],
             tested=race.tested if race.counted else None,
             repeated=race.repeated,
@@ -762,7 +962,7 @@ class Job:
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
             seconds=Seconds.of(self._marks, self._began, time.monotonic()),
-            usd=spent(plan, self._journal.events()),
+            usd=spent(plan, [*self._receipt, Event("run.ended")]),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
             terminated=self._crew.ended,
@@ -782,8 +982,8 @@ class Job:
     def _mark(self, name: str) -> None:
         self._marks.setdefault(name, time.monotonic())
 
-    def _trouble(self, error: CloudError) -> None:
-        self._inbox.put(trouble(error))
+    def _trouble(self, error: Exception) -> None:
+        self._inbox.put(trouble(_told(error)))
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
         """Let Ctrl-C and its like ask for the end, and be answered at once."""
@@ -791,6 +991,7 @@ class Job:
         def ask(text: str) -> None:
             fields = {"by": "signal", "text": text}
             self._inbox.put(Event("run.stop_requested", fields=fields))
+            self._limit_the_end()
             self._view.answer(f"stopping: {text}; again: terminate at once")
 
         return signals.heeded(ask, self._over.is_set)
@@ -799,6 +1000,16 @@ class Job:
 def _monotonic(seconds: float) -> float:
     """Return a time since the epoch as one on the monotonic clock."""
     return time.monotonic() - max(0.0, time.time() - seconds)
+
+
+def _told(error: Exception) -> CndError:
+    """Return a failure of a file or a deadline as one that is told."""
+    return error if isinstance(error, CndError) else CloudError(str(error))
+
+
+def scram_words(run: str, cloud: str, region: str) -> str:
+    """Return the command that ends what is left of a run."""
+    return f"fab scram --run {run} --cloud {cloud} --region {region}"
 
 
 def raise_bugs(futures: Iterable[Future[Any]]) -> None:

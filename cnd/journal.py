@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cnd import private
 from cnd.errors import UsageError
 from cnd.events import Event, from_json
 from cnd.naming import is_run
@@ -66,9 +67,13 @@ class Journal:
     def create(self) -> None:
         """Make the folder; only its owner may look inside."""
         with self._translated():
-            self.logs.mkdir(mode=0o700, parents=True)
-            self.folder.chmod(0o700)
-            _sync(self.folder.parent)
+            above = state_folder()
+            if above in self.folder.parents:
+                private.folder(above)
+                private.folder(self.folder.parent)
+            private.folder(self.folder)
+            self.logs.mkdir(0o700)
+            private.sync(self.folder.parent)
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -133,20 +138,14 @@ class Journal:
         with contextlib.suppress(FileNotFoundError):
             text = (self.folder / EVENTS).read_bytes()
             if text and not text.endswith(b"\n"):
-                with (self.folder / EVENTS).open("ab") as file:
+                with private.open_end(self.folder / EVENTS) as file:
                     file.write(b"\n")
 
     def write_order(self, order: Mapping[str, Any]) -> None:
         """Write what taking over the run needs; on disk, mode 0600, on return."""
         with self._translated():
-            draft = self.folder / f"{ORDER}.draft"
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "w", encoding="utf-8") as file:
-                json.dump(order, file, indent=1)
-                file.flush()
-                os.fsync(descriptor)
-            draft.replace(self.folder / ORDER)
-            _sync(self.folder)
+            text = json.dumps(order, indent=1)
+            private.write(self.folder / ORDER, text, durable=True)
 
     def order(self) -> dict[str, Any]:
         """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
@@ -174,13 +173,13 @@ class Journal:
             return
         with (
             self._translated(),
-            (self.folder / EVENTS).open("a", encoding="utf-8") as file,
+            private.open_end(self.folder / EVENTS) as file,
         ):
-            file.writelines(event.to_json() + "\n" for event in events)
+            file.writelines(event.to_json().encode() + b"\n" for event in events)
             if any(event.kind in DURABLE for event in events):
                 file.flush()
                 os.fsync(file.fileno())
-                _sync(self.folder)
+                private.sync(self.folder)
 
     def events(self) -> Iterator[Event]:
         """Yield the events so far; a line that is being written is left out."""
@@ -195,10 +194,8 @@ class Journal:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that it is never seen half."""
-        draft = self.folder / f"{RESULT}.draft"
         with self._translated():
-            draft.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-            draft.replace(self.folder / RESULT)
+            private.write(self.folder / RESULT, json.dumps(result, indent=2) + "\n")
 
     def result(self) -> dict[str, Any] | None:
         """Return the result, or None while there is none."""
@@ -222,12 +219,3 @@ def _take(lock: int) -> None:
             if time.monotonic() >= deadline:
                 raise
         time.sleep(0.01)
-
-
-def _sync(folder: Path) -> None:
-    """Have the names in a folder on disk: a file's own fsync says nothing of them."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

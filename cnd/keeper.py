@@ -13,8 +13,8 @@ instance is an orphan: the search goes on, a golden nonce is put into S3, one th
 another orphan has put there ends the search, and when no worker lives any more the
 system log goes to S3 and the instance is powered off.
 
-Its one rule: whatever fails, the instance is powered off.  The pre-signed URLs in the
-job file are secrets: no message contains one.
+Its one rule: whatever fails, the instance is powered off.  The pre-signed URLs and
+forms in the job file are secrets: no message contains one.
 """
 
 import contextlib
@@ -40,6 +40,8 @@ METADATA = "http://169.254.169.254"
 NOTICE_EVERY = 5.0  # seconds between two looks for a spot notice, as AWS advises
 STOP_PATIENCE = 10.0  # seconds for a worker to obey
 COMMAND_TIMEOUT = 60.0  # seconds for the log to be read, or the shutdown to begin
+MOST_LOG = 8 << 20  # bytes of the end of the system log
+LOG_HEAD = b"log-bytes:"
 LAST_LINE = 65536  # bytes from the end of a worker's events: more than one line
 TRY_LATER = (408, 429)  # HTTP statuses that are no refusal, as are all from 500 on
 
@@ -56,9 +58,9 @@ class Orders(NamedTuple):
     poll: float  # seconds between two looks for the others' result
     shutdown: bool  # whether to power off at the end
     spot: bool  # whether EC2 may take the instance back
-    result_get: str  # pre-signed URLs
-    result_put: str
-    log_put: str
+    result_get: str  # a pre-signed URL
+    result_form: Dict[str, Any]  # a signed form: see `encoded`
+    log_form: Optional[Dict[str, Any]]  # None: whoever made this keeper sends the log
 
 
 def read_orders(path: str) -> Orders:
@@ -189,7 +191,7 @@ def _object(text: bytes) -> Dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-# --- S3, by pre-signed URLs
+# --- S3, by pre-signed URLs and signed forms
 
 
 @contextlib.contextmanager
@@ -250,29 +252,54 @@ def notice() -> str:
     return str(_object(answer).get("time", ""))
 
 
-def put(url: str, data: bytes, patience: float = PUT_PATIENCE) -> str:
-    """Put `data` behind a URL, patiently; return why that failed, or ""."""
+def encoded(
+    form: Dict[str, Any], data: bytes, key: str = ""
+) -> Tuple[bytes, Dict[str, str]]:
+    """Return the body and headers that write an object by a signed form (S3's POST).
+
+    Its signature holds for a name, or names that begin so, and limits the bytes.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/RESTObjectPOST.html
+
+    Args:
+        form: the URL, and the fields in which the signature is.
+        key: the object's name, where that is not in the fields.
+    """
+    boundary = os.urandom(16).hex()
+    fields = dict(form["fields"], key=key) if key else form["fields"]
+    lines = []  # type: List[str]
+    for name, value in fields.items():
+        lines += ["--" + boundary, _disposition(name), "", value]
+    lines += ["--" + boundary, _disposition("file") + '; filename="file"', "", ""]
+    end = "\r\n--" + boundary + "--\r\n"
+    body = "\r\n".join(lines).encode() + data + end.encode()
+    return body, {"Content-Type": "multipart/form-data; boundary=" + boundary}
+
+
+def _disposition(name: str) -> str:
+    return 'Content-Disposition: form-data; name="' + name + '"'
+
+
+def put(form: Dict[str, Any], data: bytes, patience: float = PUT_PATIENCE) -> str:
+    """Write an object by a signed form, patiently; return why that failed, or ""."""
     deadline, pause = time.monotonic() + patience, 1.0
     while True:
-        why, final = _put_once(url, data)
+        why, final = _put_once(form, data)
         if not why or final or time.monotonic() + pause > deadline:
             return why
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
+def _put_once(form: Dict[str, Any], data: bytes) -> Tuple[str, bool]:
     """Return why it failed, or "", and whether trying again is in vain."""
     import urllib.error
     import urllib.request
     from http.client import HTTPException
 
-    # The signature (SigV4 in the query, X-Amz-SignedHeaders=host) covers no header but
-    # Host.  urllib's own content type would say that this is a form, and a server may
-    # read it as one.
-    headers = {"Content-Type": "text/plain; charset=utf-8"}
     try:
-        request = urllib.request.Request(url, data, headers, method="PUT")
+        body, headers = encoded(form, data)
+        request = urllib.request.Request(form["url"], body, headers, method="POST")
         with limited(PUT_ONCE_PATIENCE), urllib.request.urlopen(
             request, timeout=HTTP_TIMEOUT
         ):
@@ -280,7 +307,7 @@ def _put_once(url: str, data: bytes) -> Tuple[str, bool]:
     except urllib.error.HTTPError as error:
         refused = error.code < 500 and error.code not in TRY_LATER
         return f"HTTP status {error.code}", refused
-    except (OSError, HTTPException, ValueError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
         # Its name only: its text may contain the URL.
         return type(getattr(error, "reason", error)).__name__, False
 
@@ -313,6 +340,33 @@ def run(command: List[str], timeout: float = COMMAND_TIMEOUT) -> bytes:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
         return b""
+
+
+def system_log(command: str) -> Tuple[bytes, Optional[int]]:
+    """Return the end of the system log, and how many bytes before it are missing.
+
+    None: some, and nobody knows how many.  A first line says so, too.
+
+    Args:
+        command: prints a first line with the log's length in bytes, or "?" for it, and
+            at most `MOST_LOG` bytes of its end: see pull.py.
+    """
+    text = run(["sh", "-c", command])
+    head, _, rest = text.partition(b"\n")
+    size = head[len(LOG_HEAD) :].split()[:1] if head.startswith(LOG_HEAD) else []
+    if not size:  # somebody's own command
+        size, rest = [b"%d" % len(text)], text
+    rest = rest[-MOST_LOG:]
+    missing = None  # type: Optional[int]
+    if size[0].isdigit():
+        missing = max(0, int(size[0]) - len(rest))
+    elif len(rest) < MOST_LOG:
+        missing = 0
+    if missing != 0:
+        what = "some" if missing is None else f"{missing:,} bytes"
+        note = "[cnd: " + what + " of the beginning of this log are missing here]\n"
+        rest = note.encode() + rest.partition(b"\n")[2]
+    return rest, missing
 
 
 def power_off() -> None:
@@ -410,18 +464,19 @@ class Keeper:
                 if golden(orders, there) and there < nonce:
                     log("another instance has found a smaller golden nonce")
                 else:
-                    self._deliver("the result", orders.result_put, json.dumps(claim))
+                    text = json.dumps(claim).encode()
+                    self._deliver("the result", orders.result_form, text)
                 return
 
     def _deliver_log(self) -> None:
-        if not self._orders.log_put:
-            return  # whoever made this keeper does it
+        form = self._orders.log_form
+        if form is None:
+            return
         log("no worker lives here any more: sending this log, then powering off")
-        text = run(["sh", "-c", self._log_command])
-        self._deliver("the log", self._orders.log_put, text.decode("utf-8", "replace"))
+        self._deliver("the log", form, system_log(self._log_command)[0])
 
-    def _deliver(self, what: str, url: str, text: str) -> None:
-        why = put(url, text.encode())
+    def _deliver(self, what: str, form: Dict[str, Any], data: bytes) -> None:
+        why = put(form, data)
         log(f"{what} could not be sent: {why}" if why else f"sent {what}")
 
 

@@ -15,6 +15,7 @@ import paramiko
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cnd import private
 from cnd.errors import UsageError
 
 
@@ -52,7 +53,7 @@ class UserKey:
 def user_key(folder: Path) -> UserKey:
     """Return CND's own key under `folder`, made on first use (mode 0600)."""
     path = folder / "id_ed25519"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.folder(folder)
     if not path.exists():
         _install(path, generate().private)
     return load(path)

@@ -20,10 +20,10 @@ from rich.text import Text
 
 from cnd.board import TROUBLE, Board, Row, chosen, summed_up
 from cnd.chances import within
-from cnd.events import Event
+from cnd.events import Event, harmless
 from cnd.plan import Plan
 from cnd.race import Race
-from cnd.view import NO_BREAK, STAMP, harmless, number, sentence, wrapped
+from cnd.view import NO_BREAK, STAMP, number, sentence, wrapped
 
 REDRAW = 0.1  # seconds between two redraws, at least
 SHARE = 20  # a redraw may take this part of the time

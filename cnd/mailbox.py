@@ -15,24 +15,28 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cnd import parcel, s3logs
+from cnd import parcel, private, pull, s3logs
+from cnd.agent import MOST_REPORT
+from cnd.aside import Pool
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import LAST_WORDS, Emit, Event, from_worker, trouble
-from cnd.fleet import BEAT, END_PATIENCE, GONE, Part
+from cnd.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
+from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, Part
 from cnd.journal import Journal
+from cnd.lines import LONGEST, Allowance
 from cnd.plan import Plan
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 FETCHES = 16  # reports fetched at a time
+MOST_AT_ONCE = 32 << 20  # bytes of reports fetched at a time
 
 
 @dataclass
@@ -61,10 +65,25 @@ class _Host:
     etag: str = ""  # of its latest report
     heard: float | None = None  # when that came, on the monotonic clock
     gone: bool = False  # the instance was dropped
+    allowance: Allowance | None = None  # since its first report
 
     @property
     def pending(self) -> list[_Task]:
         return [task for task in self.tasks if not task.over]
+
+
+def batches(changed: Iterable[tuple[_Host, int]]) -> Iterator[list[_Host]]:
+    """Yield hosts, few enough at a time for what their reports take of our memory."""
+    batch: list[_Host] = []
+    size = 0
+    for host, more in changed:
+        if batch and (len(batch) == FETCHES or size + more > MOST_AT_ONCE):
+            yield batch
+            batch, size = [], 0
+        batch.append(host)
+        size += more
+    if batch:
+        yield batch
 
 
 class Mailbox:
@@ -103,7 +122,7 @@ class Mailbox:
         self._beat = int(time.time())
         self._told: set[str] = set()  # troubles
         self._deaf = False  # we could not listen of late: silence proves nothing
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="mailbox")
+        self._pool = Pool(2, "mailbox")
         self.threads: list[Future[None]] = []
 
     @property
@@ -156,7 +175,7 @@ class Mailbox:
             self._closed.set()
         self._ending.set()
         self._awake.set()
-        self._pool.shutdown(wait=False)
+        self._pool.close()
 
     # --- in the thread that speaks
 
@@ -218,21 +237,26 @@ class Mailbox:
 
     def _listen(self) -> None:
         """Look for new reports until the end, half of the time at most."""
-        with ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch") as fetchers:
-            while not self._closed.is_set():
-                began = time.monotonic()
-                try:
-                    self._look(fetchers)
-                except CloudError as error:
-                    self._deaf = True
-                    self._tell(error)
-                self._closed.wait(max(self._pace.look, time.monotonic() - began))
+        fetchers = Pool(FETCHES, "fetch")
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                self._look(fetchers)
+            except CloudError as error:
+                self._deaf = True
+                self._tell(error)
+            self._closed.wait(max(self._pace.look, time.monotonic() - began))
 
-    def _look(self, fetchers: ThreadPoolExecutor) -> None:
+    def _look(self, fetchers: Pool) -> None:
         """Fetch the reports that have changed, and pass on what they say."""
-        for host, report in fetchers.map(self._fetch, list(self._changed())):
-            with self._lock:
-                self._take(host, report)
+        for hosts in batches(self._changed()):
+            answers = [fetchers.submit(self._fetch, host) for host in hosts]
+            for host, answer in zip(hosts, answers, strict=True):
+                report = _report_of(
+                    host, answer.result()
+                )  # one is taken apart at a time
+                with self._lock:
+                    self._take(host, report)
         with self._lock:
             for host in self._hosts.values():
                 if self._deaf and host.heard is not None:
@@ -240,8 +264,11 @@ class Mailbox:
                 self._check(host)
         self._deaf = False
 
-    def _changed(self) -> Iterator[_Host]:
-        """List the reports; yield the hosts whose report is a new one."""
+    def _changed(self) -> Iterator[tuple[_Host, int]]:
+        """List the reports; yield the hosts whose report is a new one, and its size.
+
+        One that is larger than the bucket was to take is no report of ours.
+        """
         start = s3logs.prefix(self._journal.run) + s3logs.LOGS
         pages = self._s3.get_paginator("list_objects_v2")
         with translated("list the reports"):
@@ -251,24 +278,22 @@ class Mailbox:
                     host = self._hosts.get(name)
                     if host and host.pending and host.etag != item["ETag"]:
                         host.etag = item["ETag"]
-                        yield host
+                        if item["Size"] <= MOST_REPORT:
+                            yield host, item["Size"]
 
-    def _fetch(self, host: _Host) -> tuple[_Host, dict[str, Any]]:
-        """Return what a host reports; nothing where that makes no sense."""
+    def _fetch(self, host: _Host) -> bytes:
+        """Return what a host has put; nothing where it cannot be fetched."""
         if self._closed.is_set():
-            return host, {}
+            return b""
         try:
             name = f"{s3logs.LOGS}{host.name}.json"
-            data = s3logs.fetch(self._s3, self._bucket, self._journal.run, name)
-            report = json.loads(data or b"{}")
+            run, most = self._journal.run, MOST_REPORT
+            data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
         except CloudError as error:
             host.etag = ""  # try again
             self._tell(error)
-            return host, {}
-        except (ValueError, RecursionError):
-            return host, {}
-        known = isinstance(report, dict) and report.get("instance") == host.id
-        return host, report if known else {}
+            return b""
+        return data or b""
 
     # --- with the lock
 
@@ -289,7 +314,7 @@ class Mailbox:
             # Without a word of its worker it has not heard of that class yet.
             idle = task.ended or task.part is None or self._ending.is_set()
             if isinstance(log, str) and idle:
-                self._end(host, task, log)
+                self._end(host, task, log, _missing(report.get("log_missing", 0)))
 
     def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
         """Pass on the lines that are new; nothing of the form is taken on trust."""
@@ -302,22 +327,40 @@ class Mailbox:
             if number <= task.told:
                 continue
             task.told = number
-            event = from_worker(text, index=part.index, host=host.id)
+            event = from_worker(text[:LONGEST], index=part.index, host=host.id)
+            if not self._is_kept(host, event, len(text)):
+                continue
             if event.kind == "worker.started" and self._search_began is None:
                 self._search_began = time.monotonic()
             self._put(event)
             task.ended |= event.kind in LAST_WORDS
 
-    def _end(self, host: _Host, task: _Task, log: str) -> None:
+    def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
+        """Return whether a word is within its host's allowance, or the last one."""
+        if host.allowance is None:
+            host.allowance = Allowance(self._search_began or time.monotonic())
+        allowed = host.allowance
+        before = allowed.dropped
+        if allowed.keeps(size) and (event.kind != NOISE or allowed.keeps_noise(size)):
+            return True
+        if not before:
+            text = f"{host.id} says too much: what is over its allowance is not kept"
+            fields = {"text": text, **allowed.account()}
+            self._put(Event(NOISE, None, host.id, fields))
+        return event.kind in LAST_WORDS
+
+    def _end(self, host: _Host, task: _Task, log: str, missing: int | None) -> None:
         """Keep the log of a host whose worker has ended."""
         path = self._journal.log(host.name)
         try:
-            path.write_text(log, encoding="utf-8", errors="replace")
-        except OSError as error:
-            fields = {"reason": str(error)}
+            if not log:
+                raise ValueError("it is empty")
+            private.write(path, log)
+        except (OSError, ValueError) as error:
+            fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))
         else:
-            fields = {"path": str(path)}
+            fields = {"path": str(path), **pull.Part(len(log), missing).fields}
             self._put(Event("log.pulled", task.index, host.id, fields))
         task.over = True
         self._put(Event("host.done", task.index, host.id))
@@ -343,3 +386,18 @@ class Mailbox:
             fields = {"reason": reason}
             self._put(Event("host.failed", task.index, host.id, fields))
             self._put(Event("host.done", task.index, host.id))
+
+
+def _missing(told: object) -> int | None:
+    """Return how many bytes of a log are missing, as its host tells; None: some."""
+    return None if told is None else int(amount(told) or 0)
+
+
+def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
+    """Return what a host reports; nothing where that makes no sense."""
+    try:
+        report = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(report, dict) and report.get("instance") == host.id
+    return report if known else {}

@@ -1,7 +1,8 @@
 """What a fleet needs in order to end without us, and what it has left in S3 then.
 
 One rule: an instance gets no credentials, only pre-signed URLs for the objects that it
-may read and write; they stand in its job file and nowhere else.
+may read, and signed forms, which limit their size, for those that it may write; they
+stand in its job file and nowhere else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
 from cnd.events import Event, plain
+from cnd.keeper import LAST_LINE, MOST_LOG
 from cnd.plan import MAX_LIFETIME
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 RESULT = "orphan.json"  # under the run's prefix; whoever finds a golden nonce puts it
+MOST_RESULT = LAST_LINE  # bytes of it: no keeper reads more
+NOTE = 1024  # bytes of a log's first line, at most
 PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
 POLL = 5.0  # seconds between an orphan's looks for the others' result
 
@@ -29,29 +33,34 @@ def orders(
     seconds: float,
     shutdown: bool,
     spot: bool = False,
+    patience: float | None = None,
 ) -> Callable[[str, str], Mapping[str, object]]:
     """Return what gives each instance, by id and name, its orders for `keeper.py`.
 
     Args:
-        seconds: how long the URLs must hold: the lifetime of the instances.
+        seconds: how long the signatures must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
         spot: whether AWS may take an instance back, and says so on it before.
+        patience: seconds without a sign of life; None: `PATIENCE`.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
-    def url(method: str, name: str) -> str:
-        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+    def form(name: str, most: int) -> Mapping[str, object]:
+        return s3logs.form(s3, bucket, run, name, seconds=hold, most=most)
 
-    result = {"result_get": url("get", RESULT), "result_put": url("put", RESULT)}
+    result = {
+        "result_get": s3logs.presigned(s3, bucket, run, RESULT, seconds=hold),
+        "result_form": form(RESULT, MOST_RESULT),
+    }
 
     def of(instance: str, name: str) -> Mapping[str, object]:
         return {
             "instance": instance,
-            "patience": PATIENCE,
+            "patience": PATIENCE if patience is None else patience,
             "poll": POLL,
             "shutdown": shutdown,
             "spot": spot,
-            "log_put": url("put", f"{s3logs.LOGS}{name}.log"),
+            "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
             **result,
         }
 
@@ -74,7 +83,7 @@ def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
 
     It is a claim: index, instance and nonce are to be checked.
     """
-    text = s3logs.fetch(s3, bucket, run, RESULT)
+    text = s3logs.fetch(s3, bucket, run, RESULT, most=MOST_RESULT)
     try:
         return plain(text or b"")
     except ValueError:

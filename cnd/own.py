@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnd import runner
+from cnd import private, runner
 from cnd.errors import UsageError
 from cnd.events import Event
 
@@ -55,7 +55,7 @@ def keep(path: Path, folder: Path) -> None:
     """Copy a script into a run's folder: it stays what it was when the run began."""
     target = folder / name_of(path)
     try:
-        target.write_bytes(read(path))
+        private.write(target, read(path))
         target.chmod(0o700)
     except OSError as error:
         message = f"cannot write to {folder}: {error.strerror}"

@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any
 from cnd import agent, orphans, payload, s3logs
 from cnd.aws import translated
 from cnd.plan import MAX_LIFETIME, Plan
-from cnd.remote import LOG_COMMAND
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 MACHINES = ("x86_64", "aarch64")
 WORD = "word.json"  # under the run's prefix: what all instances look at
 REPORTS = f"{s3logs.LOGS}Instance"  # how the names of their own objects begin
-MOST_BYTES = 16 << 20  # of one report
 
 # Nobody may ask S3 for more than some thousand requests a second (one prefix takes
 # 3500 PUT and 5500 GET), and each costs: see docs/scale.md.
@@ -145,25 +143,27 @@ def boot(
     hold = int(min(plan.lifetime, MAX_LIFETIME))
     rates = pace(plan.instances, polls_per_second)
 
-    def url(method: str, name: str) -> str:
-        return s3logs.presigned(s3, bucket, run, name, method=method, seconds=hold)
+    def url(name: str) -> str:
+        return s3logs.presigned(s3, bucket, run, name, seconds=hold)
+
+    def form(name: str, most: int) -> dict[str, Any]:
+        return s3logs.form(s3, bucket, run, name, seconds=hold, most=most)
 
     return {
         "bundles": {
             machine: {
-                "url": url("get", f"{machine}.zip"),
+                "url": url(f"{machine}.zip"),
                 "sha256": hashlib.sha256(bundle(machine)).hexdigest(),
             }
             for machine in MACHINES
         },
-        "word": url("get", WORD),
-        "report": form(s3, bucket, run, seconds=hold),
+        "word": url(WORD),
+        "report": form(REPORTS + "${filename}", agent.MOST_REPORT),
         "prefix": s3logs.prefix(run) + s3logs.LOGS,
         "poll": rates.poll,
         "look": rates.look,
         "every": rates.every,
         "patience": orphans.PATIENCE + 3 * rates.poll,
-        "log": LOG_COMMAND,
         "lifetime": plan.lifetime,
         "job": {
             "run": run,
@@ -183,25 +183,7 @@ def boot(
             "poll": orphans.POLL,
             "shutdown": not plan.keep,
             "spot": plan.market != "on-demand",
-            "result_get": url("get", orphans.RESULT),
-            "result_put": url("put", orphans.RESULT),
+            "result_get": url(orphans.RESULT),
+            "result_form": form(orphans.RESULT, orphans.MOST_RESULT),
         },
     }
-
-
-def form(s3: S3Client, bucket: str, run: str, *, seconds: int) -> dict[str, Any]:
-    """Return a signed form by which all instances write their own objects.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
-    """
-    start = s3logs.prefix(run) + REPORTS
-    conditions: list[Any] = [
-        ["starts-with", "$key", start],
-        ["content-length-range", 0, MOST_BYTES],
-    ]
-    with translated("sign a form"):
-        signed = s3.generate_presigned_post(
-            bucket, start + "${filename}", Conditions=conditions, ExpiresIn=seconds
-        )
-    fields = {k: v for k, v in signed["fields"].items() if k != "key"}
-    return {"url": signed["url"], "fields": fields}

@@ -6,16 +6,17 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
+from cnd.aside import Pool
 from cnd.cloud import Cloud
 from cnd.gateway import Gateway
 from cnd.plan import Plan
-from cnd.remote import Login
+from cnd.remote import LOG_COMMAND, Login
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def prepare(
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
-    pool = ThreadPoolExecutor(4, thread_name_prefix="prepare")
+    pool = Pool(4, "prepare")
     try:
         images = {
             name: pool.submit(account.image, cloud, name, plan.image, plan.user)
@@ -98,7 +99,7 @@ def prepare(
             bucket_made.result()
             parcel.send(cloud.s3, name, run)
     finally:
-        pool.shutdown(wait=False)
+        pool.close()
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
     return Provision(specs, login, sqs.create(cloud.sqs, run), name, bucket_made)
@@ -122,7 +123,7 @@ def _user_data(
         return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
     rate = cloud.polls_per_second
     boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
-    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot)
+    return bootstrap.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 
 def _done() -> Future[None]:

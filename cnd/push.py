@@ -19,12 +19,13 @@ from typing import Any, Protocol
 
 from cnd import loader
 from cnd.events import plain
+from cnd.lines import LONGEST
 
 LOADER = Path(loader.__file__).read_bytes()
 # Reads the loader, and runs it.
 COMMAND = f"python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read({len(LOADER)}))'"
 MACHINE = re.compile(r"\w{1,40}")
-MOST_NOISE = 65536  # bytes that a host may say besides
+MOST_NOISE = LONGEST  # bytes that a host may say besides
 
 
 class Nonsense(ValueError):
@@ -105,20 +106,25 @@ def _line_with(session: Session, word: bytes, said: bytes = b"") -> tuple[bytes,
 
     What came instead, a greeting perhaps, is dropped; if no such line comes, it is
     returned with an empty line.
+
+    Raises:
+        Nonsense: more than `MOST_NOISE` came without it.
     """
-    noise = b""
-    while len(noise) < MOST_NOISE:
-        line, newline, rest = said.partition(b"\n")
-        if newline and line.startswith(b"{") and word in line:
-            return line, rest
-        if newline:
-            noise, said = noise + line + newline, rest
+    data, start = bytearray(said), 0
+    while True:
+        end = data.find(b"\n", start)
+        if end >= 0:
+            line = bytes(data[start:end])
+            start = end + 1
+            if line.startswith(b"{") and word in line:
+                return line, bytes(data[start:])
             continue
+        if len(data) > MOST_NOISE:
+            raise Nonsense(f"it said {bytes(data[:80])!r}, and more without end")
         chunk = session.recv(65536)
         if not chunk:
-            break
-        said += chunk
-    return b"", noise + said
+            return b"", bytes(data)
+        data += chunk
 
 
 @functools.cache

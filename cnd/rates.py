@@ -8,11 +8,11 @@ moment one may go unremembered, which costs nothing but a better estimate.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cnd import private
 from cnd.offers import Rate
 
 FILE = "rates.json"
@@ -52,11 +52,9 @@ def remember(folder: Path, name: str, measured: Measured) -> None:
         return
     runs = _read(folder)
     runs[name] = [*runs.get(name, []), measured][-KEPT:]
-    draft = folder / f"{FILE}.{os.getpid()}"
     text = json.dumps({n: [asdict(m) for m in each] for n, each in runs.items()})
     try:
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(folder / FILE)
+        private.write(private.folder(folder) / FILE, text + "\n")
     except OSError:
         return  # a full disk has been told of by the journal already
 

@@ -11,8 +11,10 @@ import base64
 import contextlib
 import functools
 import logging
+import select
 import shlex
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,11 +23,12 @@ from pathlib import Path
 
 import fabric
 import paramiko
-from invoke.exceptions import CommandTimedOut, UnexpectedExit
 
-from cnd import push
+from cnd import lines, private, pull, push
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
+from cnd.keeper import MOST_LOG
+from cnd.lines import Splitter
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -34,6 +37,9 @@ logging.getLogger("paramiko").propagate = False
 CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
+MOST_OUTPUT = 64 << 10  # bytes of what a command says
+MOST_COMPLAINT = 1000  # characters of what it says of its failure
+LOG_TIMEOUT = 20.0  # seconds for a system log; what came by then is kept
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SILENCE = 5.0  # seconds; a live worker reports every 2.5 s at least: `Plan.progress`
@@ -47,13 +53,10 @@ KEEPER_PAUSE = 15.0
 SPOT_KEEPER_PAUSE = 2.0
 # What pow.py says of a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
-# Ubuntu has a file, older Amazon Linux another, the newest only the journal.
-LOG_COMMAND = (
-    "cat /var/log/syslog 2>/dev/null || sudo -n cat /var/log/messages 2>/dev/null"
-    " || sudo -n journalctl -o short-iso --no-pager"
-)
-# The same from its beginning on, as it grows.  When the connection drops, `cat` meets
-# the end of its input, and the whole session goes.
+# What a host that nobody follows any more does to read its own system log.
+LOG_COMMAND = pull.command(MOST_LOG)
+# The same log from its beginning on, as it grows.  When the connection drops, `cat`
+# meets the end of its input, and the whole session goes.
 TAIL_COMMAND = (
     "{ if test -r /var/log/syslog; then tail -n +1 -F /var/log/syslog; "
     "elif sudo -n test -e /var/log/messages; then "
@@ -130,6 +133,7 @@ class Host:
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._following = False
+        self.position = 0  # bytes of the followed worker's events that were heard
         self._begun = ("", b"")  # a worker that `start` began to follow, and its words
         self._closed = threading.Event()
         self._why = ""  # it was closed
@@ -296,34 +300,47 @@ class Host:
             message = f"the worker did not start: {told.strip()[-200:]!r}"
             raise HostError(self.name, message)
 
-    def run(self, command: str, *, timeout: float = COMMAND_TIMEOUT) -> str:
-        """Run a short command; return its output."""
+    def run(
+        self,
+        command: str,
+        *,
+        timeout: float = COMMAND_TIMEOUT,
+        most: int = MOST_OUTPUT,
+    ) -> str:
+        """Run a short command; return its output, of at most `most` bytes."""
         began = time.monotonic()
         try:
-            with self._limited(timeout + 1):
-                result = self._fabric.run(
-                    command, hide=True, in_stream=False, timeout=timeout
-                )
-        except UnexpectedExit as error:
-            # paramiko saw the connection close before any exit status.
-            if error.result.exited == -1:
-                why = "connection lost"
-                raise self._unanswered(command, began, timeout, why) from error
-            told = error.result.stderr.strip() or error.result.stdout.strip()
-            message = told or f"exit status {error.result.exited}"
-            raise HostError(self.name, message) from error
-        except (CommandTimedOut, *LOST) as error:
+            with self._limited(timeout):
+                session = self._fabric.create_session()
+                session.settimeout(timeout)
+                session.exec_command(command)
+                output, whole = lines.read(session.recv, most)
+                if not whole:
+                    session.close()
+                    message = f"said more than {most} bytes: {command}"
+                    raise HostError(self.name, message)
+                complaints = _complaints(session)
+                status = session.recv_exit_status()
+        except LOST as error:
             why = f"SSH failed: {_reason(error)}"
             raise self._unanswered(command, began, timeout, why) from error
-        return str(result.stdout)
+        # paramiko saw the connection close before any exit status.
+        if status == -1:
+            raise self._unanswered(command, began, timeout, "connection lost")
+        text = output.decode("utf-8", "replace")
+        if status != 0:
+            told = complaints.decode("utf-8", "replace").strip() or text.strip()
+            message = told[:MOST_COMPLAINT] or f"exit status {status}"
+            raise HostError(self.name, message)
+        return text
 
     def _unanswered(
         self, command: str, began: float, timeout: float, why: str
     ) -> HostLost:
         """Return what a command ended with that has no exit status.
 
-        Ours is the clock: Invoke says that the time was up only once its timer's
-        thread is gone, which may be after the end that the timer brought about.
+        Ours is the clock: a connection that was closed because the time was up looks
+        as if it had been lost.
         """
         if not self.closed and time.monotonic() - began >= timeout:
             why = f"no answer within {timeout:.0f} s: {command}"
@@ -334,16 +351,73 @@ class Host:
         path = shlex.quote(f"{folder}/{EVENTS}")
         return self.run(f"test -s {path} && echo yes; true").strip() == "yes"
 
-    def log(self, folder: str = "") -> str:
-        """Return the host's system log.
+    def log(
+        self,
+        path: Path,
+        folder: str = "",
+        *,
+        most: int = pull.MOST,
+        deadline: Callable[[], float] | None = None,
+    ) -> pull.Part:
+        """Write the host's system log to the file `path`, or its newest part.
 
         Args:
             folder: of a worker whose last word is to be in it: that is logged after it
                 was said, so its end is waited for, a second at most.
+            most: bytes that are kept.
+            deadline: the time on the monotonic clock, asked anew for each piece;
+                default: `LOG_TIMEOUT` from now.
+
+        Raises:
+            HostError: nothing of it came in time, or it makes no sense.
+            OSError: the file cannot be written.
         """
-        if not folder:
-            return self.run(LOG_COMMAND)
-        return self.run(AFTER.format(folder=shlex.quote(folder)) + LOG_COMMAND)
+        late = time.monotonic() + LOG_TIMEOUT
+        wait = AFTER.format(folder=shlex.quote(folder)) if folder else ""
+        with contextlib.ExitStack() as spools:
+            part, best = pull.Part(0), None
+            for step in pull.steps(most):
+                spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
+                try:
+                    said = self._said(
+                        wait + pull.packed(step), deadline or (lambda: late)
+                    )
+                    found = pull.keep(said, step, spool)
+                except (HostError, pull.Nonsense) as error:
+                    if best is None:
+                        reason = str(error).removeprefix(f"{self.name}: ")
+                        raise HostError(self.name, f"no log: {reason}") from error
+                    break
+                part, best, wait = found, spool, ""
+                if part.whole:
+                    break
+            if best is None or not part.kept:
+                raise HostError(self.name, "no log: it is empty")
+            with private.replaced(path) as file:
+                pull.copy(part, best, file)
+        return part
+
+    def _said(self, command: str, deadline: Callable[[], float]) -> Iterator[bytes]:
+        """Yield what a command prints; `HostLost` if it is not over by the deadline."""
+        try:
+            with self._limited(max(0.0, deadline() - time.monotonic())):
+                session = self._fabric.create_session()
+                session.exec_command(command)
+            with contextlib.closing(session):
+                while (left := deadline() - time.monotonic()) > 0:
+                    session.settimeout(left)
+                    if chunk := session.recv(65536):
+                        yield chunk
+                        continue
+                    session.status_event.wait(left)
+                    if session.exit_status == -1:  # nobody knows whether that was all
+                        raise EOFError("connection lost")
+                    return
+            raise TimeoutError
+        except TimeoutError as error:
+            raise HostLost(self.name, "it did not come in time") from error
+        except LOST as error:
+            raise HostLost(self.name, f"SSH failed: {_reason(error)}") from error
 
     def tail(self) -> Iterator[bytes]:
         """Yield the lines of the system log, from its beginning on, as they come.
@@ -354,10 +428,9 @@ class Host:
             with self._limited(COMMAND_TIMEOUT):
                 session = self._fabric.create_session()
                 session.exec_command(TAIL_COMMAND)
-            partial = b""
+            splitter = Splitter()
             while chunk := session.recv(65536):
-                *lines, partial = (partial + chunk).split(b"\n")
-                yield from lines
+                yield from splitter.lines(chunk)
         except LOST as error:
             raise HostLost(self.name, f"connection lost: {_reason(error)}") from error
         raise HostLost(self.name, "connection lost")
@@ -365,21 +438,34 @@ class Host:
     # --- following
 
     def follow(
-        self, folder: str, *, position: int = 0, silence: float = SILENCE
+        self,
+        folder: str,
+        *,
+        position: int = 0,
+        silence: float = SILENCE,
+        dropped: Callable[[int], None] = lambda size: None,
     ) -> Iterator[bytes]:
         """Yield the worker's event lines from byte `position` on, as they come.
 
         Ends with `HostLost` when the connection drops or nothing came for
-        `silence` seconds; never by itself.  `position` plus the length of every
-        line yielded, and one for its newline, is where to go on.
+        `silence` seconds; never by itself.  `self.position` is where to go on after
+        the line that was yielded last.
+
+        Args:
+            dropped: told of the bytes of lines that are too long, as they come.
         """
+        splitter = Splitter(position=position)
+        self.position = position
         try:
             session, chunk = self._followed(folder, position, silence)
-            partial = b""
             while chunk := chunk or session.recv(65536):
-                *lines, partial = (partial + chunk).split(b"\n")
+                for line in splitter.lines(chunk):
+                    self.position = splitter.position
+                    yield line
                 chunk = b""
-                yield from lines
+                if splitter.dropped:
+                    dropped(splitter.dropped)
+                    splitter.dropped = 0
         except TimeoutError as error:
             message = f"silent for {silence:g} s"
             raise HostLost(self.name, message) from error
@@ -415,14 +501,26 @@ class Host:
 
     def _say(self, word: str) -> bool:
         session = self._session
-        # A channel whose window is full, of a host that is frozen, is left alone.
-        if session is None or not session.send_ready():
+        # A channel whose window is full, of a host that is frozen, is left alone, and
+        # a connection that takes no more: it would hold up the word to all others.
+        if session is None or not session.send_ready() or not self._is_writable():
             return False
         try:
             session.sendall(f"{word}\n".encode())
         except LOST:
             return False
         return True
+
+    def _is_writable(self) -> bool:
+        """Whether the connection takes some bytes at once; True if it is not known."""
+        if self._link is None:
+            return True
+        poll = select.poll()
+        try:
+            poll.register(self._link, select.POLLOUT)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # it was closed meanwhile
+            return False
 
     @contextlib.contextmanager
     def _limited(self, seconds: float) -> Iterator[None]:
@@ -474,10 +572,7 @@ def _follow(folder: str, position: int = 0) -> str:
 
 
 def _complaints(session: paramiko.Channel) -> bytes:
-    said = b""
-    while chunk := session.recv_stderr(65536):
-        said += chunk
-    return said
+    return lines.read(session.recv_stderr, MOST_OUTPUT)[0]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, Protocol
 
 import cnd
-from cnd.events import Event, amount
+from cnd.events import Event, amount, harmless
 from cnd.palette import COLORS
 from cnd.timeline import PHASES, Life, Timeline, list_usd, phases_of
 from cnd.view import duration
@@ -75,7 +75,7 @@ def page(line: Timeline, pictures: Mapping[str, Drawn], logs: Iterable[str]) -> 
 
 def _text(value: object, most: int = 300) -> str:
     """Return a value of unknown origin as HTML text, at most so many characters."""
-    text = str(value)
+    text = harmless(str(value))
     return html.escape(text if len(text) <= most else f"{text[:most]}…")
 
 

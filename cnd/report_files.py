@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnd import private
 from cnd.errors import UsageError
 from cnd.journal import Journal
 from cnd.report import page
@@ -61,11 +62,8 @@ def _pictures(line: Timeline) -> Mapping[str, Picture]:
 
 
 def _put(path: Path, data: str | bytes) -> Path:
-    """Write a file so that it is never seen half; return its path."""
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    draft = path.with_name(f"{path.name}.draft")
-    draft.write_bytes(data if isinstance(data, bytes) else data.encode())
-    draft.replace(path)
+    """Write a file, its folder included; return its path."""
+    private.write(private.folder(path.parent) / path.name, data)
     return path
 
 

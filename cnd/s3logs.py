@@ -6,11 +6,13 @@ names, so that a report's links hold; a bucket that refuses costs a copy, never 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cnd import pull
+from cnd.aside import Pool
 from cnd.aws import code, translated
 from cnd.errors import CloudError
 
@@ -30,6 +32,7 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 OTHER = "application/octet-stream"
+EMPTY = "InvalidRange"  # what S3 says of the last bytes of an object that has none
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
 DEFAULT_REGION = "us-east-1"
@@ -154,36 +157,95 @@ def upload(
 
     if not files:
         return {}
-    with ThreadPoolExecutor(min(PARALLEL, len(files))) as pool:
-        failures = pool.map(put, files.items())
-        return _only_failures(zip(files, failures, strict=True))
+    pool = Pool(PARALLEL, "upload")
+    failures = [pool.submit(put, item) for item in files.items()]
+    answers = (failure.result() for failure in failures)
+    return _only_failures(zip(files, answers, strict=True))
 
 
-def fetch(s3: S3Client, bucket: str, run: str, name: str) -> bytes | None:
-    """Return the run's object `name`, or None if there is none."""
+def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes | None:
+    """Return the run's object `name`, or None if there is none.
+
+    Raises:
+        CloudError: S3 refuses, or the object has more than `most` bytes: whoever may
+            write it may be an instance, and is believed nothing.
+    """
     try:
         with translated(f"fetch {name}"):
-            return s3.get_object(Bucket=bucket, Key=prefix(run) + name)["Body"].read()
+            reply = s3.get_object(Bucket=bucket, Key=prefix(run) + name)
+            data = reply["Body"].read(most + 1)
     except CloudError as error:
         if code(error) in ABSENT:
             return None
         raise
+    if len(data) > most:
+        size = f"{reply['ContentLength']:,} bytes, the most that are read are {most:,}"
+        raise CloudError(f"could not fetch {name}: it has {size}")
+    return data
 
 
-def presigned(
-    s3: S3Client, bucket: str, run: str, name: str, *, method: str, seconds: int
-) -> str:
-    """Return a URL that gets or puts (`method`) the run's object `name`.
+def fetch_log(
+    s3: S3Client, bucket: str, run: str, name: str, *, most: int
+) -> tuple[bytes, pull.Part] | None:
+    """Return a log that is the run's object `name`, or None if there is none.
+
+    Of one that has more than `most` bytes it is the newest part, with a first line
+    that says what is missing.  One of 0 bytes is none.
+    """
+    try:
+        with translated(f"fetch {name}"):
+            reply = s3.get_object(
+                Bucket=bucket, Key=prefix(run) + name, Range=f"bytes=-{most}"
+            )
+            data = reply["Body"].read(most)
+    except CloudError as error:
+        if code(error) in (*ABSENT, EMPTY):
+            return None
+        raise
+    # "bytes 5-14/15"
+    size = reply.get("ContentRange", "").rpartition("/")[2]
+    whole = int(size) if size.isdecimal() else len(data)
+    part, target = pull.Part(len(data), max(0, whole - len(data))), io.BytesIO()
+    pull.copy(part, io.BytesIO(data), target)
+    return (target.getvalue(), part) if data else None
+
+
+def presigned(s3: S3Client, bucket: str, run: str, name: str, *, seconds: int) -> str:
+    """Return a URL that gets the run's object `name`.
 
     It holds for `seconds`, at most a week, and not longer than the credentials that
     sign it.
     """
     with translated(f"sign a URL for {name}"):
         return s3.generate_presigned_url(
-            f"{method}_object",
+            "get_object",
             Params={"Bucket": bucket, "Key": prefix(run) + name},
             ExpiresIn=seconds,
         )
+
+
+def form(
+    s3: S3Client, bucket: str, run: str, name: str, *, seconds: int, most: int
+) -> dict[str, Any]:
+    """Return a signed form that writes the run's object `name`, of `most` bytes.
+
+    Or any whose name begins so, if it ends with ``${filename}``: the name is then not
+    among its fields, and to be added.  Who has it can write nothing else.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
+    """
+    kind = {"Content-Type": TYPES[".log"]}
+    conditions: list[Any] = [kind, ["content-length-range", 0, most]]
+    with translated(f"sign a form for {name}"):
+        signed = s3.generate_presigned_post(
+            bucket,
+            prefix(run) + name,
+            Fields={**kind},
+            Conditions=conditions,
+            ExpiresIn=seconds,
+        )
+    fields = {k: v for k, v in signed["fields"].items() if "${" not in v}
+    return {"url": signed["url"], "fields": fields}
 
 
 def _only_failures(

@@ -45,12 +45,15 @@ def scram(
         asked=asked,
         look=look,
         past=past,
+        refused=cloud.refused_patience,
         seen=seen,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
         # What came of a launch that was under way.
-        ended += ec2.terminate(cloud.ec2, run=run, seen=seen)
+        ended += ec2.terminate(
+            cloud.ec2, run=run, refused=cloud.refused_patience, seen=seen
+        )
     return ended
 
 

@@ -28,16 +28,18 @@ def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[Non
         over: whether the end has come: then nothing is cut short any more.
 
     Raises:
-        KeyboardInterrupt: at the second signal, unless it is over.
+        KeyboardInterrupt: at the second signal, unless it is over; at no later one,
+            which could only cut short what ends the fleet.
     """
-    asked = False
+    signals = 0
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked and not over():
+        nonlocal signals
+        signals += 1
+        if signals == 2 and not over():
             raise KeyboardInterrupt
-        asked = True
-        ask(ASKS[number])
+        if signals == 1 or over():
+            ask(ASKS[number])
 
     heard = set(ASKS)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -40,7 +40,7 @@ from cnd import scram as ending
 from cnd.cli import Executor, Help, Program, left_at_once, nobody_reads, rest, task
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.events import Event
-from cnd.job import Job
+from cnd.job import Job, scram_words
 from cnd.journal import Journal, state_folder
 from cnd.keys import UserKey
 from cnd.naming import new_run
@@ -297,20 +297,20 @@ def _carried_out(
 def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        return view.Narrator(plan, past=past)
+        return view.Aside(view.Narrator(plan, past=past))
     if os.environ.get("TERM", "dumb") == "dumb":
-        return view.Narrator(plan, past=past)
+        return view.Aside(view.Narrator(plan, past=past))
     from cnd.live import LiveView  # here: rich takes a tenth of a second
 
-    return LiveView(plan, sys.stderr, past=past)
+    return view.Aside(LiveView(plan, sys.stderr, past=past))
 
 
 def _conclude(result: Result, json: bool) -> None:
     """Print a result, and end with its exit status."""
     _tell(result, json)
     if result.leaked:
-        message = "not seen terminated, perhaps still running"
-        hint = f"run `fab scram --run {result.run}`"
+        message = f"not seen terminated in {result.region}, perhaps still running"
+        hint = f"run `{scram_words(result.run, result.cloud, result.region)}`"
         raise LeakError(result.leaked, message, hint=hint)
     if status := result.outcome.ending.exit_status:
         raise Exit(code=status)
@@ -686,9 +686,9 @@ refused, 4 no complete answer, 5 something may be left running, 130 interrupted.
 Completion: cnd --print-completion-script bash (or zsh, fish)."""
 
 
-def main() -> None:
-    """Run the `cnd` program."""
-    program = Program(
+def program() -> Program:
+    """Return the `cnd` program; its `run` ends with SystemExit where that is not 0."""
+    return Program(
         name="cnd",
         binary="cnd",
         version=cnd.__version__,
@@ -697,5 +697,9 @@ def main() -> None:
         executor_class=Executor,
         config_class=Config,
     )
+
+
+def main() -> None:
+    """Run the `cnd` program."""
     with left_at_once():
-        program.run()
+        program().run()

@@ -39,7 +39,7 @@ from cnd.tasks_plan import (
     whole_difficulty,
     wish,
 )
-from cnd.view import Narrator
+from cnd.view import Aside, Narrator
 
 SCALE = "for example: fab bench scale --n 8,32,128 --repeat 3"
 SCALING = "for example: fab bench scaling --n 1,2,4,8 --d 5 --repeat 5"
@@ -433,7 +433,7 @@ def _carried_out(plan: Plan, runs: Runs) -> Result:
     fit(runs.cloud, plan, runs.key)
     journal = Journal(new_run())
     journal.create()
-    with journal.followed(), contextlib.closing(Narrator(plan)) as shown:
+    with journal.followed(), contextlib.closing(Aside(Narrator(plan))) as shown:
         result = Job(plan, runs.cloud, journal, view=shown).execute(runs.key)
     if result.leaked:
         hint = f"run `fab scram --run {result.run}`"

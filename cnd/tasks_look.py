@@ -12,6 +12,7 @@ import datetime as dt
 import io
 import json as jsonlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,11 +25,11 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, report_files, s3logs
+from cnd import arguments, private, pull, report_files, s3logs
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
-from cnd.events import Event
+from cnd.events import Event, harmless
 from cnd.follow import Follower
 from cnd.journal import EVENTS, RESULT, Journal, runs
 from cnd.naming import is_run
@@ -41,6 +42,7 @@ JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
 PATIENCE = 60.0  # seconds until a report that is not there is given up
 LOOK = 0.2  # seconds between two looks at a run's events
+MOST_BROUGHT = 256 << 20  # bytes of the events of a run that is brought from S3
 NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 
 
@@ -147,7 +149,7 @@ def _brought(journal: Journal) -> bool:
     cloud, bucket = place
     try:
         found = {
-            name: s3logs.fetch(cloud.s3, bucket, journal.run, name)
+            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_BROUGHT)
             for name in (EVENTS, RESULT)
         }
     except CloudError as error:
@@ -158,7 +160,7 @@ def _brought(journal: Journal) -> bool:
     _say(f"run {journal.run} was brought from s3://{bucket}")
     journal.create()
     for name, data in found.items():
-        (journal.folder / name).write_bytes(data or b"")
+        private.write(journal.folder / name, data or b"")
     return True
 
 
@@ -347,7 +349,9 @@ def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
     cloud, bucket = place
 
     def fetched(name: str) -> bytes | None:
-        return s3logs.fetch(cloud.s3, bucket, journal.run, s3logs.LOGS + name)
+        place = cloud.s3, bucket, journal.run, s3logs.LOGS + name
+        found = s3logs.fetch_log(*place, most=pull.MOST)
+        return found and found[0]
 
     try:
         told = {name: fetched(name) for name in names}
@@ -364,15 +368,12 @@ def _write(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    print(harmless(data.decode("utf-8", "replace")), end="")
+    print(harmless_log(data.decode("utf-8", "replace")), end="")
 
 
-def harmless(text: str) -> str:
+def harmless_log(text: str) -> str:
     """Return `text` without control characters but tabs and ends of lines."""
-    return "".join(
-        c if c.isprintable() or c in "\t\n" else "\N{REPLACEMENT CHARACTER}"
-        for c in text
-    )
+    return re.sub(r"[^\t\n]+", lambda part: harmless(part[0]), text)
 
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
@@ -515,4 +516,4 @@ def _exported(run: str, life: Life) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    print(harmless(text), file=sys.stderr)

@@ -13,7 +13,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Protocol, TextIO
 
-from cnd.events import Event
+from cnd.aside import Lane
+from cnd.events import PROGRESS, Event, harmless
 from cnd.plan import Plan
 from cnd.race import Ending, Race
 from cnd.result import Result
@@ -23,6 +24,10 @@ FEW = 16  # up to so many instances are told one by one
 STAMP = 11  # characters of a time before a line, and the space after it
 TITLE = 15  # characters of a title in the result
 NO_BREAK = "\u00a0"
+# What may wait to be shown: a terminal that takes nothing gets the rest later, or not.
+MOST_WAITING, MOST_MINOR = 20_000, 1000  # events; of the kinds that matter least
+MINOR = frozenset({PROGRESS, "worker.noise"})
+CLOSE_PATIENCE = 2.0  # seconds for the last lines to be shown
 
 
 class Viewer(Protocol):
@@ -39,6 +44,53 @@ class Viewer(Protocol):
 
     def close(self) -> None:
         """Leave the terminal as it is to be left."""
+
+
+class Aside:
+    """Has another viewer show a run, in a thread of its own.
+
+    A terminal that takes nothing (Ctrl-S, a pipe that nobody reads) holds up its view
+    and nothing else.  What the viewer raises is raised by the next call, once.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._lane = Lane("view", MOST_WAITING)
+        self._race: Race | None = None  # as of the latest tick
+        self._ticking = False  # a tick waits, which will show that
+        self._raised = False
+
+    def show(self, event: Event) -> None:
+        self._raise()
+        if event.kind not in MINOR or self._lane.waiting < MOST_MINOR:
+            self._lane.put(lambda: self._viewer.show(event))
+
+    def tick(self, race: Race) -> None:
+        self._raise()
+        self._race = race
+        if not self._ticking:
+            self._ticking = True
+            if not self._lane.put(self._tick):
+                self._ticking = False
+
+    def _tick(self) -> None:
+        self._ticking = False  # first: what changes from now on asks for another
+        if self._race is not None:
+            self._viewer.tick(self._race)
+
+    def answer(self, text: str) -> None:
+        """Say `text` soon: the signal handler that calls this must not wait."""
+        self._lane.put(lambda: self._viewer.answer(text))
+
+    def close(self) -> None:
+        """Leave the terminal, if it can be written to; see that all was shown."""
+        self._lane.put(self._viewer.close)
+        self._lane.settle(CLOSE_PATIENCE)
+
+    def _raise(self) -> None:
+        if self._lane.error and not self._raised:
+            self._raised = True
+            raise self._lane.error
 
 
 class Narrator:
@@ -178,11 +230,6 @@ def wrapped(line: str, width: int | None, indent: int) -> str:
     return "\n".join(lines).replace(NO_BREAK, " ")
 
 
-def harmless(text: str) -> str:
-    """Return text of another machine as one line that cannot steer a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 class _Fields(dict[str, object]):
     """An event's fields for a sentence; a missing one reads as "?"."""
 
@@ -225,8 +272,8 @@ SMALLEST = {
     True: "yes: every smaller nonce was tested",
     False: "not known: the run ended before every smaller nonce was tested",
 }
-# The same where the worker is somebody's own script: the field that shows it, and what
-# a person is told then.
+# The same where the worker is somebody's own script, or too loud: the field that shows
+# it, and what a person is told then.
 OWN = {
     "run.started": (
         "script",
@@ -234,6 +281,7 @@ OWN = {
         "at most {time_limit:g} s of search",
     ),
     "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
+    "worker.noise": ("dropped", "{text}"),
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")

@@ -22,26 +22,31 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnd import private
 from cnd.errors import CloudError, UsageError
 from cnd.local import files, settings, vmimage
+from cnd.local.settings import Patience, patience
 
 __all__ = [
     "Endpoint",
+    "Patience",
     "clear_faults",
     "down",
     "exports",
     "faults_laid",
     "lay_fault",
+    "patience",
     "status",
     "summary",
     "up",
 ]
 
-NEEDED = ("asyncssh", "flask", "moto", "werkzeug", "yaml")
+NEEDED = ("asyncssh", "flask", "flask_cors", "moto", "werkzeug", "yaml")
+TOKEN_HEADER = "X-Cnd-Token"
 ANSWER_SECONDS = 2.0  # for the cloud to say how it is
 FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
 POLL_SECONDS = 0.01
@@ -56,11 +61,12 @@ class Endpoint:
     url: str  # "http://127.0.0.1:PORT"
     region: str
     access_key: str
-    secret_key: str
+    secret_key: str = field(repr=False)
     pid: int
     folder: Path
     hosts: str = "process"  # what its instances are; or "vm"
     rate: float | None = None  # nonces/s of each host's worker at most
+    token: str = field(default="", repr=False)  # for /cnd/* and /faults
 
 
 def up(
@@ -119,7 +125,7 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
     Raises CloudError if it does not answer.
     """
     try:
-        return _get(endpoint.url + "/cnd/status")
+        return _get(endpoint.url + "/cnd/status", endpoint.token)
     except (OSError, ValueError) as error:
         raise CloudError(f"the embedded cloud does not answer: {error}") from error
 
@@ -151,6 +157,7 @@ def clear_faults(endpoint: Endpoint) -> int:
 def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
     request = urllib.request.Request(endpoint.url + "/faults", body, method=method)
     request.add_header("Content-Type", "application/json")
+    request.add_header(TOKEN_HEADER, endpoint.token)
     try:
         with _opener().open(request, timeout=FAULT_SECONDS) as reply:
             return json.load(reply)
@@ -236,7 +243,8 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
     files.remove_endpoint(folder)
     package_folder = str(Path(__file__).resolve().parents[2])
     search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with open(folder / files.LOG, "wb") as log:
+    (folder / files.LOG).unlink(missing_ok=True)
+    with private.open_end(folder / files.LOG) as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "cnd.local.server", "--folder", str(folder)],
             stdin=subprocess.DEVNULL,
@@ -262,13 +270,14 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 def _find(folder: Path, path: str) -> Endpoint | None:
     record = files.read_endpoint(folder)
-    if record is None:
+    # Another user's program may have got the port of a cloud that died: nothing is
+    # asked there, neither with the token nor with a signature.
+    if record is None or not files.is_alive(folder):
         return None
     try:
-        answer = _get(record["url"] + path)
+        answer = _get(record["url"] + path, record.get("token", ""))
     except (OSError, ValueError):
         return None
-    # Another program may have got the port of a cloud that died.
     if answer.get("pid") != record["pid"] or answer.get("ending"):
         return None
     return Endpoint(**record, folder=folder)
@@ -279,9 +288,10 @@ def _opener() -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def _get(url: str) -> dict[str, Any]:
+def _get(url: str, token: str) -> dict[str, Any]:
+    request = urllib.request.Request(url, headers={TOKEN_HEADER: token})
     try:
-        with _opener().open(url, timeout=ANSWER_SECONDS) as reply:
+        with _opener().open(request, timeout=ANSWER_SECONDS) as reply:
             answer = json.load(reply)
     except urllib.error.HTTPError as error:
         raise ValueError(f"status {error.code}") from error

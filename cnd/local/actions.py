@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 SERVICES = ("autoscaling", "ec2", "s3", "sqs", "ssm", "sts")
+TARGETS = {"AmazonSQS": "sqs", "AmazonSSM": "ssm"}  # prefix of X-Amz-Target: service
 FORM = "application/x-www-form-urlencoded"
 REQUEST_ID = "00000000-0000-0000-0000-00000000fa17"
 SQS_SHAPES = {
@@ -57,13 +58,22 @@ def call_of(environ: WSGIEnvironment) -> Call:
     target = environ.get("HTTP_X_AMZ_TARGET", "")
     if target:
         prefix, _, action = target.partition(".")
-        service = {"AmazonSQS": "sqs", "AmazonSSM": "ssm"}.get(prefix, service)
+        service = TARGETS.get(prefix, service)
         return Call(service, action, is_json=True)
     if service == "s3":
         return Call(service, _s3_action(environ, query), is_json=False)
     if environ.get("CONTENT_TYPE", "").startswith(FORM):
         query |= parse_qs(read_body(environ).decode(errors="replace"))
     return Call(service, query.get("Action", [""])[0], is_json=False)
+
+
+def protocol_of(environ: WSGIEnvironment) -> Call:
+    """Return in whose words to answer a request whose body is not to be read."""
+    query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+    service, is_json = _service(environ, query), False
+    if target := environ.get("HTTP_X_AMZ_TARGET", ""):
+        service, is_json = TARGETS.get(target.partition(".")[0], service), True
+    return Call(service, "", is_json and service in SERVICES)
 
 
 def read_body(environ: WSGIEnvironment) -> bytes:

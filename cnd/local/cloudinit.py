@@ -39,6 +39,7 @@ class File:
     content: bytes
     permissions: int
     append: bool
+    encoded: bool = False  # data, or a program, that means what its bytes say
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ def _files(entries: list[Any], remarks: list[str]) -> Iterable[File]:
                 content=_decoded(entry.get("content") or "", entry.get("encoding")),
                 permissions=int(str(entry.get("permissions", "0644")), 8),
                 append=bool(entry.get("append", False)),
+                encoded=bool(entry.get("encoding")),
             )
         except (
             AttributeError,

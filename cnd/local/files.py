@@ -19,11 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cnd import private
 from cnd.errors import CloudError, UsageError
 from cnd.local.paths import SAFE_TREE
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 POLL_SECONDS = 0.01
+PROBED_SECONDS = 1.0  # for those to let go who only look whether a server lives
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
@@ -36,8 +38,8 @@ def state_folder(environ: Mapping[str, str]) -> Path:
             hint="set XDG_STATE_HOME to a path without spaces and special characters",
         )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        private.folder(folder.parent)
+        private.folder(folder)
     except OSError as error:
         raise UsageError(f"no state folder: {error}") from error
     return folder
@@ -46,7 +48,7 @@ def state_folder(environ: Mapping[str, str]) -> Path:
 @contextmanager
 def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
     """Be the only `up` or `down`; raises CloudError at `deadline` (monotonic)."""
-    with open(folder / "lock", "a") as file:
+    with private.open_end(folder / "lock") as file:
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
                 raise CloudError("another command is starting or ending the cloud")
@@ -57,15 +59,18 @@ def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
 @contextmanager
 def alive_lock(folder: Path) -> Iterator[None]:
     """Be the living server; raises CloudError if there is one."""
-    with open(folder / "alive", "a") as file:
-        if not _locked(file.fileno()):
-            raise CloudError("an embedded cloud already runs here")
+    with private.open_end(folder / "alive") as file:
+        deadline = time.monotonic() + PROBED_SECONDS
+        while not _locked(file.fileno()):  # `is_alive` takes it for an instant
+            if time.monotonic() > deadline:
+                raise CloudError("an embedded cloud already runs here")
+            time.sleep(POLL_SECONDS)
         yield
 
 
 def is_alive(folder: Path) -> bool:
     """Say whether a server lives, answering or not."""
-    with open(folder / "alive", "a") as file:
+    with private.open_end(folder / "alive") as file:
         return not _locked(file.fileno())
 
 
@@ -79,10 +84,7 @@ def read_endpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def write_endpoint(folder: Path, record: Mapping[str, Any]) -> None:
-    new = folder / (ENDPOINT + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(record, file)
-    new.replace(folder / ENDPOINT)
+    private.write(folder / ENDPOINT, json.dumps(record))
 
 
 def remove_endpoint(folder: Path) -> None:

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from pathlib import Path
 
+from cnd import private
 from cnd.errors import UsageError
 from cnd.local import memory, metadata, tree, wire
 from cnd.local.addresses import Addresses
 from cnd.local.faults import HostFault
+from cnd.local.guard import guarded, say
 from cnd.local.settings import Delay
 from cnd.local.wire import HostSpec, Message
 
@@ -56,7 +58,10 @@ class Fleet:
         self.addresses = Addresses()
         self._numbers = count()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()  # the SSH files: one at a time
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
+        self._files_due = False  # the SSH files do not say who is up
+        self._trouble = ""  # why they could not be written at last
         self._specs: dict[str, HostSpec] = {}
         self._write_ssh_files()
         tree.build_programs(folder / "hosts" / PROGRAMS)
@@ -139,15 +144,38 @@ class Fleet:
                     path.write_text(json.dumps(action))
 
     def listen(self, tell: Callable[[Message], None]) -> None:
-        """Pass every report to `tell` until the fork server ends; blocks."""
+        """Pass every report to `tell` until the fork server ends; blocks.
+
+        What goes wrong with one report costs that report, not the cloud.
+        """
         lines = wire.Lines()
         while data := os.read(self._reports, READ_BYTES):
             reports = list(lines.feed(data))
             # Files first: whoever sees "running" may call ssh at once.
-            if self._note(reports):
-                self._write_ssh_files()
             for report in reports:
-                tell(report)
+                with guarded(f"the report {report}"):
+                    self._files_due |= self._note(report)
+            self.keep_files()
+            for report in reports:
+                with guarded(f"the report {report}"):
+                    tell(report)
+
+    def keep_files(self) -> None:
+        """Write `ssh_config` and `known_hosts` if they are out of date; safe to repeat.
+
+        A disk that is full, or a folder in their place, leaves them so until it is not.
+        """
+        with self._writing:
+            if not self._files_due:
+                return
+            try:
+                self._write_ssh_files()
+                self._files_due, trouble = False, ""
+            except OSError as error:
+                trouble = f"ssh_config, known_hosts: {error}"
+            if trouble != self._trouble:  # it is tried again and again, and told once
+                say(trouble)
+            self._trouble = trouble
 
     def end(self) -> None:
         """Kill all hosts and the fork server; returns when they are gone."""
@@ -160,23 +188,21 @@ class Fleet:
             self._process.kill()  # the hosts die with it
             self._process.wait()
 
-    def _note(self, reports: Sequence[Message]) -> bool:
+    def _note(self, report: Message) -> bool:
         """Keep track of who is up; returns whether that has changed."""
-        changed = False
-        for report in reports:
-            if report["kind"] == "up":
-                self._up[report["id"]] = self._specs[report["id"]], report["host_key"]
-                changed = True
-            elif report["kind"] in ("down", "lost"):
-                self._specs.pop(report["id"], None)
-                changed |= self._up.pop(report["id"], None) is not None
-        return changed
+        if report["kind"] == "up":
+            self._up[report["id"]] = self._specs[report["id"]], report["host_key"]
+            return True
+        if report["kind"] in ("down", "lost"):
+            self._specs.pop(report["id"], None)
+            return self._up.pop(report["id"], None) is not None
+        return False
 
     def _write_ssh_files(self) -> None:
         up = list(self._up.values())
         known_hosts = self._folder / "known_hosts"
-        _replace(known_hosts, known_hosts_text(up))
-        _replace(self._folder / "ssh_config", ssh_config_text(up, known_hosts))
+        private.write(known_hosts, known_hosts_text(up))
+        private.write(self._folder / "ssh_config", ssh_config_text(up, known_hosts))
 
 
 def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
@@ -214,9 +240,3 @@ def _available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
-
-
-def _replace(path: Path, text: str) -> None:
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.replace(path)

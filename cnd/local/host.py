@@ -34,6 +34,7 @@ SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
 BOOTING, UP = 15, 5
 # A connection that closes with something unsaid ends with a reset (socket(7)).
 NO_LINGER = struct.pack("ii", 1, 0)
+UMASK = 0o022  # a machine's usual; its tree itself is its user's alone
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -52,6 +53,7 @@ def serve(
     """
     processes.adopt_orphans()
     processes.die_with_parent()
+    os.umask(UMASK)
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
     processes.yield_cpu(os.getpid(), BOOTING)
@@ -186,7 +188,8 @@ class _Host:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(path, "ab" if file.append else "wb") as target:
-                    target.write(self._mapped(file.content))
+                    text = not file.encoded
+                    target.write(self._mapped(file.content) if text else file.content)
                 path.chmod(file.permissions)
             except OSError as error:
                 self._log("cloud-init", f"[WARNING]: write_files: {error}")

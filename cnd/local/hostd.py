@@ -16,13 +16,13 @@ import selectors
 import shutil
 import signal
 import struct
-import sys
 import traceback
 from collections import deque
 from collections.abc import Iterable
 from typing import NoReturn
 
 from cnd.local import host, processes, vm, wire
+from cnd.local.guard import guarded, say
 from cnd.local.wire import HostSpec, Message
 
 ORDERS, REPORTS = 0, 1
@@ -74,7 +74,7 @@ class ForkServer:
                         return
                     self._obey(list(lines.feed(data)))
                 while self._waiting and len(self._booting) < BOOTING:
-                    self._boot(self._waiting.popleft())
+                    self._boot_or_lose(self._waiting.popleft())
 
     def _obey(self, orders: Iterable[Message]) -> None:
         """Boot in order; kill together, which is quicker."""
@@ -83,10 +83,20 @@ class ForkServer:
             if order["kind"] == "boot":
                 self._waiting.append(wire.spec_of(order))
             elif order["kind"] == "fault":
-                self._befall(order["id"], order["what"])
+                with guarded(f"the fault {order}"):
+                    self._befall(order["id"], order["what"])
             else:
                 doomed |= dict.fromkeys(order["ids"], order["keep"])
         self._kill(doomed)
+
+    def _boot_or_lose(self, spec: HostSpec) -> None:
+        """Boot a host; where no process can be had for it, it is lost."""
+        try:
+            self._boot(spec)
+        except OSError as error:
+            say(f"{spec.id}: {error}")
+            self._stopped[spec.id] = spec.root
+            wire.send(REPORTS, {"kind": "lost", "id": spec.id, "status": 0})
 
     def _boot(self, spec: HostSpec) -> None:
         pid = os.fork()
@@ -131,14 +141,16 @@ class ForkServer:
         """
         guard = os.fork()
         if guard == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.close(self._life_write)
-            for descriptor in (ORDERS, REPORTS):
-                os.dup2(self._wake_read, descriptor)  # neither may look alive
-            os.read(self._life_read, 1)
-            processes.signal_tree(pid, signal.SIGCONT)
-            os._exit(0)
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                os.close(self._life_write)
+                for descriptor in (ORDERS, REPORTS):
+                    os.dup2(self._wake_read, descriptor)  # neither may look alive
+                os.read(self._life_read, 1)
+                processes.signal_tree(pid, signal.SIGCONT)
+            finally:
+                os._exit(0)
         return guard
 
     def _dismiss_guard(self, pid: int) -> None:
@@ -162,11 +174,11 @@ class ForkServer:
                 self._life_read,
                 self._tell_booted,
             )
+        except BaseException:
+            say(traceback.format_exc())
         finally:
-            # Whatever happened ends this process here, with its reason in the log.
-            if sys.exc_info()[0] is not None:
-                traceback.print_exc()
-            sys.stderr.flush()
+            # Whatever happened ends this process here, with its reason in the log: as
+            # a second fork server it would end all hosts.
             os._exit(1)
 
     def _tell_booted(self) -> None:
@@ -188,7 +200,8 @@ class ForkServer:
             wire.send(REPORTS, {"kind": "down", "id": id})
         lost = [id for id, keep in doomed.items() if not keep and id in self._stopped]
         if lost:
-            self._clean_up([self._stopped.pop(id) for id in lost])
+            with guarded("the file trees of those that are gone"):
+                self._clean_up([self._stopped.pop(id) for id in lost])
 
     def _clean_up(self, trees: list[str]) -> None:
         """Remove file trees in a process of its own.
@@ -198,12 +211,14 @@ class ForkServer:
         """
         pid = os.fork()
         if pid == 0:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            processes.die_with_parent()
-            for tree in trees:
-                shutil.rmtree(tree, ignore_errors=True)
-            os._exit(0)
+            try:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                processes.die_with_parent()
+                for tree in trees:
+                    shutil.rmtree(tree, ignore_errors=True)
+            finally:
+                os._exit(0)
         self._cleaners.add(pid)
 
     def _reap(self) -> None:
@@ -237,6 +252,7 @@ class ForkServer:
 
 
 def main() -> None:
+    os.umask(0o022)  # as on the images; the trees lie in a folder that only we enter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     processes.adopt_orphans()
     processes.die_with_parent()

@@ -11,7 +11,6 @@ filter, and the ways in which AWS refuses what an instance's state forbids.
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -31,6 +30,7 @@ from cnd.errors import UsageError
 from cnd.local import memory, templates
 from cnd.local.faults import HostFault
 from cnd.local.fleet import Fleet
+from cnd.local.guard import say
 from cnd.local.images import login_user
 from cnd.local.wire import Message
 
@@ -298,7 +298,7 @@ class Cloud:
             end = instance.terminate if behavior == "terminate" else instance.stop
             end(BY_INSTANCE)
         elif kind == "lost":
-            print(f"{instance.id}: host died: {report}", file=sys.stderr)
+            say(f"{instance.id}: host died: {report}")
             instance.terminate(BY_ERROR)
 
     def befall(self, fault: HostFault) -> None:

@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
 from cnd.errors import UsageError
+from cnd.local import callers
 from cnd.local.faults import ApiFault, Book
 from cnd.local.settings import Delay
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from cnd.local.actions import Call
+    from cnd.local.actions import Answer, Call
 
     Layer = Callable[[WSGIApplication], WSGIApplication]
 
 STATUS_PATH, TOUCH_PATH, ADDRESS_PATH = "/cnd/status", "/cnd/touch", "/checkip"
+HEADERS = "cnd.headers"  # in the environment: (name, value), as they were sent
 FLEET_SIZE = "TargetCapacitySpecification.TotalTargetCapacity"
 FAULTS_PATH = "/faults"
 MOST_BYTES = 1 << 16  # of the description of a fault
@@ -74,11 +76,72 @@ class Activity:
         return watched
 
 
-def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> Layer:
-    """Answer the cloud's own addresses: its status, and the caller's address.
+def programs_only(application: WSGIApplication) -> WSGIApplication:
+    """Refuse what no program of the user sends: see `callers`."""
 
-    Asking for the status does not keep the cloud from ending when idle;
-    asking for TOUCH_PATH, which answers the same, does.
+    def refusing(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if refused := callers.refusal(environ):
+            status, reason = refused
+            body = reason.encode() + b"\n"
+            return _answer(start, _status_line(status), "text/plain", body)
+        return application(environ, start)
+
+    return refusing
+
+
+def own(token: str, inner: WSGIApplication) -> Layer:
+    """Let `inner` answer what comes with a token, if it is the cloud's own.
+
+    All other requests are API calls: a bucket may have any name.
+    """
+
+    def layer(application: WSGIApplication) -> WSGIApplication:
+        def chosen(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            if callers.TOKEN not in environ:
+                return application(environ, start)
+            if not callers.has_token(environ, token):
+                return _json(start, 403, {"error": "this is not the cloud's token"})
+            return inner(environ, start)
+
+        return chosen
+
+    return layer
+
+
+def signed(access_key: str, secret_key: str) -> Layer:
+    """Let through what is signed with this key: see `signatures`."""
+
+    def layer(application: WSGIApplication) -> WSGIApplication:
+        def checked(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+            if environ["PATH_INFO"] == ADDRESS_PATH and not _signs(environ):
+                body = environ["REMOTE_ADDR"].encode() + b"\n"
+                return _answer(start, "200 OK", "text/plain", body)
+            # Here, as botocore would delay the server's start.
+            from cnd.local import actions, signatures
+            from cnd.local.forms import Refused
+
+            try:
+                signatures.check(environ, access_key, secret_key, time.time())
+            except Refused as refused:
+                call = actions.protocol_of(environ)
+                answer = actions.error(call, refused.code, refused.message)
+                return _refuse(environ, start, 403, answer)
+            return application(environ, start)
+
+        return checked
+
+    return layer
+
+
+def not_found(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    return _json(start, 404, {"error": f"nothing is at {environ['PATH_INFO']}"})
+
+
+def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> Layer:
+    """Answer for the cloud's own status.
+
+    Asking for it does not keep the cloud from ending when idle; asking for
+    TOUCH_PATH, which answers the same, does.
     """
 
     def layer(application: WSGIApplication) -> WSGIApplication:
@@ -90,9 +153,6 @@ def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> 
                 if path == TOUCH_PATH:
                     touch()
                 return _json(start, 200, status())
-            if path == ADDRESS_PATH:
-                body = environ["REMOTE_ADDR"].encode() + b"\n"
-                return _answer(start, "200 OK", "text/plain", body)
             return application(environ, start)
 
         return controlled
@@ -121,16 +181,14 @@ def fault_control(
 ) -> Layer:
     """Answer FAULTS_PATH: POST lays a fault, GET lists them, DELETE clears all.
 
-    `lay` gets what the body says in JSON.  A signed request is one to S3, for a
-    bucket of that name.
+    `lay` gets what the body says in JSON.
     """
 
     def layer(application: WSGIApplication) -> WSGIApplication:
         def controlled(
             environ: WSGIEnvironment, start: StartResponse
         ) -> Iterable[bytes]:
-            signed = "HTTP_AUTHORIZATION" in environ
-            if environ["PATH_INFO"] != FAULTS_PATH or signed:
+            if environ["PATH_INFO"] != FAULTS_PATH:
                 return application(environ, start)
             method = environ["REQUEST_METHOD"]
             try:
@@ -219,10 +277,16 @@ def _strike(
     if not code:
         return application(environ, start)
     answer = actions.error(call, code, fault.message or "A fault was laid here.")
+    return _refuse(environ, start, status, answer)
+
+
+def _refuse(
+    environ: WSGIEnvironment, start: StartResponse, status: int, answer: Answer
+) -> Iterable[bytes]:
+    """Answer with the error of a service."""
     content = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
-    start(
-        _status_line(status), [*answer.headers, ("Content-Length", str(len(content)))]
-    )
+    length = ("Content-Length", str(len(content)))
+    start(_status_line(status), [*answer.headers, length])
     return [content]
 
 
@@ -238,12 +302,18 @@ def reset(connection: socket.socket) -> None:
         os.dup2(dead.fileno(), connection.fileno(), inheritable=False)
 
 
+def _signs(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request is one to S3, for a bucket that has such a name."""
+    in_query = "X-Amz-Signature=" in environ.get("QUERY_STRING", "")
+    return "HTTP_AUTHORIZATION" in environ or in_query
+
+
 def _json_body(environ: WSGIEnvironment) -> Any:
-    length = int(environ.get("CONTENT_LENGTH") or 0)
-    if length > MOST_BYTES:
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if not length.isdecimal() or int(length) > MOST_BYTES:
         raise UsageError(f"a fault is described in at most {MOST_BYTES} bytes")
     try:
-        return json.loads(environ["wsgi.input"].read(length))
+        return json.loads(environ["wsgi.input"].read(int(length)))
     except ValueError as error:
         raise UsageError(f"a fault is described in JSON: {error}") from error
 

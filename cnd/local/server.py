@@ -29,7 +29,8 @@ from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import faults, files, middleware, settings, vm, vmimage
 from cnd.local.faults import Book
 from cnd.local.fleet import Fleet
-from cnd.local.middleware import Activity
+from cnd.local.guard import guarded
+from cnd.local.middleware import HEADERS, Activity
 from cnd.local.settings import Settings
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 BACKLOG = 1024  # connections that wait to be accepted: a fleet's worth
 LOAD_SECONDS = 60.0
+SILENCE_SECONDS = 60.0  # until a connection that says or takes nothing is closed
 LIVE = ("pending", "running", "shutting-down", "stopping")
 WATCH_SECONDS = 0.25  # how often to look whether all has been idle too long
 
@@ -48,6 +50,8 @@ STRICT = {
     "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+    # No web page may read an answer: see `callers`.
+    "MOTO_DISABLE_GLOBAL_CORS": "true",
     # moto uses boto3: the user's own configuration is none of its business.
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
@@ -102,6 +106,12 @@ class Handler(WSGIRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    timeout = SILENCE_SECONDS
+
+    def make_environ(self) -> WSGIEnvironment:
+        environ = super().make_environ()
+        environ[HEADERS] = self.headers.items()  # as they are signed
+        return environ
 
     def log_request(self, *args: Any) -> None:
         """Nothing: calls are many."""
@@ -130,6 +140,9 @@ class Server:
             rate=wanted.rate,
         )
         self._activity = Activity()
+        self._access_key = "AKIA" + secrets.token_hex(8).upper()
+        self._secret_key = secrets.token_urlsafe(30)
+        self._token = secrets.token_urlsafe(30)
         self._moto = Moto(self._fleet)
 
     def run(self) -> None:
@@ -146,8 +159,9 @@ class Server:
             {
                 "url": f"http://127.0.0.1:{http.server_port}",
                 "region": REGION,
-                "access_key": "AKIA" + secrets.token_hex(8).upper(),
-                "secret_key": secrets.token_urlsafe(30),
+                "access_key": self._access_key,
+                "secret_key": self._secret_key,
+                "token": self._token,
                 "pid": os.getpid(),
                 "hosts": self._wanted.hosts,
                 "rate": self._wanted.rate,
@@ -155,21 +169,31 @@ class Server:
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
-            if self._moto.cloud:
-                self._moto.cloud.forget(self._wanted.memory)
-                self._moto.cloud.keep_schedules()
+            self._fleet.keep_files()
+            if cloud := self._moto.cloud:
+                with guarded("what is to be forgotten"):
+                    cloud.forget(self._wanted.memory)
+                with guarded("the schedules"):
+                    cloud.keep_schedules()
         self._fleet.end()
 
     def _application(self) -> WSGIApplication:
+        book = self._faults
+        own = middleware.control(self._status, self._activity.touch)(
+            self._activity.layer(
+                middleware.fault_control(self._lay_fault, book.to_json, book.clear)(
+                    middleware.not_found
+                )
+            )
+        )
         layers = [
-            middleware.control(self._status, self._activity.touch),
+            middleware.programs_only,
+            middleware.own(self._token, own),
+            middleware.signed(self._access_key, self._secret_key),
             self._activity.layer,
-            middleware.fault_control(
-                self._lay_fault, self._faults.to_json, self._faults.clear
-            ),
             middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
-            middleware.faulty(self._faults),
+            middleware.faulty(book),
         ]
         application: WSGIApplication = self._moto
         for layer in reversed(layers):
@@ -232,6 +256,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cnd.local.server")
     parser.add_argument("--folder", type=Path, required=True)
     folder = parser.parse_args().folder
+    os.umask(0o077)  # what it and its hosts write is their user's alone
     try:
         wanted = settings.read(os.environ)
         with files.alive_lock(folder):

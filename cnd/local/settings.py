@@ -7,6 +7,8 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
     CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
     CND_LOCAL_RATE           the most nonces/s of each host's worker (default: no limit)
+    CND_LOCAL_ORPHAN_SECONDS until a host that hears nothing goes on alone (default 30)
+    CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
     CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
     CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
@@ -51,6 +53,23 @@ class Settings:
     images: str = ""  # a folder; empty: in the state folder
     mirror: str = ""  # a URL; empty: as apt's
     accelerator: str = ""  # of virtual machines; empty: to be found out
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long runs on the cloud wait where runs on AWS wait longer; None: as there."""
+
+    orphan: float | None = None  # seconds
+    refused: float | None = None  # seconds
+
+
+def patience(environ: Mapping[str, str]) -> Patience:
+    """Return what a command that uses the cloud is told; raises UsageError."""
+
+    def of(name: str) -> float | None:
+        return _seconds(environ[name], name) if environ.get(name) else None
+
+    return Patience(of("CND_LOCAL_ORPHAN_SECONDS"), of("CND_LOCAL_REFUSED_SECONDS"))
 
 
 def read(environ: Mapping[str, str]) -> Settings:

@@ -127,7 +127,7 @@ def environment(spec: HostSpec, user: str) -> dict[str, str]:
 def build(spec: HostSpec) -> None:
     """Make the tree; raises OSError (FileExistsError if it is already there)."""
     root = Path(spec.root)
-    root.mkdir()
+    root.mkdir(mode=0o700)  # inside it, rights are those of a machine of its own
     for folder in (*FOLDERS, f"home/{spec.user}", f"home/{spec.user}/.ssh"):
         (root / folder).mkdir()
     (root / "tmp").chmod(0o1777)

@@ -23,8 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import asyncssh
-
 from cnd.errors import CloudError
 from cnd.local import processes, vmdata
 from cnd.local.vmimage import CPU, OUTSIDE, QEMU, Image
@@ -101,8 +99,9 @@ def _end() -> NoReturn:
 
 def _furnish(spec: HostSpec, root: Path) -> None:
     """Make its disk, which grows with what it writes, and what it can ask for."""
-    root.mkdir(parents=True)
-    (root / FACTS).write_text(json.dumps(facts(spec)))
+    root.mkdir(mode=0o700, parents=True)
+    record = {"facts": facts(spec), "token": vmdata.new_token()}
+    (root / FACTS).write_text(json.dumps(record))
     backing = ["-b", str(Image(Path(spec.image)).disk), "-F", "raw"]
     subprocess.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(root / DISK)],
@@ -209,6 +208,8 @@ async def _host_key(address: str, port: int) -> str:
 
     qemu accepts connections long before its guest does.
     """
+    import asyncssh  # here: the cloud's own process loads this file, and starts sooner
+
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:

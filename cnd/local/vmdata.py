@@ -13,17 +13,22 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import sys
 from typing import Any, BinaryIO
 
-TOKEN = "of-this-machine"  # worthless elsewhere, and the same for all who ask here
 TOKEN_SECONDS = "21600"
 LONGEST_LINE = 8192  # bytes
 MOST_LINES = 100
 
 
+def new_token() -> str:
+    """Return a token, worthless elsewhere and the same for all who ask here."""
+    return os.urandom(24).hex()
+
+
 def answer(
-    method: str, path: str, headers: dict[str, str], facts: dict[str, Any]
+    method: str, path: str, headers: dict[str, str], facts: dict[str, Any], token: str
 ) -> bytes:
     """Return the answer to a request, with its HTTP head.
 
@@ -31,20 +36,23 @@ def answer(
         path: "/latest/meta-data/instance-id"; all versions of the service are the same.
         headers: by their names in lower case.
         facts: the tree below the version; "user-data" is base64.
+        token: of this instance.
     """
     _, version, *names = (
         path.partition("?")[0].split("/") if path[:1] == "/" else ["", ""]
     )
     if names == ["api", "token"]:
-        return _reply("200 OK", TOKEN.encode()) if method == "PUT" else _refusal(405)
-    if headers.get("x-aws-ec2-metadata-token") != TOKEN:
-        return _refusal(401)
+        if "x-forwarded-for" in headers:  # somebody asks through a proxy, as on EC2
+            return refusal(403)
+        return _reply("200 OK", token.encode()) if method == "PUT" else refusal(405)
+    if headers.get("x-aws-ec2-metadata-token") != token:
+        return refusal(401)
     found: Any = facts if version else {"latest": ""}
     for name in filter(None, names):
         # A key is listed as "0=its-name", and asked for as "0".
         known = {key.partition("=")[0]: key for key in found} if found else {}
         if not isinstance(found, dict) or name not in known:
-            return _refusal(404)
+            return refusal(404)
         found = found[known[name]]
     if isinstance(found, dict):
         return _reply("200 OK", _listing(found).encode())
@@ -68,8 +76,13 @@ def _listing(tree: dict[str, Any]) -> str:
     )
 
 
-def _refusal(status: int) -> bytes:
-    words = {401: "Unauthorized", 404: "Not Found", 405: "Method Not Allowed"}
+def refusal(status: int) -> bytes:
+    words = {
+        401: "Unauthorized",
+        403: "Forbidden",
+        404: "Not Found",
+        405: "Method Not Allowed",
+    }
     return _reply(f"{status} {words[status]}", b"")
 
 
@@ -98,8 +111,9 @@ def _request(stream: BinaryIO) -> tuple[str, str, dict[str, str]]:
 
 def main() -> None:
     with open(sys.argv[1], encoding="utf-8") as file:
-        facts = json.load(file)
-    sys.stdout.buffer.write(answer(*_request(sys.stdin.buffer), facts))
+        record = json.load(file)
+    asked = _request(sys.stdin.buffer)
+    sys.stdout.buffer.write(answer(*asked, record["facts"], record["token"]))
     sys.stdout.buffer.flush()
 
 

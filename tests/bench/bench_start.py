@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cnd import remote
-from tests.conftest import Terminal, clean_environment
+from tests.support.terminal import Terminal, clean_environment
 
 RUNS = 5
 SLOW_BOOT = "20-30"  # seconds

@@ -13,8 +13,8 @@ import pytest
 from cnd import account, keys
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
-from tests.contract.clerk import stubbed
-from tests.contract.conftest import LocalCloud
+from tests.support.clerk import stubbed
+from tests.support.embedded import LocalCloud
 
 CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
 

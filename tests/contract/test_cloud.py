@@ -12,8 +12,8 @@ import pytest
 
 from cnd.cloud import CHECKIP, Clients, connect, required
 from cnd.errors import CloudError, UsageError
-from tests.conftest import clean_environment
-from tests.contract.conftest import LocalCloud
+from tests.support.embedded import LocalCloud
+from tests.support.terminal import clean_environment
 
 NOWHERE = "http://127.0.0.1:1"  # nobody listens on the port of tcpmux
 

@@ -18,8 +18,8 @@ from cnd.cloud import Clients, Cloud
 from cnd.doctor import FAULT, OK, WARNING, Case
 from cnd.errors import UsageError
 from cnd.plan import Plan
-from tests.contract.clerk import Clerk, stubbed
-from tests.contract.conftest import LocalCloud
+from tests.support.clerk import Clerk, stubbed
+from tests.support.embedded import LocalCloud
 
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]

@@ -9,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from botocore.stub import Stubber
 
 from cnd import ec2
 from cnd.cloud import Cloud
 from cnd.errors import LeakError
-from tests.contract.conftest import LocalCloud, connected, running_cloud
+from tests.support.aws import Stub
+from tests.support.embedded import LocalCloud, connected, running_cloud
 
 LIFETIME = 600.0
 
@@ -282,19 +281,6 @@ def test_what_is_tagged_goes_before_it_is_described(
 
 
 # --- terminate, when AWS does not play along
-
-
-class Stub(Stubber):
-    """An EC2 client that answers what the test says, in that order, and no more."""
-
-    def __init__(self) -> None:
-        self.ec2 = boto3.client(
-            "ec2",
-            region_name="eu-west-2",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        super().__init__(self.ec2)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from cnd.events import Event
 from cnd.launch import Launcher
 from cnd.plan import Plan
 from cnd.view import sentence
-from tests.contract.clerk import Clerk, stubbed
-from tests.contract.test_requests import SPEC
+from tests.support.aws import SPEC
+from tests.support.clerk import Clerk, stubbed
 
 CALLS = (
     "create_auto_scaling_group",

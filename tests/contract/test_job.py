@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,39 @@ from cnd.job import Job
 from cnd.journal import Journal
 from cnd.plan import Plan
 from cnd.view import Narrator
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 PLAN = Plan(2, 1, 60.0)
 REQUEST = Event("instance.requested", fields={"count": 1, "token": "t"})
 
 
-@pytest.mark.parametrize("over", [False, True])
 def test_a_replacement_is_asked_for_only_when_the_request_is_in_the_journal(
-    tmp_path: Path, over: bool
+    tmp_path: Path,
 ) -> None:
     journal = Journal("r", tmp_path / "r")
     journal.create()
-    with stubbed() as clerk, ThreadPoolExecutor(1) as pool:
+    with stubbed() as clerk:
         job = Job(PLAN, clerk.cloud, journal, view=Narrator(PLAN))
-        told = pool.submit(job._tell_durably, REQUEST)
-        (event,) = job._inbox.batch(10)
-        assert not told.done()
-        if over:
+        job._tell_durably(REQUEST)
+        (kept,) = journal.events()
+        assert kept.fields == REQUEST.fields
+        job._take(*job._inbox.batch(10))
+        job._record.settle(10)
+        assert len(list(journal.events())) == 1  # and not twice
+
+
+@pytest.mark.parametrize("why", ["the run is over", "cannot write"])
+def test_no_replacement_is_asked_for_after_the_end_nor_on_a_full_disk(
+    tmp_path: Path, why: str
+) -> None:
+    journal = Journal("r", tmp_path / "r")
+    with stubbed() as clerk:
+        job = Job(PLAN, clerk.cloud, journal, view=Narrator(PLAN))
+        if why == "the run is over":
+            journal.create()
             job._over.set()
-            with pytest.raises(CloudError, match="the run is over"):
-                told.result(timeout=10)
-        else:
-            job._take(event)
-            told.result(timeout=10)
-            (kept,) = journal.events()
-            assert kept.fields == REQUEST.fields
+        with pytest.raises(CloudError, match=why):
+            job._tell_durably(REQUEST)
 
 
 def test_what_came_with_the_event_at_which_ctrl_c_struck_is_taken_in_all_the_same(

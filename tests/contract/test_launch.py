@@ -14,8 +14,8 @@ from cnd.launch import Launcher
 from cnd.plan import Plan
 from cnd.provision import Provision
 from cnd.remote import Login
-from tests.contract.clerk import stubbed
-from tests.contract.test_requests import SPEC
+from tests.support.aws import SPEC
+from tests.support.clerk import stubbed
 
 LOGIN = Login("ubuntu", Path("key"), "ssh-ed25519 AAAA")
 

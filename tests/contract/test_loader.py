@@ -11,8 +11,8 @@ import pytest
 
 from cnd import pow as worker
 from cnd import push
-from tests.conftest import eventually
-from tests.contract.test_worker import MINORS, python
+from tests.support.processes import MINORS, python
+from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 JOB = json.dumps({"difficulty": 0, "nonces": 9, "syslog": False}).encode()

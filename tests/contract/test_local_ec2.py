@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.contract.conftest import LocalCloud, eventually, running_cloud
+from tests.support.embedded import LocalCloud, running_cloud
+from tests.support.waiting import eventually
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> str:

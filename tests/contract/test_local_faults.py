@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import paramiko
 import pytest
 from botocore.config import Config
@@ -20,9 +19,15 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cnd import local
 from cnd.errors import UsageError
-from tests.conftest import alive, children, process_state
-from tests.contract.conftest import SECONDS, Host, LocalCloud, eventually, running_cloud
+from tests.support.embedded import SECONDS, Host, LocalCloud, running_cloud
+from tests.support.processes import alive, children, process_state
+from tests.support.waiting import eventually
 
+ONCE = Config(
+    retries={"total_max_attempts": 1},
+    s3={"addressing_style": "path"},
+    signature_version="v4",
+)
 CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "DescribeInstances": ("ec2", {}),
     "GetCallerIdentity": ("sts", {}),
@@ -43,16 +48,7 @@ def clean(cloud: LocalCloud) -> Iterator[None]:
 
 def once(cloud: LocalCloud, service: str) -> Any:
     """Return a client that tries a call only once."""
-    return boto3.client(
-        service,  # type: ignore[call-overload]
-        endpoint_url=cloud.endpoint.url,
-        region_name=cloud.endpoint.region,
-        aws_access_key_id=cloud.endpoint.access_key,
-        aws_secret_access_key=cloud.endpoint.secret_key,
-        config=Config(
-            retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}
-        ),
-    )
+    return cloud.client(service, ONCE)
 
 
 def call(client: Any, action: str) -> Any:

@@ -16,8 +16,9 @@ import paramiko
 import pytest
 
 from cnd.local import tree
-from tests.conftest import alive
-from tests.contract.conftest import Host, LocalCloud, eventually
+from tests.support.embedded import Host, LocalCloud
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 ssh_program = pytest.mark.skipif(not shutil.which("ssh"), reason="needs ssh")
 

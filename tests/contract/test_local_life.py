@@ -17,17 +17,12 @@ import pytest
 
 from cnd import local
 from cnd.errors import CloudError, UsageError
-from tests.conftest import alive, children
-from tests.contract.conftest import LocalCloud, environment, eventually, running_cloud
+from tests.support.embedded import LocalCloud, environment, running_cloud
+from tests.support.processes import alive, family
+from tests.support.waiting import eventually
 
 UP = "from cnd import local; print(local.up().url)"
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-
-
-def family(pid: int) -> list[int]:
-    """All descendants of a process."""
-    direct = children(pid)
-    return direct + [below for child in direct for below in family(child)]
 
 
 def test_there_is_none_before_it_is_started(tmp_path: Path) -> None:
@@ -36,8 +31,8 @@ def test_there_is_none_before_it_is_started(tmp_path: Path) -> None:
         assert local.down() is False
 
 
-def test_up_twice_is_up_once(tmp_path: Path) -> None:
-    with running_cloud(tmp_path) as cloud, environment(tmp_path):
+def test_up_twice_is_up_once(cloud: LocalCloud) -> None:
+    with environment(cloud.endpoint.folder.parents[1]):
         assert local.up() == cloud.endpoint
         assert local.status() == cloud.endpoint
 
@@ -74,20 +69,28 @@ def test_it_outlives_its_caller_and_the_callers_terminal(tmp_path: Path) -> None
 
 
 @proc
-def test_down_leaves_no_process_and_no_tree(tmp_path: Path) -> None:
+def test_down_leaves_no_process_and_no_tree_and_a_stale_record_is_no_cloud(
+    tmp_path: Path,
+) -> None:
     with running_cloud(tmp_path) as cloud:
         host = cloud.host()
         host.run("setsid sleep 60 </dev/null >/dev/null 2>&1 &")
         pids = [cloud.endpoint.pid, *family(cloud.endpoint.pid)]
         assert len(pids) >= 4
+        record = cloud.endpoint.folder / "endpoint.json"
+        stale = record.read_text()
 
         with environment(tmp_path):
             assert local.down() is True
             assert local.status() is None
 
-        assert not any(map(alive, pids))
-        assert not (cloud.endpoint.folder / "hosts").exists()
-        assert not (cloud.endpoint.folder / "endpoint.json").exists()
+            assert not any(map(alive, pids))
+            assert not (cloud.endpoint.folder / "hosts").exists()
+            assert not record.exists()
+
+            record.write_text(stale)  # as one that was killed leaves it
+            assert local.status() is None
+            assert local.down() is False
 
 
 @proc
@@ -123,15 +126,6 @@ def test_what_a_killed_host_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert eventually(lambda: not alive(int(output)))
         reason = cloud.describe(host.id)["StateReason"]["Code"]
         assert reason == "Server.InternalError"
-
-
-def test_a_stale_record_is_no_cloud(tmp_path: Path) -> None:
-    with running_cloud(tmp_path) as cloud:
-        record = (cloud.endpoint.folder / "endpoint.json").read_text()
-    with environment(tmp_path):
-        (cloud.endpoint.folder / "endpoint.json").write_text(record)
-        assert local.status() is None
-        assert local.down() is False
 
 
 def test_two_clouds_run_side_by_side(tmp_path: Path) -> None:
@@ -173,7 +167,7 @@ def test_a_failed_start_says_why(tmp_path: Path) -> None:
     assert "cloud.log" in str(error.value.hint)
 
 
-@pytest.mark.parametrize("package", ["moto", "asyncssh"])
+@pytest.mark.parametrize("package", ["moto", "asyncssh", "flask_cors"])
 def test_a_missing_package_is_named_with_the_way_to_get_it(package: str) -> None:
     code = (
         f"import sys; sys.modules[{package!r}] = None; from cnd import errors, local\n"

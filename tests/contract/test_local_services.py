@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 
 from cnd import local
-from tests.contract.conftest import LocalCloud
+from tests.support.embedded import LocalCloud
 
 
 def test_a_waiting_reader_gets_a_message_at_once(cloud: LocalCloud) -> None:
@@ -65,16 +65,7 @@ def test_a_bucket_can_be_closed_and_expire(cloud: LocalCloud) -> None:
 
 
 def test_presigned_urls_put_and_get(cloud: LocalCloud) -> None:
-    import boto3
-
-    s3 = boto3.client(
-        "s3",
-        endpoint_url=cloud.endpoint.url,
-        region_name=cloud.endpoint.region,
-        aws_access_key_id=cloud.endpoint.access_key,
-        aws_secret_access_key=cloud.endpoint.secret_key,
-        config=Config(signature_version="s3v4"),
-    )
+    s3 = cloud.client("s3", Config(signature_version="s3v4"))
     s3.create_bucket(Bucket="presigned")
     target = {"Bucket": "presigned", "Key": "a b/c.log"}
     put = urllib.request.Request(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import time
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import paramiko
 import pytest
 
-from tests.contract.conftest import Host, LocalCloud, eventually, make_key
+from tests.support.embedded import Host, LocalCloud, make_key
+from tests.support.waiting import eventually
 
 UNITS = "/run/systemd/system"
 
@@ -235,3 +238,24 @@ def test_user_data_touches_nothing_of_the_machine(cloud: LocalCloud) -> None:
         assert not Path(place, f"{name}-file").exists()
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
     assert eventually(lambda: not host.tree.exists())
+
+
+def test_encoded_content_is_written_byte_by_byte(cloud: LocalCloud) -> None:
+    """A block that holds a path is no path, and a program means what it says."""
+    told = '{"block": "see /var/log/syslog and ~ubuntu/x", "is": "/usr/bin/systemctl"}'
+    plain = base64.b64encode(told.encode()).decode()
+    packed = base64.b64encode(gzip.compress(told.encode())).decode()
+    host = cloud.host(
+        UserData=cloud_config(
+            write_files=[
+                {"path": "/opt/a", "content": plain, "encoding": "b64"},
+                {"path": "/opt/b", "content": packed, "encoding": "gz+b64"},
+                {"path": "/opt/text", "content": "cat /var/log/syslog"},
+            ]
+        )
+    )
+    assert (host.tree / "opt/a").read_text() == told
+    assert (host.tree / "opt/b").read_text() == told
+    text = (host.tree / "opt/text").read_text()
+    assert text == f"cat {host.tree}/var/log/syslog"
+    cloud.ec2.terminate_instances(InstanceIds=[host.id])

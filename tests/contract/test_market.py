@@ -17,7 +17,7 @@ from cnd.offers import BESIDE, OFFERS, Rate
 from cnd.plan import Plan
 from cnd.race import Ending, Outcome
 from cnd.result import Result, Seconds
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 CORES = worker.usable_cores()
 PLAN = Plan(2, 8, 200.0, instance_type="c7a.large")

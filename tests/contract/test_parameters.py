@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cnd import account, ec2, keys, s3logs, spot, sqs, tidy
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 RUN = "20260101-000000-0000"
 QUEUE = f"https://sqs.eu-west-2.amazonaws.com/111111111111/cnd-{RUN}"

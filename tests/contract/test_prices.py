@@ -13,7 +13,7 @@ from botocore.stub import ANY
 from cnd import prices
 from cnd.cloud import Cloud
 from cnd.offers import BESIDE, OFFERS
-from tests.contract.clerk import Clerk, stubbed
+from tests.support.clerk import Clerk, stubbed
 
 
 @pytest.fixture

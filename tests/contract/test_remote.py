@@ -18,6 +18,7 @@ import socket
 import subprocess
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,8 @@ from cnd import bootstrap, keys
 from cnd import pow as worker
 from cnd.errors import HostError, HostLost
 from cnd.remote import EVENTS, SILENCE, Host, Login
-from tests.contract.conftest import SECONDS, LocalCloud, eventually
+from tests.support.embedded import SECONDS, LocalCloud
+from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
@@ -257,9 +259,13 @@ def any_server(embedded: Server) -> Iterator[Server]:
         yield server
 
 
+# Slowly, so that it leaves the machine to the others.
+NEVER_FOUND = {"difficulty": 16, "rate": 20_000}
+
+
 def job(**options: object) -> bytes:
     return json.dumps(
-        {"difficulty": 16, "syslog": False, "time_limit": 30, **options}
+        {**NEVER_FOUND, "syslog": False, "time_limit": 30, **options}
     ).encode()
 
 
@@ -463,6 +469,22 @@ def test_a_command_that_fails_is_told_with_its_own_words(server: Server) -> None
     host.close()
 
 
+def test_a_command_that_says_too_much_is_a_failure_and_takes_no_memory(
+    server: Server,
+) -> None:
+    host, _ = server.connected()
+    tracemalloc.start()
+    with pytest.raises(HostError, match="said more than 65536 bytes"):
+        host.run("head -c 50000000 /dev/zero")
+    with pytest.raises(HostError, match=r"x{100}"):
+        host.run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+    assert host.run("echo and on") == "and on\n"
+    host.close()
+
+
 def test_a_command_that_hangs_ends_with_its_time_out(any_server: Server) -> None:
     host, _ = any_server.connected()
     began = time.monotonic()
@@ -517,24 +539,26 @@ def test_a_closed_host_is_not_connected_to_again(any_server: Server) -> None:
     assert relay.connections == 1
 
 
-def test_the_system_log_is_read(embedded: Server) -> None:
+def test_the_system_log_is_read(embedded: Server, tmp_path: Path) -> None:
     host, relay = embedded.connected()
     host.run("logger -t test 'a line of the log'")
-    assert "a line of the log" in host.log()
+    host.log(tmp_path / "log")
+    assert "a line of the log" in (tmp_path / "log").read_text()
     host.close()
     relay.close()
 
 
 def test_what_a_worker_logs_after_its_last_word_is_in_the_log(
-    embedded: Server,
+    embedded: Server, tmp_path: Path
 ) -> None:
     host, relay = embedded.connected()
     host.run(
         "mkdir ended; (sleep 0.4; logger -t test 'the last line'; : >ended/worker.pid)"
         " </dev/null >/dev/null 2>&1 & echo $! >ended/worker.pid"
     )
-    assert "the last line" in host.log("ended")
-    assert "the last line" in host.log("not-there")
+    for folder in ("ended", "not-there"):
+        host.log(tmp_path / "log", folder)
+        assert "the last line" in (tmp_path / "log").read_text()
     host.close()
     relay.close()
 

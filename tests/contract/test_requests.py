@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -18,13 +17,13 @@ import botocore.session
 import pytest
 from botocore import xform_name
 from botocore.credentials import RefreshableCredentials
-from botocore.stub import Stubber
 
 import cnd
 from cnd import ec2
 from cnd.aws import code, translated
 from cnd.cloud import connect
 from cnd.errors import CapacityError, CloudError
+from tests.support.aws import RIGHTS, SPEC, Stub, policy
 
 SERVICES = (
     "autoscaling",
@@ -36,37 +35,6 @@ SERVICES = (
     "ssm",
     "sts",
 )
-SPEC = ec2.LaunchSpec(
-    image="ami-1",
-    instance_type="t3.micro",
-    key_name="cnd-key",
-    group="sg-1",
-    user_data="#cloud-config\n{}\n",
-    lifetime=620.0,
-)
-
-
-class Stub(Stubber):
-    """An EC2 client that answers what the test says, and tells what it was asked."""
-
-    def __init__(self) -> None:
-        self.ec2 = boto3.client(
-            "ec2",
-            region_name="eu-west-2",
-            aws_access_key_id="test",
-            aws_secret_access_key="test",
-        )
-        super().__init__(self.ec2)
-        self.asked: list[tuple[str, dict[str, Any]]] = []
-        self.ec2.meta.events.register("before-parameter-build.ec2", self._keep)
-
-    def _keep(self, params: dict[str, Any], model: Any, **_: object) -> None:
-        self.asked.append((model.name, dict(params)))
-
-    def launch(self, count: int = 8) -> list[ec2.Instance]:
-        return ec2.launch(
-            self.ec2, SPEC, run="r", owner="somebody", token="t-1", count=count
-        )
 
 
 @pytest.fixture
@@ -339,17 +307,6 @@ def test_an_endpoint_that_is_no_cloud_is_told_in_one_line(
 
 # --- the rights that a policy must grant
 
-# Where the right has another name than the call.
-# Source: https://docs.aws.amazon.com/service-authorization/latest/reference/
-RIGHTS = {
-    "s3:HeadBucket": "s3:ListBucket",
-    "s3:ListObjectsV2": "s3:ListBucket",
-    "s3:DeleteObjects": "s3:DeleteObject",
-    "service-quotas:GetServiceQuota": "servicequotas:GetServiceQuota",
-    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
-    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
-    "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
-}
 # Tags that are given in the call that makes a thing need a right of their own.
 TAGGING = {
     "Tags": "autoscaling:CreateOrUpdateTags",
@@ -389,15 +346,6 @@ def rights_used() -> set[str]:
             used.add(RIGHTS.get(name, name))
             used |= {TAGGING[k.arg] for k in call.keywords if k.arg in TAGGING}
     return used
-
-
-def policy() -> list[dict[str, Any]]:
-    """Return the statements of the policy that docs/aws.md tells people to use."""
-    text = (Path(__file__).parents[2] / "docs" / "aws.md").read_text()
-    (document,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    parsed = json.loads(document)
-    assert parsed["Version"] == "2012-10-17"
-    return list(parsed["Statement"])
 
 
 def test_the_policy_grants_the_rights_that_cnd_needs_and_no_others() -> None:

@@ -16,7 +16,8 @@ import pytest
 
 from cnd import own, runner
 from cnd import pow as worker
-from tests.conftest import alive, eventually
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 ENDLESS = "import time\nwhile True: time.sleep(0.05)"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,7 +13,7 @@ import pytest
 from cnd import s3logs
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -214,3 +216,39 @@ def test_uploads_go_side_by_side(
         aws.s3.meta.events.unregister(event, before)
 
     assert max(start for start, _ in spans) < min(end for _, end in spans)
+
+
+def test_an_object_that_is_too_large_is_refused_and_a_log_is_cut(
+    aws: Cloud, made: str
+) -> None:
+    key = s3logs.prefix("r") + "thing"
+    aws.s3.put_object(Bucket=made, Key=key, Body=b"first line\nlast line\n")
+    with pytest.raises(CloudError, match="the most that are read are 20"):
+        s3logs.fetch(aws.s3, made, "r", "thing", most=20)
+    assert s3logs.fetch(aws.s3, made, "r", "thing", most=21) is not None
+    cut = s3logs.fetch_log(aws.s3, made, "r", "thing", most=15)
+    assert cut is not None
+    assert cut[0].endswith(b"here: it is too long, or came too slowly]\nlast line\n")
+    assert cut[1].missing == 6
+    whole = s3logs.fetch_log(aws.s3, made, "r", "thing", most=100)
+    assert whole is not None
+    assert (whole[0], whole[1].whole) == (b"first line\nlast line\n", True)
+
+
+def test_a_log_of_no_bytes_is_none(aws: Cloud, made: str) -> None:
+    aws.s3.put_object(Bucket=made, Key=s3logs.prefix("r") + "empty", Body=b"")
+    assert s3logs.fetch_log(aws.s3, made, "r", "empty", most=10) is None
+    assert s3logs.fetch_log(aws.s3, made, "r", "absent", most=10) is None
+
+
+def test_a_form_names_one_object_and_the_most_that_it_may_have(
+    aws: Cloud, made: str
+) -> None:
+    form = s3logs.form(aws.s3, made, "r", "logs/a.log", seconds=60, most=9)
+    policy = json.loads(base64.b64decode(form["fields"]["policy"]))
+    assert {"key": "runs/r/logs/a.log"} in policy["conditions"]
+    assert ["content-length-range", 0, 9] in policy["conditions"]
+    named = [each for each in policy["conditions"] if isinstance(each, dict)]
+    signed = {name for each in named for name in each}
+    unsigned = {"policy", "x-amz-signature", "key"}
+    assert form["fields"].keys() - unsigned <= signed

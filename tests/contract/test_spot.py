@@ -12,7 +12,7 @@ import pytest
 from cnd import spot
 from cnd.aws import code
 from cnd.errors import CapacityError
-from tests.contract.test_requests import SPEC, Stub
+from tests.support.aws import SPEC, Stub
 
 DEAR = replace(SPEC, instance_type="c7g.large", image="ami-2")
 ZONES = {"subnet-1": "eu-west-2a", "subnet-2": "eu-west-2b"}

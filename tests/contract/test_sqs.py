@@ -12,7 +12,8 @@ import pytest
 from cnd import sqs
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
-from tests.contract.conftest import SECONDS, eventually
+from tests.support.embedded import SECONDS
+from tests.support.waiting import eventually
 
 SOON = 5.0  # seconds; far less than a long poll takes
 

@@ -12,9 +12,9 @@ from cnd import account, hold, keys, s3logs, spot, sqs, tidy
 from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
-from tests.contract.clerk import stubbed
-from tests.contract.conftest import LocalCloud, connected, running_cloud
-from tests.contract.test_requests import SPEC
+from tests.support.aws import SPEC
+from tests.support.clerk import stubbed
+from tests.support.embedded import LocalCloud, connected, running_cloud
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import pytest
 import yaml
 from botocore.config import Config
 
-from cnd import bootstrap, parcel
+from cnd import agent, bootstrap, orphans, parcel
 from cnd.plan import Plan
+from cnd.remote import LOG_COMMAND
 
 PLAN = Plan(
     difficulty=8,
@@ -49,12 +50,12 @@ def boot() -> dict[str, Any]:
 def test_the_user_data_of_a_thousand_instances_fits_into_what_ec2_allows(
     boot: dict[str, Any],
 ) -> None:
-    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot)
+    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     assert len(data.encode()) < bootstrap.MOST_BYTES
 
 
 def test_the_timer_is_armed_before_anything_is_fetched(boot: dict[str, Any]) -> None:
-    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot)
+    data = bootstrap.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     config = yaml.safe_load(bootstrap.numbered(data, 128))
     assert list(config) == ["bootcmd", "write_files", "runcmd"]
     assert "cnd-lifetime.timer" in config["bootcmd"][-1]
@@ -91,6 +92,17 @@ def test_one_form_lets_every_instance_write_its_own_objects_only(
     fields = boot["report"]["fields"]
     policy = json.loads(base64.b64decode(fields["policy"]))
     assert ["starts-with", "$key", f"runs/{RUN}/logs/Instance"] in policy["conditions"]
-    assert ["content-length-range", 0, parcel.MOST_BYTES] in policy["conditions"]
+    assert ["content-length-range", 0, agent.MOST_REPORT] in policy["conditions"]
     assert {"bucket": "cnd-logs-123456789012-eu-west-2"} in policy["conditions"]
     assert "key" not in fields
+
+
+def test_an_orphan_can_write_its_result_and_no_more_than_that(
+    boot: dict[str, Any],
+) -> None:
+    fields = boot["keeper"]["result_form"]["fields"]
+    policy = json.loads(base64.b64decode(fields["policy"]))
+    assert fields["key"] == f"runs/{RUN}/orphan.json"
+    assert {"key": fields["key"]} in policy["conditions"]
+    most = orphans.MOST_RESULT
+    assert ["content-length-range", 0, most] in policy["conditions"]

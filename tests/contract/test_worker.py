@@ -12,26 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from cnd import pow as worker
-from tests.conftest import alive, children, eventually
-
-MINORS = range(6, 15)
-
-
-def python(minor: int) -> str | None:
-    """Return a real interpreter (no shim that fails to start) of Python 3.`minor`."""
-    if sys.version_info[:2] == (3, minor):
-        return sys.executable
-    extra = os.environ.get("CND_TEST_PYTHONS", "").split(os.pathsep)
-    for folder in [*extra, *os.environ.get("PATH", "").split(os.pathsep)]:
-        path = shutil.which(f"python3.{minor}", path=folder) if folder else None
-        if path and subprocess.run([path, "-V"], capture_output=True).returncode == 0:
-            return path
-    return None
+from tests.support.processes import MINORS, alive, children, python
+from tests.support.waiting import eventually
+from tests.support.worker import events
 
 
 @pytest.fixture
@@ -79,10 +66,6 @@ def spawn(alone: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for process in processes:
         process.kill()
         process.communicate()
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 @pytest.mark.parametrize("minor", MINORS)

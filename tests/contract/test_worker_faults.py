@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from tests.conftest import alive, children, eventually
-from tests.contract.test_worker import MINORS, events, python
+from tests.support.processes import MINORS, alive, children, python
+from tests.support.waiting import eventually
+from tests.support.worker import events
 
 Spawn = Callable[..., "subprocess.Popen[str]"]
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -53,7 +54,7 @@ def spawn(tmp_path: Path) -> Iterator[Spawn]:
         os.kill(int(pid), signal.SIGKILL)
 
 
-def searching(process: subprocess.Popen[str], processes: int) -> list[int]:
+def forked(process: subprocess.Popen[str], processes: int) -> list[int]:
     """Wait until a worker searches on so many processes; return these."""
     assert process.stdout is not None
     process.stdout.readline()
@@ -73,7 +74,7 @@ def test_a_signal_to_the_whole_group_is_one_request_to_stop(
 ) -> None:
     search = ("--difficulty", "30", "--processes", "3", "--progress", "0.1")
     process = spawn(*search, "--no-syslog")
-    family = searching(process, 3)
+    family = forked(process, 3)
     assert process.stdout is not None
     while not json.loads(process.stdout.readline()).get("tested"):
         pass
@@ -94,7 +95,7 @@ def test_the_outcome_is_logged_after_a_signal_to_the_whole_group(
     logger.chmod(0o755)
     path = f"{logger.parent}:/usr/bin:/bin"
     process = spawn("--difficulty", "30", "--processes", "1", env={"PATH": path})
-    searching(process, 2)  # the logger is the other one
+    forked(process, 2)  # the logger is the other one
     eventually((tmp_path / "log").exists)
     os.killpg(process.pid, signal.SIGTERM)
     assert outcome(process)[0] == 12
@@ -104,7 +105,7 @@ def test_the_outcome_is_logged_after_a_signal_to_the_whole_group(
 @LINUX
 def test_a_frozen_process_does_not_hold_up_the_end(spawn: Spawn) -> None:
     process = spawn("--difficulty", "30", "--processes", "2", "--no-syslog")
-    family = searching(process, 2)
+    family = forked(process, 2)
     os.kill(family[0], signal.SIGSTOP)
     process.send_signal(signal.SIGTERM)
     status, last, _ = outcome(process)
@@ -117,7 +118,7 @@ def test_a_frozen_process_does_not_make_an_answer_wrong(spawn: Spawn) -> None:
     """It may hold the smallest golden nonce: a greater one must not be reported."""
     words = ("--difficulty", "6", "--start", "3600000", "--time-limit", "1")
     process = spawn(*words, "--processes", "2", "--no-syslog")
-    os.kill(searching(process, 2)[0], signal.SIGSTOP)
+    os.kill(forked(process, 2)[0], signal.SIGSTOP)
     status, last, _ = outcome(process)
     if status == 0:  # it had been quick
         assert last["nonce"] == 3730945

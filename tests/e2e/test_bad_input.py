@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal
+from tests.support.terminal import BIN, Terminal
 
 START = ("start", "--t", "9", "--d", "2", "--n", "2")
 
@@ -72,9 +72,9 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
 def test_an_impossible_request_is_one_line_and_status_2(
     terminal: Terminal, words: tuple[str, ...], told: str
 ) -> None:
-    terminal.exports()
+    terminal.cloud()
     before = terminal.runs()
-    done = terminal.run(*words)
+    done = terminal.call(*words)
     assert done.returncode == 2, done.stderr
     lines = [x for x in done.stderr.splitlines() if not x.startswith("cloud: ")]
     assert lines[0].startswith("cnd: ")
@@ -83,6 +83,32 @@ def test_an_impossible_request_is_one_line_and_status_2(
     assert done.stdout == ""
     assert terminal.runs() == before
     assert terminal.live() == []
+
+
+# One for each way out of the program: Invoke's core options, its parser of commands, an
+# option's value, two that exclude each other, the state on this disk, the cloud; and
+# what is no text.
+WAYS_OUT: list[tuple[str | bytes, ...]] = [
+    ("-H", "a,b", "start", "--d", "2"),
+    ("strat",),
+    ("start", "--d", "two"),
+    ("plan", "--d", "2", "--spot", "--spot-or-on-demand"),
+    ("report", "nonsense"),
+    ("start", "--d", "2", "--region", "moon"),
+    ("start", "--d", "2", "--block", b"\xff"),
+]
+
+
+@pytest.mark.parametrize("words", WAYS_OUT)
+def test_the_installed_program_ends_as_its_object_does(
+    terminal: Terminal, words: tuple[str, ...]
+) -> None:
+    """The cases above and below do not start a process each; these do, beside it."""
+    terminal.cloud()
+    done, called = terminal.run(*words), terminal.call(*words)
+    assert (done.returncode, done.stdout) == (called.returncode, called.stdout)
+    assert done.stderr == called.stderr
+    assert done.returncode == 2
 
 
 @pytest.mark.parametrize(
@@ -99,7 +125,7 @@ def test_an_impossible_request_is_one_line_and_status_2(
 def test_a_slip_of_the_pen_is_told_what_may_have_been_meant(
     terminal: Terminal, words: tuple[str, ...], meant: str
 ) -> None:
-    done = terminal.run(*words)
+    done = terminal.call(*words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == f"hint: {meant}"
 
@@ -108,7 +134,7 @@ def test_a_slip_of_the_pen_is_told_what_may_have_been_meant(
 def test_an_option_is_no_word_for_a_place_of_its_own(
     terminal: Terminal, words: tuple[str, ...]
 ) -> None:
-    done = terminal.run(*words)
+    done = terminal.call(*words)
     assert done.returncode == 0
     assert "Usage: " in done.stdout
 
@@ -175,6 +201,9 @@ def test_a_program_whose_work_is_done_does_not_tidy_up_its_memory(
 def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:
     up = terminal.json("local", "up")
     assert up["up"] is True
+    printed = terminal.call("local", "up").stdout
+    for name, value in up["environment"].items():
+        assert f"export {name}={value}\n" in printed
     assert up["environment"] == terminal.exports()
     assert terminal.json("local", "status")["url"] == up["url"]
     laid = terminal.json("local", "fault", "RunInstances", "--code", "InternalError")
@@ -242,15 +271,15 @@ def test_the_limit_of_open_files_is_raised_or_the_way_out_told(
 def test_a_file_that_is_no_key_is_refused(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "key"
     file.write_text("not a key")
-    done = terminal.run(*START, "--key-file", str(file))
+    done = terminal.call(*START, "--key-file", str(file))
     assert done.returncode == 2
     assert "is not a private key" in done.stderr
 
 
 def test_verify_tells_golden_from_not(terminal: Terminal) -> None:
-    golden = terminal.run("verify", "--nonce", "116", "--d", "2")
+    golden = terminal.call("verify", "--nonce", "116", "--d", "2")
     assert (golden.returncode, golden.stdout[:2]) == (0, "00")
-    other = terminal.run("verify", "--nonce", "117", "--d", "2")
+    other = terminal.call("verify", "--nonce", "117", "--d", "2")
     assert other.returncode == 1
     assert "117 is not golden at difficulty 2" in other.stdout
 
@@ -259,6 +288,6 @@ def test_the_commands_in_the_readme_are_those_that_there_are(
     terminal: Terminal,
 ) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    listed = terminal.run("--list").stdout.splitlines()
+    listed = terminal.call("--list").stdout.splitlines()
     commands = {x.split()[0] for x in listed if x.startswith("  ") and x[2] != " "}
     assert {f"`fab {command}" in readme for command in commands} == {True}

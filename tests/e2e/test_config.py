@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 
 @pytest.mark.parametrize("file", ["cnd.toml", "fabric.yaml"])
@@ -16,13 +16,13 @@ def test_a_file_in_the_folder_sets_what_the_command_line_leaves_out(
     text = {"cnd.toml": 'block = "mine"', "fabric.yaml": "cnd: {block: mine}"}[file]
     (terminal.folder / file).write_text(text)
 
-    configured = terminal.json("verify", "--nonce", "5", "--d", "0")
-    said = terminal.json("verify", "--nonce", "5", "--d", "0", "--block", "mine")
+    configured = terminal.ask("verify", "--nonce", "5", "--d", "0")
+    said = terminal.ask("verify", "--nonce", "5", "--d", "0", "--block", "mine")
     assert configured == said
-    told = terminal.json("config")
+    told = terminal.ask("config")
     assert told["block"]["value"] == "mine"
     assert file in told["block"]["from"]
-    other = terminal.json("verify", "--nonce", "5", "--d", "0", CND_BLOCK="yours")
+    other = terminal.ask("verify", "--nonce", "5", "--d", "0", CND_BLOCK="yours")
     assert other != configured
 
 
@@ -32,22 +32,22 @@ def test_a_file_that_cannot_be_meant_is_one_line_and_status_2(
     before = terminal.runs()
     (terminal.folder / "cnd.toml").write_text("colour = 3")
 
-    done = terminal.run("start", "--d", "2")
+    done = terminal.call("start", "--d", "2")
     assert done.returncode == 2
     assert done.stderr.startswith("cnd: ./cnd.toml: no such option: 'colour'\nhint: ")
     assert terminal.runs() == before
 
 
 def test_who_says_which_region_and_in_what_order_is_told(terminal: Terminal) -> None:
-    told = terminal.json("config", AWS_DEFAULT_REGION="eu-west-2")["region"]
+    told = terminal.ask("config", AWS_DEFAULT_REGION="eu-west-2")["region"]
     assert told == {"value": "eu-west-2", "from": "AWS_DEFAULT_REGION"}
     profile = terminal.folder / "aws"
     profile.write_text("[profile mine]\nregion = eu-west-3\n")
     own: dict[str, Any] = {"AWS_CONFIG_FILE": str(profile), "AWS_PROFILE": "mine"}
-    told = terminal.json("config", **own)["region"]
+    told = terminal.ask("config", **own)["region"]
     assert told == {"value": "eu-west-3", "from": "AWS profile mine"}
-    assert terminal.json("config", AWS_PROFILE="nobody")["region"]["value"] == ""
-    last = terminal.run("config").stdout.splitlines()[-1]
+    assert terminal.ask("config", AWS_PROFILE="nobody")["region"]["value"] == ""
+    last = terminal.call("config").stdout.splitlines()[-1]
     assert last.startswith("order: the command line > environment")
 
 
@@ -63,7 +63,7 @@ def test_what_no_run_would_take_is_told_to_be_bad(
     terminal: Terminal, name: str, value: str, told: str
 ) -> None:
     environment: dict[str, Any] = {name: value}
-    done = terminal.run("config", **environment)
+    done = terminal.call("config", **environment)
     assert done.returncode == 2
     assert told in done.stderr
     assert name in done.stderr.splitlines()[-1]
@@ -72,7 +72,7 @@ def test_what_no_run_would_take_is_told_to_be_bad(
 
 @pytest.mark.parametrize("words", [(), ("--help",)])
 def test_help_names_every_command(terminal: Terminal, words: tuple[str, ...]) -> None:
-    listed = terminal.run("--complete", "--", "cnd").stdout.split()
-    help = terminal.run(*words)
+    listed = terminal.call("--complete", "--", "cnd").stdout.split()
+    help = terminal.call(*words)
     assert help.returncode == 0
     assert all(f"  {name} " in help.stdout for name in listed if name[0] != "-")

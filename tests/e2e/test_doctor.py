@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 
 def test_a_fit_account_is_told_line_by_line(terminal: Terminal) -> None:
     terminal.exports()
-    done = terminal.run("doctor", "--n", "8")
+    done = terminal.call("doctor", "--n", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     told = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
     assert told.pop("quota") == "warning"
@@ -17,7 +17,7 @@ def test_a_fit_account_is_told_line_by_line(terminal: Terminal) -> None:
 
 def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
     terminal.exports()
-    found = terminal.json("doctor", "--instance-type", "t9.giant", status=3)
+    found = terminal.ask("doctor", "--instance-type", "t9.giant", status=3)
     assert found["healthy"] is False
     faults = {c["name"]: c for c in found["checks"] if c["status"] == "fault"}
     assert faults["machine"]["way_out"].startswith("check --instance-type")
@@ -39,7 +39,7 @@ def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
     """620 s of a t3.micro at full load cost some two cents."""
     terminal.environment |= terminal.exports()
     words = ("--t", "200", "--d", "2", "--n", "4", "--ssh-from", "127.0.0.0/8")
-    planned = terminal.json("plan", *words)
+    planned = terminal.ask("plan", *words)
     worst = planned["usd"]["worst_case"]
     assert "table of" in planned["usd"]["source"]
     refused = terminal.run("start", *words, "--budget", f"{worst * 0.99}")
@@ -54,12 +54,12 @@ def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
 
 def test_a_run_leaves_for_the_next_one_what_clean_removes(terminal: Terminal) -> None:
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
-    listed = terminal.json("clean")
+    listed = terminal.ask("clean")
     kinds = {title.rsplit(" ", 1)[0] for title in listed["found"]}
     assert {"key pair", "security group", "bucket"} <= kinds
     assert listed["removed"] == []
-    assert terminal.json("clean", "--yes")["removed"] == listed["found"]
-    assert terminal.run("clean").stdout == "there is nothing of CND\n"
+    assert terminal.ask("clean", "--yes")["removed"] == listed["found"]
+    assert terminal.call("clean").stdout == "there is nothing of CND\n"
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
 
 
@@ -69,19 +69,19 @@ def test_what_clean_may_not_look_at_is_said_and_the_rest_goes_on(
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
     fault = ("local", "fault", "DescribeKeyPairs", "--code", "UnauthorizedOperation")
     assert terminal.run(*fault).returncode == 0
-    told = terminal.json("clean", "--yes", status=3)
+    told = terminal.ask("clean", "--yes", status=3)
     (unseen,) = told["unseen"]
     assert "could not list the key pairs" in unseen
     assert {title.rsplit(" ", 1)[0] for title in told["removed"]} == {
         "security group",
         "bucket",
     }
-    assert terminal.json("clean", "--yes")["unseen"] == []
+    assert terminal.ask("clean", "--yes")["unseen"] == []
 
 
 def test_clean_waits_for_the_instances_to_be_gone(terminal: Terminal) -> None:
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1", "--keep")
-    done = terminal.run("clean", "--yes")
+    done = terminal.call("clean", "--yes")
     assert done.returncode == 2
     assert "1 instances of CND are there" in done.stderr
     assert terminal.json("scram")["terminated"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal, eventually
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
 
 JOB = ("start", "--d", "2", "--n", "2", "--address", "private")
 FROM = ("--ssh-from", "127.0.0.0/8")
@@ -79,7 +80,7 @@ def test_a_gateway_whose_key_nobody_knows_is_not_talked_to(jump: Jump) -> None:
     assert "not found in known_hosts" in done.stderr
     assert "must work without questions" in done.stderr
     assert jump.terminal.live() == []
-    assert json.loads(jump.terminal.run("status", "--json").stdout)["instances"] == []
+    assert json.loads(jump.terminal.call("status", "--json").stdout)["instances"] == []
 
 
 def test_a_gateway_that_is_not_there_is_told_before_anything_is_bought(

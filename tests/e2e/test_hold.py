@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 
-from tests.conftest import Terminal, eventually
-from tests.e2e.test_loss import SLOWLY, Run
-from tests.e2e.test_start import searching
+import pytest
+
+from tests.support.runs import HOPELESS, NONCES, SLOWLY, Run, searching
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.paced
 
 
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     terminal: Terminal,
 ) -> None:
-    words = ("--d", "30", "--nonces", "5000000", "--n", "2", "--hold", *SLOWLY)
-    run = Run(terminal, *words)
+    words = ("--d", "30", "--nonces", str(NONCES), "--n", "2", "--hold", *SLOWLY)
+    run = Run(terminal, "start", *words)
     run.searching(2)
-    victim = run.events("instance.launched")[0]["host"]
+    victim = run.told("instance.launched")[0]["host"]
     terminal.client("ec2").terminate_instances(InstanceIds=[victim])
     code, result = run.result()
     assert (code, result["outcome"]) == (11, "exhausted")
     assert [each["index"] for each in result["fleet"]] == [0, 1, 2]
-    (handed,) = run.events("class.handed_over")
+    (handed,) = run.told("class.handed_over")
     assert handed["host"] == result["fleet"][2]["id"]
     assert (result["terminated"], result["left_running"]) == (3, 0)
     assert terminal.live() == []
@@ -30,7 +34,7 @@ def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
 
 
 def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
-    process, _ = searching(terminal, "--n", "2", "--hold", "--json")
+    process, _ = searching(terminal, *HOPELESS, "--n", "2", "--hold", "--json")
     process.kill()
     process.wait(10)
     done = terminal.run("scram")
@@ -43,7 +47,7 @@ def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
 def test_a_group_that_everybody_forgot_is_emptied_by_the_cloud(
     terminal: Terminal,
 ) -> None:
-    process, _ = searching(terminal, "--n", "1", "--hold", "--json")
+    process, _ = searching(terminal, *HOPELESS, "--n", "1", "--hold", "--json")
     process.kill()
     process.wait(10)
     client = terminal.client("autoscaling")

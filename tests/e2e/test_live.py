@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from tests.conftest import BIN, Terminal
+from tests.support.terminal import BIN, Terminal
 
 ESCAPE = "\x1b"
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

@@ -14,8 +14,9 @@ import pytest
 
 from cnd.pictures import draw
 from cnd.report import page
-from tests.conftest import Terminal, eventually
-from tests.unit.test_report import of
+from tests.support.runs import HOPELESS, searching
+from tests.support.terminal import Terminal
+from tests.support.timelines import of
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (
@@ -35,26 +36,26 @@ def test_a_run_can_be_looked_at_from_every_side(terminal: Terminal) -> None:
     kept = terminal.client("s3").get_object(Bucket=bucket, Key=f"{key}report.html")
     assert kept["Body"].read().decode() == report
 
-    last = terminal.json("runs")["runs"][-1]
+    last = terminal.ask("runs")["runs"][-1]
     assert (last["run"], last["outcome"]) == (run, "found")
     assert (last["difficulty"], last["instances"]) == (2, 2)
-    assert terminal.run("runs").stdout.splitlines()[-1].startswith(run)
+    assert terminal.call("runs").stdout.splitlines()[-1].startswith(run)
 
     log = folder / "logs" / "Instance1.log"
     text = log.read_text()
     log.unlink()  # as of an orphan, which has put it into S3 only
-    assert terminal.run("logs", run, "--instance", "1").stdout == text
-    both = terminal.json("logs", run)["logs"]
+    assert terminal.call("logs", run, "--instance", "1").stdout == text
+    both = terminal.ask("logs", run)["logs"]
     assert both["Instance1.log"] == text
-    assert "run.ended" in terminal.run("logs", run, "--events", "--follow").stdout
-    assert terminal.run("logs", run, "--follow", "--instance", "1").stdout == text
+    assert "run.ended" in terminal.call("logs", run, "--events", "--follow").stdout
+    assert terminal.call("logs", run, "--follow", "--instance", "1").stdout == text
 
     (first, second) = csv.DictReader(
-        io.StringIO(terminal.run("export", run, "--format", "csv").stdout)
+        io.StringIO(terminal.call("export", run, "--format", "csv").stdout)
     )
     assert [first["index"], second["index"]] == ["0", "1"]
     file = terminal.folder / "run.json"
-    assert terminal.run("export", run, "--output", str(file)).returncode == 0
+    assert terminal.call("export", run, "--output", str(file)).returncode == 0
     assert json.loads(file.read_text())["result"] == result
 
 
@@ -66,11 +67,11 @@ def test_a_run_that_was_started_elsewhere_is_brought_from_s3(
     folder = terminal.state / "cnd" / "runs" / run
     log = (folder / "logs" / "Instance0.log").read_text()
     shutil.rmtree(folder)
-    assert terminal.run("logs", run).stdout == log
-    assert terminal.json("export", run)["result"] == result
-    assert terminal.run("report", run).returncode == 0
-    assert terminal.json("runs")["runs"][-1]["run"] == run
-    done = terminal.run("logs", "20200101-000000-abcd")
+    assert terminal.call("logs", run).stdout == log
+    assert terminal.ask("export", run)["result"] == result
+    assert terminal.call("report", run).returncode == 0
+    assert terminal.ask("runs")["runs"][-1]["run"] == run
+    done = terminal.call("logs", "20200101-000000-abcd")
     assert done.returncode == 2
     assert "no run on this disk" in done.stderr
 
@@ -85,24 +86,22 @@ def test_what_is_no_run_in_the_folder_of_runs_is_passed_over(
     (folder / "stray.txt").write_text("not a run")
     strays[0].mkdir()
     try:
-        names = [each["run"] for each in terminal.json("runs")["runs"]]
+        names = [each["run"] for each in terminal.ask("runs")["runs"]]
         assert run in names
         assert not {"notes", "stray.txt", "20200101-000000-abcd"} & set(names)
-        assert terminal.run("status").returncode == 0
+        assert terminal.call("status").returncode == 0
     finally:
         (folder / "stray.txt").unlink()
         for stray in strays:
             stray.rmdir()
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("words", [(), ("--instance", "1")])
 def test_syslogs_are_followed_while_they_grow_until_the_run_ends(
     terminal: Terminal, words: tuple[str, ...]
 ) -> None:
-    before = set(terminal.runs())
-    started = terminal.spawn("start", "--d", "12", "--n", "2", "--t", "60")
-    eventually(lambda: set(terminal.runs()) - before)
-    (run,) = set(terminal.runs()) - before
+    started, run = searching(terminal, *HOPELESS, "--n", "2")
     follower = terminal.spawn("logs", run.name, "--follow", *words)
     first = follower.stdout.readline() if follower.stdout else ""  # while it goes on
     assert started.poll() is None
@@ -116,13 +115,11 @@ def test_syslogs_are_followed_while_they_grow_until_the_run_ends(
     assert {line[:12] for line in lines} & prefixes == (set() if words else prefixes)
 
 
+@pytest.mark.paced
 def test_who_has_seen_enough_of_a_log_interrupts_it_and_the_run_goes_on(
     terminal: Terminal,
 ) -> None:
-    before = set(terminal.runs())
-    started = terminal.spawn("start", "--d", "12", "--n", "1", "--t", "60")
-    eventually(lambda: set(terminal.runs()) - before)
-    (run,) = set(terminal.runs()) - before
+    started, run = searching(terminal, *HOPELESS, "--n", "1")
     follower = terminal.spawn("logs", run.name, "--follow", "--json")
     line = json.loads(follower.stdout.readline() if follower.stdout else "")
     assert line["instance"] == "Instance0"

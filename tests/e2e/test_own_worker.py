@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 ODD = """\

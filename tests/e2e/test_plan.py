@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Terminal
+from tests.support.terminal import Terminal
 
 # Ten searches without luck: of each tenth of the geometric distribution for D = 6, a
 # block whose first golden nonce lies in its middle (`pow.py --difficulty 6 --block B`).
@@ -33,7 +33,7 @@ def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
     terminal: Terminal,
 ) -> None:
     before = terminal.runs()
-    done = terminal.run("plan", "--t", "200", "--d", "7", "--n", "8")
+    done = terminal.call("plan", "--t", "200", "--d", "7", "--n", "8")
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("cloud: ")
     told = dict(line.split(maxsplit=1) for line in done.stdout.splitlines()[:8] if line)
@@ -63,13 +63,13 @@ def test_a_plan_says_when_the_credentials_end_before_the_run_may(
     config = tmp_path / "aws-config"
     config.write_text(f"[default]\ncredential_process = cat {tmp_path}/login.json\n")
     terminal.environment |= {**told, "AWS_CONFIG_FILE": str(config)}
-    planned = terminal.json("plan", "--t", "7200", "--d", "8", "--n", "2")
+    planned = terminal.ask("plan", "--t", "7200", "--d", "8", "--n", "2")
     said = [verdict for verdict in planned["verdicts"] if "credentials end" in verdict]
     assert len(said) == outlived
 
 
 def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
-    planned = terminal.json("plan", *WISH)["plan"]
+    planned = terminal.ask("plan", *WISH)["plan"]
     result = terminal.json("start", *WISH)
     (folder,) = terminal.runs()[-1:]
     first = (folder / "events.jsonl").read_text().splitlines()[0]
@@ -86,7 +86,7 @@ def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
 def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
     """Of a fixed length, so that there is something to measure."""
     terminal.json("start", "--t", "2", "--d", "64", "--n", "1", status=10)
-    found = terminal.json("plan", "--t", "200", "--d", "7", "--n", "1")
+    found = terminal.ask("plan", "--t", "200", "--d", "7", "--n", "1")
     assert "earlier run" in found["hash_rate_source"]
     assert found["boot_seconds"] > 0
 
@@ -97,7 +97,7 @@ def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
     """As on AWS, where this machine's own rate says nothing."""
     terminal.environment |= terminal.exports()
     words = ("--d", "4", "--t", "60", "--confidence", "0.9", "--instance-type")
-    refused = terminal.run("plan", *words, "t2.micro")
+    refused = terminal.call("plan", *words, "t2.micro")
     assert refused.returncode == 2
     assert "`fab start` without --n tries one instance first" in refused.stderr
     before = terminal.runs()
@@ -108,7 +108,7 @@ def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
     assert "a trial of 5 s on one instance measures it ($" in done.stderr
     assert json.loads(done.stdout)["outcome"] == "found"
     assert len(terminal.runs()) == len(before) + 2
-    planned = terminal.json("plan", *words, "t2.micro")
+    planned = terminal.ask("plan", *words, "t2.micro")
     assert "earlier run" in planned["hash_rate_source"]
 
 
@@ -125,7 +125,7 @@ def test_after_three_runs_the_plan_tells_how_long_ten_more_take(
     try:
         for block in ("block 33", "block 6", "block 19"):
             terminal.json("start", *wish, "--block", block, **own)
-        planned = terminal.json("plan", *wish, **own)
+        planned = terminal.ask("plan", *wish, **own)
         assert "3 earlier runs" in planned["hash_rate_source"]
         runs = [terminal.json("start", *wish, "--block", b, **own) for b in TENTHS]
     finally:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections import Counter
 
-from tests.conftest import Terminal
-from tests.contract.test_requests import RIGHTS, policy
+from tests.support.aws import RIGHTS, policy
+from tests.support.terminal import Terminal
 
 START = ("start", "--t", "60", "--d", "2", "--n", "1", "--ssh-from", "127.0.0.0/8")
 
 
 def calls(terminal: Terminal) -> Counter[str]:
     """Return how often each call was made so far, as "ec2:RunInstances"."""
-    url = terminal.environment["AWS_ENDPOINT_URL"]
-    with urllib.request.urlopen(f"{url}/cnd/status", timeout=20) as reply:
-        return Counter(json.load(reply)["calls"])
+    return Counter(terminal.json("local", "status")["calls"])
 
 
 def test_no_command_makes_a_call_that_the_policy_does_not_grant(
@@ -25,13 +21,13 @@ def test_no_command_makes_a_call_that_the_policy_does_not_grant(
     """As on AWS: through the endpoint that the embedded cloud tells other programs."""
     terminal.environment |= terminal.exports()
     before = calls(terminal)
-    terminal.json("doctor", "--ssh-from", "127.0.0.0/8")
-    terminal.json("plan", "--d", "2", "--n", "1", "--spot")
+    terminal.ask("doctor", "--ssh-from", "127.0.0.0/8")
+    terminal.ask("plan", "--d", "2", "--n", "1", "--spot")
     for market in ((), ("--spot",), ("--hold",)):
         terminal.json(*START, *market)
     terminal.run("stop")
     terminal.json("scram")
-    assert terminal.json("clean", "--yes")["left"] == {}
+    assert terminal.ask("clean", "--yes")["left"] == {}
     made = {RIGHTS.get(call, call) for call in calls(terminal) - before}
     granted = {right for statement in policy() for right in statement["Action"]}
     assert made - granted == set()

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cnd import contest, rivals
-from tests.conftest import Terminal, eventually
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
 
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 SMALLEST = VECTORS["blocks"]["COMSM0010cloud"]["smallest_golden_by_difficulty"]

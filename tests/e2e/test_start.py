@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal, ended, eventually
+from tests.support.processes import ended
+from tests.support.runs import HOPELESS, searching
+from tests.support.terminal import BIN, Terminal
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text())["blocks"]
@@ -107,27 +110,9 @@ def test_another_block_is_another_search(terminal: Terminal) -> None:
     assert result["hash"] == hashed(result["nonce"], block)
 
 
-def searching(
-    terminal: Terminal, *words: str, nohup: bool = False
-) -> tuple[subprocess.Popen[str], Path]:
-    """Start a search that nobody will win; return when all its workers search."""
-    before = set(terminal.runs())
-    start = ("start", "--d", "16", "--t", "100", *words)
-    if nohup:
-        process = terminal.spawn(str(BIN / "cnd"), *start, program="/usr/bin/nohup")
-    else:
-        process = terminal.spawn(*start)
-    eventually(lambda: set(terminal.runs()) - before, within=30)
-    (folder,) = set(terminal.runs()) - before
-    count = int(words[words.index("--n") + 1])
-    events = folder / "events.jsonl"
-    eventually(events.exists)
-    eventually(lambda: events.read_text().count('"worker.started"') == count, within=30)
-    return process, folder
-
-
+@pytest.mark.paced
 def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2", "--json")
     aws = BIN / "aws"
     environment = {**os.environ, **terminal.exports()}
     if aws.exists():
@@ -152,9 +137,10 @@ def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
     assert result["terminated"] == 2
 
 
+@pytest.mark.paced
 def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
-    first, folder = searching(terminal, "--n", "1", "--json")
-    second, other = searching(terminal, "--n", "1", "--json")
+    first, folder = searching(terminal, *HOPELESS, "--n", "1", "--json")
+    second, other = searching(terminal, *HOPELESS, "--n", "1", "--json")
     ambiguous = terminal.run("stop")
     assert ambiguous.returncode == 2
     assert folder.name in ambiguous.stderr
@@ -170,10 +156,11 @@ def test_fab_stop_ends_one_run_and_not_the_other(terminal: Terminal) -> None:
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     terminal: Terminal,
 ) -> None:
-    process, _folder = searching(terminal, "--n", "3", "--json")
+    process, _folder = searching(terminal, *HOPELESS, "--n", "3", "--json")
     ec2 = terminal.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
     foreign = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1)
@@ -195,11 +182,12 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_in_order(
     terminal: Terminal, number: signal.Signals
 ) -> None:
-    process, folder = searching(terminal, "--n", "2", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2", "--json")
     process.send_signal(number)
     code, out, err = ended(process)
     result = json.loads(out)
@@ -209,8 +197,17 @@ def test_a_signal_ends_the_run_in_order(
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "1", "--json", nohup=True)
+    process, folder = searching(
+        terminal,
+        str(BIN / "cnd"),
+        *HOPELESS,
+        "--n",
+        "1",
+        "--json",
+        program="/usr/bin/nohup",
+    )
     process.send_signal(signal.SIGHUP)
     assert terminal.run("stop", "--run", folder.name).returncode == 0
     code, out, err = ended(process)
@@ -218,8 +215,9 @@ def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
     assert "run.stop_requested" in (folder / "events.jsonl").read_text()
 
 
+@pytest.mark.paced
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2")
     process.send_signal(signal.SIGINT)
     events = folder / "events.jsonl"
     eventually(lambda: "run.stop_requested" in events.read_text(), every=0.002)
@@ -242,12 +240,13 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
-    process, folder = searching(terminal, "--n", "2")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2")
     eventually(
-        lambda: all("nonces/s" in i["doing"] for i in terminal.live()), within=30
+        lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=30
     )
-    text = terminal.run("status").stdout
+    text = terminal.call("status").stdout
     assert text.count(folder.name) == 3
     assert "2 instances running" in text
     terminal.run("stop")
@@ -257,7 +256,7 @@ def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
 def test_the_first_ready_searches_while_the_last_one_boots(
     tmp_path: Path, terminal: Terminal
 ) -> None:
-    from tests.conftest import clean_environment
+    from tests.support.terminal import clean_environment
 
     state = tmp_path / "slow"
     slow = Terminal(state, clean_environment(state), tmp_path)

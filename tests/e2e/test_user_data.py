@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 
-from tests.conftest import Terminal, eventually
-from tests.e2e.test_loss import Run
+import pytest
+
+from tests.support.runs import NONCES, Run
+from tests.support.terminal import Terminal
+from tests.support.waiting import eventually
 
 BY_S3 = ("--bootstrap", "user-data", "--json")
 
@@ -13,9 +16,9 @@ BY_S3 = ("--bootstrap", "user-data", "--json")
 def test_a_nonce_is_found_by_instances_that_nobody_can_reach(
     terminal: Terminal,
 ) -> None:
-    run = Run(terminal, "--d", "4", "--n", "4", *BY_S3)
-    eventually(lambda: run.events("instance.running"), within=30)
-    (event, *_) = run.events("instance.running")
+    run = Run(terminal, "start", "--d", "4", "--n", "4", *BY_S3)
+    eventually(lambda: run.told("instance.running"), within=30)
+    (event, *_) = run.told("instance.running")
     ec2 = terminal.client("ec2")
     found = ec2.describe_instances(InstanceIds=[event["host"]])
     (group,) = found["Reservations"][0]["Instances"][0]["SecurityGroups"]
@@ -29,28 +32,30 @@ def test_a_nonce_is_found_by_instances_that_nobody_can_reach(
     logs = sorted(path.name for path in (run.folder / "logs").iterdir())
     assert logs == [f"Instance{i}.log" for i in range(4)]
     assert "cnd-pow" in (run.folder / "logs" / "Instance3.log").read_text()
-    assert len(run.events("host.done")) == 4
+    assert len(run.told("host.done")) == 4
 
 
+@pytest.mark.paced
 def test_a_lost_instance_leaves_no_hole(terminal: Terminal) -> None:
-    space = ("--d", "30", "--nonces", "4000000", "--n", "3", "--kernel", "hashlib")
-    run = Run(terminal, *space, *BY_S3)
-    eventually(lambda: len(run.events("worker.started")) == 3, within=60)
-    victim = run.events("worker.started")[0]
+    space = ("--d", "30", "--nonces", str(NONCES), "--n", "3")
+    run = Run(terminal, "start", *space, *BY_S3)
+    eventually(lambda: len(run.told("worker.started")) == 3, within=60)
+    victim = run.told("worker.started")[0]
     terminal.run("local", "fault", victim["host"], "--kind", "kill")
     code, result = run.result()
     assert (code, result["outcome"]) == (11, "exhausted")
-    assert result["tested"] - result["repeated"] == 4_000_000
-    (handed,) = run.events("class.handed_over")
+    assert result["tested"] - result["repeated"] == NONCES
+    (handed,) = run.told("class.handed_over")
     assert handed["index"] == victim["index"]
 
 
+@pytest.mark.paced
 def test_a_stop_message_reaches_them(terminal: Terminal) -> None:
-    run = Run(terminal, "--d", "30", "--n", "2", *BY_S3)
-    eventually(lambda: len(run.events("worker.started")) == 2, within=60)
+    run = Run(terminal, "start", "--d", "30", "--n", "2", *BY_S3)
+    eventually(lambda: len(run.told("worker.started")) == 2, within=60)
     terminal.run("stop", "--run", run.folder.name)
     code, result = run.result()
     assert (code, result["outcome"]) == (12, "stopped")
-    assert len(run.events("worker.stopped")) == 2
+    assert len(run.told("worker.stopped")) == 2
     events = (run.folder / "events.jsonl").read_text().splitlines()
     assert json.loads(events[-1])["kind"] == "run.ended"

@@ -22,7 +22,8 @@ from cnd.errors import UsageError
 from cnd.keys import KeyPair
 from cnd.local import vmimage
 from cnd.local.files import read_endpoint
-from tests.conftest import Terminal, clean_environment, eventually
+from tests.support.terminal import Terminal, clean_environment
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

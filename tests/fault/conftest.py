@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from cnd.local import Endpoint
-from tests.conftest import clean_environment
 from tests.fault.truth import Victim, forget, require
+from tests.support.terminal import paced_environment
 
 
 @pytest.fixture
 def terminal(
-    state: Path, tmp_path: Path, request: pytest.FixtureRequest
+    paced_state: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Victim]:
     """A user in some folder; nothing may be left at the end, and nothing false be said.
 
     What a case has left all the same is terminated: the next one shares the cloud.
     """
-    user = Victim(state, clean_environment(state), tmp_path)
+    user = Victim(paced_state, paced_environment(paced_state), tmp_path)
     before = set(user.runs())
     yield user
     try:
@@ -31,8 +31,8 @@ def terminal(
         told = request.node.user_properties
         told.append(("faults", user.faults))
         told += [("seconds_to_zero", seconds) for seconds in user.seconds_to_zero]
-        if set(user.runs()) != before and user.live():
-            user.run("scram", "--all-regions")
+        if set(user.runs()) != before:
+            user.scram("--all-regions")
 
 
 @pytest.fixture

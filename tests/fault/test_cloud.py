@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 
 from cnd.ec2 import find
-from cnd.local import Endpoint, faults_laid, lay_fault, summary
-from tests.conftest import ended, eventually
-from tests.fault.truth import Victim, forget, struck, told
+from cnd.local import Endpoint, faults_laid, summary
+from tests.fault.truth import Victim, forget, struck
+from tests.support.aws import client
+from tests.support.faults import lay
+from tests.support.processes import ended
+from tests.support.runs import searching, told
+from tests.support.waiting import eventually
 
 JOB = ("start", "--d", "2", "--n", "2", "--t", "60")
 LONG = ("start", "--d", "30", "--n", "2", "--kernel", "hashlib")
-
-
-def lay(cloud: Endpoint, action: str, **fault: object) -> None:
-    lay_fault(cloud, {"action": action, **fault})
 
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the embedded cloud
@@ -80,19 +77,6 @@ def unmake(terminal: Victim) -> None:
             for each in page.get("Contents", []):
                 s3.delete_object(Bucket=name, Key=each["Key"])
         s3.delete_bucket(Bucket=name)
-
-
-def searching(terminal: Victim, *words: str) -> tuple[subprocess.Popen[str], Path]:
-    """Start a run; return it and its folder once a worker of it searches."""
-    before = set(terminal.runs())
-    process = terminal.spawn(*words)
-
-    def new() -> list[Path]:
-        folders = set(terminal.runs()) - before
-        return [folder for folder in folders if told(folder, "worker.started")]
-
-    eventually(new, within=60)
-    return process, new()[0]
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -233,18 +217,11 @@ def test_a_refused_launch_is_one_line_with_a_way_out_and_nothing_is_left(
 def left(cloud: Endpoint) -> set[str]:
     """Return what is there of any run: live instances, queues, launch templates."""
 
-    def client(service: str) -> Any:
-        return boto3.client(
-            service,  # type: ignore[call-overload]
-            endpoint_url=cloud.url,
-            region_name=cloud.region,
-            aws_access_key_id=cloud.access_key,
-            aws_secret_access_key=cloud.secret_key,
-        )
-
-    ec2 = client("ec2")
+    ec2 = client(cloud, "ec2")
     names = {i.id for i in find(ec2)}
-    names |= set(client("sqs").list_queues(QueueNamePrefix="cnd-").get("QueueUrls", []))
+    names |= set(
+        client(cloud, "sqs").list_queues(QueueNamePrefix="cnd-").get("QueueUrls", [])
+    )
     templates = ec2.describe_launch_templates()["LaunchTemplates"]
     return names | {template["LaunchTemplateName"] for template in templates}
 
@@ -313,11 +290,11 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""
-    process = terminal.spawn(*LONG, "--t", "6")
-    eventually(lambda: len(terminal.live()) == 2, within=30)
+    terminal.environment["CND_LOCAL_REFUSED_SECONDS"] = "5"
+    process, folder = searching(terminal, *LONG, "--t", "3")
     for service in ("ec2", "sqs", "s3"):
         lay(cloud, f"{service}:*", code="ExpiredToken", http=400, times="forever")
-    time.sleep(8)
+    eventually(lambda: told(folder, "worker.timeout"))
     process.send_signal(2)
     code, _, err = ended(process, within=400)
     forget(terminal, cloud)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import clean_environment, eventually
-from tests.fault.test_hosts import Run, lay
 from tests.fault.truth import Victim, forget, require
+from tests.support.faults import befall
+from tests.support.runs import Run
+from tests.support.terminal import clean_environment
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +49,7 @@ def crowd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Victim]:
 
 def test_one_in_ten_may_fail_and_every_nonce_is_tested(crowd: Victim) -> None:
     cloud = crowd.cloud()
-    lay(cloud, NEVER_UP, "never-boots")
+    befall(cloud, NEVER_UP, "never-boots")
     words = ("start", "--d", "30", "--n", str(FLEET), "--nonces", str(NONCES))
     run = Run(crowd, *words, "--t", "120", "--boot", "30", "--json")
     eventually(lambda: len(run.told("worker.started")) >= FLEET - 1, within=60)
@@ -61,7 +63,7 @@ def test_one_in_ten_may_fail_and_every_nonce_is_tested(crowd: Victim) -> None:
     with told.open("a") as file:
         file.write(json.dumps({"event": "found", "nonce": 12345}) + "\n")
     for host, (kind, more) in zip(victims, FAULTS, strict=False):
-        lay(cloud, host, kind, **more)
+        befall(cloud, host, kind, **more)
 
     result = run.exhausted(NONCES)
     assert run.told("worker.refuted")[0]["host"] == liar

@@ -17,38 +17,17 @@ import pytest
 
 from cnd import pow as worker
 from cnd.local import Endpoint
-from tests.conftest import ended, eventually
-from tests.fault.test_cloud import lay
-from tests.fault.truth import Victim, events, struck, told
+from tests.fault.kills import kill, killed, newest
+from tests.fault.truth import Victim, struck
+from tests.support.faults import events_of, lay
+from tests.support.processes import ended
+from tests.support.runs import NONCES, events, told
+from tests.support.waiting import eventually
 
 SLOWLY = ("--kernel", "hashlib", "--t", "120")
-SPACE = ("start", "--d", "30", "--nonces", "6000000", "--n", "4", *SLOWLY)
-ORPHAN_PATIENCE = 30.0  # seconds; README tells it
+SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
+ORPHAN_PATIENCE = 8.0  # seconds here; by default 30, as README tells
 SIGNED = b"x-amz-signature"
-
-
-def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
-    """Start a run and SIGKILL it once `of` instances have told an event `when`."""
-    before = set(terminal.runs())
-    process = terminal.spawn(*words)
-
-    def tellers() -> set[int | None]:
-        return {event.get("index") for event in told(newest(terminal, before), when)}
-
-    eventually(lambda: len(tellers()) >= of, within=60)
-    return kill(terminal, process, before)
-
-
-def kill(terminal: Victim, process: subprocess.Popen[str], before: set[Path]) -> Path:
-    terminal.hit(process, signal.SIGKILL)
-    folder = newest(terminal, before)
-    assert folder is not None
-    return folder
-
-
-def newest(terminal: Victim, before: set[Path]) -> Path | None:
-    new = sorted(set(terminal.runs()) - before)
-    return new[-1] if new else None
 
 
 def stored(terminal: Victim, run: str) -> dict[str, bytes]:
@@ -88,7 +67,7 @@ def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> No
 def test_a_run_that_was_killed_early_is_taken_over(terminal: Victim, when: str) -> None:
     folder = killed(terminal, *SPACE, when=when)
     result = terminal.json("attach", folder.name, status=11)
-    assert result["tested"] - result["repeated"] == 6_000_000
+    assert result["tested"] - result["repeated"] == NONCES
     assert result["left_running"] == 0
 
 
@@ -96,11 +75,11 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
     terminal: Victim,
 ) -> None:
     folder = killed(terminal, *SPACE, when="worker.progress")
-    time.sleep(2)  # the search goes on meanwhile
+    time.sleep(1)  # the search goes on meanwhile
     status = terminal.json("status")
     assert f"`fab attach {folder.name}`" in status["runs"][-1]["stands"]
     result = terminal.json("attach", folder.name, status=11)
-    assert (result["tested"], result["repeated"]) == (6_000_000, 0)
+    assert (result["tested"], result["repeated"]) == (NONCES, 0)
     assert result["run"] == folder.name
     assert result["left_running"] == 0
     assert sorted(p.name for p in (folder / "logs").iterdir()) == [
@@ -109,12 +88,15 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
 
 
 def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Victim) -> None:
-    words = ("start", "--d", "5", "--block", "quiet", "--n", "2", *SLOWLY)
-    folder = killed(terminal, *words, when="worker.started")
-    time.sleep(8)  # far more than the search takes
+    # Its smallest golden nonce is 67103: two seconds of search.
+    words = ("start", "--d", "4", "--block", "quiet 0", "--n", "2", *SLOWLY)
+    folder = killed(terminal, *words, when="worker.started", of=2)
+    hosts = [event["host"] for event in told(folder, "worker.started")]
+    cloud = terminal.cloud()
+    eventually(lambda: any("found" in events_of(cloud, h).read_text() for h in hosts))
     result = terminal.json("attach", folder.name)
     assert result["outcome"] == "found"
-    assert worker.is_golden(result["hash"], 5)
+    assert worker.is_golden(result["hash"], 4)
 
 
 def test_two_cannot_follow_one_run(terminal: Victim) -> None:
@@ -144,17 +126,19 @@ def test_start_tells_of_a_fleet_that_nobody_follows(terminal: Victim) -> None:
 def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
     terminal: Victim,
 ) -> None:
-    words = ("start", "--d", "7", "--n", "8", "--t", "600", "--block", "orphans")
+    # Its smallest golden nonce is 2140802: thirteen seconds of search.
+    words = ("start", "--d", "5", "--n", "8", "--t", "600", "--block", "orphans 23")
+    terminal.environment["CND_LOCAL_ORPHAN_SECONDS"] = str(ORPHAN_PATIENCE)
     folder = killed(terminal, *words, when="worker.progress", of=8)
     died = time.monotonic()
     terminal.see_zero(died, within=150)
-    assert terminal.seconds_to_zero[-1] > ORPHAN_PATIENCE - 10
+    assert terminal.seconds_to_zero[-1] > ORPHAN_PATIENCE - 3
 
     objects = stored(terminal, folder.name)
     logs = [f"logs/Instance{i}.log" for i in range(8)]
     assert sorted(objects) == [*logs, "orphan.json"]
     nonce = json.loads(objects["orphan.json"])["nonce"]
-    assert worker.is_golden(worker.digest("orphans", nonce), 7)
+    assert worker.is_golden(worker.digest("orphans 23", nonce), 5)
     assert all(b"cnd-keeper" in objects[name] for name in logs)
 
     assert f"found {nonce}" in terminal.json("status")["runs"][-1]["stands"]
@@ -169,7 +153,7 @@ def test_pre_signed_urls_and_keys_stay_where_they_belong(
     terminal: Victim, way: str
 ) -> None:
     """In the job file of a host; where its user data has them, packed in the order."""
-    words = ("start", "--d", "5", "--n", "2", "--keep", "--bootstrap", way)
+    words = ("start", "--d", "3", "--n", "2", "--keep", "--bootstrap", way)
     result = terminal.json(*words)
     folder = terminal.state / "cnd" / "runs" / result["run"]
     secret = terminal.cloud().secret_key.encode()
@@ -314,7 +298,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     limit = "2" if when in LATE else "120"
     words = ("--d", "30", "--n", "2", "--kernel", "hashlib", "--t", limit)
     process = terminal.spawn("start", *words)
-    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.005)
+    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.01)
     folder = newest(terminal, before)
     code = interrupted(terminal, process, times)
     # Who comes when the time is over all the same may find it said so, and who comes
@@ -420,8 +404,8 @@ def test_sixty_moments_to_die_and_nothing_is_left(
     kill_and_clean_up(terminal, random.Random(2019), 60, ends)
 
 
-# Its smallest golden nonce is 4811839: some seconds of search.
-SEARCH = ("start", "--d", "6", "--block", "block 5", "--n", "2", "--kernel", "hashlib")
+# Its smallest golden nonce is 136771: three seconds of search.
+SEARCH = ("start", "--d", "4", "--block", "block 17", "--n", "2")
 SHORT = ("--t", "5", "--boot", "10")  # who is left alone ends after 135 s at most
 LAUNCH_DELAY = 3  # seconds that the cloud holds back a launch
 LAUNCH_SHOWS = LAUNCH_DELAY + 5.0  # seconds after which what was launched is listed

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from cnd import pow as worker
 from cnd.local import Endpoint, clear_faults, faults_laid, files
-from tests.conftest import Terminal, children, eventually, process_state
+from tests.support.processes import children, process_state
+from tests.support.runs import told
+from tests.support.terminal import GONE, Terminal
+from tests.support.waiting import eventually
 
-LAST = "terminated"
 GENEROUS = 60.0  # seconds: for a loaded machine
 
 
@@ -33,46 +33,6 @@ class Victim(Terminal):
 
     faults: int = 0
     seconds_to_zero: list[float] = field(default_factory=list)
-    _clients: dict[tuple[str, ...], Any] = field(default_factory=dict)
-
-    def cloud(self) -> Endpoint:
-        """Return the embedded cloud, which is up from now on."""
-        folder = self.state / "cnd" / "local"
-        if files.read_endpoint(folder) is None:
-            self.exports()
-        record = files.read_endpoint(folder)
-        assert record is not None
-        return Endpoint(**record, folder=folder)
-
-    def client(self, service: str, region: str = "") -> Any:
-        cloud = self.cloud()
-        key = (cloud.url, service, region)
-        if key not in self._clients:
-            self._clients[key] = boto3.client(
-                service,  # type: ignore[call-overload]
-                endpoint_url=cloud.url,
-                region_name=region or cloud.region,
-                aws_access_key_id=cloud.access_key,
-                aws_secret_access_key=cloud.secret_key,
-            )
-        return self._clients[key]
-
-    def instances(self, region: str = "") -> list[dict[str, Any]]:
-        """Return all that the cloud lists: id, run and state."""
-        pages = self.client("ec2", region).get_paginator("describe_instances")
-        return [
-            {
-                "id": raw["InstanceId"],
-                "run": {t["Key"]: t["Value"] for t in raw["Tags"]}.get("cnd:run", ""),
-                "state": raw["State"]["Name"],
-            }
-            for page in pages.paginate()
-            for reservation in page["Reservations"]
-            for raw in reservation["Instances"]
-        ]
-
-    def live(self) -> list[dict[str, Any]]:
-        return [each for each in self.instances() if each["state"] != LAST]
 
     def hit(self, process: subprocess.Popen[str], number: int = signal.SIGINT) -> float:
         """Send a signal to a program of the user; return when that was."""
@@ -101,19 +61,6 @@ def forget(user: Victim, cloud: Endpoint) -> None:
     clear_faults(cloud)
 
 
-def events(folder: Path | None) -> list[dict[str, Any]]:
-    """Return what the journal of a run tells, if there is one."""
-    path = folder / "events.jsonl" if folder else None
-    if path is None or not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-
-
-def told(folder: Path | None, kind: str) -> list[dict[str, Any]]:
-    """Return the events of one kind."""
-    return [event for event in events(folder) if event["kind"] == kind]
-
-
 # --- nobody is left
 
 
@@ -125,6 +72,7 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
     """
     own = {cloud, *children(cloud)} if cloud else set()
     mark = re.compile(re.escape(str(state).encode()) + rb"(?=[/\0]|$)")
+    hosts = {child for each in own for child in children(each)}
     found = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or (pid := int(entry.name)) in own:
@@ -136,8 +84,7 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
             place = os.fsencode(os.readlink(entry / "cwd"))
         except OSError:
             place = b""
-        is_host = pid in {child for each in own for child in children(each or 0)}
-        if is_host or any(mark.search(text) for text in (words, told, place)):
+        if pid in hosts or any(mark.search(text) for text in (words, told, place)):
             found[pid] = words.replace(b"\0", b" ").decode(errors="replace")
     return found
 
@@ -182,7 +129,7 @@ def _objections_to_receipt(
         yield "the receipt does not add up"
     if both := gone.keys() & set(left):
         yield f"terminated and left running: {both}"
-    if alive := {i for i in gone if states.get(i, LAST) != LAST}:
+    if alive := {i for i in gone if states.get(i, GONE) != GONE}:
         yield f"not terminated: {alive}"
     if unknown := set(left) - states.keys():
         yield f"left running, and unknown: {unknown}"
@@ -216,7 +163,7 @@ def require(user: Victim, before: set[Path]) -> None:
             return [
                 f"{each['id']} of {each['run']} is {each['state']}"
                 for each in listed
-                if each["state"] != LAST
+                if each["state"] != GONE
             ]
 
         _nothing_left(living)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN
+from tests.support.terminal import BIN
 
 BUDGET = "0.05"  # USD for each run, at worst
 MINUTES = 15 * 60.0

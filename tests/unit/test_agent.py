@@ -68,3 +68,11 @@ def test_the_word_says_who_takes_over_what() -> None:
         "given_away": {"Instance5": ["class-5-from-5"]},
     }
     assert agent.Word._fields == tuple(told)
+
+
+def test_a_report_with_a_log_that_grows_in_json_still_fits() -> None:
+    report = {"log": "\x01" * (8 << 20), "log_missing": 0, "parts": {}}
+    data = agent.packed(report)
+    assert len(data) <= agent.MOST_REPORT
+    assert json.loads(data)["log_missing"] is None
+    assert json.loads(data)["log"]

@@ -59,7 +59,9 @@ def test_the_units_are_written_as_systemd_reads_them(data: str, tmp_path: Path) 
 def of_unreached() -> str:
     """Of the second batch of instances that nobody reaches over SSH."""
     boot = {"word": "https://example.com/?X-Amz-Signature=1", "report": {}}
-    return bootstrap.numbered(bootstrap.unreached(lifetime=620.0, boot=boot), 128)
+    return bootstrap.numbered(
+        bootstrap.unreached(lifetime=620.0, boot=boot, log="true"), 128
+    )
 
 
 @pytest.mark.skipif(not shutil.which("cloud-init"), reason="needs cloud-init")

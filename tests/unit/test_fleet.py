@@ -17,7 +17,7 @@ from cnd.errors import HostLost
 from cnd.events import Emit, Event
 from cnd.fleet import Fleet, Part
 from cnd.journal import Journal
-from cnd.mailbox import Mailbox
+from cnd.mailbox import FETCHES, MOST_AT_ONCE, Mailbox, batches
 from cnd.plan import Plan
 from cnd.remote import Login
 
@@ -91,8 +91,35 @@ def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
     late.close()
 
 
+def test_a_report_of_too_many_lines_is_heard_to_its_last_word_and_not_kept() -> None:
+    told: list[Event] = []
+    late: Any = mailbox(told.append)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.close()
+    told.clear()
+    lines = [[i, "noise"] for i in range(1, 20_001)]
+    lines.append([20_001, '{"event": "stopped"}'])
+    report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
+    late._take(late._hosts["Instance0"], report)
+    assert told[-1].kind == "worker.stopped"
+    assert len([event for event in told if "dropped" in event.fields]) == 1
+    assert len(told) < 150
+
+
+def test_reports_are_fetched_few_at_a_time_where_they_are_large() -> None:
+    hosts: list[Any] = list(range(100))
+    small = [len(batch) for batch in batches((host, 1000) for host in hosts)]
+    assert small == [*6 * [FETCHES], 4]
+    large = list(batches((host, MOST_AT_ONCE // 2) for host in hosts))
+    assert [len(batch) for batch in large] == 50 * [2]
+    assert [host for batch in large for host in batch] == hosts
+    assert len(list(batches([(hosts[0], 2 * MOST_AT_ONCE)]))) == 1
+
+
 class Flapping:
     """A host whose connection drops before its worker has said a word, some times."""
+
+    position = 0
 
     def __init__(self, drops: int) -> None:
         self.drops = drops
@@ -103,7 +130,9 @@ class Flapping:
     def stop(self) -> bool:
         return True
 
-    def follow(self, folder: str, *, position: int = 0) -> Iterator[bytes]:
+    def follow(
+        self, folder: str, *, position: int, dropped: Callable[[int], None]
+    ) -> Iterator[bytes]:
         if self.drops:
             self.drops -= 1
             raise HostLost("Instance0", "connection lost")

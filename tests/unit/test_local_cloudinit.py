@@ -49,7 +49,7 @@ def test_files_are_decoded() -> None:
 
     assert plan.files == (
         File("/etc/a", b"hello", 0o755, False),
-        File("/etc/b", b"hello", 0o644, True),
+        File("/etc/b", b"hello", 0o644, True, encoded=True),
     )
 
 

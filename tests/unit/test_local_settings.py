@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cnd import ec2, orphans
 from cnd.errors import UsageError
 from cnd.local import settings
 from cnd.local.fleet import cores, known_hosts_text, ssh_config_text
-from cnd.local.settings import Delay, Settings
+from cnd.local.settings import Delay, Patience, Settings
 from cnd.local.wire import HostSpec
 
 
@@ -36,6 +37,15 @@ def test_a_delay_is_a_number_or_a_range() -> None:
 def test_a_bad_delay_is_refused_by_name(value: str) -> None:
     with pytest.raises(UsageError, match="CND_LOCAL_BOOT_SECONDS"):
         settings.read({"CND_LOCAL_BOOT_SECONDS": value})
+
+
+def test_a_run_waits_as_on_aws_unless_it_is_told_otherwise() -> None:
+    assert settings.patience({}) == Patience(None, None)
+    told = {"CND_LOCAL_ORPHAN_SECONDS": "8", "CND_LOCAL_REFUSED_SECONDS": "0.5"}
+    assert settings.patience(told) == Patience(orphan=8, refused=0.5)
+    with pytest.raises(UsageError, match="CND_LOCAL_ORPHAN_SECONDS"):
+        settings.patience({"CND_LOCAL_ORPHAN_SECONDS": "soon"})
+    assert orphans.PATIENCE == ec2.REFUSED_PATIENCE == 30.0  # as README tells
 
 
 def test_cores_are_taken_in_rotation() -> None:

@@ -45,8 +45,8 @@ def image(folder: Path) -> vmimage.Image:
 
 def ask(path: str, *, method: str = "GET", user_data: str = "") -> tuple[str, bytes]:
     """Return status and body of an answer of the metadata service."""
-    headers = {} if method == "PUT" else {"x-aws-ec2-metadata-token": vmdata.TOKEN}
-    reply = vmdata.answer(method, path, headers, vm.facts(spec(user_data)))
+    headers = {} if method == "PUT" else {"x-aws-ec2-metadata-token": "token"}
+    reply = vmdata.answer(method, path, headers, vm.facts(spec(user_data)), "token")
     head, _, body = reply.partition(b"\r\n\r\n")
     return head.split(b" ", 1)[1].split(b"\r")[0].decode(), body
 
@@ -70,8 +70,8 @@ def test_the_metadata_service_lists_and_tells_as_that_of_ec2() -> None:
 
 
 def test_the_metadata_service_wants_a_token() -> None:
-    assert ask("/latest/api/token", method="PUT") == ("200 OK", vmdata.TOKEN.encode())
-    refused = vmdata.answer("GET", "/latest/meta-data/", {}, vm.facts(spec()))
+    assert ask("/latest/api/token", method="PUT") == ("200 OK", b"token")
+    refused = vmdata.answer("GET", "/latest/meta-data/", {}, vm.facts(spec()), "token")
     assert refused.startswith(b"HTTP/1.0 401 ")
 
 
@@ -80,7 +80,7 @@ def test_the_metadata_service_wants_a_token() -> None:
 )
 def test_a_request_that_is_none_gets_an_answer(request_: bytes, tmp_path: Path) -> None:
     facts = tmp_path / "facts.json"
-    facts.write_text(json.dumps(vm.facts(spec())))
+    facts.write_text(json.dumps({"facts": vm.facts(spec()), "token": "token"}))
     done = subprocess.run(
         [sys.executable, "-I", "-S", vmdata.__file__, facts],
         input=request_,

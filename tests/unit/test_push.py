@@ -59,3 +59,18 @@ def test_noise_alone_is_handed_back(noise: bytes) -> None:
 def test_whatever_there_is_said_to_be_is_no_reason_to_break(there: object) -> None:
     hello = {"machine": "x86_64", "magic": 7, "there": there}
     assert begin(json.dumps(hello).encode() + b"\n{}\n")[0] is False
+
+
+@pytest.mark.parametrize("text", [b"x", b"a greeting\n", b'{"machine": '])
+def test_who_talks_without_end_is_refused_after_so_much(text: bytes) -> None:
+    class Endless(Said):
+        taken = 0
+
+        def recv(self, nbytes: int) -> bytes:
+            self.taken += nbytes
+            return (nbytes // len(text)) * text
+
+    session = Endless(b"")
+    with pytest.raises(push.Nonsense, match="without end"):
+        push.begin(session, "cnd", lambda machine: {"pow.py": b""}, b"{}", ORDER)
+    assert session.taken <= 3 * push.MOST_NOISE

@@ -15,24 +15,11 @@ from cnd.events import Event
 from cnd.journal import Journal
 from cnd.pictures import PICTURES, draw
 from cnd.report import facts, page
-from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless, pick
-from cnd.timeline import Timeline, timeline
-from tests.unit.test_timeline import RESULT, WISH, at, life_of, whole_run
+from cnd.tasks_look import COLUMNS, as_csv, as_json, harmless_log, pick
+from cnd.timeline import timeline
+from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
 
 EVIL = "</td><script src=http://evil.example/x.js></script><img src=//e>\x1b]0;x\x07"
-
-
-def of(count: int) -> Timeline:
-    """Return a run of so many instances, each a little later than the one before."""
-    events = [at(0, "run.started", **{**WISH, "instances": count})]
-    for index in range(count):
-        events += life_of(index, f"i-{index}", late=index / count)
-        events.append(at(12, "instance.terminated", index, f"i-{index}"))
-    coverage = [
-        {"index": i, "cursor": 600, "tested": 300, "repeated": 0, "ended": "stopped"}
-        for i in range(count)
-    ]
-    return timeline("r", events, {**RESULT, "coverage": coverage})
 
 
 class Page(html.parser.HTMLParser):
@@ -193,7 +180,7 @@ def test_a_run_that_is_not_there_or_not_the_only_one_is_refused(text: str) -> No
 
 
 def test_a_log_gives_no_orders_to_a_terminal() -> None:
-    assert harmless("a\tb\n\x1b[2Jc\r\x07é") == "a\tb\n\ufffd[2Jc\ufffd\ufffdé"
+    assert harmless_log("a\tb\n\x1b[2Jc\r\x07é") == "a\tb\n [2Jc  é"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal
 from cnd.survey import abandoned, launching, strays, survey, under_way
-from tests.contract.clerk import stubbed
+from tests.support.clerk import stubbed
 
 # Of a run each; the folder of runs may hold what is none.
 OVER, SCRAMMED, FORSAKEN, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))

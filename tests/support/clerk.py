@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,12 @@ class Clerk:
         )
 
 
+@functools.cache
+def _session() -> boto3.Session:
+    """Return one session for all tests: it reads the services' descriptions once."""
+    return boto3.Session("test", "test", region_name=REGION)
+
+
 @contextmanager
 def stubbed(*services: str, **more: Any) -> Iterator[Clerk]:
     """Stub these services; all answers must have been asked for in the end.
@@ -40,7 +47,7 @@ def stubbed(*services: str, **more: Any) -> Iterator[Clerk]:
     Args:
         more: fields of the `Cloud`.
     """
-    clients = Clients(boto3.Session("test", "test", region_name=REGION), None)
+    clients = Clients(_session(), None)
     fields: dict[str, Any] = {
         "name": "aws",
         "region": REGION,

@@ -1,0 +1,142 @@
+"""Work that may block, done in threads of its own: no disk, view or host is waited for.
+
+One rule: every thread here is a daemon, which keeps no program from its end; every
+queue has a limit; and the caller of whatever waits says for how long.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+Call = Callable[[], object]
+
+
+class Pool:
+    """Threads for calls that come back as futures; `most` of them at a time.
+
+    Unlike those of `ThreadPoolExecutor`, they are not waited for when Python exits.
+    """
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most, self._name = most, name
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Future[Any], Call]] = deque()
+        self._threads = 0
+        self._closed = False
+
+    def submit(
+        self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs
+    ) -> Future[T]:
+        """Have `work` done; the future is cancelled if the pool is closed."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                future.cancel()
+                return future
+            self._waiting.append((future, lambda: work(*arguments, **options)))
+            if self._threads == self._most:
+                return future
+            self._threads += 1
+        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        return future
+
+    def close(self, *, cancel: bool = False) -> None:
+        """Take no more; what waits is done all the same, unless it is cancelled."""
+        waiting: deque[tuple[Future[Any], Call]] = deque()
+        with self._lock:
+            self._closed = True
+            if cancel:
+                waiting, self._waiting = self._waiting, waiting
+        for future, _ in waiting:
+            future.cancel()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._threads -= 1
+                    return
+                future, call = self._waiting.popleft()
+            try:
+                _complete(future, call)
+            except BaseException as error:  # nobody is to wait for it without end
+                future.set_exception(error)
+            del future, call  # what came of it belongs to whoever asked for it
+
+
+def _complete(future: Future[Any], call: Call) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # it is raised where the result is asked for
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Return what `work` returns, or raise what it raises.
+
+    Raises:
+        TimeoutError: it took longer, and goes on in its thread.
+    """
+    future = Pool(1, "within").submit(work)
+    try:
+        return future.result(timeout=seconds)
+    except TimeoutError:
+        if future.done():
+            raise  # its own
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
+
+
+class Lane:
+    """One thread that makes the calls it is given, in their order.
+
+    To put a call never waits and takes no lock: a signal handler may do so.
+    """
+
+    def __init__(self, name: str, most: int) -> None:
+        """Make a lane in which at most `most` calls wait."""
+        self._most = most
+        self._calls: SimpleQueue[Call] = SimpleQueue()
+        self.error: BaseException | None = None  # the first that a call has raised
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """How many calls wait."""
+        return self._calls.qsize()
+
+    def put(self, call: Call) -> bool:
+        """Have a call made; return False where too many wait: it is dropped then."""
+        if self._calls.qsize() >= self._most:
+            return False
+        self._calls.put(call)
+        return True
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until all calls so far are made; return whether they were in time."""
+        done = threading.Event()
+        deadline = time.monotonic() + seconds
+        while not self.put(done.set):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        return done.wait(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while True:
+            call = self._calls.get()
+            try:
+                call()
+            except BaseException as error:  # it is raised by who looks at `error`
+                self.error = self.error or error

@@ -1,0 +1,174 @@
+"""A host's system log: what a host is asked for, and what is kept of its answer.
+
+One rule: the newest part counts.  It is asked for from the end on, in growing steps, so
+that a host that is too slow for all of it leaves what it could send; a host sends no
+more than it was asked for, packed or not; and what is missing is said.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+MOST = 64 << 20  # bytes of one log that are kept
+MOST_OF_FLEET = 4 << 30  # bytes of all logs of a run together
+LEAST = 1 << 20  # bytes of one log, however many there are
+FIRST_STEPS = (256 << 10, 4 << 20)  # bytes, before all that is kept
+CHUNK = 65536  # bytes
+SLACK = 65536  # bytes that packing and the first line may add
+SHORTEST_LINE = (
+    40  # bytes; `journalctl -o short-iso` writes about as many before a text
+)
+GZIP = b"\x1f\x8b"  # RFC 1952, 2.3.1
+HEAD = re.compile(rb"log-bytes:\s*(\d{1,15}|\?)(?: .*)?")
+MOST_HEAD = 200  # bytes of the first line
+
+# Ubuntu has a file, older Amazon Linux another, the newest only the journal, whose
+# length nobody knows before it is read.
+COMMAND = (
+    "if test -r /var/log/syslog; then printf 'log-bytes: '; wc -c </var/log/syslog; "
+    "tail -c {most} /var/log/syslog; "
+    "elif sudo -n test -e /var/log/messages 2>/dev/null; then printf 'log-bytes: '; "
+    "sudo -n wc -c /var/log/messages; sudo -n tail -c {most} /var/log/messages; "
+    "else echo 'log-bytes: ?'; "
+    "sudo -n journalctl -o short-iso --no-pager -n {lines} | tail -c {most}; fi"
+)
+PACKED = (
+    "{{ {command}; }} | "
+    "if command -v gzip >/dev/null 2>&1; then exec gzip -1; else exec cat; fi"
+)
+
+
+class Nonsense(ValueError):
+    """What a host sends is not what it was asked for."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The newest part of a log, as a host has sent it."""
+
+    kept: int  # bytes
+    missing: int | None = 0  # bytes of its beginning; None: some, nobody knows how many
+
+    @property
+    def whole(self) -> bool:
+        return self.missing == 0
+
+    @property
+    def fields(self) -> dict[str, int | None]:
+        """What the event of its arrival says of it."""
+        return {} if self.whole else {"missing": self.missing}
+
+    @property
+    def note(self) -> bytes:
+        """The first line of a file that holds it; empty where nothing is missing."""
+        if self.whole:
+            return b""
+        what = "some" if self.missing is None else f"{self.missing:,} bytes"
+        text = f"[cnd: {what} of the beginning of this log are missing here: "
+        return f"{text}it is too long, or came too slowly]\n".encode()
+
+
+def most_of(instances: int) -> int:
+    """Return how many bytes of each log are kept, of so many instances."""
+    return max(LEAST, min(MOST, MOST_OF_FLEET // instances))
+
+
+def steps(most: int) -> Iterator[int]:
+    """Yield how many bytes to ask for, one after the other, until all that is kept."""
+    yield from (step for step in FIRST_STEPS if step < most)
+    yield most
+
+
+def command(most: int) -> str:
+    """Return a shell command that prints a log's length, and its last `most` bytes."""
+    return COMMAND.format(most=most, lines=most // SHORTEST_LINE + 1)
+
+
+def packed(most: int) -> str:
+    """Return `command`, packed by gzip(1) where the host has it."""
+    return PACKED.format(command=command(most))
+
+
+def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> Part:
+    """Write what a host answers to `packed(most)` to `file`, without its first line.
+
+    Raises:
+        Nonsense: it is more than was asked for, cut short, or no answer at all.
+        OSError: the file cannot be written.
+    """
+    pieces = _unpacked(chunks, most + SLACK)
+    size, text = _headed(pieces)
+    kept = file.write(text)
+    for piece in pieces:
+        kept += file.write(piece)
+    if kept > most:
+        raise Nonsense(f"it sends more than the {most} bytes that it was asked for")
+    if size is None:
+        return Part(kept, 0 if kept < most else None)
+    return Part(kept, max(0, size - kept))
+
+
+def copy(part: Part, source: BinaryIO, target: BinaryIO) -> None:
+    """Copy a part that `keep` wrote; where it begins in a line, without that line."""
+    source.seek(0)
+    target.write(part.note)
+    chunk = source.read(CHUNK)
+    if not part.whole and (rest := chunk.partition(b"\n")[2]):
+        chunk = rest
+    while chunk:
+        target.write(chunk)
+        chunk = source.read(CHUNK)
+
+
+def _headed(pieces: Iterator[bytes]) -> tuple[int | None, bytes]:
+    """Return a log's length, None where it is not known, and the text read so far."""
+    begun = b""
+    for piece in pieces:
+        begun += piece
+        if b"\n" in begun or len(begun) > MOST_HEAD:
+            break
+    head, _, text = begun.partition(b"\n")
+    found = HEAD.fullmatch(head)
+    if not found:
+        raise Nonsense(f"it answers {head[:80]!r}" if head else "it sends none")
+    return (None if found[1] == b"?" else int(found[1])), text
+
+
+def _unpacked(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
+    """Yield what `chunks` hold; `Nonsense` once they are, or hold, more than `most`."""
+    came = taken = 0
+    begun, inflater = b"", None
+    for chunk in chunks:
+        came += len(chunk)
+        if inflater and inflater.eof:
+            raise Nonsense("it goes on after its end")
+        if came < len(GZIP):
+            begun += chunk
+            continue
+        chunk, begun = begun + chunk, b""
+        if came == len(chunk) and chunk.startswith(GZIP):
+            inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        for piece in _inflated(inflater, chunk) if inflater else (chunk,):
+            taken += len(piece)
+            if taken > most:
+                raise Nonsense("it sends more than it was asked for")
+            yield piece
+        if came > most:
+            raise Nonsense("it sends more than it was asked for")
+    if inflater and not inflater.eof:
+        raise Nonsense("it was cut short")
+    yield begun
+
+
+def _inflated(inflater: zlib._Decompress, data: bytes) -> Iterator[bytes]:
+    """Yield what `data` unpacks to, in pieces of at most `CHUNK` bytes."""
+    try:
+        while piece := inflater.decompress(data, CHUNK):
+            yield piece
+            data = inflater.unconsumed_tail
+    except zlib.error as error:
+        raise Nonsense(f"it sends what gzip cannot have made: {error}") from error

@@ -1,0 +1,124 @@
+"""The guard of a run: its fleet ends in time, whatever the deciding thread is stuck in.
+
+One rule: it uses the cloud and nothing else: no journal, view, inbox or lock that the
+rest of a run could hold; and what is raised keeps it from nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from cnd.errors import LeakError
+
+T = TypeVar("T")
+
+INSIST = 300.0  # seconds for which a termination is tried through every exception
+FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two attempts, growing
+
+
+def insist(
+    strike: Callable[[], T],
+    *,
+    note: Callable[[BaseException], None] = lambda error: None,
+    limit: float = INSIST,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return what `strike` returns, however often it raises before.
+
+    Args:
+        note: takes what was raised, of each attempt but the last.
+
+    Raises:
+        LeakError: `strike` itself has given up.
+        BaseException: the last failure, once `limit` seconds are over.
+    """
+    deadline, pause = clock() + limit, FIRST_PAUSE
+    while True:
+        try:
+            return strike()
+        except LeakError:
+            raise
+        except BaseException as error:  # a bug, no memory, Ctrl-C: machines cost on
+            if clock() + pause >= deadline:
+                raise
+            note(error)
+        sleep(pause)
+        pause = min(2 * pause, LAST_PAUSE)
+
+
+class Terminator(Generic[T]):
+    """A thread that strikes at a moment, unless it is told before that all is over.
+
+    To tell it something takes no lock: a signal handler may do so.
+    """
+
+    def __init__(
+        self,
+        strike: Callable[[], T],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to guard; nothing happens before `expect` or `hasten` is called.
+
+        Args:
+            strike: terminates the fleet, and returns when it was seen terminated.
+        """
+        self._strike, self._clock = strike, clock
+        self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
+        self.struck = threading.Event()  # it had to strike
+        self._result: tuple[float, T] | None = None  # of the last: when it began, what
+        threading.Thread(target=self._watch, name="terminator", daemon=True).start()
+
+    def result(self, since: float) -> T | None:
+        """Return what a strike has returned that began after `since`, or None."""
+        if self._result is None or self._result[0] < since:
+            return None
+        return self._result[1]
+
+    def expect(self, seconds: float) -> None:
+        """Strike in so many seconds; replaces what was expected before."""
+        self._orders.put(("expect", self._clock() + seconds))
+
+    def hasten(self, seconds: float) -> None:
+        """Strike in so many seconds, unless it is to be sooner already."""
+        self._orders.put(("hasten", self._clock() + seconds))
+
+    def postpone(self, seconds: float) -> None:
+        """Strike in so many seconds and not sooner: the fleet is being terminated."""
+        self._orders.put(("postpone", self._clock() + seconds))
+
+    def dismiss(self) -> None:
+        """End the guard: the fleet is terminated, or kept on purpose."""
+        self._orders.put(("dismiss", 0.0))
+
+    def _watch(self) -> None:
+        latest = hastened = math.inf
+        while True:
+            left = min(latest, hastened) - self._clock()
+            try:
+                if left <= 0:
+                    latest = hastened = math.inf
+                    self.struck.set()
+                    began = self._clock()
+                    self._result = began, insist(self._strike, clock=self._clock)
+                    continue
+                timeout = None if left == math.inf else left
+                order, at = self._orders.get(timeout=timeout)
+            except Empty:
+                continue
+            except BaseException:  # it has tried for long; another order may come
+                continue
+            if order == "dismiss":
+                return
+            if order == "hasten":
+                hastened = min(hastened, at)
+            else:
+                latest = at
+            if order == "postpone":
+                hastened = math.inf

@@ -1,0 +1,90 @@
+"""AWS as tests see it: clients of the embedded cloud, a stub, the policy's rights."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.stub import Stubber
+
+from cnd import ec2
+from cnd.local import Endpoint
+
+ROOT = Path(__file__).parents[2]
+SPEC = ec2.LaunchSpec(
+    image="ami-1",
+    instance_type="t3.micro",
+    key_name="cnd-key",
+    group="sg-1",
+    user_data="#cloud-config\n{}\n",
+    lifetime=620.0,
+)
+# Where the right has another name than the call.
+# Source: https://docs.aws.amazon.com/service-authorization/latest/reference/
+RIGHTS = {
+    "s3:HeadBucket": "s3:ListBucket",
+    "s3:ListObjectsV2": "s3:ListBucket",
+    "s3:DeleteObjects": "s3:DeleteObject",
+    "service-quotas:GetServiceQuota": "servicequotas:GetServiceQuota",
+    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "s3:GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+}
+
+
+@functools.lru_cache(maxsize=64)
+def client(
+    endpoint: Endpoint, service: str, region: str = "", config: Config | None = None
+) -> Any:
+    """Return a boto3 client of an embedded cloud, made as another program makes it.
+
+    Clients are kept: to make one takes a tenth of a second of computing.
+
+    Args:
+        region: the client's region; empty: that of the cloud.
+    """
+    return boto3.client(
+        service,  # type: ignore[call-overload]
+        endpoint_url=endpoint.url,
+        region_name=region or endpoint.region,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        config=config,
+    )
+
+
+class Stub(Stubber):
+    """An EC2 client that answers what the test says, and tells what it was asked."""
+
+    def __init__(self) -> None:
+        self.ec2 = boto3.client(
+            "ec2",
+            region_name="eu-west-2",
+            aws_access_key_id="test",
+            aws_secret_access_key="test",
+        )
+        super().__init__(self.ec2)
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.ec2.meta.events.register("before-parameter-build.ec2", self._keep)
+
+    def _keep(self, params: dict[str, Any], model: Any, **_: object) -> None:
+        self.asked.append((model.name, dict(params)))
+
+    def launch(self, count: int = 8) -> list[ec2.Instance]:
+        return ec2.launch(
+            self.ec2, SPEC, run="r", owner="somebody", token="t-1", count=count
+        )
+
+
+def policy() -> list[dict[str, Any]]:
+    """Return the statements of the policy that docs/aws.md tells people to use."""
+    text = (ROOT / "docs" / "aws.md").read_text()
+    (document,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    parsed = json.loads(document)
+    assert parsed["Version"] == "2012-10-17"
+    return list(parsed["Statement"])

@@ -1,0 +1,191 @@
+"""A user at a prompt, with a state folder and an embedded cloud of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cnd.local import Endpoint, environment, files
+from tests.support import aws
+
+BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+FOREIGN = ("AWS_", "BOTO_", "CND_")
+GONE = "terminated"
+# Nonces a second of each host of a paced cloud.  Four that search so take a tenth of a
+# core; at full speed they would take all that there is, from the tests beside.
+RATE = 20_000
+
+
+def clean_environment(state: Path) -> dict[str, str]:
+    """Return this environment without anybody's AWS account, and a state of its own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+    nowhere = str(state / "no-such-file")
+    return {
+        **kept,
+        "XDG_STATE_HOME": str(state),
+        "XDG_CONFIG_HOME": str(state / "config"),
+        "AWS_CONFIG_FILE": nowhere,
+        "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "CND_REPORT": "0",  # drawing takes seconds a run; its own tests ask for it
+    }
+
+
+def paced_environment(state: Path) -> dict[str, str]:
+    """Return the same, for an embedded cloud whose hosts are held to `RATE`."""
+    return {**clean_environment(state), "CND_LOCAL_RATE": str(RATE)}
+
+
+@dataclass
+class Terminal:
+    """A user at a prompt: runs the installed programs, with a cloud of their own."""
+
+    state: Path
+    environment: dict[str, str]
+    folder: Path
+
+    def run(
+        self, *words: str, program: str = "cnd", timeout: float = 90.0, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / program, *words],
+            cwd=self.folder,
+            env={**self.environment, **extra},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def call(
+        self, *words: str | bytes, **extra: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `cnd` in this process: its words in, status, stdout and stderr out.
+
+        For commands that start nothing: it saves the third of a second of computing
+        that it takes to start Python and to load what CND needs.
+        """
+        from cnd import tasks  # here: it takes a third of a second to import
+
+        argv = ["cnd", *(os.fsdecode(word) for word in words)]
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+        status = 0
+        with (
+            _within({**self.environment, **extra}, self.folder, argv),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            try:
+                tasks.program().run()
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else 1
+        told = []
+        for stream in (out, err):
+            stream.seek(0)
+            told.append(stream.read())
+        return subprocess.CompletedProcess(argv, status, *told)
+
+    def spawn(self, *words: str, program: str = "cnd") -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [BIN / program, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def json(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
+        """Run a command with --json; check its status; return its object."""
+        return _object(self.run(*words, "--json", timeout=90.0, **extra), status)
+
+    def ask(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
+        """Do the same in this process, with a command that only looks."""
+        return _object(self.call(*words, "--json", **extra), status)
+
+    def runs(self) -> list[Path]:
+        folder = self.state / "cnd" / "runs"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def cloud(self) -> Endpoint:
+        """Return the embedded cloud, which is up from now on."""
+        folder = self.state / "cnd" / "local"
+        if not (folder.is_dir() and files.is_alive(folder)):
+            done = self.run("local", "up")
+            assert done.returncode == 0, done.stderr
+        record = files.read_endpoint(folder)
+        assert record is not None
+        return Endpoint(**record, folder=folder)
+
+    def exports(self) -> dict[str, str]:
+        """Return what `local up` tells another program to put in its environment."""
+        return environment(self.cloud())
+
+    def client(self, service: str, region: str = "") -> Any:
+        """Return a boto3 client, as another program makes it from the exports."""
+        return aws.client(self.cloud(), service, region)
+
+    def instances(self, region: str = "") -> list[dict[str, Any]]:
+        """Return all that the cloud lists: id, run and state."""
+        pages = self.client("ec2", region).get_paginator("describe_instances")
+        return [
+            {
+                "id": raw["InstanceId"],
+                "run": {t["Key"]: t["Value"] for t in raw["Tags"]}.get("cnd:run", ""),
+                "state": raw["State"]["Name"],
+            }
+            for page in pages.paginate()
+            for reservation in page["Reservations"]
+            for raw in reservation["Instances"]
+        ]
+
+    def live(self) -> list[dict[str, Any]]:
+        """Return the instances of runs that live, as EC2 tells of them."""
+        return [i for i in self.instances() if i["run"] and i["state"] != GONE]
+
+    def status(self) -> list[dict[str, Any]]:
+        """Return the instances that live and what they do, as `cnd status` tells."""
+        found = self.ask("status")["instances"]
+        assert isinstance(found, list)
+        return found
+
+    def scram(self, *words: str) -> None:
+        """Terminate what was left running; what cannot be asked may be running."""
+        try:
+            anything: object = self.live()
+        except (BotoCoreError, ClientError):
+            anything = True
+        if anything:
+            self.run("scram", *words)
+
+
+def _object(done: subprocess.CompletedProcess[str], status: int) -> dict[str, Any]:
+    assert done.returncode == status, done.stderr + done.stdout
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+@contextlib.contextmanager
+def _within(environ: dict[str, str], folder: Path, argv: list[str]) -> Iterator[None]:
+    """Let this process have another environment, folder and words for a while."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ.keys() - environ.keys():
+            patch.delenv(name)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", argv)
+        yield

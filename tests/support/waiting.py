@@ -1,0 +1,30 @@
+"""Waiting for a condition: the one way in which a test lets time pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Found = TypeVar("Found")
+
+
+def eventually(
+    condition: Callable[[], Found],
+    *,
+    within: float = 20.0,
+    every: float = 0.02,
+    tell: Callable[[], object] = str,
+) -> Found:
+    """Wait until `condition` returns something true; return that.
+
+    Args:
+        within: seconds; the test fails if `condition` is still false after them.
+        every: seconds between two looks.
+        tell: what is to be told if the test fails.
+    """
+    deadline = time.monotonic() + within
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"not within {within} s {tell()}"
+        time.sleep(every)
+    return found
