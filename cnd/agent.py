@@ -177,7 +177,7 @@ class Lines:
         for text in new:
             record = keeper._object(text.encode())
             event = record.get("event")
-            if event == "progress" and isinstance(record.get("witnesses"), list):
+            if isinstance(record.get("witnesses"), list):
                 text = self._gathered(record)
             urgent |= self.add(text, progress=event == "progress")
             self.ended |= event in (
@@ -199,7 +199,10 @@ class Lines:
         return not progress
 
     def _gathered(self, record: Dict[str, Any]) -> str:
-        """Return a progress event with all witnesses so far, or the strongest."""
+        """Return an event with all witnesses so far, or the strongest."""
+        thinned_to = record.get("thinned_to")
+        if isinstance(thinned_to, int):
+            self._thinned_to = max(thinned_to, self._thinned_to or 0)
         for nonce in record["witnesses"]:
             if not isinstance(nonce, int):
                 continue

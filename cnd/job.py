@@ -513,7 +513,7 @@ class Job:
             host = self._crew.survivor(self.race.standings.values())
             if host is None:
                 break
-            start = self.race.standings[index].cursor
+            start = self.race.resumption(index)
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._crew.index[host]}"
             fleet.serve(self._watch.served[host], name, [Part(index, start)])

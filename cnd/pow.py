@@ -72,7 +72,11 @@ YOUNG = 1.0  # seconds; a child that dies younger was not kept alive
 MAX_YOUNG_DEATHS = 3  # in a row, of one core; then the core is given up
 SYSLOG_EVERY = 10.0  # seconds between two lines of progress in the syslog
 SYSLOG_PATIENCE = 1.0  # seconds for the last line to get there
-WITNESSES_SAID = 1000  # at most, by one event: a line stays below 32 KiB
+# Of more witnesses than these only the strongest are shown: a line stays below 48 KiB,
+# all lines below 24 KiB/s.
+WITNESSES_AT_ONCE = 2000
+WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
+WITNESSES_LEFT = 512  # so many must be left, of all, when the weaker are left out
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 
@@ -710,6 +714,57 @@ class Ledger:
         return any(first < self.end for first, _ in self._out.get(child, ()))
 
 
+class Witnesses:
+    """The witnesses that were met, until they are shown; pure.
+
+    Where there are too many, `level` rises: from then on, those with fewer zero bits
+    are left out.
+    """
+
+    def __init__(self, block: str, bits: int) -> None:
+        self.level = bits
+        self._block, self._bits = block, bits
+        self._waiting = []  # type: List[Tuple[int, int]]  # a heap: nonce, zero bits
+        self._met = [0] * (4 * HASH_DIGITS + 2)  # by their zero bits
+        self._shown = 0
+
+    def add(self, nonce: int) -> None:
+        """Take one that a child has met."""
+        zeros = zero_bits(digest(self._block, nonce))
+        heapq.heappush(self._waiting, (nonce, zeros))
+
+    def show(self, cursor: int, seconds: float, last: bool) -> Dict[str, Any]:
+        """Return what an event says of those that were not shown yet.
+
+        Args:
+            cursor: those below it are shown.
+            seconds: of search, so far.
+            last: show some of those above it, too.
+        """
+        ready = []
+        while self._waiting and self._waiting[0][0] < cursor:
+            ready.append(heapq.heappop(self._waiting))
+            self._met[ready[-1][1]] += 1
+        while self._too_many(len(ready), seconds) and self._enough_left:
+            self.level += 1
+            ready = [each for each in ready if each[1] >= self.level]
+        if last:
+            above = (each for each in self._waiting if each[1] >= self.level)
+            room = max(0, WITNESSES_AT_ONCE - len(ready))
+            ready += heapq.nsmallest(room, above)
+        shown, self._shown = self._shown, self._shown + len(ready)
+        told = {"witnesses": [nonce for nonce, _ in ready], "shown": shown}
+        return dict(told, thinned_to=self.level) if self.level > self._bits else told
+
+    def _too_many(self, count: int, seconds: float) -> bool:
+        most = WITNESSES_AT_FIRST + WITNESSES_A_SECOND * seconds
+        return count > WITNESSES_AT_ONCE or self._shown + count > most
+
+    @property
+    def _enough_left(self) -> bool:
+        return sum(self._met[self.level + 1 :]) >= WITNESSES_LEFT
+
+
 # --- child processes
 
 REQUEST = struct.Struct("<QQ")  # first nonce, how many
@@ -1055,8 +1110,9 @@ class Worker:
         limit = order.time_limit
         self._deadline = None if limit is None else self._began + limit
         self._told = (self._began, 0)  # when progress was told, and what
-        self._witnesses = []  # type: List[int]  # a heap of those that were not shown
-        self._shown = 0  # witnesses
+        self._witnesses = None  # type: Optional[Witnesses]
+        if order.witness_bits is not None:
+            self._witnesses = Witnesses(search.block, order.witness_bits)
         self._ending = ""  # "stopped" or "timeout", once decided
         self._patience: Optional[float] = None  # until when last answers are awaited
 
@@ -1138,7 +1194,8 @@ class Worker:
             for tested, hit, took, witnesses in replies:
                 self._ledger.done(child.number, tested, hit)
                 for nonce in witnesses:
-                    heapq.heappush(self._witnesses, nonce)
+                    if self._witnesses:
+                        self._witnesses.add(nonce)
                 child.stretch = _next_stretch(child.stretch, tested, took, self._target)
             self._hand_out(child)
 
@@ -1187,38 +1244,13 @@ class Worker:
         before, tested = self._told
         self._told = (now, self._ledger.tested)
         rate = (self._ledger.tested - tested) / (now - before)
-        standing = self._proved(now, round(rate, 1))
+        standing = dict(self._standing(now), rate=round(rate, 1))
         self._report.event("progress", **standing)
-
-    def _proved(self, now: float, rate: float) -> Dict[str, Any]:
-        """Return how far it is, with the witnesses below; tell what is too many."""
-        standing = self._standing(now)
-        standing["rate"] = rate
-        if self._order.witness_bits is None:
-            return standing
-        witnesses = []  # type: List[int]
-        while self._witnesses and self._witnesses[0] < standing["cursor"]:
-            if len(witnesses) == WITNESSES_SAID:
-                so_far = dict(standing, cursor=witnesses[-1] + self._search.of)
-                self._report.event("progress", **self._showing(so_far, witnesses))
-                witnesses = []
-            witnesses.append(heapq.heappop(self._witnesses))
-        return self._showing(standing, witnesses)
-
-    def _showing(
-        self, standing: Dict[str, Any], witnesses: List[int]
-    ) -> Dict[str, Any]:
-        """Return how far it is with witnesses, and how many were shown before them."""
-        before, self._shown = self._shown, self._shown + len(witnesses)
-        return dict(standing, shown=before, witnesses=witnesses)
 
     def _tell_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
-        rate = round(ledger.tested / max(now - self._began, 1e-9), 1)
-        standing = self._proved(now, rate)
-        if self._witnesses:  # nothing comes after: what it has tested above its cursor
-            above = heapq.nsmallest(WITNESSES_SAID, self._witnesses)
-            standing["witnesses"] = standing["witnesses"] + above
+        standing = self._standing(now, last=True)
+        standing["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
         if ledger.over and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
             found = {"nonce": nonce, "hash": digest(self._search.block, nonce)}
@@ -1234,12 +1266,17 @@ class Worker:
         self._report.event(kind, **standing)
         return kind
 
-    def _standing(self, now: float) -> Dict[str, Any]:
-        return {
+    def _standing(self, now: float, last: bool = False) -> Dict[str, Any]:
+        """Return how far it is, with witnesses for it; `last`: nothing comes after."""
+        standing = {
             "cursor": self._search.nonce(self._ledger.cursor),
             "tested": self._ledger.tested,
             "seconds": round(now - self._began, 4),
-        }
+        }  # type: Dict[str, Any]
+        if self._witnesses:
+            seconds = now - self._began
+            standing.update(self._witnesses.show(standing["cursor"], seconds, last))
+        return standing
 
 
 def _wanted_kernel(order: Order) -> str:

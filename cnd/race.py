@@ -8,7 +8,8 @@ is known here which are golden (`recheck.py`): whoever contradicts either is a l
 Pure: no clock, no network.
 
 A class that loses its worker can be handed over: the next one goes on from the
-cursor.  What the first had tested above its cursor is then tested again, and
+cursor, or from the last witness that the first has shown: nothing vouches for what it
+said of the nonces after.  What the first had tested above is then tested again, and
 counted as repeated.
 
 The first find decides, unless the plan asks for the smallest golden nonce: then the
@@ -253,10 +254,11 @@ class Race:
         if not again:
             self.standings[index] = replace(standing, host=host)
             return
-        below = (standing.cursor - standing.start) // self.plan.instances
+        start = self.resumption(index)
+        below = (start - standing.start) // self.plan.instances
         self.standings[index] = Standing(
-            cursor=standing.cursor,
-            start=standing.cursor,
+            cursor=start,
+            start=start,
             host=host,
             before=standing.before + standing.tested,
             repeated=standing.repeated + max(0, standing.tested - below),
@@ -265,6 +267,15 @@ class Race:
             proof=standing.proof and Proof(standing.proof.bits),
             shown=standing.proof and _together(standing),
         )
+
+    def resumption(self, index: int) -> int:
+        """Return the nonce from which another worker is to go on with a class."""
+        standing, step = self.standings[index], self.plan.instances
+        if standing.proof is None:
+            return standing.cursor
+        known = index + step * class_size(self.checked, index, step)
+        sure = max(standing.start, standing.proof.last + step, known)
+        return min(standing.cursor, sure)
 
     def _know(self, event: Event) -> Event | None:
         """Take note of the golden nonces among the first of the space.
@@ -372,15 +383,15 @@ class Race:
         shown = event.fields.get("witnesses", [])
         if not isinstance(shown, list) or len(shown) > witness.MOST_AT_ONCE:
             raise Lie("its witnesses are no short list")
-        proof = standing.proof
-        if (bits := event.fields.get("thinned_to")) is not None:
-            most = 4 * self.plan.difficulty - 1
-            proof = proof.thinned(bits, len(shown), most)
-        proof.require_whole(event.fields.get("shown"))
+        standing.proof.require_whole(event.fields.get("shown"))
         ends = event.kind in LAST_WORDS
         if ends:
             shown = [each for each in shown if not _is_above(each, cursor)]
-        return proof.extended(self.plan.block, self._members(standing, cursor), shown)
+        members = self._members(standing, cursor)
+        proof = standing.proof.extended(self.plan.block, members, shown)
+        if (bits := event.fields.get("thinned_to")) is not None:
+            proof = proof.thinned(bits, 4 * self.plan.difficulty - 1)
+        return proof
 
     def _above(self, standing: Standing, proof: Proof, event: Event) -> Proof:
         """Return a proof with what a last word shows of the nonces above the cursor."""

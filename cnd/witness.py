@@ -40,13 +40,13 @@ OFTENEST = 4  # bits; more often, the hits would cost more than the hashes
 # The whole fleet's, so that what carries and checks them stays below a core's percent
 # or two: 50 KB/s of events, 10 ms of hashing a second.
 MOST_A_SECOND = 2.0**12
+MOST_OF_ONE = 2.0**9  # a second, of one instance: 6 to 11 KB of events
 # Nonces/s of an instance of which nothing is known: so slow for the number that is
 # wanted, so fast for the number that can be borne.
 SLOW, FAST = 2.0**20, 2.0**27
 
 MOST_AT_ONCE = 4096  # witnesses in one event; no worker of ours says so many
-# Who keeps only the strongest halves them at 1024: fewer than a quarter remain with a
-# chance of 1e-57.
+# Who shows only the strongest of them has 512 left, of all so far.
 THINNED_TO = 256
 LEVELS = 257  # zero bits that a hash can begin with, 0..256
 
@@ -83,7 +83,8 @@ def bits_for(
         return None
     size = math.log2(min(nonces, 16**difficulty) / instances)
     in_time = math.log2(max(1.0, (rate or SLOW) * seconds))
-    bearable = math.log2(max(1.0, instances * (rate or FAST) / MOST_A_SECOND))
+    one = min(MOST_OF_ONE, MOST_A_SECOND / instances)  # a second
+    bearable = math.log2(max(1.0, (rate or FAST) / one))
     wanted = min(size - ENOUGH, max(in_time - ENOUGH, bearable))
     return min(most, max(OFTENEST, math.floor(wanted)))
 
@@ -172,31 +173,30 @@ class Proof:
         thinned_to = max(self.thinned_to, other.thinned_to)
         return replace(self, thinned_to=thinned_to, counts=counts)
 
-    def thinned(self, bits: object, shown: int, most: int) -> Proof:
-        """Return this proof for a worker of whose witnesses only the strongest came.
+    def thinned(self, bits: object, most: int) -> Proof:
+        """Return this proof for a worker that shows only the strongest witnesses.
 
-        By way of S3 there is room for so many: see `agent.py`.
+        It may do so where there are too many: see `pow.Witnesses` and `agent.Lines`.
 
         Args:
-            bits: that those have which came.
-            shown: how many came.
+            bits: that those have which it shows.
             most: bits; a golden nonce has more.
 
         Raises:
-            Lie: so few are no reason to leave out others.
+            Lie: so few were shown that there is no reason to leave out others.
         """
         if not isinstance(bits, int) or isinstance(bits, bool):
-            raise Lie(f"{bits!r} is no number of bits")
+            raise Lie(f"{str(bits)[:20]!r} is no number of bits")
         if bits <= self.level:
             return self
-        if bits > most or shown < THINNED_TO:
-            raise Lie(f"it leaves out witnesses although it shows only {shown}")
+        if bits > most or self.of(bits) < THINNED_TO:
+            raise Lie(f"it leaves out witnesses, and has shown {self.of(self.bits)}")
         return replace(self, thinned_to=bits)
 
     def require_whole(self, shown: object) -> None:
         """Raise `Missing` if a worker has shown more witnesses than came here."""
         here = sum(self.counts)
-        if isinstance(shown, int) and shown > here and not self.thinned_to:
+        if isinstance(shown, int) and shown > here:
             raise Missing(f"of {shown} witnesses that it has shown {here} came here")
 
     def extended(self, block: str, members: range, shown: Sequence[object]) -> Proof:

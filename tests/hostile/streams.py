@@ -80,7 +80,7 @@ class Honest:
             tested = whole * step // steps
             cursor = self.start + tested * self.of
             new = [n for n in self.mine[shown:] if n < cursor and n != self.hit]
-            fields = {"cursor": cursor, "tested": tested, "rate": 1e5}
+            fields: dict[str, Any] = {"cursor": cursor, "tested": tested, "rate": 1e5}
             fields |= {"witnesses": new, "shown": shown}
             kind = "progress" if step < steps else "exhausted"
             if step == steps and self.hit is not None:
@@ -122,7 +122,7 @@ class Run:
         for index in failed:
             host = f"i-spare{self._spare}"
             self._spare += 1
-            start = self.race.standings[index].cursor
+            start = self.race.resumption(index)
             self.see(Event("class.handed_over", index, host, {"start": start}))
             for event in heard(lines(index, start), index, host):
                 self.see(event)
