@@ -743,8 +743,10 @@ class Witnesses:
         """
         ready = []
         while self._waiting and self._waiting[0][0] < cursor:
-            ready.append(heapq.heappop(self._waiting))
-            self._met[ready[-1][1]] += 1
+            nonce, zeros = heapq.heappop(self._waiting)
+            self._met[zeros] += 1
+            if zeros >= self.level:
+                ready.append((nonce, zeros))
         while self._too_many(len(ready), seconds) and self._enough_left:
             self.level += 1
             ready = [each for each in ready if each[1] >= self.level]
