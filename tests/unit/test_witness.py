@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import random
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd import witness
+from cnd import recheck, witness
 from cnd.pow import DEFAULT_BLOCK
 from cnd.witness import Lie, Missing, Proof, bits_for, is_lie
 
@@ -181,3 +182,26 @@ def test_the_law_costs_nothing_to_ask() -> None:
     claims = [(2**k, 2 ** max(0, k - 20)) for k in range(20, 64)]
     assert all(not is_lie(n, c, 2.0**-20) for n, c in claims)
     assert all(a < b for a, b in pairwise(n for n, _ in claims))
+
+
+def test_the_figures_of_the_guarantees_are_those_of_the_law() -> None:
+    path = Path(__file__).parents[2] / "docs" / "guarantees.md"
+    text = " ".join(path.read_text().split())
+    p, enough = 2.0**-16, 2**witness.ENOUGH
+    nothing = (witness.credible(0, 2**40, 0, p) + 1) * p
+    assert "34.6 / p nonces: 13.5 % of a class with 256" in text
+    assert 34.5 < nothing < 34.6
+    assert round(100 * nothing / enough, 1) == 13.5
+    even = range(2, 2 * enough, 2)
+    half = next(n for n in even if is_lie(round(n / p), n // 2, p))
+    assert "some 224 / p nonces: 88 % of such a class" in text
+    assert abs(half - 224) <= 2
+    assert "256 witnesses for a whole class prove 78 % of it" in text
+    assert int(100 * witness.at_least(enough, p) * p / enough) == 78
+    assert "below 10^-15" in text and witness.LIE == 1e-15
+    assert f"a confidence of {witness.CONFIDENCE}" in text
+    assert f"{witness.MOST_A_SECOND:.0f} a second of the fleet" in text
+    assert f"{witness.MOST_OF_ONE:.0f} of an instance" in text
+    assert f"at most {witness.RAREST} bits" in text
+    assert f"2^20 of them, for {recheck.PATIENCE} s at most" in text
+    assert recheck.MOST == 2**20
