@@ -97,7 +97,7 @@ def heard(lines: Iterable[bytes], index: int, host: str) -> list[Event]:
     return [from_worker(each, index=index, host=host) for each in text]
 
 
-class Run:
+class Story:
     """A run's way from events to its decision, as `Job` goes it, without a cloud."""
 
     def __init__(self, plan: Plan, *, checked: Event | None = None) -> None:

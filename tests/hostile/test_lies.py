@@ -18,9 +18,9 @@ from cnd.race import Ending
 from cnd.witness import bits_for
 from tests.conftest import a_state, ended, eventually
 from tests.fault.truth import Victim
-from tests.hostile.streams import Honest, Run, heard, recorded
+from tests.hostile.streams import Honest, Story, heard, recorded
 from tests.kernel.programs import MACHINE
-from tests.support.runs import Run as Started
+from tests.support.runs import Run
 from tests.support.terminal import clean_environment
 
 NONCES, INSTANCES = 300_000, 2
@@ -43,16 +43,16 @@ def told(lines: list[bytes]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def lied(*events: dict[str, Any], plan: Plan = PLAN, index: int = 1) -> Run:
+def lied(*events: dict[str, Any], plan: Plan = PLAN, index: int = 1) -> Story:
     """Return a run that heard this of one class."""
-    run = Run(plan)
+    run = Story(plan)
     lines = [json.dumps(event).encode() for event in events]
     for event in heard(lines, index, f"i-{index}"):
         run.see(event)
     return run
 
 
-def require_dropped(run: Run, why: str, index: int = 1) -> None:
+def require_dropped(run: Story, why: str, index: int = 1) -> None:
     """The liar has lost its class, which begins anew; nothing of it counts."""
     assert [event.kind for event in run.refuted] == ["worker.refuted"]
     assert why in str(run.refuted[0].fields["reason"])
@@ -157,7 +157,7 @@ def test_a_golden_nonce_that_is_known_here_cannot_be_kept_back() -> None:
     mine = [n for n in Honest(plan, 0).mine if n != 116]
     claim = {"cursor": 200, "tested": 100, "witnesses": mine, "shown": 0}
     for kind in ("exhausted", "progress", "timeout"):
-        run = Run(plan, checked=recheck.first_nonces(plan))
+        run = Story(plan, checked=recheck.first_nonces(plan))
         (event,) = heard([json.dumps({"event": kind, **claim}).encode()], 0, "i-0")
         run.see(event)
         assert "116 is golden" in str(run.refuted[0].fields["reason"])
@@ -197,7 +197,7 @@ def test_an_honest_worker_is_believed_with_every_kernel(
     kernel: str, processes: str
 ) -> None:
     words = ("--kernel", kernel, "--processes", processes, "--progress", "0.02")
-    run = Run(PLAN)
+    run = Story(PLAN)
     for index in range(INSTANCES):
         for event in heard(recorded(PLAN, index, *words), index, f"i-{index}"):
             run.see(event)
@@ -216,7 +216,7 @@ def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> Non
     """As after `attach`, where part of what was said is read again."""
     words = ("--rate", "400000", "--progress", "0.03")
     lines = recorded(PLAN, 1, *words)[:6]
-    run = Run(PLAN)
+    run = Story(PLAN)
     for event in heard([*lines, *lines[1:], *lines[3:]], 1, "i-1"):
         run.see(event)
     run.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
@@ -264,7 +264,7 @@ def test_a_forged_events_file_does_not_hide_the_answer(
     slow: Victim, lie: dict[str, object]
 ) -> None:
     words = ("start", "--d", "2", "--n", "2", "--nonces", "200", "--t", "60", "--json")
-    run = Started(slow, *words)
+    run = Run(slow, *words)
     eventually(lambda: run.told("worker.started"), within=30)
     hosts = {e["index"]: e["host"] for e in run.told("instance.launched")}
     files = slow.cloud().folder / "hosts" / hosts[0]

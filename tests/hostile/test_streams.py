@@ -16,7 +16,7 @@ from cnd import recheck
 from cnd.plan import Plan
 from cnd.race import Ending
 from cnd.witness import bits_for
-from tests.hostile.streams import Honest, Run, heard, recorded
+from tests.hostile.streams import Honest, Story, heard, recorded
 
 # One nonce is golden, in class 2, of which a tenth is searched until there.
 NONCES, INSTANCES, GOLDEN = 450_000, 3, 46697
@@ -155,7 +155,7 @@ def test_no_hostile_stream_makes_a_run_say_what_is_false(
     for seed in range(SEEDS):
         chance = random.Random(seed)
         # Half of them where nothing was tested here: the law alone has to do.
-        run = Run(PLAN, checked=checked if seed % 2 else None)
+        run = Story(PLAN, checked=checked if seed % 2 else None)
         hostile = chance.sample(range(INSTANCES), chance.randint(1, INSTANCES))
         streams = {
             i: heard(mutated(chance, real[i]) if i in hostile else real[i], i, f"i-{i}")
@@ -181,7 +181,7 @@ def test_no_hostile_stream_makes_a_run_say_what_is_false(
     assert ends.count(Ending.FOUND) > SEEDS / 2
 
 
-def _require_truth(run: Run, seed: int) -> Ending | None:
+def _require_truth(run: Story, seed: int) -> Ending | None:
     outcome = run.race.outcome
     if outcome is None:
         return None
@@ -199,7 +199,7 @@ def _require_truth(run: Run, seed: int) -> Ending | None:
 
 def test_real_streams_are_believed_as_they_are(real: list[list[bytes]]) -> None:
     for checked in (None, recheck.first_nonces(PLAN)):
-        run = Run(PLAN, checked=checked)
+        run = Story(PLAN, checked=checked)
         for index, lines in enumerate(real):
             for event in heard(lines, index, f"i-{index}"):
                 run.see(event)
