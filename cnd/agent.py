@@ -40,6 +40,9 @@ NOT_MODIFIED = 304  # HTTP status
 REQUEST_PATIENCE = 60.0
 MOST_REPORT = 16 << 20  # bytes
 KEPT_LINES = 500  # of a worker's, besides its latest progress
+# Of all witnesses that a worker shows; of more than so many, only those are kept that
+# have one zero bit more, about a half.
+KEPT_WITNESSES = 1024
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
 FAILURES = (OSError, HTTPException, ValueError)
 
@@ -150,10 +153,17 @@ class Mailbox:
 
 
 class Lines:
-    """What one worker has said: every line, but of its progress the latest only."""
+    """What one worker has said: every line, but of its progress the latest only.
 
-    def __init__(self, path: str) -> None:
+    That one has the witnesses of those before it as well.
+    """
+
+    def __init__(self, path: str, block: str = "", bits: int = 0) -> None:
+        """Read a file; `bits` are the zero bits of a witness for `block`."""
         self._path = path
+        self._block, self._bits = block, bits
+        self._witnesses = []  # type: List[Tuple[int, int]]  # nonce, its zero bits
+        self._thinned_to = None  # type: Optional[int]
         self._position = 0
         self._count = 0
         self._kept = []  # type: List[Tuple[int, str]]
@@ -165,7 +175,10 @@ class Lines:
         new = self._new_lines()
         urgent = False
         for text in new:
-            event = keeper._object(text.encode()).get("event")
+            record = keeper._object(text.encode())
+            event = record.get("event")
+            if isinstance(record.get("witnesses"), list):
+                text = self._gathered(record)
             urgent |= self.add(text, progress=event == "progress")
             self.ended |= event in (
                 "found",
@@ -184,6 +197,26 @@ class Lines:
         else:
             self._kept = [*self._kept[-KEPT_LINES:], (self._count, text)]
         return not progress
+
+    def _gathered(self, record: Dict[str, Any]) -> str:
+        """Return an event with all witnesses so far, or the strongest."""
+        thinned_to = record.get("thinned_to")
+        if isinstance(thinned_to, int):
+            self._thinned_to = max(thinned_to, self._thinned_to or 0)
+        for nonce in record["witnesses"]:
+            if not isinstance(nonce, int):
+                continue
+            hashed = int(keeper.digest(self._block, nonce), 16)
+            self._witnesses.append((nonce, 256 - hashed.bit_length()))
+        while len(self._witnesses) > KEPT_WITNESSES:
+            self._thinned_to = (self._thinned_to or self._bits) + 1
+            kept = [each for each in self._witnesses if each[1] >= self._thinned_to]
+            self._witnesses = kept
+        record["witnesses"] = [nonce for nonce, _ in self._witnesses]
+        record["shown"] = 0  # before these
+        if self._thinned_to is not None:
+            record["thinned_to"] = self._thinned_to
+        return json.dumps(record)
 
     def fail(self, reason: str) -> None:
         """Say in the worker's place that it has failed."""
@@ -296,7 +329,9 @@ class Agent:
         job = dict(self._boot["job"], index=index, start=start, time_limit=seconds)
         with open(name + ".json", "w", encoding="utf-8") as file:
             json.dump(job, file)
-        self._parts[name] = Lines(os.path.join(name, "events.jsonl"))
+        told = os.path.join(name, "events.jsonl")
+        bits = job.get("witness_bits") or 0
+        self._parts[name] = Lines(told, job["block"], bits)
         trouble = start_worker(["--job", name + ".json", "--detach", name])
         if trouble is not None:
             self._parts[name].fail("the worker did not start: " + trouble[-500:])

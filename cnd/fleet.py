@@ -490,6 +490,7 @@ class Fleet:
             "time_limit": max(1.0, round(self._remaining(), 3)),
             "kernel": plan.kernel,
             "progress": plan.progress,
+            "witness_bits": plan.witness_bits,
             "script": plan.script,
             "words": plan.words,
             **self._alone(instance_id, name),

@@ -17,6 +17,7 @@ from cnd.errors import UsageError
 from cnd.offers import Price, Rate
 from cnd.plan import MARKETS, MAX_INSTANCES, Plan, Stay
 from cnd.view import duration, number
+from cnd.witness import bits_for
 
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
 # 20 to 30 s, measured by many.
@@ -108,7 +109,21 @@ def decide(wish: Wish, machine: Machine) -> Plan:
         plan = replace(plan, instances=_instances(wish, plan, machine))
     if wish.budget is not None:
         _check_budget(plan, wish.budget)
-    return plan
+    return replace(plan, witness_bits=_witness_bits(plan, machine))
+
+
+def _witness_bits(plan: Plan, machine: Machine) -> int | None:
+    """Return how the workers are to prove what they have tested."""
+    if plan.script:
+        return None
+    rate = machine.fleet_rate(plan.instances)
+    return bits_for(
+        plan.difficulty,
+        plan.nonces,
+        plan.instances,
+        plan.time_limit,
+        rate and rate / plan.instances,
+    )
 
 
 def trial(wish: Wish) -> Wish:

@@ -32,6 +32,7 @@ from cnd import (
     payload,
     private,
     pull,
+    recheck,
     s3logs,
     signals,
     sqs,
@@ -124,6 +125,7 @@ class Job:
         self._late = Pool(POOL, "end")  # as above, for what comes at the end
         self._background: list[Future[Any]] = []
         self._crew = Crew()
+        self._checking: Future[Event] | None = None  # the first nonces of the space
         self._attached = False
         self._clock: takeover.SearchClock | None = None  # of a run that is taken over
         self._boot: float | None = None  # seconds until its search began
@@ -164,6 +166,7 @@ class Job:
             self._take(
                 Event("run.started", fields={"run": self._run, **_described(plan)})
             )
+            self._check_first_nonces()
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
             self._write_order(provision)
             return self._conduct(provision, self._launch)
@@ -210,6 +213,8 @@ class Job:
         self._expected = len(past.index) + unheard
         self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
         with self._signals():
+            if not self.race.checked:
+                self._check_first_nonces()
             self._take(Event("run.attached", fields={"pid": os.getpid()}))
             begin = partial(self._take_up, listed, past.launched)
             return self._conduct(provision, begin)
@@ -349,9 +354,20 @@ class Job:
         self._mark("launched")
         if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
+        self._note_first_nonces()
         self._go_on(self._new_watch(fleet).run)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
+
+    def _check_first_nonces(self) -> None:
+        """Begin to test them here, unless a worker of the user's own searches."""
+        if not self._plan.script:
+            self._checking = self._pool.submit(recheck.first_nonces, self._plan)
+
+    def _note_first_nonces(self) -> None:
+        """Know what is golden among them before a worker can say anything."""
+        if self._checking:
+            self._take(self._checking.result())
 
     def _linger(self, seconds: float) -> bool:
         """Take in events for so long; return whether the run is to go on."""
@@ -398,6 +414,7 @@ class Job:
         fleet: Fleet | Mailbox,
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
+        self._note_first_nonces()
         watch = self._new_watch(fleet)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
@@ -506,7 +523,7 @@ class Job:
             host = self._crew.survivor(self.race.standings.values())
             if host is None:
                 break
-            start = self.race.standings[index].cursor
+            start = self.race.resumption(index)
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._crew.index[host]}"
             fleet.serve(self._watch.served[host], name, [Part(index, start)])
@@ -976,6 +993,8 @@ class Job:
             kept=self._kept,
             leaked=self._leaked,
             smallest=race.smallest,
+            evidence=race.evidence,
+            unproved=race.unproved,
         )
 
     def _set_search_began(self) -> None:

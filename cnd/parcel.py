@@ -178,6 +178,7 @@ def boot(
             "kernel": plan.kernel,
             # More often than it is reported nobody hears it; the end is told at once.
             "progress": max(plan.progress, rates.every / 2),
+            "witness_bits": plan.witness_bits,
             "script": "",
         },
         "keeper": {

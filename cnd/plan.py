@@ -86,6 +86,7 @@ class Plan:
     hold: bool = False  # an Auto Scaling group replaces what is lost
     at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
     asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
+    witness_bits: int | None = None  # see `witness.bits_for`; None: none are shown
 
     def __post_init__(self) -> None:
         for i in (0, self.instances - 1):

@@ -8,7 +8,8 @@ It runs alone, as one file, on any Python from 3.6 on, with the standard library
 It prints one event a line, as JSON, and ends with exactly one of `found`, `exhausted`,
 `timeout`, `stopped` and `failed`.  Its one rule: what it says is exact.  The nonce it
 finds is the smallest golden one of its class, however many cores it has; a nonce is
-counted as tested once, after it was tested.
+counted as tested once, after it was tested.  On request it proves its work: it also
+shows its witnesses, the nonces with some zero bits, fewer than a golden one has.
 
 The parent hands out stretches of the class, in ascending order, to one child process
 per core, and keeps the books (`Ledger`); a child only scans, with the fastest native
@@ -71,6 +72,11 @@ YOUNG = 1.0  # seconds; a child that dies younger was not kept alive
 MAX_YOUNG_DEATHS = 3  # in a row, of one core; then the core is given up
 SYSLOG_EVERY = 10.0  # seconds between two lines of progress in the syslog
 SYSLOG_PATIENCE = 1.0  # seconds for the last line to get there
+# Of more witnesses than these only the strongest are shown: a line stays below 48 KiB,
+# all lines below 24 KiB/s.
+WITNESSES_AT_ONCE = 2000
+WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
+WITNESSES_LEFT = 512  # so many must be left, of all, when the weaker are left out
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 
@@ -91,6 +97,11 @@ def digest(block: str, nonce: int) -> str:
 def is_golden(hash_digits: str, difficulty: int) -> bool:
     """Tell whether a hash begins with at least `difficulty` zeros."""
     return hash_digits.startswith("0" * difficulty)
+
+
+def zero_bits(hash_digits: str) -> int:
+    """Return with how many zero bits a hash begins, 0 to 256."""
+    return 4 * HASH_DIGITS - int(hash_digits, 16).bit_length()
 
 
 class _SearchFields(NamedTuple):
@@ -159,6 +170,7 @@ class Order(NamedTuple):
     run: str = ""  # a name that the events carry
     syslog: bool = True
     rate: Optional[float] = None  # the most nonces a second, of all processes
+    witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -177,6 +189,7 @@ class HashlibScanner:
     """
 
     name = "hashlib"
+    witnesses = ()  # type: Sequence[int]
 
     def __init__(self, block: str, difficulty: int, stop: Sequence[int] = (0,)) -> None:
         self._message = b"%d" + block.encode().replace(b"%", b"%%")
@@ -222,6 +235,51 @@ class HashlibScanner:
         return None
 
 
+class Witnessing:
+    """Finds golden nonces with a scanner that stops at less, and notes the witnesses.
+
+    The scanner counts whole hex digits; what it stops at is hashed again here.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[str, int, Sequence[int]], Any],
+        search: Search,
+        bits: int,
+        stop: Sequence[int],
+    ) -> None:
+        """Make a scanner for `search`.
+
+        Args:
+            make: a scanner, from a block, a difficulty and a stop flag.
+            bits: zero bits of a witness, fewer than a golden nonce has.
+        """
+        self._scanner = make(search.block, bits // 4, stop)
+        self._search, self._bits = search, bits
+        self.tested = 0  # nonces of the last stretch that were tested
+        self.witnesses = []  # type: List[int]
+
+    def scan(self, start: int, step: int, count: int) -> Optional[int]:
+        """Return the first golden nonce of a stretch, or None, as `HashlibScanner`.
+
+        `witnesses` has those before it afterwards, in ascending order.
+        """
+        block, difficulty = self._search.block, self._search.difficulty
+        self.tested, self.witnesses = 0, []
+        while self.tested < count:
+            first = start + step * self.tested
+            nonce = self._scanner.scan(first, step, count - self.tested)
+            self.tested += self._scanner.tested
+            if nonce is None:
+                break
+            hash_digits = digest(block, nonce)
+            if is_golden(hash_digits, difficulty):
+                return int(nonce)
+            if zero_bits(hash_digits) >= self._bits:
+                self.witnesses.append(nonce)
+        return None
+
+
 class Paced:
     """A scanner that is held to `rate` nonces a second, on average.
 
@@ -245,6 +303,12 @@ class Paced:
     def tested(self) -> int:
         """Nonces of the last stretch that were tested."""
         return int(self._scanner.tested)
+
+    @property
+    def witnesses(self) -> Sequence[int]:
+        """The witnesses of the last stretch."""
+        found = self._scanner.witnesses  # type: Sequence[int]
+        return found
 
     def scan(self, start: int, step: int, count: int) -> Optional[int]:
         """Scan as the scanner, then wait until that may be over, or for the stop."""
@@ -289,6 +353,8 @@ class NativeScanner:
 
     The library looks at `stop` every few microseconds.
     """
+
+    witnesses = ()  # type: Sequence[int]
 
     def __init__(
         self,
@@ -648,10 +714,91 @@ class Ledger:
         return any(first < self.end for first, _ in self._out.get(child, ()))
 
 
+class Witnesses:
+    """The witnesses that were met, until they are shown; pure.
+
+    Where there are too many, `level` rises: from then on, those with fewer zero bits
+    are left out.
+    """
+
+    def __init__(self, block: str, bits: int) -> None:
+        self.level = bits
+        self._block, self._bits = block, bits
+        self._waiting = []  # type: List[Tuple[int, int]]  # a heap: nonce, zero bits
+        self._met = [0] * (4 * HASH_DIGITS + 2)  # by their zero bits
+        self._shown = 0
+
+    def add(self, nonce: int) -> None:
+        """Take one that a child has met."""
+        zeros = zero_bits(digest(self._block, nonce))
+        heapq.heappush(self._waiting, (nonce, zeros))
+
+    def show(self, cursor: int, seconds: float, last: bool) -> Dict[str, Any]:
+        """Return what an event says of those that were not shown yet.
+
+        Args:
+            cursor: those below it are shown.
+            seconds: of search, so far.
+            last: show some of those above it, too.
+        """
+        ready = []
+        while self._waiting and self._waiting[0][0] < cursor:
+            nonce, zeros = heapq.heappop(self._waiting)
+            self._met[zeros] += 1
+            if zeros >= self.level:
+                ready.append((nonce, zeros))
+        while self._too_many(len(ready), seconds) and self._enough_left:
+            self.level += 1
+            ready = [each for each in ready if each[1] >= self.level]
+        if last:
+            above = (each for each in self._waiting if each[1] >= self.level)
+            room = max(0, WITNESSES_AT_ONCE - len(ready))
+            ready += heapq.nsmallest(room, above)
+        shown, self._shown = self._shown, self._shown + len(ready)
+        told = {"witnesses": [nonce for nonce, _ in ready], "shown": shown}
+        return dict(told, thinned_to=self.level) if self.level > self._bits else told
+
+    def _too_many(self, count: int, seconds: float) -> bool:
+        most = WITNESSES_AT_FIRST + WITNESSES_A_SECOND * seconds
+        return count > WITNESSES_AT_ONCE or self._shown + count > most
+
+    @property
+    def _enough_left(self) -> bool:
+        return sum(self._met[self.level + 1 :]) >= WITNESSES_LEFT
+
+
 # --- child processes
 
 REQUEST = struct.Struct("<QQ")  # first nonce, how many
-REPLY = struct.Struct("<Q?d")  # tested, whether the last of them is golden, seconds
+# tested, whether the last of them is golden, seconds, how many witnesses; then these
+REPLY = struct.Struct("<Q?dI")
+
+
+class Reply(NamedTuple):
+    """What a child says of one stretch."""
+
+    tested: int
+    hit: bool  # whether the last of them is golden
+    took: float  # seconds
+    witnesses: Tuple[int, ...] = ()
+
+    def packed(self) -> bytes:
+        head = REPLY.pack(self.tested, self.hit, self.took, len(self.witnesses))
+        return head + struct.pack(f"<{len(self.witnesses)}Q", *self.witnesses)
+
+
+def unpacked(data: bytes) -> Tuple[List[Reply], bytes]:
+    """Return the replies in `data`, and what is left: the beginning of another."""
+    replies, at = [], 0  # type: List[Reply], int
+    while len(data) - at >= REPLY.size:
+        tested, hit, took, count = REPLY.unpack_from(data, at)
+        end = at + REPLY.size + 8 * count
+        if len(data) < end:
+            break
+        witnesses = struct.unpack_from(f"<{count}Q", data, at + REPLY.size)
+        replies.append(Reply(tested, hit, took, witnesses))
+        at = end
+    return replies, data[at:]
 
 
 class Child:
@@ -679,15 +826,13 @@ class Child:
         with contextlib.suppress(OSError):  # it is dead, or does not even listen
             os.write(self._bell, b".")
 
-    def replies(self) -> Optional[List[Tuple[int, bool, float]]]:
+    def replies(self) -> Optional[List[Reply]]:
         """Return the replies that are here, or None if the child is dead."""
-        received = os.read(self.descriptor, 4096)
+        received = os.read(self.descriptor, 65536)
         if not received:
             return None
-        self._partial += received
-        whole = len(self._partial) // REPLY.size * REPLY.size
-        ready, self._partial = self._partial[:whole], self._partial[whole:]
-        return list(REPLY.iter_unpack(ready))
+        replies, self._partial = unpacked(self._partial + received)
+        return replies
 
     def close(self) -> None:
         os.close(self._requests)
@@ -709,7 +854,10 @@ def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> N
         began = time.perf_counter()
         nonce = scanner.scan(start, step, count)
         took = time.perf_counter() - began
-        os.write(replies, REPLY.pack(scanner.tested, nonce is not None, took))
+        told = (scanner.tested, nonce is not None, took, tuple(scanner.witnesses))
+        data = Reply(*told).packed()
+        while data:  # it may be more than a pipe takes at once
+            data = data[os.write(replies, data) :]
 
 
 class Crew:
@@ -838,6 +986,8 @@ def step_back() -> None:
 
 # --- telling
 
+UNLOGGED = ("event", "witnesses")  # fields that the syslog does without
+
 
 class Reporter:
     """Writes events, each line at once and whole; the important ones to syslog too."""
@@ -860,9 +1010,8 @@ class Reporter:
         now = time.monotonic()
         if self._syslog and (kind != "progress" or now >= self._logged + SYSLOG_EVERY):
             self._logged = now
-            told = (
-                f"{name}={value}" for name, value in record.items() if name != "event"
-            )
+            kept = (each for each in record.items() if each[0] not in UNLOGGED)
+            told = (f"{name}={value}" for name, value in kept)
             self._syslog.line(f"{kind} {' '.join(told)}")
 
     def leave(self) -> None:
@@ -963,6 +1112,9 @@ class Worker:
         limit = order.time_limit
         self._deadline = None if limit is None else self._began + limit
         self._told = (self._began, 0)  # when progress was told, and what
+        self._witnesses = None  # type: Optional[Witnesses]
+        if order.witness_bits is not None:
+            self._witnesses = Witnesses(search.block, order.witness_bits)
         self._ending = ""  # "stopped" or "timeout", once decided
         self._patience: Optional[float] = None  # until when last answers are awaited
 
@@ -994,7 +1146,11 @@ class Worker:
         """Return what a child searches with; called in the child."""
         self._report.leave()  # the logger ends when nobody can write to it any more
         search, order = self._search, self._order
-        scanner = self._kernel.make(search.block, search.difficulty, stop)
+        make = self._kernel.make
+        if order.witness_bits is None:
+            scanner = make(search.block, search.difficulty, stop)
+        else:
+            scanner = Witnessing(make, search, order.witness_bits, stop)
         if order.rate is None:
             return scanner
         return Paced(scanner, order.rate / order.processes, stop, bell)
@@ -1037,8 +1193,11 @@ class Worker:
                 for other in self._crew.children.values():
                     self._hand_out(other)  # one that had nothing left to do
                 continue
-            for tested, hit, took in replies:
+            for tested, hit, took, witnesses in replies:
                 self._ledger.done(child.number, tested, hit)
+                for nonce in witnesses:
+                    if self._witnesses:
+                        self._witnesses.add(nonce)
                 child.stretch = _next_stretch(child.stretch, tested, took, self._target)
             self._hand_out(child)
 
@@ -1077,6 +1236,7 @@ class Worker:
             processes=self._order.processes,
             kernel=self._kernel.name,
             rate_cap=self._order.rate,
+            witness_bits=self._order.witness_bits,
             refused=self._kernel.refused,
             python=sys.version.split()[0],
             version=VERSION,
@@ -1086,11 +1246,12 @@ class Worker:
         before, tested = self._told
         self._told = (now, self._ledger.tested)
         rate = (self._ledger.tested - tested) / (now - before)
-        self._report.event("progress", rate=round(rate, 1), **self._standing(now))
+        standing = dict(self._standing(now), rate=round(rate, 1))
+        self._report.event("progress", **standing)
 
     def _tell_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
-        standing = self._standing(now)
+        standing = self._standing(now, last=True)
         standing["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
         if ledger.over and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
@@ -1107,12 +1268,17 @@ class Worker:
         self._report.event(kind, **standing)
         return kind
 
-    def _standing(self, now: float) -> Dict[str, Any]:
-        return {
+    def _standing(self, now: float, last: bool = False) -> Dict[str, Any]:
+        """Return how far it is, with witnesses for it; `last`: nothing comes after."""
+        standing = {
             "cursor": self._search.nonce(self._ledger.cursor),
             "tested": self._ledger.tested,
             "seconds": round(now - self._began, 4),
-        }
+        }  # type: Dict[str, Any]
+        if self._witnesses:
+            seconds = now - self._began
+            standing.update(self._witnesses.show(standing["cursor"], seconds, last))
+        return standing
 
 
 def _wanted_kernel(order: Order) -> str:
@@ -1258,6 +1424,7 @@ DEFAULTS: Dict[str, Any] = {
     "run": "",
     "syslog": True,
     "rate": None,
+    "witness_bits": None,
 }
 
 
@@ -1307,6 +1474,7 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--progress", help="seconds between two progress events (1)")
     add("--kernel", help="auto, hashlib or a native one's name (auto)")
     add("--rate", help="the most nonces a second (CND_RATE, or without limit)")
+    add("--witness-bits", help="show nonces with so many zero bits too (none)")
     add("--run", help="a name that the events carry")
     add("--job", metavar="FILE", help="take options from a JSON object")
     add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
@@ -1348,6 +1516,7 @@ def checked(options: Dict[str, Any]) -> Order:
         _text("run", options["run"]),
         options["syslog"],
         rate,
+        _witness_bits(options["witness_bits"], search.difficulty),
     )
     if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -1366,6 +1535,15 @@ def _rate_cap(value: Any) -> Optional[float]:
         if not isinstance(value, bool) and 1 <= float(value) <= MAX_RATE:
             return float(value)
     raise ValueError(f"rate must be nonces a second, 1 or more, not {value!r}")
+
+
+def _witness_bits(value: Any, difficulty: int) -> Optional[int]:
+    """Return the zero bits of a witness: fewer than those of a golden nonce."""
+    if value is None:
+        return None
+    bits = _whole("witness bits", value)
+    _check_range("witness bits", bits, 0, 4 * difficulty - 1)
+    return bits
 
 
 def _processes(value: Any, rate: Optional[float]) -> int:

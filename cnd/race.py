@@ -2,10 +2,14 @@
 
 One rule: nothing is believed that was not checked.  A nonce counts after it was
 hashed again here and lies in its finder's class; a space is exhausted when every
-class was tested to its end; silence proves nothing.  Pure: no clock, no network.
+class was tested to its end; silence proves nothing.  A worker of ours shows witnesses
+for what it says it has tested (`witness.py`), and of the first nonces of the space it
+is known here which are golden (`recheck.py`): whoever contradicts either is a liar.
+Pure: no clock, no network.
 
 A class that loses its worker can be handed over: the next one goes on from the
-cursor.  What the first had tested above its cursor is then tested again, and
+cursor, or from the last witness that the first has shown: nothing vouches for what it
+said of the nonces after.  What the first had tested above is then tested again, and
 counted as repeated.
 
 The first find decides, unless the plan asks for the smallest golden nonce: then the
@@ -15,15 +19,19 @@ smallest of its class, so what is left then is the smallest of all.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from cnd import pow as worker
-from cnd.events import Event, amount
+from cnd import witness
+from cnd.events import LAST_WORDS, Event, amount
 from cnd.plan import Plan, class_size
+from cnd.witness import Lie, Missing, Proof
 
 MOST_ANSWER = 200  # characters
+MOST_TEXT = 200  # characters of what a worker says of itself that are kept
 
 
 class Ending(Enum):
@@ -73,6 +81,9 @@ class Standing:
     counted: bool = False  # whether a worker of it has said how much it tested
     ended: str = ""  # "found", "exhausted", "timeout", "stopped" or "failed"
     trouble: str = ""  # why it failed
+    distrusted: bool = False  # nothing that its worker says counts any more
+    proof: Proof | None = None  # of the worker that searches it now
+    shown: Proof | None = None  # of the workers before it
 
 
 class Race:
@@ -82,8 +93,12 @@ class Race:
         self.plan = plan
         self.outcome: Outcome | None = None
         self.best: Outcome | None = None  # the find that is waiting, or has won
+        self.checked = 0  # the golden nonces below are known
+        self._golden: dict[int, list[int]] = {}  # by their class, ascending
+        proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
         self.standings: dict[int, Standing] = {
-            i: Standing(cursor=i, start=i) for i in range(plan.instances)
+            i: Standing(cursor=i, start=i, proof=proof, shown=proof)
+            for i in range(plan.instances)
         }
 
     @property
@@ -157,12 +172,52 @@ class Race:
             for i, s in self.standings.items()
         ]
 
+    @property
+    def unproved(self) -> str:
+        """Why no worker has to prove what it says, or "" if each has to."""
+        if self.plan.script:
+            return "a worker of your own shows no witnesses"
+        if self.plan.witness_bits is None:
+            return "this search has no witnesses"
+        return ""
+
+    @property
+    def evidence(self) -> dict[str, object] | None:
+        """How sure `tested` is, as results tell it; None: see `unproved`."""
+        if self.plan.witness_bits is None:
+            return None
+        proofs = {i: _together(s) for i, s in self.standings.items()}
+        bits = max(proof.level for proof in proofs.values())
+        doubt = (1 - witness.CONFIDENCE) / len(proofs)  # of each class, that of all
+        return {
+            "bits": self.plan.witness_bits,
+            "witnesses": sum(p.of(self.plan.witness_bits) for p in proofs.values()),
+            "expected": round(self.tested * 2.0**-self.plan.witness_bits, 1),
+            "tested_at_least": witness.at_least(
+                sum(proof.of(bits) for proof in proofs.values()), 2.0**-bits
+            ),
+            "least_share": min(
+                self._share(i, proof, doubt) for i, proof in proofs.items()
+            ),
+            "confidence": witness.CONFIDENCE,
+            "checked_below": self.checked,
+        }
+
+    def _share(self, index: int, proof: Proof, doubt: float) -> float:
+        """Return the share of a class that was tested at least."""
+        size = class_size(self.plan.nonces, index, self.plan.instances)
+        here = class_size(self.checked, index, self.plan.instances)
+        proved = witness.at_least(proof.count, 2.0**-proof.level, doubt)
+        return round(min(1.0, max(proved, here) / size), 4)
+
     def see(self, event: Event) -> Event | None:
         """Take in one event; return the objection to a false claim, if it is one.
 
         `index` of a worker's event is the class that it searches.  Call `settle`
         when no failed class can be handed over any more.
         """
+        if event.kind == "space.checked":
+            return self._know(event)
         if event.index is None or event.index not in self.standings:
             return None
         objection = self._take(event.index, event)
@@ -175,16 +230,15 @@ class Race:
         if kind in ("instance.launched", "class.handed_over"):
             self._give(index, event.host or "", again=kind == "class.handed_over")
             return None
-        if kind == "worker.found":
-            self._update(index, event)
-            return self._judge(event)
+        if kind == "worker.found" and (objection := self._judge(event)):
+            return objection
         if standing.host and event.host != standing.host:
             return None  # of a host that has lost the class
-        if kind == "worker.exhausted" and (objection := self._doubt(index, event)):
-            return self._distrust(_refuted(event, objection))
+        if standing.distrusted:
+            return None
         if kind.startswith("worker.") and kind != "worker.refuted":
-            self._update(index, event)
-        elif kind == "host.failed":
+            return self._update(index, event)
+        if kind == "host.failed":
             self._fail(index, str(event.fields.get("reason", "")))
         elif kind == "host.returned" and standing.ended == "failed":
             self.standings[index] = replace(standing, ended="", trouble="")
@@ -200,16 +254,47 @@ class Race:
         if not again:
             self.standings[index] = replace(standing, host=host)
             return
-        below = (standing.cursor - standing.start) // self.plan.instances
+        start = self.resumption(index)
+        below = (start - standing.start) // self.plan.instances
         self.standings[index] = Standing(
-            cursor=standing.cursor,
-            start=standing.cursor,
+            cursor=start,
+            start=start,
             host=host,
             before=standing.before + standing.tested,
             repeated=standing.repeated + max(0, standing.tested - below),
             kernel=standing.kernel,
             counted=standing.counted,
+            proof=standing.proof and Proof(standing.proof.bits),
+            shown=standing.proof and _together(standing),
         )
+
+    def resumption(self, index: int) -> int:
+        """Return the nonce from which another worker is to go on with a class."""
+        standing, step = self.standings[index], self.plan.instances
+        if standing.proof is None:
+            return standing.cursor
+        known = index + step * class_size(self.checked, index, step)
+        sure = max(standing.start, standing.proof.last + step, known)
+        return min(standing.cursor, sure)
+
+    def _know(self, event: Event) -> Event | None:
+        """Take note of the golden nonces among the first of the space.
+
+        Usually that is known before a worker speaks.
+        """
+        below, golden = event.fields.get("below"), event.fields.get("golden")
+        if not isinstance(below, int) or not isinstance(golden, list):
+            return None
+        self.checked, self._golden = below, {}
+        for nonce in golden:
+            self._golden.setdefault(nonce % self.plan.instances, []).append(nonce)
+        found = None
+        for index, standing in self.standings.items():
+            hidden = self._golden_in(index, standing.start, standing.cursor)
+            if hidden is not None and standing.ended != "found":
+                told = Event("worker.noise", index, standing.host or None)
+                found = self._distrust(_refuted(told, _hidden(hidden)))
+        return found
 
     def settle(self) -> None:
         """Decide, if every class has come to an end."""
@@ -245,39 +330,103 @@ class Race:
         ending = Ending.INTERRUPTED if by == "signal" else Ending.STOPPED
         self.decide(ending, f"stop asked for by {by}: {text}")
 
-    def _update(self, index: int, event: Event) -> None:
-        """Take over what a worker says of itself, where it makes sense."""
+    def _update(self, index: int, event: Event) -> Event | None:
+        """Take over what a worker says of itself, where it makes sense.
+
+        Return the objection if it cannot be true.
+        """
+        try:
+            self.standings[index] = self._updated(index, event)
+        except Missing as gap:  # that may be nobody's lie
+            told = _refuted(event, str(gap))
+            return replace(self._distrust(told), kind="worker.failed")
+        except Lie as objection:
+            return self._distrust(_refuted(event, str(objection)))
+        return None
+
+    def _updated(self, index: int, event: Event) -> Standing:
+        """Return how far a class is by its worker's word; `Lie` if that is none."""
         standing, fields = self.standings[index], event.fields
-        if standing.host and event.host != standing.host:
-            return
         changes: dict[str, object] = {"heard": standing.heard + 1}
         start, left, step = standing.start, self._left(standing), self.plan.instances
+        if event.kind == "worker.exhausted":
+            self._require_end(standing, event)
         cursor = _within(fields.get("cursor"), standing.cursor, start + left * step)
+        if event.kind == "worker.found" and "left_in" not in fields:
+            cursor = max(
+                cursor, int(fields["nonce"])
+            )  # it is the smallest of its class
         tested = _within(fields.get("tested"), standing.tested, left)
         below = -((start - cursor) // step)  # nonces of the class
+        self._require_no_golden(index, standing, cursor, event)
         changes["cursor"] = start + below * step
         changes["tested"] = max(tested, below)
+        if standing.proof is not None:
+            proof = self._proved(standing, event, start + below * step)
+            above = self._above(standing, proof, event)
+            p = witness.chance(proof.level, self.plan.difficulty)
+            if witness.is_lie(below, proof.count, p):
+                told = f"{below} nonces are said to be tested, {proof.count} witnesses"
+                raise Lie(f"{told} shown: {below * p:.0f} are to be expected")
+            sure = max(below, standing.tested)
+            counted = witness.credible(sure, max(tested, sure), above.count, p)
+            changes |= {"proof": proof, "tested": counted}
         if (rate := amount(fields.get("rate"))) is not None:
             changes["rate"] = rate
         if isinstance(fields.get("tested"), int):
             changes["counted"] = True
-        if event.kind == "worker.started":
-            changes |= {"started": True, "kernel": str(fields.get("kernel", ""))}
-        ended = event.kind.removeprefix("worker.")
-        if ended in ("found", "exhausted", "timeout", "stopped"):
-            changes["ended"] = ended
-        if ended == "failed":
-            changes |= {"ended": ended, "trouble": str(fields.get("reason", ""))}
-        self.standings[index] = replace(standing, **changes)  # type: ignore[arg-type]
+        return replace(standing, **changes, **_said(event))  # type: ignore[arg-type]
+
+    def _proved(self, standing: Standing, event: Event, cursor: int) -> Proof:
+        """Return the proof of a class with the witnesses below `cursor`."""
+        assert standing.proof is not None
+        shown = event.fields.get("witnesses", [])
+        if not isinstance(shown, list) or len(shown) > witness.MOST_AT_ONCE:
+            raise Lie("its witnesses are no short list")
+        standing.proof.require_whole(event.fields.get("shown"))
+        ends = event.kind in LAST_WORDS
+        if ends:
+            shown = [each for each in shown if not _is_above(each, cursor)]
+        members = self._members(standing, cursor)
+        proof = standing.proof.extended(self.plan.block, members, shown)
+        if (bits := event.fields.get("thinned_to")) is not None:
+            proof = proof.thinned(bits, 4 * self.plan.difficulty - 1)
+        return proof
+
+    def _above(self, standing: Standing, proof: Proof, event: Event) -> Proof:
+        """Return a proof with what a last word shows of the nonces above the cursor."""
+        if event.kind not in LAST_WORDS:
+            return proof
+        members = self._members(standing, self.plan.nonces)
+        return proof.extended(
+            self.plan.block, members, event.fields.get("witnesses", [])
+        )
+
+    def _members(self, standing: Standing, end: int) -> range:
+        end = min(end, self.plan.nonces)
+        return range(standing.start, end, self.plan.instances)
+
+    def _require_no_golden(
+        self, index: int, standing: Standing, cursor: int, event: Event
+    ) -> None:
+        """Raise `Lie` if a golden nonce lies where a worker says that there is none."""
+        if event.kind == "worker.found":
+            cursor = int(event.fields["nonce"])
+        hidden = self._golden_in(index, standing.start, cursor)
+        if hidden is not None:
+            raise Lie(_hidden(hidden))
+
+    def _golden_in(self, index: int, start: int, end: int) -> int | None:
+        """Return the first nonce of a class that is known to be golden there."""
+        golden = self._golden.get(index, [])
+        first = bisect_left(golden, start)
+        return golden[first] if golden[first:] and golden[first] < end else None
 
     def _judge(self, event: Event) -> Event | None:
-        """Believe a claim after a check, or return the objection to it."""
+        """Believe a find after a check, or return the objection to it."""
         if objection := self.refuted(event):
             return self._distrust(objection)
         index, nonce = event.index or 0, int(event.fields["nonce"])
-        standing = self.standings[index]
-        cursor = max(standing.cursor, nonce)  # it is the smallest of its class
-        self.standings[index] = replace(standing, cursor=cursor)
         lower = self.best is None or nonce < (self.best.nonce or 0)
         if self.best is None or (self.plan.smallest and lower):
             self.best = _find(self.plan, index, nonce, event)
@@ -309,13 +458,14 @@ class Race:
             objection = _own_objection(event)
         return _refuted(event, objection) if objection else None
 
-    def _doubt(self, index: int, event: Event) -> str:
-        """Return why a class is not exhausted although its worker says so, or ""."""
-        left = self._left(self.standings[index])
+    def _require_end(self, standing: Standing, event: Event) -> None:
+        """Raise `Lie` if a class is not exhausted although its worker says so."""
+        left = self._left(standing)
         cursor, tested = event.fields.get("cursor"), event.fields.get("tested")
-        if isinstance(cursor, int) and cursor >= self.plan.nonces and tested == left:
-            return ""
-        return f"exhausted, but {tested!r} of {left} nonces were tested"
+        at_end = isinstance(cursor, int) and cursor >= self.plan.nonces
+        if not at_end or tested != left or isinstance(tested, bool):
+            told = repr(tested)[:MOST_TEXT]
+            raise Lie(f"exhausted, but {told} of {left} nonces were tested")
 
     def _distrust(self, objection: Event) -> Event:
         """Take nothing from a liar: its classes begin again from where it got them.
@@ -329,7 +479,9 @@ class Race:
                     standing,
                     cursor=standing.start,
                     tested=0,
+                    proof=standing.proof and Proof(standing.proof.bits),
                     ended="failed",
+                    distrusted=True,
                     trouble=f"false claim: {objection.fields['reason']}",
                     rate=0.0,
                 )
@@ -368,6 +520,32 @@ def refutation(plan: Plan, index: int, nonce: object) -> str:
 def _refuted(event: Event, reason: str) -> Event:
     fields = {"nonce": event.fields.get("nonce"), "reason": reason}
     return Event("worker.refuted", event.index, event.host, fields)
+
+
+def _is_above(nonce: object, cursor: int) -> bool:
+    return isinstance(nonce, int) and nonce >= cursor
+
+
+def _hidden(nonce: int) -> str:
+    return f"{nonce} is golden, and was said to be tested"
+
+
+def _together(standing: Standing) -> Proof:
+    """Return what was shown for a class by all that have searched it."""
+    assert standing.proof is not None
+    return standing.shown.plus(standing.proof) if standing.shown else standing.proof
+
+
+def _said(event: Event) -> dict[str, object]:
+    """Return what a worker's event changes of its class besides the counts."""
+    ended, fields = event.kind.removeprefix("worker."), event.fields
+    if event.kind == "worker.started":
+        kernel = str(fields.get("kernel", ""))[:MOST_TEXT]
+        return {"started": True, "kernel": kernel}
+    if ended == "failed":
+        trouble = str(fields.get("reason", ""))[:MOST_TEXT]
+        return {"ended": ended, "trouble": trouble}
+    return {"ended": ended} if event.kind in LAST_WORDS else {}
 
 
 def _within(value: object, least: int, most: int) -> int:

@@ -81,6 +81,9 @@ class Result:
     leaked: tuple[str, ...]  # ids that were not seen terminated
     # Whether no golden nonce is smaller; None where --smallest did not ask for it.
     smallest: bool | None = None
+    # What was shown for `tested`, see `Race.evidence`; None: why stands in `unproved`.
+    evidence: Mapping[str, object] | None = None
+    unproved: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the contract."""
@@ -106,6 +109,8 @@ class Result:
             "tested": self.tested,
             "repeated": self.repeated,
             "coverage": self.coverage,
+            "evidence": self.evidence and dict(self.evidence),
+            "unproved": self.unproved or None,
             "hash_rate": self.hash_rate,
             "kernel": self.kernel,
             "seconds": asdict(self.seconds),

@@ -10,7 +10,7 @@ import os
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TextIO
 
 from cnd.aside import Lane
@@ -410,6 +410,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     tested = "-" if result.tested is None else f"{result.tested:,} nonces"
     yield "tested", f"{tested}{rate}"
+    if result.evidence:
+        yield "proof", _proof(result.evidence)
     phases = ("boot", "search", "stop", "logs", "scram", "total")
     times = (f"{p} {duration(getattr(seconds, p))}" for p in phases)
     yield "times", " · ".join(time.replace(" ", NO_BREAK) for time in times)
@@ -418,6 +420,13 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         yield "", result.logs_s3
     yield "run", result.run
     yield from _receipt(result)
+
+
+def _proof(evidence: Mapping[str, object]) -> str:
+    """Say what was shown for the nonces that are said to be tested."""
+    shown, least = evidence["witnesses"], evidence["tested_at_least"]
+    many = "witness" if shown == 1 else "witnesses"
+    return f"{shown:,} {many}: {least:,} nonces at least"
 
 
 def _receipt(result: Result) -> Iterable[tuple[str, str]]:

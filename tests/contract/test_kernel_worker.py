@@ -191,7 +191,7 @@ def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
             crew.hurry(child, True)
             answer = os.read(child.descriptor, worker.REPLY.size)
             delay = time.perf_counter() - began
-            tested, golden, _ = worker.REPLY.unpack(answer)
+            tested, golden, _, _ = worker.REPLY.unpack(answer)
             assert not golden
             assert tested < 2**40
             if tested:  # else it had not had its turn yet

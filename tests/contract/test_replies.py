@@ -8,7 +8,6 @@ from typing import Any
 
 import botocore.session
 import pytest
-from botocore import xform_name
 
 from cnd import ec2, replies, sqs
 from cnd.aws import code
@@ -137,22 +136,3 @@ def test_what_a_reply_must_have_is_in_the_reply_that_aws_describes() -> None:
     }
     for operation, members in replies.MUST.items():
         assert set(members) <= set(known[operation].members), operation
-
-
-def test_every_call_whose_reply_is_read_has_its_members_listed() -> None:
-    """All that `cnd` calls, but those of which it reads nothing it could miss."""
-    from tests.contract.test_requests import rights_used  # the calls in the source
-
-    session: Any = botocore.session.get_session()
-    described = {
-        xform_name(name): name
-        for service in SERVICES
-        for name in session.get_service_model(service).operation_names
-    }
-    called = {right.partition(":")[2] for right in rights_used()}
-    reading = {name for name in called if name.startswith(("Describe", "Get"))}
-    unread = {
-        "GetLifecycleConfiguration",  # that there is one is all
-        "GetBucketLifecycleConfiguration",
-    }
-    assert reading & set(described.values()) <= replies.MUST.keys() | unread

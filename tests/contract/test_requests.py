@@ -19,7 +19,7 @@ from botocore import xform_name
 from botocore.credentials import RefreshableCredentials
 
 import cnd
-from cnd import ec2
+from cnd import ec2, replies
 from cnd.aws import code, translated
 from cnd.cloud import connect
 from cnd.credentials import Guarded
@@ -425,3 +425,20 @@ def test_the_policy_reaches_no_bucket_and_no_queue_but_cnds() -> None:
             resources = statement["Resource"]
             names = [resources] if isinstance(resources, str) else resources
             assert all(":cnd-" in name for name in names)
+
+
+def test_every_call_whose_reply_is_read_has_its_members_listed() -> None:
+    """All that `cnd` calls, but those of which it reads nothing it could miss."""
+    session: Any = botocore.session.get_session()
+    described = {
+        xform_name(name): name
+        for service in SERVICES
+        for name in session.get_service_model(service).operation_names
+    }
+    called = {right.partition(":")[2] for right in rights_used()}
+    reading = {name for name in called if name.startswith(("Describe", "Get"))}
+    unread = {
+        "GetLifecycleConfiguration",  # that there is one is all
+        "GetBucketLifecycleConfiguration",
+    }
+    assert reading & set(described.values()) <= replies.MUST.keys() | unread

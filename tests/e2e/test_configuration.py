@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import BIN, Terminal, clean_environment
+from tests.support.users import START, nameless, refused
 
 VERIFY = ("verify", "--nonce", "116", "--d", "2")
 GOLDEN = "00a722b0e1eab12e68928824ce82e5bc7cec6740e6cd0d3ffbe63260badc53fa"
 CODE = "import os; os.write(2, b'EXECUTED'); os._exit(77)\n"
-START = ("start", "--d", "2", "--n", "1", "--t", "5")
 
 
 @pytest.fixture
@@ -34,13 +33,6 @@ def verified(terminal: Terminal, *words: str, program: str = "cnd") -> str:
     done = terminal.run(*VERIFY, *words, program=program)
     assert done.returncode == 0, done.stderr
     assert GOLDEN in done.stdout
-    return done.stderr
-
-
-def refused(done: subprocess.CompletedProcess[str], status: int = 2) -> str:
-    """Return the message of a command that ended with one line, and its way out."""
-    assert done.returncode == status, done.stderr
-    assert "Traceback" not in done.stderr
     return done.stderr
 
 
@@ -208,24 +200,6 @@ def test_any_bytes_in_a_file_are_no_traceback(
 
 
 # --- the user
-
-
-def nameless(terminal: Terminal, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a user without an entry in the password database."""
-    if os.getuid() or not (setpriv := shutil.which("setpriv")):
-        pytest.skip("only root can be another user")
-    capabilities = [f"--{kind}-caps=+dac_read_search" for kind in ("inh", "ambient")]
-    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
-        terminal.environment.pop(name, None)
-    who = ["--reuid=54321", "--regid=54321", "--clear-groups", *capabilities]
-    return subprocess.run(
-        [setpriv, *who, BIN / "cnd", *words],
-        cwd="/",
-        env=terminal.environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_a_user_without_a_name_and_a_home_runs_as_any_other(

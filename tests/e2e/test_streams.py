@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import BIN, Terminal
-from tests.e2e.test_configuration import START
+from tests.support.users import START
 
 
 def shell(

@@ -193,3 +193,10 @@ def _require_truth(folder: Path, states: Mapping[str, str]) -> None:
     (started,) = told(folder, "run.started")
     false = list(objections(json.loads(path.read_text()), started, states))
     assert not false, f"{path}: {false}"
+    accused = [
+        event
+        for kind in ("worker.refuted", "worker.failed")
+        for event in told(folder, kind)
+        if "witness" in str(event.get("reason"))
+    ]
+    assert not accused, f"honest workers were accused: {accused}"

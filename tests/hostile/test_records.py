@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_configuration import START, nameless, refused
 from tests.fault.kills import killed
 from tests.fault.truth import Victim
 from tests.support.runs import SPACE
 from tests.support.terminal import Terminal, clean_environment
+from tests.support.users import START, nameless, refused
 
 
 def flip(path: Path) -> None:

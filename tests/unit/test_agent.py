@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cnd import agent, parcel
+from cnd import agent, parcel, pow, witness
+from cnd.witness import zero_bits
 
 
 def said(path: Path, *events: str) -> None:
@@ -76,3 +78,46 @@ def test_a_report_with_a_log_that_grows_in_json_still_fits() -> None:
     assert len(data) <= agent.MOST_REPORT
     assert json.loads(data)["log_missing"] is None
     assert json.loads(data)["log"]
+
+
+def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    members, bits = range(20_000), 3
+    shown = [n for n in members if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
+    lines = agent.Lines(str(path), pow.DEFAULT_BLOCK, bits)
+    proof = witness.Proof(bits)
+
+    def told() -> dict[str, Any]:
+        lines.read()
+        latest: dict[str, Any] = json.loads(lines.told()[-1][1])
+        return latest
+
+    def say(event: str, first: int, last: int) -> None:
+        record = {"event": event, "shown": first, "witnesses": shown[first:last]}
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    for first in range(0, 800, 100):
+        say("progress", first, first + 100)
+    event = told()
+    assert (event["witnesses"], event["shown"]) == (shown[:800], 0)
+    assert "thinned_to" not in event
+    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
+    say("progress", 800, 1600)  # not read meanwhile
+    say("progress", 1600, 2200)
+    say("exhausted", 2200, len(shown))
+    event = told()
+    assert event["event"] == "exhausted"
+    assert len(event["witnesses"]) <= agent.KEPT_WITNESSES
+    proof.require_whole(event["shown"])
+    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
+    proof = proof.thinned(event["thinned_to"], 255)
+    strong = [n for n in shown if zero_bits(pow.DEFAULT_BLOCK, n) >= proof.level]
+    assert proof.count == len(strong)
+
+
+def test_witnesses_that_are_none_do_not_end_the_agent(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    odd = [None, "116", -5, 2**70, [1], 1.5, True]
+    path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
+    assert not agent.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()

@@ -146,3 +146,61 @@ def test_the_books_are_exact_whatever_happens(
     if ledger.over:
         assert ledger.hit == smallest
         assert set(range(size if smallest is None else smallest)) <= tested
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 4, 6, 8, 11])
+def test_witnesses_are_all_that_lie_before_the_golden_nonce(bits: int) -> None:
+    search = Search(BLOCK, 3, 10**6, 1, 3)
+    scanner = worker.Witnessing(HashlibScanner, search, bits, (0,))
+    golden = None
+    shown: list[int] = []
+    start, left = 1, 30_000
+    while golden is None and left:
+        golden = scanner.scan(start, 3, min(left, 999))
+        shown += scanner.witnesses
+        start, left = start + 3 * scanner.tested, left - scanner.tested
+    hashes = {n: worker.digest(BLOCK, n) for n in range(1, start, 3)}
+    strong = [n for n, h in hashes.items() if worker.zero_bits(h) >= bits]
+    goldens = [n for n in strong if worker.is_golden(hashes[n], 3)]
+    assert goldens[:1] == [golden]
+    assert shown == [n for n in strong if n != golden]
+    assert start == goldens[0] + 3  # nothing beyond it was tested
+
+
+@given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.lists(st.integers(0, 9)))))
+def test_a_childs_answers_are_read_whole_wherever_the_pipe_has_cut_them(
+    answers: list[tuple[int, list[int]]],
+) -> None:
+    replies = [worker.Reply(n, False, 0.5, tuple(found)) for n, found in answers]
+    data, read = b"".join(reply.packed() for reply in replies), []
+    partial = b""
+    for at in range(0, len(data), 7):
+        got, partial = worker.unpacked(partial + data[at : at + 7])
+        read += got
+    assert (read, partial) == (replies, b"")
+
+
+def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:
+    books = worker.Witnesses(BLOCK, 1)
+    end, told = 40_000, []
+    for first in range(0, end, 2000):
+        for nonce in range(first, first + 2000):
+            if worker.zero_bits(worker.digest(BLOCK, nonce)) >= 1:
+                books.add(nonce)
+        told.append(books.show(first + 1000, first / 20_000, first + 2000 == end))
+    shown = [nonce for each in told for nonce in each["witnesses"]]
+    assert shown == sorted(set(shown))
+    # After 2 s; while too few would be left, somewhat more.
+    most = worker.WITNESSES_AT_FIRST + 2 * worker.WITNESSES_A_SECOND
+    assert len(shown) <= most + 2 * worker.WITNESSES_LEFT
+    assert [each["shown"] for each in told[1:]] == [
+        sum(len(each["witnesses"]) for each in told[:i]) for i in range(1, len(told))
+    ]
+    level = told[-1]["thinned_to"]
+    strong = [
+        n
+        for n in range(end - 1000)
+        if worker.zero_bits(worker.digest(BLOCK, n)) >= level
+    ]
+    assert [n for n in shown if n in set(strong)] == strong
+    assert len(strong) >= worker.WITNESSES_LEFT / 2
