@@ -354,7 +354,6 @@ class Job:
         self._mark("launched")
         if launched and len(launched) < plan.instances and not self.race.outcome:
             self._divide_among(launched, provision, fleet)
-        self._note_first_nonces()
         self._go_on(self._new_watch(fleet).run)
         if plan.instances <= TAGGED:
             self._go_on(self._tag, launched)
@@ -362,12 +361,15 @@ class Job:
     def _check_first_nonces(self) -> None:
         """Begin to test them here, unless a worker of the user's own searches."""
         if not self._plan.script:
-            self._checking = self._pool.submit(recheck.first_nonces, self._plan)
+            check = Pool(1, "check").submit(recheck.aside, self._plan)
+            self._checking = check
 
     def _note_first_nonces(self) -> None:
-        """Know what is golden among them before a worker can say anything."""
-        if self._checking:
-            self._take(self._checking.result())
+        """Take in what is golden among them, once that is known."""
+        if self._checking and self._checking.done():
+            checked, self._checking = self._checking.result(), None
+            self.race.awaits_check = False
+            self._take(checked)
 
     def _linger(self, seconds: float) -> bool:
         """Take in events for so long; return whether the run is to go on."""
@@ -414,7 +416,6 @@ class Job:
         fleet: Fleet | Mailbox,
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
-        self._note_first_nonces()
         watch = self._new_watch(fleet)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
@@ -497,6 +498,7 @@ class Job:
 
     def _follow(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
         """Take in events until the run is decided."""
+        self.race.awaits_check = self._checking is not None
         while not self.race.outcome:
             self._next_events(fleet)
             if self._plan.replace:
@@ -517,7 +519,7 @@ class Job:
 
     def _hand_over(self, fleet: Fleet | Mailbox) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
-        if self.race.failed and self._awaited():
+        if self._checking or (self.race.failed and self._awaited()):
             return
         for index in self.race.failed:
             host = self._crew.survivor(self.race.standings.values())
@@ -624,6 +626,7 @@ class Job:
 
     def _next_events(self, fleet: Fleet | Mailbox) -> None:
         """Take in events until one may change the run's course, or a tick is over."""
+        self._note_first_nonces()
         self._take(*self._inbox.batch(TICK))
         self._view.tick(self.race)
         if time.monotonic() >= self._next_search_for_bugs:

@@ -94,6 +94,7 @@ class Race:
         self.outcome: Outcome | None = None
         self.best: Outcome | None = None  # the find that is waiting, or has won
         self.checked = 0  # the golden nonces below are known
+        self.awaits_check = False  # soon: what is claimed below them decides nothing
         self._golden: dict[int, list[int]] = {}  # by their class, ascending
         proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
         self.standings: dict[int, Standing] = {
@@ -217,11 +218,13 @@ class Race:
         when no failed class can be handed over any more.
         """
         if event.kind == "space.checked":
-            return self._know(event)
-        if event.index is None or event.index not in self.standings:
+            objection = self._know(event)
+        elif event.index is None or event.index not in self.standings:
             return None
-        objection = self._take(event.index, event)
-        if self.best and (not self.plan.smallest or self.smallest):
+        else:
+            objection = self._take(event.index, event)
+        wanted = not self.plan.smallest or (self.smallest and not self.awaits_check)
+        if self.best and wanted:
             self.outcome = self.best
         return objection
 
@@ -370,7 +373,9 @@ class Race:
                 raise Lie(f"{told} shown: {below * p:.0f} are to be expected")
             sure = max(below, standing.tested)
             counted = witness.credible(sure, max(tested, sure), above.count, p)
-            changes |= {"proof": proof, "tested": counted}
+            # Who has failed is followed by another, from what is proved below.
+            whole = proof if event.kind == "worker.failed" else above
+            changes |= {"proof": whole, "tested": counted}
         if (rate := amount(fields.get("rate"))) is not None:
             changes["rate"] = rate
         if isinstance(fields.get("tested"), int):

@@ -34,5 +34,6 @@ def test_a_look_at_the_first_nonces_is_short_whatever_is_looked_for(
     began = time.monotonic()
     told = recheck.first_nonces(Plan(difficulty, 2, 9.0, block=block)).fields
     assert time.monotonic() - began < recheck.PATIENCE + 1
-    assert len(told["golden"]) <= recheck.MOST_GOLDEN
-    assert 0 < told["below"] <= recheck.MOST
+    assert len(told["golden"]) <= recheck.FEWEST_GOLDEN
+    assert told["below"] <= recheck.MOST
+    assert bool(told["below"]) == (difficulty < 7)
