@@ -369,7 +369,7 @@ def terminate(
         pause = min(1.5 * pause, LAST_LOOK)
     if bug:
         raise bug
-    return sorted(ended.values(), key=lambda i: (i.run, i.index))
+    return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))
 
 
 def _tried(work: Callable[[], T], otherwise: T) -> tuple[T, Exception | None]:

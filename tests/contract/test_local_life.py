@@ -17,6 +17,7 @@ import pytest
 
 from cnd import local
 from cnd.errors import CloudError, UsageError
+from cnd.local import files
 from tests.support.embedded import LocalCloud, environment, running_cloud
 from tests.support.processes import alive, family
 from tests.support.waiting import eventually
@@ -159,7 +160,8 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
 
 def test_a_failed_start_says_why(tmp_path: Path) -> None:
     with environment(tmp_path):
-        assert local.status() is None  # makes the folder
+        assert local.status() is None
+        (tmp_path / "cnd/local").mkdir(parents=True)
         (tmp_path / "cnd/local/hosts").write_text("in the way")
         with pytest.raises(CloudError, match=r"did not start: .*Error") as error:
             local.up()
@@ -188,12 +190,17 @@ def test_a_bad_setting_is_refused_before_anything_starts(tmp_path: Path) -> None
         local.up()
 
 
-def test_a_state_folder_that_a_shell_would_misread_is_refused(tmp_path: Path) -> None:
-    with (
-        environment(tmp_path / "with space"),
-        pytest.raises(UsageError, match="plain"),
-    ):
-        local.up()
+def test_a_state_folder_that_a_shell_would_misread_has_another_name(
+    tmp_path: Path,
+) -> None:
+    state = tmp_path / "with space"
+    found = files.made_folder({"XDG_STATE_HOME": str(state), "XDG_RUNTIME_DIR": "x"})
+    assert files.is_plain(found)
+    assert found.resolve() == state / "cnd/local"
+    assert stat.S_IMODE(found.parent.stat().st_mode) == 0o700
+    again = files.made_folder({"XDG_STATE_HOME": str(state)})
+    assert again == found
+    found.unlink()
 
 
 def test_its_records_are_for_its_user_only(cloud: LocalCloud) -> None:

@@ -137,7 +137,7 @@ def test_an_impostor_at_the_port_of_a_dead_cloud_is_asked_nothing(
     from cnd import local
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    folder = files.state_folder({"XDG_STATE_HOME": str(tmp_path)})
+    folder = files.made_folder({"XDG_STATE_HOME": str(tmp_path)})
     record = {"url": "http://127.0.0.1:9", "region": "us-east-1", "pid": 1}
     keys = {"access_key": "a", "secret_key": "s", "token": "t"}
     files.write_endpoint(folder, {**record, **keys})
