@@ -105,7 +105,7 @@ def test_what_was_launched_a_moment_ago_may_not_be_listed_yet(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with stubbed() as clerk:
         journal = ordered(FORSAKEN, clerk.cloud)
-        late = time.time() - LISTED_WITHIN
+        late = time.time() - LISTED_WITHIN - 1
         journal.append(Event("instance.launched", 0, "i-9", time=late))
         assert under_way([], clerk.cloud) == []
         journal.append(Event("instance.launched", 0, "i-0"))
