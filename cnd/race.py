@@ -277,7 +277,9 @@ class Race:
         if standing.proof is None:
             return standing.cursor
         known = index + step * class_size(self.checked, index, step)
-        sure = max(standing.start, standing.proof.last + step, known)
+        last = standing.proof.last  # a nonce of the class, or -1: none was shown
+        proved = last + step if last >= 0 else standing.start
+        sure = max(standing.start, proved, known)
         return min(standing.cursor, sure)
 
     def _know(self, event: Event) -> Event | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnd import recheck, witness
+from cnd.events import Event
+from cnd.plan import Plan
 from cnd.pow import DEFAULT_BLOCK
+from cnd.race import Race
 from cnd.witness import Lie, Missing, Proof, bits_for, is_lie
 
 BITS = 10
@@ -205,3 +209,14 @@ def test_the_figures_of_the_guarantees_are_those_of_the_law() -> None:
     assert f"at most {witness.RAREST} bits" in text
     assert f"2^20 of them, for {recheck.PATIENCE} s at most" in text
     assert recheck.MOST == 2**20
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_a_class_without_a_witness_goes_on_from_its_own_first_nonce(
+    index: int,
+) -> None:
+    race = Race(replace(Plan(8, 3, 60.0), witness_bits=20))
+    race.see(Event("instance.launched", index, "i-0"))
+    fields = {"cursor": index + 3 * 1000, "tested": 1000, "witnesses": []}
+    race.see(Event("worker.progress", index, "i-0", fields))
+    assert race.resumption(index) == index
