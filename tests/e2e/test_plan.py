@@ -26,7 +26,7 @@ TENTHS = {
     "block 4": 31_066_896,
     "block 24": 48_136_580,
 }
-WISH = ("--t", "30", "--d", "5", "--confidence", "0.9")
+WISH = ("--t", "200", "--d", "5", "--confidence", "0.9")
 
 
 def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
