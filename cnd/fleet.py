@@ -405,8 +405,9 @@ class Fleet:
     def _voice(self, instance_id: str, index: int) -> Voice:
         """Return what passes a worker's words on, with the allowance of its host."""
         with self._lock:
-            began = self._search_began or time.monotonic()
-            allowance = self._allowances.setdefault(instance_id, Allowance(began))
+            allowance = self._allowances.setdefault(
+                instance_id, Allowance(self._began())
+            )
         return Voice(index, instance_id, allowance, self._put, self._slow_down)
 
     def _slow_down(self) -> bool:
@@ -470,11 +471,13 @@ class Fleet:
     def _remaining(self) -> float:
         """Return the seconds of search that are left; the first call starts them."""
         with self._lock:
-            now = time.monotonic()
-            self._search_began = min(self._search_began, now)
-            began = self._told_began()
-            began = self._search_began if began is None else began
-            return self._plan.time_limit - (now - began)
+            return self._plan.time_limit - (time.monotonic() - self._began())
+
+    def _began(self) -> float:
+        """Return when the search began; the first call is then.  With the lock."""
+        self._search_began = min(self._search_began, time.monotonic())
+        told = self._told_began()
+        return self._search_began if told is None else told
 
     def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
         """Return the job file of a host: for `pow.py` and for `keeper.py`."""
