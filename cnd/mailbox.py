@@ -234,11 +234,13 @@ class Mailbox:
                 yield part.name
 
     def _remaining(self) -> float:
-        began = self._told_began()
-        began = self._search_began if began is None else began
-        if began is None:
-            return self._plan.time_limit
-        return self._plan.time_limit - (time.monotonic() - began)
+        return self._plan.time_limit - (time.monotonic() - self._began())
+
+    def _began(self) -> float:
+        """Return when the search began, on the monotonic clock; now, if it has not."""
+        told = self._told_began()
+        began = self._search_began if told is None else told
+        return time.monotonic() if began is None else began
 
     # --- in the thread that listens
 
@@ -345,7 +347,7 @@ class Mailbox:
     def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
         """Return whether a word is within its host's allowance, or the last one."""
         if host.allowance is None:
-            host.allowance = Allowance(self._search_began or time.monotonic())
+            host.allowance = Allowance(self._began())
         allowed = host.allowance
         before = allowed.dropped
         if allowed.keeps(size) and (event.kind != NOISE or allowed.keeps_noise(size)):
