@@ -13,19 +13,9 @@ from cnd import ec2, replies, sqs
 from cnd.aws import code
 from cnd.cloud import Cloud, connect, required
 from cnd.errors import CloudError
+from tests.support.aws import SERVICES
 from tests.support.embedded import LocalCloud
 from tests.support.portal import ANSWERS, HUGE, Portal, portal
-
-SERVICES = (
-    "autoscaling",
-    "ec2",
-    "pricing",
-    "s3",
-    "service-quotas",
-    "sqs",
-    "ssm",
-    "sts",
-)
 
 
 @pytest.fixture

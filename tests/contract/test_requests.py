@@ -24,18 +24,7 @@ from cnd.aws import code, translated
 from cnd.cloud import connect
 from cnd.credentials import Guarded
 from cnd.errors import CapacityError, CloudError
-from tests.support.aws import RIGHTS, SPEC, Stub, policy
-
-SERVICES = (
-    "autoscaling",
-    "ec2",
-    "pricing",
-    "s3",
-    "service-quotas",
-    "sqs",
-    "ssm",
-    "sts",
-)
+from tests.support.aws import RIGHTS, SERVICES, SPEC, Stub, policy
 
 
 @pytest.fixture

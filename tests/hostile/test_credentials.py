@@ -17,6 +17,7 @@ import pytest
 
 from cnd.local import Endpoint
 from tests.fault.truth import Victim
+from tests.support.phases import phased
 from tests.support.processes import ended
 from tests.support.runs import Run
 from tests.support.terminal import BIN
@@ -187,18 +188,9 @@ def test_a_code_that_nobody_is_there_to_give_is_one_line(
     assert "Traceback" not in done.stderr
 
 
-def phased(*quick: tuple[str, str]) -> list[object]:
-    return [
-        pytest.param(
-            way, phase, marks=() if (way, phase) in quick else pytest.mark.slow
-        )
-        for way in WAYS
-        for phase in ("launch", "search", "end")
-    ]
-
-
 @pytest.mark.parametrize(
-    ("way", "phase"), phased(("gone", "launch"), ("html", "search"), ("expired", "end"))
+    ("way", "phase"),
+    phased(WAYS, ("gone", "launch"), ("html", "search"), ("expired", "end")),
 )
 def test_credentials_that_fail_for_a_while_cost_a_run_nothing(
     terminal: Victim, helper: Helper, way: str, phase: str

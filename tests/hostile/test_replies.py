@@ -15,6 +15,7 @@ import pytest
 
 from cnd.local import Endpoint
 from tests.fault.truth import Victim
+from tests.support.phases import phased
 from tests.support.portal import ANSWERS, Portal, portal
 from tests.support.processes import ended
 from tests.support.runs import Run
@@ -59,19 +60,9 @@ def begins_with(between: Portal, operation: str, answer: str) -> None:
     between.heard = heard
 
 
-def phased(*quick: tuple[str, str]) -> list[object]:
-    return [
-        pytest.param(
-            answer, phase, marks=() if (answer, phase) in quick else pytest.mark.slow
-        )
-        for answer in ANSWERS
-        for phase in ("launch", "search", "end")
-    ]
-
-
 @pytest.mark.parametrize(
     ("answer", "phase"),
-    phased(("html", "launch"), ("empty", "search"), ("huge", "end")),
+    phased(ANSWERS, ("html", "launch"), ("empty", "search"), ("huge", "end")),
 )
 def test_trouble_that_goes_by_costs_a_run_nothing(
     terminal: Victim, between: Portal, answer: str, phase: str

@@ -37,6 +37,19 @@ RIGHTS = {
 }
 
 
+# Those that CND calls.
+SERVICES = (
+    "autoscaling",
+    "ec2",
+    "pricing",
+    "s3",
+    "service-quotas",
+    "sqs",
+    "ssm",
+    "sts",
+)
+
+
 @functools.lru_cache(maxsize=64)
 def client(
     endpoint: Endpoint, service: str, region: str = "", config: Config | None = None
