@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-import boto3
 import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
@@ -19,6 +18,7 @@ from botocore.credentials import ReadOnlyCredentials
 from cnd.local import Endpoint
 from tests.fault.truth import Victim
 from tests.hostile.asking import Answer, ask, multipart
+from tests.support import aws
 
 BUCKET = "signed"
 SECRET = b"what nobody else may read"
@@ -27,14 +27,7 @@ SECRET = b"what nobody else may read"
 @pytest.fixture
 def s3(terminal: Victim, cloud: Endpoint) -> Iterator[Any]:
     """A client of the user, whose bucket holds a secret and an object for others."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=cloud.url,
-        region_name=cloud.region,
-        aws_access_key_id=cloud.access_key,
-        aws_secret_access_key=cloud.secret_key,
-        config=Config(signature_version="s3v4"),
-    )
+    client = aws.client(cloud, "s3", config=Config(signature_version="s3v4"))
     client.create_bucket(Bucket=BUCKET)
     client.put_object(Bucket=BUCKET, Key="secret", Body=SECRET)
     client.put_object(Bucket=BUCKET, Key="a b/+ü", Body=b"shared")
@@ -154,14 +147,7 @@ def test_a_signature_does_not_hold_longer_in_another_place(
 def test_a_url_of_the_old_signature_is_refused_with_the_way_out(
     s3: Any, cloud: Endpoint
 ) -> None:
-    old = boto3.client(
-        "s3",
-        endpoint_url=cloud.url,
-        region_name=cloud.region,
-        aws_access_key_id=cloud.access_key,
-        aws_secret_access_key=cloud.secret_key,
-        config=Config(signature_version="s3"),
-    )
+    old = aws.client(cloud, "s3", config=Config(signature_version="s3"))
     refused = ask(url(old, "get"))
     assert refused.status == 403
     assert b"s3v4" in refused.body
