@@ -11,12 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
 Call = Callable[[], object]
+
+# What waiting for a future raises: in Python 3.10 not the built-in `TimeoutError`.
+NotDone = FutureTimeout
 
 
 class Pool:
@@ -92,7 +96,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     future = Pool(1, "within").submit(work)
     try:
         return future.result(timeout=seconds)
-    except TimeoutError:
+    except NotDone:
         if future.done():
             raise  # its own
         raise TimeoutError(f"no answer within {seconds:g} s") from None

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
-from concurrent.futures import TimeoutError as NotDone  # Python 3.10 has two
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +37,7 @@ from cnd import (
     sqs,
     takeover,
 )
-from cnd.aside import Pool, within
+from cnd.aside import NotDone, Pool, within
 from cnd.cloud import Cloud
 from cnd.cost import ENDS, LAUNCHED, RUNNING, spent
 from cnd.crew import Crew
@@ -361,8 +360,7 @@ class Job:
     def _check_first_nonces(self) -> None:
         """Begin to test them here, unless a worker of the user's own searches."""
         if not self._plan.script:
-            check = Pool(1, "check").submit(recheck.aside, self._plan)
-            self._checking = check
+            self._checking = Pool(1, "check").submit(recheck.aside, self._plan)
 
     def _note_first_nonces(self) -> None:
         """Take in what is golden among them, once that is known."""

@@ -5,13 +5,13 @@ One rule: whatever can be refused is asked for here, while it costs nothing.
 
 from __future__ import annotations
 
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
-from cnd.aside import Pool
+from cnd.aside import NotDone, Pool
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
 from cnd.gateway import Gateway
@@ -42,7 +42,7 @@ class Provision:
         """
         try:
             self.bucket_made.result(BUCKET_PATIENCE)
-        except TimeoutError:
+        except NotDone:
             return False
         except CloudError:
             return True

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 
+from cnd.aside import NotDone
 from cnd.errors import CndError, UsageError
 from cnd.events import PROGRESS, Emit, Event, trouble
 from cnd.journal import Journal
@@ -52,7 +53,7 @@ class Record:
         written = self._mark()
         try:
             written.result(timeout=DISK_PATIENCE)
-        except TimeoutError as error:
+        except NotDone as error:
             message = f"cannot write to {self._journal.folder}: it does not answer"
             hint = "set XDG_STATE_HOME to another folder"
             raise UsageError(message, hint=hint) from error
@@ -61,7 +62,7 @@ class Record:
         """Wait for what was given so far; return whether the disk has answered."""
         try:
             self._mark().exception(timeout=seconds)
-        except TimeoutError:
+        except NotDone:
             return False
         return True
 
