@@ -8,14 +8,13 @@ before AWS was seen to say so.
 from __future__ import annotations
 
 import datetime as dt
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cnd.aside import Pool
 from cnd.aws import code, translated
 from cnd.errors import CloudError, LeakError
 from cnd.replies import UNREADABLE
@@ -260,20 +259,9 @@ def _ask_to_go(
     batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
     going: set[str] = set()
     refused: CloudError | None = None
-    turns = threading.Semaphore(ASKING)
-    answers: list[Future[set[str]]] = [Future() for _ in batches]
-
-    def ask(batch: list[str], answer: Future[set[str]]) -> None:
-        try:
-            with turns:
-                answer.set_result(_ask_batch(ec2, batch))
-        except BaseException as error:  # it is raised where the answer is awaited
-            answer.set_exception(error)
-
-    for work in zip(batches, answers, strict=True):
-        # A daemon: who is interrupted does not wait for the cloud's answer.
-        threading.Thread(target=ask, args=work, daemon=True).start()
-    for answer in answers:
+    # Its threads are daemons: an interrupted caller does not wait for the answer.
+    pool = Pool(ASKING, "terminate")
+    for answer in [pool.submit(_ask_batch, ec2, batch) for batch in batches]:
         try:
             going |= answer.result()
         except CloudError as error:
