@@ -41,6 +41,7 @@ FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
 }
+AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
@@ -165,32 +166,31 @@ class Clients:
         from botocore.config import Config
 
         make: Any = self._session.client  # overloads for literals only
-        settings: dict[str, Any] = {
-            "connect_timeout": CONNECT_TIMEOUT,
-            "read_timeout": READ_TIMEOUT,
-            "max_pool_connections": CONNECTIONS,
-            "signature_version": "v4",
-            "retries": {"mode": "standard", "total_max_attempts": attempts},
-            # Not "auto": outside us-east-1 it signs URLs for a host that sends one on
-            # to another, where the signature does not hold (boto3 #3015).
-            "s3": {"addressing_style": "virtual"},
-        }
 
-        def made() -> Any:
+        def made(url: str) -> Any:
+            """Return a client that suits an endpoint at `url`."""
+            config = Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                max_pool_connections=CONNECTIONS,
+                signature_version="v4",
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                # Not "auto": outside us-east-1 it signs URLs for a host that sends one
+                # on to another, where the signature does not hold (boto3 #3015).
+                s3={"addressing_style": "virtual" if _is_aws(url) else "path"},
+                proxies={} if is_loopback(url) else None,
+            )
             return make(
                 service,
                 region_name=region or self._region,
                 endpoint_url=self._endpoint,
-                config=Config(**settings),
+                config=config,
             )
 
-        client = made()
-        url = client.meta.endpoint_url
-        if not _is_aws(url):  # which is known by now only
-            settings["s3"] = {"addressing_style": "path"}
-            if is_loopback(url):
-                settings["proxies"] = {}
-            client = made()
+        url = self._endpoint or AWS_URL
+        client = made(url)
+        if not self._endpoint and not _is_aws(client.meta.endpoint_url):
+            client = made(client.meta.endpoint_url)  # of the user's: known by now only
         replies.watch(client)
         return client
 
