@@ -11,26 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import alive, children, ended, process_state
 from tests.support.terminal import (
     BIN,
     Terminal,
     clean_environment,
     paced_environment,
 )
-from tests.support.waiting import eventually
-
-# Known by these names here for long.
-__all__ = [
-    "BIN",
-    "Terminal",
-    "alive",
-    "children",
-    "clean_environment",
-    "ended",
-    "eventually",
-    "process_state",
-]
 
 # What is ignored in the background of a shell, or under nohup, would be by all that the
 # tests start; what is handled, if only by doing nothing, would not.

@@ -9,27 +9,11 @@ import pytest
 
 from cnd.cloud import Cloud
 from tests.support.embedded import (
-    SECONDS,
     Host,
     LocalCloud,
     connected,
-    environment,
-    make_key,
     running_cloud,
 )
-from tests.support.waiting import eventually
-
-# The old place of these names.
-__all__ = [
-    "SECONDS",
-    "Host",
-    "LocalCloud",
-    "connected",
-    "environment",
-    "eventually",
-    "make_key",
-    "running_cloud",
-]
 
 
 @pytest.fixture(scope="session")

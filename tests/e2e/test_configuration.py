@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import BIN, Terminal, clean_environment
+from tests.support.terminal import BIN, Terminal, clean_environment
 from tests.support.users import START, nameless, refused
 
 VERIFY = ("verify", "--nonce", "116", "--d", "2")

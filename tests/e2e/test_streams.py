@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import BIN, Terminal
+from tests.support.terminal import BIN, Terminal
 from tests.support.users import START
 
 

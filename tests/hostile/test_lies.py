@@ -16,12 +16,14 @@ from cnd.kernel import library
 from cnd.plan import Plan
 from cnd.race import Ending
 from cnd.witness import bits_for
-from tests.conftest import a_state, ended, eventually
+from tests.conftest import a_state
 from tests.fault.truth import Victim
 from tests.hostile.streams import Honest, Story, heard, recorded
 from tests.kernel.programs import MACHINE
+from tests.support.processes import ended
 from tests.support.runs import Run
 from tests.support.terminal import clean_environment
+from tests.support.waiting import eventually
 
 NONCES, INSTANCES = 300_000, 2
 # No nonce of the space is golden, and nothing of it was tested here: the law alone.

@@ -9,7 +9,7 @@ import pytest
 
 from cnd.errors import LeakError
 from cnd.terminator import Terminator, insist
-from tests.conftest import eventually
+from tests.support.waiting import eventually
 
 
 def struck(guard: Terminator[None], within: float = 5.0) -> bool:
