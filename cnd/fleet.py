@@ -45,6 +45,7 @@ GONE = "the instance is gone"
 SET_UP_ATTEMPTS = 3
 
 NOISE = "worker.noise"
+TOO_MUCH = "says too much: what is over its allowance is not kept"
 # In the JSON of a last word, one of these stands.
 LAST = tuple(kind.removeprefix("worker.").encode() for kind in LAST_WORDS)
 
@@ -130,7 +131,7 @@ class Voice:
         """Let a host wait for what it said too much; return whether to give it up."""
         if not self._told:
             self._told = self._allowance.dropped_bytes
-            self._tell("says too much: what is over its allowance is not kept")
+            self._tell(TOO_MUCH)
         self._unpaid += size
         if self._unpaid < LOUD_BYTES:
             return False
@@ -145,9 +146,16 @@ class Voice:
             self._tell(f"said too much: {dropped} lines ({size} bytes) are not kept")
 
     def _tell(self, what: str) -> None:
-        # Of no class: it is not the worker's own word, which would be counted.
-        fields = {"text": f"{self._host} {what}", **self._allowance.account()}
-        self._put(Event(NOISE, None, self._host, fields))
+        self._put(dropped(self._host, what, self._allowance))
+
+
+def dropped(host: str, what: str, allowance: Allowance) -> Event:
+    """Return what tells of the words of a host that are not kept.
+
+    It is of no class: it is not the worker's own word, which would be counted.
+    """
+    fields = {"text": f"{host} {what}", **allowance.account()}
+    return Event(NOISE, None, host, fields)
 
 
 class Fleet:

@@ -27,7 +27,7 @@ from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
 from cnd.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
-from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, Part
+from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, TOO_MUCH, Part, dropped
 from cnd.journal import Journal
 from cnd.lines import LONGEST, Allowance
 from cnd.plan import Plan
@@ -353,9 +353,7 @@ class Mailbox:
         if allowed.keeps(size) and (event.kind != NOISE or allowed.keeps_noise(size)):
             return True
         if not before:
-            text = f"{host.id} says too much: what is over its allowance is not kept"
-            fields = {"text": text, **allowed.account()}
-            self._put(Event(NOISE, None, host.id, fields))
+            self._put(dropped(host.id, TOO_MUCH, allowed))
         return event.kind in LAST_WORDS
 
     def _end(self, host: _Host, task: _Task, log: str, missing: int | None) -> None:
