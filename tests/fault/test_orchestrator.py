@@ -33,7 +33,10 @@ SIGNED = b"x-amz-signature"
 def stored(terminal: Victim, run: str) -> dict[str, bytes]:
     """Return what S3 has of a run, by name."""
     s3 = terminal.client("s3")
-    (bucket,) = (b["Name"] for b in s3.list_buckets()["Buckets"])
+    # Runs of other tests may have made the bucket of another region.
+    region = terminal.cloud().region
+    names = (b["Name"] for b in s3.list_buckets()["Buckets"])
+    (bucket,) = (name for name in names if name.endswith(f"-{region}"))
     prefix = f"runs/{run}/"
     found = s3.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])
     return {
