@@ -1,12 +1,12 @@
 """The tasks of CND, for the stock `fab` in a checkout."""
 
-from cnd import streams
-from cnd.cli import let_readers_go, own_up_to_settings
-from cnd.home import name_user
+from cnd.cli.program import let_readers_go, own_up_to_settings
+from cnd.cli.tasks_bench import bench
+from cnd.cli.tasks_look import export, list_runs, logs, report
+from cnd.cli.tasks_plan import clean, config, doctor, plan
+from cnd.system import standard_streams
+from cnd.system.folders import name_user
 from cnd.tasks import attach, local, scram, start, status, stop, verify
-from cnd.tasks_bench import bench
-from cnd.tasks_look import export, list_runs, logs, report
-from cnd.tasks_plan import clean, config, doctor, plan
 
 __all__ = [
     "attach",
@@ -27,7 +27,7 @@ __all__ = [
     "verify",
 ]
 
-streams.prepare()
+standard_streams.prepare()
 name_user()
 own_up_to_settings()
 let_readers_go()

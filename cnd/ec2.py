@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnd.aside import Pool
-from cnd.aws import code, translated
+from cnd.cloud.failures import code, translated
+from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError, LeakError
-from cnd.replies import UNREADABLE
+from cnd.system.background import Pool
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnd import pull
-from cnd.aside import Pool
-from cnd.aws import code, translated
+from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
+from cnd.model import system_log
+from cnd.system.background import Pool
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -213,7 +213,7 @@ def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes
 
 def fetch_log(
     s3: S3Client, bucket: str, run: str, name: str, *, most: int
-) -> tuple[bytes, pull.Part] | None:
+) -> tuple[bytes, system_log.Part] | None:
     """Return a log that is the run's object `name`, or None if there is none.
 
     Of one that has more than `most` bytes it is the newest part, with a first line
@@ -232,8 +232,8 @@ def fetch_log(
     # "bytes 5-14/15"
     size = reply.get("ContentRange", "").rpartition("/")[2]
     whole = int(size) if size.isdecimal() else len(data)
-    part, target = pull.Part(len(data), max(0, whole - len(data))), io.BytesIO()
-    pull.copy(part, io.BytesIO(data), target)
+    part, target = system_log.Part(len(data), max(0, whole - len(data))), io.BytesIO()
+    system_log.copy(part, io.BytesIO(data), target)
     return (target.getvalue(), part) if data else None
 
 

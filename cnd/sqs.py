@@ -11,9 +11,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from cnd.aws import code, translated
+from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
-from cnd.naming import is_run
+from cnd.model.run_name import is_run
 
 if TYPE_CHECKING:
     from types_boto3_sqs import SQSClient

@@ -19,27 +19,11 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import (
-    arguments,
-    descriptors,
-    ec2,
-    forecast,
-    here,
-    hold,
-    home,
-    market,
-    order,
-    own,
-    sqs,
-    streams,
-    survey,
-    view,
-)
-from cnd import cloud as clouds
+from cnd import ec2, sqs
 from cnd import local as embedded
 from cnd import pow as worker
-from cnd import scram as ending
-from cnd.cli import (
+from cnd.cli import arguments
+from cnd.cli.program import (
     Config,
     Executor,
     Help,
@@ -49,20 +33,9 @@ from cnd.cli import (
     rest,
     task,
 )
-from cnd.errors import CloudError, CndError, LeakError, UsageError
-from cnd.events import Event
-from cnd.home import state_folder
-from cnd.job import Job, scram_words
-from cnd.journal import RESULT, Journal
-from cnd.keys import UserKey
-from cnd.naming import new_run
-from cnd.plan import BOOT_ALLOWANCE, Plan
-from cnd.provision import way_in
-from cnd.race import Ending
-from cnd.result import Result
-from cnd.tasks_bench import bench
-from cnd.tasks_look import export, list_runs, logs, report, reported
-from cnd.tasks_plan import (
+from cnd.cli.tasks_bench import bench
+from cnd.cli.tasks_look import export, list_runs, logs, report, reported
+from cnd.cli.tasks_plan import (
     CLOUD_HELP,
     WISH_HELP,
     WISH_LETTERS,
@@ -74,7 +47,26 @@ from cnd.tasks_plan import (
     user_key,
     wish,
 )
-from cnd.tasks_plan import whole_difficulty as _difficulty
+from cnd.cli.tasks_plan import whole_difficulty as _difficulty
+from cnd.cloud import connection as clouds
+from cnd.errors import CloudError, CndError, LeakError, UsageError
+from cnd.model.events import Event
+from cnd.model.plan import BOOT_ALLOWANCE, Plan
+from cnd.model.result import Result
+from cnd.model.run_name import new_run
+from cnd.model.search_state import Ending
+from cnd.planning import forecast, instance_types, local_rate
+from cnd.provision import auto_scaling
+from cnd.provision import scram as ending
+from cnd.provision.prepare import way_in
+from cnd.run import custom_worker, order
+from cnd.run import status as run_status
+from cnd.run.job import Job, scram_words
+from cnd.run.journal import RESULT, Journal
+from cnd.system import folders, open_files, standard_streams
+from cnd.system.folders import state_folder
+from cnd.transport.keys import UserKey
+from cnd.view import narrator
 
 PLAIN_HELP = "lines instead of a table, as where there is no terminal"
 
@@ -161,18 +153,18 @@ def start(
         bootstrap=bootstrap,
         keep=keep,
         replace=replace,
-        script=own.name_of(script) if script else "",
+        script=custom_worker.name_of(script) if script else "",
         words=words,
     )
     key = user_key(key_file)
     connected = clouds.required(clouds.connect(cloud, region, launch=True))
     _say(connected.title)
-    for stray in survey.strays(ec2.find(connected.ec2, states=ec2.ALL), connected):
+    for stray in run_status.strays(ec2.find(connected.ec2, states=ec2.ALL), connected):
         _say(stray)
     folder = state_folder()
-    asked = market.on_spot(connected, market.ranked(connected, asked))
-    measure = (lambda: here.rate(kernel)) if asked.confidence else lambda: None
-    known = market.machine(connected, folder, asked.plan, measure=measure)
+    asked = instance_types.on_spot(connected, instance_types.ranked(connected, asked))
+    measure = (lambda: local_rate.rate(kernel)) if asked.confidence else lambda: None
+    known = instance_types.machine(connected, folder, asked.plan, measure=measure)
     if asked.confidence and not (asked.given or known.rate):
         tried = forecast.decide(forecast.trial(asked), known)
         result = _tried(tried, connected, known, key, bucket, plain, json)
@@ -180,13 +172,13 @@ def start(
             _conclude(result, json)
         cost = forecast.at_most(tried, result.seconds.total, result.usd)
         asked = forecast.charged(asked, cost)
-        known = market.machine(connected, folder, asked.plan)
+        known = instance_types.machine(connected, folder, asked.plan)
     decided = forecast.decide(asked, known)
     fit(connected, decided, key)
     journal = Journal(new_run())
     journal.create()
     if script:
-        own.keep(script, journal.folder)
+        custom_worker.keep(script, journal.folder)
     viewer = partial(_viewer, decided, plain)
     with reported(journal, connected, wanted=not no_report):
         result = _carried_out(
@@ -198,7 +190,7 @@ def start(
             json,
         )
         if not script:
-            market.learn(folder, connected, decided, known, result)
+            instance_types.learn(folder, connected, decided, known, result)
         _conclude(result, json)
 
 
@@ -212,7 +204,7 @@ def start(
 )
 def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -> None:
     """Take over a run whose orchestrator died, and bring it to its end."""
-    journal = Journal(arguments.run_name(run) or survey.abandoned())
+    journal = Journal(arguments.run_name(run) or run_status.abandoned())
     kept = order.to_take_over(journal)
     connected = clouds.required(clouds.connect(kept.cloud, kept.region))
     _say(connected.title)
@@ -224,7 +216,7 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     if journal.complaint:
         _say(f"run {journal.run}: {journal.complaint}")
     if not plan.unreached:
-        descriptors.allow(plan.instances)
+        open_files.allow(plan.instances)
         _let_in(connected, plan)
     viewer = partial(_viewer, plan, plain, past)
     with reported(journal, connected, wanted=True):
@@ -255,7 +247,7 @@ def _tried(
     viewer = partial(_viewer, plan, plain)
     work = partial(Job.execute, key=key, bucket=bucket)
     result = _carried_out(plan, cloud, journal, viewer, work, json)
-    market.learn(state_folder(), cloud, plan, known, result)
+    instance_types.learn(state_folder(), cloud, plan, known, result)
     return result
 
 
@@ -283,7 +275,7 @@ def _own_worker(
         message = f"{wrong[0]} is for golden nonces: it does not go with --worker"
         raise UsageError(message, hint="what your script is to know comes after --")
     path = arguments.existing_file(name, "--worker")
-    own.read(path)
+    custom_worker.read(path)
     return path
 
 
@@ -291,7 +283,7 @@ def _carried_out(
     plan: Plan,
     cloud: clouds.Cloud,
     journal: Journal,
-    viewer: Callable[[], view.Viewer],
+    viewer: Callable[[], narrator.Viewer],
     work: Callable[[Job], Result],
     json: bool,
 ) -> Result:
@@ -301,7 +293,9 @@ def _carried_out(
     """
     job: Job | None = None
     try:
-        shown = view.Aside(view.Bystander(viewer, partial(view.Narrator, plan)))
+        shown = narrator.Aside(
+            narrator.Bystander(viewer, partial(narrator.Narrator, plan))
+        )
         with journal.followed(), contextlib.closing(shown):
             job = Job(plan, cloud, journal, view=shown)
             return work(job)
@@ -310,13 +304,13 @@ def _carried_out(
             _tell(job.broken_off, json)
 
 
-def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> view.Viewer:
+def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> narrator.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
-        return view.Narrator(plan, past=past)
+        return narrator.Narrator(plan, past=past)
     if os.environ.get("TERM", "dumb") == "dumb":
-        return view.Narrator(plan, past=past)
-    from cnd.live import LiveView  # here: rich takes a tenth of a second
+        return narrator.Narrator(plan, past=past)
+    from cnd.view.live_table import LiveView  # here: rich takes a tenth of a second
 
     return LiveView(plan, sys.stderr, past=past)
 
@@ -334,12 +328,12 @@ def _conclude(result: Result, json: bool) -> None:
 
 def _tell(result: Result, json: bool) -> None:
     """Print a result; a stdout that takes nothing changes nothing of how it ended."""
-    width = view.width_of(sys.stdout)
-    text = jsonlib.dumps(result.to_json()) if json else view.report(result, width)
+    width = narrator.width_of(sys.stdout)
+    text = jsonlib.dumps(result.to_json()) if json else narrator.report(result, width)
     try:
         _print(text)
     except OSError:
-        if (failure := streams.unwritten()) is None:
+        if (failure := standard_streams.unwritten()) is None:
             raise
         kept = Journal(result.run).folder / RESULT
         why = f"stdout cannot be written to: {failure.strerror}"
@@ -406,16 +400,16 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     with _at_best():
         for name in _tell_runs(place, run, "scram"):
             queued.append(name)
-            if survey.may_be_followed(name):
+            if run_status.may_be_followed(name):
                 heeded.add(name)
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
     asked = set() if groups else ec2.sweep(client, run=run or None)
     listed = ec2.find(client, run=run or None, states=ec2.ALL)
-    unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
+    unsure = [r for r in run_status.under_way(listed, place) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]
-    unsure += survey.launching(queued, lived)
+    unsure += run_status.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
         _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
@@ -451,7 +445,7 @@ def _at_best() -> Iterator[None]:
 def _groups(place: clouds.Cloud, run: str) -> list[str]:
     """Return the Auto Scaling groups to delete; who may not look has made none."""
     try:
-        found = hold.find(place)
+        found = auto_scaling.find(place)
     except CloudError as error:
         _say(f"{error}: if a run was started with --hold, see to its group")
         return []
@@ -499,7 +493,7 @@ def status(c: Context, cloud: str = "", region: str = "", json: bool = False) ->
     """List the live instances of CND, and the runs on this disk."""
     connected = _connected(cloud, region)
     listed = ec2.find(connected.ec2, states=ec2.ALL) if connected else []
-    found = survey.survey(listed, connected)
+    found = run_status.survey(listed, connected)
     _print(jsonlib.dumps(found.to_json()) if json else found.text())
 
 
@@ -691,7 +685,7 @@ def _print(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(view.wrapped(text, view.width_of(sys.stderr), 2), file=sys.stderr)
+    print(narrator.wrapped(text, narrator.width_of(sys.stderr), 2), file=sys.stderr)
 
 
 BEFORE = """\
@@ -729,7 +723,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
-    streams.prepare()
-    home.name_user()
+    standard_streams.prepare()
+    folders.name_user()
     with left_at_once():
         program().run()

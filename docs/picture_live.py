@@ -15,11 +15,11 @@ import sys
 
 from rich.console import Console
 
-from cnd.journal import ORDER, Journal
-from cnd.live import LiveView
-from cnd.plan import Plan
-from cnd.race import Race
-from cnd.view import sentence
+from cnd.model.plan import Plan
+from cnd.model.search_state import Race
+from cnd.run.journal import ORDER, Journal
+from cnd.view.live_table import LiveView
+from cnd.view.narrator import sentence
 
 WIDTH, ROWS = 110, 16
 

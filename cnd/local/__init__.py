@@ -27,11 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnd import home, private
 from cnd.errors import CloudError, UsageError
-from cnd.local import files, settings, vmimage
+from cnd.local import files, settings
+from cnd.local.host import vmimage
 from cnd.local.settings import Patience, patience
-from cnd.shape import made
+from cnd.system import folders, private_files
+from cnd.system.typed_json import made
 
 __all__ = [
     "Endpoint",
@@ -272,9 +273,9 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
     package_folder = str(Path(__file__).resolve().parents[2])
     search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     (folder / files.LOG).unlink(missing_ok=True)
-    with private.open_end(folder / files.LOG) as log:
+    with private_files.open_end(folder / files.LOG) as log:
         server = subprocess.Popen(
-            [sys.executable, "-m", "cnd.local.server", "--folder", str(folder)],
+            [sys.executable, "-m", "cnd.local.api.server", "--folder", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -283,7 +284,7 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
             env={
                 **environ,
                 "PYTHONPATH": os.pathsep.join(search),
-                "HOME": str(home.home() or "/"),
+                "HOME": str(folders.home() or "/"),
             },
             start_new_session=True,
         )

@@ -23,9 +23,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cnd import home, private, small
 from cnd.errors import CloudError, UsageError
-from cnd.local.paths import SAFE_TREE
+from cnd.local.host.paths import SAFE_TREE
+from cnd.system import folders, private_files, small_files
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 POLL_SECONDS = 0.01
@@ -34,7 +34,7 @@ PROBED_SECONDS = 1.0  # for those to let go who only look whether a server lives
 
 def state_folder(environ: Mapping[str, str]) -> Path:
     """Return the state folder, which may not be there; UsageError if none is known."""
-    return Path(os.path.realpath(home.state_folder(environ))) / "local"
+    return Path(os.path.realpath(folders.state_folder(environ))) / "local"
 
 
 def made_folder(environ: Mapping[str, str]) -> Path:
@@ -45,11 +45,11 @@ def made_folder(environ: Mapping[str, str]) -> Path:
     """
     folder = state_folder(environ)
     try:
-        private.folder(folder.parent)
-        private.folder(folder)
+        private_files.folder(folder.parent)
+        private_files.folder(folder)
         return folder if is_plain(folder) else _linked(folder, environ)
     except OSError as error:
-        hint = f"set {home.STATE} to a folder that can be written to"
+        hint = f"set {folders.STATE} to a folder that can be written to"
         raise UsageError(f"no state folder: {error}", hint=hint) from error
 
 
@@ -101,7 +101,7 @@ def alive_lock(folder: Path) -> Iterator[None]:
 def is_alive(folder: Path) -> bool:
     """Say whether a server lives, answering or not."""
     try:
-        with small.opened(folder / "alive") as file:
+        with small_files.opened(folder / "alive") as file:
             return not _locked(file.fileno())
     except OSError:  # nothing has ever lived here
         return False
@@ -110,14 +110,14 @@ def is_alive(folder: Path) -> bool:
 def read_endpoint(folder: Path) -> dict[str, Any] | None:
     """Return what the server has written; it may be dead by now."""
     try:
-        record = json.loads(small.read(folder / ENDPOINT))
+        record = json.loads(small_files.read(folder / ENDPOINT))
     except (OSError, ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 
 
 def write_endpoint(folder: Path, record: Mapping[str, Any]) -> None:
-    private.write(folder / ENDPOINT, json.dumps(record))
+    private_files.write(folder / ENDPOINT, json.dumps(record))
 
 
 def remove_endpoint(folder: Path) -> None:

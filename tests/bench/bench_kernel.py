@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-from cnd import bench
 from cnd import pow as worker
+from cnd.bench import kernels
 
 RUNS = 15
 SLICES, SLICE = 200, 2**18  # nonces
@@ -67,7 +67,7 @@ def witnesses(bits: int) -> tuple[list[float], str]:
 
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10.0
-    print(bench.kernel_bench(seconds).text())
+    print(kernels.kernel_bench(seconds).text())
     for what, took in (("start to found", start_to_found()), ("choice", choosing())):
         middle, best = statistics.median(took), min(took)
         print(f"{what}: n {RUNS}, median {middle:.3f} s, best {best:.3f} s")

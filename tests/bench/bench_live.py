@@ -6,10 +6,10 @@ import io
 import time
 from statistics import median
 
-from cnd.events import Event
-from cnd.live import LiveView
-from cnd.plan import Plan
-from cnd.race import Race
+from cnd.model.events import Event
+from cnd.model.plan import Plan
+from cnd.model.search_state import Race
+from cnd.view.live_table import LiveView
 
 SECONDS = 5.0
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cnd.cloud import Cloud
+from cnd.cloud.connection import Cloud
 from tests.support.embedded import (
     Host,
     LocalCloud,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cnd import ec2
-from cnd.cloud import Cloud
+from cnd.cloud.connection import Cloud
 from cnd.errors import LeakError
 from tests.support.aws import Stub
 from tests.support.embedded import LocalCloud, connected, running_cloud

@@ -12,7 +12,7 @@ import pytest
 from botocore.stub import ANY
 
 from cnd import s3logs
-from cnd.cloud import Cloud
+from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from tests.support.clerk import stubbed
 

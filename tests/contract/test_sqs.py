@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from cnd import sqs
-from cnd.cloud import Cloud
+from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from tests.support.embedded import SECONDS
 from tests.support.waiting import eventually

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cnd.pictures import draw
-from cnd.report import page
+from cnd.view.figures import draw
+from cnd.view.html_report import page
 from tests.support.runs import HOPELESS, searching
 from tests.support.terminal import Terminal
 from tests.support.timelines import of

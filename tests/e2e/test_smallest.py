@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cnd import contest, rivals
+from cnd.bench import other_tools, ssh_comparison
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
@@ -123,7 +123,10 @@ def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
 ) -> None:
     runs = len(terminal.runs())
     laps = terminal.json("bench", "scale", "--n", "3", "--d", "1")["laps"]
-    assert [lap["who"] for lap in laps] == [contest.OURS, *rivals.installed()]
+    assert [lap["who"] for lap in laps] == [
+        ssh_comparison.OURS,
+        *other_tools.installed(),
+    ]
     for lap in laps:
         assert (lap["instances"], lap["done"]) == (3, 3), lap["who"]
         assert lap["seconds"] > 0 < lap["processor"]

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from cnd import bootstrap, keys
 from cnd.errors import UsageError
-from cnd.keys import KeyPair
-from cnd.local import vmimage
 from cnd.local.files import read_endpoint
+from cnd.local.host import vmimage
+from cnd.provision import user_data
+from cnd.transport import keys
+from cnd.transport.keys import KeyPair
 from tests.support.terminal import Terminal, clean_environment
 from tests.support.waiting import eventually
 
@@ -72,7 +73,7 @@ def launch(vm: Terminal, count: int, host_key: KeyPair | None = None) -> list[st
         MinCount=count,
         MaxCount=count,
         InstanceInitiatedShutdownBehavior="terminate",
-        UserData=bootstrap.user_data(lifetime=LIFETIME, host_key=key),
+        UserData=user_data.user_data(lifetime=LIFETIME, host_key=key),
     )
     return [str(instance["InstanceId"]) for instance in reply["Instances"]]
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from cnd.local import Endpoint, clock, lay_fault
+from cnd.local import Endpoint, lay_fault
+from cnd.local.host import clock
 from tests.fault.truth import Victim, struck
 from tests.support.faults import befall, events_of, kill
 from tests.support.processes import ended

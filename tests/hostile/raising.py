@@ -17,9 +17,14 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from cnd import cloud, ec2, job, journal, keys, naming, plan, view
+from cnd import ec2
+from cnd.cli.tasks_plan import user_key
+from cnd.cloud import connection
 from cnd.errors import LeakError
-from cnd.tasks_plan import user_key
+from cnd.model import plan, run_name
+from cnd.run import job, journal
+from cnd.transport import keys
+from cnd.view import narrator
 
 ROOT = Path(job.__file__).parent
 KINDS = (RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt)
@@ -64,12 +69,12 @@ class Hook:
             raise self._kind("injected")
 
 
-def run(hook: Hook, there: cloud.Cloud, key: keys.UserKey) -> dict[str, Any]:
+def run(hook: Hook, there: connection.Cloud, key: keys.UserKey) -> dict[str, Any]:
     """Do a run under a hook; return what came of it."""
-    record = journal.Journal(naming.new_run())
+    record = journal.Journal(run_name.new_run())
     record.create()
     threading.setprofile(hook)
-    shown = view.Aside(view.Narrator(PLAN))
+    shown = narrator.Aside(narrator.Narrator(PLAN))
     told: dict[str, Any] = {"run": record.run, "ended": "", "ids": []}
     made = job.Job(PLAN, there, record, view=shown)
     sys.setprofile(hook)
@@ -95,7 +100,7 @@ def run(hook: Hook, there: cloud.Cloud, key: keys.UserKey) -> dict[str, Any]:
 
 
 def main(words: list[str]) -> None:
-    there = cloud.required(cloud.connect("local", "", launch=True))
+    there = connection.required(connection.connect("local", "", launch=True))
     key = user_key("")
     if words == ["list"]:
         hook = Hook()

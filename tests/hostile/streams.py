@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cnd import pow as worker
-from cnd.crew import Crew
-from cnd.events import Event, from_worker
-from cnd.plan import Plan, class_size
-from cnd.race import Race
+from cnd.model.events import Event, from_worker
+from cnd.model.plan import Plan, class_size
+from cnd.model.search_state import Race
+from cnd.run.roster import Crew
 
 
 def recorded(

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from cnd import recheck
-from cnd.events import Event
 from cnd.kernel import library
-from cnd.plan import Plan
-from cnd.race import Ending
-from cnd.witness import bits_for
+from cnd.model.events import Event
+from cnd.model.plan import Plan
+from cnd.model.search_state import Ending
+from cnd.model.witness import bits_for
+from cnd.run import first_nonces
 from tests.conftest import a_state
 from tests.fault.truth import Victim
 from tests.hostile.streams import Honest, Story, heard, recorded
@@ -159,7 +159,7 @@ def test_a_golden_nonce_that_is_known_here_cannot_be_kept_back() -> None:
     mine = [n for n in Honest(plan, 0).mine if n != 116]
     claim = {"cursor": 200, "tested": 100, "witnesses": mine, "shown": 0}
     for kind in ("exhausted", "progress", "timeout"):
-        run = Story(plan, checked=recheck.first_nonces(plan))
+        run = Story(plan, checked=first_nonces.first_nonces(plan))
         (event,) = heard([json.dumps({"event": kind, **claim}).encode()], 0, "i-0")
         run.see(event)
         assert "116 is golden" in str(run.refuted[0].fields["reason"])

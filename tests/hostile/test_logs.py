@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from cnd import pull
+from cnd.model import system_log
 from tests.fault.truth import Victim
 from tests.support.processes import ended
 from tests.support.runs import told
@@ -61,7 +61,7 @@ def test_a_log_that_is_too_large_is_its_newest_part_and_says_so(
     (pulled,) = told(folder, "log.pulled")
     assert pulled["missing"] > MB
     path = Path(pulled["path"])
-    assert path.stat().st_size <= pull.MOST + 1000
+    assert path.stat().st_size <= system_log.MOST + 1000
     with path.open("rb") as file:
         assert b"of the beginning of this log are missing here" in file.readline()
         assert file.readline().startswith(b"Nov 28")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnd import private
+from cnd.system import private_files
 from tests.fault.truth import Victim
 from tests.support.processes import ended
 from tests.support.runs import told
@@ -41,9 +41,9 @@ def loose(folder: Path) -> list[str]:
 def test_folders_and_files_are_the_owners_whatever_the_umask(
     tmp_path: Path, mask: int
 ) -> None:
-    inner = private.folder(tmp_path / "a" / "b")
-    private.write(inner / "file", "text")
-    with private.open_end(inner / "journal") as file:
+    inner = private_files.folder(tmp_path / "a" / "b")
+    private_files.write(inner / "file", "text")
+    with private_files.open_end(inner / "journal") as file:
         file.write(b"line\n")
     assert loose(tmp_path / "a") == []
     assert (inner.stat().st_mode & 0o777, (inner / "file").read_text()) == (
@@ -58,12 +58,12 @@ def test_what_was_open_to_others_is_closed_when_it_is_used(tmp_path: Path) -> No
     folder.chmod(0o755)
     (folder / "journal").touch()
     (folder / "journal").chmod(0o644)
-    private.folder(folder)
-    private.open_end(folder / "journal").close()
+    private_files.folder(folder)
+    private_files.open_end(folder / "journal").close()
     assert loose(folder) == []
     assert tmp_path.stat().st_mode & OTHERS == 0  # pytest's own
     tmp_path.chmod(0o755)
-    private.folder(folder / "inner")
+    private_files.folder(folder / "inner")
     assert tmp_path.stat().st_mode & 0o777 == 0o755  # it is not ours to close
 
 
@@ -72,17 +72,20 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
     target.write_text("precious")
     for name in ("log", "journal"):
         (tmp_path / name).symlink_to(target)
-    private.write(tmp_path / "log", "a log")
+    private_files.write(tmp_path / "log", "a log")
     with pytest.raises(OSError, match="symbolic links"):
-        private.open_end(tmp_path / "journal")
+        private_files.open_end(tmp_path / "journal")
     assert target.read_text() == "precious"
     assert (tmp_path / "log").read_text() == "a log"
     assert not (tmp_path / "log").is_symlink()
 
 
 def test_a_draft_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
-    private.write(tmp_path / "file", "old")
-    with pytest.raises(ZeroDivisionError), private.replaced(tmp_path / "file") as file:
+    private_files.write(tmp_path / "file", "old")
+    with (
+        pytest.raises(ZeroDivisionError),
+        private_files.replaced(tmp_path / "file") as file,
+    ):
         file.write(b"new")
         raise ZeroDivisionError
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]
@@ -91,7 +94,7 @@ def test_a_draft_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
 def test_a_file_in_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError):
-        private.folder(tmp_path / "file")
+        private_files.folder(tmp_path / "file")
 
 
 def test_a_run_with_no_umask_leaves_nothing_that_others_may_touch(

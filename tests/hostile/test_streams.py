@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from cnd import recheck
-from cnd.plan import Plan
-from cnd.race import Ending
-from cnd.witness import bits_for
+from cnd.model.plan import Plan
+from cnd.model.search_state import Ending
+from cnd.model.witness import bits_for
+from cnd.run import first_nonces
 from tests.hostile.streams import Honest, Story, heard, recorded
 
 # One nonce is golden, in class 2, of which a tenth is searched until there.
@@ -150,7 +150,7 @@ def mutated(chance: random.Random, lines: list[bytes]) -> list[bytes]:
 def test_no_hostile_stream_makes_a_run_say_what_is_false(
     real: list[list[bytes]],
 ) -> None:
-    checked = recheck.first_nonces(PLAN)
+    checked = first_nonces.first_nonces(PLAN)
     ends = []
     for seed in range(SEEDS):
         chance = random.Random(seed)
@@ -198,7 +198,7 @@ def _require_truth(run: Story, seed: int) -> Ending | None:
 
 
 def test_real_streams_are_believed_as_they_are(real: list[list[bytes]]) -> None:
-    for checked in (None, recheck.first_nonces(PLAN)):
+    for checked in (None, first_nonces.first_nonces(PLAN)):
         run = Story(PLAN, checked=checked)
         for index, lines in enumerate(real):
             for event in heard(lines, index, f"i-{index}"):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cnd import report_files
-from cnd.events import from_worker, harmless
-from cnd.journal import Journal
-from cnd.tasks_look import as_csv, as_json
+from cnd.cli.tasks_look import as_csv, as_json
+from cnd.model.events import from_worker, harmless
+from cnd.run.journal import Journal
+from cnd.view import write_report
 from tests.support.terminal import BIN, clean_environment
 from tests.support.timelines import whole_run
 
@@ -44,8 +44,8 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 
 
 def test_the_report_is_written(journal: Journal) -> None:
-    files = report_files.write(journal)
-    text = files[report_files.REPORT].read_text(encoding="utf-8")
+    files = write_report.write(journal)
+    text = files[write_report.REPORT].read_text(encoding="utf-8")
     assert "half a pair:" in text
     assert not set("\x00\x1b\x07\x85\u202e") & set(text)
 

@@ -11,8 +11,8 @@ from typing import Any
 import boto3
 from botocore.stub import Stubber
 
-from cnd import prices
-from cnd.cloud import Clients, Cloud
+from cnd.cloud.connection import Clients, Cloud
+from cnd.planning import prices
 
 REGION = "eu-west-2"
 ELSEWHERE = {"pricing": prices.PRICING_REGION}

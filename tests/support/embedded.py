@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cnd import local
-from cnd.cloud import Cloud, connect, required
+from cnd.cloud.connection import Cloud, connect, required
 from cnd.local import Endpoint
 from tests.support.aws import client
 from tests.support.waiting import eventually

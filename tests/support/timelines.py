@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnd.events import Event
-from cnd.timeline import Timeline, timeline
+from cnd.model.events import Event
+from cnd.view.timeline import Timeline, timeline
 
 WISH: dict[str, Any] = {
     "run": "r",

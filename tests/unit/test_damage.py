@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd import order, survey
-from cnd.cost import spent
+from cnd.cli.tasks_look import _cells, _columns, _line, _past, as_csv, as_json
 from cnd.errors import UsageError
-from cnd.events import Event
-from cnd.journal import EVENTS, LOCK, ORDER, RESULT, Journal
-from cnd.live import LiveView
-from cnd.plan import Plan
-from cnd.report import page
-from cnd.takeover import recall, unanswered
-from cnd.tasks_look import _cells, _columns, _line, _past, as_csv, as_json
-from cnd.timeline import timeline
-from cnd.view import Narrator
+from cnd.model.billing import spent
+from cnd.model.events import Event
+from cnd.model.plan import Plan
+from cnd.model.replay import recall, unanswered
+from cnd.run import order, status
+from cnd.run.journal import EVENTS, LOCK, ORDER, RESULT, Journal
+from cnd.view.html_report import page
+from cnd.view.live_table import LiveView
+from cnd.view.narrator import Narrator
+from cnd.view.timeline import timeline
 
 RUN = "20260101-000000-abcd"
 PLAN = Plan(difficulty=2, instances=2, time_limit=9.0)
@@ -137,10 +137,10 @@ def look_at(journal: Journal) -> None:
     [_line(event) for event in events]
     as_json(journal)
     as_csv(journal)
-    survey.survey([], None)
-    survey._doings(journal)
-    survey.may_be_followed(RUN)
-    survey._could_be_taken_over(journal)
+    status.survey([], None)
+    status._doings(journal)
+    status.may_be_followed(RUN)
+    status._could_be_taken_over(journal)
     order.kept(journal)
 
 

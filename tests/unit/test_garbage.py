@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd import events
-from cnd.board import Board
-from cnd.crew import Crew
-from cnd.events import Event
-from cnd.live import LiveView
-from cnd.plan import Plan
-from cnd.race import Ending, Race
-from cnd.survey import _doing
-from cnd.timeline import timeline
-from cnd.view import Narrator, sentence
+from cnd.model import events
+from cnd.model.events import Event
+from cnd.model.plan import Plan
+from cnd.model.search_state import Ending, Race
+from cnd.run.roster import Crew
+from cnd.run.status import _doing
+from cnd.view.instance_rows import Board
+from cnd.view.live_table import LiveView
+from cnd.view.narrator import Narrator, sentence
+from cnd.view.timeline import timeline
 
 PLAN = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
 LAUNCHED = (

@@ -1,0 +1,1 @@
+"""Everything that measures; only the command line imports it."""

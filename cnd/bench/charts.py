@@ -1,0 +1,73 @@
+"""The charts of a bench, as SVG or PNG files: speed-up against the ideal; rates.
+
+One rule: draws, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from cnd.bench.speedup import Row, Worth
+from cnd.view.figures import FAINT, GOLD, INK, PAPER, SEARCH, STYLE, UNITS
+
+
+def draw(table: Sequence[Row], path: Path, beside_is: str = "beside") -> None:
+    """Write the chart to `path`; its name ends in .svg or .png.
+
+    Args:
+        beside_is: what the line of somebody else's times is called.
+
+    Raises OSError.
+    """
+    counts = [row.instances for row in table]
+    # The smallest N is as many times as fast as one as it has instances.
+    base = counts[0] * table[0].median
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(counts, counts, "--", color=INK, label="ideal")
+        spread = [
+            [row.speed_up - base / row.most for row in table],
+            [base / row.least - row.speed_up for row in table],
+        ]
+        axes.errorbar(
+            *(counts, [row.speed_up for row in table]),
+            yerr=spread,
+            fmt="o-",
+            color=SEARCH,
+            capsize=3,
+            label="median, and least to most",
+        )
+        others = [(r.instances, r.beside_speed_up) for r in table if r.beside_speed_up]
+        if len(others) > 1:
+            places, times = zip(*others, strict=True)
+            axes.plot(places, times, "s:", color=GOLD, label=beside_is)
+        axes.set_xlabel("instances")
+        axes.set_ylabel("speed-up")
+        axes.set_xticks(counts)
+        axes.grid(color=FAINT)
+        axes.legend()
+        figure.savefig(path, dpi=144, facecolor=PAPER)
+
+
+def draw_types(found: Sequence[Worth], path: Path) -> None:
+    """Write a chart of the rate of each type to `path`, as `draw`; raises OSError."""
+    rising = sorted(found, key=lambda worth: worth.nonces_per_second)
+    medians = [worth.nonces_per_second for worth in rising]
+    spread = [
+        [w.nonces_per_second - min(w.rates) for w in rising],
+        [max(w.rates) - w.nonces_per_second for w in rising],
+    ]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7, 1.2 + 0.4 * len(rising)), layout="constrained")
+        axes = figure.add_subplot()
+        names = [worth.type for worth in rising]
+        axes.barh(names, medians, 0.62, xerr=spread, color=SEARCH, ecolor=INK)
+        axes.set_xlabel("nonces/s: median, and least to most")
+        axes.xaxis.set_major_formatter(UNITS)
+        axes.grid(axis="x", color=FAINT)
+        figure.savefig(path, dpi=144, facecolor=PAPER)

@@ -1,0 +1,187 @@
+"""Push, run and fetch, by CND and by others, on the very same hosts.
+
+One rule: what is launched here is seen terminated here, whatever happens.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from cnd import ec2, sqs
+from cnd import pow as worker
+from cnd.bench import other_tools
+from cnd.bench.other_tools import Task
+from cnd.bench.run_cost import Lap
+from cnd.cloud.connection import Cloud
+from cnd.errors import HostError
+from cnd.model.events import Event
+from cnd.model.plan import Plan
+from cnd.model.run_name import new_run
+from cnd.provision.launch import Launcher
+from cnd.provision.prepare import Provision, prepare
+from cnd.provision.scram import scram
+from cnd.run.journal import Journal
+from cnd.transport import payload
+from cnd.transport.keys import UserKey
+from cnd.transport.ssh_fleet import Fleet, Part
+
+OURS = "CND"
+NONCES = 1000  # for each host: what is measured is the way there and back
+LOOK = 0.2  # seconds between two looks at who runs by now
+
+
+def contest_plan(instances: int) -> Plan:
+    """Return the plan of the fleet and of CND's own part: nothing can be found."""
+    return Plan(
+        64,
+        instances,
+        3600.0,
+        nonces=NONCES * instances,
+        kernel="hashlib",  # others push no library
+        bootstrap="ssh",
+        keep=True,
+    )
+
+
+def hold(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[Lap]:
+    """Launch a fleet, let everybody do the task on it, terminate it.
+
+    Args:
+        first: who begins, counted on: over several contests nobody is always first.
+
+    Raises:
+        CloudError: the fleet could not be launched.
+        HostError: not all of its hosts answered.
+        LeakError: not all of it was seen terminated.
+    """
+    run = new_run()
+    provision = prepare(cloud, plan, run=run, key=key)
+    launched: list[ec2.Instance] = []
+    try:
+        launcher = Launcher(cloud, plan, run)
+        tell: Callable[[Event], None] = lambda event: None  # noqa: E731
+        count = plan.instances
+        launched = launcher.launch(
+            provision, count, least=count, tell=tell, wait=_lingered
+        )
+        hosts = _answering(cloud, plan, run)
+        return _laps(cloud, plan, provision, hosts, first)
+    finally:
+        scram(cloud, run, groups=[], known=[instance.id for instance in launched])
+        sqs.delete(cloud.sqs, provision.queue)
+
+
+def _lingered(seconds: float) -> bool:
+    time.sleep(seconds)
+    return True
+
+
+def _answering(cloud: Cloud, plan: Plan, run: str) -> list[ec2.Instance]:
+    """Return the fleet once every host of it says its first word."""
+    deadline = time.monotonic() + plan.boot_allowance
+    found: dict[str, ec2.Instance] = {}
+    while len(found) < plan.instances:
+        if time.monotonic() >= deadline:
+            missing = plan.instances - len(found)
+            raise HostError("the fleet", f"{missing} hosts did not answer in time")
+        for instance in ec2.find(cloud.ec2, run=run, states=("running",)):
+            if instance.id not in found and _answers(instance):
+                found[instance.id] = instance
+        time.sleep(LOOK)
+    return list(found.values())
+
+
+def _answers(instance: ec2.Instance) -> bool:
+    try:
+        place = (instance.address or "", instance.ssh_port)
+        with socket.create_connection(place, timeout=5) as link:
+            return bool(link.recv(1))
+    except OSError:
+        return False
+
+
+def _laps(
+    cloud: Cloud,
+    plan: Plan,
+    provision: Provision,
+    hosts: list[ec2.Instance],
+    first: int,
+) -> list[Lap]:
+    def ours(task: Task) -> None:
+        _by_fleet(cloud, plan, provision, hosts, task)
+
+    everybody: Mapping[str, Callable[[Task], None]] = {
+        OURS: ours,
+        **other_tools.installed(),
+    }
+    names = list(everybody)
+    turns = names[first % len(names) :] + names[: first % len(names)]
+    laps = []
+    for name in turns:
+        with tempfile.TemporaryDirectory(prefix="cnd-contest-") as folder:
+            task = Task(
+                name=f"lap-{time.time_ns()}",
+                hosts=[(host.address or "", host.ssh_port) for host in hosts],
+                user=provision.login.user,
+                key=provision.login.key,
+                host_key=provision.login.host_key,
+                program=Path(worker.__file__),
+                nonces=NONCES,
+                folder=Path(folder),
+            )
+            laps.append(_lap(name, everybody[name], task))
+    return sorted(laps, key=lambda lap: names.index(lap.who))
+
+
+def _lap(name: str, who: Callable[[Task], None], task: Task) -> Lap:
+    """Have somebody do the task; the processor's time includes his children's."""
+    began, spent = time.monotonic(), sum(os.times()[:4])
+    who(task)
+    return Lap(
+        who=name,
+        instances=len(task.hosts),
+        seconds=time.monotonic() - began,
+        processor=sum(os.times()[:4]) - spent,
+        done=task.done,
+    )
+
+
+def _by_fleet(
+    cloud: Cloud,
+    plan: Plan,
+    provision: Provision,
+    hosts: list[ec2.Instance],
+    task: Task,
+) -> None:
+    """Do the task as a run does it, and all that a run pushes besides."""
+    journal = Journal(task.name, task.folder)
+    journal.create()
+    events: SimpleQueue[Event] = SimpleQueue()
+    fleet = Fleet(
+        replace(plan, boot_allowance=other_tools.PATIENCE),
+        journal,
+        provision.login,
+        code=lambda machine: payload.code(machine, plan.kernel),
+        alone=lambda instance, name: {},  # no orders: its watchdog goes at once
+        put=events.put,
+        at_once=cloud.hosts_at_once,
+    )
+    try:
+        for i, host in enumerate(hosts):
+            fleet.serve(host, f"Instance{i}", [Part(i, i)])
+        left, deadline = len(hosts), time.monotonic() + other_tools.PATIENCE
+        while left and time.monotonic() < deadline:
+            try:
+                event = events.get(timeout=1)
+            except Empty:
+                continue
+            left -= event.kind == "host.done"
+    finally:
+        fleet.close()

@@ -1,0 +1,1 @@
+"""The clients of a cloud, and the translation of its errors."""

@@ -1,0 +1,417 @@
+"""Which cloud, and the clients that talk to it.
+
+One rule: `connect` is the only place that makes boto3 clients and the only place
+that knows AWS from the embedded cloud.  Nothing below it asks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cnd import local
+from cnd.cloud import credentials, replies
+from cnd.cloud.failures import LOGIN, translated
+from cnd.errors import CloudError, CndError, UsageError
+
+if TYPE_CHECKING:
+    import boto3
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_s3 import S3Client
+    from types_boto3_sqs import SQSClient
+    from types_boto3_ssm import SSMClient
+
+CHOICES = ("aws", "local")
+DOWN = "cloud: embedded, which is down"  # instead of a cloud's title
+CHECKIP = "https://checkip.amazonaws.com"
+
+# Where AWS itself answers; https://docs.aws.amazon.com/general/latest/gr/rande.html
+AWS_DOMAINS = (
+    *("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws"),
+    *("api.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"),
+)
+SERVICES = ("ec2", "s3", "sqs", "ssm", "sts", "autoscaling")  # that a run cannot miss
+# Of the user's configuration: the variable that names a file -> the usual one.
+FILES = {
+    "AWS_CONFIG_FILE": "~/.aws/config",
+    "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+}
+AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
+ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
+CONNECT_TIMEOUT = 5.0  # seconds
+READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
+CONNECTIONS = 32  # per client: uploads and polls run side by side
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """An account in a region of a cloud, and one client per service."""
+
+    name: str  # "aws" or "local"
+    region: str
+    account: str  # twelve digits
+    owner: str  # who pays: the last part of the caller's ARN
+    endpoint: str | None  # URL of EC2; None means AWS's own
+    checkip: str  # URL that answers with the caller's address
+    clients: Clients = field(repr=False)
+    arn: str = ""  # of the caller
+    # Service -> URL, of those that are not AWS's own.
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    # Whether the cloud, and every instance of it with it, has ceased to be.
+    gone: Callable[[], bool] = field(default=lambda: False, repr=False)
+    hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
+    polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    rate_cap: float | None = None  # nonces/s that each host is held to
+    # Seconds until a host that hears nothing goes on alone, and for which a refused
+    # termination is repeated; None: as `orphans` and `ec2` say.
+    orphan_patience: float | None = None
+    refused_patience: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Say which cloud this is: the first line of every command that uses one."""
+        if self.name == "local":
+            held = (
+                self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
+            )
+            return (
+                f"cloud: embedded ({self.endpoint}, region {self.region}{held or ''})"
+            )
+        return f"cloud: AWS account {self.account}, region {self.region}{self._at}"
+
+    @property
+    def _at(self) -> str:
+        urls = set(self.endpoints.values())
+        if len(urls) == 1 and self.endpoints.keys() == set(SERVICES):
+            return f", endpoint {urls.pop()}"
+        told = [f"{name} at {url}" for name, url in self.endpoints.items()]
+        return f", {', '.join(told)}" if told else ""
+
+    @property
+    def ec2(self) -> EC2Client:
+        return self.clients.get("ec2")  # type: ignore[no-any-return]
+
+    @property
+    def ec2_once(self) -> EC2Client:
+        """EC2, each call tried once: for launches, whose refusals say what is next."""
+        return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
+
+    @property
+    def s3(self) -> S3Client:
+        return self.clients.get("s3")  # type: ignore[no-any-return]
+
+    @property
+    def sqs(self) -> SQSClient:
+        return self.clients.get("sqs")  # type: ignore[no-any-return]
+
+    @property
+    def ssm(self) -> SSMClient:
+        return self.clients.get("ssm")  # type: ignore[no-any-return]
+
+    def within(self, region: str) -> Cloud:
+        """Return the same account in another region."""
+        return replace(self, region=region, clients=self.clients.within(region))
+
+
+class Clients:
+    """boto3 clients, each made once when first asked for, from any thread."""
+
+    def __init__(
+        self, session: boto3.Session, endpoint: str | None, region: str | None = None
+    ) -> None:
+        """Make no client yet.
+
+        Args:
+            endpoint: URL of every service; None: what the user has configured, as
+                boto3 reads it, else AWS's own.
+            region: None: the session's own.
+        """
+        self._session = session
+        self._endpoint = endpoint
+        self._region = region
+        self._lock = threading.Lock()  # making a client is not thread-safe
+        self._made: dict[tuple[str, int], Any] = {}
+
+    def within(self, region: str) -> Clients:
+        """Return clients of the same account in another region."""
+        return Clients(self._session, self._endpoint, region)
+
+    def get(
+        self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
+    ) -> Any:
+        """Return the client of a service; `region` for those that live in few."""
+        key = service, attempts
+        if key in self._made:  # no lock: the guard of a run must not wait for one
+            return self._made[key]
+        with self._lock:
+            if key not in self._made:
+                try:
+                    with translated(f"reach {service}"):
+                        self._made[key] = self._make(service, region, attempts)
+                except CloudError as error:
+                    if not isinstance(error.__cause__, ValueError):
+                        raise
+                    # botocore's word for a bad URL
+                    hint = "check AWS_ENDPOINT_URL"
+                    raise UsageError(str(error.__cause__), hint=hint) from error
+            return self._made[key]
+
+    def _make(self, service: str, region: str | None, attempts: int) -> Any:
+        from botocore.config import Config
+
+        make: Any = self._session.client  # overloads for literals only
+
+        def made(url: str) -> Any:
+            """Return a client that suits an endpoint at `url`."""
+            config = Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=READ_TIMEOUT,
+                max_pool_connections=CONNECTIONS,
+                signature_version="v4",
+                retries={"mode": "standard", "total_max_attempts": attempts},
+                # Not "auto": outside us-east-1 it signs URLs for a host that sends one
+                # on to another, where the signature does not hold (boto3 #3015).
+                s3={"addressing_style": "virtual" if _is_aws(url) else "path"},
+                proxies={} if is_loopback(url) else None,
+            )
+            return make(
+                service,
+                region_name=region or self._region,
+                endpoint_url=self._endpoint,
+                config=config,
+            )
+
+        url = self._endpoint or AWS_URL
+        client = made(url)
+        if not self._endpoint and not _is_aws(client.meta.endpoint_url):
+            client = made(client.meta.endpoint_url)  # of the user's: known by now only
+        replies.watch(client)
+        return client
+
+    def foreign(self) -> dict[str, str]:
+        """Return the URLs of the services whose endpoint is not AWS's own."""
+        urls = {name: self.get(name).meta.endpoint_url for name in SERVICES}
+        return {name: url for name, url in urls.items() if not _is_aws(url)}
+
+    def know(self, region: str) -> bool:
+        """Tell whether the region is in the data that came with botocore."""
+        partition = self._session.get_partition_for_region(region)
+        return region in self._session.get_available_regions("ec2", partition)
+
+    def life_left(self) -> float | None:
+        """Return how many seconds the credentials still hold, rounded to minutes.
+
+        Infinity if they do not expire, None where they do not say.
+        """
+        return credentials.life_left(self._session.get_credentials())
+
+
+def connect(
+    choice: str = "", region: str = "", *, launch: bool = False
+) -> Cloud | None:
+    """Return the cloud to use: AWS if boto3 finds credentials, else the embedded one.
+
+    Args:
+        choice: "aws" or "local" to insist; empty to find out.
+        region: overrides the configured region.
+        launch: bring the embedded cloud up if it is down.
+
+    Returns:
+        None if the embedded cloud is meant, down, and not wanted up.
+
+    Raises:
+        UsageError: an unknown `choice`, or AWS without credentials or region.
+        CloudError: the cloud does not answer, or does not know the caller.
+    """
+    if choice not in ("", *CHOICES):
+        message = f"--cloud must be {' or '.join(CHOICES)}, not {choice!r}"
+        raise UsageError(message)
+    if choice != "local" and (found := _aws_session(region)):
+        session, endpoints = found
+        return _identified("aws", session, CHECKIP, endpoints=endpoints)
+    if choice == "aws":
+        raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
+    endpoint = local.up() if launch else local.status()
+    return _embedded(endpoint, region) if endpoint else None
+
+
+def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
+    """Return a session with credentials and a region, or None without credentials.
+
+    And whether the user has configured endpoints.
+    """
+    import boto3  # here: it costs a third of a second, and some commands go without
+    import botocore.session
+    from botocore.exceptions import ProfileNotFound
+
+    with _configuration_read():
+        core = botocore.session.get_session()
+        core.register_component("response_parser_factory", replies.Parsers())
+        try:
+            session = boto3.Session(botocore_session=core, region_name=region or None)
+            credentials.guard(core)
+            if session.get_credentials() is None:
+                return None
+        except ProfileNotFound as error:
+            hint = "see ~/.aws/config, or use `--cloud local`, which reads none of it"
+            raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
+        configured = {*core.get_scoped_config()} & {"endpoint_url", "services"}
+        in_environment = [x for x in os.environ if x.startswith(ENDPOINTS)]
+    if not session.region_name:
+        hint = "say --region, or set AWS_DEFAULT_REGION"
+        raise UsageError("no AWS region is configured", hint=hint)
+    _check_region(session)
+    return session, bool(configured or in_environment)
+
+
+@contextmanager
+def _configuration_read() -> Iterator[None]:
+    """Name the files and the way out where the user's configuration is unreadable."""
+    what = "could not read the AWS configuration"
+    try:
+        yield
+    except CndError:
+        raise
+    except credentials.CredentialFailure as error:
+        raise CloudError(str(error), hint=error.hint) from error
+    except Exception as error:  # of any kind: botocore translates few of them
+        names = [os.environ.get(name) or usual for name, usual in FILES.items()]
+        hint = f"mend {' or '.join(names)}, or use `--cloud local`, which reads neither"
+        raise CloudError(f"{what}: {replies.excerpt(error, 200)}", hint=hint) from error
+
+
+def _check_region(session: boto3.Session) -> None:
+    """Refuse what cannot be the name of a region; new regions are none the worse."""
+    from botocore.exceptions import UnknownRegionError
+
+    try:
+        session.get_partition_for_region(session.region_name or "")
+    except UnknownRegionError as error:
+        message = f"no such AWS region: {session.region_name!r}"
+        raise UsageError(message, hint="for example --region eu-west-2") from error
+
+
+def configured_region() -> tuple[str, str]:
+    """Return the region that boto3 is configured for, and by what; "" if it is not."""
+    name = "AWS_DEFAULT_REGION"  # boto3 does not read AWS_REGION
+    if region := os.environ.get(name):
+        return region, name
+    import boto3
+
+    try:
+        with _configuration_read():
+            session = boto3.Session()
+            found = session.region_name, session.profile_name
+    except CndError:  # whoever connects is told
+        return "", ""
+    return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
+
+
+def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
+    session = _session_of_nobody(endpoint, region or endpoint.region)
+    _check_region(session)
+    url = endpoint.url
+    cloud = _identified("local", session, f"{url}/checkip", url)
+    patience = local.patience(os.environ)
+    # Its hosts share this machine with us.
+    cores = os.cpu_count() or 1
+    return replace(
+        cloud,
+        hosts_at_once=2 * cores,
+        polls_per_second=30.0 * cores,
+        rate_cap=endpoint.rate,
+        gone=lambda: not local.lives(endpoint),
+        orphan_patience=patience.orphan,
+        refused_patience=patience.refused,
+    )
+
+
+def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
+    """Return a session that reads nothing of the user's AWS configuration."""
+    import boto3
+    import botocore.session
+
+    core = botocore.session.Session()
+    store = core.get_component("config_store")
+    for name, (_, _, default, _) in core.SESSION_VARIABLES.items():
+        store.set_config_variable(name, default)
+    for name in ("config_file", "credentials_file"):
+        store.set_config_variable(name, os.devnull)
+    store.set_config_variable("region", region)
+    core.register_component("response_parser_factory", replies.Parsers())
+    return boto3.Session(
+        botocore_session=core,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        region_name=region,
+    )
+
+
+def _identified(
+    name: str,
+    session: boto3.Session,
+    checkip: str,
+    endpoint: str | None = None,
+    *,
+    endpoints: bool = False,
+) -> Cloud:
+    """Ask the cloud who is calling: the first proof that it answers.
+
+    Args:
+        endpoint: of all services; None: boto3 finds them.
+        endpoints: whether it may find others than AWS's.
+    """
+    clients = Clients(session, endpoint)
+    with translated("reach the cloud"):
+        caller = clients.get("sts").get_caller_identity()
+        account, arn = str(caller["Account"]), str(caller["Arn"])
+    foreign = clients.foreign() if endpoints else {}
+    return Cloud(
+        name=name,
+        region=session.region_name or "",
+        account=account,
+        owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
+        endpoint=endpoint or foreign.get("ec2"),
+        checkip=checkip,
+        clients=clients,
+        arn=arn,
+        endpoints=foreign,
+    )
+
+
+def _is_aws(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return any(host == name or host.endswith(f".{name}") for name in AWS_DOMAINS)
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL leads to this very machine, where no proxy has a say."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def embedded() -> dict[str, Any]:
+    """Bring the embedded cloud up, and return its own account of itself.
+
+    Raises:
+        CloudError: it did not start, or does not answer.
+    """
+    return local.summary(local.up())
+
+
+def required(cloud: Cloud | None) -> Cloud:
+    """Return `cloud`, or raise if the embedded cloud is meant and down."""
+    if cloud is None:
+        hint = "`fab local up` starts it; `fab start` does so by itself"
+        raise CloudError("the embedded cloud is down", hint=hint)
+    return cloud

@@ -1,0 +1,207 @@
+"""The user's AWS credentials, as botocore finds them.
+
+One rule: whatever fetching them raises, at the first call or at any later one, is a
+`CredentialFailure` with the profile's name and a way out; and a program that is to
+print them is not waited for without end.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from json import JSONDecodeError
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError
+
+from cnd.cloud.replies import excerpt
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
+
+# A credential_process may ask its user to log in, the first time.  Later the run waits.
+# As AWS's SDK for Go: https://pkg.go.dev/github.com/aws/aws-sdk-go-v2/credentials/processcreds
+FIRST_SECONDS = 60.0
+LATER_SECONDS = 15.0
+HUNG_FOR = 5.0  # seconds after a hang in which no other call tries the program again
+MOST_LIFE = 7 * 24 * 60  # minutes; no temporary credentials hold longer
+EXPIRED = "refreshed credentials are still expired"  # botocore, in a RuntimeError
+# botocore's names of where credentials come from -> as users know them.
+SOURCES = {
+    "custom-process": "credential_process",
+    "sso": "sso",
+    "login": "login",
+    "assume-role": "role_arn",
+    "assume-role-with-web-identity": "web identity",
+    "iam-role": "instance metadata",
+}
+# How botocore's errors of a single sign-on begin, also where a role builds on one.
+SIGN_ON = ("SSO", "UnauthorizedSSO", "PendingAuthorization", "TokenRetrieval")
+LOGINS = {"sso": "aws sso login", "login": "aws login"}
+
+
+class CredentialFailure(Exception):
+    """The credentials of a profile could not be had; the cause says why."""
+
+    def __init__(self, profile: str, method: str, cause: Exception) -> None:
+        self.profile, self.method = profile, method
+        where = f"of profile {profile!r} ({SOURCES.get(method, method)})"
+        if method == "env":
+            where = "in the environment"
+        super().__init__(f"the credentials {where} failed: {_reason(cause)}")
+        self.hint = self._hint(cause)
+        self.code = "ExpiredToken" if EXPIRED in str(cause) else ""  # as AWS says it
+
+    def _hint(self, cause: Exception) -> str:
+        name = "" if self.profile == "default" else f" --profile {self.profile}"
+        kind = type(cause).__name__
+        if self.method in LOGINS or kind.startswith(SIGN_ON):
+            return f"run `{LOGINS.get(self.method, LOGINS['sso'])}{name}`"
+        if EXPIRED in str(cause):
+            return "these credentials have expired: log in again"
+        where = f"profile {self.profile} in ~/.aws/config"
+        if self.method == "env":
+            where = "AWS_ACCESS_KEY_ID and its like"
+        return f"see to {where}, or use `--cloud local`, which needs no account"
+
+
+def _reason(cause: Exception) -> str:
+    if isinstance(cause, JSONDecodeError):
+        return "what came is no JSON"
+    if isinstance(cause, EOFError):
+        return "it asks for a code, and there is no terminal to ask at"
+    if isinstance(cause, (BotoCoreError, OSError, RuntimeError)):
+        return excerpt(cause, 160)
+    return f"{type(cause).__name__}: {excerpt(cause)}"
+
+
+@contextmanager
+def _named(profile: str, method: str) -> Iterator[None]:
+    try:
+        yield
+    except CredentialFailure:
+        raise
+    except Exception as error:  # of any kind: providers raise whatever they meet
+        raise CredentialFailure(profile, method, error) from error
+
+
+def guard(session: Any) -> None:
+    """Let a botocore session find its credentials through this module."""
+    # Here: it takes a tenth of a second, and some commands go without.
+    from botocore.credentials import CredentialResolver, ProcessProvider
+
+    resolver = session.get_component("credential_provider")
+    profile = session.get_config_variable("profile") or "default"
+    start = _Starter()
+    providers = [
+        ProcessProvider(profile, lambda: session.full_config, popen=start)
+        if isinstance(provider, ProcessProvider)
+        else provider
+        for provider in resolver.providers
+    ]
+    guarded: Any = [_Provider(each, profile) for each in providers]
+    session.register_component("credential_provider", CredentialResolver(guarded))
+
+
+class _Provider:
+    """One of botocore's providers of credentials."""
+
+    def __init__(self, provider: Any, profile: str) -> None:
+        self._provider, self._profile = provider, profile
+        self.METHOD = provider.METHOD
+        self.CANONICAL_NAME = provider.CANONICAL_NAME
+
+    def load(self) -> Guarded | None:
+        with _named(self._profile, self.METHOD):
+            found = self._provider.load()
+        return None if found is None else Guarded(found, self._profile, self.METHOD)
+
+
+class Guarded:
+    """botocore's credentials: the same to who signs, but for what they raise."""
+
+    def __init__(self, inner: Any, profile: str, method: str) -> None:
+        self._inner, self._profile, self._method = inner, profile, method
+
+    def get_frozen_credentials(self) -> Any:
+        with _named(self._profile, self._method):
+            return self._inner.get_frozen_credentials()
+
+    def get_deferred_property(self, name: str) -> Any:
+        return lambda: getattr(self, name, None)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in vars(self._inner) and not hasattr(type(self._inner), name):
+            raise AttributeError(name)
+        with _named(self._profile, self._method):
+            return getattr(self._inner, name)
+
+    @property
+    def inner(self) -> Any:
+        return self._inner
+
+
+def life_left(credentials: Credentials | Guarded | None) -> float | None:
+    """Return how many seconds credentials still hold, rounded to minutes.
+
+    Infinity if they do not expire, None where they do not say.
+    """
+    from botocore.credentials import RefreshableCredentials
+
+    found = credentials.inner if isinstance(credentials, Guarded) else credentials
+    if not isinstance(found, RefreshableCredentials):
+        return None if found and found.token else math.inf
+    # botocore says only whether they are over in so many seconds.
+    over = bisect.bisect_left(
+        range(MOST_LIFE),
+        True,
+        key=lambda minutes: found.refresh_needed(refresh_in=60 * minutes),
+    )
+    return 60.0 * max(0, over - 1)
+
+
+class _Starter:
+    """Starts a credential_process with an end to its time; in place of `Popen`."""
+
+    def __init__(self) -> None:
+        self._limit = FIRST_SECONDS
+        self._hung = -math.inf  # when one was given up, on the monotonic clock
+        self._lock = threading.Lock()
+
+    def __call__(self, words: list[str], **options: Any) -> _Timed:
+        with self._lock:
+            if time.monotonic() < self._hung + HUNG_FOR:
+                raise TimeoutError("it hung a moment ago")
+            limit, self._limit = self._limit, LATER_SECONDS
+        return _Timed(words, limit, self._note_hang, options)
+
+    def _note_hang(self) -> None:
+        with self._lock:
+            self._hung = time.monotonic()
+
+
+class _Timed:
+    """What botocore knows of a process: `communicate` and `returncode`."""
+
+    def __init__(
+        self, words: list[str], limit: float, late: Any, options: dict[str, Any]
+    ) -> None:
+        self._limit, self._late = limit, late
+        self._process = subprocess.Popen(words, **options)
+        self.returncode: int | None = None
+
+    def communicate(self) -> tuple[bytes, bytes]:
+        try:
+            told, complaint = self._process.communicate(timeout=self._limit)
+        except subprocess.TimeoutExpired as error:
+            self._process.kill()
+            self._late()
+            message = f"it did not answer within {self._limit:g} s"
+            raise TimeoutError(message) from error
+        self.returncode = self._process.returncode
+        return told, complaint

@@ -1,0 +1,151 @@
+"""AWS's failures in the words of CND: the one translation for every boto3 call.
+
+One rule: nobody above this line catches a botocore exception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+)
+
+from cnd.cloud.credentials import CredentialFailure
+from cnd.cloud.replies import UNREADABLE, excerpt
+from cnd.errors import CapacityError, CloudError, CndError
+
+LOGIN = "run `aws configure`, or use `--cloud local`, which needs no account"
+FEWER = "ask for fewer instances (--n), another --instance-type or --region"
+ELSEWHERE = "another --instance-type or --region"
+QUOTA = "ask for fewer instances (--n), or for a higher quota in Service Quotas"
+POLICY = "this account lacks the right; docs/aws.md has the policy that CND needs"
+NETWORK = "this region has no default VPC: run `aws ec2 create-default-vpc`"
+SPOT_ROLE = (
+    "this account has never used spot: its administrator runs "
+    "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
+)
+DELETED = "somebody deleted it just now: try again, it will be made anew"
+TYPE = "check --instance-type, or another --region"
+AGAIN = "start again: a new run is a new request"
+UNREACHED = "check the network, --region and AWS_ENDPOINT_URL"
+PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
+LATER = "AWS is throttling this account: try again in a minute"
+
+# AWS error code -> (our error, what the user can do).
+# Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
+KNOWN: dict[str, tuple[type[CloudError], str]] = {
+    "InsufficientInstanceCapacity": (CapacityError, FEWER),
+    "UnfulfillableCapacity": (CapacityError, FEWER),
+    "InstanceLimitExceeded": (CapacityError, QUOTA),
+    "MaxSpotInstanceCountExceeded": (CapacityError, QUOTA),
+    "VcpuLimitExceeded": (CapacityError, QUOTA),
+    "SpotMaxPriceTooLow": (CapacityError, "--spot-or-on-demand, or another type"),
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (CloudError, SPOT_ROLE),
+    "InvalidInstanceType": (CloudError, TYPE),
+    "InvalidInstanceType.NotFound": (CloudError, TYPE),
+    "Unsupported": (CapacityError, "try another --instance-type or --region"),
+    "InvalidParameterValue": (CloudError, "check --instance-type and --region"),
+    "RequestLimitExceeded": (CloudError, LATER),
+    "Throttling": (CloudError, LATER),
+    "ThrottlingException": (CloudError, LATER),
+    "IdempotentInstanceTerminated": (CloudError, AGAIN),
+    "IdempotentParameterMismatch": (CloudError, AGAIN),
+    "QueueDeletedRecently": (CloudError, "SQS keeps a name for a minute: try again"),
+    "AWS.SimpleQueueService.QueueDeletedRecently": (
+        CloudError,
+        "SQS keeps a name for a minute: try again",
+    ),
+    "UnauthorizedOperation": (CloudError, POLICY),
+    "AccessDenied": (CloudError, POLICY),
+    "AccessDeniedException": (CloudError, POLICY),
+    "AuthFailure": (CloudError, LOGIN),
+    "ExpiredToken": (CloudError, "these credentials have expired: log in again"),
+    "RequestExpired": (CloudError, "check this machine's clock, or log in again"),
+    "SignatureDoesNotMatch": (
+        CloudError,
+        "check this machine's clock, and the secret key for a slip of the hand",
+    ),
+    "InvalidClientTokenId": (CloudError, LOGIN),
+    "UnrecognizedClientException": (CloudError, LOGIN),
+    "OptInRequired": (CloudError, "this account is not signed up for that service"),
+    "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
+    "InvalidKeyPair.NotFound": (CloudError, DELETED),
+    "DependencyViolation": (CloudError, "something still uses it: later, or elsewhere"),
+    "InvalidGroup.NotFound": (CloudError, DELETED),
+    "InvalidSubnetID.NotFound": (CloudError, "check --subnet and --region"),
+    "VPCIdNotSpecified": (CloudError, NETWORK),
+    "MissingInput": (CloudError, NETWORK),
+    UNREADABLE: (CloudError, PORTAL),
+}
+
+
+@contextmanager
+def translated(action: str) -> Iterator[None]:
+    """Re-raise whatever a call to AWS, or reading its reply, raises as a `CloudError`.
+
+    The block holds the call and the picking of what is needed out of the reply, and
+    nothing else: what is raised in it is the cloud's doing.  `action` completes the
+    sentence "could not ...".  The original exception stays attached as ``__cause__``.
+    """
+    try:
+        yield
+    except CndError:
+        raise  # it is said already
+    except Exception as error:  # of any kind: a library may raise whatever it meets
+        raise _failure(action, error) from error
+
+
+def _failure(action: str, error: Exception) -> CloudError:
+    if isinstance(error, NoCredentialsError):
+        return CloudError(f"could not {action}: no AWS credentials", hint=LOGIN)
+    if isinstance(error, CredentialFailure):
+        return CloudError(f"could not {action}: {error}", hint=error.hint)
+    if isinstance(error, ClientError):
+        kind, hint = KNOWN.get(code(error), (CloudError, None))
+        return kind(f"could not {action}: {_told(error)}", hint=hint)
+    if isinstance(error, (EndpointConnectionError, HTTPClientError)):
+        return CloudError(f"could not {action}: {error}", hint=UNREACHED)
+    if isinstance(error, BotoCoreError):
+        return CloudError(f"could not {action}: {str(error).partition(chr(10))[0]}")
+    what = f"{type(error).__name__}: {excerpt(error)}"
+    return CloudError(
+        f"could not {action}: what came is no reply ({what})", hint=PORTAL
+    )
+
+
+def _told(error: ClientError) -> str:
+    """Return what AWS says of an error: its words and code, or else the HTTP status."""
+    detail = error.response.get("Error") or {}
+    words, name = " ".join(str(detail.get("Message") or "").split()), code(error)
+    if name:
+        return f"{words or name} ({name})"
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return words or f"HTTP status {status or 'unknown'}, and not a word"
+
+
+def refusal(action: str, name: str, message: str) -> CloudError:
+    """Return the failure that a reply tells of in its body, as `translated` would."""
+    told: Any = {"Error": {"Code": name, "Message": message}}
+    try:
+        with translated(action):
+            raise ClientError(told, "")
+    except CloudError as error:
+        return error
+
+
+def code(error: BaseException | None) -> str:
+    """Return AWS's error code of a failure or of what caused it, or an empty string."""
+    while error is not None:
+        if isinstance(error, CredentialFailure) and error.code:
+            return error.code
+        if isinstance(error, ClientError):
+            return str((error.response.get("Error") or {}).get("Code") or "")
+        error = error.__cause__
+    return ""

@@ -1,0 +1,283 @@
+"""The embedded cloud's process: moto behind HTTP, the hosts beside it.
+
+One rule: it answers at once and loads moto meanwhile (about 1.5 s); a call that
+comes too early waits for that.  It listens on loopback only, ends on SIGTERM or
+when idle, and takes every host with it.
+
+Run by `cnd.local.up` as `python -m cnd.local.api.server --folder FOLDER`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from cnd.errors import CloudError, CndError, UsageError
+from cnd.local import files, settings
+from cnd.local.api import faults, middleware
+from cnd.local.api.faults import Book
+from cnd.local.api.fleet import Fleet
+from cnd.local.api.middleware import HEADERS, Activity
+from cnd.local.host import vm, vmimage
+from cnd.local.host.guard import guarded
+from cnd.local.settings import Settings
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from cnd.local.api.instances import Cloud
+
+REGION = "us-east-1"
+BACKLOG = 1024  # connections that wait to be accepted: a fleet's worth
+LOAD_SECONDS = 60.0
+SILENCE_SECONDS = 60.0  # until a connection that says or takes nothing is closed
+LIVE = ("pending", "running", "shutting-down", "stopping")
+WATCH_SECONDS = 0.25  # how often to look whether all has been idle too long
+
+# moto checks these only if asked to.
+STRICT = {
+    "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
+    "MOTO_ENABLE_AMI_VALIDATION": "true",
+    "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
+    # No web page may read an answer: see `callers`.
+    "MOTO_DISABLE_GLOBAL_CORS": "true",
+    # moto uses boto3: the user's own configuration is none of its business.
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
+
+
+class Moto:
+    """moto's WSGI application, loaded in the background."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.cloud: Cloud | None = None
+        self._fleet = fleet
+        self._application: WSGIApplication | None = None
+        self._ready = threading.Event()
+        threading.Thread(target=self._load, name="load", daemon=True).start()
+
+    def __call__(
+        self, environ: WSGIEnvironment, start: StartResponse
+    ) -> Iterable[bytes]:
+        self._ready.wait(LOAD_SECONDS)
+        if self._application is None:
+            start("503 Service Unavailable", [("Content-Length", "0")])
+            return []
+        return self._application(environ, start)
+
+    def loaded(self) -> Cloud:
+        """Return the instances, once they are there."""
+        self._ready.wait(LOAD_SECONDS)
+        if self.cloud is None:
+            raise CloudError("the embedded cloud did not load")
+        return self.cloud
+
+    def _load(self) -> None:
+        try:
+            gc.disable()  # nothing of what an import makes is garbage: a fifth quicker
+            from cnd.local.api import backends
+
+            self.cloud, self._application = backends.load(self._fleet)
+            self._ready.set()
+            backends.warm_up(self._application)
+            gc.enable()
+            gc.freeze()
+            # From here on this thread waits for what the hosts report.
+            self._fleet.listen(self.cloud.tell)
+        finally:
+            # Without moto or without the fork server there is no cloud.
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Handler(WSGIRequestHandler):
+    """HTTP/1.1, quiet: boto3 keeps its connections."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    timeout = SILENCE_SECONDS
+
+    def make_environ(self) -> WSGIEnvironment:
+        environ = super().make_environ()
+        environ[HEADERS] = self.headers.items()  # as they are signed
+        return environ
+
+    def log_request(self, *args: Any) -> None:
+        """Nothing: calls are many."""
+
+    def log_error(self, *args: Any) -> None:
+        """Nothing: clients may go as they like."""
+
+
+class Server:
+    """One embedded cloud: made of its parts, then `run` until it is to end."""
+
+    def __init__(self, folder: Path, wanted: Settings) -> None:
+        self._folder, self._wanted = folder, wanted
+        self._started = time.monotonic()
+        self._ending = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        self._faults = Book()
+        image = vmimage.find(vmimage.place(wanted.images, folder)).folder
+        self._fleet = Fleet(
+            folder,
+            wanted.boot,
+            self._faults.launched,
+            image=str(image) if wanted.hosts == "vm" else "",
+            accelerator=wanted.accelerator,
+            rate=wanted.rate,
+        )
+        self._activity = Activity()
+        self._access_key = "AKIA" + secrets.token_hex(8).upper()
+        self._secret_key = secrets.token_urlsafe(30)
+        self._token = secrets.token_urlsafe(30)
+        self._moto = Moto(self._fleet)
+
+    def run(self) -> None:
+        """Serve; returns when all hosts are gone."""
+        http = make_server(
+            "127.0.0.1", 0, self._application(), threaded=True, request_handler=Handler
+        )
+        http.socket.listen(BACKLOG)
+        http.daemon_threads = True  # type: ignore[attr-defined]
+        threading.Thread(target=http.serve_forever, name="http", daemon=True).start()
+        self._fleet.cloud_port = http.server_port
+        files.write_endpoint(
+            self._folder,
+            {
+                "url": f"http://127.0.0.1:{http.server_port}",
+                "region": REGION,
+                "access_key": self._access_key,
+                "secret_key": self._secret_key,
+                "token": self._token,
+                "pid": os.getpid(),
+                "hosts": self._wanted.hosts,
+                "rate": self._wanted.rate,
+            },
+        )
+        while not self._ending.wait(WATCH_SECONDS):
+            self._end_if_idle()
+            self._fleet.keep_files()
+            if cloud := self._moto.cloud:
+                with guarded("what is to be forgotten"):
+                    cloud.forget(self._wanted.memory)
+                with guarded("the schedules"):
+                    cloud.keep_schedules()
+        self._fleet.end()
+
+    def _application(self) -> WSGIApplication:
+        book = self._faults
+        own = middleware.control(self._status, self._activity.touch)(
+            self._activity.layer(
+                middleware.fault_control(self._lay_fault, book.to_json, book.clear)(
+                    middleware.not_found
+                )
+            )
+        )
+        layers = [
+            middleware.programs_only,
+            middleware.own(self._token, own),
+            middleware.signed(self._access_key, self._secret_key),
+            self._activity.layer,
+            middleware.counted(self._activity.count),
+            middleware.delayed(self._wanted.api),
+            middleware.faulty(book),
+        ]
+        application: WSGIApplication = self._moto
+        for layer in reversed(layers):
+            application = layer(application)
+        return application
+
+    def _lay_fault(self, fields: Any) -> dict[str, Any]:
+        if not isinstance(fields, dict):
+            raise UsageError("a fault is described by a JSON object")
+        if "host" in fields:
+            fault = faults.parse_host(fields)
+            if self._wanted.hosts == "vm" and fault.kind not in vm.FAULTS:
+                kinds = ", ".join(vm.FAULTS)
+                message = f"what befalls a virtual machine is one of {kinds}"
+                raise UsageError(f"{message}, not {fault.kind!r}")
+            if fault.place is None:
+                self._moto.loaded().befall(fault)
+            return self._faults.lay(fault)
+        # Here, as botocore would delay the start.
+        from cnd.local.api import actions
+
+        return self._faults.lay(faults.parse(fields, actions.known()))
+
+    def _end_if_idle(self) -> None:
+        if self._activity.idle_seconds <= self._wanted.idle:
+            return
+        if self._live():
+            self._activity.touch()  # the time runs from the last instance's end
+        else:
+            self._ending.set()
+
+    def _states(self) -> Counter[str]:
+        return self._moto.cloud.count() if self._moto.cloud else Counter()
+
+    def _live(self) -> int:
+        states = self._states()
+        return sum(states[state] for state in LIVE)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "ending": self._ending.is_set(),
+            "hosts": self._wanted.hosts,
+            "most_nonces_per_second_of_a_host": self._wanted.rate or "no limit",
+            "accelerator": self._wanted.accelerator or "none needed",
+            "up_seconds": round(time.monotonic() - self._started, 3),
+            "idle_seconds": round(self._activity.idle_seconds, 3),
+            "idle_limit_seconds": self._wanted.idle,
+            "instances": dict(self._states()),
+            "live": self._live(),
+            "boot_seconds": [self._wanted.boot.low, self._wanted.boot.high],
+            "api_seconds": [self._wanted.api.low, self._wanted.api.high],
+            "addresses": self._fleet.addresses.pattern,
+            "ssh_port": self._fleet.addresses.port,
+            "calls": self._activity.counts,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="cnd.local.api.server")
+    parser.add_argument("--folder", type=Path, required=True)
+    folder = parser.parse_args().folder
+    os.umask(0o077)  # what it and its hosts write is their user's alone
+    try:
+        wanted = settings.read(os.environ)
+        with files.alive_lock(folder):
+            _own_environment()
+            shutil.rmtree(folder / "hosts", ignore_errors=True)
+            Server(folder, wanted).run()
+            shutil.rmtree(folder / "hosts", ignore_errors=True)
+            files.remove_endpoint(folder)
+            sys.stderr.flush()
+            os._exit(0)  # calls that still wait in their threads wait for nothing
+    except CndError as error:
+        sys.exit(str(error))
+
+
+def _own_environment() -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(STRICT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The local cloud's hosts: boot, SSH, user data, metadata."""

@@ -1,0 +1,144 @@
+"""The file tree of one host: what is in it when the host boots.
+
+One rule: everything a host owns lies below its tree, and its /bin comes first in
+every PATH, so that no command of a host reaches the machine's own init.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from cnd.local.host import clock
+from cnd.local.host.wire import HostSpec
+
+# Few, because a file or folder costs up to a millisecond, and a fleet has many.
+FOLDERS = (
+    "etc",
+    "home",
+    "opt",
+    "root",
+    "run",
+    "run/cnd",
+    "run/systemd",
+    "run/systemd/system",
+    "tmp",
+    "var",
+    "var/log",
+)
+CONTROLS = ("systemctl", "shutdown", "poweroff", "halt", "reboot")
+# User data is written for a machine of its own; these would change the real one.
+UNAVAILABLE = (
+    "apt",
+    "apt-get",
+    "chpasswd",
+    "dnf",
+    "hostnamectl",
+    "init",
+    "iptables",
+    "loginctl",
+    "mkfs",
+    "modprobe",
+    "mount",
+    "nft",
+    "passwd",
+    "service",
+    "snap",
+    "swapoff",
+    "swapon",
+    "sysctl",
+    "telinit",
+    "timedatectl",
+    "umount",
+    "useradd",
+    "userdel",
+    "usermod",
+    "yum",
+)
+OWN = ("logger", "sudo", "systemd-run", "journalctl", "cloud-init", "hostname")
+SHELL = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+PROGRAMS = frozenset({*CONTROLS, *UNAVAILABLE, *OWN, "python3"})
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def build_programs(folder: Path) -> None:
+    """Make the folder of programs that all hosts of a cloud share as /bin.
+
+    The programs find the tree of their host by the path they are called by.
+    """
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(python())
+    shims = Path(__file__).with_name("shims")
+    sources = (
+        {name: name for name in OWN}
+        | dict.fromkeys(CONTROLS, "control")
+        | dict.fromkeys(UNAVAILABLE, "unavailable")
+    )
+    for name, source in sources.items():
+        shim = (shims / source).read_bytes()
+        if name == "logger" and _bash_tells_time():
+            shim = shim.replace(b"/bin/sh", b"/bin/bash", 1)
+        _write(folder / name, shim, 0o755)
+
+
+def _bash_tells_time() -> bool:
+    """Whether bash(1) is here, and new enough that logger can do without date(1).
+
+    A process for each line of each host is much, when hundreds have a last word.
+    """
+    try:
+        command = ["/bin/bash", "-c", "printf '%(%Y)T' -1"]
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def python() -> str:
+    """The interpreter behind this one: not a virtual environment's, not a shim.
+
+    A host must not see the packages that the cloud itself has.
+    """
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def home(spec: HostSpec) -> str:
+    return f"{spec.root}/home/{spec.user}"
+
+
+def environment(spec: HostSpec, user: str) -> dict[str, str]:
+    """The whole environment of a command: nothing of the cloud's own."""
+    paced = {} if spec.rate is None else {"CND_RATE": str(spec.rate)}
+    return {
+        **paced,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata,
+        "HOME": f"{spec.root}/root" if user == "root" else home(spec),
+        "LANG": "C.UTF-8",
+        "LOGNAME": user,
+        "PATH": f"{spec.root}/bin:{SYSTEM_PATH}",
+        "SHELL": SHELL,
+        "TMPDIR": f"{spec.root}/tmp",
+        "USER": user,
+        **(clock.set_off(spec.fault_seconds) if spec.fault == "wrong-clock" else {}),
+    }
+
+
+def build(spec: HostSpec) -> None:
+    """Make the tree; raises OSError (FileExistsError if it is already there)."""
+    root = Path(spec.root)
+    root.mkdir(mode=0o700)  # inside it, rights are those of a machine of its own
+    for folder in (*FOLDERS, f"home/{spec.user}", f"home/{spec.user}/.ssh"):
+        (root / folder).mkdir()
+    (root / "tmp").chmod(0o1777)
+    (root / "bin").symlink_to(spec.programs)
+    (root / "var/run").symlink_to("../run")
+    _write(root / "etc/hostname", f"{spec.hostname}\n".encode(), 0o644)
+    _write(root / "var/log/syslog", b"", 0o640)
+    os.mkfifo(root / "run/cnd/control", 0o600)
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with open(descriptor, "wb") as file:
+        file.write(content)

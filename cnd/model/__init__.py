@@ -1,0 +1,1 @@
+"""Frozen values and pure logic: no clock, no disk, no network."""

@@ -1,0 +1,48 @@
+"""How long instances were paid for, by what was seen of them.
+
+One rule: the events of the run and nothing else.  AWS bills from *running* until
+*shutting-down*, by the second; what is seen is a moment later, at both ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from cnd.model.events import Event
+from cnd.model.plan import Plan, Stay
+
+LAUNCHED, RUNNING = "instance.launched", "instance.running"
+ENDS = frozenset({"instance.terminated", "instance.lost"})
+
+
+def spent(plan: Plan, events: Iterable[Event]) -> float | None:
+    """Return what the instances cost so far, in USD; None if a price is not known."""
+    seen = list(events)
+    told: dict[str, dict[str, object]] = {}
+    for event in seen:
+        if event.kind in (LAUNCHED, RUNNING):
+            told.setdefault(event.host or "", {}).update(event.fields)
+    return plan.usd(_stay(told[i], seconds) for i, seconds in lives(seen).items())
+
+
+def _stay(told: Mapping[str, object], seconds: float) -> Stay:
+    kind, zone = str(told.get("type") or ""), str(told.get("zone") or "")
+    return Stay(seconds, kind, zone, told.get("spot") is True)
+
+
+def lives(events: Iterable[Event]) -> dict[str, float]:
+    """Return how many seconds each instance ran that was seen running, by its id.
+
+    One that was not seen to end has run until the last event, so far.
+    """
+    began: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    last = 0.0
+    for event in events:
+        last = max(last, event.time)
+        host = event.host or ""
+        if event.kind == RUNNING:
+            began.setdefault(host, event.time)
+        elif event.kind in ENDS:
+            ended.setdefault(host, event.time)
+    return {host: max(0.0, ended.get(host, last) - t) for host, t in began.items()}

@@ -1,0 +1,171 @@
+"""Some sensible instance types: what they cost, and how fast they should be.
+
+One rule: a shipped table, dated, and every number an estimate to whoever reads it:
+prices change and differ by region, and most rates were not measured on EC2.  What
+is not known is None.  Measured rates (`cnd.planning.rate_history`) and looked-up prices
+(`cnd.planning.prices`) go before what stands here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast one instance searches, and how that is known."""
+
+    nonces_per_second: float
+    source: str  # "measured in 3 earlier runs", "estimate: ..."
+
+
+@dataclass(frozen=True)
+class Price:
+    """What one instance costs while it searches, disk and address included."""
+
+    usd_per_hour: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An instance type as the table knows it."""
+
+    type: str
+    architecture: str  # EC2's name: "x86_64" or "arm64"
+    vcpus: int
+    rate: Rate | None
+    price: Price
+
+
+PRICED = "2026-01-19"
+# On-demand, Linux, us-east-1, USD an hour, as generated from AWS's price list on that
+# day for the Karpenter project: https://github.com/aws/karpenter-provider-aws
+# (pkg/providers/pricing/zz_generated.pricing_aws.go).
+ON_DEMAND = {
+    "c4.xlarge": 0.199,
+    "c5.large": 0.085,
+    "c5.xlarge": 0.17,
+    "c5a.large": 0.077,
+    "c6a.large": 0.0765,
+    "c6a.xlarge": 0.153,
+    "c6a.4xlarge": 0.612,
+    "c6g.medium": 0.034,
+    "c6g.large": 0.068,
+    "c6i.large": 0.085,
+    "c6i.xlarge": 0.17,
+    "c7a.medium": 0.05132,
+    "c7a.large": 0.10264,
+    "c7a.xlarge": 0.20528,
+    "c7a.4xlarge": 0.82112,
+    "c7g.medium": 0.0363,
+    "c7g.large": 0.0725,
+    "c7i.large": 0.08925,
+    "c8a.medium": 0.05389,
+    "c8a.large": 0.10777,
+    "c8g.medium": 0.03988,
+    "c8g.large": 0.07976,
+    "t2.micro": 0.0116,
+    "t3.micro": 0.0104,
+    "t3a.micro": 0.0094,
+    "t4g.micro": 0.0084,
+}
+# Beside the instance: a public IPv4 address at $0.005 an hour and 8 GB of gp3 at $0.08
+# a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
+# https://aws.amazon.com/ebs/pricing/ (us-east-1).
+BESIDE = 0.005 + 8 * 0.08 / 730
+
+# A t3, t3a or t4g is born without credits and `unlimited`: a search uses every vCPU in
+# full, and what lies above the baseline is billed by the vCPU-hour.  A t2 is not.
+# Source: https://aws.amazon.com/ec2/pricing/on-demand/, "T2/T3/T4g unlimited mode".
+SURPLUS = {"t3": 0.05, "t3a": 0.05, "t4g": 0.04}  # USD per vCPU-hour
+# The vCPUs of these three by size, and the baseline of each of them.  Source:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-credits-baseline-concepts.html
+BURSTABLE = {
+    "nano": (2, 0.05),
+    "micro": (2, 0.10),
+    "small": (2, 0.20),
+    "medium": (2, 0.20),
+    "large": (2, 0.30),
+    "xlarge": (4, 0.40),
+    "2xlarge": (8, 0.40),
+}
+
+# Of all other families in the table.
+VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16}
+
+# Cycles a nonce takes on one vCPU, by kernel, as measured on a Zen 4 core of 3.6 GHz
+# (docs/kernel.md).  Where a vCPU is one of the two threads of a core, a busy sibling
+# leaves SHA-NI three fifths (15 of 25 M/s, measured there), and vectors a half.
+ALONE = 140.0  # shani
+SHANI, AVX512, AVX2 = ALONE / 0.6, 2 * 171.0, 2 * 356.0
+
+
+@dataclass(frozen=True)
+class Processor:
+    """What the instances of a family run on; AWS's own words for the clock."""
+
+    name: str
+    architecture: str
+    ghz: float
+    cycles: float | None  # a nonce and vCPU; None: never measured on anything like it
+    kernel: str
+
+
+# Source of processors and clocks: https://aws.amazon.com/ec2/instance-types/
+PROCESSORS = {
+    "c4": Processor("Haswell", "x86_64", 2.9, AVX2, "avx2"),
+    "c5": Processor("Cascade Lake", "x86_64", 3.4, AVX512, "avx512"),
+    "c5a": Processor("Zen 2", "x86_64", 3.3, SHANI, "shani"),
+    "c6a": Processor("Zen 3", "x86_64", 3.6, SHANI, "shani"),
+    "c6g": Processor("Graviton2", "arm64", 2.5, None, "armv8"),
+    "c6i": Processor("Ice Lake", "x86_64", 3.5, AVX512, "avx512"),
+    "c7a": Processor("Zen 4, a core each", "x86_64", 3.7, ALONE, "shani"),
+    "c7g": Processor("Graviton3", "arm64", 2.6, None, "armv8"),
+    "c7i": Processor("Sapphire Rapids", "x86_64", 3.2, AVX512, "avx512"),
+    "c8a": Processor("Zen 5, a core each", "x86_64", 4.5, ALONE, "shani"),
+    "c8g": Processor("Graviton4", "arm64", 2.8, None, "armv8"),
+    # A t2 is `standard`: it falls to a tenth when its launch credits are spent.
+    "t2": Processor("Haswell", "x86_64", 2.4, None, "avx2"),
+    "t3": Processor("Skylake", "x86_64", 3.1, AVX512, "avx512"),
+    "t3a": Processor("Zen", "x86_64", 2.5, SHANI, "shani"),
+    "t4g": Processor("Graviton2", "arm64", 2.5, None, "armv8"),
+}
+
+
+def _offer(name: str) -> Offer:
+    family, _, size = name.partition(".")
+    processor = PROCESSORS[family]
+    vcpus = 1 if name == "t2.micro" else _vcpus(family, size)
+    return Offer(
+        type=name,
+        architecture=processor.architecture,
+        vcpus=vcpus,
+        rate=_rate(processor, vcpus),
+        price=all_in(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
+    )
+
+
+def _vcpus(family: str, size: str) -> int:
+    return BURSTABLE[size][0] if family in SURPLUS else VCPUS[size]
+
+
+def _rate(processor: Processor, vcpus: int) -> Rate | None:
+    if processor.cycles is None:
+        return None
+    how = (
+        f"estimate: {processor.kernel} on {processor.name} at {processor.ghz:g} GHz, "
+        f"{processor.cycles:.0f} cycles a nonce and vCPU"
+    )
+    return Rate(vcpus * processor.ghz * 1e9 / processor.cycles, how)
+
+
+def all_in(name: str, usd_per_hour: float, source: str) -> Price:
+    """Return the price of an instance with all that it is billed for beside itself."""
+    family, _, size = name.partition(".")
+    vcpus, baseline = BURSTABLE.get(size, (0, 0.0))
+    surplus = SURPLUS.get(family, 0.0) * vcpus * (1 - baseline)
+    return Price(usd_per_hour + surplus + BESIDE, source)
+
+
+OFFERS = {name: _offer(name) for name in ON_DEMAND}

@@ -1,0 +1,229 @@
+"""What happened, as values: the only way out of the core.
+
+One rule: whoever sees something happen emits an `Event`; whoever shows, keeps or
+decides reads events and nothing else.  `docs/events.md` explains every kind, and
+a test holds that list and `KINDS` together.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from types import MappingProxyType
+from typing import Any
+
+from cnd.errors import CndError
+from cnd.system.typed_json import fits
+
+PROGRESS = "worker.progress"  # the only kind that may wait to be heard
+KINDS = frozenset(
+    {
+        "run.started",
+        "run.attached",
+        "run.stop_requested",
+        "run.aborted",
+        "run.ended",
+        "launch.refused",
+        "launch.delayed",
+        "space.checked",
+        "fleet.reduced",
+        "instance.requested",
+        "instance.launched",
+        "instance.running",
+        "instance.ready",
+        "instance.lost",
+        "instance.terminated",
+        "worker.started",
+        PROGRESS,
+        "worker.found",
+        "worker.exhausted",
+        "worker.timeout",
+        "worker.stopped",
+        "worker.failed",
+        "worker.noise",
+        "worker.notice",
+        "worker.refuted",
+        "host.failed",
+        "host.reconnecting",
+        "host.returned",
+        "host.late",
+        "host.done",
+        "class.handed_over",
+        "log.pulled",
+        "log.failed",
+        "logs.uploaded",
+        "cloud.trouble",
+    }
+)
+
+# With one of these a worker ends.
+LAST_WORDS = frozenset(
+    f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
+)
+
+ENVELOPE = frozenset({"kind", "time", "index", "host"})
+
+# What another machine may say; all else that it says is noise.
+LARGEST = 1e20  # a number; nothing that is counted here comes near it
+DEEPEST = 8  # lists and objects within each other
+LATEST = 2.5e11  # seconds since the epoch, in the year 9892
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened; `kind` is ``noun.past_participle``.
+
+    `index` is the instance's place in the fleet (its residue class), `host` its
+    instance id; both are None where the event is about the whole run.  `time` is
+    seconds since the epoch on the clock of whoever saw it, `heard` when this process
+    did, on its monotonic clock.
+    """
+
+    kind: str
+    index: int | None = None
+    host: str | None = None
+    fields: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    time: float = field(default_factory=time.time)
+    heard: float = field(default_factory=monotonic, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"no such kind of event: {self.kind}")
+
+    def to_json(self) -> str:
+        """Return the event as one line of JSON, without the newline."""
+        record: dict[str, Any] = {"kind": self.kind, "time": round(self.time, 3)}
+        if self.index is not None:
+            record["index"] = self.index
+        if self.host is not None:
+            record["host"] = self.host
+        # A worker's fields must not pass for what we say of the event.
+        rest = {k: v for k, v in self.fields.items() if k not in ENVELOPE}
+        return json.dumps({**record, **rest}, default=str)
+
+
+Emit = Callable[[Event], None]
+
+
+# The fields of our own events on which readers rely, where they are there.  Those of
+# workers may be anything.
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "run.started": {
+        **{"run": str, "block": str, "type": str, "script": str},
+        **{"difficulty": int, "instances": int, "nonces": int},
+        **{"time_limit": float, "lifetime": float},
+    },
+    "fleet.reduced": {"wanted": int, "instances": int},
+    "instance.requested": {"count": int},
+    "launch.delayed": {"seconds": float},
+    "instance.launched": {"type": str, "zone": str | None, "spot": bool},
+    "instance.running": {
+        "address": str | None,
+        "zone": str | None,
+        "classes": list[int],
+    },
+    "class.handed_over": {"start": int},
+}
+
+
+def from_json(line: str | bytes) -> Event:
+    """Return the event that `Event.to_json` wrote; ValueError if it is none."""
+    text = line.decode() if isinstance(line, bytes) else line
+    record = plain(text, deepest=DEEPEST + 1)
+    kind, seen = record.pop("kind", None), amount(record.pop("time", None))
+    index, host = record.pop("index", None), record.pop("host", None)
+    wrong = [
+        n for n, t in FIELDS.get(str(kind), {}).items() if not _holds(record, n, t)
+    ]
+    if (
+        wrong
+        or not (isinstance(kind, str) and fits(index, int | None))
+        or not (fits(host, str | None) and (index or 0) >= 0)
+        or (seen is None or seen > LATEST)
+    ):
+        raise ValueError(f"not an event: {text[:80]!r}")
+    return Event(kind=kind, time=seen, index=index, host=host, fields=record)
+
+
+def _holds(record: Mapping[str, object], name: str, hint: Any) -> bool:
+    return name not in record or fits(record[name], hint)
+
+
+def from_worker(line: str, *, index: int, host: str) -> Event:
+    """Return what a line of a worker's output says; anything odd is noise.
+
+    A worker is another machine's program: its output is kept and shown, and never
+    fatal, whatever it is.
+    """
+    try:
+        record = plain(line)
+        kind = f"worker.{record.pop('event')}"
+        seen = amount(record.pop("time", time.time()))
+        if kind == "worker.refuted" or seen is None or seen > LATEST:
+            raise ValueError("not a worker's to say")
+        return Event(kind, index, host, record, seen)
+    except (ValueError, KeyError):
+        return Event("worker.noise", index, host, {"text": line[:1000]})
+
+
+def plain(text: str | bytes, *, deepest: int = DEEPEST) -> dict[str, Any]:
+    """Return a JSON object of another machine, fit for whatever is done with it.
+
+    Raises:
+        ValueError: it is none, or holds what nobody means: a number beyond `LARGEST`
+            or none at all (NaN), or more than `deepest` levels.
+    """
+    try:
+        found = json.loads(
+            text, parse_int=_integer, parse_float=_float, parse_constant=_float
+        )
+    except RecursionError as error:
+        raise ValueError("nested without end") from error
+    if not isinstance(found, dict) or not _is_shallow(found, deepest):
+        raise ValueError("not a plain object")
+    return found
+
+
+def amount(value: object) -> float | None:
+    """Return a finite number that is not negative, or None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if 0 <= value < 1e300 else None
+
+
+def _integer(text: str) -> int:
+    _float(text)  # of a million digits it takes long to make an integer
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= LARGEST:  # also what is no number
+        raise ValueError(f"{text[:20]} is beyond all that is counted")
+    return value
+
+
+def _is_shallow(value: object, levels: int) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return True
+    return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
+
+
+def harmless(text: str) -> str:
+    """Return text of another machine as one line that cannot steer a terminal.
+
+    What cannot be written as UTF-8, a lone half of a pair, is replaced as well.
+    """
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def trouble(error: CndError) -> Event:
+    """Return what tells of a failure that is not the end of the run."""
+    return Event("cloud.trouble", fields={"reason": str(error), "hint": error.hint})

@@ -1,0 +1,147 @@
+"""What a run's journal tells whoever takes it over.
+
+One rule: pure.  The events are seen again, by the same `Race` that saw them first;
+what they do not tell is asked from the cloud and the hosts, not guessed.  How long the
+search has gone on is for its workers to say: this machine's clock may have been set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median_high
+
+from cnd.model.events import Event, amount
+from cnd.model.plan import Plan
+from cnd.model.search_state import Race
+
+# What these say of a host holds for whoever comes after.
+JITTER = 0.05  # seconds by which a better word on the time must be better
+UNFIT = ("worker.failed", "worker.refuted")
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run as its last orchestrator left it."""
+
+    race: Race
+    index: Mapping[str, int]  # of every instance that was launched, by its id
+    launched: Mapping[str, float]  # when each was, seconds since the epoch
+    lost: frozenset[str]  # instances that went away
+    ended: Mapping[str, float]  # when an instance was seen terminated
+    unfit: frozenset[str]  # instances that get no further class
+    # Seconds by the clock of the orchestrator: from the start of the run until its
+    # first worker began, and until its last word.
+    boot: float | None
+    lasted: float
+    searched: Mapping[int, float]  # seconds that each class's first worker has told of
+
+
+class SearchClock:
+    """When a search that was taken over began, by what its workers say of it.
+
+    A word on `seconds` was said at the earliest now minus these; one that is read late
+    sets the beginning too late, until the next one.  Of what the classes say the middle
+    holds: neither one that lies nor one that died early decides.
+    """
+
+    def __init__(self, searched: Mapping[int, float], now: float) -> None:
+        """Begin with what was told before `now`, on any clock that is not set."""
+        self._began = {index: now - seconds for index, seconds in searched.items()}
+
+    @property
+    def began(self) -> float | None:
+        """When the search began; None: no worker has said a word."""
+        return median_high(self._began.values()) if self._began else None
+
+    def hear(self, event: Event, race: Race) -> bool:
+        """Take in an event that was just heard; return whether it was news."""
+        told = spoken(event, race)
+        if told is None:
+            return False
+        index, seconds = told
+        began = event.heard - seconds
+        if began > self._began.get(index, math.inf) - JITTER:
+            return False
+        self._began[index] = began
+        return True
+
+
+def spoken(event: Event, race: Race) -> tuple[int, float] | None:
+    """Return the class and the seconds of search that a worker's event tells of.
+
+    None where it tells of none; what took a class over began later than the search.
+    """
+    index = event.index
+    seconds = 0.0 if event.kind == "worker.started" else event.fields.get("seconds")
+    told = amount(seconds)
+    if told is None or index is None or not event.kind.startswith("worker."):
+        return None
+    standing = race.standings.get(index)
+    if standing is None or standing.start != index or event.host != standing.host:
+        return None
+    return index, min(told, race.plan.time_limit)
+
+
+def recall(plan: Plan, events: Iterable[Event]) -> Past:
+    """Return what `events`, oldest first, tell of the run of `plan`."""
+    race = Race(plan)
+    index: dict[str, int] = {}
+    launched: dict[str, float] = {}
+    ended: dict[str, float] = {}
+    lost: set[str] = set()
+    unfit: set[str] = set()
+    marks: dict[str, float] = {}  # when a kind came first
+    searched: dict[int, float] = {}
+    now = 0.0  # by our clock: a host's may be wrong
+    for event in events:
+        race.see(event)
+        if not event.kind.startswith("worker."):
+            now = event.time
+        marks.setdefault(event.kind, now)
+        if told := spoken(event, race):
+            searched[told[0]] = max(told[1], searched.get(told[0], 0.0))
+        host = event.host or ""
+        if event.kind == "instance.launched" and event.index is not None:
+            index[host] = event.index
+            launched[host] = now
+        elif event.kind == "instance.lost":
+            lost.add(host)
+        elif event.kind == "instance.terminated":
+            ended[host] = now
+        elif event.kind in UNFIT:
+            unfit.add(host)
+        elif event.kind == "run.stop_requested":
+            race.stop(event)
+    began, searching = marks.get("run.started", now), marks.get("worker.started")
+    return Past(
+        race=race,
+        index=index,
+        launched=launched,
+        lost=frozenset(lost),
+        ended=ended,
+        unfit=frozenset(unfit),
+        boot=None if searching is None else max(0.0, searching - began),
+        lasted=max(0.0, now - began),
+        searched=searched,
+    )
+
+
+def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:
+    """Return how many instances were asked for of which nobody heard what came.
+
+    Args:
+        since: earlier requests do not count, seconds since the epoch.
+    """
+    counts: list[int] = []
+    for event in events:
+        if event.kind == "instance.requested":
+            count = event.fields.get("count")
+            fresh = event.time >= since
+            counts.append(count if fresh and isinstance(count, int) else 0)
+        elif event.kind in ("instance.launched", "launch.refused"):
+            del counts[:1]  # those of one request come together
+        elif event.kind == "run.aborted":
+            counts.clear()  # whoever ended it has looked for them
+    return sum(counts)

@@ -1,0 +1,1 @@
+"""Before the purchase: what a run may take, cost and lack."""

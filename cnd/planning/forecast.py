@@ -1,0 +1,451 @@
+"""What may be expected of a search before it is bought: N, chances, times, prices.
+
+One rule: pure functions over frozen values.  `decide` makes the `Plan` that `start`
+executes, and `forecast` says of that very object what `plan` prints.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cnd import pow as worker
+from cnd.errors import UsageError
+from cnd.model.catalog import Price, Rate
+from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Stay
+from cnd.model.probability import Chances, chances, instances_for, success, within
+from cnd.model.witness import bits_for
+from cnd.view.narrator import duration, number
+
+# From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
+# 20 to 30 s, measured by many.
+USUAL_BOOT = 30.0  # seconds
+USUAL_END = 15.0  # seconds for stop, logs and termination
+USUAL_CONFIDENCE = 0.95  # that alternatives are compared at
+NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less
+WORTH_TRYING = 0.5  # the least chance that it holds one
+USUAL_QUOTA = 32  # vCPUs that a new account may run at once; often so, not always
+TRIAL = 5.0  # seconds of search that measure a type of which nothing is known
+SHOWN = 5  # alternatives
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for: a plan whose N may still be open."""
+
+    plan: Plan  # its N is 1 where none was given
+    given: bool  # whether N was given
+    confidence: float | None = None  # in the open interval (0, 1)
+    budget: float | None = None  # USD, above 0
+
+    def __post_init__(self) -> None:
+        if self.confidence is not None and not 0 < self.confidence < 1:
+            message = f"--confidence must be between 0 and 1, not {self.confidence:g}"
+            raise UsageError(message, hint="for example: --confidence 0.95")
+        if self.budget is not None and not 0 < self.budget < math.inf:
+            message = f"--budget must be more than 0 USD, not {self.budget:g}"
+            raise UsageError(message, hint="for example: --budget 1.50")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is known of an instance type in the cloud that is to be used."""
+
+    type: str
+    vcpus: int | None = None
+    rate: Rate | None = None  # of one instance
+    price: Price | None = None  # of one instance
+    boot: float = USUAL_BOOT  # seconds from the start until the first one searches
+    at_once: float = math.inf  # instances that can compute in full side by side
+
+    def fleet_rate(self, instances: int) -> float | None:
+        """Return the nonces/s of so many, or None where it is not known."""
+        if self.rate is None:
+            return None
+        return self.rate.nonces_per_second * min(instances, self.at_once)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A plan, and what may be expected of it; None is unknown."""
+
+    plan: Plan
+    machine: Machine
+    hash_rate: float | None  # nonces/s of the fleet
+    chances: Chances | None
+    expected_usd: float | None
+    spot: Price | None = None  # that the expected price goes by; None: by on-demand's
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan with all that is expected of it."""
+        rate, price = self.machine.rate, self.machine.price
+        return {
+            "plan": self.plan.to_json(),
+            "vcpus": self.machine.vcpus,
+            "hash_rate": self.hash_rate,
+            "hash_rate_source": rate.source if rate else None,
+            "chances": asdict(self.chances) if self.chances else None,
+            "boot_seconds": self.machine.boot,
+            "usd": {
+                "expected": self.expected_usd,
+                "worst_case": self.plan.worst_case_usd,
+                "source": price.source if price else None,
+                "spot_source": self.spot.source if self.spot else None,
+            },
+        }
+
+
+def decide(wish: Wish, machine: Machine) -> Plan:
+    """Return the plan that is to be executed.
+
+    Raises:
+        UsageError: it is impossible, contradicts itself or may exceed the budget.
+    """
+    price = machine.price.usd_per_hour if machine.price else None
+    plan = replace(wish.plan, usd_per_hour=price)
+    if wish.confidence is not None:
+        plan = replace(plan, instances=_instances(wish, plan, machine))
+    if wish.budget is not None:
+        _check_budget(plan, wish.budget)
+    return replace(plan, witness_bits=_witness_bits(plan, machine))
+
+
+def _witness_bits(plan: Plan, machine: Machine) -> int | None:
+    """Return how the workers are to prove what they have tested."""
+    if plan.script:
+        return None
+    rate = machine.fleet_rate(plan.instances)
+    return bits_for(
+        plan.difficulty,
+        plan.nonces,
+        plan.instances,
+        plan.time_limit,
+        rate and rate / plan.instances,
+    )
+
+
+def trial(wish: Wish) -> Wish:
+    """Return the wish for a run that measures: one instance, no answer within reach."""
+    plan = replace(
+        wish.plan,
+        difficulty=worker.HASH_DIGITS,
+        nonces=worker.MAX_NONCES,
+        instances=1,
+        time_limit=TRIAL,
+        others={},
+        at_least=0,
+        smallest=False,
+        replace=False,
+        keep=False,
+        hold=False,
+    )
+    return Wish(plan, True, budget=wish.budget)
+
+
+def at_most(tried: Plan, seconds: float, known: float | None) -> float | None:
+    """Return what a trial cost that took so long, for a budget.
+
+    Args:
+        known: what it cost in USD, as far as that is known: of spot never for sure, so
+            there the price on demand counts.
+    """
+    return known if tried.market == MARKETS[0] else tried.usd([Stay(seconds)])
+
+
+def charged(wish: Wish, spent: float | None) -> Wish:
+    """Return `wish` with what is left of its budget after `spent` USD."""
+    if wish.budget is None or not spent:
+        return wish
+    return replace(wish, budget=wish.budget - spent)
+
+
+def _instances(wish: Wish, plan: Plan, machine: Machine) -> int:
+    """Return the N that reaches the confidence; an N that was given must do so."""
+    confidence, rate = wish.confidence or 0.0, machine.rate
+    if rate is None:
+        message = f"--confidence: the hash rate of {machine.type} is not known"
+        hint = "`fab start` without --n tries one instance first; or say --n alone"
+        raise UsageError(message, hint=hint)
+    if within(plan.difficulty, plan.nonces) < confidence:
+        raise UsageError(_no_such_nonce(plan), hint="a larger --nonces, or a smaller D")
+    speed = rate.nonces_per_second
+    search = (plan.difficulty, plan.nonces)
+    wanted = instances_for(*search, speed, plan.time_limit, confidence) or MAX_INSTANCES
+    most = min(MAX_INSTANCES, plan.nonces)
+    n = plan.instances if wish.given else min(wanted, most)
+    found = _chances(plan, machine.fleet_rate(n) or speed).found
+    if found >= confidence:
+        return n
+    chance = f"with {n} x {machine.type} the chance is {percent(found)}"
+    if wish.given and wanted <= min(most, machine.at_once):
+        hint = f"--n {wanted} reaches {percent(confidence)}; or leave out --n"
+        raise UsageError(f"--n contradicts --confidence: {chance}", hint=hint)
+    hint = "more time (--t), a smaller --d, or a faster --instance-type"
+    raise UsageError(f"impossible within {plan.time_limit:g} s: {chance}", hint=hint)
+
+
+def _no_such_nonce(plan: Plan) -> str:
+    chance = percent(within(plan.difficulty, plan.nonces))
+    return (
+        f"impossible: even all {plan.nonces} nonces hold a golden one of "
+        f"difficulty {plan.difficulty} with a chance of {chance}"
+    )
+
+
+def _check_budget(plan: Plan, budget: float) -> None:
+    worst = plan.worst_case_usd
+    if worst is None:
+        message = f"--budget: the price of {' or '.join(plan.types)} is not known"
+        hint = "`fab plan` shows types whose price is"
+        raise UsageError(message, hint=hint)
+    if worst > budget:
+        message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
+        hint = (
+            f"it is {plan.instances} x {plan.lifetime:.0f} s x "
+            f"{usd(plan.dearest_usd_per_hour)}/h: less --t, or fewer instances (--n)"
+        )
+        raise UsageError(message, hint=hint)
+
+
+def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
+    """Refuse several runs whose worst cases together may cost more than `budget` USD.
+
+    Raises UsageError.
+    """
+    if budget is None:
+        return
+    worst = sum(plan.worst_case_usd or 0.0 for plan in plans)
+    if worst > budget:
+        message = (
+            f"the worst case of {len(plans)} runs, {usd(worst)}, exceeds the budget of "
+            f"{usd(budget)}"
+        )
+        raise UsageError(message, hint="fewer of them (--repeat), less --t, fewer --n")
+
+
+def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecast:
+    """Return what may be expected of `plan`.
+
+    Args:
+        spot: what an instance costs where it comes by spot.  The worst case goes by the
+            price on demand, which spot may come up to, but does not exceed.
+    """
+    rate = machine.fleet_rate(plan.instances)
+    seen = _chances(plan, rate) if rate else None
+    expected = None
+    if seen:
+        life = machine.boot + seen.expected_seconds + USUAL_END
+        paid = replace(plan, usd_per_hour=spot.usd_per_hour) if spot else plan
+        expected = paid.usd([Stay(life)] * plan.instances)
+    return Forecast(plan, machine, rate, seen, expected, spot)
+
+
+def _chances(plan: Plan, rate: float) -> Chances:
+    return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
+
+
+def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
+    """Return the cheapest fleets that would do the same, one of each family."""
+    exists = within(wish.plan.difficulty, wish.plan.nonces)
+    if exists < WORTH_TRYING:
+        return []
+    confidence = wish.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
+    found = []
+    for machine in machines:
+        base = replace(
+            wish.plan, instances=1, instance_type=machine.type, others={}, at_least=0
+        )
+        try:
+            plan = decide(Wish(base, False, confidence), machine)
+        except UsageError:
+            continue  # not with this type
+        if plan.usd_per_hour:
+            found.append(forecast(plan, machine))
+    found.sort(key=lambda each: (each.expected_usd, each.plan.instances))
+    families: dict[str, Forecast] = {}
+    for each in found:
+        families.setdefault(each.machine.type.partition(".")[0], each)
+    return list(families.values())[:SHOWN]
+
+
+def verdicts(
+    made: Forecast, here: Rate | None, *, outlived: bool = False
+) -> Iterator[str]:
+    """Yield what a friend would say before the money is spent.
+
+    Args:
+        outlived: whether the credentials are known to end before the instances may.
+    """
+    plan, seen = made.plan, made.chances
+    if outlived:
+        yield (
+            f"the credentials end within the {plan.lifetime:.0f} s that the run may "
+            "take, and the fleet's way to S3 with them: log in again first"
+        )
+    exists = within(plan.difficulty, plan.nonces)
+    if exists < WORTH_TRYING:
+        yield _no_such_nonce(plan)
+    if here and (alone := _alone(plan, made, here)):
+        yield alone
+    if seen is None:
+        yield (
+            f"the hash rate of {plan.instance_type} is not known: a first run with "
+            "--n 1 measures it"
+        )
+        return
+    if seen.found < WORTH_TRYING <= exists:
+        yield f"too little time: it is found with a chance of {percent(seen.found)}"
+    boot = made.machine.boot
+    if plan.instances > 1 and seen.expected_seconds * plan.instances < boot / 4:
+        yield (
+            "one instance would do: its search is shorter than its boot "
+            f"({duration(seen.expected_seconds * plan.instances)})"
+        )
+    vcpus = (made.machine.vcpus or 0) * plan.instances
+    if plan.usd_per_hour and vcpus > USUAL_QUOTA:
+        yield (
+            f"{vcpus} vCPUs: a new account may often run {USUAL_QUOTA} at once; "
+            "`fab doctor` tells"
+        )
+
+
+def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
+    """Say so if this machine has the answer before a fleet would have booted it."""
+    alone = _chances(plan, here.nonces_per_second)
+    fleet = made.machine.boot + (made.chances.expected_seconds if made.chances else 0)
+    free = made.plan.usd_per_hour == 0
+    if free or alone.expected_seconds > fleet:
+        return ""
+    if made.chances and alone.found < made.chances.found - 0.01:
+        return ""
+    return (
+        f"this machine alone does it in {duration(alone.expected_seconds)} for "
+        f"nothing: --cloud local ({number(here.nonces_per_second)} nonces/s)"
+    )
+
+
+def to_json(
+    made: Forecast,
+    others: list[Forecast],
+    here: Rate | None,
+    spot: Price | None,
+    *,
+    outlived: bool = False,
+) -> dict[str, Any]:
+    """Return the object of `plan --json`."""
+    return {
+        **made.to_json(),
+        "verdicts": list(verdicts(made, here, outlived=outlived)),
+        "spot": asdict(spot) if spot else None,
+        "this_machine": here.nonces_per_second if here else None,
+        "alternatives": [other.to_json() for other in others],
+    }
+
+
+# --- in words
+
+
+def text(
+    made: Forecast,
+    others: list[Forecast],
+    here: Rate | None,
+    spot: Price | None = None,
+    *,
+    outlived: bool = False,
+) -> str:
+    """Return what `plan` prints for people."""
+    rows = [*_rows(made)]
+    if spot:
+        use = "not used" if made.plan.market == "on-demand" else "of the first type"
+        rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
+    rows += [("verdict", said) for said in verdicts(made, here, outlived=outlived)]
+    lines = [f"{name:<14} {value}" for name, value in rows]
+    if others:
+        lines += ["", *_table(others)]
+    return "\n".join(lines)
+
+
+def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
+    plan, machine, seen = made.plan, made.machine, made.chances
+    yield (
+        "search",
+        f"difficulty {plan.difficulty}, {number(plan.nonces)} nonces, "
+        f"block {plan.block[:40]!r}, at most {plan.time_limit:g} s",
+    )
+    vcpus = f", {machine.vcpus * plan.instances} vCPUs" if machine.vcpus else ""
+    types = ", else ".join(plan.types)
+    least = f", {plan.at_least} at least" if plan.at_least else ""
+    on = "" if plan.market == "on-demand" else f", {plan.market.replace('-', ' ')}"
+    yield "fleet", f"{plan.instances}{least} x {types}{vcpus}, {plan.image}{on}"
+    if machine.rate and made.hash_rate:
+        yield "hash rate", f"{number(made.hash_rate)} nonces/s ({machine.rate.source})"
+    else:
+        yield "hash rate", "unknown"
+    if seen:
+        yield "found", f"{percent(seen.found)} within {plan.time_limit:g} s"
+    golden = plan.nonces * success(plan.difficulty)
+    exists = percent(within(plan.difficulty, plan.nonces))
+    yield "exists", f"{exists} in the whole space ({number(golden)} golden on average)"
+    if seen:
+        half = f", half of all within {duration(seen.median_seconds)}"
+        yield (
+            "search time",
+            f"{duration(seen.expected_seconds)} expected"
+            f"{half if seen.median_seconds is not None else ''}",
+        )
+    yield "boot", f"about {duration(machine.boot)} until the first one searches"
+    yield "price", _price(made)
+
+
+def _price(made: Forecast) -> str:
+    plan, price = made.plan, made.machine.price
+    if price is None:
+        return "unknown"
+    if not price.usd_per_hour:
+        return f"nothing: {price.source}"
+    expected = ""
+    if made.expected_usd:
+        by = "" if plan.market == MARKETS[0] else " on demand (spot's price is unknown)"
+        if made.spot:
+            by = f" on spot at {usd(made.spot.usd_per_hour)}/h"
+        expected = f"{usd(made.expected_usd)} expected{by}, "
+    return (
+        f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
+        f"{plan.lifetime:.0f} s x {usd(plan.dearest_usd_per_hour)}/h ({price.source})"
+    )
+
+
+def _table(others: list[Forecast]) -> Iterator[str]:
+    confidence = percent(min(each.chances.found for each in others if each.chances))
+    source = others[0].machine.price
+    yield (
+        f"on EC2, cheapest first, found with {confidence} at least "
+        f"({source.source if source else ''}; rates mostly estimated):"
+    )
+    for each in others:
+        seen = each.chances
+        yield (
+            f"  {each.plan.instances:>4} x {each.plan.instance_type:<12} "
+            f"{number(each.hash_rate or 0):>7}/s  "
+            f"{duration(seen.expected_seconds if seen else None):>9}  "
+            f"{usd(each.expected_usd)} expected, "
+            f"{usd(each.plan.worst_case_usd)} at worst"
+        )
+
+
+def percent(chance: float) -> str:
+    """Return a chance for people; one short of certainty is never called certain."""
+    if 0 < chance < 0.0001:
+        return f"1 in {1 / chance:.2g}"
+    if 0.9999 < chance < 1:
+        return "over 99.99 %"
+    return f"{100 * chance:.4g} %"
+
+
+def usd(amount: float | None) -> str:
+    """Return an amount of money with as many digits as it needs."""
+    if amount is None:
+        return "unknown"
+    return f"${amount:.2f}" if amount >= 10 else f"${amount:.4f}"

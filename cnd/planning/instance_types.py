@@ -1,0 +1,163 @@
+"""What is known of an instance type in the cloud that is to be used.
+
+One rule: measured goes before looked up, looked up before the shipped table, and what
+nobody knows stays unknown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from cnd import pow as worker
+from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import ELSEWHERE
+from cnd.errors import CapacityError, CloudError, UsageError
+from cnd.model.catalog import OFFERS, Price, Rate
+from cnd.model.plan import KERNELS, MARKETS, Plan
+from cnd.model.result import Result
+from cnd.planning import prices, rate_history
+from cnd.planning.forecast import USUAL_BOOT, Machine, Wish
+from cnd.provision import access, capacity
+
+LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
+AUTO = KERNELS[0]
+FREE = Price(0.0, "embedded cloud")
+
+
+def machine(
+    cloud: Cloud | None,
+    folder: Path,
+    plan: Plan,
+    *,
+    measure: Callable[[], Rate | None] = lambda: None,
+) -> Machine:
+    """Return what is known of the instance type of `plan`, searching with its kernel.
+
+    Args:
+        cloud: None if the embedded one is meant and down.
+        folder: the state folder.
+        measure: gives the rate of this machine, for an embedded cloud without a past.
+
+    Raises:
+        CloudError, UsageError: there is no such type.
+    """
+    name = plan.instance_type
+    vcpus = _vcpus(cloud, name)
+    past = rate_history.recall(folder, _key(cloud, name, plan.kernel))
+    if cloud and cloud.name != "local":
+        price = prices.on_demand(cloud, name)
+        rate = past.rate if past else _estimate(plan)
+        return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
+    cores = worker.usable_cores()
+    cap = cloud.rate_cap if cloud else None
+    rate = past.rate if past else None
+    if not rate and (whole := measure()):
+        own = whole.nonces_per_second * min(1.0, vcpus / cores)
+        rate = Rate(min(own, cap or math.inf), whole.source)
+    boot = past.boot if past else LOCAL_BOOT
+    # Hosts share this machine, unless each is held to less than its share.
+    at_once = math.inf if cap else max(1.0, cores / vcpus)
+    return Machine(name, vcpus, rate, FREE, boot, at_once=at_once)
+
+
+def check_offered(cloud: Cloud | None, plan: Plan) -> None:
+    """Refuse types of which the region has none, as far as that may be asked.
+
+    Raises:
+        CloudError: no zone of the region offers any of them.
+    """
+    if cloud is None:
+        return
+    try:
+        if any(access.zones(cloud.ec2, name) for name in plan.types):
+            return
+    except CloudError:
+        return  # who may not ask learns it from the launch
+    names = " or ".join(plan.types)
+    message = f"no zone of {cloud.region} offers {names}"
+    raise CapacityError(message, hint=ELSEWHERE)
+
+
+def ranked(cloud: Cloud | None, wish: Wish) -> Wish:
+    """Return `wish` with its instance types in order of price, and their prices."""
+    if not wish.plan.others:
+        return wish
+    priced = {name: _usd_per_hour(cloud, name) for name in wish.plan.types}
+    (first, _), *rest = capacity.by_price(priced).items()
+    return replace(
+        wish, plan=replace(wish.plan, instance_type=first, others=dict(rest))
+    )
+
+
+def on_spot(cloud: Cloud | None, wish: Wish) -> Wish:
+    """Return `wish` with what its types cost on spot, where they may come by it."""
+    plan = wish.plan
+    if cloud is None or cloud.name == "local" or plan.market == MARKETS[0]:
+        return wish
+    return replace(wish, plan=replace(plan, spot=prices.spot(cloud, plan.types)))
+
+
+def _usd_per_hour(cloud: Cloud | None, name: str) -> float | None:
+    _vcpus(cloud, name)  # there is such a type
+    if cloud is None or cloud.name == "local":
+        return FREE.usd_per_hour
+    price = prices.on_demand(cloud, name)
+    return price.usd_per_hour if price else None
+
+
+def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
+    """Return the table's types, with what earlier runs on AWS have told of them."""
+    found = []
+    for offer in OFFERS.values():
+        rate = offer.rate if kernel == AUTO else None
+        boot = USUAL_BOOT
+        on_aws = cloud is not None and cloud.name != "local"
+        key = _key(cloud, offer.type, kernel)
+        if on_aws and (past := rate_history.recall(folder, key)):
+            rate, boot = past.rate, past.boot
+        found.append(Machine(offer.type, offer.vcpus, rate, offer.price, boot))
+    return found
+
+
+def learn(
+    folder: Path, cloud: Cloud, plan: Plan, machine: Machine, result: Result
+) -> None:
+    """Remember how fast a run was; one without a search teaches nothing."""
+    seconds = result.seconds
+    if not result.hash_rate or not seconds.search or seconds.boot is None:
+        return
+    if {each["type"] for each in result.fleet} != {plan.instance_type}:
+        return  # of several types together, each one's own rate is not known
+    # An early find leaves instances that never searched.
+    searched = sum(bool(each["tested"]) for each in result.coverage)
+    rate = result.hash_rate / max(1.0, min(searched, machine.at_once))
+    rate_history.remember(
+        folder,
+        _key(cloud, plan.instance_type, plan.kernel),
+        rate_history.Measured(rate, seconds.search, seconds.boot),
+    )
+
+
+def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
+    if cloud is None or cloud.name == "local":
+        held = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
+        return rate_history.key("local", held, instance_type, kernel)
+    return rate_history.key(cloud.name, cloud.account, instance_type, kernel)
+
+
+def _estimate(plan: Plan) -> Rate | None:
+    """Return the table's rate, which is that of the fastest kernel."""
+    offer = OFFERS.get(plan.instance_type)
+    return offer.rate if offer and plan.kernel == AUTO else None
+
+
+def _vcpus(cloud: Cloud | None, instance_type: str) -> int:
+    if offer := OFFERS.get(instance_type):
+        return offer.vcpus
+    if cloud:
+        return access.kind(cloud.ec2, instance_type).vcpus
+    message = f"--instance-type {instance_type!r} is not in the shipped table"
+    raise UsageError(message, hint="`fab local up`, and all types are known")

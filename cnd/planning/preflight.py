@@ -1,0 +1,479 @@
+"""What a run will need from the account, looked at before anything is bought.
+
+One rule: a check only looks.  Each is one small function with one line to say: ok,
+a warning (it may go wrong, or it may not be looked at), or a fault and the way out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from importlib import metadata
+from typing import Any
+
+from cnd import ec2, s3logs
+from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import ELSEWHERE, NETWORK, POLICY, QUOTA, code, translated
+from cnd.errors import CloudError, UsageError
+from cnd.model.catalog import PRICED
+from cnd.model.plan import MARKETS, Plan
+from cnd.provision import access, auto_scaling
+from cnd.transport.gateway import Gateway
+from cnd.transport.keys import UserKey
+
+OK, WARNING, FAULT = "ok", "warning", "fault"
+
+# AWS refuses requests that are off by more than five minutes.
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
+SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
+# "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
+STANDARD_QUOTA = "L-1216C47A"
+# The letters of their families: not hpc, dl, trn, mac, inf, u, vt and others.
+STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
+SPOT_QUOTA = "L-34B43A08"  # "All Standard (...) Spot Instance Requests", in vCPUs
+# AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
+LAB_ROLES = ("voclabs", "LabRole")
+LAB_REGIONS, LAB_INSTANCES, LAB_VCPUS = ("us-east-1", "us-west-2"), 9, 32
+LAB_SESSION = 4 * 3600.0  # seconds
+REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
+STALE = 365  # days, of the shipped prices
+NOBODY = "i-00000000000000000"  # an id in the right form, and nobody's
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was seen: one line, and for a fault the way out."""
+
+    name: str
+    status: str  # OK, WARNING or FAULT
+    text: str
+    way_out: str = ""
+
+    @property
+    def line(self) -> str:
+        way_out = f"; {self.way_out}" if self.way_out else ""
+        return f"{self.status:<8} {self.name:<12} {self.text}{way_out}"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is looked at: a plan that is to run in an account."""
+
+    cloud: Cloud
+    plan: Plan
+    key: UserKey
+    bucket: str = ""  # the user's own; empty for CND's
+
+
+Look = Callable[[Case], Check]
+
+
+def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
+    """Return what all checks say, in their order; they look side by side."""
+
+    def look(check: Look) -> Check:
+        name = check.__name__
+        try:
+            return check(case)
+        except CloudError as error:
+            spared = check in OPTIONAL and code(error) in REFUSED
+            status = WARNING if spared else FAULT
+            return Check(name, status, str(error), error.hint or "")
+
+    with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
+        return list(pool.map(look, checks))
+
+
+# --- who is asking
+
+
+def credentials(case: Case) -> Check:
+    """Whether they live as long as the run may take."""
+    left = case.cloud.clients.life_left()
+    life = f"a run may take {case.plan.lifetime:.0f} s"
+    if left is None:
+        text = "temporary, and they do not tell for how long"
+        return Check("credentials", WARNING, text, life)
+    if left < case.plan.lifetime:
+        # With them end the pre-signed URLs by which orphans deliver.
+        text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
+        return Check("credentials", WARNING, text, "log in again first")
+    good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
+    return Check("credentials", OK, f"{good}; {life}")
+
+
+def caller(case: Case) -> Check:
+    """Who pays; for a lab account, what is known of its limits."""
+    cloud = case.cloud
+    who = f"{cloud.owner} of account {cloud.account}"
+    if not any(role in cloud.arn for role in LAB_ROLES):
+        return Check("caller", OK, who)
+    if excess := _lab_excess(case):
+        return Check("caller", FAULT, *excess)
+    text = f"{who}: a lab account; its session ends after 4 hours, 32 vCPUs at most"
+    return Check("caller", WARNING, text)
+
+
+def _lab_excess(case: Case) -> tuple[str, str] | None:
+    """Return what a lab would shut down or cut short, and the way out.
+
+    AWS launches there what the lab then ends: all of N counts, not what would do.
+    """
+    cloud, plan = case.cloud, case.plan
+    if cloud.region not in LAB_REGIONS:
+        way_out = f"--region {LAB_REGIONS[0]}"
+        return f"lab accounts cannot use {cloud.region}", way_out
+    if plan.lifetime > LAB_SESSION:
+        hours = f"{plan.lifetime / 3600:.1f} h"
+        return f"a run of up to {hours}: a lab's session ends after 4 h", "less --t"
+    running = _running(cloud)
+    if len(running) + plan.instances > LAB_INSTANCES:
+        text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
+        free = LAB_INSTANCES - len(running)
+        return text, f"--n {free}" if free > 0 else "end some of them first"
+    each = max(access.kind(cloud.ec2, name).vcpus for name in plan.types)
+    if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
+        text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
+        return text, "fewer instances (--n), or a smaller --instance-type"
+    return None
+
+
+def region(case: Case) -> Check:
+    """Which region, and whether the installed boto3 is new enough to know it."""
+    cloud = case.cloud
+    at = f" at {cloud.endpoint}" if cloud.endpoint else ""
+    if not cloud.clients.know(cloud.region):
+        text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
+        return Check("region", WARNING, text, "pip install -U boto3")
+    return Check("region", OK, f"{cloud.region}{at}")
+
+
+def data(case: Case) -> Check:
+    """How old is what we know of AWS without asking it."""
+    today = dt.datetime.now(dt.timezone.utc).date()
+    days = (today - dt.date.fromisoformat(PRICED)).days
+    text = (
+        f"botocore {metadata.version('botocore')} knows the calls; the shipped prices "
+        f"are of {PRICED}, {days} days old"
+    )
+    if days > STALE:
+        return Check("data", WARNING, text, "a newer CND")
+    return Check("data", OK, text)
+
+
+def clock(case: Case) -> Check:
+    """Whether this machine's clock is near enough to the cloud's."""
+    with translated("ask the cloud for the time"):
+        reply = case.cloud.ec2.describe_vpcs()
+        date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        there = email.utils.parsedate_to_datetime(date) if date else None
+    if there is None:
+        return Check("clock", WARNING, "the cloud does not tell the time")
+    skew = abs((dt.datetime.now(dt.timezone.utc) - there).total_seconds())
+    text = f"{skew:.0f} s off the cloud's"
+    if skew > SKEW_NOTED:
+        status = FAULT if skew > SKEW_REFUSED else WARNING
+        return Check("clock", status, text, "set it, by NTP for example")
+    return Check("clock", OK, text)
+
+
+# --- what can be launched, and where
+
+
+def machine(case: Case) -> Check:
+    """Whether the region has the instance types, and in which zones."""
+    cloud, told, lacking = case.cloud, [], []
+    for name in case.plan.types:
+        kind = access.kind(cloud.ec2, name)
+        if zones := access.zones(cloud.ec2, name):
+            where = ", ".join(sorted(zones))
+            told.append(f"{name}, {kind.vcpus} vCPUs, offered in {where}")
+        else:
+            lacking.append(f"no zone of {cloud.region} offers {name}")
+    if lacking:
+        status = WARNING if told else FAULT
+        return Check("machine", status, "; ".join([*lacking, *told]), ELSEWHERE)
+    return Check("machine", OK, "; ".join(told))
+
+
+def image(case: Case) -> Check:
+    """Whether there is an image for the architecture of every type."""
+    plan, cloud = case.plan, case.cloud
+    found = {access.image(cloud, t, plan.image, plan.user) for t in plan.types}
+    told = sorted(f"{each.id}, user {each.user}" for each in found)
+    return Check("image", OK, f"{plan.image}: {'; '.join(told)}")
+
+
+def network(case: Case) -> Check:
+    """Whether there is a subnet in a zone that offers one of the instance types."""
+    types = " or ".join(case.plan.types)
+    offers = [access.zones(case.cloud.ec2, name) for name in case.plan.types]
+    if not (zones := set().union(*offers)):
+        text = f"no zone of {case.cloud.region} offers {types}"
+        return Check("network", FAULT, text, ELSEWHERE)
+    filters: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    if case.plan.subnet:
+        filters = {"SubnetIds": list(case.plan.subnets)}
+    with translated("look up the subnets"):
+        subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
+        fit = [s for s in subnets if s["AvailabilityZone"] in zones]
+    if not subnets:
+        return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
+    if not fit:
+        text = f"no subnet in a zone that offers {types}"
+        return Check("network", FAULT, text, "another --subnet or --instance-type")
+    public = case.plan.address == "public" and case.plan.subnet
+    if public and not fit[0].get("MapPublicIpOnLaunch"):
+        text = f"{case.plan.subnet} gives no public addresses"
+        way_out = "--address private, from within its network or with --gateway"
+        return Check("network", WARNING, text, way_out)
+    names = sorted(s["AvailabilityZone"] for s in fit)
+    return Check("network", OK, f"subnets in {', '.join(names)}")
+
+
+def launch(case: Case) -> Check:
+    """Whether RunInstances would be allowed, tags included: asked by dry runs."""
+    seen = [_try_launch(case, name) for name in case.plan.types]
+    refused = [check for check in seen if check.status != OK]
+    return (refused or seen)[0]
+
+
+def _try_launch(case: Case, name: str) -> Check:
+    plan = case.plan
+    found = access.image(case.cloud, name, plan.image, plan.user)
+    where = {"SubnetId": plan.subnets[0]} if plan.subnet else {}
+    tags: Any = [
+        {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
+        for resource in ("instance", "volume")
+    ]
+
+    def ask() -> object:
+        return case.cloud.ec2.run_instances(
+            DryRun=True,
+            ImageId=found.id,
+            InstanceType=name,  # type: ignore[arg-type]  # any text
+            MinCount=plan.fewest,
+            MaxCount=plan.instances,
+            TagSpecifications=tags,
+            **where,  # type: ignore[arg-type]
+        )
+
+    types = ", ".join(plan.types)
+    return _dry("launch", f"{plan.instances} x {types} allowed", ask)
+
+
+def capacity(case: Case) -> Check:
+    """Whether what --spot and --hold need besides is allowed."""
+    plan, client = case.plan, case.cloud.ec2
+    needs = [] if plan.market == "on-demand" else ["EC2 Fleet"]
+    if plan.hold:
+        needs.append("Auto Scaling")
+        auto_scaling.find(case.cloud)
+    if not needs:
+        return Check("capacity", OK, "on demand, by RunInstances")
+
+    def ask() -> object:
+        return client.create_launch_template(
+            LaunchTemplateName="cnd-dry",
+            LaunchTemplateData={"InstanceType": plan.instance_type},  # type: ignore[typeddict-item]
+            DryRun=True,
+        )
+
+    text = f"{' and '.join(needs)}, by a launch template; only that one can be tried"
+    return _dry("capacity", text, ask)
+
+
+def terminate(case: Case) -> Check:
+    """Whether TerminateInstances would be allowed, as far as that can be tried."""
+
+    def ask() -> object:
+        return case.cloud.ec2.terminate_instances(InstanceIds=[NOBODY], DryRun=True)
+
+    seen = _dry("terminate", "allowed", ask)
+    if seen.status == FAULT:
+        # A policy that goes by tags cannot be tried on an instance that is none.
+        return replace(seen, status=WARNING, text=f"not certain: {seen.text}")
+    return seen
+
+
+def quota(case: Case) -> Check:
+    """How many instances the account's quota of vCPUs leaves room for."""
+    plan, on_spot = case.plan, case.plan.market == "spot"
+    types = [name for name in plan.types if STANDARD.match(name)]
+    if not types:
+        text = f"{' and '.join(plan.types)}: a quota of its own, not looked at"
+        return Check("quota", WARNING, text)
+    client = case.cloud.clients.get("service-quotas")
+    try:
+        with translated("ask for the quota of vCPUs"):
+            reply = client.get_service_quota(
+                ServiceCode="ec2", QuotaCode=SPOT_QUOTA if on_spot else STANDARD_QUOTA
+            )
+            limit = int(reply["Quota"]["Value"])
+    except CloudError as error:
+        return Check("quota", WARNING, f"not known: {error}")
+    counted = [
+        instance
+        for instance in _running(case.cloud)
+        if STANDARD.match(instance["InstanceType"])
+        and (instance.get("InstanceLifecycle") == "spot") == on_spot
+    ]
+    used = _vcpus(counted)
+    room = {
+        name: max(0, limit - used) // access.kind(case.cloud.ec2, name).vcpus
+        for name in types
+    }
+    kind = "spot vCPUs" if on_spot else "vCPUs"
+    largest = " or ".join(f"{n} x {name}" for name, n in room.items())
+    text = f"{used} of {limit} {kind} in use: room for {largest}"
+    if plan.fewest > max(room.values()):
+        # Where another quota may be drawn on, it has not come to a fault yet.
+        other = len(types) < len(plan.types) or plan.market == MARKETS[-1]
+        status = WARNING if other else FAULT
+        return Check("quota", status, f"{text}, not {plan.fewest}", QUOTA)
+    return Check("quota", OK, text)
+
+
+# --- what CND makes, or finds made
+
+
+def key_pair(case: Case) -> Check:
+    """Whether CND's key pair is there, or may be imported."""
+    name = access.key_name(case.key)
+    with translated("look up the key pair"):
+        found = case.cloud.ec2.describe_key_pairs(
+            Filters=[{"Name": "key-name", "Values": [name]}]
+        )["KeyPairs"]
+    if found:
+        return Check("key_pair", OK, name)
+
+    def ask() -> object:
+        return case.cloud.ec2.import_key_pair(
+            KeyName=name, PublicKeyMaterial=case.key.public.encode(), DryRun=True
+        )
+
+    return _dry("key_pair", f"{name} will be imported", ask)
+
+
+def ssh(case: Case) -> Check:
+    """Whom the security group lets in, and that this machine is among them."""
+    wanted = case.plan.ssh_from or f"{access.caller_address(case.cloud.checkip)}/32"
+    client, subnet = case.cloud.ec2, case.plan.subnets[0]
+    group = access.find_group(client, subnet)
+    if group is None:
+        text = f"a security group for {wanted} will be made"
+        return _dry("ssh", text, lambda: access.try_group(client, subnet))
+    if wanted not in group.ranges:
+        text = f"{group.id}: {wanted} will be let in"
+        owner = case.cloud.owner
+        seen = _dry(
+            "ssh",
+            text,
+            lambda: access.let_in(client, group.id, wanted, owner, dry_run=True),
+        )
+        if seen.status != OK or not group.ranges:
+            return seen
+    others = sorted(set(group.ranges) - {wanted})
+    if "0.0.0.0/0" in others:
+        text = f"{group.id} lets the whole world in"
+        return Check("ssh", WARNING, text, "`fab clean`, and it is made anew")
+    if others:
+        text = f"{group.id} lets in {', '.join(others)}, besides {wanted}"
+        return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
+    return Check("ssh", OK, f"{group.id}: from {wanted} only")
+
+
+def tags(case: Case) -> Check:
+    """Whether instances may be tagged with their index; tried on one of CND's.
+
+    The tags that a run needs are given in the launch, and tried with it.
+    """
+    live = ec2.find(case.cloud.ec2)
+    if not live:
+        return Check("tags", OK, "given in the launch")
+    seen = _dry(
+        "tags", "allowed", lambda: ec2.tag_index(case.cloud.ec2, live[0], dry_run=True)
+    )
+    if seen.status == FAULT:
+        text = f"instances get no tag with their index: {seen.text}"
+        return replace(seen, status=WARNING, text=text)
+    return seen
+
+
+def gateway(case: Case) -> Check:
+    """Whether the jump host lets us in."""
+    where = case.plan.gateway
+    if not where:
+        return Check("gateway", OK, f"none: SSH goes to {case.plan.address} addresses")
+    try:
+        Gateway(where, case.key.path).check()
+    except UsageError as error:
+        return Check("gateway", FAULT, str(error), error.hint or "")
+    return Check("gateway", OK, f"{where} lets us in")
+
+
+def bucket(case: Case) -> Check:
+    """Whether the bucket for the logs is there, and this account's."""
+    cloud = case.cloud
+    name = case.bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    try:
+        owner = "" if case.bucket else cloud.account
+        there = s3logs.exists(cloud.s3, name, owner)
+    except CloudError as error:
+        text = f"{name}: not ours to use ({code(error)})"
+        return Check("bucket", FAULT, text, "another --bucket")
+    if not there and case.bucket:
+        text = f"no such bucket: {name}"
+        return Check("bucket", FAULT, text, "make it, or leave out --bucket")
+    return Check("bucket", OK, name if there else f"{name} will be made")
+
+
+# All of them, and those that `start` waits for before it buys.
+ALL: tuple[Look, ...] = (
+    *(credentials, region, data, caller, clock, machine, image, network, launch),
+    *(capacity, terminate, quota, key_pair, ssh, tags, gateway, bucket),
+)
+FAST: tuple[Look, ...] = (credentials, caller, network, launch, capacity, quota)
+# A run does without these calls; who may not make them is warned.
+OPTIONAL: tuple[Look, ...] = (clock, key_pair)
+
+
+def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
+    """Return what AWS says to a call that does nothing.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonParameters.html
+    """
+    try:
+        with translated(f"{name}, by a dry run"):
+            ask()
+    except CloudError as error:
+        reason = code(error)
+        if reason == "DryRunOperation" or reason.startswith("InvalidInstanceID"):
+            return Check(name, OK, fine)
+        way_out = POLICY if reason in REFUSED else error.hint or ""
+        return Check(name, FAULT, str(error), way_out)
+    return Check(name, OK, fine)
+
+
+def _running(cloud: Cloud) -> list[Any]:
+    """Return everything that runs in the region, of CND or not, as EC2 tells it."""
+    filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
+    pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+    with translated("look what runs in the region"):
+        return [
+            instance
+            for page in pages
+            for reservation in page["Reservations"]
+            for instance in reservation["Instances"]
+        ]
+
+
+def _vcpus(instances: Iterable[Any]) -> int:
+    """Return how many vCPUs instances have together."""
+    options = [instance.get("CpuOptions", {}) for instance in instances]
+    return sum(o.get("CoreCount", 1) * o.get("ThreadsPerCore", 1) for o in options)

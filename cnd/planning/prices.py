@@ -1,0 +1,105 @@
+"""What an instance costs an hour: asked of AWS, else from the shipped table.
+
+One rule: a price always says where it is from; no price is better than a wrong one.
+That a price cannot be asked for keeps nobody from a launch.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import code, translated
+from cnd.errors import CloudError
+from cnd.model.catalog import OFFERS, Price, all_in
+
+# The Price List API answers in few regions, for all of them.
+# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
+PRICING_REGION = "us-east-1"
+PRODUCT = {
+    "operatingSystem": "Linux",
+    "preInstalledSw": "NA",
+    "tenancy": "Shared",
+    "capacitystatus": "Used",  # not a reservation that nobody uses
+}
+
+
+def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
+    """Return what an instance costs in the cloud's region, or None if nobody knows."""
+    listed, trouble = None, "AWS's price list does not have it"
+    try:
+        if cloud.endpoint:
+            trouble = "only AWS has a price list"
+        else:
+            client = cloud.clients.get("pricing", PRICING_REGION)
+            listed = _listed(client, cloud.region, instance_type)
+    except CloudError as error:
+        trouble = f"AWS's price list refused: {code(error) or error}"
+    if listed is not None:
+        return all_in(instance_type, listed, f"AWS's price list, {cloud.region}")
+    if offer := OFFERS.get(instance_type):
+        source = f"{offer.price.source}; {trouble}"
+        return replace(offer.price, source=source)
+    return None
+
+
+def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the spot prices of just now, all in, by type and zone; {} if refused."""
+    now = dt.datetime.now(dt.timezone.utc)
+    try:
+        with translated(f"ask for the spot price of {', '.join(types)}"):
+            reply = cloud.ec2.describe_spot_price_history(
+                InstanceTypes=list(types),  # type: ignore[arg-type]  # any text
+                ProductDescriptions=["Linux/UNIX"],
+                StartTime=now,  # so that only the price in force is told
+            )
+            history = [
+                (x["InstanceType"], x["AvailabilityZone"], float(x["SpotPrice"]))
+                for x in reply["SpotPriceHistory"]
+                if x.get("SpotPrice")
+            ]
+    except CloudError:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for name, zone, usd in history:
+        found.setdefault(name, {})[zone] = all_in(name, usd, "").usd_per_hour
+    return found
+
+
+def lowest(zones: Mapping[str, float]) -> Price | None:
+    """Return the lowest of a type's spot prices by zone, or None if there is none."""
+    if not zones:
+        return None
+    zone = min(zones, key=lambda name: (zones[name], name))
+    return Price(zones[zone], f"spot price in {zone}, just now")
+
+
+def _listed(client: Any, region: str, instance_type: str) -> float | None:
+    """Return the price that AWS lists, without what is billed beside the instance."""
+    fields = {"instanceType": instance_type, "regionCode": region, **PRODUCT}
+    with translated(f"ask for the price of {instance_type}"):
+        reply = client.get_products(
+            ServiceCode="AmazonEC2",
+            Filters=[
+                {"Type": "TERM_MATCH", "Field": name, "Value": value}
+                for name, value in fields.items()
+            ],
+        )
+        products = map(json.loads, reply["PriceList"])
+        return max((usd for each in products for usd in _hourly(each)), default=None)
+
+
+def _hourly(product: dict[str, Any]) -> list[float]:
+    """Return the prices above zero that a product of the price list has, per hour."""
+    terms = product.get("terms", {}).get("OnDemand", {}).values()
+    dimensions = [d for term in terms for d in term["priceDimensions"].values()]
+    prices = [
+        float(dimension["pricePerUnit"].get("USD", 0))
+        for dimension in dimensions
+        if dimension.get("unit") == "Hrs"
+    ]
+    return [price for price in prices if price > 0]

@@ -1,0 +1,1 @@
+"""Resources of AWS: made, launched, terminated, removed; no commands over SSH."""

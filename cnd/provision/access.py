@@ -1,0 +1,338 @@
+"""What an account must have before a launch: an image, a key pair, a way in for SSH.
+
+One rule: what exists is used again, what is made is tagged, and nothing is opened
+wider than to the caller's own address.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import re
+import urllib.request
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cnd.cloud.connection import Cloud, is_loopback
+from cnd.cloud.failures import code, translated
+from cnd.ec2 import TOOL_TAG, find
+from cnd.errors import CloudError
+from cnd.transport.keys import UserKey
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
+    from types_boto3_ec2.literals import ResourceTypeType
+    from types_boto3_ec2.type_defs import (
+        IpPermissionTypeDef,
+        IpRangeTypeDef,
+        TagSpecificationTypeDef,
+    )
+
+ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Debian's
+
+
+@dataclass(frozen=True)
+class System:
+    """An operating system whose newest image SSM tells by a public parameter."""
+
+    parameter: str  # with {ec2} or {debian}, the architecture as that one spells it
+    user: str  # who logs in
+
+
+# Ubuntu LTS first: its syslog is a file, its python3 is recent, its user may read both.
+# Sources: https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
+# https://docs.aws.amazon.com/linux/al2023/ug/ec2.html
+# https://wiki.debian.org/Cloud/AmazonEC2Image/
+SYSTEMS = {
+    "ubuntu": System(
+        "/aws/service/canonical/ubuntu/server/24.04/stable/current"
+        "/{debian}/hvm/ebs-gp3/ami-id",
+        "ubuntu",
+    ),
+    "al2023": System(
+        "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{ec2}",
+        "ec2-user",
+    ),
+    "debian": System("/aws/service/debian/release/12/latest/{debian}", "admin"),
+}
+# How the names of published images begin, and who logs in to them.
+USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
+GROUP = "cnd-ssh"
+SSH_PORT = 22
+CHECKIP_TIMEOUT = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An instance type as the region describes it."""
+
+    type: str
+    vcpus: int
+    architectures: tuple[str, ...]  # EC2's names
+
+
+def kind(ec2: EC2Client, instance_type: str) -> Kind:
+    """Return what `instance_type` is; `CloudError` if the region has no such type."""
+    with translated(f"look up the instance type {instance_type!r}"):
+        reply = ec2.describe_instance_types(
+            InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
+        )
+        found = reply["InstanceTypes"][0]
+        return Kind(
+            type=instance_type,
+            vcpus=int(found["VCpuInfo"]["DefaultVCpus"]),
+            architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
+        )
+
+
+def zones(ec2: EC2Client, instance_type: str) -> set[str]:
+    """Return the zones of the region that offer `instance_type`."""
+    with translated(f"ask which zones offer {instance_type}"):
+        reply = ec2.describe_instance_type_offerings(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": [instance_type]}],
+        )
+        return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an instance boots, and as whom to log in to it."""
+
+    id: str  # "ami-..."
+    user: str
+
+
+def image(
+    cloud: Cloud, instance_type: str, name: str = "ubuntu", user: str = ""
+) -> Image:
+    """Return the image called `name` that `instance_type` can boot.
+
+    Args:
+        name: one of SYSTEMS, of which the newest is taken, or "ami-...".
+        user: who logs in; empty for whom such images have.
+
+    Raises:
+        CloudError: there is no such type or image, or they do not fit together.
+    """
+    offered = kind(cloud.ec2, instance_type).architectures
+    if name not in SYSTEMS:
+        return _given(cloud.ec2, instance_type, offered, name, user)
+    arch = next((a for a in offered if a in ARCHITECTURES), None)
+    if arch is None:
+        raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
+    system = SYSTEMS[name]
+    path = system.parameter.format(ec2=arch, debian=ARCHITECTURES[arch])
+    with translated(f"find the image {name!r} of this region"):
+        found = str(cloud.ssm.get_parameter(Name=path)["Parameter"]["Value"])
+    return Image(found, user or system.user)
+
+
+def _given(
+    ec2: EC2Client, instance_type: str, offered: Collection[str], name: str, user: str
+) -> Image:
+    """Return an image by its id, with the user that its publisher's images have."""
+    with translated(f"look up the image {name}"):
+        images = ec2.describe_images(ImageIds=[name])["Images"]
+        found = [(str(i.get("Architecture", "")), i.get("Name", "")) for i in images]
+    if not found:
+        raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
+    architecture, title = found[0]
+    if architecture not in offered:
+        raise CloudError(
+            f"{name} is made for {architecture}, {instance_type} is "
+            f"{' and '.join(offered)}",
+            hint="choose another --image or --instance-type",
+        )
+    title = title.rpartition("/")[2]
+    user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
+    if not user:
+        message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
+        raise CloudError(message, hint="say --user")
+    return Image(name, user)
+
+
+def key_name(key: UserKey) -> str:
+    """Return what the key pair of `key` is called: a pair of that name is that key."""
+    letters = (c for c in key.fingerprint if c.isalnum())
+    return f"cnd-{''.join(letters)[:12]}"
+
+
+def key_pair(ec2: EC2Client, key: UserKey) -> str:
+    """Return the name of the key pair that holds `key`, imported when missing."""
+    name = key_name(key)
+    try:
+        with translated("import the SSH key"):
+            ec2.import_key_pair(
+                KeyName=name,
+                PublicKeyMaterial=key.public.encode(),
+                TagSpecifications=_tags("key-pair"),
+            )
+    except CloudError as error:
+        if code(error) != "InvalidKeyPair.Duplicate":
+            raise
+    return name
+
+
+@dataclass(frozen=True)
+class Group:
+    """A security group of CND, as it stands."""
+
+    id: str
+    ranges: Mapping[str, str]  # IPv4 CIDR that SSH is let in from -> description
+
+
+def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
+    """Return CND's security group for `subnet`, or None if there is none yet."""
+    name, _ = _group_name(ec2, subnet)
+    return _group(ec2, name)
+
+
+def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
+    """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
+
+    A range that `owner` was let in from before, under another address, is closed
+    when no instance of CND is there any more that may be reached from it.
+    """
+    group = _group_made(ec2, *_group_name(ec2, subnet))
+    note = _described(owner)
+    if ssh_from not in group.ranges:
+        let_in(ec2, group.id, ssh_from, owner)
+    stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
+    if stale and not find(ec2):
+        _shut_out(ec2, group.id, stale)
+    return group.id
+
+
+def closed_group(ec2: EC2Client, subnet: str = "") -> str:
+    """Return the security group that lets nobody in."""
+    name, vpc = _group_name(ec2, subnet)
+    return _group_made(ec2, f"{name}-closed", vpc).id
+
+
+def _described(owner: str) -> str:
+    """Return what a rule says of itself, in the few characters that AWS allows there.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+    """
+    return re.sub(r"[^a-zA-Z0-9 ._:/()#,@+=&;{}!$*-]", "-", f"CND for {owner}")[:255]
+
+
+def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
+    port = {"FromPort": SSH_PORT, "ToPort": SSH_PORT}
+    return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
+
+
+def let_in(
+    ec2: EC2Client, group: str, ssh_from: str, owner: str, *, dry_run: bool = False
+) -> None:
+    """Let SSH in from `ssh_from`; a dry run only asks, and fails in any case."""
+    ranges: list[IpRangeTypeDef] = [
+        {"CidrIp": ssh_from, "Description": _described(owner)}
+    ]
+    try:
+        with translated(f"let SSH in from {ssh_from}"):
+            ec2.authorize_security_group_ingress(
+                GroupId=group, IpPermissions=_permission(ranges), DryRun=dry_run
+            )
+    except CloudError as error:
+        if code(error) != "InvalidPermission.Duplicate":
+            raise
+
+
+def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
+    with translated(f"let SSH in from {ranges[0]} no more"):
+        ec2.revoke_security_group_ingress(
+            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
+        )
+
+
+def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
+    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+
+    A group belongs to one VPC: a name for each keeps them apart.
+    """
+    if not subnet:
+        return GROUP, ""
+    with translated(f"look up {subnet}"):
+        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
+        return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+
+
+def _group(ec2: EC2Client, name: str) -> Group | None:
+    with translated("look up the security group"):
+        found = ec2.describe_security_groups(
+            Filters=[{"Name": "group-name", "Values": [name]}]
+        )["SecurityGroups"]
+        if not found:
+            return None
+        ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+        notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
+        return Group(found[0]["GroupId"], notes)
+
+
+def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
+    """Return the group of that name, made if there is none.
+
+    Two first runs at once both find none, and one of them makes it.
+    """
+    if found := _group(ec2, name):
+        return found
+    try:
+        return Group(_new_group(ec2, name, vpc), {})
+    except CloudError as error:
+        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
+            return found
+        raise
+
+
+def try_group(ec2: EC2Client, subnet: str = "") -> None:
+    """Ask, by a dry run, whether the security group for `subnet` may be made.
+
+    Raises:
+        CloudError: in any case; its code is the answer.
+    """
+    _new_group(ec2, *_group_name(ec2, subnet), dry_run=True)
+
+
+def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) -> str:
+    where: Any = {"VpcId": vpc} if vpc else {}
+    with translated("make a security group"):
+        return ec2.create_security_group(
+            GroupName=name,
+            Description="SSH to the instances of CND, from their user only",
+            TagSpecifications=_tags("security-group"),
+            DryRun=dry_run,
+            **where,
+        )["GroupId"]
+
+
+def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
+    """Return the subnets of these names, or the default ones, each with its zone."""
+    which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    if names:
+        which = {"SubnetIds": list(names)}
+    with translated("list the subnets"):
+        found = ec2.describe_subnets(**which)["Subnets"]
+        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
+    return {name: zone for zone, name in zones}
+
+
+def caller_address(url: str) -> str:
+    """Return the IPv4 address that this machine is seen with, asked at `url`."""
+    loopback = urllib.request.ProxyHandler({})  # no proxy has a say there
+    opener = urllib.request.build_opener(*[loopback] * is_loopback(url))
+    try:
+        with opener.open(url, timeout=CHECKIP_TIMEOUT) as reply:
+            text = reply.read(64).decode("ascii", "replace").strip()
+        return str(ipaddress.IPv4Address(text))
+    except (http.client.HTTPException, OSError, ValueError) as error:
+        message = f"could not learn this machine's address from {url}: {error}"
+        raise CloudError(
+            message, hint="SSH is let in from that address only: say --ssh-from"
+        ) from error
+
+
+def _tags(resource: ResourceTypeType) -> list[TagSpecificationTypeDef]:
+    return [{"ResourceType": resource, "Tags": [{"Key": TOOL_TAG, "Value": "1"}]}]

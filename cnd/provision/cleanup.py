@@ -1,0 +1,118 @@
+"""What CND made in an account besides instances: found again, and removed.
+
+One rule: nothing is touched that does not carry CND's tag or, where tags cannot be
+looked for, the very name that CND gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cnd import s3logs, sqs
+from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import translated
+from cnd.ec2 import TOOL_TAG
+from cnd.errors import CloudError
+from cnd.provision import auto_scaling
+
+TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One thing that CND made."""
+
+    kind: str  # as people call it: "key pair", "security group", "bucket" ...
+    name: str
+    id: str  # what it is removed by
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+def find(cloud: Cloud) -> tuple[list[Made], list[CloudError]]:
+    """Return what CND made in the account's region, in the order of its removal.
+
+    And why some of it could not be looked for: one refusal hides its kind only.
+    """
+    found: list[Made] = []
+    refused: list[CloudError] = []
+    for look in LOOKS:
+        try:
+            found += look(cloud)
+        except CloudError as error:
+            refused.append(error)
+    return found, refused
+
+
+def _groups(cloud: Cloud) -> list[Made]:
+    return [Made("Auto Scaling group", name, name) for name in auto_scaling.find(cloud)]
+
+
+def _templates(cloud: Cloud) -> list[Made]:
+    with translated("list the launch templates"):
+        found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
+        names = [template["LaunchTemplateName"] for template in found]
+    return [Made("launch template", name, name) for name in names]
+
+
+def _key_pairs(cloud: Cloud) -> list[Made]:
+    with translated("list the key pairs"):
+        found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
+        return [Made("key pair", pair["KeyName"], pair["KeyName"]) for pair in found]
+
+
+def _security_groups(cloud: Cloud) -> list[Made]:
+    with translated("list the security groups"):
+        found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
+        return [Made("security group", g["GroupName"], g["GroupId"]) for g in found]
+
+
+def _bucket(cloud: Cloud) -> list[Made]:
+    name = s3logs.bucket_name(cloud.account, cloud.region)
+    there = s3logs.exists(cloud.s3, name, cloud.account)
+    return [Made("bucket", name, name)] if there else []
+
+
+def _queues(cloud: Cloud) -> list[Made]:
+    urls = ((run, sqs.url(cloud.sqs, run)) for run in sqs.runs(cloud.sqs))
+    return [Made("queue", f"of run {run}", url) for run, url in urls if url]
+
+
+# A group launches by its template: it goes first.
+LOOKS: tuple[Callable[[Cloud], list[Made]], ...] = (
+    *(_groups, _templates, _key_pairs, _security_groups, _bucket, _queues),
+)
+
+
+def remove(cloud: Cloud, made: Made) -> None:
+    """Remove one thing; a bucket with all that is in it.
+
+    Raises:
+        CloudError: it is in use, or the account may not remove it.
+    """
+    with translated(f"remove the {made.title}"):
+        if made.kind == "Auto Scaling group":
+            auto_scaling.delete(cloud, made.id)
+        elif made.kind == "key pair":
+            cloud.ec2.delete_key_pair(KeyName=made.id)
+        elif made.kind == "security group":
+            cloud.ec2.delete_security_group(GroupId=made.id)
+        elif made.kind == "launch template":
+            cloud.ec2.delete_launch_template(LaunchTemplateName=made.id)
+        elif made.kind == "bucket":
+            _empty(cloud, made.id)
+            cloud.s3.delete_bucket(Bucket=made.id)
+        else:
+            sqs.delete(cloud.sqs, made.id)
+
+
+def _empty(cloud: Cloud, bucket: str) -> None:
+    pages = cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    for page in pages:
+        if keys := [{"Key": found["Key"]} for found in page.get("Contents", [])]:
+            objects: Any = {"Objects": keys, "Quiet": True}
+            cloud.s3.delete_objects(Bucket=bucket, Delete=objects)

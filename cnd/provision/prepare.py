@@ -1,0 +1,163 @@
+"""What stands ready before the first instance is bought.
+
+One rule: whatever can be refused is asked for here, while it costs nothing.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from cnd import ec2, s3logs, sqs
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError
+from cnd.model.plan import Plan
+from cnd.provision import access
+from cnd.provision import user_data as boot_script
+from cnd.system.background import NotDone, Pool
+from cnd.system.typed_json import made
+from cnd.transport import keys, s3_protocol
+from cnd.transport.gateway import Gateway
+from cnd.transport.ssh import LOG_COMMAND, Login
+
+BUCKET_PATIENCE = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Provision:
+    """Everything that a launch and a run need from the account."""
+
+    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order to be tried
+    login: Login
+    queue: str  # URL
+    bucket: str
+    # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
+    bucket_made: Future[None]
+    owner: str = ""  # the account whose bucket it must be; empty for the user's own
+
+    @property
+    def bucket_refused(self) -> bool:
+        """Whether it is known by now that the bucket is not to be used.
+
+        It is waited for a moment: it is asked for while the instances boot.
+        """
+        try:
+            self.bucket_made.result(BUCKET_PATIENCE)
+        except NotDone:
+            return False
+        except CloudError:
+            return True
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` needs, to take the run over in another process."""
+        return {
+            "specs": [asdict(spec) for spec in self.specs],
+            "login": {**asdict(self.login), "key": str(self.login.key)},
+            "queue": self.queue,
+            "bucket": self.bucket,
+            "owner": self.owner,
+        }
+
+    @classmethod
+    def from_json(cls, record: object) -> Provision:
+        """Return what `to_json` wrote; ValueError if it is none."""
+        told = record if isinstance(record, dict) else {}
+        specs, login = told.get("specs"), told.get("login")
+        queue, bucket = told.get("queue"), told.get("bucket")
+        if not isinstance(specs, list) or not isinstance(login, dict):
+            raise ValueError("has no provision")
+        if not isinstance(queue, str) or not isinstance(bucket, str):
+            raise ValueError("has no queue and bucket")
+        return cls(
+            tuple(made(ec2.LaunchSpec, spec) for spec in specs),
+            made(Login, {**login, "key": Path(str(login.get("key")))}),
+            queue,
+            bucket,
+            _done(),
+            str(told.get("owner", "")),
+        )
+
+
+def prepare(
+    cloud: Cloud, plan: Plan, *, run: str, key: keys.UserKey, bucket: str = ""
+) -> Provision:
+    """Make or find everything that `plan` needs on `cloud`, side by side.
+
+    Args:
+        bucket: the user's own, which must exist; empty for CND's own.
+
+    Raises:
+        CloudError: the cloud refused something, or has no such instance type.
+    """
+    if plan.gateway:
+        Gateway(plan.gateway, key.path).check()
+    host_key = keys.generate()
+    name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
+    owner = "" if bucket else cloud.account
+    pool = Pool(4, "prepare")
+    try:
+        images = {
+            name: pool.submit(access.image, cloud, name, plan.image, plan.user)
+            for name in plan.types
+        }
+        key_name = pool.submit(access.key_pair, cloud.ec2, key)
+        group = pool.submit(way_in, cloud, plan)
+        if bucket:
+            s3logs.check_bucket(cloud.s3, bucket)
+            bucket_made = _done()
+        else:
+            bucket_made = pool.submit(
+                s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
+            )
+        pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
+        user_data = _user_data(cloud, plan, run, name, host_key)
+        specs = tuple(
+            ec2.LaunchSpec(
+                image=image.result().id,
+                instance_type=instance_type,
+                key_name=key_name.result(),
+                group=group.result(),
+                user_data=user_data,
+                lifetime=plan.lifetime,
+            )
+            for instance_type, image in images.items()
+        )
+        if plan.unreached:  # the instances must find there what they are to do
+            bucket_made.result()
+            s3_protocol.send(cloud.s3, name, run, owner)
+    finally:
+        pool.close()
+    user = images[plan.instance_type].result().user
+    login = Login(user, key.path, host_key.public)
+    queue = sqs.create(cloud.sqs, run)
+    return Provision(specs, login, queue, name, bucket_made, owner)
+
+
+def way_in(cloud: Cloud, plan: Plan) -> str:
+    """Return the security group: SSH from one address only, or nothing at all.
+
+    The address is the one that this machine has now.
+    """
+    if plan.unreached:
+        return access.closed_group(cloud.ec2, plan.subnets[0])
+    ssh_from = plan.ssh_from or f"{access.caller_address(cloud.checkip)}/32"
+    return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
+
+
+def _user_data(
+    cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
+) -> str:
+    if not plan.unreached:
+        return boot_script.user_data(lifetime=plan.lifetime, host_key=host_key)
+    rate = cloud.polls_per_second
+    boot = s3_protocol.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    return boot_script.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future

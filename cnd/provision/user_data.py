@@ -1,0 +1,111 @@
+"""The user data of an instance: what it does before anybody talks to it.
+
+One rule: the lifetime timer is armed before anything else.  It survives the death
+of the caller and of the network, and needs no rights in the account: the instance
+powers itself off, and AWS terminates what was launched with
+``InstanceInitiatedShutdownBehavior=terminate``.
+
+User data can be read by everybody on the instance: whatever stands here must be
+worthless once the run is over.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnd.on_instance import bootstrap
+from cnd.transport.keys import KeyPair
+
+MOST_BYTES = 16384  # of user data, before base64
+FOLDER = "/var/lib/cnd"  # of what runs on an instance that nobody reaches over SSH
+# Stands for the index of a batch's first instance; see `numbered`.
+FIRST = "{first}"
+
+# Tried on a real boot (Debian 12, systemd 252, cloud-init 22.4): in `bootcmd`, the
+# earliest place, `shutdown -P +N` is refused (no logind yet) and `systemd-run
+# --on-active` hangs for ever, and the boot with it.  Units of one's own work at
+# once.  Every command has a `timeout`, so that none of them can hold up the boot.
+UNITS = "/run/systemd/system"
+TIMER = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1s\n"
+SERVICE = (
+    "[Unit]\nDefaultDependencies=no\n"
+    "[Service]\nType=oneshot\nExecStart=systemctl poweroff\n"
+)
+
+
+def user_data(*, lifetime: float, host_key: KeyPair) -> str:
+    """Return the cloud-config of an instance, as text of at most 16 KB.
+
+    Args:
+        lifetime: seconds from boot until it powers itself off.
+        host_key: what its sshd shows, so that it is known before it is reached.
+    """
+    config = {
+        "bootcmd": _timer_commands(int(lifetime)),
+        "ssh_keys": {
+            "ed25519_private": host_key.private,
+            "ed25519_public": host_key.public,
+        },
+    }
+    # JSON is YAML, and it needs no library.
+    return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def unreached(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
+    """Return the cloud-config of instances that work by what they find in S3.
+
+    To be made ready by `numbered`.
+
+    Args:
+        boot: what `agent.py` reads; its URLs are secrets, so only root may read it.
+        log: the command that prints the system log.
+    """
+    config = {
+        "bootcmd": _timer_commands(int(lifetime)),
+        "write_files": [
+            _file("boot.json", json.dumps(boot).encode()),
+            _file("bootstrap.py", Path(bootstrap.__file__).read_bytes()),
+        ],
+        # In the background: it lives as long as the instance, cloud-init does not.
+        "runcmd": [
+            f"cd {FOLDER} && umask 077 && "
+            f"nohup python3 -I -S bootstrap.py {FIRST} {shlex.quote(log)} "
+            "</dev/null >>agent.out 2>&1 &"
+        ],
+    }
+    return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def numbered(user_data: str, first: int) -> str:
+    """Return the user data of a batch whose first instance has the index `first`."""
+    return user_data.replace(FIRST, str(first))
+
+
+def _file(name: str, data: bytes) -> dict[str, str]:
+    return {
+        "path": f"{FOLDER}/{name}",
+        "permissions": "0600",
+        "encoding": "gz+b64",
+        "content": base64.b64encode(gzip.compress(data, mtime=0)).decode(),
+    }
+
+
+def _timer_commands(seconds: int) -> list[str]:
+    return [
+        f"mkdir -p {UNITS}",
+        _write("cnd-lifetime.timer", TIMER.format(seconds=seconds)),
+        _write("cnd-lifetime.service", SERVICE),
+        "timeout 20 systemctl daemon-reload",
+        "timeout 20 systemctl start --no-block cnd-lifetime.timer",
+    ]
+
+
+def _write(name: str, text: str) -> str:
+    escaped = text.replace("\n", "\\n")
+    return f"printf '{escaped}' >{UNITS}/{name}"

@@ -1,0 +1,197 @@
+"""Looks at a run's instances, over and over, until the run is over.
+
+One rule: a thread of its own, which serves and drops them, and otherwise only puts
+events: who reads those decides.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from cnd import ec2
+from cnd.errors import CloudError
+from cnd.model.events import Emit, Event, trouble
+from cnd.provision import launch
+from cnd.transport.s3_fleet import Mailbox
+from cnd.transport.ssh_fleet import Fleet, Part
+
+if TYPE_CHECKING:
+    from types_boto3_ec2 import EC2Client
+
+FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
+TERMINATED, UNLISTED = "terminated", "no longer listed"
+NO_CLOUD = "the cloud has ended"
+
+
+class Watch:
+    """Serves each instance the moment that it runs; notices those that vanish."""
+
+    def __init__(
+        self,
+        client: EC2Client,
+        run: str,
+        fleet: Fleet | Mailbox,
+        *,
+        index: Mapping[str, int],
+        parts: Callable[[str], Sequence[Part]],
+        adopts: bool,
+        put: Emit,
+        over: threading.Event,
+        is_gone: Callable[[], bool],
+    ) -> None:
+        """Make a watch that has seen nothing yet.
+
+        Args:
+            index: the place of each instance that was launched; grows meanwhile.
+            parts: what an instance has to search, by its id.
+            adopts: whether instances may appear that this process did not launch.
+            over: ends the watch.
+            is_gone: whether the cloud has ceased to be, and its instances with it.
+        """
+        self._client, self._run, self._fleet = client, run, fleet
+        self._index, self._parts, self._adopts = index, parts, adopts
+        self._put, self._over, self._is_gone = put, over, is_gone
+        self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
+        self._lost: set[str] = set()
+        self._ended: set[str] = set()  # seen terminated
+        self._missing: dict[str, float] = {}  # not listed -> until when it may yet be
+        self._next_loss = 0.0  # when to look again for those that vanished
+        self._adopted: dict[str, int] = {}  # places of instances that it came upon
+
+    def catch_up(
+        self,
+        listed: Sequence[ec2.Instance],
+        lost: Collection[str],
+        ended: Collection[str],
+        launched: Mapping[str, float],
+    ) -> None:
+        """Take note of what is left of a fleet that somebody else watched.
+
+        Args:
+            listed: all that the cloud still knows of it.
+            lost: the instances whose loss is known already.
+            ended: those of them that were seen terminated.
+            launched: when each instance was, in seconds since the epoch.
+        """
+        self._lost.update(lost)
+        self._ended.update(ended)
+        for instance in listed:
+            if instance.id not in self._index:  # they died before they knew of it
+                self._adopt(instance)
+        # The clock may have been set since: nothing is waited for longer than is due.
+        waits = {i: at + ec2.LISTED_WITHIN - time.time() for i, at in launched.items()}
+        self._missing = {
+            instance: time.monotonic() + min(wait, ec2.LISTED_WITHIN)
+            for instance, wait in waits.items()
+        }
+        self._miss(listed)
+
+    def _miss(self, listed: Sequence[ec2.Instance]) -> None:
+        """Give up what is not listed, unless it was launched a moment ago."""
+        for instance in listed:
+            self._missing.pop(instance.id, None)
+        for gone, deadline in list(self._missing.items()):
+            if time.monotonic() >= deadline:
+                del self._missing[gone]
+                if gone not in self._lost:
+                    self._lose(gone, UNLISTED)
+                self._see_ended(gone)
+
+    def run(self) -> None:
+        """Look until it is over."""
+        pause, told = FIRST_LOOK, ""
+        while not self._over.wait(pause):
+            try:
+                for instance in self._changed():
+                    self._look_at(instance)
+                told = ""
+            except CloudError as error:
+                if self._is_gone():
+                    self._lose_all()
+                    return
+                if str(error) != told:
+                    self._put(trouble(error))
+                told = str(error)
+            pause = min(1.15 * pause, LAST_LOOK)
+
+    def _changed(self) -> list[ec2.Instance]:
+        """Return instances that may run by now, and those that vanished.
+
+        Not the whole fleet: to read the description of one takes half a millisecond.
+        And what vanished not at the pace of a boot.
+        """
+        client, run = self._client, self._run
+        if self._adopts:  # some may be listed late that we never heard of
+            listed = ec2.find(client, run=run, states=ec2.ALL)
+            self._miss(listed)
+            return listed
+        awaited = self._index.keys() - self.served.keys() - self._lost
+        found = []
+        if time.monotonic() >= self._next_loss:
+            found += ec2.find(client, run=run, states=ec2.GONE)
+            self._next_loss = time.monotonic() + LAST_LOOK
+        if awaited:
+            ids = sorted(awaited, key=self._index.__getitem__)[: ec2.ASKED]
+            found += ec2.find(client, run=run, states=("running",), ids=ids)
+        return found
+
+    def _look_at(self, instance: ec2.Instance) -> None:
+        index = self._index.get(instance.id)
+        if index is None and self._adopts:
+            self._adopt(instance)
+        if index is None:
+            return
+        known = self.served.keys() | self._lost
+        if instance.state == "running" and instance.id not in known:
+            self._serve(instance, index)
+        elif instance.state not in ("pending", "running") and not self._over.is_set():
+            if instance.id not in self._lost:
+                self._lose(instance.id, instance.state)
+                self._fleet.drop(instance.id)
+            if instance.state == TERMINATED:
+                self._see_ended(instance.id)
+
+    def _serve(self, instance: ec2.Instance, index: int) -> None:
+        self.served[instance.id] = instance
+        parts = self._parts(instance.id)
+        fields = {
+            "address": instance.address,
+            "zone": instance.zone,
+            "classes": [part.index for part in parts],
+        }
+        self._put(Event("instance.running", index, instance.id, fields))
+        self._fleet.serve(instance, f"Instance{index}", parts)
+
+    def _lose(self, instance_id: str, state: str) -> None:
+        self._lost.add(instance_id)
+        index = self._index[instance_id]
+        self._put(Event("instance.lost", index, instance_id, {"state": state}))
+
+    def _lose_all(self) -> None:
+        """Give up every instance: they have ended with their cloud."""
+        self._put(trouble(CloudError(f"{NO_CLOUD}, and with it all its instances")))
+        for instance_id in list(self._index):
+            if instance_id not in self._lost:
+                self._lose(instance_id, TERMINATED)
+                self._fleet.drop(instance_id)
+            self._see_ended(instance_id)
+
+    def _see_ended(self, instance_id: str) -> None:
+        """Tell, once, that an instance that was lost is terminated by now."""
+        if instance_id not in self._ended:
+            self._ended.add(instance_id)
+            index = self._index[instance_id]
+            self._put(Event("instance.terminated", index, instance_id))
+
+    def _adopt(self, instance: ec2.Instance) -> None:
+        """Give an instance that is new to us the first place that is free."""
+        if instance.id in self._adopted or instance.state not in ec2.LIVE:
+            return
+        taken = {*list(self._index.values()), *self._adopted.values()}
+        index = next(i for i in count() if i not in taken)
+        self._adopted[instance.id] = index
+        self._put(launch.event(instance, index))

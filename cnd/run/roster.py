@@ -1,0 +1,107 @@
+"""What the events of a run tell of its instances: who can search, who is gone.
+
+One rule: only events change it, seen in the order in which they came; it asks nobody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from cnd.model.events import Event
+from cnd.model.search_state import Standing
+
+# After these an instance is trusted with no further class.
+UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
+
+
+class Crew:
+    """The instances of a run, by their ids."""
+
+    def __init__(
+        self,
+        index: Mapping[str, int] | None = None,
+        *,
+        lost: Iterable[str] = (),
+        unfit: Iterable[str] = (),
+        ended: Mapping[str, float] | None = None,
+    ) -> None:
+        """Begin with nobody, or with what a former orchestrator knew."""
+        self.index = dict(index or {})  # the place of each that was launched
+        self.lost = set(lost)  # gone for good
+        # When each was seen terminated, in seconds since the epoch.
+        self.ended = dict(ended or {})
+        self.running: set[str] = set()  # seen running by this process
+        self.serving: set[tuple[str | None, int | None]] = set()  # (instance, class)
+        self.last_loss = 0.0  # on the monotonic clock
+        self.last_arrival = 0.0  # of an instance that boots, on the monotonic clock
+        self._fit: set[str] = set()  # can search
+        self._done: set[str] = set()  # their own class has come to its end
+        self._unfit = set(unfit)  # get no further class
+        self._leaving: set[str] = set()  # AWS will take them back in a moment
+
+    def note(self, event: Event) -> None:
+        """Take in one event, of whatever kind."""
+        self._note_service(event)
+        self._note_fitness(event)
+
+    def _note_service(self, event: Event) -> None:
+        """Keep count of who is there, and who serves which class."""
+        host, who = event.host or "", (event.host, event.index)
+        if event.kind == "instance.launched" and event.index is not None:
+            self.index[host] = event.index
+        elif event.kind == "instance.running":
+            self.running.add(host)
+            self.last_arrival = time.monotonic()
+            self.serving |= {(host, i) for i in event.fields["classes"] or [None]}
+        elif event.kind == "instance.lost":
+            self.lost.add(host)
+            self.last_loss = time.monotonic()
+        elif event.kind == "instance.terminated":
+            self.ended.setdefault(host, event.time)
+        elif event.kind in ("host.returned", "class.handed_over"):
+            self.serving.add(who)
+        elif event.kind in ("host.failed", "host.done"):
+            self.serving.discard(who)
+
+    def _note_fitness(self, event: Event) -> None:
+        """Keep count of who can search, and who is to search no more."""
+        host = event.host or ""
+        if event.kind == "host.returned":
+            self._unfit.discard(host)
+        if event.kind in ("instance.ready", "host.returned"):
+            self._fit |= {host} - self._unfit
+        elif event.kind in UNFIT:
+            self._unfit.add(host)
+            self._fit.discard(host)
+        elif event.kind == "worker.notice":
+            self._leaving.add(host)
+            self._fit.discard(host)
+        elif event.kind == "host.done":
+            self._done.add(host)
+
+    @property
+    def hopeful(self) -> set[str]:
+        """Booting, or out of touch: they may yet take over what the others lost."""
+        return self.index.keys() - self._done - self.lost - self._fit
+
+    @property
+    def booting(self) -> set[str]:
+        """Launched, and not seen running yet."""
+        return self.index.keys() - self.running - self.lost
+
+    @property
+    def dropouts(self) -> int:
+        """How many search no more, or will not in a moment."""
+        return len((self._unfit | self.lost | self._leaving) & self.index.keys())
+
+    def settled(self, instance_id: str) -> bool:
+        """Return whether it is known what may be expected of an instance."""
+        return instance_id in self._done | self.lost | self._fit
+
+    def survivor(self, standings: Iterable[Standing]) -> str | None:
+        """Return the fit instance with the fewest classes to search, or None."""
+        load = Counter(s.host for s in standings if not s.ended)
+        fit = self._fit - self.lost
+        return min(fit, key=lambda host: (load[host], self.index[host]), default=None)

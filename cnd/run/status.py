@@ -1,0 +1,266 @@
+"""What is there: the live instances of CND, and the runs on this disk.
+
+One rule: the cloud's tags are the truth about machines, the journals tell what they
+are doing; where there is no journal, that is said.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnd.cloud.connection import Cloud
+from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
+from cnd.errors import CloudError, UsageError
+from cnd.model import replay
+from cnd.model.events import Event, amount
+from cnd.model.search_state import refutation
+from cnd.run import order
+from cnd.run.journal import Journal, runs
+from cnd.transport import orphans
+from cnd.view.narrator import duration, number
+
+SHOWN = 10  # runs
+# So long after it was asked for, a launch may not be listed yet; seconds.
+LAUNCH_SHOWS = 600.0
+UNDER_WAY = (
+    "broke off while a launch was under way: instances may show yet; "
+    "`fab scram` looks for them"
+)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Live instances with what each is doing, and the newest runs."""
+
+    instances: tuple[tuple[Instance, str], ...]
+    runs: tuple[tuple[str, str], ...]  # name, how it ended, or "going on"
+    now: dt.datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object behind `status --json`."""
+        return {
+            "instances": [
+                {
+                    "id": i.id,
+                    "run": i.run,
+                    "index": i.index,
+                    "type": i.type,
+                    "state": i.state,
+                    "address": i.address,
+                    "owner": i.owner,
+                    "deadline": i.deadline,
+                    "age": round(self._age(i), 1),
+                    "doing": doing,
+                }
+                for i, doing in self.instances
+            ],
+            "runs": [{"run": run, "stands": stands} for run, stands in self.runs],
+        }
+
+    def text(self) -> str:
+        """Return the same for people."""
+        lines = [
+            f"{i.id}  {i.run}  Instance{i.index}  {i.type}  {i.state}  "
+            f"{i.address or '-'}  {duration(self._age(i))}  {doing}"
+            for i, doing in self.instances
+        ]
+        count = len(self.instances)
+        lines.append(f"{count} instance{'' if count == 1 else 's'} running")
+        lines += [f"run {run}: {stands}" for run, stands in self.runs]
+        return "\n".join(lines)
+
+    def _age(self, instance: Instance) -> float:
+        return (self.now - instance.launched).total_seconds()
+
+
+def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Survey:
+    """Return what there is, given all that `cloud` lists, in whatever state."""
+    live = [i for i in listed if i.state in GOING]
+    newest = runs()[-SHOWN:]
+    journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
+    doings = {run: _doings(journals[run]) for run in by_run(live)}
+    unsure = under_way(listed, cloud) if cloud else []
+    unknown = "not followed from this machine"
+    return Survey(
+        instances=tuple((i, doings[i.run].get(i.id, unknown)) for i in live),
+        runs=tuple(
+            (
+                run,
+                UNDER_WAY
+                if run in unsure
+                else _stands(journals[run], run in doings, cloud),
+            )
+            for run in newest
+        ),
+        now=dt.datetime.now(dt.timezone.utc),
+    )
+
+
+def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
+    """Return a sentence for each of this machine's runs that lives and is forsaken.
+
+    And for each that may come to live yet.
+
+    Args:
+        listed: all that `cloud` lists, in whatever state.
+    """
+    live = [i for i in listed if i.state in LIVE]
+    unsure = [f"run {run} {UNDER_WAY}" for run in under_way(listed, cloud)]
+    return unsure + [
+        f"run {run} has {len(instances)} instances and nobody follows it: "
+        f"{_way_out(run)}"
+        for run, instances in by_run(live).items()
+        if (journal := Journal(run)).is_there
+        and not journal.is_followed
+        and not _kept(journal)
+    ]
+
+
+def _kept(journal: Journal) -> bool:
+    """Tell whether a run left its instances up because the user wished it."""
+    receipt = (journal.result() or {}).get("receipt")
+    return isinstance(receipt, dict) and bool(receipt.get("kept"))
+
+
+def _way_out(run: str) -> str:
+    ends = f"`fab scram --run {run}` ends it"
+    if Journal(run).is_over:
+        return ends  # there is nothing to take over
+    return f"`fab attach {run}` takes it over, {ends}"
+
+
+def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
+    """Return the runs whose launch on `cloud` may show later than it was asked for.
+
+    Their orchestrator died before it knew what its request came to, a short while ago,
+    and among `listed`, in whatever state, are fewer of which it did not know than it
+    had asked for; or what it knew is not listed yet.
+    """
+    by_name = by_run(listed)
+    found = []
+    for run in runs()[-SHOWN:]:
+        journal = Journal(run)
+        told = journal.kept_order() or {}
+        place = [told.get(name) for name in ("cloud", "account", "region")]
+        if place != [cloud.name, cloud.account, cloud.region] or journal.is_followed:
+            continue
+        there = {instance.id for instance in by_name.get(run, ())}
+        if not journal.is_over and _unanswered(journal, there) > 0:
+            found.append(run)
+    return found
+
+
+def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
+    """Return those of the runs with a queue whose launch may be under way right now.
+
+    Nothing of them is listed, and somebody follows them; of a run that was started
+    on another machine nobody here knows.
+    """
+    shown = {instance.run for instance in live}
+    return [run for run in queued if run not in shown and may_be_followed(run)]
+
+
+def may_be_followed(run: str) -> bool:
+    """Tell whether somebody follows a run here, or may on another machine."""
+    journal = Journal(run)
+    return journal.is_followed or not journal.is_there
+
+
+def _unanswered(journal: Journal, listed: Collection[str]) -> int:
+    """Return how many instances, asked for of late, are not listed."""
+    events, now = list(journal.events()), time.time()
+    missing = replay.unanswered(events, since=now - LAUNCH_SHOWS)
+    launched = {e.host: e.time for e in events if e.kind == "instance.launched"}
+    # Whoever ended the run has looked for them.
+    ends = [e.time for e in events if e.kind == "run.aborted"]
+    fresh = {i for i, at in launched.items() if at > max([now - LISTED_WITHIN, *ends])}
+    return missing - len(set(listed) - launched.keys()) + len(fresh - set(listed))
+
+
+def abandoned() -> str:
+    """Return the one run of this machine that could be attached to.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    found = [run for run in runs() if _could_be_taken_over(Journal(run))]
+    if len(found) != 1:
+        message = "no run is without somebody who follows it"
+        if found:
+            message = f"{len(found)} runs could be taken over: {', '.join(found)}"
+        hint = "say which: fab attach RUN" if found else "`fab status` shows runs"
+        raise UsageError(message, hint=hint)
+    return found[0]
+
+
+def _could_be_taken_over(journal: Journal) -> bool:
+    """Tell whether a run was launched, and neither ended nor is followed."""
+    if journal.is_over or journal.is_followed:
+        return False
+    kinds = {event.kind for event in journal.events()}
+    return "instance.requested" in kinds and "run.aborted" not in kinds
+
+
+def _doings(journal: Journal) -> dict[str, str]:
+    """Return what each instance of a run does, by its last telling event."""
+    doings: dict[str, str] = {}
+    for event in journal.events():
+        if event.host and (doing := _doing(event)):
+            doings[event.host] = doing
+    return doings
+
+
+def _doing(event: Event) -> str:
+    if event.kind == "worker.progress":
+        rate = amount(event.fields.get("rate"))
+        return f"searching, {number(rate or 0.0)} nonces/s"
+    return {
+        "instance.launched": "booting",
+        "instance.running": "waiting for SSH",
+        "instance.ready": "being set up",
+        "worker.started": "searching",
+        "host.reconnecting": "out of touch",
+        "host.failed": "failed",
+        "log.pulled": "done",
+    }.get(event.kind, event.kind if event.kind.startswith("worker.") else "")
+
+
+def _stands(journal: Journal, live: bool, cloud: Cloud | None) -> str:
+    """Say how a run ended, or who follows it, and what of its files is damaged."""
+    told = _standing(journal, live, cloud)
+    return f"{told} ({journal.complaint})" if journal.complaint else told
+
+
+def _standing(journal: Journal, live: bool, cloud: Cloud | None) -> str:
+    if (result := journal.result()) is not None:
+        nonce = result.get("nonce")
+        return f"{result.get('outcome')}{'' if nonce is None else f' {nonce}'}"
+    if journal.is_over:
+        return "over"
+    if journal.is_followed:
+        return "going on"
+    if live:
+        return f"going on, followed by nobody; `fab attach {journal.run}` takes it over"
+    if cloud and (nonce := _left_behind(journal, cloud)) is not None:
+        return f"found {nonce}, while nobody followed; `fab attach {journal.run}`"
+    return "broken off; no instance of it is left"
+
+
+def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
+    """Return the golden nonce that a run's orphans have put into S3, or None."""
+    kept = order.kept(journal)
+    if kept is None or (kept.cloud, kept.account) != (cloud.name, cloud.account):
+        return None
+    try:
+        s3 = cloud.within(kept.region).s3
+        claim = orphans.result(s3, kept.provision.bucket, journal.run)
+    except CloudError:
+        return None
+    nonce, plan = (claim or {}).get("nonce"), kept.plan
+    if not isinstance(nonce, int) or refutation(plan, nonce % plan.instances, nonce):
+        return None
+    return nonce

@@ -1,0 +1,1 @@
+"""The user's machine: its folders, files, streams, signals and threads."""

@@ -1,0 +1,1 @@
+"""The two ways to instances: SSH and S3."""

@@ -1,0 +1,286 @@
+"""A jump host: one SSH connection, through which all hosts of a run are reached.
+
+One rule: it is the user's own machine, so it is known and entered as their `ssh` does
+it, with all that their configuration, keys and agent say; one whose host key is not
+known is not talked to.  Where the user's own key is refused, that of the run is tried.
+
+OpenSSH is the transport wherever it is installed, since nothing else reads its files
+right: a master connection (ControlMaster), and ``ssh -W`` through it for each host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import fabric
+import paramiko
+
+from cnd.errors import UsageError
+from cnd.transport.keys import private_key
+
+PATIENCE = 15.0  # seconds for the gateway to let us in
+CHANNEL_PATIENCE = 5.0  # seconds for the gateway to reach a host
+IDLE = 60  # seconds without a host until the connection ends, also if we are dead
+LAST_WORD = 2.0  # seconds for ssh to say why it ended, or to end a connection
+LOST = (OSError, EOFError, paramiko.SSHException)
+MOST_PATH = 80  # characters of the name of a control socket; ssh adds some
+# What the user's configuration may say for their own work on the gateway.
+QUIET = {
+    "BatchMode": "yes",
+    "ConnectTimeout": f"{PATIENCE:.0f}",
+    "ConnectionAttempts": "1",
+    "ServerAliveInterval": "5",
+    "ClearAllForwardings": "yes",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "PermitLocalCommand": "no",
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "LogLevel": "ERROR",
+}
+
+
+class Gateway:
+    """The connection to a gateway, made when it is needed; for any thread."""
+
+    def __init__(self, where: str, key: Path) -> None:
+        """Make a gateway that is not yet connected to.
+
+        Args:
+            where: "user@host:port"; user and port may be left out.
+            key: the private key of the run, tried after the user's own.
+        """
+        self.where = where
+        ssh = shutil.which("ssh")
+        self._way: _Way = _OpenSSH(ssh, where, key) if ssh else _Paramiko(where, key)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def link(self, address: str, port: int, patience: float) -> socket.socket:
+        """Return a connection to a host, through the gateway.
+
+        Args:
+            patience: seconds for the host to be reached, and to say a word.
+
+        Raises:
+            OSError, EOFError, paramiko.SSHException: one of them does not answer.
+        """
+        with self._lock:
+            if self._closed:
+                raise EOFError("the gateway was left")
+            self._way.enter()
+        link = self._way.link(address, port, patience)
+        link.settimeout(patience)
+        return link
+
+    def check(self) -> None:
+        """See that the gateway lets us in, and leave; `UsageError` if it does not."""
+        try:
+            with self._lock:
+                self._way.enter()
+        except LOST as error:
+            hint = f"`ssh {self.where.partition(':')[0]}` must work without questions"
+            message = f"--gateway {self.where}: {error or type(error).__name__}"
+            raise UsageError(message, hint=hint) from error
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the connection, and with it all that lead through it."""
+        self._closed = True
+        self._way.leave()
+
+
+class _Way(Protocol):
+    def enter(self) -> None:
+        """Connect to the gateway, unless that is done; one of `LOST` if it refuses."""
+
+    def link(self, address: str, port: int, patience: float) -> socket.socket:
+        """Return a connection to a host; one of `LOST` if there is none."""
+
+    def leave(self) -> None:
+        """Close all connections."""
+
+
+class _OpenSSH:
+    """By the user's `ssh`: what it says on stderr is what a failure says."""
+
+    def __init__(self, ssh: str, where: str, key: Path) -> None:
+        self._options = [ssh, *(f"-o{k}={v}" for k, v in QUIET.items())]
+        user, _, rest = where.rpartition("@")
+        self._host, _, port = rest.partition(":")
+        self._options += [f"-l{user}"] * bool(user) + [f"-p{port}"] * bool(port)
+        file = str(key).replace("%", "%%")
+        self._own_key = ["-oIdentitiesOnly=yes", f"-oIdentityFile={_quoted(file)}"]
+        self._keys: list[str] = []  # none named: those that the user's ssh offers
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._clients: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def _control(self) -> Path:
+        if self._folder is None:
+            given = Path(tempfile.gettempdir())
+            short = given if len(str(given)) < MOST_PATH else Path("/tmp")
+            self._folder = tempfile.TemporaryDirectory(prefix="cnd-", dir=short)
+        return Path(self._folder.name) / "gw"
+
+    def enter(self) -> None:
+        if self._control.is_socket():
+            return
+        try:
+            self._open_master()
+        except PermissionError:
+            if self._keys:
+                raise
+            self._keys = self._own_key
+            self._open_master()
+
+    def _open_master(self) -> None:
+        """Open the connection that all others go through; it stays when this returns.
+
+        Raises:
+            PermissionError: the gateway refuses all keys.
+            OSError: it does not answer, or is not known.
+        """
+        master = ["-fNM", f"-S{self._control}", f"-oControlPersist={IDLE}"]
+        with tempfile.TemporaryFile() as said:  # a pipe would stay open with the master
+            words = [*self._options, *self._keys, *master, "--", self._host]
+            opened = _started(words, said.fileno())
+            try:
+                status = opened.wait(PATIENCE + LAST_WORD)
+            except subprocess.TimeoutExpired as error:
+                opened.kill()
+                opened.wait()
+                raise TimeoutError(f"no answer within {PATIENCE:.0f} s") from error
+            said.seek(0)
+            why = _last_line(said.read(4096), status)
+        if status:
+            refused = "denied" in why or "authentication failures" in why
+            raise (PermissionError if refused else ConnectionError)(why)
+
+    def link(self, address: str, port: int, patience: float) -> socket.socket:
+        ours, its = socket.socketpair()
+        way = [f"-S{self._control}", "-oControlMaster=no", f"-W{address}:{port}"]
+        with its:
+            words = [*self._options, *self._keys, *way, "--", self._host]
+            client = _started(words, subprocess.PIPE, its.fileno())
+        self._clients = [c for c in self._clients if c.poll() is None] + [client]
+        try:
+            ours.settimeout(patience)
+            if ours.recv(1, socket.MSG_PEEK):  # a server speaks first
+                return ours
+            ours.close()
+            raise EOFError(_last_words(client))
+        except BaseException:
+            ours.close()
+            client.kill()
+            raise
+        finally:
+            assert client.stderr
+            client.stderr.close()
+
+    def leave(self) -> None:
+        for client in self._clients:
+            client.kill()
+        for client in self._clients:
+            client.wait()
+        self._clients = []
+        if self._folder is None:
+            return
+        words = [*self._options, f"-S{self._control}", "-Oexit", "--", self._host]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if self._control.is_socket():
+                _started(words, subprocess.DEVNULL).wait(LAST_WORD)
+        self._folder.cleanup()
+        self._folder = None
+
+
+def _started(
+    words: list[str], said: int, both: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
+    """Start ssh; Ctrl-C at the terminal is for us: the logs are still to come."""
+    return subprocess.Popen(
+        words, stdin=both, stdout=both, stderr=said, start_new_session=True
+    )
+
+
+def _last_words(client: subprocess.Popen[bytes]) -> str:
+    assert client.stderr
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        client.wait(LAST_WORD)
+    client.kill()
+    return _last_line(client.stderr.read(4096), client.wait())
+
+
+def _last_line(said: bytes, status: int) -> str:
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"ssh ended with status {status}"
+
+
+def _quoted(text: str) -> str:
+    """Return a value as ssh_config(5) reads it in one piece."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+class _Paramiko:
+    """By paramiko, where there is no `ssh`; it reads most of its configuration."""
+
+    def __init__(self, where: str, key: Path) -> None:
+        self._where, self._key = where, key
+        self._connection: fabric.Connection | None = None
+
+    def enter(self) -> None:
+        if self._connection is None or not self._connection.is_connected:
+            self.leave()
+            with _translated():
+                self._connection = self._opened()
+
+    def link(self, address: str, port: int, patience: float) -> socket.socket:
+        assert self._connection
+        transport = self._connection.transport
+        # Of `socket.socket` it has all that is needed.
+        return transport.open_channel("direct-tcpip", (address, port), ("", 0))  # type: ignore[no-any-return]
+
+    def leave(self) -> None:
+        if self._connection is not None:
+            self._connection.client.close()
+
+    def _opened(self) -> fabric.Connection:
+        config = fabric.Config(lazy=True)
+        config.load_ssh_config()
+        connection = fabric.Connection(
+            self._where,
+            config=config,
+            connect_timeout=int(CHANNEL_PATIENCE),
+            connect_kwargs={
+                "pkey": private_key(self._key),
+                "banner_timeout": PATIENCE,
+                "auth_timeout": PATIENCE,
+            },
+        )
+        connection.client.load_system_host_keys()
+        connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
+        connection.open()
+        # paramiko would wait for an hour.
+        connection.transport.channel_timeout = CHANNEL_PATIENCE
+        return connection
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Have what paramiko makes of files that only `ssh` understands be a refusal."""
+    try:
+        yield
+    except LOST:
+        raise
+    except Exception as error:  # its parsers raise whatever comes
+        why = f"the SSH configuration cannot be read without ssh: {error}"
+        raise paramiko.SSHException(why) from error

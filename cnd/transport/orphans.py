@@ -1,0 +1,97 @@
+"""What a fleet needs in order to end without us, and what it has left in S3 then.
+
+One rule: an instance gets no credentials, only pre-signed URLs for the objects that it
+may read, and signed forms, which limit their size, for those that it may write; they
+stand in its job file and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from cnd import s3logs
+from cnd.model.events import Event, plain
+from cnd.model.plan import MAX_LIFETIME
+from cnd.on_instance.watchdog import LAST_LINE, MOST_LOG
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+RESULT = "orphan.json"  # under the run's prefix; whoever finds a golden nonce puts it
+MOST_RESULT = LAST_LINE  # bytes of it: no watchdog reads more
+NOTE = 1024  # bytes of a log's first line, at most
+PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
+POLL = 5.0  # seconds between an orphan's looks for the others' result
+
+
+def orders(
+    s3: S3Client,
+    bucket: str,
+    run: str,
+    *,
+    seconds: float,
+    shutdown: bool,
+    spot: bool = False,
+    patience: float | None = None,
+    refused: Callable[[], bool] = lambda: False,
+) -> Callable[[str, str], Mapping[str, object]]:
+    """Return what gives each instance, by id and name, its orders for `watchdog.py`.
+
+    Args:
+        seconds: how long the signatures must hold: the lifetime of the instances.
+        shutdown: whether an orphan powers its instance off when it is done.
+        spot: whether AWS may take an instance back, and says so on it before.
+        patience: seconds without a sign of life; None: `PATIENCE`.
+        refused: whether the bucket is not to be used, asked for each instance.
+    """
+    hold = int(min(seconds, MAX_LIFETIME))
+
+    def form(name: str, most: int) -> Mapping[str, object]:
+        return s3logs.form(s3, bucket, run, name, seconds=hold, most=most)
+
+    result = {
+        "result_get": s3logs.presigned(s3, bucket, run, RESULT, seconds=hold),
+        "result_form": form(RESULT, MOST_RESULT),
+    }
+
+    def of(instance: str, name: str) -> Mapping[str, object]:
+        places: dict[str, object] = {
+            "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
+            **result,
+        }
+        if refused():
+            places = {"log_form": None, "result_form": {}, "result_get": ""}
+        return {
+            "instance": instance,
+            "patience": PATIENCE if patience is None else patience,
+            "poll": POLL,
+            "shutdown": shutdown,
+            "spot": spot,
+            **places,
+        }
+
+    return of
+
+
+def claim(s3: S3Client, bucket: str, run: str, instances: int) -> Event | None:
+    """Return what an orphan claims to have found, as if its worker said so, or None."""
+    told = result(s3, bucket, run) or {}
+    nonce = told.get("nonce")
+    if not isinstance(nonce, int):
+        return None
+    fields = {"nonce": nonce, "hash": told.get("hash"), "left_in": bucket}
+    index, host = nonce % instances, str(told.get("instance"))
+    return Event("worker.found", index, host, fields)
+
+
+def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
+    """Return what an orphan claims to have found, or None; `CloudError` if refused.
+
+    It is a claim: index, instance and nonce are to be checked.
+    """
+    text = s3logs.fetch(s3, bucket, run, RESULT, most=MOST_RESULT)
+    try:
+        return plain(text or b"")
+    except ValueError:
+        return None

@@ -1,0 +1,41 @@
+"""What a host is sent: worker, watchdog, and the search library for its processor.
+
+One rule: everything that runs on a host is here, and none of it is a secret.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from cnd import kernel
+from cnd import pow as worker
+from cnd.on_instance import script_runner, watchdog
+
+
+@functools.cache
+def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
+    """Return the files (name -> content) for a host whose ``uname -m`` is `machine`.
+
+    Without a library for it the worker searches with hashlib.
+
+    Args:
+        kernel_name: what it is to search with.
+    """
+    files = {"pow.py": Path(worker.__file__), "watchdog.py": Path(watchdog.__file__)}
+    library = kernel.library(machine)
+    if library and kernel_name != "hashlib":
+        files[kernel.PUSHED_NAME] = library
+    return {name: path.read_bytes() for name, path in files.items()}
+
+
+def code_with(script: Path) -> Mapping[str, bytes]:
+    """Return the files for a host that runs somebody's own script as its worker."""
+    files = {
+        "pow.py": Path(worker.__file__),
+        "watchdog.py": Path(watchdog.__file__),
+        "script_runner.py": Path(script_runner.__file__),
+        script.name: script,
+    }
+    return {name: path.read_bytes() for name, path in files.items()}

@@ -1,0 +1,423 @@
+"""The hosts of a run that nobody reaches over SSH: word and reports go through S3.
+
+One rule: as in `ssh_fleet.py`, one host's failure is recorded and the others go on, and
+who reads the events decides; but one thread listens to all hosts, with a few helpers,
+and another speaks: a word must not wait until hundreds of reports are read.
+
+It writes one object that all instances look at, lists theirs, and fetches those that
+have changed.  What it costs does not grow with the search's length, and with the fleet
+only as its reports do.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cnd import s3logs
+from cnd.cloud.failures import translated
+from cnd.ec2 import Instance
+from cnd.errors import CloudError
+from cnd.model import system_log
+from cnd.model.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
+from cnd.model.plan import Plan
+from cnd.on_instance.agent import MOST_REPORT
+from cnd.run.journal import Journal
+from cnd.system import private_files
+from cnd.system.background import Pool
+from cnd.transport import s3_protocol
+from cnd.transport.bounded_lines import LONGEST, Allowance
+from cnd.transport.ssh_fleet import (
+    BEAT,
+    END_PATIENCE,
+    GONE,
+    NOISE,
+    TOO_MUCH,
+    Part,
+    dropped,
+)
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+FETCHES = 16  # reports fetched at a time
+MOST_AT_ONCE = 32 << 20  # bytes of reports fetched at a time
+
+
+@dataclass
+class _Task:
+    """A class that a host has to search, or None where it stands by."""
+
+    part: Part | None
+    told: int = 0  # lines of its worker that were passed on
+    ended: bool = False  # its worker has said its last word
+    lost: bool = False  # the host was silent for too long
+    over: bool = False  # nothing more is expected of it
+
+    @property
+    def index(self) -> int | None:
+        return self.part.index if self.part else None
+
+
+@dataclass
+class _Host:
+    """An instance, and what is known of it."""
+
+    id: str
+    name: str
+    booted_by: float  # when its first report is late, on the monotonic clock
+    tasks: list[_Task] = field(default_factory=list)
+    etag: str = ""  # of its latest report
+    heard: float | None = None  # when that came, on the monotonic clock
+    gone: bool = False  # the instance was dropped
+    allowance: Allowance | None = None  # since its first report
+
+    @property
+    def pending(self) -> list[_Task]:
+        return [task for task in self.tasks if not task.over]
+
+
+def batches(changed: Iterable[tuple[_Host, int]]) -> Iterator[list[_Host]]:
+    """Yield hosts, few enough at a time for what their reports take of our memory."""
+    batch: list[_Host] = []
+    size = 0
+    for host, more in changed:
+        if batch and (len(batch) == FETCHES or size + more > MOST_AT_ONCE):
+            yield batch
+            batch, size = [], 0
+        batch.append(host)
+        size += more
+    if batch:
+        yield batch
+
+
+class Mailbox:
+    """Does what `fleet.Fleet` does, by way of S3."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        s3: S3Client,
+        bucket: str,
+        *,
+        put: Emit,
+        owner: str,
+        polls_per_second: float,
+        search_began: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        """Make a fleet of no hosts yet.
+
+        Args:
+            put: takes every event, from any thread.
+            owner: the account whose bucket it must be; empty for anybody's.
+            polls_per_second: how often the fleet, all together, may ask for the word.
+            search_began: returns when the search of a run that is taken over began, on
+                the monotonic clock, as well as that is known by now.
+        """
+        self._plan, self._journal = plan, journal
+        self._s3, self._bucket, self._put = s3, bucket, put
+        self._owner = owner
+        self._pace = s3_protocol.pace(plan.instances, polls_per_second)
+        self._told_began = search_began
+        self._search_began: float | None = None
+        self._ended_by = math.inf  # when all reports are late: the run is decided
+        self._lock = threading.Lock()
+        self._hosts: dict[str, _Host] = {}  # by name
+        self._holders: dict[int, str] = {}  # who has each class now, by name
+        self._awake = threading.Event()  # there is a new word to say
+        self._ending = threading.Event()
+        self._closed = threading.Event()
+        # It counts on where a former orchestrator may have been.
+        self._beat = int(time.time())
+        self._told: set[str] = set()  # troubles
+        self._deaf = False  # we could not listen of late: silence proves nothing
+        self._pool = Pool(2, "mailbox")
+        self.threads: list[Future[None]] = []
+
+    @property
+    def delay(self) -> float:
+        """Seconds that a word may take to reach a host, and its answer us, at worst."""
+        return 1.5 * self._pace.poll + self._pace.look
+
+    def divide(self, plan: Plan) -> None:
+        """Take in that the fleet is smaller than planned: impossible here.
+
+        How many classes there are stands in the user data; `Plan` refuses it.
+        """
+        raise ValueError("user data cannot be changed after the launch")
+
+    def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
+        """Expect an instance to search its classes; later calls add more of them."""
+        with self._lock:
+            if self._closed.is_set():  # who looks for instances looked before the end
+                return
+            booted_by = time.monotonic() + self._plan.boot_allowance
+            host = self._hosts.setdefault(name, _Host(instance.id, name, booted_by))
+            # What a former orchestrator was told already is told again.
+            host.tasks += [_Task(part) for part in parts or (None,)]
+            self._holders.update({part.index: name for part in parts})
+            if host.gone:  # who gave it a class has not heard of it
+                self._give_up(host, GONE)
+            if not self.threads:
+                self.threads.append(self._pool.submit(self._listen))
+                self.threads.append(self._pool.submit(self._speak))
+        if any(part.start != part.index for part in parts) or host.etag:
+            self._awake.set()
+
+    def stop(self) -> None:
+        """Tell every worker to stop; its host's log comes with its last word."""
+        self._ended_by = time.monotonic() + END_PATIENCE + self.delay
+        self._ending.set()
+        self._awake.set()
+
+    def drop(self, instance_id: str) -> None:
+        """Give up an instance that is gone, for good."""
+        with self._lock:
+            gone = [h for h in self._hosts.values() if h.id == instance_id]
+            for host in gone:
+                host.gone = True
+                self._give_up(host, GONE)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        with self._lock:
+            self._closed.set()
+        self._ending.set()
+        self._awake.set()
+        self._pool.close()
+
+    # --- in the thread that speaks
+
+    def _speak(self) -> None:
+        """Write the word if there is a new one, and now and then as a sign of life."""
+        while not self._closed.is_set():
+            self._awake.clear()
+            try:
+                self._say()
+            except CloudError as error:
+                self._tell(error)
+                self._closed.wait(self._pace.look)
+                continue
+            self._awake.wait(BEAT)
+
+    def _tell(self, error: CloudError) -> None:
+        """Tell of trouble, once."""
+        if str(error) not in self._told and not self._closed.is_set():
+            self._put(trouble(error))
+        self._told.add(str(error))
+
+    def _say(self) -> None:
+        self._beat += 1
+        with self._lock:
+            hosts = list(self._hosts.values())
+            parts = {h.name: list(self._handed(h)) for h in hosts}
+            away = {h.name: list(self._given_away(h)) for h in hosts}
+        word = s3_protocol.Word(
+            self._beat,
+            self._ending.is_set(),
+            {name: handed for name, handed in parts.items() if handed},
+            {name: lost for name, lost in away.items() if lost},
+        )
+        s3, run, data = self._s3, self._journal.run, word.encoded()
+        s3_protocol.put(
+            s3, self._bucket, run, s3_protocol.WORD, data, owner=self._owner
+        )
+
+    def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
+        """Return the classes that a host takes over; its own it knows."""
+        for part in (task.part for task in host.pending):
+            if part and (host.name, part.start) != (
+                f"Instance{part.index}",
+                part.index,
+            ):
+                yield part.index, part.start, max(1.0, round(self._remaining(), 3))
+
+    def _given_away(self, host: _Host) -> Iterator[str]:
+        """Return the parts that others search because this host was silent."""
+        for task in host.pending:
+            part = None if task.ended else task.part
+            if part and self._holders[part.index] != host.name:
+                yield part.name
+
+    def _remaining(self) -> float:
+        return self._plan.time_limit - (time.monotonic() - self._began())
+
+    def _began(self) -> float:
+        """Return when the search began, on the monotonic clock; now, if it has not."""
+        told = self._told_began()
+        began = self._search_began if told is None else told
+        return time.monotonic() if began is None else began
+
+    # --- in the thread that listens
+
+    def _listen(self) -> None:
+        """Look for new reports until the end, half of the time at most."""
+        fetchers = Pool(FETCHES, "fetch")
+        while not self._closed.is_set():
+            began = time.monotonic()
+            try:
+                self._look(fetchers)
+            except CloudError as error:
+                self._deaf = True
+                self._tell(error)
+            self._closed.wait(max(self._pace.look, time.monotonic() - began))
+
+    def _look(self, fetchers: Pool) -> None:
+        """Fetch the reports that have changed, and pass on what they say."""
+        for hosts in batches(self._changed()):
+            answers = [fetchers.submit(self._fetch, host) for host in hosts]
+            for host, answer in zip(hosts, answers, strict=True):
+                report = _report_of(
+                    host, answer.result()
+                )  # one is taken apart at a time
+                with self._lock:
+                    self._take(host, report)
+        with self._lock:
+            for host in self._hosts.values():
+                if self._deaf and host.heard is not None:
+                    host.heard = time.monotonic()
+                self._check(host)
+        self._deaf = False
+
+    def _changed(self) -> Iterator[tuple[_Host, int]]:
+        """List the reports; yield the hosts whose report is a new one, and its size.
+
+        One that is larger than the bucket was to take is no report of ours.
+        """
+        start = s3logs.prefix(self._journal.run) + s3logs.LOGS
+        pages = self._s3.get_paginator("list_objects_v2")
+        with translated("list the reports"):
+            for page in pages.paginate(Bucket=self._bucket, Prefix=start):
+                for item in page.get("Contents", []):
+                    name = item["Key"][len(start) :].removesuffix(".json")
+                    host = self._hosts.get(name)
+                    if host and host.pending and host.etag != item["ETag"]:
+                        host.etag = item["ETag"]
+                        if item["Size"] <= MOST_REPORT:
+                            yield host, item["Size"]
+
+    def _fetch(self, host: _Host) -> bytes:
+        """Return what a host has put; nothing where it cannot be fetched."""
+        if self._closed.is_set():
+            return b""
+        try:
+            name = f"{s3logs.LOGS}{host.name}.json"
+            run, most = self._journal.run, MOST_REPORT
+            data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
+        except CloudError as error:
+            host.etag = ""  # try again
+            self._tell(error)
+            return b""
+        return data or b""
+
+    # --- with the lock
+
+    def _take(self, host: _Host, report: dict[str, Any]) -> None:
+        if not report:
+            return
+        first, host.heard = host.heard is None, time.monotonic()
+        parts = report.get("parts")
+        for task in host.pending:
+            if first:
+                self._put(Event("instance.ready", task.index, host.id))
+            if task.lost:
+                task.lost = False
+                self._put(Event("host.returned", task.index, host.id))
+            if task.part and isinstance(parts, dict):
+                self._pass_on(host, task, task.part, parts.get(task.part.name))
+            log = report.get("log")
+            # Without a word of its worker it has not heard of that class yet.
+            idle = task.ended or task.part is None or self._ending.is_set()
+            if isinstance(log, str) and idle:
+                self._end(host, task, log, _missing(report.get("log_missing", 0)))
+
+    def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
+        """Pass on the lines that are new; nothing of the form is taken on trust."""
+        for line in lines if isinstance(lines, list) else []:
+            if not (isinstance(line, list) and len(line) == 2):
+                continue
+            number, text = line
+            if not (isinstance(number, int) and isinstance(text, str)):
+                continue
+            if number <= task.told:
+                continue
+            task.told = number
+            event = from_worker(text[:LONGEST], index=part.index, host=host.id)
+            if not self._is_kept(host, event, len(text)):
+                continue
+            if event.kind == "worker.started" and self._search_began is None:
+                self._search_began = time.monotonic()
+            self._put(event)
+            task.ended |= event.kind in LAST_WORDS
+
+    def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
+        """Return whether a word is within its host's allowance, or the last one."""
+        if host.allowance is None:
+            host.allowance = Allowance(self._began())
+        allowed = host.allowance
+        before = allowed.dropped
+        if allowed.keeps(size) and (event.kind != NOISE or allowed.keeps_noise(size)):
+            return True
+        if not before:
+            self._put(dropped(host.id, TOO_MUCH, allowed))
+        return event.kind in LAST_WORDS
+
+    def _end(self, host: _Host, task: _Task, log: str, missing: int | None) -> None:
+        """Keep the log of a host whose worker has ended."""
+        path = self._journal.log(host.name)
+        try:
+            if not log:
+                raise ValueError("it is empty")
+            private_files.write(path, log)
+        except (OSError, ValueError) as error:
+            fields: dict[str, object] = {"reason": str(error)}
+            self._put(Event("log.failed", task.index, host.id, fields))
+        else:
+            fields = {"path": str(path), **system_log.Part(len(log), missing).fields}
+            self._put(Event("log.pulled", task.index, host.id, fields))
+        task.over = True
+        self._put(Event("host.done", task.index, host.id))
+
+    def _check(self, host: _Host) -> None:
+        """Notice a host that does not report, or no longer."""
+        now = time.monotonic()
+        if host.heard is None:
+            if now >= min(host.booted_by, self._ended_by):
+                self._give_up(host, "it did not report in time")
+            return
+        silent = now - host.heard >= self._pace.silence
+        for task in host.pending:
+            if silent and task.part and not task.ended and not task.lost:
+                task.lost = True
+                reason = f"no report for {self._pace.silence:g} s"
+                fields = {"reason": reason}
+                self._put(Event("host.failed", task.index, host.id, fields))
+
+    def _give_up(self, host: _Host, reason: str) -> None:
+        for task in host.pending:
+            task.over = True
+            fields = {"reason": reason}
+            self._put(Event("host.failed", task.index, host.id, fields))
+            self._put(Event("host.done", task.index, host.id))
+
+
+def _missing(told: object) -> int | None:
+    """Return how many bytes of a log are missing, as its host tells; None: some."""
+    return None if told is None else int(amount(told) or 0)
+
+
+def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
+    """Return what a host reports; nothing where that makes no sense."""
+    try:
+        report = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(report, dict) and report.get("instance") == host.id
+    return report if known else {}

@@ -1,0 +1,194 @@
+"""What instances that nobody reaches over SSH find in S3, and how they may answer.
+
+One rule: an instance gets no credentials.  It gets URLs that read three objects and a
+signed form that writes objects whose names begin with the run's ``Instance``; all of
+them end with the instances' lifetime.
+
+One user data serves a whole batch (EC2 allows it 16 KB): what differs, an instance
+works out from its place in the batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import io
+import json
+import py_compile
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnd import s3logs
+from cnd.cloud.failures import translated
+from cnd.model.plan import MAX_LIFETIME, Plan
+from cnd.on_instance import agent
+from cnd.transport import orphans, payload
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+MACHINES = ("x86_64", "aarch64")
+WORD = "word.json"  # under the run's prefix: what all instances look at
+REPORTS = f"{s3logs.LOGS}Instance"  # how the names of their own objects begin
+
+# Nobody may ask S3 for more than some thousand requests a second (one prefix takes
+# 3500 PUT and 5500 GET), and each costs: see docs/scale.md.
+FASTEST_POLL, FASTEST_REPORT = 1.0, 5.0  # seconds
+# Of the whole fleet; a report, which is written and read, is dearer than a look.
+LOOKS_TO_A_REPORT = 10
+# Who waits for a word need not look for it more often than it comes.
+FASTEST_LOOK = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often each instance talks to S3."""
+
+    poll: float  # seconds between two looks for the orchestrator's word
+    every: float  # seconds between two reports of a worker that has nothing special
+
+    @property
+    def look(self) -> float:
+        """Seconds between two looks of an agent at its worker, and of ours at reports.
+
+        A find is told at once, that is after one of either.
+        """
+        return max(FASTEST_LOOK, self.poll / 4)
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a report until a worker's host counts as lost."""
+        return 3 * self.every + 5.0
+
+
+def pace(instances: int, polls_per_second: float) -> Pace:
+    """Return the pace of a fleet, so that all together keep below the rates."""
+    return Pace(
+        poll=max(FASTEST_POLL, instances / polls_per_second),
+        every=max(FASTEST_REPORT, LOOKS_TO_A_REPORT * instances / polls_per_second),
+    )
+
+
+@dataclass(frozen=True)
+class Word:
+    """What the orchestrator says to all instances; see `agent.Word`."""
+
+    beat: int
+    stop: bool = False
+    # name of an instance -> classes that it takes over: class, start, seconds
+    parts: Mapping[str, Sequence[tuple[int, int, float]]] | None = None
+    # name of an instance -> names of parts that others search by now
+    given_away: Mapping[str, Sequence[str]] | None = None
+
+    def encoded(self) -> bytes:
+        record = {
+            **asdict(self),
+            "parts": dict(self.parts or {}),
+            "given_away": dict(self.given_away or {}),
+        }
+        return json.dumps(record).encode()
+
+
+@functools.cache
+def bundle(machine: str) -> bytes:
+    """Return the files for a machine (`uname -m`) as a ZIP archive.
+
+    Its modules are there compiled as well, for hosts with our own version of Python.
+    """
+    files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
+    for name in ("agent.py", "watchdog.py", "pow.py"):
+        files[importlib.util.cache_from_source(name)] = _compiled(name, files[name])
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return target.getvalue()
+
+
+def _compiled(name: str, source: bytes) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(source)
+        target = str(path) + "c"
+        unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+        py_compile.compile(
+            str(path), target, dfile=name, doraise=True, invalidation_mode=unchecked
+        )
+        return Path(target).read_bytes()
+
+
+def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
+    """Put into S3 what the instances fetch; the bucket must be there."""
+    objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
+    for name, data in {**objects, WORD: Word(0).encoded()}.items():
+        put(s3, bucket, run, name, data, owner=owner)
+
+
+def put(
+    s3: S3Client, bucket: str, run: str, name: str, data: bytes, *, owner: str
+) -> None:
+    """Put an object under the run's prefix, in a bucket of the account `owner`."""
+    key = s3logs.prefix(run) + name
+    with translated(f"upload {name}"):
+        s3.put_object(Bucket=bucket, Key=key, Body=data, **s3logs.owned(owner))
+
+
+def boot(
+    s3: S3Client, bucket: str, run: str, plan: Plan, *, polls_per_second: float
+) -> dict[str, Any]:
+    """Return what every instance of a run is told in its user data, for `agent.py`.
+
+    It holds URLs that are signed for the instances' lifetime.
+    """
+    hold = int(min(plan.lifetime, MAX_LIFETIME))
+    rates = pace(plan.instances, polls_per_second)
+
+    def url(name: str) -> str:
+        return s3logs.presigned(s3, bucket, run, name, seconds=hold)
+
+    def form(name: str, most: int) -> dict[str, Any]:
+        return s3logs.form(s3, bucket, run, name, seconds=hold, most=most)
+
+    return {
+        "bundles": {
+            machine: {
+                "url": url(f"{machine}.zip"),
+                "sha256": hashlib.sha256(bundle(machine)).hexdigest(),
+            }
+            for machine in MACHINES
+        },
+        "word": url(WORD),
+        "report": form(REPORTS + "${filename}", agent.MOST_REPORT),
+        "prefix": s3logs.prefix(run) + s3logs.LOGS,
+        "poll": rates.poll,
+        "look": rates.look,
+        "every": rates.every,
+        "patience": orphans.PATIENCE + 3 * rates.poll,
+        "lifetime": plan.lifetime,
+        "job": {
+            "run": run,
+            "block": plan.block,
+            "difficulty": plan.difficulty,
+            "of": plan.instances,
+            "nonces": plan.nonces,
+            "time_limit": plan.time_limit,
+            "kernel": plan.kernel,
+            # More often than it is reported nobody hears it; the end is told at once.
+            "progress": max(plan.progress, rates.every / 2),
+            "witness_bits": plan.witness_bits,
+            "script": "",
+        },
+        "keeper": {
+            "patience": orphans.PATIENCE,
+            "poll": orphans.POLL,
+            "shutdown": not plan.keep,
+            "spot": plan.market != "on-demand",
+            "result_get": url(orphans.RESULT),
+            "result_form": form(orphans.RESULT, orphans.MOST_RESULT),
+        },
+    }

@@ -1,0 +1,450 @@
+"""What a person is told of a run, in words: lines that tell a story, fit for a file.
+
+One rule: narration goes to stderr, data to stdout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Protocol, TextIO
+
+from cnd.model.events import PROGRESS, Event, harmless
+from cnd.model.plan import Plan
+from cnd.model.result import Result
+from cnd.model.search_state import Ending, Race
+from cnd.system.background import Lane
+
+REPEAT = 10.0  # seconds between two lines of progress
+FEW = 16  # up to so many instances are told one by one
+STAMP = 11  # characters of a time before a line, and the space after it
+TITLE = 15  # characters of a title in the result
+NO_BREAK = "\u00a0"
+# What may wait to be shown: a terminal that takes nothing gets the rest later, or not.
+MOST_WAITING, MOST_MINOR = 20_000, 1000  # events; of the kinds that matter least
+MINOR = frozenset({PROGRESS, "worker.noise"})
+CLOSE_PATIENCE = 2.0  # seconds for the last lines to be shown
+
+
+class Viewer(Protocol):
+    """Whoever shows a run."""
+
+    def show(self, event: Event) -> None:
+        """Show something that happened."""
+
+    def tick(self, race: Race) -> None:
+        """Show how far the run is; called ten times a second, and after what counts."""
+
+    def answer(self, text: str) -> None:
+        """Say `text` at once; called in a signal handler, in the middle of anything."""
+
+    def close(self) -> None:
+        """Leave the terminal as it is to be left."""
+
+
+class Aside:
+    """Has another viewer show a run, in a thread of its own.
+
+    A terminal that takes nothing (Ctrl-S, a pipe that nobody reads) holds up its view
+    and nothing else.  What the viewer raises is raised by the next call, once.
+    """
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self._lane = Lane("view", MOST_WAITING)
+        self._race: Race | None = None  # as of the latest tick
+        self._ticking = False  # a tick waits, which will show that
+        self._raised = False
+
+    def show(self, event: Event) -> None:
+        self._raise()
+        if event.kind not in MINOR or self._lane.waiting < MOST_MINOR:
+            self._lane.put(lambda: self._viewer.show(event))
+
+    def tick(self, race: Race) -> None:
+        self._raise()
+        self._race = race
+        if not self._ticking:
+            self._ticking = True
+            if not self._lane.put(self._tick):
+                self._ticking = False
+
+    def _tick(self) -> None:
+        self._ticking = False  # first: what changes from now on asks for another
+        if self._race is not None:
+            self._viewer.tick(self._race)
+
+    def answer(self, text: str) -> None:
+        """Say `text` soon: the signal handler that calls this must not wait."""
+        self._lane.put(lambda: self._viewer.answer(text))
+
+    def close(self) -> None:
+        """Leave the terminal, if it can be written to; see that all was shown."""
+        self._lane.put(self._viewer.close)
+        self._lane.settle(CLOSE_PATIENCE)
+
+    def _raise(self) -> None:
+        if self._lane.error and not self._raised:
+            self._raised = True
+            raise self._lane.error
+
+
+class Silent:
+    """Shows nothing."""
+
+    def show(self, event: Event) -> None: ...
+
+    def tick(self, race: Race) -> None: ...
+
+    def answer(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Bystander:
+    """Shows a run by another viewer, whose failure is the end of that viewer only.
+
+    A run must not end, nor end otherwise, because it could not be shown.
+    """
+
+    def __init__(self, *makers: Callable[[], Viewer]) -> None:
+        """Show by what the first of `makers` makes; where that fails, by the next."""
+        self._makers = [*makers]
+        self._viewer: Viewer = Silent()
+        self._go_on("")
+
+    def show(self, event: Event) -> None:
+        with self._guarded():
+            self._viewer.show(event)
+
+    def tick(self, race: Race) -> None:
+        with self._guarded():
+            self._viewer.tick(race)
+
+    def answer(self, text: str) -> None:
+        with self._guarded():
+            self._viewer.answer(text)
+
+    def close(self) -> None:
+        with self._guarded():
+            self._viewer.close()
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of whatever kind: the rule is the caller's life
+            with contextlib.suppress(Exception):
+                self._viewer.close()
+            self._viewer = Silent()
+            self._go_on(f"it could not be shown: {type(error).__name__}: {error}")
+
+    def _go_on(self, trouble: str) -> None:
+        if self._makers:
+            with self._guarded():
+                self._viewer = self._makers.pop(0)()
+                if trouble:
+                    fields = {"reason": trouble}
+                    self._viewer.show(Event("cloud.trouble", fields=fields))
+
+
+class Narrator:
+    """Tells a run on a text stream, as it happens."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        stream: TextIO | None = None,
+        *,
+        past: Iterable[Event] = (),
+        repeat: float = REPEAT,
+    ) -> None:
+        """Begin to tell a run.
+
+        Args:
+            past: what happened before, of a run that is taken over.
+            repeat: seconds between two lines of progress.
+        """
+        self._total = plan.instances
+        self._stream = stream or sys.stderr
+        self._repeat = repeat
+        self._began = time.monotonic()
+        self._drawn = self._began
+        self._each = plan.instances <= FEW
+        # Hosts, by kind: one that searches two classes has two logs pulled.
+        self._hosts: dict[str, set[str | None]] = {kind: set() for kind in COUNTED}
+        self._decided = False
+        for event in past:
+            self._count(event)
+
+    def show(self, event: Event) -> None:
+        """Tell one event, if it matters to a person."""
+        self._count(event)
+        launched = self._seen("instance.launched")
+        if event.kind == "logs.uploaded" and (logs := self._seen("log.pulled")):
+            self._line(f"{logs} of {launched} logs here")
+        if event.kind == "run.ended" and launched:
+            ended = self._seen("instance.terminated")
+            self._line(f"{ended} of {launched} instances terminated")
+        if event.kind in EACH and not self._each:
+            return
+        if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
+            return  # it was answered
+        if text := sentence(event):
+            self._line(text)
+
+    def tick(self, race: Race) -> None:
+        """Say when it is decided, and now and then how far the run is."""
+        now = time.monotonic()
+        if race.outcome and not self._decided:
+            self._decided = True
+            self._line(f"{race.outcome.ending.outcome}: {race.outcome.reason}")
+        if now - self._drawn < self._repeat:
+            return
+        self._drawn = now
+        self._line(self._standing(race))
+
+    def answer(self, text: str) -> None:
+        """Say at once that a signal has come, past what is being written."""
+        with contextlib.suppress(OSError):
+            line = f"{self._stamp()} {text}\n"
+            os.write(self._stream.fileno(), encoded(line, self._stream))
+
+    def close(self) -> None:
+        """Leave the stream as it is."""
+
+    def _count(self, event: Event) -> None:
+        if event.kind in self._hosts:
+            self._hosts[event.kind].add(event.host)
+        if event.kind == "fleet.reduced":
+            self._total = event.fields.get("instances", self._total)
+
+    def _seen(self, kind: str) -> int:
+        return len(self._hosts[kind])
+
+    def _line(self, text: str) -> None:
+        line = f"{self._stamp()} {harmless(text)}"
+        self._write(wrapped(line, width_of(self._stream), STAMP) + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write, unless nobody reads any more: a closed terminal stops no run."""
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+            self._stream.flush()
+
+    def _stamp(self) -> str:
+        return f"[{time.monotonic() - self._began:6.2f} s]"
+
+    def _standing(self, race: Race) -> str:
+        """Say how the race stands, in less than a line."""
+        total = self._total
+        if race.outcome and (ended := self._seen("instance.terminated")):
+            return f"{ended} of {total} instances terminated"
+        if race.outcome:
+            return f"ending: {self._seen('log.pulled')} of {total} logs here"
+        if not race.tested:
+            return f"{self._seen('instance.ready')} of {total} instances ready"
+        return (
+            f"{len(race.searching)} of {total} workers search: "
+            f"{number(race.tested)} nonces, {number(race.rate)} nonces/s"
+        )
+
+
+def sentence(event: Event) -> str:
+    """Return what an event is to a person, or "" if it is nothing."""
+    tell = SENTENCES.get(event.kind)
+    if event.kind in OWN and event.fields.get(OWN[event.kind][0]):
+        tell = OWN[event.kind][1]
+    if tell is None:
+        return ""
+    who = f"Instance{event.index}" if event.index is not None else ""
+    host = event.host or "the cloud"
+    fields = {**event.fields, "who": who, "host": host}
+    return harmless(tell.format_map(_Fields(fields)))
+
+
+def encoded(text: str, stream: TextIO) -> bytes:
+    """Return `text` as the stream would write it, what does not fit replaced."""
+    return text.encode(stream.encoding or "utf-8", "replace")
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Return how many characters a line of a terminal has; None: it is none."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError):  # ValueError: it is no file
+        return None
+
+
+def wrapped(line: str, width: int | None, indent: int) -> str:
+    """Return `line`, folded at words to `width`; what follows is indented so far."""
+    # A path or a hash alone is left to the terminal: to be copied in one piece.
+    if width is None or len(line) <= width or " " not in line[indent:]:
+        return line.replace(NO_BREAK, " ")
+    lines = textwrap.wrap(
+        line,
+        max(width, indent + 20),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines).replace(NO_BREAK, " ")
+
+
+class _Unknown:
+    """What reads as "?", in whatever format."""
+
+    def __format__(self, spec: str) -> str:
+        return "?"
+
+
+class _Fields(dict[str, object]):
+    """An event's fields for a sentence; a missing one reads as "?"."""
+
+    def __missing__(self, key: str) -> _Unknown:
+        return _Unknown()
+
+
+# What a person is told; a kind that is not here is for the journal only.
+SENTENCES = {
+    "run.started": (
+        "run {run}: {instances} x {type}, difficulty {difficulty}, "
+        "at most {time_limit:g} s of search"
+    ),
+    "run.aborted": "broken off: {terminated} instances terminated, {left} running",
+    "instance.requested": "launching {count} x {type}",
+    "launch.refused": "no room for {count} x {type} in {where}: {reason}",
+    "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
+    "fleet.reduced": (
+        "ONLY {instances} OF {wanted} INSTANCES could be had: the search is divided "
+        "among these"
+    ),
+    "instance.running": "{who} runs ({host}, {address})",
+    "instance.lost": "{who} is {state}: lost ({host})",
+    "worker.started": "{who} searches with {processes} x {kernel}",
+    "worker.found": "{who} found {nonce} with hash {hash}",
+    "worker.refuted": "{who} is not believed: {reason}",
+    "worker.failed": "{who}'s worker failed: {reason}",
+    "worker.notice": "{who} will be taken back by AWS at {at}",
+    "worker.noise": "{who} said: {text}",
+    "host.failed": "failed: {reason}",
+    "class.handed_over": "{who}'s class goes on from {start} on {host}",
+    "host.returned": "{who} answers again",
+    "host.reconnecting": "reconnecting: {reason}",
+    "log.failed": "{who}: no log: {reason}",
+    "run.stop_requested": "stopping: asked for by {by} ({text})",
+    "logs.uploaded": "{count} logs are in S3, in the bucket {bucket}",
+    "cloud.trouble": "trouble: {reason}",
+}
+SMALLEST = {
+    True: "yes: every smaller nonce was tested",
+    False: "not known: the run ended before every smaller nonce was tested",
+}
+# The same where the worker is somebody's own script, or too loud: the field that shows
+# it, and what a person is told then.
+OWN = {
+    "run.started": (
+        "script",
+        "run {run}: {instances} x {type}, a worker of your own, "
+        "at most {time_limit:g} s of search",
+    ),
+    "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
+    "worker.noise": ("dropped", "{text}"),
+}
+# How many hosts had these.
+COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
+# Told one by one only where the instances are few.
+EACH = frozenset({"instance.running", "worker.started"})
+
+
+def number(value: float) -> str:
+    """Return a count with three digits and a unit: 12.3 M."""
+    for unit in ("", " k", " M", " G", " T"):
+        if abs(value) < 999.5:
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g} P"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a person says them; "-" for what did not happen."""
+    if seconds is None:
+        return "-"
+    if seconds < 0.9995:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    return f"{seconds / 60:.1f} min"
+
+
+def report(result: Result, width: int | None = None) -> str:
+    """Return the last words on a run: the data that goes to stdout.
+
+    Args:
+        width: characters of a line; None: as many as it takes.
+    """
+    lines = (f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+    return "\n".join(wrapped(line, width, TITLE) for line in lines)
+
+
+def _rows(result: Result) -> Iterable[tuple[str, str]]:
+    outcome, seconds = result.outcome, result.seconds
+    if outcome.ending is Ending.FOUND and outcome.verified is not None:
+        yield "found", str(outcome.nonce)
+        yield "answer", harmless(outcome.answer or "-")
+        yield "check", harmless(outcome.reason.partition("; ")[2])
+        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+    elif outcome.ending is Ending.FOUND:
+        yield "golden nonce", str(outcome.nonce)
+        yield "hash", outcome.digest or ""
+        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+        if result.smallest is not None:
+            yield "smallest", SMALLEST[result.smallest]
+    else:
+        yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
+    kernel = f" ({harmless(result.kernel)})" if result.kernel else ""
+    rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
+    tested = "-" if result.tested is None else f"{result.tested:,} nonces"
+    yield "tested", f"{tested}{rate}"
+    if result.evidence:
+        yield "proof", _proof(result.evidence)
+    phases = ("boot", "search", "stop", "logs", "scram", "total")
+    times = (f"{p} {duration(getattr(seconds, p))}" for p in phases)
+    yield "times", " · ".join(time.replace(" ", NO_BREAK) for time in times)
+    yield "logs", result.logs_local
+    if result.logs_s3:
+        yield "", result.logs_s3
+    yield "run", result.run
+    yield from _receipt(result)
+
+
+def _proof(evidence: Mapping[str, object]) -> str:
+    """Say what was shown for the nonces that are said to be tested."""
+    shown, least = evidence["witnesses"], evidence["tested_at_least"]
+    many = "witness" if shown == 1 else "witnesses"
+    return f"{shown:,} {many}: {least:,} nonces at least"
+
+
+def _receipt(result: Result) -> Iterable[tuple[str, str]]:
+    """Say what is left running: the last line, and the one that costs money."""
+    if result.usd == 0:
+        why = (
+            "embedded cloud"
+            if result.cloud == "local"
+            else "no instance was seen to run"
+        )
+        yield "cost", f"nothing: {why}"
+    elif result.usd is not None:
+        so_far = "so far, " if result.kept or result.leaked else ""
+        yield "cost", f"about ${result.usd:.4f}, {so_far}by the price before the launch"
+    else:
+        yield "cost", "unknown: a price is not known"
+    if result.kept:
+        yield "kept", " ".join(result.kept)
+        yield "", f"they end by themselves; now: fab scram --run {result.run}"
+    left = len(result.kept) + len(result.leaked)
+    yield f"{left} instances running", ""

@@ -1,0 +1,74 @@
+"""A run's report and its pictures as files in its folder.
+
+One rule: only the folder of the run is touched.  It is a program, too
+(``python -m cnd.view.write_report RUN``), so that a run can have its report drawn without
+waiting for matplotlib, and without failing with it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnd.errors import UsageError
+from cnd.run.journal import Journal
+from cnd.system import private_files
+from cnd.view.html_report import page
+from cnd.view.timeline import Timeline, timeline
+
+if TYPE_CHECKING:
+    from cnd.view.figures import Picture
+
+REPORT = "report.html"
+FIGURES = "figures"
+WITHOUT = "the report has no figures: they need matplotlib (pip install 'cnd[report]')"
+
+
+def write(journal: Journal) -> dict[str, Path]:
+    """Write the report of a run; return its files by their names in the folder.
+
+    Without matplotlib there are no figures, and a line on stderr says so.
+
+    Raises:
+        UsageError: the folder cannot be written to.
+    """
+    line = timeline(journal.run, journal.events(), journal.result())
+    pictures = _pictures(line)
+    logs = [path.name for path in journal.logs.glob("*.log")]
+    files: dict[str, str | bytes] = {REPORT: page(line, pictures, logs)}
+    for name, picture in pictures.items():
+        files[f"{FIGURES}/{name}.svg"] = picture.svg
+        files[f"{FIGURES}/{name}.png"] = picture.png
+    try:
+        return {name: _put(journal.folder / name, data) for name, data in files.items()}
+    except OSError as error:
+        message = f"cannot write the report to {journal.folder}: {error.strerror}"
+        raise UsageError(message, hint="make room there") from error
+
+
+def _pictures(line: Timeline) -> Mapping[str, Picture]:
+    if not line.lives:
+        return {}
+    try:
+        from cnd.view import figures  # takes a second, and may not be installed
+    except ModuleNotFoundError as error:
+        if error.name != "matplotlib":
+            raise
+        print(WITHOUT, file=sys.stderr)
+        return {}
+    return figures.draw(line)
+
+
+def _put(path: Path, data: str | bytes) -> Path:
+    """Write a file, its folder included; return its path."""
+    private_files.write(private_files.folder(path.parent) / path.name, data)
+    return path
+
+
+if __name__ == "__main__":
+    try:
+        write(Journal(sys.argv[1]))
+    except UsageError as told:
+        sys.exit(str(told))

@@ -1,0 +1,317 @@
+"""What `cnd.cloud.connection.connect` promises: the right cloud, or a sentence why not."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import pytest
+
+from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
+from cnd.errors import CloudError, UsageError
+from cnd.provision.access import caller_address
+from tests.support.embedded import LocalCloud
+from tests.support.portal import portal
+from tests.support.terminal import clean_environment
+
+NOWHERE = "http://127.0.0.1:1"  # nobody listens on the port of tcpmux
+
+
+@pytest.fixture(autouse=True)
+def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment without credentials, and with no embedded cloud up."""
+    wanted = clean_environment(tmp_path)
+    for name in set(os.environ) - set(wanted):
+        monkeypatch.delenv(name)
+    for name, value in wanted.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def student(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> Iterator[None]:
+    """Somebody with AWS credentials, whose AWS is the embedded cloud."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", cloud.endpoint.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", cloud.endpoint.secret_key)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.endpoint.url)
+    yield
+
+
+@pytest.fixture
+def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
+    """The embedded cloud is the one of the tests, and it is up."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(cloud.endpoint.folder.parents[1]))
+
+
+# --- which cloud
+
+
+def test_without_credentials_the_embedded_cloud_is_meant(
+    up: None, cloud: LocalCloud
+) -> None:
+    for choice in ("", "local"):
+        found = required(connect(choice))
+        assert (found.name, found.endpoint) == ("local", cloud.endpoint.url)
+        assert found.title.startswith(f"cloud: embedded ({cloud.endpoint.url}")
+        assert found.account.isdecimal()
+        assert found.owner
+        assert found.ec2.describe_instances()
+
+
+def test_with_credentials_aws_is_meant(student: None, cloud: LocalCloud) -> None:
+    for choice in ("", "aws"):
+        found = required(connect(choice))
+        assert (found.name, found.region) == ("aws", "us-west-2")
+        assert found.checkip == CHECKIP
+        assert found.title == (
+            f"cloud: AWS account {found.account}, region us-west-2, "
+            f"endpoint {cloud.endpoint.url}"
+        )
+
+
+def test_local_is_local_even_with_credentials(
+    student: None, up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    assert required(connect("local")).name == "local"
+
+
+def test_a_region_that_is_given_overrides_the_configured_one(
+    student: None, cloud: LocalCloud
+) -> None:
+    assert required(connect("", "eu-central-1")).region == "eu-central-1"
+
+
+def test_the_embedded_cloud_has_every_region(up: None) -> None:
+    found = required(connect("local", "ap-southeast-2"))
+    assert found.region == "ap-southeast-2"
+    assert found.ec2.meta.region_name == "ap-southeast-2"
+
+
+def test_an_embedded_cloud_that_is_down_is_none() -> None:
+    assert connect() is None
+    assert connect("local") is None
+    with pytest.raises(CloudError, match="the embedded cloud is down") as caught:
+        required(None)
+    assert "fab local up" in (caught.value.hint or "")
+
+
+# --- why not
+
+
+def test_an_unknown_choice_is_refused() -> None:
+    with pytest.raises(UsageError, match="--cloud must be aws or local, not 'azure'"):
+        connect("azure")
+
+
+def test_aws_without_credentials_is_refused() -> None:
+    with pytest.raises(UsageError, match="boto3 finds no AWS credentials") as caught:
+        connect("aws")
+    assert "aws configure" in (caught.value.hint or "")
+
+
+def test_aws_without_a_region_is_refused(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(UsageError, match="no AWS region is configured"):
+        connect()
+
+
+@pytest.mark.parametrize("region", ["mars-1", "eu west 2", "eu-west-2.example.org"])
+def test_what_cannot_be_a_region_is_refused(
+    student: None, up: None, region: str
+) -> None:
+    for choice in ("aws", "local"):
+        with pytest.raises(UsageError, match="no such AWS region") as caught:
+            connect(choice, region)
+        assert region in str(caught.value)
+
+
+def test_an_unknown_profile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    with pytest.raises(UsageError, match="no-such-profile"):
+        connect()
+
+
+def test_a_dead_endpoint_is_told_in_one_line_and_soon(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    began = time.monotonic()
+    with pytest.raises(CloudError, match="could not reach the cloud") as caught:
+        connect()
+    assert "\n" not in str(caught.value)
+    assert "AWS_ENDPOINT_URL" in (caught.value.hint or "")
+    assert time.monotonic() - began < 30
+
+
+def test_an_endpoint_that_is_no_url_is_told_in_one_line(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "not a url")
+    with pytest.raises((UsageError, CloudError)) as caught:
+        connect()
+    assert "\n" not in str(caught.value)
+
+
+def test_half_a_pair_of_credentials_is_told_in_one_line(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises((UsageError, CloudError)) as caught:
+        connect()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_configuration_is_told_in_one_line(
+    student: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "config"
+    broken.write_text("[default\nregion")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(broken))
+    with pytest.raises((UsageError, CloudError)) as caught:
+        connect()
+    assert "\n" not in str(caught.value)
+
+
+# --- clients
+
+
+def test_a_client_is_made_once_by_however_many_threads(
+    student: None, cloud: LocalCloud
+) -> None:
+    clients: Clients = required(connect()).clients
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(clients.get, ["sqs"] * 8))
+    assert all(client is made[0] for client in made)
+
+
+# --- what is configured on the user's machine
+
+AWFUL = {
+    "twice": b"[default]\nregion = eu-west-2\n[default]\nregion = eu-west-2\n",
+    "broken": b"[default\nregion",
+    "bom": b"\xef\xbb\xbf[default]\nregion = eu-west-2\n",
+    "utf-16": "[default]\nregion = eu-west-2\n".encode("utf-16"),
+    "accelerated": b"[default]\ns3 =\n  use_accelerate_endpoint = true\n",
+    "binary": bytes(range(256)),
+}
+ODD = {
+    "AWS_PROFILE": "no-such-profile",
+    "AWS_DEFAULTS_MODE": "odd",
+    "AWS_STS_REGIONAL_ENDPOINTS": "odd",
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "odd",
+    "AWS_RETRY_MODE": "odd",
+    "AWS_MAX_ATTEMPTS": "many",
+    "AWS_CA_BUNDLE": "/no/such/bundle",
+    "AWS_USE_DUALSTACK_ENDPOINT": "true",
+    "AWS_ENDPOINT_URL_S3": NOWHERE,
+    "HTTP_PROXY": NOWHERE,
+    "HTTPS_PROXY": NOWHERE,
+    "ALL_PROXY": NOWHERE,
+    "http_proxy": NOWHERE,
+}
+
+
+def works(found: Cloud) -> None:
+    assert found.ec2.describe_instances()
+    assert found.sqs.list_queues()
+    bucket = f"there-{time.monotonic_ns()}"
+    found.s3.create_bucket(Bucket=bucket)
+    found.s3.put_object(Bucket=bucket, Key="key", Body=b"text")
+    assert caller_address(found.checkip) == "127.0.0.1"
+
+
+@pytest.mark.parametrize("what", AWFUL)
+def test_the_embedded_cloud_reads_no_aws_configuration(
+    up: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(AWFUL[what])
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    works(required(connect("local", "us-east-1")))
+
+
+def test_the_embedded_cloud_heeds_no_variable_that_is_meant_for_aws(
+    up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ODD.items():
+        monkeypatch.setenv(name, value)
+    works(required(connect("local", "us-east-1")))
+
+
+@pytest.mark.parametrize("what", ["twice", "broken", "bom", "utf-16", "binary"])
+@pytest.mark.parametrize("choice", ["", "aws"])
+def test_a_configuration_that_boto3_cannot_read_is_named_with_a_way_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, choice: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_bytes(AWFUL[what])
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    with pytest.raises((UsageError, CloudError)) as caught:
+        connect(choice)
+    assert str(path) in f"{caught.value} {caught.value.hint}"
+    assert "--cloud local" in (caught.value.hint or "")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_endpoint_on_this_machine_is_never_asked_through_a_proxy(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+    assert required(connect("aws")).ec2.describe_instances()
+
+
+def test_an_endpoint_elsewhere_is_asked_through_the_proxy(
+    student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    with portal(cloud.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://cloud.example")
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        proxy.answer = "html"
+        with pytest.raises(CloudError, match="it is HTML"):
+            connect("aws")
+        assert proxy.calls == ["GetCallerIdentity"] * 4
+
+
+def test_the_endpoint_of_a_service_goes_before_that_of_all(
+    student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    with portal(cloud.endpoint) as storage:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", storage.url)
+        found = required(connect("aws"))
+        assert found.s3.list_buckets()
+        assert found.ec2.describe_instances()
+        assert storage.calls == ["GET /"]
+        assert f"s3 at {storage.url}" in found.title
+        assert f"ec2 at {cloud.endpoint.url}" in found.title
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://s3.example.com", "https://s3.example.com/bucket/key"),
+        ("", "https://bucket.s3.us-west-2.amazonaws.com/key"),
+        (
+            "https://s3.us-west-2.amazonaws.com",
+            "https://bucket.s3.us-west-2.amazonaws.com/key",
+        ),
+    ],
+)
+def test_only_at_an_endpoint_of_awss_a_bucket_is_part_of_the_hosts_name(
+    monkeypatch: pytest.MonkeyPatch, url: str, address: str
+) -> None:
+    if url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
+    session = boto3.Session("id", "secret", region_name="us-west-2")
+    s3 = Clients(session, None).get("s3")
+    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    assert signed.partition("?")[0] == address

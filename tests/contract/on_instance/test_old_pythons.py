@@ -1,0 +1,43 @@
+"""What runs on instances is written in the language of Python 3.6.
+
+Where old interpreters are at hand it runs on them (test_worker.py, test_watchdog.py ...);
+this holds everywhere, for language and standard library alike.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.terminal import BIN, ROOT
+
+OLDEST = "3.6-"  # or newer
+ON_INSTANCES = [
+    *(ROOT / "cnd" / f"{name}.py" for name in ("agent", "fetch", "keeper", "loader")),
+    *(ROOT / "cnd" / f"{name}.py" for name in ("pow", "runner")),
+    *sorted((ROOT / "examples").glob("*.py")),
+]
+
+
+def vermin(*files: Path) -> subprocess.CompletedProcess[str]:
+    """Ask which Python some files need."""
+    words = ("--no-tips", "--violations", f"--target={OLDEST}")
+    return subprocess.run(
+        [BIN / "vermin", *words, *files], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_what_runs_on_instances_needs_no_newer_python() -> None:
+    done = vermin(*ON_INSTANCES)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "text", ["import dataclasses", "if (a := 1): pass", "import time; time.time_ns()"]
+)
+def test_what_is_newer_is_noticed(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "new.py"
+    file.write_text(text)
+    assert vermin(file).returncode == 1

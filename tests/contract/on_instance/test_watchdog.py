@@ -1,0 +1,688 @@
+"""The keeper as a program of its own: what an instance does that nobody follows."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+from cnd import pow as worker
+from cnd import s3logs
+from cnd.cloud.connection import Cloud
+from cnd.on_instance import watchdog
+from cnd.transport import orphans
+from tests.support.processes import MINORS, python
+from tests.support.waiting import eventually
+
+SECRET = "X-Amz-Signature=0123456789abcdef"
+ENDLESS = ("--difficulty", "30")
+RATE = 20_000  # nonces/s of each worker, which so leaves the machine to the others
+# With its smallest golden nonce: two seconds of search.
+BLOCK, DIFFICULTY, GOLDEN = "alone 16", 4, 42880
+PATIENCE, POLL = 1.0, 0.3
+RESULT, LOG = "result", "log"
+DROP = 0  # instead of an HTTP status: the connection is reset
+
+
+class Bucket:
+    """S3 as a keeper sees it: gets by URL, posts by form, with faults to order."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.faults: dict[str, list[int]] = {}  # what the next puts of an object get
+        self.puts: list[str] = []  # every attempt
+        self.gets = 0
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/{name}?{SECRET}"
+
+    def form(self, name: str) -> dict[str, Any]:
+        fields = {"key": name, "Content-Type": "text/plain", "policy": SECRET}
+        return {
+            "url": f"http://127.0.0.1:{self._server.server_port}/",
+            "fields": fields,
+        }
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def _handler(bucket: Bucket) -> type[BaseHTTPRequestHandler]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                bucket.gets += 1
+                found = bucket.objects.get(self._name())
+                self._answer(404 if found is None else 200, found or b"<Error/>")
+
+            def do_POST(self) -> None:
+                kind, options = parse_options_header(self.headers["Content-Type"])
+                body = io.BytesIO(self.rfile.read(int(self.headers["Content-Length"])))
+                _, fields, files = FormDataParser().parse(body, kind, None, options)
+                assert fields["policy"] == SECRET
+                name, data = fields["key"], files["file"].read()
+                bucket.puts.append(name)
+                faults = bucket.faults.get(name)
+                status = faults.pop(0) if faults else 204
+                if status == DROP:
+                    linger = struct.pack("ii", 1, 0)  # closing it resets it
+                    self.connection.setsockopt(
+                        socket.SOL_SOCKET, socket.SO_LINGER, linger
+                    )
+                    self.close_connection = True
+                    return
+                if status == 204:
+                    bucket.objects[name] = data
+                self._answer(status, b"")
+
+            def _name(self) -> str:
+                path, _, query = self.path.partition("?")
+                assert query == SECRET
+                return path.strip("/")
+
+            def _answer(self, status: int, text: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_: Any) -> None:
+                """Stay quiet."""
+
+        return Handler
+
+
+@dataclass
+class Instance:
+    """A folder as it is on an instance, with programs of its own first in PATH."""
+
+    root: Path
+    bucket: Bucket
+    interpreter: str = sys.executable
+    _processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        for module in (worker, watchdog):
+            assert module.__file__
+            shutil.copy(module.__file__, self.folder)
+        programs = self.root / "bin"
+        programs.mkdir()
+        # A power-off ends everybody, whoever asked for it, too.
+        self._program("sudo", f'printf "%s\\n" "$*" >>{self.root}/calls; kill -9 $PPID')
+        self._program("logger", f'printf "%s\\n" "$*" >>{self.root}/syslog')
+        self.heard()
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "cnd-run"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
+
+    def _program(self, name: str, script: str) -> None:
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def heard(self) -> None:
+        (self.folder / "heard").write_bytes(b"")
+
+    @contextlib.contextmanager
+    def heartbeat(self) -> Iterator[None]:
+        """Touch `heard` often, while the block runs."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(PATIENCE / 10):
+                self.heard()
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+
+    def work(self, part: str, *words: str) -> int:
+        """Start a detached worker; return its process id."""
+        options = (
+            "--kernel",
+            "hashlib",
+            "--no-syslog",
+            "--processes",
+            "1",
+            "--rate",
+            str(RATE),
+            "--block",
+            BLOCK,
+        )
+        command = ["-I", "-S", "pow.py", *options, *words, "--detach", part]
+        done = subprocess.run(
+            [self.interpreter, *command],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert done.returncode == 0, done.stderr
+        return int(json.loads(done.stdout)["pid"])
+
+    def keep(self, **orders: object) -> subprocess.Popen[str]:
+        """Start a keeper."""
+        job = {
+            "run": "r1",
+            "instance": "i-1",
+            "block": BLOCK,
+            "difficulty": DIFFICULTY,
+            "script": "",
+            "patience": PATIENCE,
+            "poll": POLL,
+            "shutdown": True,
+            "spot": False,
+            "result_get": self.bucket.url(RESULT),
+            "result_form": self.bucket.form(RESULT),
+            "log_form": self.bucket.form(LOG),
+            **orders,
+        }
+        (self.folder / "job.json").write_text(json.dumps(job))
+        words = ["-I", "-S", "watchdog.py", "job.json", f"cat {self.root}/syslog"]
+        process = subprocess.Popen(
+            [self.interpreter, *words],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._processes.append(process)
+        return process
+
+    @property
+    def off(self) -> bool:
+        """Whether a power-off was asked for."""
+        path = self.root / "calls"
+        return path.exists() and path.read_text() == "-n shutdown -P now\n"
+
+    def goes_off(self, *, within: float = 30.0) -> None:
+        eventually(lambda: self.off, within=within)
+
+    @property
+    def syslog(self) -> str:
+        path = self.root / "syslog"
+        return path.read_text() if path.exists() else ""
+
+    @property
+    def alone(self) -> bool:
+        return "going on alone" in self.syslog
+
+    def last(self, part: str) -> dict[str, Any]:
+        """Return the last event of a worker."""
+        text = (self.folder / part / "events.jsonl").read_text()
+        event: dict[str, Any] = json.loads(text.splitlines()[-1])
+        return event
+
+    def pids(self) -> list[int]:
+        texts = [path.read_text() for path in self.folder.glob("*/worker.pid")]
+        return [int(text) for text in texts if text]
+
+    def close(self) -> None:
+        """End what runs here, and see that nobody told a secret."""
+        for process in self._processes:
+            process.kill()
+            out, err = process.communicate(timeout=10)
+            assert SECRET not in out + err
+        for pid in self.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert SECRET not in self.syslog
+        assert SECRET.encode() not in b"".join(self.bucket.objects.values())
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    bucket = Bucket()
+    yield bucket
+    bucket.close()
+
+
+@pytest.fixture
+def instance(tmp_path: Path, bucket: Bucket) -> Iterator[Instance]:
+    instance = Instance(tmp_path, bucket)
+    yield instance
+    instance.close()
+
+
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Freeze a worker while the block runs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it was ended meanwhile
+            os.kill(pid, signal.SIGCONT)
+
+
+SEARCH = ("--difficulty", str(DIFFICULTY))
+
+
+def test_nothing_happens_while_the_orchestrator_is_heard(instance: Instance) -> None:
+    instance.work("class-0", *ENDLESS)
+    with instance.heartbeat():
+        process = instance.keep()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=4 * PATIENCE)
+    assert (instance.syslog, instance.bucket.puts, instance.bucket.gets) == ("", [], 0)
+    assert instance.last("class-0")["event"] in ("started", "progress")
+
+
+def test_an_orphan_that_finds_puts_result_and_log_then_powers_off(
+    instance: Instance,
+) -> None:
+    with held(instance.work("class-0", *SEARCH)):
+        instance.keep()
+        eventually(lambda: instance.alone)
+    instance.goes_off()
+    assert instance.bucket.puts == [RESULT, LOG]
+    claim = json.loads(instance.bucket.objects[RESULT])
+    told = claim.pop("time")
+    assert abs(told - time.time()) < 60
+    assert claim == {
+        "run": "r1",
+        "instance": "i-1",
+        "nonce": GOLDEN,
+        "hash": worker.digest(BLOCK, GOLDEN),
+    }
+    assert b"going on alone" in instance.bucket.objects[LOG]
+    assert b"sent the result" in instance.bucket.objects[LOG]
+
+
+def test_a_search_that_was_over_before_is_told_all_the_same(
+    instance: Instance,
+) -> None:
+    with instance.heartbeat():
+        instance.work("class-0", *SEARCH)
+        instance.keep()
+        eventually(lambda: instance.last("class-0")["event"] == "found")
+        assert instance.bucket.puts == []
+    instance.goes_off()
+    assert json.loads(instance.bucket.objects[RESULT])["nonce"] == GOLDEN
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (*ENDLESS, "--nonces", "1000"),
+        (*ENDLESS, "--time-limit", "0.1"),
+    ],
+)
+def test_a_search_that_ended_without_a_nonce_puts_the_log_only(
+    instance: Instance, words: tuple[str, ...]
+) -> None:
+    instance.work("class-0", *words)
+    instance.keep()
+    instance.goes_off()
+    assert instance.bucket.puts == [LOG]
+
+
+def test_a_neighbours_golden_nonce_ends_the_search(instance: Instance) -> None:
+    instance.work("class-0", *ENDLESS)
+    instance.keep()
+    eventually(lambda: instance.bucket.gets >= 2)
+    assert instance.pids() != []
+    instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN}).encode()
+    instance.goes_off()
+    assert instance.last("class-0")["event"] == "stopped"
+    assert instance.bucket.puts == [LOG]
+
+
+@pytest.mark.parametrize("there", ["smaller", "larger"])
+def test_of_two_golden_nonces_the_smaller_stays_in_the_bucket(
+    instance: Instance, there: str
+) -> None:
+    golden = [n for n in range(5000) if worker.is_golden(worker.digest(BLOCK, n), 1)]
+    found = next(n for n in golden if worker.is_golden(worker.digest(BLOCK, n), 2))
+    other = golden[0] if there == "smaller" else golden[-1]
+    assert other != found
+    with instance.heartbeat():
+        instance.work("class-0", "--difficulty", "2")
+        eventually(lambda: instance.last("class-0")["event"] == "found")
+        instance.bucket.objects[RESULT] = json.dumps({"nonce": other}).encode()
+        instance.keep(difficulty=1)
+    instance.goes_off()
+    assert json.loads(instance.bucket.objects[RESULT])["nonce"] == min(found, other)
+
+
+def test_a_false_result_in_the_bucket_ends_nothing(instance: Instance) -> None:
+    instance.work("class-0", *ENDLESS)
+    instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN + 1}).encode()
+    process = instance.keep()
+    eventually(lambda: instance.bucket.gets >= 3)
+    assert instance.last("class-0")["event"] in ("started", "progress")
+    assert (process.poll(), instance.bucket.puts) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "believed"),
+    [
+        (json.dumps({"nonce": GOLDEN}), True),
+        (json.dumps({"nonce": GOLDEN + 1}), False),
+        (json.dumps({"nonce": str(GOLDEN)}), False),
+        (json.dumps({"nonce": float(GOLDEN)}), False),
+        (json.dumps({"nonce": -GOLDEN}), False),
+        (json.dumps({"nonce": True}), False),
+        (json.dumps([GOLDEN]), False),
+        ('{"nonce": ' + "9" * 60000 + "}", False),
+        ("{", False),
+        ("[" * 60000, False),
+        ("\xff", False),
+        ("", False),
+    ],
+)
+def test_only_a_golden_nonce_is_believed(
+    bucket: Bucket, text: str, believed: bool
+) -> None:
+    bucket.objects[RESULT] = text.encode("latin-1")
+    orders = watchdog.Orders(
+        "r", "i", BLOCK, DIFFICULTY, "", 1, 1, True, False, "", {}, None
+    )
+    claim = watchdog.get(bucket.url(RESULT)).get("nonce")
+    assert watchdog.golden(orders, claim) == believed
+
+
+def test_a_worker_that_lies_puts_nothing(instance: Instance) -> None:
+    folder = instance.folder / "class-0"
+    folder.mkdir()
+    (folder / "worker.pid").touch()
+    lie = {"event": "found", "nonce": GOLDEN + 1}
+    (folder / "events.jsonl").write_text(json.dumps(lie) + '\n{"half')
+    instance.keep()
+    instance.goes_off()
+    assert instance.bucket.puts == [LOG]
+
+
+def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
+    instance: Instance,
+) -> None:
+    pid = instance.work("class-0", *ENDLESS)
+    process = instance.keep()
+    eventually(lambda: instance.alone)
+    with instance.heartbeat():
+        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        before = instance.bucket.gets
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=2 * PATIENCE)
+        assert instance.bucket.gets == before
+    assert instance.pids() == [pid]
+    eventually(lambda: instance.syslog.count("going on alone") == 2)
+    assert instance.bucket.puts == []
+
+
+def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instance(
+    instance: Instance,
+) -> None:
+    instance.bucket.faults[LOG] = [500]
+    process = instance.keep()
+    eventually(lambda: instance.bucket.puts == [LOG])
+    with instance.heartbeat():
+        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        assert process.poll() is None
+    instance.goes_off()
+
+
+def test_of_two_workers_the_one_that_finds_ends_the_other(instance: Instance) -> None:
+    instance.work("class-1", *ENDLESS, "--index", "1", "--of", "2")
+    instance.work("class-0", *SEARCH, "--index", "0", "--of", "2")
+    instance.keep()
+    instance.goes_off()
+    assert instance.bucket.puts == [RESULT, LOG]
+    assert instance.last("class-1")["event"] == "stopped"
+    assert json.loads(instance.bucket.objects[RESULT])["nonce"] == GOLDEN
+
+
+def test_one_worker_that_ends_does_not_end_the_other(instance: Instance) -> None:
+    instance.work("class-0", *ENDLESS, "--nonces", "1000")
+    instance.work("class-1", *ENDLESS)
+    process = instance.keep()
+    eventually(lambda: instance.bucket.gets >= 3)
+    assert (process.poll(), instance.bucket.puts) == (None, [])
+    assert instance.last("class-1")["event"] in ("started", "progress")
+
+
+@pytest.mark.parametrize(
+    ("faults", "attempts"),
+    [([403], 1), ([404], 1), ([500, 503], 3), ([DROP, 429], 3)],
+)
+def test_a_refused_or_troubled_bucket_never_keeps_an_instance_on(
+    instance: Instance, faults: list[int], attempts: int
+) -> None:
+    instance.bucket.faults[LOG] = faults
+    instance.keep()
+    instance.goes_off()
+    assert instance.bucket.puts == [LOG] * attempts
+    refused = attempts == 1
+    assert (LOG not in instance.bucket.objects) == refused
+    assert ("the log could not be sent: HTTP status 40" in instance.syslog) == refused
+
+
+def test_a_result_that_is_refused_ends_the_instance_with_its_log(
+    instance: Instance,
+) -> None:
+    instance.bucket.faults[RESULT] = [403]
+    instance.work("class-0", *SEARCH)
+    instance.keep()
+    instance.goes_off()
+    assert list(instance.bucket.objects) == [LOG]
+    assert b"result could not be sent: HTTP status 403" in instance.bucket.objects[LOG]
+
+
+def test_a_bucket_out_of_reach_is_given_up_and_only_the_reason_is_told() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/log?{SECRET}"
+        form = {"url": url, "fields": {}}
+        assert watchdog.put(form, b"text", patience=1.5) == "ConnectionRefusedError"
+        assert watchdog.get(url) == {}
+
+
+@pytest.mark.parametrize("url", ["no-url?secret", "http://x y/?secret", "ftp://?s"])
+def test_a_url_that_is_none_is_never_told(url: str) -> None:
+    why = watchdog.put({"url": url, "fields": {"policy": "?"}}, b"text", patience=0)
+    assert why
+    assert not set("?/ ") & set(why)
+    assert watchdog.get(url) == {}
+
+
+def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
+    over = threading.Event()
+
+    class Trickle(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while not over.wait(0.05):
+                    self.wfile.write(b" ")
+
+        def log_message(self, *_: Any) -> None:
+            """Stay quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        began = time.monotonic()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        assert watchdog.get(url, patience=0.5) == {}
+        assert time.monotonic() - began < 5
+    finally:
+        over.set()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("interpreter", [sys.executable, python(6)])
+def test_a_log_that_cannot_be_read_in_time_is_done_without(
+    interpreter: str | None, tmp_path: Path
+) -> None:
+    if interpreter is None:
+        pytest.skip("no Python 3.6 here")
+    assert watchdog.__file__
+    shutil.copy(watchdog.__file__, tmp_path)
+    script = (
+        "import sys; sys.path.insert(0, '.'); import keeper;"
+        "print(keeper.run(['sh', '-c', 'echo half; sleep 60 | cat; true'], 0.5))"
+    )
+    done = subprocess.run(
+        [interpreter, "-I", "-S", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.stdout, done.stderr) == ("b''\n", "")
+
+
+def test_a_worker_that_does_not_obey_is_killed(instance: Instance) -> None:
+    with held(instance.work("class-0", *ENDLESS)):
+        (stubborn,) = watchdog.workers(str(instance.folder))
+        assert stubborn.alive
+        watchdog.stop([stubborn], patience=0.3)
+        eventually(lambda: not stubborn.alive)
+        # What has the lock no more is not signalled: the pid may be another's.
+        stubborn.signal(signal.SIGKILL)
+        (instance.folder / "class-0" / "worker.pid").write_text("")
+
+
+def test_a_keeper_that_was_frozen_listens_anew(instance: Instance) -> None:
+    process = instance.keep(patience=3)
+    eventually(lambda: (instance.folder / "keeper.pid").exists())
+    os.kill(process.pid, signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=4)
+    os.kill(process.pid, signal.SIGCONT)
+    with instance.heartbeat(), pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    assert instance.syslog == ""
+
+
+def test_a_keeper_that_cannot_go_on_powers_off(instance: Instance) -> None:
+    pid = instance.work("class-0", *ENDLESS)
+    process = instance.keep()
+    try:
+        eventually(lambda: instance.alone)
+        shutil.rmtree(instance.folder)
+        instance.goes_off()
+        process.wait(timeout=10)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
+    process = instance.keep(shutdown=False)
+    assert process.wait(timeout=20) == 0
+    assert instance.bucket.puts == [LOG]
+    assert not (instance.root / "calls").exists()
+
+
+def test_a_second_keeper_leaves_at_once_and_silently(instance: Instance) -> None:
+    with instance.heartbeat():
+        first = instance.keep()
+        path = instance.folder / "keeper.pid"
+        eventually(lambda: path.exists() and path.read_text() == f"{first.pid}\n")
+        second = instance.keep()
+        assert second.communicate(timeout=10) == ("", "")
+        assert (second.returncode, first.poll()) == (0, None)
+
+
+def test_a_keeper_ends_at_once_when_it_is_told_to(instance: Instance) -> None:
+    process = instance.keep()
+    eventually(lambda: instance.alone)
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=10) == -signal.SIGTERM
+    assert time.monotonic() - began < 3
+    assert not instance.off
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "r"}', "\xff"])
+def test_a_job_file_without_orders_changes_nothing(
+    instance: Instance, text: str
+) -> None:
+    (instance.folder / "bad.json").write_bytes(text.encode("latin-1"))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "watchdog.py", "bad.json", "true"],
+        cwd=instance.folder,
+        env=instance.environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+    assert "no orders" in instance.syslog
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_it_keeps_on_every_python(minor: int, tmp_path: Path, bucket: Bucket) -> None:
+    interpreter = python(minor)
+    if interpreter is None:
+        pytest.skip(f"no Python 3.{minor} here")
+    instance = Instance(tmp_path, bucket, interpreter)
+    try:
+        instance.work("class-0", "--difficulty", "4")
+        instance.keep(difficulty=4)
+        instance.goes_off()
+    finally:
+        instance.close()
+    assert bucket.puts == [RESULT, LOG]
+
+
+def test_pre_signed_urls_of_a_real_bucket_are_enough(
+    aws: Cloud, run: str, instance: Instance
+) -> None:
+    name = f"bucket-{run}"
+    s3logs.ensure_bucket(aws.s3, name, "eu-west-2", aws.account)
+    give = orphans.orders(aws.s3, name, run, seconds=600, shutdown=True)
+    instance.work("class-7", *SEARCH)
+    instance.keep(**{**give("i-7", "Instance7"), "run": run, "patience": PATIENCE})
+    instance.goes_off()
+    claim = orphans.result(aws.s3, name, run)
+    assert claim is not None
+    assert (claim["instance"], claim["nonce"]) == ("i-7", GOLDEN)
+    log = s3logs.fetch(aws.s3, name, run, "logs/Instance7.log", most=10_000)
+    assert log is not None
+    assert b"sent the result" in log
+    assert "Signature" not in instance.syslog
+
+
+def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
+    orders = watchdog.Orders(
+        "r", "i", "", 0, "worker.py", 1, 1, True, False, "", {}, None
+    )
+    assert watchdog.golden(orders, 5)
+    assert not watchdog.golden(orders, "5")

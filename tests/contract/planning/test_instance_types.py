@@ -1,0 +1,179 @@
+"""What is known of an instance type: measured, else estimated, else unknown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from botocore.stub import ANY
+
+from cnd import pow as worker
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError, UsageError
+from cnd.model.catalog import BESIDE, OFFERS, Rate
+from cnd.model.plan import Plan
+from cnd.model.result import Result, Seconds
+from cnd.model.search_state import Ending, Outcome
+from cnd.planning import instance_types
+from cnd.planning.forecast import Wish
+from tests.support.clerk import stubbed
+
+CORES = worker.usable_cores()
+PLAN = Plan(2, 8, 200.0, instance_type="c7a.large")
+
+
+@pytest.fixture
+def aws() -> Cloud:
+    """No call is made to it."""
+    with stubbed(endpoint="http://192.0.2.1") as clerk:
+        return clerk.cloud
+
+
+def result(
+    rate: float | None,
+    tested: list[int],
+    search: float | None = 10.0,
+    type: str = "c7a.large",
+) -> Result:
+    return Result(
+        run="20260101-000000-0000",
+        cloud="aws",
+        region="eu-west-2",
+        outcome=Outcome(Ending.TIMEOUT, "over"),
+        block="b",
+        difficulty=2,
+        instances=len(tested),
+        asked=len(tested),
+        fleet=[{"id": f"i-{i}", "type": type} for i in range(len(tested))],
+        tested=sum(tested),
+        repeated=0,
+        coverage=[{"index": i, "tested": n} for i, n in enumerate(tested)],
+        hash_rate=rate,
+        kernel="shani",
+        seconds=Seconds(25.0, search, 0.1, 1.0, 5.0, 60.0),
+        usd=None,
+        logs_local="logs",
+        logs_s3=None,
+        terminated={},
+        kept=(),
+        leaked=(),
+    )
+
+
+def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) -> None:
+    before = instance_types.machine(aws, tmp_path, PLAN)
+    assert before.rate == OFFERS["c7a.large"].rate
+    instance_types.learn(tmp_path, aws, PLAN, before, result(400e6, [10] * 8))
+    after = instance_types.machine(aws, tmp_path, PLAN)
+    assert after.rate == Rate(50e6, "measured in 1 earlier run")
+    assert after.boot == 25.0
+    (other,) = (
+        machine
+        for machine in instance_types.others(aws, tmp_path, "auto")
+        if machine.type == "c7a.large"
+    )
+    assert other.rate == after.rate
+
+
+def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
+    plan = replace(PLAN, market="spot", others={"c6a.large": None})
+    price = {"InstanceType": "c6a.large", "AvailabilityZone": "a", "SpotPrice": "0.03"}
+    asked = {"InstanceTypes": ["c7a.large", "c6a.large"]}
+    with stubbed("ec2") as clerk:
+        assert instance_types.on_spot(clerk.cloud, Wish(PLAN, True)).plan == PLAN
+        clerk.answer(
+            "ec2",
+            "describe_spot_price_history",
+            {"SpotPriceHistory": [price]},
+            {**asked, "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
+        )
+        found = instance_types.on_spot(clerk.cloud, Wish(plan, True)).plan.spot
+    assert found == {"c6a.large": {"a": pytest.approx(0.03 + BESIDE)}}
+
+
+def test_instances_that_never_searched_are_not_counted_as_slow(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    """An early find: three of eight had begun."""
+    known = instance_types.machine(aws, tmp_path, PLAN)
+    instance_types.learn(tmp_path, aws, PLAN, known, result(150e6, [10] * 3 + [0] * 5))
+    learnt = instance_types.machine(aws, tmp_path, PLAN).rate
+    assert learnt is not None
+    assert learnt.nonces_per_second == 50e6
+
+
+@pytest.mark.parametrize(("rate", "search"), [(None, 10.0), (400e6, None), (0.0, 1.0)])
+def test_a_run_without_a_search_teaches_nothing(
+    aws: Cloud, tmp_path: Path, rate: float | None, search: float | None
+) -> None:
+    known = instance_types.machine(aws, tmp_path, PLAN)
+    instance_types.learn(tmp_path, aws, PLAN, known, result(rate, [0] * 8, search))
+    assert instance_types.machine(aws, tmp_path, PLAN) == known
+
+
+def test_the_estimate_is_that_of_the_fastest_kernel_only(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    slow = Plan(2, 8, 200.0, instance_type="c7a.large", kernel="hashlib")
+    assert instance_types.machine(aws, tmp_path, slow).rate is None
+    assert not any(m.rate for m in instance_types.others(aws, tmp_path, "hashlib"))
+
+
+def test_hosts_of_the_embedded_cloud_share_this_machine(tmp_path: Path) -> None:
+    big = Plan(2, 8, 200.0, instance_type="c7a.4xlarge")
+    known = instance_types.machine(
+        None, tmp_path, big, measure=lambda: Rate(24e6, "here")
+    )
+    assert known.rate is not None
+    share = min(1.0, 16 / CORES)
+    assert known.rate.nonces_per_second == pytest.approx(24e6 * share)
+    assert known.fleet_rate(1000) == pytest.approx(24e6)
+    assert known.price == instance_types.FREE
+
+
+def test_hosts_held_to_a_rate_tell_nothing_of_those_that_are_not(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    held = replace(aws, name="local", rate_cap=700.0)
+    before = instance_types.machine(
+        held, tmp_path, PLAN, measure=lambda: Rate(24e6, "here")
+    )
+    assert before.fleet_rate(8) == pytest.approx(8 * 700)
+    instance_types.learn(tmp_path, held, PLAN, before, result(8 * 690.0, [10] * 8))
+    after = instance_types.machine(held, tmp_path, PLAN)
+    assert after.rate == Rate(690.0, "measured in 1 earlier run")
+    assert after.fleet_rate(100) == pytest.approx(100 * 690)
+    for other in (None, replace(held, rate_cap=None), replace(held, rate_cap=700.5)):
+        assert instance_types.machine(other, tmp_path, PLAN).rate is None
+
+
+@pytest.mark.parametrize("zones", [[], ["eu-west-2a"]])
+def test_a_region_without_the_type_is_told_with_the_way_out(zones: list[str]) -> None:
+    plan = replace(PLAN, others={"c8g.large": None})
+    with stubbed("ec2") as clerk:
+        offered = [[], [{"Location": zone} for zone in zones]]
+        for found in offered:
+            reply = {"InstanceTypeOfferings": found}
+            clerk.answer("ec2", "describe_instance_type_offerings", reply)
+        if zones:
+            instance_types.check_offered(clerk.cloud, plan)
+            return
+        with pytest.raises(CloudError, match=r"offers c7a\.large or c8g") as caught:
+            instance_types.check_offered(clerk.cloud, plan)
+    assert "--region" in (caught.value.hint or "")
+    assert caught.value.exit_status == 3
+
+
+def test_who_may_not_ask_for_the_zones_is_not_refused_for_it() -> None:
+    with stubbed("ec2") as clerk:
+        call = "describe_instance_type_offerings"
+        clerk.refuse("ec2", call, "UnauthorizedOperation")
+        instance_types.check_offered(clerk.cloud, PLAN)
+
+
+def test_an_embedded_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'t9\.giant' is not in the shipped table"):
+        instance_types.machine(
+            None, tmp_path, Plan(2, 1, 1.0, instance_type="t9.giant")
+        )

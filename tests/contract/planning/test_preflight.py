@@ -1,0 +1,577 @@
+"""What `doctor` finds in good accounts and in bad ones."""
+
+from __future__ import annotations
+
+import datetime as dt
+import email.utils
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.credentials import Credentials, RefreshableCredentials
+
+from cnd.cloud.connection import Clients, Cloud
+from cnd.errors import UsageError
+from cnd.model.plan import Plan
+from cnd.planning import preflight
+from cnd.planning.preflight import FAULT, OK, WARNING, Case
+from cnd.provision import access
+from cnd.transport import keys
+from tests.support.clerk import Clerk, stubbed
+from tests.support.embedded import LocalCloud
+
+PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
+TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
+EVERYWHERE = "0.0.0.0/0"
+LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> keys.UserKey:
+    return keys.user_key(tmp_path_factory.mktemp("key"))
+
+
+@pytest.fixture
+def local(aws: Cloud, key: keys.UserKey) -> Case:
+    return Case(aws, PLAN, key)
+
+
+@pytest.fixture
+def clerk() -> Iterator[Clerk]:
+    with stubbed("ec2", "s3", "service-quotas") as clerk:
+        yield clerk
+
+
+@pytest.fixture
+def case(clerk: Clerk, key: keys.UserKey) -> Case:
+    return Case(clerk.cloud, PLAN, key)
+
+
+# --- a good account
+
+
+def test_the_embedded_cloud_is_fit_but_for_a_quota(local: Case) -> None:
+    checks = preflight.examine(local, preflight.ALL)
+    assert [check.name for check in checks] == [look.__name__ for look in preflight.ALL]
+    unfit = {check.name: check.status for check in checks if check.status != OK}
+    assert unfit.pop("quota") == WARNING
+    unfit.pop("ssh", None)  # another test may have let another address in
+    unfit.pop("data", None)  # it ages
+    assert unfit == {}
+
+
+def test_looking_makes_nothing(cloud: LocalCloud, local: Case) -> None:
+    def everything() -> list[int]:
+        return [
+            len(cloud.ec2.describe_key_pairs()["KeyPairs"]),
+            len(cloud.ec2.describe_security_groups()["SecurityGroups"]),
+            len(cloud.ec2.describe_instances()["Reservations"]),
+            len(cloud.client("s3").list_buckets()["Buckets"]),
+        ]
+
+    before = everything()
+    preflight.examine(local, preflight.ALL)
+    assert everything() == before
+
+
+def test_a_check_is_one_line(local: Case) -> None:
+    for check in preflight.examine(local, preflight.ALL):
+        assert "\n" not in check.line
+
+
+# --- bad ones
+
+
+def test_a_type_that_the_region_lacks_is_a_fault(local: Case) -> None:
+    unknown = replace(local, plan=replace(PLAN, instance_type="t9.giant"))
+    checks = {c.name: c for c in preflight.examine(unknown, preflight.ALL)}
+    assert checks["machine"].status == checks["image"].status == FAULT
+    assert "t9.giant" in checks["machine"].text
+
+
+def test_a_subnet_that_there_is_not_is_a_fault(local: Case) -> None:
+    nowhere = replace(local, plan=replace(PLAN, subnet="subnet-0123"))
+    (check,) = preflight.examine(nowhere, [preflight.network])
+    assert check.status == FAULT
+    assert "--subnet" in check.way_out
+
+
+def test_a_bucket_of_ones_own_must_exist(local: Case) -> None:
+    (check,) = preflight.examine(replace(local, bucket="nobodys"), [preflight.bucket])
+    assert (check.status, check.text) == (FAULT, "no such bucket: nobodys")
+
+
+def test_somebody_elses_bucket_is_a_fault(clerk: Clerk, case: Case) -> None:
+    clerk.refuse("s3", "head_bucket", "403")
+    (check,) = preflight.examine(case, [preflight.bucket])
+    assert check.status == FAULT
+    assert "not ours" in check.text
+
+
+def offered(*zones: str) -> dict[str, Any]:
+    return {"InstanceTypeOfferings": [{"Location": zone} for zone in zones]}
+
+
+@pytest.mark.parametrize(
+    ("subnets", "told"),
+    [([], "no default subnet"), (["eu-west-2c"], "no subnet in a zone that offers")],
+)
+def test_no_place_for_an_instance_is_a_fault(
+    clerk: Clerk, case: Case, subnets: list[str], told: str
+) -> None:
+    asked: dict[str, Any] = {
+        "LocationType": "availability-zone",
+        "Filters": [{"Name": "instance-type", "Values": ["t3.micro"]}],
+    }
+    zones = offered("eu-west-2a", "eu-west-2b")
+    clerk.answer("ec2", "describe_instance_type_offerings", zones, asked)
+    reply = {"Subnets": [{"AvailabilityZone": zone} for zone in subnets]}
+    wanted = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
+    clerk.answer("ec2", "describe_subnets", reply, wanted)
+    (check,) = preflight.examine(case, [preflight.network])
+    assert check.status == FAULT
+    assert told in check.text
+    assert check.way_out
+
+
+@pytest.mark.parametrize("look", [preflight.network, preflight.machine])
+def test_a_region_without_the_type_is_a_fault_that_names_the_region(
+    clerk: Clerk, case: Case, look: preflight.Look
+) -> None:
+    if look is preflight.machine:
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    clerk.answer("ec2", "describe_instance_type_offerings", offered())
+    (check,) = preflight.examine(case, [look])
+    assert check.status == FAULT
+    assert check.text == "no zone of eu-west-2 offers t3.micro"
+    assert "--region" in check.way_out
+
+
+def test_all_types_are_looked_at(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.large": None})
+    several = replace(case, plan=plan)
+    for zones in (("eu-west-2a",), ()):
+        clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.answer("ec2", "describe_instance_type_offerings", offered(*zones))
+    check = preflight.machine(several)
+    assert check.status == WARNING
+    assert check.text == (
+        "no zone of eu-west-2 offers c7g.large; "
+        "t3.micro, 2 vCPUs, offered in eu-west-2a"
+    )
+
+
+def test_the_quota_is_told_for_each_type(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, others={"c7g.xlarge": None, "g5.xlarge": None}, instances=9)
+    reply = {"Quota": {"Value": 16.0}}
+    clerk.answer("service-quotas", "get_service_quota", reply)
+    busy(clerk)
+    for vcpus in (2, 4):
+        clerk.answer("ec2", "describe_instance_types", described(vcpus))
+    check = preflight.quota(replace(case, plan=plan))
+    assert "room for 8 x t3.micro or 4 x c7g.xlarge, not 9" in check.text
+    assert check.status == WARNING  # the third type is counted apart
+
+
+def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
+    clerk.answer("ec2", "describe_instance_type_offerings", offered("eu-west-2a"))
+    subnet = {"AvailabilityZone": "eu-west-2a", "MapPublicIpOnLaunch": False}
+    asked = {"SubnetIds": ["subnet-01"]}
+    clerk.answer("ec2", "describe_subnets", {"Subnets": [subnet]}, asked)
+    inside = replace(case, plan=replace(PLAN, subnet="subnet-01"))
+    (check,) = preflight.examine(inside, [preflight.network])
+    assert check.status == WARNING
+    assert "no public addresses" in check.text
+
+
+def busy(clerk: Clerk, *types: str, vcpus: int = 8) -> None:
+    """Let instances of these types run, each with so many vCPUs."""
+    cpu = {"CoreCount": vcpus // 2, "ThreadsPerCore": 2}
+    instances = [{"InstanceType": name, "CpuOptions": cpu} for name in types]
+    running = {"Reservations": [{"Instances": instances}]}
+    state = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    clerk.answer("ec2", "describe_instances", running, {"Filters": [state]})
+
+
+def described(vcpus: int) -> dict[str, Any]:
+    """What EC2 says of an instance type with so many vCPUs."""
+    found = {
+        "VCpuInfo": {"DefaultVCpus": vcpus},
+        "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
+    }
+    return {"InstanceTypes": [found]}
+
+
+@pytest.mark.parametrize(
+    ("name", "standard"),
+    [
+        *((name, True) for name in ("t3.micro", "c7a.large", "m6g.large", "z1d.large")),
+        *((name, True) for name in ("a1.large", "d3en.xlarge", "im4gn.large")),
+        *((name, False) for name in ("hpc6a.48xlarge", "dl1.24xlarge", "mac2.metal")),
+        *((name, False) for name in ("trn1.2xlarge", "inf2.xlarge", "g5.xlarge")),
+        *((name, False) for name in ("p4d.24xlarge", "x2gd.medium", "vt1.3xlarge")),
+    ],
+)
+def test_only_standard_families_count_for_the_standard_quota(
+    clerk: Clerk, case: Case, name: str, standard: bool
+) -> None:
+    if standard:
+        reply = {"Quota": {"Value": 32.0}}
+        clerk.answer("service-quotas", "get_service_quota", reply)
+        busy(clerk, name)
+        clerk.answer("ec2", "describe_instance_types", described(2))
+    plan = replace(PLAN, instance_type=name)
+    (check,) = preflight.examine(replace(case, plan=plan), [preflight.quota])
+    assert ("8 of 32 vCPUs in use" in check.text) == standard
+    assert ("a quota of its own" in check.text) != standard
+
+
+@pytest.mark.parametrize(("n", "status"), [(12, OK), (13, FAULT)])
+def test_the_quota_tells_the_largest_fleet(
+    clerk: Clerk, case: Case, n: int, status: str
+) -> None:
+    asked = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
+    reply = {"Quota": {"Value": 32.0}}
+    clerk.answer("service-quotas", "get_service_quota", reply, asked)
+    apart = ("g5.xlarge", "hpc6a.48xlarge", "dl1.24xlarge", "trn1.2xlarge")
+    busy(clerk, "c5.2xlarge", *apart)
+    clerk.answer("ec2", "describe_instance_types", described(2))
+    many = replace(case, plan=replace(PLAN, instances=n))
+    (check,) = preflight.examine(many, [preflight.quota])
+    assert check.status == status
+    assert "8 of 32 vCPUs in use: room for 12 x t3.micro" in check.text
+    assert ("quota" in check.way_out) == (status == FAULT)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"), [(0, OK), (-100, WARNING), (1000, FAULT)]
+)
+def test_a_wrong_clock_is_told(
+    clerk: Clerk, case: Case, seconds: int, status: str
+) -> None:
+    there = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds)
+    date = email.utils.format_datetime(there, usegmt=True)
+    reply = {"Vpcs": [], "ResponseMetadata": {"HTTPHeaders": {"date": date}}}
+    clerk.answer("ec2", "describe_vpcs", reply)
+    (check,) = preflight.examine(case, [preflight.clock])
+    assert check.status == status
+
+
+def test_a_right_that_is_missing_is_a_fault_with_its_way_out(
+    clerk: Clerk, case: Case
+) -> None:
+    """What AWS answers to a dry run that would have been refused."""
+    clerk.answer("ec2", "describe_key_pairs", {"KeyPairs": []})
+    clerk.refuse("ec2", "import_key_pair", "UnauthorizedOperation")
+    (check,) = preflight.examine(case, [preflight.key_pair])
+    assert check.status == FAULT
+    assert "docs/aws.md" in check.way_out
+
+
+def test_a_dry_run_that_would_succeed_is_fine(clerk: Clerk, case: Case) -> None:
+    clerk.answer("ec2", "describe_key_pairs", {"KeyPairs": []})
+    clerk.refuse("ec2", "import_key_pair", "DryRunOperation")
+    (check,) = preflight.examine(case, [preflight.key_pair])
+    assert check.status == OK
+
+
+@pytest.mark.parametrize(
+    ("look", "service", "call"),
+    [
+        (preflight.machine, "ec2", "describe_instance_types"),
+        (preflight.network, "ec2", "describe_instance_type_offerings"),
+        (preflight.image, "ssm", "get_parameter"),
+        (preflight.ssh, "ec2", "describe_security_groups"),
+    ],
+)
+def test_what_a_run_needs_and_may_not_do_is_a_fault(
+    key: keys.UserKey, look: preflight.Look, service: str, call: str
+) -> None:
+    with stubbed("ec2", "ssm") as clerk:
+        if service == "ssm":
+            clerk.answer("ec2", "describe_instance_types", described(2))
+        clerk.refuse(service, call, "AccessDeniedException")
+        plan = replace(PLAN, ssh_from="192.0.2.0/24")
+        (check,) = preflight.examine(Case(clerk.cloud, plan, key), [look])
+    assert check.status == FAULT
+    assert "docs/aws.md" in check.way_out
+
+
+def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
+    clerk: Clerk, case: Case
+) -> None:
+    clerk.refuse("ec2", "describe_vpcs", "UnauthorizedOperation")
+    (check,) = preflight.examine(case, [preflight.clock])
+    assert check.status == WARNING
+
+
+def test_this_machine_is_looked_for_among_those_that_are_let_in(
+    clerk: Clerk, case: Case
+) -> None:
+    """An address that has changed since: whether it may be let in is asked."""
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    for ranges, answer, status in (
+        ([], "DryRunOperation", OK),
+        ([], "UnauthorizedOperation", FAULT),
+        (["198.51.100.7/32"], "DryRunOperation", WARNING),
+    ):
+        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+        found = {"SecurityGroups": [group]}
+        clerk.answer("ec2", "describe_security_groups", found)
+        clerk.refuse("ec2", "authorize_security_group_ingress", answer)
+        (check,) = preflight.examine(mine, [preflight.ssh])
+        assert check.status == status
+        assert "192.0.2.0/24" in check.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", FAULT)],
+)
+def test_whether_a_group_may_be_made_is_asked(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.refuse("ec2", "create_security_group", answer)
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    (check,) = preflight.examine(mine, [preflight.ssh])
+    assert check.status == status
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [("DryRunOperation", OK), ("UnauthorizedOperation", WARNING)],
+)
+def test_whether_an_instance_may_be_tagged_is_asked_of_one_that_is_there(
+    clerk: Clerk, case: Case, answer: str, status: str
+) -> None:
+    clerk.answer("ec2", "describe_instances", {"Reservations": []})
+    (check,) = preflight.examine(case, [preflight.tags])
+    assert (check.status, check.text) == (OK, "given in the launch")
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    live = {"Reservations": [{"Instances": [instance]}]}
+    clerk.answer("ec2", "describe_instances", live)
+    clerk.refuse("ec2", "create_tags", answer)
+    (check,) = preflight.examine(case, [preflight.tags])
+    assert check.status == status
+
+
+DRY = {
+    "ImportKeyPair": {preflight.key_pair},
+    "RunInstances": {preflight.launch},
+    "CreateLaunchTemplate": {preflight.capacity},
+    "TerminateInstances": {preflight.terminate},
+    "CreateSecurityGroup": {preflight.ssh},
+    "AuthorizeSecurityGroupIngress": {preflight.ssh},
+    "CreateTags": {preflight.tags},
+}
+
+
+def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
+    cloud: LocalCloud, local: Case
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def keep(params: dict[str, Any], model: Any, **_: object) -> None:
+        if not model.name.startswith(("Describe", "Get", "Head", "List")):
+            asked[model.name] = params.get("DryRun")
+
+    events = local.cloud.ec2.meta.events
+    events.register("before-parameter-build.ec2", keep)
+    (host,) = cloud.launch(TagSpecifications=TAGGED)
+    plan = replace(PLAN, ssh_from="203.0.113.0/24", market="spot")
+    elsewhere = cloud.ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnet = cloud.ec2.create_subnet(VpcId=elsewhere, CidrBlock="10.8.1.0/24")
+    ssh_group(local.cloud)
+    asked.clear()
+    checks = [check for each in DRY.values() for check in each]
+    preflight.examine(replace(local, plan=plan), checks)
+    there = replace(plan, subnet=subnet["Subnet"]["SubnetId"])
+    preflight.examine(replace(local, plan=there), [preflight.ssh])
+    events.unregister("before-parameter-build.ec2", keep)
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    assert asked.pop("ImportKeyPair", True)  # not asked where it is there already
+    assert asked == dict.fromkeys(DRY.keys() - {"ImportKeyPair"}, True)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "status"),
+    [
+        (["192.0.2.0/24"], OK),
+        (["192.0.2.0/24", "198.51.100.7/32"], WARNING),
+        (["192.0.2.0/24", EVERYWHERE], WARNING),
+    ],
+)
+def test_whom_the_group_lets_in_is_told(
+    clerk: Clerk, case: Case, ranges: list[str], status: str
+) -> None:
+    permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+    group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+    clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [group]})
+    mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
+    (check,) = preflight.examine(mine, [preflight.ssh])
+    assert check.status == status
+    assert ("whole world" in check.text) == (EVERYWHERE in ranges)
+
+
+def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> None:
+    for name, status in (
+        ("eu-west-2", OK),
+        ("cn-north-1", OK),
+        ("eu-west-99", WARNING),
+    ):
+        with stubbed(region=name) as clerk:
+            assert preflight.region(Case(clerk.cloud, PLAN, key)).status == status
+
+
+# --- whose account
+
+
+@pytest.mark.parametrize(
+    ("region", "n", "status"),
+    [("us-east-1", 9, WARNING), ("us-east-1", 10, FAULT), ("eu-west-2", 1, FAULT)],
+)
+def test_the_regions_and_the_instances_of_a_lab_are_known(
+    key: keys.UserKey, region: str, n: int, status: str
+) -> None:
+    with stubbed("ec2", region=region, arn=LAB) as clerk:
+        if region == "us-east-1":
+            busy(clerk)
+        if status == WARNING:
+            clerk.answer("ec2", "describe_instance_types", described(2))
+        case = Case(clerk.cloud, replace(PLAN, instances=n), key)
+        assert preflight.caller(case).status == status
+
+
+@pytest.mark.parametrize(
+    ("n", "each", "running", "told"),
+    [
+        (8, 4, 0, ""),
+        (9, 4, 0, "32 vCPUs, 0 are in use"),
+        (7, 4, 1, "32 vCPUs, 8 are in use"),
+        (6, 2, 3, ""),
+        (7, 2, 3, "9 instances, 3 run"),
+    ],
+)
+def test_what_runs_in_a_lab_already_counts(
+    key: keys.UserKey, n: int, each: int, running: int, told: str
+) -> None:
+    with stubbed("ec2", region="us-east-1", arn=LAB) as clerk:
+        busy(clerk, *["t3.micro"] * running, vcpus=8 if each == 4 else 2)
+        if "instances" not in told:
+            clerk.answer("ec2", "describe_instance_types", described(each))
+        plan = replace(PLAN, instances=n, at_least=1)  # so few would do
+        check = preflight.caller(Case(clerk.cloud, plan, key))
+    assert check.status == (FAULT if told else WARNING)
+    assert told in check.text
+
+
+def test_a_run_that_outlives_a_labs_session_is_a_fault(key: keys.UserKey) -> None:
+    with stubbed(region="us-east-1", arn=LAB) as clerk:
+        plan = replace(PLAN, time_limit=4 * 3600.0)
+        check = preflight.caller(Case(clerk.cloud, plan, key))
+    assert (check.status, check.way_out) == (FAULT, "less --t")
+
+
+def test_an_account_of_ones_own_has_no_such_limits(case: Case) -> None:
+    assert preflight.caller(case).status == OK
+
+
+class Session:
+    """A boto3 session of which only the credentials matter."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+
+    def get_credentials(self) -> Credentials:
+        return self._credentials
+
+
+def expiring(seconds: float) -> Credentials:
+    return RefreshableCredentials(
+        "a",
+        "s",
+        "t",
+        dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds),
+        refresh_using=dict,
+        method="test",
+    )
+
+
+@pytest.mark.parametrize(
+    ("credentials", "status", "told"),
+    [
+        (lambda: Credentials("a", "s"), OK, "they do not expire; a run may take 620 s"),
+        (lambda: Credentials("a", "s", "token"), WARNING, "do not tell for how long"),
+        (lambda: expiring(3630), OK, "good for 60 min"),
+        (lambda: expiring(330), WARNING, "end in 5 min"),
+        (lambda: expiring(-5), WARNING, "end in 0 min"),
+    ],
+)
+def test_credentials_are_held_against_the_length_of_the_run(
+    case: Case, credentials: Callable[[], Credentials], status: str, told: str
+) -> None:
+    session: Any = Session(credentials())
+    cloud = replace(case.cloud, clients=Clients(session, None))
+    check = preflight.credentials(replace(case, cloud=cloud))
+    assert check.status == status
+    assert told in check.text
+
+
+@pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])
+def test_the_age_of_what_is_known_without_asking_is_told(
+    monkeypatch: pytest.MonkeyPatch, case: Case, days: int, status: str
+) -> None:
+    then = dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(days)
+    monkeypatch.setattr(preflight, "PRICED", then.isoformat())
+    check = preflight.data(case)
+    assert check.status == status
+    assert re.search(rf"botocore \d+\.\d+\.\d+ .* {days} days old", check.text)
+
+
+# --- where SSH is let in from
+
+
+@pytest.mark.parametrize(
+    "text", [EVERYWHERE, "192.0.2.1/24", "somewhere", "2001:db8::/32", "192.0.2.0/40"]
+)
+def test_a_range_that_is_none_or_the_whole_world_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="--ssh-from"):
+        replace(PLAN, ssh_from=text)
+
+
+def ssh_group(cloud: Cloud, subnet: str = "") -> str:
+    where = "192.0.2.9/32"
+    return access.ssh_group(cloud.ec2, where, owner="tests", subnet=subnet)
+
+
+def test_a_subnet_of_another_network_has_a_group_of_its_own(
+    aws: Cloud, cloud: LocalCloud
+) -> None:
+    vpc = cloud.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = cloud.ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]
+    assert access.find_group(aws.ec2, subnet["SubnetId"]) is None
+    group = ssh_group(aws, subnet["SubnetId"])
+    assert group != ssh_group(aws)
+    found = access.find_group(aws.ec2, subnet["SubnetId"])
+    assert found == access.Group(group, {"192.0.2.9/32": "CND for tests"})
+    described = cloud.ec2.describe_security_groups(GroupIds=[group])
+    assert described["SecurityGroups"][0]["VpcId"] == vpc
+
+
+def test_a_key_of_ones_own_is_looked_for_by_its_name(
+    local: Case, tmp_path: Path
+) -> None:
+    other = keys.user_key(tmp_path)
+    (check,) = preflight.examine(replace(local, key=other), [preflight.key_pair])
+    assert access.key_name(other) in check.text
+    assert "will be imported" in check.text

@@ -1,0 +1,278 @@
+"""What `cnd.provision.access` promises: what exists is used again, nothing is open wide."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError
+from cnd.provision import access
+from cnd.transport import keys
+from tests.support.clerk import stubbed
+from tests.support.embedded import LocalCloud
+
+CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> keys.UserKey:
+    return keys.user_key(tmp_path_factory.mktemp("key"))
+
+
+def image(cloud: LocalCloud, name: str) -> dict[str, Any]:
+    reply = cloud.ec2.describe_images(ImageIds=[name])
+    return dict(reply["Images"][0])
+
+
+def permissions(cloud: LocalCloud, group: str) -> list[dict[str, Any]]:
+    reply = cloud.ec2.describe_security_groups(GroupIds=[group])
+    return list(reply["SecurityGroups"][0]["IpPermissions"])
+
+
+# --- image
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "architecture"),
+    [
+        ("t3.micro", "x86_64"),
+        ("c5.large", "x86_64"),
+        ("t2.micro", "x86_64"),  # offers 32 bits, too
+        ("t4g.micro", "arm64"),
+        ("c7g.large", "arm64"),
+    ],
+)
+def test_an_instance_boots_the_ubuntu_image_of_its_processor(
+    aws: Cloud, cloud: LocalCloud, instance_type: str, architecture: str
+) -> None:
+    chosen = access.image(aws, instance_type)
+    found = image(cloud, chosen.id)
+    assert found["Architecture"] == architecture
+    assert "ubuntu" in found["Name"]
+    assert "24.04" in found["Name"]
+    assert chosen.user == "ubuntu"
+
+
+@pytest.mark.parametrize("instance_type", ["t3.micro", "t4g.micro"])
+@pytest.mark.parametrize(
+    ("name", "begins", "user"),
+    [
+        ("ubuntu", "ubuntu/images/", "ubuntu"),
+        ("al2023", "al2023-ami-", "ec2-user"),
+        ("debian", "debian-12-", "admin"),
+    ],
+)
+def test_every_system_has_an_image_for_both_processors(
+    aws: Cloud, cloud: LocalCloud, instance_type: str, name: str, begins: str, user: str
+) -> None:
+    chosen = access.image(aws, instance_type, name)
+    found = image(cloud, chosen.id)
+    assert found["Name"].startswith(begins)
+    assert found["Architecture"] == ("arm64" if "g" in instance_type else "x86_64")
+    assert chosen.user == user
+
+
+@pytest.mark.parametrize("name", ["ubuntu", "al2023", "debian"])
+def test_an_image_by_its_id_has_the_same_user(aws: Cloud, name: str) -> None:
+    chosen = access.image(aws, "c5.large", name)
+    assert access.image(aws, "c5.large", chosen.id) == chosen
+
+
+def test_the_user_can_be_told(aws: Cloud) -> None:
+    assert access.image(aws, "c5.large", "debian", "me").user == "me"
+
+
+def test_an_image_for_another_processor_is_refused(aws: Cloud) -> None:
+    arm = access.image(aws, "t4g.micro")
+    with pytest.raises(CloudError, match=r"is made for arm64, t3\.micro is x86_64"):
+        access.image(aws, "t3.micro", arm.id)
+
+
+def test_an_image_of_nobody_known_needs_a_user(aws: Cloud, cloud: LocalCloud) -> None:
+    host = cloud.launch()[0]
+    made = cloud.ec2.create_image(InstanceId=host, Name="my own")["ImageId"]
+    cloud.ec2.terminate_instances(InstanceIds=[host])
+    with pytest.raises(CloudError, match="nobody knows who logs in") as caught:
+        access.image(aws, "c5.large", made)
+    assert caught.value.hint == "say --user"
+    assert access.image(aws, "c5.large", made, "me").user == "me"
+
+
+def test_an_image_that_does_not_exist_is_refused(aws: Cloud) -> None:
+    with pytest.raises(CloudError, match="ami-00000000") as caught:
+        access.image(aws, "c5.large", "ami-00000000")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_instance_type_is_refused_before_anything_is_bought(
+    aws: Cloud,
+) -> None:
+    with pytest.raises(CloudError, match=r"'t9\.giant'") as caught:
+        access.image(aws, "t9.giant")
+    assert caught.value.exit_status == 3
+    assert caught.value.hint == "check --instance-type, or another --region"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_without_an_image_is_refused(aws: Cloud) -> None:
+    """The Macs of EC2 have an architecture of their own."""
+    with pytest.raises(CloudError, match=r"no image for mac2\.metal: it is arm64_mac"):
+        access.image(aws, "mac2.metal")
+
+
+# --- key pair
+
+
+def test_the_key_is_imported_once(
+    aws: Cloud, cloud: LocalCloud, key: keys.UserKey
+) -> None:
+    before = len(cloud.ec2.describe_key_pairs()["KeyPairs"])
+
+    names = {access.key_pair(aws.ec2, key) for _ in range(3)}
+
+    (name,) = names
+    pairs = cloud.ec2.describe_key_pairs()["KeyPairs"]
+    assert len(pairs) == before + 1
+    (pair,) = (pair for pair in pairs if pair["KeyName"] == name)
+    assert {"Key": "cnd", "Value": "1"} in pair["Tags"]
+
+
+def test_another_key_is_another_key_pair(
+    aws: Cloud, key: keys.UserKey, tmp_path: Path
+) -> None:
+    other = keys.user_key(tmp_path)
+    assert access.key_pair(aws.ec2, other) != access.key_pair(aws.ec2, key)
+
+
+# --- security group
+
+
+def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
+    group = access.ssh_group(aws.ec2, CALLER, owner="me")
+
+    for permission in permissions(cloud, group):
+        assert permission["IpProtocol"] == "tcp"
+        assert (permission["FromPort"], permission["ToPort"]) == (22, 22)
+        assert permission["Ipv6Ranges"] == permission["PrefixListIds"] == []
+        assert permission["UserIdGroupPairs"] == []
+    ranges = [r["CidrIp"] for p in permissions(cloud, group) for r in p["IpRanges"]]
+    assert CALLER in ranges
+    assert all(each.endswith("/32") for each in ranges)
+
+
+def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> None:
+    first = access.ssh_group(aws.ec2, CALLER, owner="me")
+    before = permissions(cloud, first)
+
+    assert access.ssh_group(aws.ec2, CALLER, owner="me") == first
+    assert permissions(cloud, first) == before
+
+
+def test_another_caller_is_let_into_the_same_group(
+    aws: Cloud, cloud: LocalCloud
+) -> None:
+    first = access.ssh_group(aws.ec2, CALLER, owner="me")
+    assert access.ssh_group(aws.ec2, "192.0.2.8/32", owner="you") == first
+
+    ranges = {r["CidrIp"] for p in permissions(cloud, first) for r in p["IpRanges"]}
+    assert {CALLER, "192.0.2.8/32"} <= ranges
+
+
+def test_an_address_of_before_is_closed_once_nobody_works_behind_it() -> None:
+    """Twice: while an instance is there, and when none is left."""
+    rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
+    others = {"CidrIp": "192.0.2.2/32", "Description": "CND for you"}
+    ranges = [{"IpRanges": [rule, others]}]
+    group = {"GroupId": "sg-1", "IpPermissions": ranges}
+    instance = {
+        "InstanceId": "i-1",
+        "InstanceType": "t3.micro",
+        "State": {"Name": "running"},
+        "LaunchTime": dt.datetime.now(dt.timezone.utc),
+    }
+    for live in ([instance], []):
+        with stubbed("ec2") as clerk:
+            found = {"SecurityGroups": [group]}
+            clerk.answer("ec2", "describe_security_groups", found)
+            clerk.answer("ec2", "authorize_security_group_ingress", {})
+            reservations = {"Reservations": [{"Instances": live}]}
+            clerk.answer("ec2", "describe_instances", reservations)
+            if not live:
+                ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
+                closed = {**ssh, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+                asked = {"GroupId": "sg-1", "IpPermissions": [closed]}
+                clerk.answer("ec2", "revoke_security_group_ingress", {}, asked)
+            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+
+
+@pytest.mark.parametrize("owner", ["somebody", "user1=O'Brien", "ünï", "x" * 300])
+def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
+    """Constraints of IpRange.Description; an apostrophe is not among them."""
+    sent: list[str] = []
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        clerk.cloud.ec2.meta.events.register(
+            "before-parameter-build.ec2",
+            lambda params, **_: sent.append(json.dumps(params, ensure_ascii=False)),
+        )
+        access.ssh_group(clerk.cloud.ec2, CALLER, owner=owner)
+    described = re.findall(r'"Description": "(.*?)"', " ".join(sent))
+    assert len(described) == 2
+    for text in described:
+        assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
+
+
+def test_of_two_first_runs_at_once_one_makes_the_group_and_both_use_it() -> None:
+    made = {"GroupId": "sg-1", "IpPermissions": []}
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [made]})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        assert access.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
+
+
+def test_a_name_that_is_taken_where_nobody_finds_it_is_told() -> None:
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        with pytest.raises(CloudError, match=r"InvalidGroup\.Duplicate"):
+            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+
+
+def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
+    group = access.ssh_group(aws.ec2, CALLER, owner="me")
+    reply = cloud.ec2.describe_security_groups(GroupIds=[group])
+    assert {"Key": "cnd", "Value": "1"} in reply["SecurityGroups"][0]["Tags"]
+
+
+# --- the caller's address
+
+
+def test_the_cloud_says_where_the_caller_is(aws: Cloud) -> None:
+    assert access.caller_address(aws.checkip) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/cnd/status", "/no-such-page"],
+    ids=["no address", "no such page"],
+)
+def test_an_answer_that_is_no_address_is_refused(cloud: LocalCloud, path: str) -> None:
+    with pytest.raises(CloudError, match="could not learn this machine's address"):
+        access.caller_address(cloud.endpoint.url + path)
+
+
+def test_a_dead_address_service_is_an_error_of_the_cloud() -> None:
+    with pytest.raises(CloudError, match="could not learn") as caught:
+        access.caller_address("http://127.0.0.1:1/")
+    assert caught.value.exit_status == 3

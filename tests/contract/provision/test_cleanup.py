@@ -1,0 +1,112 @@
+"""`clean` removes what CND made, all of it, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cnd import s3logs, sqs
+from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import code
+from cnd.errors import CloudError
+from cnd.provision import access, auto_scaling, cleanup, ec2_fleet
+from cnd.transport import keys
+from tests.support.aws import SPEC
+from tests.support.clerk import stubbed
+from tests.support.embedded import LocalCloud, connected, running_cloud
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
+    """A cloud of its own: here the account is wiped."""
+    with running_cloud(tmp_path_factory.mktemp("tidy")) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def ours(own: LocalCloud) -> Cloud:
+    return connected(own)
+
+
+def furnish(cloud: Cloud, folder: Path, run: str) -> None:
+    """Make all that a run makes."""
+    access.key_pair(cloud.ec2, keys.user_key(folder))
+    access.ssh_group(cloud.ec2, "192.0.2.7/32", owner="me")
+    bucket = s3logs.bucket_name(cloud.account, cloud.region)
+    s3logs.ensure_bucket(cloud.s3, bucket, cloud.region, cloud.account)
+    (folder / "log").write_text("text")
+    s3logs.upload(cloud.s3, bucket, run, {"log": folder / "log"}, owner=cloud.account)
+    sqs.create(cloud.sqs, run)
+    image = access.image(cloud, SPEC.instance_type).id
+    spec = replace(SPEC, image=image)
+    ec2_fleet.make_template(cloud.ec2, spec, run=run, owner="me")
+    subnets = access.subnets(cloud.ec2)
+    auto_scaling.create(cloud, [spec], subnets, run=run, count=1, spot=False)
+
+
+def test_all_that_a_run_makes_is_found_and_removed(
+    ours: Cloud, tmp_path: Path, run: str
+) -> None:
+    furnish(ours, tmp_path, run)
+    found, refused = cleanup.find(ours)
+    kinds = [made.kind for made in found]
+    assert kinds == [
+        *("Auto Scaling group", "launch template", "key pair"),
+        *("security group", "bucket", "queue"),
+    ]
+    for made in found:
+        cleanup.remove(ours, made)
+    assert cleanup.find(ours) == ([], refused) == ([], [])
+
+
+def test_a_look_that_is_refused_hides_its_kind_only(run: str) -> None:
+    with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
+        clerk.refuse("autoscaling", "describe_auto_scaling_groups", "AccessDenied")
+        clerk.answer("ec2", "describe_launch_templates", {"LaunchTemplates": []})
+        clerk.refuse("ec2", "describe_key_pairs", "UnauthorizedOperation")
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        clerk.refuse("s3", "head_bucket", "403")
+        clerk.answer("sqs", "list_queues", {"QueueUrls": [f"https://sqs/1/cnd-{run}"]})
+        clerk.answer("sqs", "get_queue_url", {"QueueUrl": "https://sqs/1/q"})
+        found, refused = cleanup.find(clerk.cloud)
+    assert [made.title for made in found] == [f"queue of run {run}"]
+    assert [code(error) for error in refused] == [
+        *("AccessDenied", "UnauthorizedOperation", "403"),
+    ]
+
+
+def test_what_is_not_cnds_is_left_alone(ours: Cloud, own: LocalCloud) -> None:
+    ec2 = own.ec2  # with a key pair of the tests'
+    ec2.create_security_group(GroupName="cnd-lookalike", Description="not CND's")
+    own.client("sqs").create_queue(QueueName="cnd-orders")
+    own.client("s3").create_bucket(Bucket="cnd-somebodys")
+    assert cleanup.find(ours) == ([], [])
+
+
+def test_what_is_in_use_is_left_and_said(tmp_path: Path) -> None:
+    with stubbed("ec2") as clerk:
+        clerk.refuse("ec2", "delete_security_group", "DependencyViolation")
+        group = cleanup.Made("security group", "cnd-ssh", "sg-1")
+        with pytest.raises(CloudError, match="could not remove the security group"):
+            cleanup.remove(clerk.cloud, group)
+
+
+def test_a_large_bucket_is_emptied_page_by_page() -> None:
+    bucket = "cnd-logs"
+    with stubbed("s3") as clerk:
+        for key, more in (("a", True), ("b", False)):
+            page = {"Contents": [{"Key": key}], "IsTruncated": more}
+            if more:
+                page["NextContinuationToken"] = "next"
+            asked = {"Bucket": bucket}
+            if not more:
+                asked["ContinuationToken"] = "next"
+            clerk.answer("s3", "list_objects_v2", page, asked)
+            gone = {"Objects": [{"Key": key}], "Quiet": True}
+            asked_for = {"Bucket": bucket, "Delete": gone}
+            clerk.answer("s3", "delete_objects", {}, asked_for)
+        clerk.answer("s3", "delete_bucket", {}, {"Bucket": bucket})
+        cleanup.remove(clerk.cloud, cleanup.Made("bucket", bucket, bucket))

@@ -1,0 +1,140 @@
+"""What is said of the runs that were measured, and how a process is measured."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from cnd.bench import process_usage, run_cost
+from cnd.bench.process_usage import Process
+from cnd.errors import HostError
+
+RUN = run_cost.Run(
+    instances=8,
+    seconds=dict.fromkeys(run_cost.PHASES, 1.0),
+    processor=0.4,
+    memory=100_000_000,
+    threads=30,
+    calls={"ec2:RunInstances": 1},
+    cloud=2.0,
+    fetched=8,
+)
+needs_proc = pytest.mark.skipif(
+    not (process_usage.PROC / "self" / "stat").exists(), reason="there is no /proc"
+)
+
+
+def test_the_runs_with_one_n_are_told_by_their_medians() -> None:
+    dear = replace(RUN, processor=4.0, calls={"ec2:RunInstances": 1, "s3:GetObject": 3})
+    large = replace(RUN, instances=32)
+    eight, other = run_cost.rows([large, RUN, dear, replace(RUN, processor=0.8)])
+    assert (eight.instances, eight.runs, other.instances, other.runs) == (8, 3, 32, 1)
+    assert eight.processor == 0.8
+    assert eight.each == pytest.approx(0.1)
+    assert eight.to_json()["processor_per_instance"] == eight.each
+    # Two of the three runs made no such call.
+    assert eight.calls == {"ec2:RunInstances": 1, "s3:GetObject": 0}
+
+
+def test_a_phase_that_no_run_reached_is_left_open() -> None:
+    known = {**RUN.seconds, "logs": None}
+    first, second = replace(RUN, seconds=known), replace(RUN, seconds=known)
+    (row,) = run_cost.rows([first, second])
+    assert row.seconds["logs"] is None
+    assert row.seconds["total"] == 1.0
+    assert " - " in run_cost.text([row], 5).splitlines()[2]
+
+
+def test_the_tables_hold_every_n_and_every_call() -> None:
+    more = replace(RUN, instances=512, calls={"ec2:TerminateInstances": 6})
+    lines = run_cost.text(run_cost.rows([RUN, more]), 5).splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["8", "512"]
+    assert [line.split() for line in lines[-2:]] == [
+        ["ec2:RunInstances", "1", "0"],
+        ["ec2:TerminateInstances", "0", "6"],
+    ]
+
+
+def test_only_calls_between_two_counts_are_counted() -> None:
+    before, after = {"a": 2, "b": 1}, {"a": 5, "b": 1, "c": 1}
+    assert run_cost.calls_between(before, after) == {"a": 3, "c": 1}
+
+
+def test_a_tree_of_processes_takes_what_all_in_it_take() -> None:
+    listed = [Process(1, 0, 7), Process(2, 1, 10), Process(3, 2, 20), Process(4, 3, 30)]
+    assert process_usage.tree_ticks(listed, 2) == 60
+    assert process_usage.tree_ticks(listed, 5) == 0
+
+
+def test_the_name_of_a_program_cannot_shift_the_fields_of_its_stat() -> None:
+    fields = " ".join(["S", "12", *map(str, range(5, 60))])
+    text = f"34 (tmux: ) 1 (x)) {fields}"
+    # Fields 14 to 17 of proc(5): utime, stime, cutime, cstime.
+    assert process_usage.stat_of(text) == Process(34, 12, 14 + 15 + 16 + 17)
+
+
+def test_memory_at_its_most_is_told_in_bytes_and_may_be_gone() -> None:
+    assert process_usage.status_of("VmHWM:\t    12 kB\nThreads:\t3\n") == (12288, 3)
+    assert process_usage.status_of("State:\tZ (zombie)\nThreads:\t1\n") == (0, 1)
+
+
+@needs_proc
+def test_a_child_is_followed_to_its_end() -> None:
+    code = (
+        "import time; block = b'x' * 50_000_000; end = time.process_time() + 0.2\n"
+        "while time.process_time() < end: pass\n"
+        "print('done')"
+    )
+    took = process_usage.follow([sys.executable, "-c", code], patience=30)
+    assert took.output == "done\n"
+    assert took.seconds > 0.2 <= took.processor
+    assert took.memory > 50_000_000
+    assert took.threads == 1
+
+
+@needs_proc
+def test_a_child_that_fails_is_told_by_its_last_line() -> None:
+    code = "import sys; print('first', file=sys.stderr); sys.exit('no room')"
+    with pytest.raises(HostError, match="status 1: no room"):
+        process_usage.follow([sys.executable, "-c", code], patience=30)
+
+
+@needs_proc
+def test_a_child_that_does_not_end_is_ended() -> None:
+    began = time.monotonic()
+    with pytest.raises(HostError, match="not over in time"):
+        process_usage.follow(
+            [sys.executable, "-c", "import time; time.sleep(60)"], patience=0.3
+        )
+    assert time.monotonic() - began < 30
+
+
+@needs_proc
+def test_our_own_process_is_found_among_all() -> None:
+    mine = process_usage.tree_seconds(os.getpid(), process_usage.processes())
+    assert mine >= 0.9 * time.process_time() > 0
+
+
+LAP = run_cost.Lap("CND", instances=32, seconds=2.0, processor=0.5, done=32)
+
+
+def test_laps_are_told_by_their_medians_for_each_n_and_whoever_ran_them() -> None:
+    slow, other = replace(LAP, seconds=9.0), replace(LAP, who="others", done=31)
+    small = replace(LAP, instances=8)
+    found = run_cost.medians([LAP, slow, replace(LAP, seconds=3.0), other, small])
+    assert [(lap.instances, lap.who, lap.seconds) for lap in found] == [
+        (8, "CND", 2.0),
+        (32, "CND", 3.0),
+        (32, "others", 2.0),
+    ]
+
+
+def test_a_lap_that_did_not_reach_every_host_says_so() -> None:
+    short = replace(LAP, who="others", done=31)
+    _, heads, *rows = run_cost.laps_text([LAP, short]).splitlines()
+    assert heads.split() == ["N", "CND", "others"]
+    assert rows[0].split() == ["32", "2.00", "(0.5)", "2.00", "(0.5)", "31/32"]

@@ -1,0 +1,163 @@
+"""What earlier runs teach, and how long instances were paid for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cnd.model.billing import lives, spent
+from cnd.model.events import Event
+from cnd.model.plan import Plan, Stay
+from cnd.planning import local_rate
+from cnd.planning.rate_history import FILE, KEPT, Measured, key, recall, remember
+
+NAME = key("aws", "123456789012", "c7a.large", "auto")
+
+
+def test_nothing_is_known_before_the_first_run(tmp_path: Path) -> None:
+    assert recall(tmp_path, NAME) is None
+
+
+def test_a_run_is_remembered_for_its_account_and_type_only(tmp_path: Path) -> None:
+    remember(tmp_path, NAME, Measured(50e6, 10.0, 25.0))
+    past = recall(tmp_path, NAME)
+    assert past is not None
+    assert past.rate.nonces_per_second == 50e6
+    assert past.rate.source == "measured in 1 earlier run"
+    assert past.boot == 25.0
+    for other in (
+        key("aws", "210987654321", "c7a.large", "auto"),
+        key("aws", "123456789012", "c7a.medium", "auto"),
+        key("aws", "123456789012", "c7a.large", "hashlib"),
+    ):
+        assert recall(tmp_path, other) is None
+
+
+def test_a_run_beside_a_busy_neighbour_misleads_nobody(tmp_path: Path) -> None:
+    for rate, boot in ((50e6, 20.0), (5e6, 90.0), (52e6, 22.0)):
+        remember(tmp_path, NAME, Measured(rate, 10.0, boot))
+    past = recall(tmp_path, NAME)
+    assert past is not None
+    assert past.rate.nonces_per_second == 50e6
+    assert past.rate.source == "measured in 3 earlier runs"
+    assert past.boot == 22.0
+
+
+def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
+    for rate in range(1, 2 * KEPT + 1):
+        remember(tmp_path, NAME, Measured(float(rate), 1.0, 20.0))
+    past = recall(tmp_path, NAME)
+    assert past is not None
+    assert past.rate.nonces_per_second == pytest.approx(KEPT + (KEPT + 1) / 2)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.0, 10.0), (50e6, 0.001)])
+def test_a_run_that_measured_nothing_teaches_nothing(
+    tmp_path: Path, rate: float, seconds: float
+) -> None:
+    remember(tmp_path, NAME, Measured(rate, seconds, 20.0))
+    assert recall(tmp_path, NAME) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}', '{"x": [{"y": 1}]}'])
+def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / FILE).write_text(text)
+    assert recall(tmp_path, NAME) is None
+    remember(tmp_path, NAME, Measured(50e6, 10.0, 25.0))
+    assert recall(tmp_path, NAME) is not None
+
+
+def test_a_folder_that_cannot_be_written_loses_the_memory_only(tmp_path: Path) -> None:
+    remember(tmp_path / "missing", NAME, Measured(50e6, 10.0, 25.0))
+
+
+def test_this_machine_measures_itself() -> None:
+    rate = local_rate.rate()
+    assert rate is not None
+    assert rate.nonces_per_second > 10e3
+
+
+# --- what was paid for
+
+
+def event(kind: str, host: str, time: float) -> Event:
+    return Event(kind, 0, host, time=time)
+
+
+def test_an_instance_is_paid_for_from_running_to_its_end() -> None:
+    story = [
+        event("instance.launched", "i-1", 100.0),
+        event("instance.running", "i-1", 110.0),
+        event("instance.running", "i-2", 120.0),
+        event("instance.lost", "i-2", 150.0),
+        event("instance.terminated", "i-1", 300.0),
+        event("instance.terminated", "i-2", 300.0),
+        event("instance.terminated", "i-3", 300.0),  # never seen to run
+    ]
+    assert lives(story) == {"i-1": 190.0, "i-2": 30.0}
+
+
+def test_an_instance_that_was_kept_has_cost_so_far() -> None:
+    story = [
+        event("instance.running", "i-1", 100.0),
+        event("worker.found", "i-1", 130.0),
+    ]
+    assert lives(story) == {"i-1": 30.0}
+
+
+def test_a_minute_is_the_least_that_is_billed() -> None:
+    plan = Plan(2, 2, 200.0, usd_per_hour=3.6)
+    assert plan.usd([Stay(10.0), Stay(100.0)]) == pytest.approx((60 + 100) * 0.001)
+    assert Plan(2, 2, 200.0).usd([Stay(10.0)]) is None
+    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([Stay(10.0)]) == 0.0
+
+
+def test_each_type_costs_its_own_price() -> None:
+    plan = Plan(2, 2, 200.0, usd_per_hour=3.6, others={"c5.large": 7.2, "odd": None})
+    assert plan.usd([Stay(100.0, plan.instance_type), Stay(100.0, "c5.large")]) == (
+        pytest.approx(100 * 0.001 + 100 * 0.002)
+    )
+    assert plan.usd([Stay(100.0), Stay(100.0, "odd")]) is None
+    assert plan.usd([Stay(100.0), Stay(100.0, "never heard of")]) is None
+
+
+SPOT = Plan(
+    2,
+    2,
+    200.0,
+    instance_type="c5.large",
+    usd_per_hour=3.6,
+    market="spot-or-on-demand",
+    spot={"c5.large": {"a": 1.2, "b": 1.8}},
+)
+
+
+def test_what_came_on_spot_costs_what_its_zone_costs_and_the_rest_the_full_price() -> (
+    None
+):
+    def launched(host: str, zone: str, *, spot: bool) -> Event:
+        fields = {"type": "c5.large", "zone": zone, "spot": spot}
+        return Event("instance.launched", 0, host, fields, time=100.0)
+
+    story = [
+        launched("i-1", "a", spot=True),
+        launched("i-2", "", spot=True),  # its zone is told later
+        launched("i-3", "a", spot=False),
+        *(event("instance.running", f"i-{i}", 100.0) for i in (1, 3)),
+        Event("instance.running", 0, "i-2", {"zone": "b"}, time=100.0),
+        *(event("instance.terminated", f"i-{i}", 200.0) for i in (1, 2, 3)),
+    ]
+    assert spent(SPOT, story) == pytest.approx((1.2 + 1.8 + 3.6) * 100 / 3600)
+
+
+def test_a_spot_price_that_nobody_knows_is_not_made_up() -> None:
+    assert SPOT.usd([Stay(100.0, zone="c", spot=True)]) is None
+    assert SPOT.usd([Stay(100.0, "c5.xlarge", "a", spot=True)]) is None
+    free = replace(SPOT, usd_per_hour=0.0, spot={})
+    assert free.usd([Stay(100.0, zone="a", spot=True)]) == 0.0
+
+
+def test_the_worst_case_of_spot_is_the_full_price() -> None:
+    assert SPOT.worst_case_usd == replace(SPOT, market="on-demand").worst_case_usd

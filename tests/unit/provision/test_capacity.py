@@ -1,0 +1,147 @@
+"""Which launch is asked for next: laws, in small worlds that have so much room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cnd.model.plan import Plan
+from cnd.provision.capacity import (
+    BATCH,
+    THROTTLED_PAUSES,
+    Answer,
+    Bid,
+    Wanted,
+    by_price,
+    divided,
+    next_bid,
+    pause,
+)
+
+SUBNETS = ("subnet-a", "subnet-b", "subnet-c")
+CHEAP, DEAR = "t3.micro", "c7a.large"
+SHORT, QUOTA = "InsufficientInstanceCapacity", "VcpuLimitExceeded"
+
+
+@dataclass
+class World:
+    """A cloud with so much room in each place, and a quota for each type."""
+
+    room: Mapping[tuple[str, str], int]
+    quota: Mapping[str, int] = field(default_factory=dict)
+    asked: list[Bid] = field(default_factory=list)
+    launched: dict[tuple[str, str], int] = field(default_factory=dict)
+
+    def answer(self, bid: Bid) -> Answer:
+        self.asked.append(bid)
+        place = bid.type, bid.subnet or SUBNETS[0]  # AWS chooses, badly
+        used = sum(n for (name, _), n in self.launched.items() if name == bid.type)
+        allowed = self.quota.get(bid.type, 10**6) - used
+        if allowed < bid.least:
+            return Answer(bid, refusal=QUOTA)
+        free = self.room.get(place, 0) - self.launched.get(place, 0)
+        if free < bid.least:
+            return Answer(bid, refusal=SHORT)
+        given = min(bid.most, free, allowed)
+        self.launched[place] = self.launched.get(place, 0) + given
+        return Answer(bid, given)
+
+    def launch(self, wanted: Wanted) -> int:
+        answers: list[Answer] = []
+        while bid := next_bid(wanted, answers):
+            answers.append(self.answer(bid))
+            assert len(answers) < 1000, "it goes on for ever"
+        return sum(answer.launched for answer in answers)
+
+
+def wanted(n: int, least: int = 0, types: tuple[str, ...] = (CHEAP, DEAR)) -> Wanted:
+    return Wanted(n, least or n, types, ("", *SUBNETS))
+
+
+PLACES = [(name, subnet) for name in (CHEAP, DEAR) for subnet in SUBNETS]
+ROOMS = st.fixed_dictionaries({place: st.integers(0, 150) for place in PLACES})
+
+
+@given(ROOMS, st.integers(1, 1000))
+def test_all_the_room_there_is_is_found_and_no_more_is_taken(
+    room: dict[tuple[str, str], int], n: int
+) -> None:
+    world = World(room)
+    assert world.launch(wanted(n)) == min(n, sum(room.values()))
+    assert all(1 <= bid.least <= bid.most <= BATCH for bid in world.asked)
+
+
+@given(ROOMS, st.integers(2, 300), st.integers(0, 300), st.data())
+def test_a_quota_is_used_up_where_fewer_will_do(
+    room: dict[tuple[str, str], int], n: int, quota: int, data: st.DataObject
+) -> None:
+    least = data.draw(st.integers(1, n - 1))
+    world = World(room, {CHEAP: quota, DEAR: 0})
+    there = sum(room[CHEAP, subnet] for subnet in SUBNETS)
+    assert world.launch(wanted(n, least)) == min(n, there, quota)
+
+
+def test_where_there_is_room_one_request_does_it() -> None:
+    world = World({(CHEAP, SUBNETS[0]): 8})
+    assert world.launch(wanted(8)) == 8
+    assert world.asked == [Bid(CHEAP, "", 8, 8)]
+
+
+def test_a_fleet_in_one_zone_goes_before_one_in_pieces() -> None:
+    world = World({(CHEAP, SUBNETS[0]): 7, (CHEAP, SUBNETS[2]): 8})
+    assert world.launch(wanted(8)) == 8
+    assert world.launched == {(CHEAP, SUBNETS[2]): 8}
+
+
+def test_pieces_of_the_cheap_type_go_before_the_dear_one() -> None:
+    world = World({(CHEAP, s): 5 for s in SUBNETS} | {(DEAR, SUBNETS[0]): 20})
+    assert world.launch(wanted(12)) == 12
+    assert {name for name, _ in world.launched} == {CHEAP}
+
+
+def test_a_thousand_come_in_batches() -> None:
+    world = World({(CHEAP, SUBNETS[0]): 2000})
+    assert world.launch(wanted(1000)) == 1000
+    assert world.asked == [Bid(CHEAP, "", BATCH, BATCH)] * 10
+
+
+def test_a_whole_fleet_that_the_quota_forbids_is_not_bought_in_pieces() -> None:
+    world = World({(CHEAP, s): 100 for s in SUBNETS}, {CHEAP: 5})
+    assert world.launch(wanted(8, types=(CHEAP,))) == 0
+    assert len(world.asked) == 1
+
+
+def test_a_throttled_request_is_sent_again_for_half_a_minute_and_no_longer() -> None:
+    pauses = [pause("RequestLimitExceeded", n) for n in range(1, 7)]
+    assert pauses == [*THROTTLED_PAUSES, None]
+    assert 20 < sum(THROTTLED_PAUSES) < 60
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", SHORT, QUOTA])
+def test_what_was_refused_for_a_reason_is_not_asked_again(code: str) -> None:
+    assert pause(code, 1) is None
+
+
+def test_a_lost_answer_is_asked_for_again() -> None:
+    assert pause("", 1) is not None
+
+
+def test_types_are_ordered_by_price_and_unknown_ones_come_last_as_given() -> None:
+    prices = {"x": None, "b": 2.0, "y": None, "a": 1.0, "c": 2.0}
+    assert list(by_price(prices)) == ["a", "b", "c", "x", "y"]
+
+
+def test_a_divided_plan_tells_what_was_asked_for() -> None:
+    plan = divided(Plan(2, 8, 60.0, at_least=3), 5)
+    assert (plan.instances, plan.asked) == (5, 8)
+    assert divided(plan, 4).asked == 8
+
+
+def test_the_worst_case_is_that_of_the_dearest_type() -> None:
+    plan = Plan(2, 2, 60.0, usd_per_hour=1.0, others={"b": 3.0})
+    assert plan.worst_case_usd == pytest.approx(2 * plan.lifetime * 3.0 / 3600)
+    assert Plan(2, 2, 60.0, usd_per_hour=1.0, others={"b": None}).worst_case_usd is None

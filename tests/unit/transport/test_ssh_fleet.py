@@ -1,0 +1,152 @@
+"""A fleet takes no host that is gone, and none after its end, whoever brings it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from queue import Queue
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from cnd.ec2 import Instance
+from cnd.errors import HostLost
+from cnd.model.events import Emit, Event
+from cnd.model.plan import Plan
+from cnd.run.journal import Journal
+from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, Mailbox, batches
+from cnd.transport.ssh import Login
+from cnd.transport.ssh_fleet import Fleet, Part
+
+LATE = Instance(
+    id="i-0",
+    run="20261123-120000-0000",
+    index=0,
+    owner="somebody",
+    type="t3.micro",
+    state="running",
+    address="127.0.0.1",
+    ssh_port=22,
+    zone="us-east-1a",
+    launched=dt.datetime.now(dt.timezone.utc),
+    deadline="",
+)
+Make = Callable[[Emit], Fleet | Mailbox]
+PLAN = Plan(difficulty=2, instances=1, time_limit=10)
+
+
+def fleet(put: Emit) -> Fleet:
+    return Fleet(
+        PLAN,
+        Journal(LATE.run),
+        Login("nobody", Path("no-key"), "ssh-ed25519 AAAA"),
+        code=lambda machine: {},
+        alone=lambda instance, name: {},
+        put=put,
+    )
+
+
+def mailbox(put: Emit) -> Mailbox:
+    """A mailbox at a bucket that nobody can reach."""
+    client = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url="http://127.0.0.1:1",
+        aws_access_key_id="nobody",
+        aws_secret_access_key="nothing",
+        config=Config(retries={"total_max_attempts": 1}),
+    )
+    journal = Journal(LATE.run)
+    return Mailbox(
+        PLAN, journal, client, "bucket", put=put, owner="", polls_per_second=1
+    )
+
+
+@pytest.mark.parametrize("make", [fleet, mailbox])
+def test_an_instance_that_runs_after_the_end_is_let_be(make: Make) -> None:
+    told: list[Event] = []
+    late = make(told.append)
+    late.close()
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    assert (late.threads, told) == ([], [])
+
+
+@pytest.mark.parametrize("make", [fleet, mailbox])
+def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
+    make: Make,
+) -> None:
+    told: Queue[Event] = Queue()
+    late = make(told.put)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.drop(LATE.id)
+    late.serve(LATE, "Instance0", [Part(1, 1)])  # by who has not heard of it
+    lost: set[int | None] = set()
+    while lost != {0, 1}:
+        event = told.get(timeout=5)
+        if event.kind == "host.failed":
+            assert "the instance is gone" in event.fields["reason"]
+            lost.add(event.index)
+    late.close()
+
+
+def test_a_report_of_too_many_lines_is_heard_to_its_last_word_and_not_kept() -> None:
+    told: list[Event] = []
+    late: Any = mailbox(told.append)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.close()
+    told.clear()
+    lines = [[i, "noise"] for i in range(1, 20_001)]
+    lines.append([20_001, '{"event": "stopped"}'])
+    report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
+    late._take(late._hosts["Instance0"], report)
+    assert told[-1].kind == "worker.stopped"
+    assert len([event for event in told if "dropped" in event.fields]) == 1
+    assert len(told) < 150
+
+
+def test_reports_are_fetched_few_at_a_time_where_they_are_large() -> None:
+    hosts: list[Any] = list(range(100))
+    small = [len(batch) for batch in batches((host, 1000) for host in hosts)]
+    assert small == [*6 * [FETCHES], 4]
+    large = list(batches((host, MOST_AT_ONCE // 2) for host in hosts))
+    assert [len(batch) for batch in large] == 50 * [2]
+    assert [host for batch in large for host in batch] == hosts
+    assert len(list(batches([(hosts[0], 2 * MOST_AT_ONCE)]))) == 1
+
+
+class Flapping:
+    """A host whose connection drops before its worker has said a word, some times."""
+
+    position = 0
+
+    def __init__(self, drops: int) -> None:
+        self.drops = drops
+
+    def connect(self, deadline: Callable[[], float]) -> None:
+        pass
+
+    def stop(self) -> bool:
+        return True
+
+    def follow(
+        self, folder: str, *, position: int, dropped: Callable[[int], None]
+    ) -> Iterator[bytes]:
+        if self.drops:
+            self.drops -= 1
+            raise HostLost("Instance0", "connection lost")
+        yield b'{"event": "stopped"}'
+
+
+def test_a_host_whose_connection_drops_again_and_again_is_not_lost() -> None:
+    told: list[Event] = []
+    flapping = fleet(told.append)
+    flapping.serve(LATE, "Instance0", [Part(0, 0)])
+    flapping.close()
+    told.clear()
+    host: Any = Flapping(drops=3)
+    flapping._pass_on(host, LATE.id, Part(0, 0), "folder")
+    kinds = [event.kind for event in told if event.kind != "host.done"]
+    assert kinds[-4:] == [*3 * ["host.reconnecting"], "worker.stopped"]
