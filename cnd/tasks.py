@@ -59,14 +59,14 @@ from cnd.planning import forecast, instance_types, local_rate
 from cnd.provision import auto_scaling
 from cnd.provision import scram as ending
 from cnd.provision.prepare import way_in
-from cnd.run import custom_worker, order
+from cnd.run import custom_worker, order, viewer
 from cnd.run import status as run_status
 from cnd.run.job import Job, scram_words
 from cnd.run.journal import RESULT, Journal
 from cnd.system import folders, open_files, standard_streams
 from cnd.system.folders import state_folder
 from cnd.transport.keys import UserKey
-from cnd.view import narrator
+from cnd.view import guarded, narrator, terminal
 
 PLAIN_HELP = "lines instead of a table, as where there is no terminal"
 
@@ -283,7 +283,7 @@ def _carried_out(
     plan: Plan,
     cloud: clouds.Cloud,
     journal: Journal,
-    viewer: Callable[[], narrator.Viewer],
+    viewer: Callable[[], viewer.Viewer],
     work: Callable[[Job], Result],
     json: bool,
 ) -> Result:
@@ -293,8 +293,8 @@ def _carried_out(
     """
     job: Job | None = None
     try:
-        shown = narrator.Aside(
-            narrator.Bystander(viewer, partial(narrator.Narrator, plan))
+        shown = guarded.Aside(
+            guarded.Bystander(viewer, partial(narrator.Narrator, plan))
         )
         with journal.followed(), contextlib.closing(shown):
             job = Job(plan, cloud, journal, view=shown)
@@ -304,7 +304,7 @@ def _carried_out(
             _tell(job.broken_off, json)
 
 
-def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> narrator.Viewer:
+def _viewer(plan: Plan, plain: bool, past: Iterable[Event] = ()) -> viewer.Viewer:
     """Return a table that lives, or lines where there is no terminal for it."""
     if plain or not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
         return narrator.Narrator(plan, past=past)
@@ -328,7 +328,7 @@ def _conclude(result: Result, json: bool) -> None:
 
 def _tell(result: Result, json: bool) -> None:
     """Print a result; a stdout that takes nothing changes nothing of how it ended."""
-    width = narrator.width_of(sys.stdout)
+    width = terminal.width_of(sys.stdout)
     text = jsonlib.dumps(result.to_json()) if json else narrator.report(result, width)
     try:
         _print(text)
@@ -685,7 +685,7 @@ def _print(text: str) -> None:
 
 
 def _say(text: str) -> None:
-    print(narrator.wrapped(text, narrator.width_of(sys.stderr), 2), file=sys.stderr)
+    print(terminal.wrapped(text, terminal.width_of(sys.stderr), 2), file=sys.stderr)
 
 
 BEFORE = """\

@@ -29,8 +29,9 @@ from cnd.provision.prepare import Provision, prepare
 from cnd.provision.scram import scram
 from cnd.run.journal import Journal
 from cnd.transport import payload
+from cnd.transport.fleet import Part
 from cnd.transport.keys import UserKey
-from cnd.transport.ssh_fleet import Fleet, Part
+from cnd.transport.ssh_fleet import SshFleet
 
 OURS = "CND"
 NONCES = 1000  # for each host: what is measured is the way there and back
@@ -164,7 +165,7 @@ def _by_fleet(
     journal = Journal(task.name, task.folder)
     journal.create()
     events: SimpleQueue[Event] = SimpleQueue()
-    fleet = Fleet(
+    fleet = SshFleet(
         replace(plan, boot_allowance=other_tools.PATIENCE),
         journal,
         provision.login,

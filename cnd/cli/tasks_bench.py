@@ -42,7 +42,8 @@ from cnd.run.job import Job
 from cnd.run.journal import Journal
 from cnd.system.folders import expanded, state_folder
 from cnd.transport.keys import UserKey
-from cnd.view.narrator import Aside, Narrator
+from cnd.view.guarded import Aside
+from cnd.view.narrator import Narrator
 
 SCALE = "for example: fab bench scale --n 8,32,128 --repeat 3"
 SCALING = "for example: fab bench scaling --n 1,2,4,8 --d 5 --repeat 5"

@@ -32,6 +32,7 @@ from cnd.cloud import connection as clouds
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.model import system_log
 from cnd.model.events import Event, harmless
+from cnd.model.format import duration
 from cnd.model.run_name import is_run
 from cnd.run import order
 from cnd.run.journal import EVENTS, ORDER, RESULT, Journal, runs
@@ -39,7 +40,6 @@ from cnd.run.log_follower import Follower
 from cnd.system import private_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.narrator import duration
 from cnd.view.timeline import PHASES, Life, timeline
 
 JSON_HELP = "print one JSON object to stdout, and nothing else"

@@ -14,10 +14,10 @@ from typing import Any
 from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model.catalog import Price, Rate
+from cnd.model.format import duration, number
 from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Stay
 from cnd.model.probability import Chances, chances, instances_for, success, within
 from cnd.model.witness import bits_for
-from cnd.view.narrator import duration, number
 
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
 # 20 to 30 s, measured by many.

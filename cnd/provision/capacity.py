@@ -1,7 +1,7 @@
 """Which launch to ask for next, given how the cloud has answered so far.
 
-One rule: pure functions over frozen values.  `cnd.provision.launch` asks, keeps the answers, and
-comes here for what is next; nothing here waits or calls.
+One rule: pure functions over frozen values.  `cnd.provision.launch` asks, keeps the
+answers, and comes here for what is next; nothing here waits or calls.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Launching a fleet: one request after the other until it is there, or cannot be.
 
-One rule: what to ask for next is decided in `cnd.provision.capacity`.  Here it is told before it
-is asked, each instance is told the moment that it is launched, and no wait is silent.
+One rule: what to ask for next is decided in `cnd.provision.capacity`.  Here it is
+told before it is asked, each instance is told the moment that it is launched, and no
+wait is silent.
 """
 
 from __future__ import annotations

@@ -16,8 +16,7 @@ from cnd import ec2
 from cnd.errors import CloudError
 from cnd.model.events import Emit, Event, trouble
 from cnd.provision import launch
-from cnd.transport.s3_fleet import Mailbox
-from cnd.transport.ssh_fleet import Fleet, Part
+from cnd.transport.fleet import Fleet, Part
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -34,7 +33,7 @@ class Watch:
         self,
         client: EC2Client,
         run: str,
-        fleet: Fleet | Mailbox,
+        fleet: Fleet,
         *,
         index: Mapping[str, int],
         parts: Callable[[str], Sequence[Part]],

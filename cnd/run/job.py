@@ -40,12 +40,13 @@ from cnd.run.journal import DURABLE, EVENTS, ORDER, RESULT, Journal
 from cnd.run.journal_writer import DISK_PATIENCE, MINOR, Record
 from cnd.run.roster import Crew
 from cnd.run.termination_guard import Terminator, insist
+from cnd.run.viewer import Viewer
 from cnd.system import private_files, signals
 from cnd.system.background import NotDone, Pool, within
 from cnd.transport import keys, orphans, payload
-from cnd.transport.s3_fleet import Mailbox
-from cnd.transport.ssh_fleet import END_PATIENCE, Fleet, Part
-from cnd.view.narrator import Viewer
+from cnd.transport.fleet import END_PATIENCE, Fleet, Part
+from cnd.transport.s3_fleet import S3Fleet
+from cnd.transport.ssh_fleet import SshFleet
 
 # The workers keep the time limit themselves; this is how long their word may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
@@ -209,7 +210,7 @@ class Job:
             return self._conduct(provision, begin)
 
     def _conduct(
-        self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
+        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
     ) -> Result:
         """Begin; follow the run to its end; see its fleet ended.
 
@@ -223,7 +224,7 @@ class Job:
                 raise leak
 
     def _conducted(
-        self, provision: Provision, begin: Callable[[Provision, Fleet | Mailbox], None]
+        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
     ) -> Result:
         fleet = self._new_fleet(provision)
         self._delay = fleet.delay
@@ -255,9 +256,9 @@ class Job:
         except BaseException as error:
             self._broke.append(error)
 
-    def _new_fleet(self, provision: Provision) -> Fleet | Mailbox:
+    def _new_fleet(self, provision: Provision) -> Fleet:
         if self._plan.unreached:
-            return Mailbox(
+            return S3Fleet(
                 self._plan,
                 self._journal,
                 self._cloud.s3,
@@ -278,7 +279,7 @@ class Job:
             patience=self._cloud.orphan_patience,
             refused=lambda: provision.bucket_refused,
         )
-        return Fleet(
+        return SshFleet(
             self._plan,
             self._journal,
             provision.login,
@@ -324,7 +325,7 @@ class Job:
 
     # --- launch and race
 
-    def _launch(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
+    def _launch(self, provision: Provision, fleet: Fleet) -> None:
         """Buy the fleet, listening to the stop queue from before, and watch it."""
         plan, launched = self._plan, []
         self._go_on(self._listen, provision.queue)
@@ -373,7 +374,7 @@ class Job:
         return False
 
     def _divide_among(
-        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet | Mailbox
+        self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet
     ) -> None:
         """Make do with fewer instances: as many classes, and nothing has begun yet."""
         wanted = self._plan.instances
@@ -401,7 +402,7 @@ class Job:
         listed: list[ec2.Instance],
         launched: Mapping[str, float],
         provision: Provision,
-        fleet: Fleet | Mailbox,
+        fleet: Fleet,
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         watch = self._new_watch(fleet)
@@ -414,7 +415,7 @@ class Job:
         if self._plan.hold:
             self._go_on(self._tell_failures)
 
-    def _new_watch(self, fleet: Fleet | Mailbox) -> Watch:
+    def _new_watch(self, fleet: Fleet) -> Watch:
         self._watch = Watch(
             self._cloud.ec2,
             self._run,
@@ -484,7 +485,7 @@ class Job:
         except CloudError as error:
             self._trouble(error)
 
-    def _follow(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
+    def _follow(self, provision: Provision, fleet: Fleet) -> None:
         """Take in events until the run is decided."""
         self.race.awaits_check = self._checking is not None
         while not self.race.outcome:
@@ -505,7 +506,7 @@ class Job:
                 fields = {"reason": f"Instance{index} was never launched"}
                 self._take(Event("host.failed", index, fields=fields))
 
-    def _hand_over(self, fleet: Fleet | Mailbox) -> None:
+    def _hand_over(self, fleet: Fleet) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
         if self._checking or (self.race.failed and self._awaited()):
             return
@@ -612,7 +613,7 @@ class Job:
             reason = f"no instance answered within {plan.boot_allowance:.0f} s"
             self.race.decide(Ending.INCOMPLETE, reason)
 
-    def _next_events(self, fleet: Fleet | Mailbox) -> None:
+    def _next_events(self, fleet: Fleet) -> None:
         """Take in events until one may change the run's course, or a tick is over."""
         self._note_first_nonces()
         self._take(*self._inbox.batch(TICK))
@@ -620,7 +621,7 @@ class Job:
         if time.monotonic() >= self._next_search_for_bugs:
             self._raise_bugs(fleet)
 
-    def _raise_bugs(self, fleet: Fleet | Mailbox) -> None:
+    def _raise_bugs(self, fleet: Fleet) -> None:
         """Raise what a thread died of; not for every event: there are hundreds."""
         self._next_search_for_bugs = time.monotonic() + BUG_LOOK
         raise_bugs([*self._background, *self._replacing, *fleet.threads])
@@ -675,7 +676,7 @@ class Job:
 
     # --- the end
 
-    def _wind_down(self, provision: Provision, fleet: Fleet | Mailbox) -> None:
+    def _wind_down(self, provision: Provision, fleet: Fleet) -> None:
         """Stop every worker, and stay until every log is here or late."""
         self._mark("decided")
         self._limit_the_end()
@@ -723,7 +724,7 @@ class Job:
             self._trouble(error)
 
     def _end(
-        self, provision: Provision, fleet: Fleet | Mailbox, *, keep: bool
+        self, provision: Provision, fleet: Fleet, *, keep: bool
     ) -> LeakError | None:
         """Terminate the fleet, or keep it; then tidy up, as far as that goes."""
         self._mark("scramming")

@@ -17,11 +17,11 @@ from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.events import Event, amount
+from cnd.model.format import duration, number
 from cnd.model.search_state import refutation
 from cnd.run import order
 from cnd.run.journal import Journal, runs
 from cnd.transport import orphans
-from cnd.view.narrator import duration, number
 
 SHOWN = 10  # runs
 # So long after it was asked for, a launch may not be listed yet; seconds.

@@ -28,18 +28,18 @@ from cnd.model import system_log
 from cnd.model.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
 from cnd.model.plan import Plan
 from cnd.on_instance.agent import MOST_REPORT
-from cnd.run.journal import Journal
 from cnd.system import private_files
 from cnd.system.background import Pool
 from cnd.transport import s3_protocol
 from cnd.transport.bounded_lines import LONGEST, Allowance
-from cnd.transport.ssh_fleet import (
+from cnd.transport.fleet import (
     BEAT,
     END_PATIENCE,
     GONE,
     NOISE,
     TOO_MUCH,
     Part,
+    RunFiles,
     dropped,
 )
 
@@ -97,13 +97,13 @@ def batches(changed: Iterable[tuple[_Host, int]]) -> Iterator[list[_Host]]:
         yield batch
 
 
-class Mailbox:
-    """Does what `fleet.Fleet` does, by way of S3."""
+class S3Fleet:
+    """Serves the instances it is given, through objects in S3: see `fleet.Fleet`."""
 
     def __init__(
         self,
         plan: Plan,
-        journal: Journal,
+        files: RunFiles,
         s3: S3Client,
         bucket: str,
         *,
@@ -121,7 +121,7 @@ class Mailbox:
             search_began: returns when the search of a run that is taken over began, on
                 the monotonic clock, as well as that is known by now.
         """
-        self._plan, self._journal = plan, journal
+        self._plan, self._files = plan, files
         self._s3, self._bucket, self._put = s3, bucket, put
         self._owner = owner
         self._pace = s3_protocol.pace(plan.instances, polls_per_second)
@@ -225,7 +225,7 @@ class Mailbox:
             {name: handed for name, handed in parts.items() if handed},
             {name: lost for name, lost in away.items() if lost},
         )
-        s3, run, data = self._s3, self._journal.run, word.encoded()
+        s3, run, data = self._s3, self._files.run, word.encoded()
         s3_protocol.put(
             s3, self._bucket, run, s3_protocol.WORD, data, owner=self._owner
         )
@@ -291,7 +291,7 @@ class Mailbox:
 
         One that is larger than the bucket was to take is no report of ours.
         """
-        start = s3logs.prefix(self._journal.run) + s3logs.LOGS
+        start = s3logs.prefix(self._files.run) + s3logs.LOGS
         pages = self._s3.get_paginator("list_objects_v2")
         with translated("list the reports"):
             for page in pages.paginate(Bucket=self._bucket, Prefix=start):
@@ -309,7 +309,7 @@ class Mailbox:
             return b""
         try:
             name = f"{s3logs.LOGS}{host.name}.json"
-            run, most = self._journal.run, MOST_REPORT
+            run, most = self._files.run, MOST_REPORT
             data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
         except CloudError as error:
             host.etag = ""  # try again
@@ -371,7 +371,7 @@ class Mailbox:
 
     def _end(self, host: _Host, task: _Task, log: str, missing: int | None) -> None:
         """Keep the log of a host whose worker has ended."""
-        path = self._journal.log(host.name)
+        path = self._files.log(host.name)
         try:
             if not log:
                 raise ValueError("it is empty")

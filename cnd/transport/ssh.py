@@ -51,9 +51,9 @@ ASK_EVERY = 1.0  # seconds; where nothing is said for long, the host is asked fo
 EVENTS = "events.jsonl"
 HEARD = "heard"  # touched, in the run's folder, when a host hears from us
 # Seconds after the worker; many searches are over by then.  It counts as silence.
-KEEPER_PAUSE = 15.0
-# Where the watchdog looks for a spot notice: it takes no time from a worker that starts.
-SPOT_KEEPER_PAUSE = 2.0
+WATCHDOG_PAUSE = 15.0
+# Where the watchdog looks for a spot notice; a worker that starts loses no time to it.
+SPOT_WATCHDOG_PAUSE = 2.0
 # What pow.py says of a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
 # What a host that nobody follows any more does to read its own system log.
@@ -266,7 +266,7 @@ class Host:
         *,
         code: Callable[[str], Mapping[str, bytes]],
         program: str = "pow.py",
-        pause: float = KEEPER_PAUSE,
+        pause: float = WATCHDOG_PAUSE,
     ) -> None:
         """Push what is missing into `folder`; start a worker, unless it runs already.
 

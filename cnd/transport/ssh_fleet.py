@@ -13,39 +13,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.model import system_log
 from cnd.model.events import LAST_WORDS, Emit, Event, from_worker
 from cnd.model.plan import MARKETS, Plan
-from cnd.run.journal import Journal
 from cnd.system.background import Pool
 from cnd.transport.bounded_lines import Allowance
+from cnd.transport.fleet import (
+    BEAT,
+    END_PATIENCE,
+    GONE,
+    NOISE,
+    TOO_MUCH,
+    Part,
+    RunFiles,
+    dropped,
+)
 from cnd.transport.gateway import Gateway
 from cnd.transport.ssh import (
-    KEEPER_PAUSE,
     LOG_TIMEOUT,
     SILENCE,
-    SPOT_KEEPER_PAUSE,
+    SPOT_WATCHDOG_PAUSE,
+    WATCHDOG_PAUSE,
     Host,
     Login,
 )
 
-# After the end, hosts that have not answered yet are waited for, for their logs, as
-# long as one of them answers this soon after the other.  It costs nothing: EC2 bills
-# 60 s at least.
-END_PATIENCE = 15.0  # seconds
 # A connection that dropped is taken up again within this time, or the host is lost
 # and its class goes on elsewhere.
 LOST_PATIENCE = 2.0  # seconds
-GONE = "the instance is gone"
 
 SET_UP_ATTEMPTS = 3
 
-NOISE = "worker.noise"
-TOO_MUCH = "says too much: what is over its allowance is not kept"
 # In the JSON of a last word, one of these stands.
 LAST = tuple(kind.removeprefix("worker.").encode() for kind in LAST_WORDS)
 
@@ -61,24 +62,6 @@ STOP_FIRST = 2.0  # seconds
 # this machine's time: 1.3 MB/s, with all others like it.
 LOUD_BYTES = 64 << 10  # that are read, and dropped, before a pause
 LOUD_PAUSE = 0.05  # seconds
-
-# A host that hears nothing for `orphans.PATIENCE` goes on by itself.
-BEAT = 8.0  # seconds between two signs of life to every host
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one thread's worker searches."""
-
-    index: int  # the class
-    start: int  # nonce
-    heard: int = 0  # lines of its worker that are known already
-    resumed: bool = False  # it may have been started by an orchestrator that died
-
-    @property
-    def name(self) -> str:
-        """What it is called on its host."""
-        return f"class-{self.index}-from-{self.start}"
 
 
 class Voice:
@@ -149,22 +132,13 @@ class Voice:
         self._put(dropped(self._host, what, self._allowance))
 
 
-def dropped(host: str, what: str, allowance: Allowance) -> Event:
-    """Return what tells of the words of a host that are not kept.
-
-    It is of no class: it is not the worker's own word, which would be counted.
-    """
-    fields = {"text": f"{host} {what}", **allowance.account()}
-    return Event(NOISE, None, host, fields)
-
-
-class Fleet:
+class SshFleet:
     """Serves the instances it is given; `stop` ends the search, `close` everything."""
 
     def __init__(
         self,
         plan: Plan,
-        journal: Journal,
+        files: RunFiles,
         login: Login,
         *,
         code: Callable[[str], Mapping[str, bytes]],
@@ -185,12 +159,12 @@ class Fleet:
                 the monotonic clock, as well as that is known by now.
         """
         self._plan = plan
-        self._journal = journal
+        self._files = files
         self._login = login
         self._code, self._alone = code, alone
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
-        self._folder = f"cnd-{journal.run}"
+        self._folder = f"cnd-{files.run}"
         self._booted_by: dict[str, float] = {}  # until when an instance is waited for
         self._ended_by = math.inf  # the same for all, once the run is decided
         self._logs_by = math.inf  # when every log is late, once the run is decided
@@ -440,7 +414,7 @@ class Fleet:
                         job,
                         code=self._code,
                         program="script_runner.py" if self._plan.script else "pow.py",
-                        pause=KEEPER_PAUSE if on_demand else SPOT_KEEPER_PAUSE,
+                        pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
                     )
                     return True
             except HostLost:
@@ -491,7 +465,7 @@ class Fleet:
         """Return the job file of a host: for `pow.py` and for `watchdog.py`."""
         plan = self._plan
         return {
-            "run": self._journal.run,
+            "run": self._files.run,
             "block": plan.block,
             "difficulty": plan.difficulty,
             "index": part.index,
@@ -514,7 +488,7 @@ class Fleet:
             with self._fetching:
                 late = time.monotonic() + LOG_TIMEOUT
                 came = host.log(
-                    self._journal.log(host.name),
+                    self._files.log(host.name),
                     folder,
                     most=system_log.most_of(self._plan.instances),
                     deadline=lambda: min(late, self._logs_by),
@@ -523,7 +497,7 @@ class Fleet:
             fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", index, instance_id, fields))
         else:
-            fields = {"path": str(self._journal.log(host.name)), **came.fields}
+            fields = {"path": str(self._files.log(host.name)), **came.fields}
             self._put(Event("log.pulled", index, instance_id, fields))
 
 

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import cnd
 from cnd.model.events import Event, amount, harmless
+from cnd.model.format import duration
+from cnd.model.format import number as short
 from cnd.view.colors import COLORS
-from cnd.view.narrator import duration
-from cnd.view.narrator import number as short
 from cnd.view.timeline import PHASES, Life, Timeline, list_usd, phases_of
 
 REMARKS = 60  # lines of what went on besides

@@ -19,11 +19,13 @@ from rich.live import Live
 from rich.text import Text
 
 from cnd.model.events import Event, harmless
+from cnd.model.format import number
 from cnd.model.plan import Plan
 from cnd.model.probability import within
 from cnd.model.search_state import Race
 from cnd.view.instance_rows import TROUBLE, Board, Row, chosen, summed_up
-from cnd.view.narrator import NO_BREAK, STAMP, encoded, number, sentence, wrapped
+from cnd.view.narrator import sentence
+from cnd.view.terminal import NO_BREAK, STAMP, encoded, wrapped
 
 SHOW_CURSOR = b"\x1b[?25h"  # DECTCEM
 MOST_SIDE = 1000  # characters or lines that a terminal may have

@@ -8,148 +8,20 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Protocol, TextIO
+from collections.abc import Iterable, Mapping
+from typing import TextIO
 
-from cnd.model.events import PROGRESS, Event, harmless
+from cnd.model.events import Event, harmless
+from cnd.model.format import duration, number
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.search_state import Ending, Race
-from cnd.system.background import Lane
+from cnd.view.terminal import NO_BREAK, STAMP, encoded, width_of, wrapped
 
 REPEAT = 10.0  # seconds between two lines of progress
 FEW = 16  # up to so many instances are told one by one
-STAMP = 11  # characters of a time before a line, and the space after it
 TITLE = 15  # characters of a title in the result
-NO_BREAK = "\u00a0"
-# What may wait to be shown: a terminal that takes nothing gets the rest later, or not.
-MOST_WAITING, MOST_MINOR = 20_000, 1000  # events; of the kinds that matter least
-MINOR = frozenset({PROGRESS, "worker.noise"})
-CLOSE_PATIENCE = 2.0  # seconds for the last lines to be shown
-
-
-class Viewer(Protocol):
-    """Whoever shows a run."""
-
-    def show(self, event: Event) -> None:
-        """Show something that happened."""
-
-    def tick(self, race: Race) -> None:
-        """Show how far the run is; called ten times a second, and after what counts."""
-
-    def answer(self, text: str) -> None:
-        """Say `text` at once; called in a signal handler, in the middle of anything."""
-
-    def close(self) -> None:
-        """Leave the terminal as it is to be left."""
-
-
-class Aside:
-    """Has another viewer show a run, in a thread of its own.
-
-    A terminal that takes nothing (Ctrl-S, a pipe that nobody reads) holds up its view
-    and nothing else.  What the viewer raises is raised by the next call, once.
-    """
-
-    def __init__(self, viewer: Viewer) -> None:
-        self._viewer = viewer
-        self._lane = Lane("view", MOST_WAITING)
-        self._race: Race | None = None  # as of the latest tick
-        self._ticking = False  # a tick waits, which will show that
-        self._raised = False
-
-    def show(self, event: Event) -> None:
-        self._raise()
-        if event.kind not in MINOR or self._lane.waiting < MOST_MINOR:
-            self._lane.put(lambda: self._viewer.show(event))
-
-    def tick(self, race: Race) -> None:
-        self._raise()
-        self._race = race
-        if not self._ticking:
-            self._ticking = True
-            if not self._lane.put(self._tick):
-                self._ticking = False
-
-    def _tick(self) -> None:
-        self._ticking = False  # first: what changes from now on asks for another
-        if self._race is not None:
-            self._viewer.tick(self._race)
-
-    def answer(self, text: str) -> None:
-        """Say `text` soon: the signal handler that calls this must not wait."""
-        self._lane.put(lambda: self._viewer.answer(text))
-
-    def close(self) -> None:
-        """Leave the terminal, if it can be written to; see that all was shown."""
-        self._lane.put(self._viewer.close)
-        self._lane.settle(CLOSE_PATIENCE)
-
-    def _raise(self) -> None:
-        if self._lane.error and not self._raised:
-            self._raised = True
-            raise self._lane.error
-
-
-class Silent:
-    """Shows nothing."""
-
-    def show(self, event: Event) -> None: ...
-
-    def tick(self, race: Race) -> None: ...
-
-    def answer(self, text: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class Bystander:
-    """Shows a run by another viewer, whose failure is the end of that viewer only.
-
-    A run must not end, nor end otherwise, because it could not be shown.
-    """
-
-    def __init__(self, *makers: Callable[[], Viewer]) -> None:
-        """Show by what the first of `makers` makes; where that fails, by the next."""
-        self._makers = [*makers]
-        self._viewer: Viewer = Silent()
-        self._go_on("")
-
-    def show(self, event: Event) -> None:
-        with self._guarded():
-            self._viewer.show(event)
-
-    def tick(self, race: Race) -> None:
-        with self._guarded():
-            self._viewer.tick(race)
-
-    def answer(self, text: str) -> None:
-        with self._guarded():
-            self._viewer.answer(text)
-
-    def close(self) -> None:
-        with self._guarded():
-            self._viewer.close()
-
-    @contextlib.contextmanager
-    def _guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of whatever kind: the rule is the caller's life
-            with contextlib.suppress(Exception):
-                self._viewer.close()
-            self._viewer = Silent()
-            self._go_on(f"it could not be shown: {type(error).__name__}: {error}")
-
-    def _go_on(self, trouble: str) -> None:
-        if self._makers:
-            with self._guarded():
-                self._viewer = self._makers.pop(0)()
-                if trouble:
-                    fields = {"reason": trouble}
-                    self._viewer.show(Event("cloud.trouble", fields=fields))
 
 
 class Narrator:
@@ -267,34 +139,6 @@ def sentence(event: Event) -> str:
     return harmless(tell.format_map(_Fields(fields)))
 
 
-def encoded(text: str, stream: TextIO) -> bytes:
-    """Return `text` as the stream would write it, what does not fit replaced."""
-    return text.encode(stream.encoding or "utf-8", "replace")
-
-
-def width_of(stream: TextIO) -> int | None:
-    """Return how many characters a line of a terminal has; None: it is none."""
-    try:
-        return os.get_terminal_size(stream.fileno()).columns or None
-    except (OSError, ValueError):  # ValueError: it is no file
-        return None
-
-
-def wrapped(line: str, width: int | None, indent: int) -> str:
-    """Return `line`, folded at words to `width`; what follows is indented so far."""
-    # A path or a hash alone is left to the terminal: to be copied in one piece.
-    if width is None or len(line) <= width or " " not in line[indent:]:
-        return line.replace(NO_BREAK, " ")
-    lines = textwrap.wrap(
-        line,
-        max(width, indent + 20),
-        subsequent_indent=" " * indent,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(lines).replace(NO_BREAK, " ")
-
-
 class _Unknown:
     """What reads as "?", in whatever format."""
 
@@ -359,26 +203,6 @@ OWN = {
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
 # Told one by one only where the instances are few.
 EACH = frozenset({"instance.running", "worker.started"})
-
-
-def number(value: float) -> str:
-    """Return a count with three digits and a unit: 12.3 M."""
-    for unit in ("", " k", " M", " G", " T"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{unit}"
-        value /= 1000
-    return f"{value:.3g} P"
-
-
-def duration(seconds: float | None) -> str:
-    """Return seconds as a person says them; "-" for what did not happen."""
-    if seconds is None:
-        return "-"
-    if seconds < 0.9995:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.2f} s"
-    return f"{seconds / 60:.1f} min"
 
 
 def report(result: Result, width: int | None = None) -> str:

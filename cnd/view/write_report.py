@@ -1,8 +1,8 @@
 """A run's report and its pictures as files in its folder.
 
 One rule: only the folder of the run is touched.  It is a program, too
-(``python -m cnd.view.write_report RUN``), so that a run can have its report drawn without
-waiting for matplotlib, and without failing with it.
+(``python -m cnd.view.write_report RUN``), so that a run can have its report drawn
+without waiting for matplotlib, and without failing with it.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from cnd.errors import LeakError
 from cnd.model import plan, run_name
 from cnd.run import job, journal
 from cnd.transport import keys
-from cnd.view import narrator
+from cnd.view import guarded, narrator
 
 ROOT = Path(job.__file__).parent
 KINDS = (RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt)
@@ -74,7 +74,7 @@ def run(hook: Hook, there: connection.Cloud, key: keys.UserKey) -> dict[str, Any
     record = journal.Journal(run_name.new_run())
     record.create()
     threading.setprofile(hook)
-    shown = narrator.Aside(narrator.Narrator(PLAN))
+    shown = guarded.Aside(narrator.Narrator(PLAN))
     told: dict[str, Any] = {"run": record.run, "ended": "", "ids": []}
     made = job.Job(PLAN, there, record, view=shown)
     sys.setprofile(hook)

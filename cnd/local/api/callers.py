@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
+HEADERS = "cnd.headers"  # in the environment: (name, value), as they were sent
 TOKEN = "HTTP_X_CND_TOKEN"  # X-Cnd-Token, as WSGI names it
 OWN_SITE = ("none", "same-origin")
 # moto's own interface: it empties the cloud for anybody who asks.

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Layer = Callable[[WSGIApplication], WSGIApplication]
 
 STATUS_PATH, TOUCH_PATH, ADDRESS_PATH = "/cnd/status", "/cnd/touch", "/checkip"
-HEADERS = "cnd.headers"  # in the environment: (name, value), as they were sent
 FLEET_SIZE = "TargetCapacitySpecification.TotalTargetCapacity"
 FAULTS_PATH = "/faults"
 MOST_BYTES = 1 << 16  # of the description of a fault

@@ -28,9 +28,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import files, settings
 from cnd.local.api import faults, middleware
+from cnd.local.api.callers import HEADERS
 from cnd.local.api.faults import Book
 from cnd.local.api.fleet import Fleet
-from cnd.local.api.middleware import HEADERS, Activity
+from cnd.local.api.middleware import Activity
 from cnd.local.host import vm, vmimage
 from cnd.local.host.guard import guarded
 from cnd.local.settings import Settings

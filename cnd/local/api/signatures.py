@@ -32,8 +32,8 @@ from botocore.compat import HTTPHeaders
 from botocore.credentials import ReadOnlyCredentials
 
 from cnd.local.api import forms
+from cnd.local.api.callers import HEADERS
 from cnd.local.api.forms import Refused
-from cnd.local.api.middleware import HEADERS
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment

@@ -1,4 +1,4 @@
-"""What `cnd.cloud.connection.connect` promises: the right cloud, or a sentence why not."""
+"""What `cnd.cloud.connection` promises: the right cloud, or a sentence why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cnd.cloud.replies` promises: whatever is no reply is a refused call, tried again."""
+"""What `cnd.cloud.replies` promises: what is no reply is refused, and asked again."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What runs on instances is written in the language of Python 3.6.
 
-Where old interpreters are at hand it runs on them (test_worker.py, test_watchdog.py ...);
-this holds everywhere, for language and standard library alike.
+Where old interpreters are at hand it runs on them (test_worker.py, test_watchdog.py and
+others); this holds everywhere, for language and standard library alike.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tests.support.terminal import BIN, ROOT
 
 OLDEST = "3.6-"  # or newer
 ON_INSTANCES = [
-    *(ROOT / "cnd" / f"{name}.py" for name in ("agent", "fetch", "keeper", "loader")),
-    *(ROOT / "cnd" / f"{name}.py" for name in ("pow", "runner")),
+    ROOT / "cnd" / "pow.py",
+    *sorted((ROOT / "cnd" / "on_instance").glob("*.py")),
     *sorted((ROOT / "examples").glob("*.py")),
 ]
 

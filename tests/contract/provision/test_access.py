@@ -1,4 +1,4 @@
-"""What `cnd.provision.access` promises: what exists is used again, nothing is open wide."""
+"""What `cnd.provision.access` promises: what exists is used again, no wide door."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `cnd.transport.ssh` promises, against OpenSSH's own sshd and against an embedded host.
+"""What `cnd.transport.ssh` promises, against OpenSSH's sshd and the local cloud's.
 
 The network between is a relay, which can be cut, frozen and mended.
 """

@@ -17,7 +17,8 @@ from cnd.model.search_state import Race
 from cnd.run.journal import Journal
 from cnd.run.journal_writer import MOST, Record
 from cnd.system.background import Lane, Pool, within
-from cnd.view.narrator import Aside, Narrator
+from cnd.view.guarded import Aside
+from cnd.view.narrator import Narrator
 
 PLAN = Plan(difficulty=2, instances=1, time_limit=9)
 

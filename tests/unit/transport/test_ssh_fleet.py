@@ -17,9 +17,10 @@ from cnd.errors import HostLost
 from cnd.model.events import Emit, Event
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
-from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, Mailbox, batches
+from cnd.transport.fleet import Part
+from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, S3Fleet, batches
 from cnd.transport.ssh import Login
-from cnd.transport.ssh_fleet import Fleet, Part
+from cnd.transport.ssh_fleet import SshFleet
 
 LATE = Instance(
     id="i-0",
@@ -34,12 +35,12 @@ LATE = Instance(
     launched=dt.datetime.now(dt.timezone.utc),
     deadline="",
 )
-Make = Callable[[Emit], Fleet | Mailbox]
+Make = Callable[[Emit], SshFleet]
 PLAN = Plan(difficulty=2, instances=1, time_limit=10)
 
 
-def fleet(put: Emit) -> Fleet:
-    return Fleet(
+def fleet(put: Emit) -> SshFleet:
+    return SshFleet(
         PLAN,
         Journal(LATE.run),
         Login("nobody", Path("no-key"), "ssh-ed25519 AAAA"),
@@ -49,7 +50,7 @@ def fleet(put: Emit) -> Fleet:
     )
 
 
-def mailbox(put: Emit) -> Mailbox:
+def mailbox(put: Emit) -> S3Fleet:
     """A mailbox at a bucket that nobody can reach."""
     client = boto3.client(
         "s3",
@@ -60,7 +61,7 @@ def mailbox(put: Emit) -> Mailbox:
         config=Config(retries={"total_max_attempts": 1}),
     )
     journal = Journal(LATE.run)
-    return Mailbox(
+    return S3Fleet(
         PLAN, journal, client, "bucket", put=put, owner="", polls_per_second=1
     )
 

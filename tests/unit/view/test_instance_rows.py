@@ -12,7 +12,8 @@ from cnd.model.events import Event
 from cnd.model.plan import Plan, Stay
 from cnd.view.instance_rows import STATES, TROUBLE, Board, Row, chosen, summed_up
 from cnd.view.live_table import COLUMNS, LiveView, columns
-from cnd.view.narrator import sentence, wrapped
+from cnd.view.narrator import sentence
+from cnd.view.terminal import wrapped
 
 rows = st.lists(
     st.builds(

@@ -14,8 +14,9 @@ from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
 from cnd.model.search_state import Ending, Outcome, Race
+from cnd.view.guarded import Bystander
 from cnd.view.live_table import LiveView
-from cnd.view.narrator import Bystander, Narrator, report
+from cnd.view.narrator import Narrator, report
 
 PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
