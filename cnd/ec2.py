@@ -326,7 +326,7 @@ def terminate(
     ended: dict[str, Instance] = {}
     waiting = {*known, *asked}
     bug: Exception | None = None
-    heeded = began  # when a call was last not refused
+    last_accepted = began  # when a call was last not refused
     pause = FIRST_LOOK
     # At once: to list hundreds takes a second.  It is asked for again below.
     _tried(lambda: request_termination(ec2, known), None)
@@ -349,8 +349,8 @@ def terminate(
         if not waiting and cause is None and clock() >= began + look:
             break
         if code(cause) not in REFUSALS:
-            heeded = clock()
-        if clock() >= min(deadline, heeded + patience):
+            last_accepted = clock()
+        if clock() >= min(deadline, last_accepted + patience):
             raise _leak(ec2, waiting, run) from cause or bug
         # A look at a large fleet takes long, here and there: rest for as long.
         sleep(max(pause, clock() - looked))

@@ -159,7 +159,7 @@ class Search(_SearchFields):
         return self.start + position * self.of
 
 
-class Order(NamedTuple):
+class WorkerOptions(NamedTuple):
     """A search, and how to go about it."""
 
     search: Search
@@ -860,7 +860,7 @@ def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> N
             data = data[os.write(replies, data) :]
 
 
-class Crew:
+class ProcessPool:
     """The child processes, each with a stop flag in memory shared with it."""
 
     def __init__(
@@ -1093,7 +1093,7 @@ class Worker:
     """One search on all cores, from `started` to its last event."""
 
     def __init__(
-        self, order: Order, kernel: Kernel, report: Reporter, stop: StopRequest
+        self, order: WorkerOptions, kernel: Kernel, report: Reporter, stop: StopRequest
     ) -> None:
         self._order = order
         self._search = search = order.search
@@ -1101,7 +1101,7 @@ class Worker:
         self._stop = stop
         self._kernel = kernel
         self._ledger = Ledger(search.size)
-        self._crew = Crew(
+        self._crew = ProcessPool(
             order.processes,
             self._scanner,
             search.of,
@@ -1281,13 +1281,13 @@ class Worker:
         return standing
 
 
-def _wanted_kernel(order: Order) -> str:
+def _wanted_kernel(order: WorkerOptions) -> str:
     """Return the kernel to use, or "auto" where they are to be tried."""
     slow = order.rate is not None and order.rate <= PACED_PLAIN
     return HashlibScanner.name if slow and order.kernel == "auto" else order.kernel
 
 
-def _first_stretch(order: Order) -> int:
+def _first_stretch(order: WorkerOptions) -> int:
     """Return how many nonces a child begins with."""
     if order.rate is None:
         return FIRST_STRETCH
@@ -1302,7 +1302,7 @@ def _next_stretch(stretch: int, tested: int, took: float, target: float) -> int:
     return max(1, min(int(tested * target / took), GROWTH * stretch))
 
 
-def _target(order: Order) -> float:
+def _target(order: WorkerOptions) -> float:
     """Return the seconds that a stretch is to take.
 
     Many hosts that are held to a rate may share one machine: they do not hurry.
@@ -1493,7 +1493,7 @@ def read_job(path: str) -> Dict[str, Any]:
     return job
 
 
-def checked(options: Dict[str, Any]) -> Order:
+def checked(options: Dict[str, Any]) -> WorkerOptions:
     """Return what `options` ask for; ValueError, in one line, if they make no sense."""
     if options["difficulty"] is None:
         raise ValueError("difficulty is missing: say --difficulty 2")
@@ -1507,7 +1507,7 @@ def checked(options: Dict[str, Any]) -> Order:
         _whole("of", options["of"]),
         None if start is None else _whole("start", start),
     )
-    order = Order(
+    order = WorkerOptions(
         search,
         _processes(options["processes"], rate),
         None if limit is None else _seconds("time limit", limit, 0),

@@ -213,7 +213,7 @@ def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes
 
 def fetch_log(
     s3: S3Client, bucket: str, run: str, name: str, *, most: int
-) -> tuple[bytes, system_log.Part] | None:
+) -> tuple[bytes, system_log.LogPart] | None:
     """Return a log that is the run's object `name`, or None if there is none.
 
     Of one that has more than `most` bytes it is the newest part, with a first line
@@ -232,7 +232,10 @@ def fetch_log(
     # "bytes 5-14/15"
     size = reply.get("ContentRange", "").rpartition("/")[2]
     whole = int(size) if size.isdecimal() else len(data)
-    part, target = system_log.Part(len(data), max(0, whole - len(data))), io.BytesIO()
+    part, target = (
+        system_log.LogPart(len(data), max(0, whole - len(data))),
+        io.BytesIO(),
+    )
     system_log.copy(part, io.BytesIO(data), target)
     return (target.getvalue(), part) if data else None
 

@@ -293,8 +293,8 @@ def _carried_out(
     """
     job: Job | None = None
     try:
-        shown = guarded.Aside(
-            guarded.Bystander(viewer, partial(narrator.Narrator, plan))
+        shown = guarded.BackgroundViewer(
+            guarded.FallbackViewer(viewer, partial(narrator.Narrator, plan))
         )
         with journal.followed(), contextlib.closing(shown):
             job = Job(plan, cloud, journal, view=shown)

@@ -16,7 +16,7 @@ import sys
 from rich.console import Console
 
 from cnd.model.plan import Plan
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 from cnd.run.journal import ORDER, Journal
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import sentence
@@ -30,7 +30,7 @@ def main(run: str, seconds: str) -> None:
     events = list(journal.events())
     until = events[0].time + float(seconds)
     plan = Plan(**json.loads((journal.folder / ORDER).read_text())["plan"])
-    race, screen = Race(plan), io.StringIO()
+    race, screen = SearchState(plan), io.StringIO()
     view = LiveView(plan, screen, past=[e for e in events if e.time <= until])
     console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False)
     options = f"--t {plan.time_limit:g} --d {plan.difficulty} --n {plan.instances}"

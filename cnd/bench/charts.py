@@ -11,11 +11,11 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from cnd.bench.speedup import Row, Worth
+from cnd.bench.speedup import SpeedupRow, TypeRate
 from cnd.view.figures import FAINT, GOLD, INK, PAPER, SEARCH, STYLE, UNITS
 
 
-def draw(table: Sequence[Row], path: Path, beside_is: str = "beside") -> None:
+def draw(table: Sequence[SpeedupRow], path: Path, beside_is: str = "beside") -> None:
     """Write the chart to `path`; its name ends in .svg or .png.
 
     Args:
@@ -54,7 +54,7 @@ def draw(table: Sequence[Row], path: Path, beside_is: str = "beside") -> None:
         figure.savefig(path, dpi=144, facecolor=PAPER)
 
 
-def draw_types(found: Sequence[Worth], path: Path) -> None:
+def draw_types(found: Sequence[TypeRate], path: Path) -> None:
     """Write a chart of the rate of each type to `path`, as `draw`; raises OSError."""
     rising = sorted(found, key=lambda worth: worth.nonces_per_second)
     medians = [worth.nonces_per_second for worth in rising]

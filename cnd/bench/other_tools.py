@@ -27,7 +27,7 @@ AT_ONCE = 64  # processes of programs that start one or more for each host
 
 
 @dataclass(frozen=True)
-class Task:
+class TrialTask:
     """Push `program`, run it, fetch the system log, on every host."""
 
     name: str  # of one attempt: no host has heard it before
@@ -60,9 +60,9 @@ class Task:
         return sum(mine in line and b"exhausted" in line for line in lines)
 
 
-def installed() -> dict[str, Callable[[Task], None]]:
+def installed() -> dict[str, Callable[[TrialTask], None]]:
     """Return who is here, by name; each returns when it is done or has given up."""
-    found: dict[str, Callable[[Task], None]] = {"ThreadingGroup": threading_group}
+    found: dict[str, Callable[[TrialTask], None]] = {"ThreadingGroup": threading_group}
     if shutil.which("parallel") and shutil.which("rsync"):
         found["GNU parallel"] = gnu_parallel
     if shutil.which("parallel-ssh") and shutil.which("parallel-slurp"):
@@ -72,7 +72,7 @@ def installed() -> dict[str, Callable[[Task], None]]:
     return found
 
 
-def threading_group(task: Task) -> None:
+def threading_group(task: TrialTask) -> None:
     """Fabric's own way to many hosts: one thread and one connection for each."""
     group = fabric.ThreadingGroup(
         *(f"{task.user}@{address}:{port}" for address, port in task.hosts),
@@ -99,7 +99,7 @@ def threading_group(task: Task) -> None:
     group.close()
 
 
-def gnu_parallel(task: Task) -> None:
+def gnu_parallel(task: TrialTask) -> None:
     """GNU parallel: the file by rsync, the log as what the command prints."""
     shutil.copy(task.program, task.folder / task.pushed)
     ssh = f"ssh -F {_ssh_config(task)}"
@@ -115,7 +115,7 @@ def gnu_parallel(task: Task) -> None:
     )
 
 
-def parallel_ssh(task: Task) -> None:
+def parallel_ssh(task: TrialTask) -> None:
     """The programs of that name: scp, ssh and scp again."""
     hosts = task.folder / "hosts"
     hosts.write_text("".join(f"{name}\n" for name in _names(task)))
@@ -129,7 +129,7 @@ def parallel_ssh(task: Task) -> None:
         _run(program, *common, *words, folder=task.folder)
 
 
-def parallel_ssh_client(task: Task) -> None:
+def parallel_ssh_client(task: TrialTask) -> None:
     """The library of that name: libssh2, and one greenlet for each host."""
     clients, gevent = (importlib.import_module(n) for n in ("pssh.clients", "gevent"))
     config = importlib.import_module("pssh.config")
@@ -148,12 +148,12 @@ def parallel_ssh_client(task: Task) -> None:
     gevent.joinall(client.copy_remote_file("/var/log/syslog", log), timeout=PATIENCE)
 
 
-def _names(task: Task) -> list[str]:
+def _names(task: TrialTask) -> list[str]:
     """Return what the hosts are called in the configuration of ssh(1)."""
     return [f"host-{i}" for i in range(len(task.hosts))]
 
 
-def _ssh_config(task: Task) -> Path:
+def _ssh_config(task: TrialTask) -> Path:
     """Write a configuration for ssh(1) that knows the hosts, and nothing else."""
     known = task.folder / "known_hosts"
     known.write_text(f"host {task.host_key}\n")

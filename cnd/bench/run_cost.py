@@ -28,7 +28,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Row:
+class CostRow:
     """The medians of the runs with one N."""
 
     instances: int
@@ -103,7 +103,7 @@ def _lap_cell(lap: Lap) -> str:
     return f"{lap.seconds:.2f} ({lap.processor:.1f}){short}"
 
 
-def rows(runs: Sequence[Run]) -> list[Row]:
+def rows(runs: Sequence[Run]) -> list[CostRow]:
     """Return a row for each N, ascending."""
     return [
         _row(n, [run for run in runs if run.instances == n])
@@ -119,7 +119,7 @@ def calls_between(
     return {name: count for name, count in sorted(grown.items()) if count}
 
 
-def text(table: Sequence[Row], difficulty: int) -> str:
+def text(table: Sequence[CostRow], difficulty: int) -> str:
     """Return the tables for people: seconds and memory, then calls by API."""
     runs = max(row.runs for row in table)
     heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
@@ -139,7 +139,7 @@ def text(table: Sequence[Row], difficulty: int) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> list[str]:
+def _cells(row: CostRow) -> list[str]:
     phases = [row.seconds[phase] for phase in PHASES]
     return [
         *("-" if seconds is None else f"{seconds:.2f}" for seconds in phases),
@@ -156,9 +156,9 @@ def _cell(text: str) -> str:
     return f"{text:>10}"
 
 
-def _row(n: int, runs: Sequence[Run]) -> Row:
+def _row(n: int, runs: Sequence[Run]) -> CostRow:
     names = {name for run in runs for name in run.calls}
-    return Row(
+    return CostRow(
         instances=n,
         runs=len(runs),
         seconds={name: _median([run.seconds[name] for run in runs]) for name in PHASES},

@@ -24,7 +24,7 @@ LONG = 10.0  # seconds that the search of the largest fleet should take
 
 
 @dataclass(frozen=True)
-class Row:
+class SpeedupRow:
     """The runs with one N, beside those with the smallest N."""
 
     instances: int
@@ -40,7 +40,7 @@ class Row:
 
 def rows(
     seconds: Mapping[int, Sequence[float]], beside: Mapping[int, float] | None = None
-) -> list[Row]:
+) -> list[SpeedupRow]:
     """Return a row for each N, ascending; `beside`: seconds by N, of somebody else.
 
     Raises:
@@ -58,11 +58,11 @@ def rows(
         other, others = (beside or {}).get(n), (beside or {}).get(first)
         times = first * others / other if other and others else None
         ours = (n, tuple(seconds[n]), median, *spread, speed_up, speed_up / n)
-        found.append(Row(*ours, other, times))
+        found.append(SpeedupRow(*ours, other, times))
     return found
 
 
-def caveat(table: Sequence[Row], nonce: int, *, local: bool) -> str:
+def caveat(table: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
     """Return what is to be said of searches too short to compare fleets, or "".
 
     Args:
@@ -86,7 +86,7 @@ def caveat(table: Sequence[Row], nonce: int, *, local: bool) -> str:
 
 
 def text(
-    table: Sequence[Row], difficulty: int, nonce: int, beside_is: str = "beside"
+    table: Sequence[SpeedupRow], difficulty: int, nonce: int, beside_is: str = "beside"
 ) -> str:
     """Return the table for people, with bars of the median time.
 
@@ -132,7 +132,7 @@ def others(text: str) -> dict[int, float]:
     return found
 
 
-def to_csv(table: Sequence[Row], beside_is: str = "beside") -> str:
+def to_csv(table: Sequence[SpeedupRow], beside_is: str = "beside") -> str:
     """Return the table as CSV: a line for each N, the single runs left out."""
     titles = {"beside": beside_is, "beside_speed_up": f"{beside_is}_speed_up"}
     return written(
@@ -153,7 +153,7 @@ def written(records: Sequence[Mapping[str, object]]) -> str:
 
 
 @dataclass(frozen=True)
-class Worth:
+class TypeRate:
     """One type of instance: what it computes, and what that costs."""
 
     type: str
@@ -187,7 +187,7 @@ class Worth:
         }
 
 
-def worths(found: Sequence[Worth]) -> str:
+def type_table(found: Sequence[TypeRate]) -> str:
     """Return the types as a table for people, the fastest first."""
     lines = [
         f"{'type':<14}{'nonces/s':>14}{'least':>14}{'most':>14}{'USD/h':>9}"

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from cnd import ec2, sqs
 from cnd import pow as worker
 from cnd.bench import other_tools
-from cnd.bench.other_tools import Task
+from cnd.bench.other_tools import TrialTask
 from cnd.bench.run_cost import Lap
 from cnd.cloud.connection import Cloud
 from cnd.errors import HostError
@@ -115,10 +115,10 @@ def _laps(
     hosts: list[ec2.Instance],
     first: int,
 ) -> list[Lap]:
-    def ours(task: Task) -> None:
+    def ours(task: TrialTask) -> None:
         _by_fleet(cloud, plan, provision, hosts, task)
 
-    everybody: Mapping[str, Callable[[Task], None]] = {
+    everybody: Mapping[str, Callable[[TrialTask], None]] = {
         OURS: ours,
         **other_tools.installed(),
     }
@@ -127,7 +127,7 @@ def _laps(
     laps = []
     for name in turns:
         with tempfile.TemporaryDirectory(prefix="cnd-contest-") as folder:
-            task = Task(
+            task = TrialTask(
                 name=f"lap-{time.time_ns()}",
                 hosts=[(host.address or "", host.ssh_port) for host in hosts],
                 user=provision.login.user,
@@ -141,7 +141,7 @@ def _laps(
     return sorted(laps, key=lambda lap: names.index(lap.who))
 
 
-def _lap(name: str, who: Callable[[Task], None], task: Task) -> Lap:
+def _lap(name: str, who: Callable[[TrialTask], None], task: TrialTask) -> Lap:
     """Have somebody do the task; the processor's time includes his children's."""
     began, spent = time.monotonic(), sum(os.times()[:4])
     who(task)
@@ -159,7 +159,7 @@ def _by_fleet(
     plan: Plan,
     provision: Provision,
     hosts: list[ec2.Instance],
-    task: Task,
+    task: TrialTask,
 ) -> None:
     """Do the task as a run does it, and all that a run pushes besides."""
     journal = Journal(task.name, task.folder)

@@ -37,12 +37,12 @@ from cnd.model.result import Result
 from cnd.model.run_name import new_run
 from cnd.model.search_state import Ending
 from cnd.planning import instance_types
-from cnd.planning.forecast import Wish, check_budget, decide
+from cnd.planning.forecast import Request, check_budget, decide
 from cnd.run.job import Job
 from cnd.run.journal import Journal
 from cnd.system.folders import expanded, state_folder
 from cnd.transport.keys import UserKey
-from cnd.view.guarded import Aside
+from cnd.view.guarded import BackgroundViewer
 from cnd.view.narrator import Narrator
 
 SCALE = "for example: fab bench scale --n 8,32,128 --repeat 3"
@@ -228,7 +228,7 @@ def _asked(
     *,
     smallest: bool = False,
     **options: Any,
-) -> Wish:
+) -> Request:
     """Return one run as `start` would be asked for it."""
     return wish(
         **{"time_limit": time_limit, "difficulty": str(difficulty)},
@@ -242,7 +242,7 @@ def _asked(
     )
 
 
-def _decided(wishes: list[Wish], cloud: str, region: str, key_file: str) -> Runs:
+def _decided(wishes: list[Request], cloud: str, region: str, key_file: str) -> Runs:
     """Return the runs, each decided as `start` does it.
 
     Raises:
@@ -414,7 +414,7 @@ def _types(runs: Runs, show: Show) -> None:
         took.setdefault(plan.instance_type, []).append(result)
     usd = {p.instance_type: None if local else p.usd_per_hour for p in runs.plans}
     found = [
-        speedup.Worth(
+        speedup.TypeRate(
             name,
             tuple(each.hash_rate or 0.0 for each in results),
             results[0].kernel or "",
@@ -427,7 +427,7 @@ def _types(runs: Runs, show: Show) -> None:
     elif show.csv:
         print(speedup.written([worth.to_json() for worth in found]))
     else:
-        print(speedup.worths(found))
+        print(speedup.type_table(found))
     _draw(show.chart, lambda charts, path: charts.draw_types(found, path))
 
 
@@ -440,7 +440,10 @@ def _carried_out(plan: Plan, runs: Runs) -> Result:
     fit(runs.cloud, plan, runs.key)
     journal = Journal(new_run())
     journal.create()
-    with journal.followed(), contextlib.closing(Aside(Narrator(plan))) as shown:
+    with (
+        journal.followed(),
+        contextlib.closing(BackgroundViewer(Narrator(plan))) as shown,
+    ):
         result = Job(plan, runs.cloud, journal, view=shown).execute(runs.key)
     if result.leaked:
         hint = f"run `fab scram --run {result.run}`"

@@ -40,7 +40,7 @@ from cnd.run.log_follower import Follower
 from cnd.system import private_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.timeline import PHASES, Life, timeline
+from cnd.view.timeline import PHASES, InstanceHistory, timeline
 
 JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
@@ -219,7 +219,7 @@ def pick(names: list[str], text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Past:
+class PastRun:
     """A run as `fab runs` tells it; None: not known."""
 
     run: str
@@ -256,7 +256,7 @@ def _complain(journal: Journal) -> None:
         _say(f"run {journal.run}: {journal.complaint}")
 
 
-def _past(journal: Journal) -> Past:
+def _past(journal: Journal) -> PastRun:
     result = journal.result()
     first = next(journal.events(), None)
     wish = first.fields if first and first.kind == "run.started" else {}
@@ -266,7 +266,7 @@ def _past(journal: Journal) -> Past:
         outcome = str(result.get("outcome")) if result else _ended(journal)
     result = result or {}
     kept = order.kept(journal)
-    return Past(
+    return PastRun(
         run=journal.run,
         started=began.isoformat(timespec="seconds") if began else None,
         difficulty=None if wish.get("script") else wish.get("difficulty"),
@@ -284,7 +284,7 @@ def _ended(journal: Journal) -> str:
     return timeline(journal.run, journal.events(), None).outcome
 
 
-def _cells(past: Past) -> tuple[str, ...]:
+def _cells(past: PastRun) -> tuple[str, ...]:
     when = dt.datetime.fromisoformat(past.started).astimezone() if past.started else ""
     limit = f"{past.time_limit:g} s" if past.time_limit is not None else None
     cost = f"{past.usd:.4f}" if past.usd is not None else None
@@ -527,7 +527,7 @@ def as_csv(journal: Journal) -> str:
     return file.getvalue()
 
 
-def _exported(run: str, life: Life) -> dict[str, Any]:
+def _exported(run: str, life: InstanceHistory) -> dict[str, Any]:
     """Return an instance by the names of `COLUMNS`; empty or null: not known."""
     seconds = {
         f"{phase.replace(' ', '_')}_seconds": round(life.seconds(phase), 3)

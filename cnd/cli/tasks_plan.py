@@ -30,7 +30,7 @@ from cnd.model.plan import (
 )
 from cnd.planning import instance_types, local_rate, prices
 from cnd.planning import preflight as doctors
-from cnd.planning.forecast import Wish, alternatives, decide, forecast, text, to_json
+from cnd.planning.forecast import Request, alternatives, decide, forecast, text, to_json
 from cnd.provision import cleanup
 from cnd.system import open_files
 from cnd.system.folders import state_folder
@@ -87,7 +87,7 @@ def wish(
     address: str,
     boot: str,
     **more: Any,
-) -> Wish:
+) -> Request:
     """Return what the options ask for; `more` are fields of `Plan` as they are."""
     n = arguments.whole(instances or "1", "--n", 1, MAX_INSTANCES, EXAMPLE)
     least = 0
@@ -97,7 +97,7 @@ def wish(
     if at_least:
         least = arguments.whole(at_least, "--at-least", 1, n, EXAMPLE)
     first, *others = arguments.names(instance_type, "--instance-type")
-    return Wish(
+    return Request(
         Plan(
             difficulty=whole_difficulty(difficulty),
             instances=n,
@@ -312,7 +312,7 @@ def clean(
 
 
 def _tell_clean(
-    found: list[cleanup.Made], removed: list[str], left: dict[str, str], yes: bool
+    found: list[cleanup.Resource], removed: list[str], left: dict[str, str], yes: bool
 ) -> None:
     if not found:
         print("there is nothing of CND")
@@ -355,7 +355,7 @@ def _check(found: dict[str, settings.Setting]) -> None:
     try:
         _number(budget.value, "budget", "an amount of USD such as 1.50")
         plan = Plan(0, 1, 1.0, found["block"].value, image=found["image"].value)
-        Wish(plan, False, None, float(budget.value) if budget.value else None)
+        Request(plan, False, None, float(budget.value) if budget.value else None)
         arguments.names(found["instance_type"].value, "instance_type")
     except UsageError as error:
         sources = {each.source for each in found.values()} - {"default"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from cnd.model.events import Event
-from cnd.model.plan import Plan, Stay
+from cnd.model.plan import Plan, Usage
 
 LAUNCHED, RUNNING = "instance.launched", "instance.running"
 ENDS = frozenset({"instance.terminated", "instance.lost"})
@@ -25,9 +25,9 @@ def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     return plan.usd(_stay(told[i], seconds) for i, seconds in lives(seen).items())
 
 
-def _stay(told: Mapping[str, object], seconds: float) -> Stay:
+def _stay(told: Mapping[str, object], seconds: float) -> Usage:
     kind, zone = str(told.get("type") or ""), str(told.get("zone") or "")
-    return Stay(seconds, kind, zone, told.get("spot") is True)
+    return Usage(seconds, kind, zone, told.get("spot") is True)
 
 
 def lives(events: Iterable[Event]) -> dict[str, float]:

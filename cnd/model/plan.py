@@ -43,7 +43,7 @@ BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its lif
 
 
 @dataclass(frozen=True)
-class Stay:
+class Usage:
     """How long an instance ran, and what tells its price."""
 
     seconds: float
@@ -224,13 +224,13 @@ class Plan:
         dearest = self.dearest_usd_per_hour
         return None if dearest is None else billed(self.lifetime) * most * dearest
 
-    def usd(self, stays: Iterable[Stay]) -> float | None:
+    def usd(self, stays: Iterable[Usage]) -> float | None:
         """Return what instances cost, in USD; None if a price is not known."""
         costs = [(self._price(stay), billed(stay.seconds)) for stay in stays]
         known = [price * hours for price, hours in costs if price is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def _price(self, stay: Stay) -> float | None:
+    def _price(self, stay: Usage) -> float | None:
         """Return what an instance costs an hour, where it is and as it came."""
         kind = stay.type or self.instance_type
         listed = {**self.others, self.instance_type: self.usd_per_hour}.get(kind)

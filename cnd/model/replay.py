@@ -1,8 +1,9 @@
 """What a run's journal tells whoever takes it over.
 
-One rule: pure.  The events are seen again, by the same `Race` that saw them first;
-what they do not tell is asked from the cloud and the hosts, not guessed.  How long the
-search has gone on is for its workers to say: this machine's clock may have been set.
+One rule: pure.  The events are seen again, by the same `SearchState` that saw them
+first; what they do not tell is asked from the cloud and the hosts, not guessed.  How
+long the search has gone on is for its workers to say: this machine's clock may have
+been set.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from statistics import median_high
 
 from cnd.model.events import Event, amount
 from cnd.model.plan import Plan
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 
 # What these say of a host holds for whoever comes after.
 JITTER = 0.05  # seconds by which a better word on the time must be better
@@ -22,10 +23,10 @@ UNFIT = ("worker.failed", "worker.refuted")
 
 
 @dataclass(frozen=True)
-class Past:
+class RunHistory:
     """A run as its last orchestrator left it."""
 
-    race: Race
+    race: SearchState
     index: Mapping[str, int]  # of every instance that was launched, by its id
     launched: Mapping[str, float]  # when each was, seconds since the epoch
     lost: frozenset[str]  # instances that went away
@@ -55,7 +56,7 @@ class SearchClock:
         """When the search began; None: no worker has said a word."""
         return median_high(self._began.values()) if self._began else None
 
-    def hear(self, event: Event, race: Race) -> bool:
+    def hear(self, event: Event, race: SearchState) -> bool:
         """Take in an event that was just heard; return whether it was news."""
         told = spoken(event, race)
         if told is None:
@@ -68,7 +69,7 @@ class SearchClock:
         return True
 
 
-def spoken(event: Event, race: Race) -> tuple[int, float] | None:
+def spoken(event: Event, race: SearchState) -> tuple[int, float] | None:
     """Return the class and the seconds of search that a worker's event tells of.
 
     None where it tells of none; what took a class over began later than the search.
@@ -84,9 +85,9 @@ def spoken(event: Event, race: Race) -> tuple[int, float] | None:
     return index, min(told, race.plan.time_limit)
 
 
-def recall(plan: Plan, events: Iterable[Event]) -> Past:
+def recall(plan: Plan, events: Iterable[Event]) -> RunHistory:
     """Return what `events`, oldest first, tell of the run of `plan`."""
-    race = Race(plan)
+    race = SearchState(plan)
     index: dict[str, int] = {}
     launched: dict[str, float] = {}
     ended: dict[str, float] = {}
@@ -115,7 +116,7 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
         elif event.kind == "run.stop_requested":
             race.stop(event)
     began, searching = marks.get("run.started", now), marks.get("worker.started")
-    return Past(
+    return RunHistory(
         race=race,
         index=index,
         launched=launched,

@@ -69,7 +69,7 @@ class Result:
     # Hashes computed, those done twice counted twice; None: a worker has not said.
     tested: int | None
     repeated: int  # of these, done twice because a class was handed over
-    coverage: list[dict[str, object]]  # per class, see `Race.coverage`
+    coverage: list[dict[str, object]]  # per class, see `SearchState.coverage`
     hash_rate: float | None  # nonces/s while searching
     kernel: str | None
     seconds: Seconds
@@ -81,7 +81,7 @@ class Result:
     leaked: tuple[str, ...]  # ids that were not seen terminated
     # Whether no golden nonce is smaller; None where --smallest did not ask for it.
     smallest: bool | None = None
-    # What was shown for `tested`, see `Race.evidence`; None: why stands in `unproved`.
+    # What was shown for `tested`: `SearchState.evidence`.  None: `unproved` says why.
     evidence: Mapping[str, object] | None = None
     unproved: str = ""
 

@@ -65,7 +65,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ClassProgress:
     """How far one residue class is; all its nonces below `cursor` were tested."""
 
     cursor: int
@@ -86,7 +86,7 @@ class Standing:
     shown: Proof | None = None  # of the workers before it
 
 
-class Race:
+class SearchState:
     """N classes on the way to one answer; feed it every event with `see`."""
 
     def __init__(self, plan: Plan) -> None:
@@ -97,8 +97,8 @@ class Race:
         self.awaits_check = False  # soon: what is claimed below them decides nothing
         self._golden: dict[int, list[int]] = {}  # by their class, ascending
         proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
-        self.standings: dict[int, Standing] = {
-            i: Standing(cursor=i, start=i, proof=proof, shown=proof)
+        self.standings: dict[int, ClassProgress] = {
+            i: ClassProgress(cursor=i, start=i, proof=proof, shown=proof)
             for i in range(plan.instances)
         }
 
@@ -259,7 +259,7 @@ class Race:
             return
         start = self.resumption(index)
         below = (start - standing.start) // self.plan.instances
-        self.standings[index] = Standing(
+        self.standings[index] = ClassProgress(
             cursor=start,
             start=start,
             host=host,
@@ -349,7 +349,7 @@ class Race:
             return self._distrust(_refuted(event, str(objection)))
         return None
 
-    def _updated(self, index: int, event: Event) -> Standing:
+    def _updated(self, index: int, event: Event) -> ClassProgress:
         """Return how far a class is by its worker's word; `Lie` if that is none."""
         standing, fields = self.standings[index], event.fields
         changes: dict[str, object] = {"heard": standing.heard + 1}
@@ -384,7 +384,7 @@ class Race:
             changes["counted"] = True
         return replace(standing, **changes, **_said(event))  # type: ignore[arg-type]
 
-    def _proved(self, standing: Standing, event: Event, cursor: int) -> Proof:
+    def _proved(self, standing: ClassProgress, event: Event, cursor: int) -> Proof:
         """Return the proof of a class with the witnesses below `cursor`."""
         assert standing.proof is not None
         shown = event.fields.get("witnesses", [])
@@ -400,7 +400,7 @@ class Race:
             proof = proof.thinned(bits, 4 * self.plan.difficulty - 1)
         return proof
 
-    def _above(self, standing: Standing, proof: Proof, event: Event) -> Proof:
+    def _above(self, standing: ClassProgress, proof: Proof, event: Event) -> Proof:
         """Return a proof with what a last word shows of the nonces above the cursor."""
         if event.kind not in LAST_WORDS:
             return proof
@@ -409,12 +409,12 @@ class Race:
             self.plan.block, members, event.fields.get("witnesses", [])
         )
 
-    def _members(self, standing: Standing, end: int) -> range:
+    def _members(self, standing: ClassProgress, end: int) -> range:
         end = min(end, self.plan.nonces)
         return range(standing.start, end, self.plan.instances)
 
     def _require_no_golden(
-        self, index: int, standing: Standing, cursor: int, event: Event
+        self, index: int, standing: ClassProgress, cursor: int, event: Event
     ) -> None:
         """Raise `Lie` if a golden nonce lies where a worker says that there is none."""
         if event.kind == "worker.found":
@@ -442,11 +442,11 @@ class Race:
             self.outcome = self.best
         return None
 
-    def _is_counted(self, standing: Standing) -> bool:
+    def _is_counted(self, standing: ClassProgress) -> bool:
         """Whether it is known how much of a class was tested; CND's own worker says."""
         return standing.counted or not (self.plan.script and standing.started)
 
-    def _is_past(self, standing: Standing) -> bool:
+    def _is_past(self, standing: ClassProgress) -> bool:
         """Whether nothing that is left of a class could replace the best find."""
         best = self.best
         return best is not None and standing.cursor >= (best.nonce or 0)
@@ -465,7 +465,7 @@ class Race:
             objection = _own_objection(event)
         return _refuted(event, objection) if objection else None
 
-    def _require_end(self, standing: Standing, event: Event) -> None:
+    def _require_end(self, standing: ClassProgress, event: Event) -> None:
         """Raise `Lie` if a class is not exhausted although its worker says so."""
         left = self._left(standing)
         cursor, tested = event.fields.get("cursor"), event.fields.get("tested")
@@ -494,7 +494,7 @@ class Race:
                 )
         return objection
 
-    def _left(self, standing: Standing) -> int:
+    def _left(self, standing: ClassProgress) -> int:
         """Return how many nonces a class had when its worker began."""
         return class_size(self.plan.nonces, standing.start, self.plan.instances)
 
@@ -537,7 +537,7 @@ def _hidden(nonce: int) -> str:
     return f"{nonce} is golden, and was said to be tested"
 
 
-def _together(standing: Standing) -> Proof:
+def _together(standing: ClassProgress) -> Proof:
     """Return what was shown for a class by all that have searched it."""
     assert standing.proof is not None
     return standing.shown.plus(standing.proof) if standing.shown else standing.proof
@@ -589,7 +589,7 @@ def _find(plan: Plan, index: int, nonce: int, event: Event) -> Outcome:
     )
 
 
-def _named(missing: Sequence[int], standings: dict[int, Standing]) -> str:
+def _named(missing: Sequence[int], standings: dict[int, ClassProgress]) -> str:
     """Name the classes that were lost, the first few of them with the reason."""
     lost = [i for i in missing if standings[i].ended == "failed"] or missing
     shown = [

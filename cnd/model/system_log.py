@@ -47,7 +47,7 @@ class Nonsense(ValueError):
 
 
 @dataclass(frozen=True)
-class Part:
+class LogPart:
     """The newest part of a log, as a host has sent it."""
 
     kept: int  # bytes
@@ -93,7 +93,7 @@ def packed(most: int) -> str:
     return PACKED.format(command=command(most))
 
 
-def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> Part:
+def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> LogPart:
     """Write what a host answers to `packed(most)` to `file`, without its first line.
 
     Raises:
@@ -108,11 +108,11 @@ def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> Part:
     if kept > most:
         raise Nonsense(f"it sends more than the {most} bytes that it was asked for")
     if size is None:
-        return Part(kept, 0 if kept < most else None)
-    return Part(kept, max(0, size - kept))
+        return LogPart(kept, 0 if kept < most else None)
+    return LogPart(kept, max(0, size - kept))
 
 
-def copy(part: Part, source: BinaryIO, target: BinaryIO) -> None:
+def copy(part: LogPart, source: BinaryIO, target: BinaryIO) -> None:
     """Copy a part that `keep` wrote; where it begins in a line, without that line."""
     source.seek(0)
     target.write(part.note)

@@ -47,7 +47,7 @@ FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growi
 FAILURES = (OSError, HTTPException, ValueError)
 
 
-class Word(NamedTuple):
+class ControlMessage(NamedTuple):
     """What the orchestrator says to all: see `mailbox.py`."""
 
     beat: int
@@ -105,7 +105,7 @@ def packed(report: Dict[str, Any]) -> bytes:
         report = dict(report, log=log[(len(log) + 1) // 2 :], log_missing=None)
 
 
-class Mailbox:
+class ControlChannel:
     """The orchestrator's word, looked for now and then; also says whether it lives.
 
     As with `watchdog.Heartbeat`, only changes count, and time in which nobody looked
@@ -115,7 +115,7 @@ class Mailbox:
     def __init__(self, url: str, poll: float, patience: float) -> None:
         self._url, self._poll, self._patience = url, poll, patience
         self.look = watchdog.LOOK
-        self.word = Word(0, False, {}, {})
+        self.word = ControlMessage(0, False, {}, {})
         self._etag = ""
         self._next = 0.0
         self._answered, self._silence = time.monotonic(), 0.0
@@ -144,7 +144,7 @@ class Mailbox:
                 return False
             raise
         record = json.loads(body.decode())
-        self.word = Word(*(record[name] for name in Word._fields))
+        self.word = ControlMessage(*(record[name] for name in ControlMessage._fields))
         changed, self._etag = etag != self._etag, etag
         return changed
 
@@ -273,7 +273,7 @@ class Agent:
         self._boot, self._index, self._instance = boot, index, instance
         self._name = f"Instance{index}"
         self._folder = os.getcwd()
-        self._mailbox = Mailbox(boot["word"], boot["poll"], boot["patience"])
+        self._mailbox = ControlChannel(boot["word"], boot["poll"], boot["patience"])
         self._parts = {}  # type: Dict[str, Lines]
         self._next_report, self._retry = 0.0, FIRST_RETRY
         self._due = True  # something is worth a report at once
@@ -323,7 +323,7 @@ class Agent:
             self._begin(index, start, seconds)
         for name in word.given_away.get(self._name, []):
             if name in self._parts and not self._parts[name].ended:
-                watchdog.stop([watchdog.Worker(name)])
+                watchdog.stop([watchdog.WorkerProcess(name)])
 
     def _begin(self, index: int, start: int, seconds: float) -> None:
         """Start the worker of a class, once."""
@@ -346,7 +346,9 @@ class Agent:
         for name, lines in self._parts.items():
             if lines.ended:
                 continue
-            alive = watchdog.Worker(name).alive  # before its words: they are its last
+            alive = watchdog.WorkerProcess(
+                name
+            ).alive  # before its words: they are its last
             self._due |= lines.read()
             if not alive and not lines.ended:
                 lines.fail("the worker died")

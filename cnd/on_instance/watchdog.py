@@ -117,7 +117,7 @@ class Heartbeat:
             return None
 
 
-class Worker:
+class WorkerProcess:
     """A worker of this host, in its folder; see `detach` in pow.py."""
 
     def __init__(self, folder: str) -> None:
@@ -161,16 +161,16 @@ class Worker:
         return claims[-1] if claims else None
 
 
-def workers(folder: str) -> List[Worker]:
+def workers(folder: str) -> List[WorkerProcess]:
     """Return the workers that were ever started in the run's folder."""
     found = []
     for name in sorted(os.listdir(folder)):
         if os.path.exists(os.path.join(folder, name, "worker.pid")):
-            found.append(Worker(os.path.join(folder, name)))
+            found.append(WorkerProcess(os.path.join(folder, name)))
     return found
 
 
-def stop(those: List[Worker], patience: float = STOP_PATIENCE) -> None:
+def stop(those: List[WorkerProcess], patience: float = STOP_PATIENCE) -> None:
     """End workers, in order if they obey within `patience` seconds."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         for worker in those:

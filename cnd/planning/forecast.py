@@ -15,7 +15,7 @@ from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model.catalog import Price, Rate
 from cnd.model.format import duration, number
-from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Stay
+from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Usage
 from cnd.model.probability import Chances, chances, instances_for, success, within
 from cnd.model.witness import bits_for
 
@@ -32,7 +32,7 @@ SHOWN = 5  # alternatives
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What was asked for: a plan whose N may still be open."""
 
     plan: Plan  # its N is 1 where none was given
@@ -97,7 +97,7 @@ class Forecast:
         }
 
 
-def decide(wish: Wish, machine: Machine) -> Plan:
+def decide(wish: Request, machine: Machine) -> Plan:
     """Return the plan that is to be executed.
 
     Raises:
@@ -126,7 +126,7 @@ def _witness_bits(plan: Plan, machine: Machine) -> int | None:
     )
 
 
-def trial(wish: Wish) -> Wish:
+def trial(wish: Request) -> Request:
     """Return the wish for a run that measures: one instance, no answer within reach."""
     plan = replace(
         wish.plan,
@@ -141,7 +141,7 @@ def trial(wish: Wish) -> Wish:
         keep=False,
         hold=False,
     )
-    return Wish(plan, True, budget=wish.budget)
+    return Request(plan, True, budget=wish.budget)
 
 
 def at_most(tried: Plan, seconds: float, known: float | None) -> float | None:
@@ -151,17 +151,17 @@ def at_most(tried: Plan, seconds: float, known: float | None) -> float | None:
         known: what it cost in USD, as far as that is known: of spot never for sure, so
             there the price on demand counts.
     """
-    return known if tried.market == MARKETS[0] else tried.usd([Stay(seconds)])
+    return known if tried.market == MARKETS[0] else tried.usd([Usage(seconds)])
 
 
-def charged(wish: Wish, spent: float | None) -> Wish:
+def charged(wish: Request, spent: float | None) -> Request:
     """Return `wish` with what is left of its budget after `spent` USD."""
     if wish.budget is None or not spent:
         return wish
     return replace(wish, budget=wish.budget - spent)
 
 
-def _instances(wish: Wish, plan: Plan, machine: Machine) -> int:
+def _instances(wish: Request, plan: Plan, machine: Machine) -> int:
     """Return the N that reaches the confidence; an N that was given must do so."""
     confidence, rate = wish.confidence or 0.0, machine.rate
     if rate is None:
@@ -238,7 +238,7 @@ def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecas
     if seen:
         life = machine.boot + seen.expected_seconds + USUAL_END
         paid = replace(plan, usd_per_hour=spot.usd_per_hour) if spot else plan
-        expected = paid.usd([Stay(life)] * plan.instances)
+        expected = paid.usd([Usage(life)] * plan.instances)
     return Forecast(plan, machine, rate, seen, expected, spot)
 
 
@@ -246,7 +246,7 @@ def _chances(plan: Plan, rate: float) -> Chances:
     return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
 
 
-def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
+def alternatives(wish: Request, machines: Iterable[Machine]) -> list[Forecast]:
     """Return the cheapest fleets that would do the same, one of each family."""
     exists = within(wish.plan.difficulty, wish.plan.nonces)
     if exists < WORTH_TRYING:
@@ -258,7 +258,7 @@ def alternatives(wish: Wish, machines: Iterable[Machine]) -> list[Forecast]:
             wish.plan, instances=1, instance_type=machine.type, others={}, at_least=0
         )
         try:
-            plan = decide(Wish(base, False, confidence), machine)
+            plan = decide(Request(base, False, confidence), machine)
         except UsageError:
             continue  # not with this type
         if plan.usd_per_hour:

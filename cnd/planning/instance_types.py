@@ -19,7 +19,7 @@ from cnd.model.catalog import OFFERS, Price, Rate
 from cnd.model.plan import KERNELS, MARKETS, Plan
 from cnd.model.result import Result
 from cnd.planning import prices, rate_history
-from cnd.planning.forecast import USUAL_BOOT, Machine, Wish
+from cnd.planning.forecast import USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
 
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
@@ -81,7 +81,7 @@ def check_offered(cloud: Cloud | None, plan: Plan) -> None:
     raise CapacityError(message, hint=ELSEWHERE)
 
 
-def ranked(cloud: Cloud | None, wish: Wish) -> Wish:
+def ranked(cloud: Cloud | None, wish: Request) -> Request:
     """Return `wish` with its instance types in order of price, and their prices."""
     if not wish.plan.others:
         return wish
@@ -92,7 +92,7 @@ def ranked(cloud: Cloud | None, wish: Wish) -> Wish:
     )
 
 
-def on_spot(cloud: Cloud | None, wish: Wish) -> Wish:
+def on_spot(cloud: Cloud | None, wish: Request) -> Request:
     """Return `wish` with what its types cost on spot, where they may come by it."""
     plan = wish.plan
     if cloud is None or cloud.name == "local" or plan.market == MARKETS[0]:

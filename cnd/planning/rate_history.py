@@ -30,7 +30,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Past:
+class Measurements:
     """What the newest runs together tell of an instance type."""
 
     rate: Rate  # of one instance
@@ -59,7 +59,7 @@ def remember(folder: Path, name: str, measured: Measured) -> None:
         return  # a full disk has been told of by the journal already
 
 
-def recall(folder: Path, name: str) -> Past | None:
+def recall(folder: Path, name: str) -> Measurements | None:
     """Return what is known of `name`: medians, which one busy hour does not move."""
     runs = _read(folder).get(name)
     if not runs:
@@ -67,7 +67,7 @@ def recall(folder: Path, name: str) -> Past | None:
     rate = statistics.median(run.nonces_per_second for run in runs)
     count = f"{len(runs)} earlier run{'s' if len(runs) > 1 else ''}"
     boot = statistics.median(run.boot for run in runs)
-    return Past(Rate(rate, f"measured in {count}"), boot)
+    return Measurements(Rate(rate, f"measured in {count}"), boot)
 
 
 def _read(folder: Path) -> dict[str, list[Measured]]:

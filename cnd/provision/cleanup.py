@@ -21,7 +21,7 @@ TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 
 
 @dataclass(frozen=True)
-class Made:
+class Resource:
     """One thing that CND made."""
 
     kind: str  # as people call it: "key pair", "security group", "bucket" ...
@@ -33,12 +33,12 @@ class Made:
         return f"{self.kind} {self.name}"
 
 
-def find(cloud: Cloud) -> tuple[list[Made], list[CloudError]]:
+def find(cloud: Cloud) -> tuple[list[Resource], list[CloudError]]:
     """Return what CND made in the account's region, in the order of its removal.
 
     And why some of it could not be looked for: one refusal hides its kind only.
     """
-    found: list[Made] = []
+    found: list[Resource] = []
     refused: list[CloudError] = []
     for look in LOOKS:
         try:
@@ -48,47 +48,51 @@ def find(cloud: Cloud) -> tuple[list[Made], list[CloudError]]:
     return found, refused
 
 
-def _groups(cloud: Cloud) -> list[Made]:
-    return [Made("Auto Scaling group", name, name) for name in auto_scaling.find(cloud)]
+def _groups(cloud: Cloud) -> list[Resource]:
+    return [
+        Resource("Auto Scaling group", name, name) for name in auto_scaling.find(cloud)
+    ]
 
 
-def _templates(cloud: Cloud) -> list[Made]:
+def _templates(cloud: Cloud) -> list[Resource]:
     with translated("list the launch templates"):
         found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
         names = [template["LaunchTemplateName"] for template in found]
-    return [Made("launch template", name, name) for name in names]
+    return [Resource("launch template", name, name) for name in names]
 
 
-def _key_pairs(cloud: Cloud) -> list[Made]:
+def _key_pairs(cloud: Cloud) -> list[Resource]:
     with translated("list the key pairs"):
         found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
-        return [Made("key pair", pair["KeyName"], pair["KeyName"]) for pair in found]
+        return [
+            Resource("key pair", pair["KeyName"], pair["KeyName"]) for pair in found
+        ]
 
 
-def _security_groups(cloud: Cloud) -> list[Made]:
+def _security_groups(cloud: Cloud) -> list[Resource]:
     with translated("list the security groups"):
         found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
-        return [Made("security group", g["GroupName"], g["GroupId"]) for g in found]
+        return [Resource("security group", g["GroupName"], g["GroupId"]) for g in found]
 
 
-def _bucket(cloud: Cloud) -> list[Made]:
+def _bucket(cloud: Cloud) -> list[Resource]:
     name = s3logs.bucket_name(cloud.account, cloud.region)
     there = s3logs.exists(cloud.s3, name, cloud.account)
-    return [Made("bucket", name, name)] if there else []
+    return [Resource("bucket", name, name)] if there else []
 
 
-def _queues(cloud: Cloud) -> list[Made]:
+def _queues(cloud: Cloud) -> list[Resource]:
     urls = ((run, sqs.url(cloud.sqs, run)) for run in sqs.runs(cloud.sqs))
-    return [Made("queue", f"of run {run}", url) for run, url in urls if url]
+    return [Resource("queue", f"of run {run}", url) for run, url in urls if url]
 
 
 # A group launches by its template: it goes first.
-LOOKS: tuple[Callable[[Cloud], list[Made]], ...] = (
+LOOKS: tuple[Callable[[Cloud], list[Resource]], ...] = (
     *(_groups, _templates, _key_pairs, _security_groups, _bucket, _queues),
 )
 
 
-def remove(cloud: Cloud, made: Made) -> None:
+def remove(cloud: Cloud, made: Resource) -> None:
     """Remove one thing; a bucket with all that is in it.
 
     Raises:

@@ -26,7 +26,7 @@ EXISTS = "InvalidLaunchTemplateName.AlreadyExistsException"
 
 
 @dataclass(frozen=True)
-class Catch:
+class FleetReply:
     """What a fleet request has come to."""
 
     instances: tuple[Instance, ...]
@@ -87,7 +87,7 @@ def launch(
     token: str,
     count: int,
     spot: bool,
-) -> Catch:
+) -> FleetReply:
     """Launch up to `count` instances by the template of the run, at once.
 
     Args:
@@ -123,7 +123,7 @@ def launch(
             for identity in group["InstanceIds"]
         ]
         trouble = _trouble(reply, f"launch {count - len(found)} more on {kind}")
-    return Catch(tuple(found), trouble if len(found) < count else None)
+    return FleetReply(tuple(found), trouble if len(found) < count else None)
 
 
 def _overrides(

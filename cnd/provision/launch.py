@@ -30,7 +30,7 @@ GROUP_LOOK = 5.0  # seconds between two looks at what a group has tried
 
 
 @dataclass
-class Order:
+class LaunchProgress:
     """A launch on its way: what it is to come to, and what it has come to so far."""
 
     instances: int
@@ -89,7 +89,7 @@ class Launcher:
         Raises:
             CloudError: fewer than `least` can be had.  Those that were told are there.
         """
-        order = Order(count, least, tell, wait, first)
+        order = LaunchProgress(count, least, tell, wait, first)
         try:
             if self._plan.market == "on-demand":
                 self._by_instances(provision, order)
@@ -177,7 +177,7 @@ class Launcher:
             return
         ec2_fleet.remove_template(self._cloud.ec2, self._run)
 
-    def _by_instances(self, provision: Provision, order: Order) -> None:
+    def _by_instances(self, provision: Provision, order: LaunchProgress) -> None:
         """Launch by RunInstances: place after place, type after type."""
         specs = {spec.instance_type: spec for spec in provision.specs}
         wanted = Wanted(order.instances, order.least, tuple(specs), self._plan.subnets)
@@ -199,7 +199,9 @@ class Launcher:
                 order.take(instance)
             answers.append(Answer(bid, len(new)))
 
-    def _ask(self, spec: ec2.LaunchSpec, bid: Bid, order: Order) -> list[ec2.Instance]:
+    def _ask(
+        self, spec: ec2.LaunchSpec, bid: Bid, order: LaunchProgress
+    ) -> list[ec2.Instance]:
         first = order.first + len(order.launched)
         user_data = boot_script.numbered(spec.user_data, first)
         now = time.time()  # a repeated request must be the same to the letter
@@ -220,7 +222,7 @@ class Launcher:
         fields = {"count": bid.most, "type": bid.type, "subnet": bid.subnet}
         return self._patiently(call, fields, order)
 
-    def _by_fleet(self, provision: Provision, order: Order) -> None:
+    def _by_fleet(self, provision: Provision, order: LaunchProgress) -> None:
         """Launch by EC2 Fleet: on spot, and what is missing on demand, if it may be."""
         cloud, specs = self._cloud, provision.specs
         zones = access.subnets(cloud.ec2, [name for name in self._plan.subnets if name])
@@ -231,7 +233,7 @@ class Launcher:
             if not (order.missing and order.wait(0)):
                 return
 
-            def call(token: str, market: str = market) -> ec2_fleet.Catch:
+            def call(token: str, market: str = market) -> ec2_fleet.FleetReply:
                 return ec2_fleet.launch(
                     cloud.ec2_once,
                     specs,
@@ -250,7 +252,7 @@ class Launcher:
                 order.refused(catch.trouble, order.missing, names, f"{market} pools")
 
     def _patiently(
-        self, call: Callable[[str], T], fields: dict[str, object], order: Order
+        self, call: Callable[[str], T], fields: dict[str, object], order: LaunchProgress
     ) -> T:
         """Send one request, again and again while AWS throttles or says nothing.
 
@@ -280,7 +282,7 @@ def event(instance: ec2.Instance, index: int) -> Event:
     return Event("instance.launched", index, instance.id, fields)
 
 
-def _too_few(order: Order) -> CloudError:
+def _too_few(order: LaunchProgress) -> CloudError:
     """Return why there are too few: AWS's first word, if nothing was launched."""
     launched, first, last = len(order.launched), order.trouble[0], order.trouble[-1]
     if not launched:

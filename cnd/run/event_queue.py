@@ -14,7 +14,7 @@ from cnd.model.events import PROGRESS, Event
 MOST = 1000  # events that wait; whoever reads a host waits while there are more
 
 
-class Inbox:
+class EventQueue:
     """Events in the order in which they came; progress waits to be fetched."""
 
     def __init__(self) -> None:

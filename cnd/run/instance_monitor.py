@@ -26,7 +26,7 @@ TERMINATED, UNLISTED = "terminated", "no longer listed"
 NO_CLOUD = "the cloud has ended"
 
 
-class Watch:
+class InstanceMonitor:
     """Serves each instance the moment that it runs; notices those that vanish."""
 
     def __init__(

@@ -29,17 +29,17 @@ from cnd.model.billing import ENDS, LAUNCHED, RUNNING, spent
 from cnd.model.events import LAST_WORDS, Event, trouble
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome, Race, refutation
+from cnd.model.search_state import Ending, Outcome, SearchState, refutation
 from cnd.provision import capacity, launch
 from cnd.provision.prepare import Provision, prepare
 from cnd.provision.scram import scram
 from cnd.run import custom_worker, first_nonces
-from cnd.run.event_queue import Inbox
-from cnd.run.instance_monitor import Watch
+from cnd.run.event_queue import EventQueue
+from cnd.run.instance_monitor import InstanceMonitor
 from cnd.run.journal import DURABLE, EVENTS, ORDER, RESULT, Journal
-from cnd.run.journal_writer import DISK_PATIENCE, MINOR, Record
-from cnd.run.roster import Crew
-from cnd.run.termination_guard import Terminator, insist
+from cnd.run.journal_writer import DISK_PATIENCE, MINOR, JournalWriter
+from cnd.run.roster import Roster
+from cnd.run.termination_guard import TerminationGuard, insist
 from cnd.run.viewer import Viewer
 from cnd.system import private_files, signals
 from cnd.system.background import NotDone, Pool, within
@@ -74,7 +74,7 @@ class Limits:
 
     end: float = 60.0  # for stop and logs together, until the fleet is terminated
     # The guard terminates it so long after that, or after the run broke off, if the
-    # deciding thread has not: see `Terminator`.
+    # deciding thread has not: see `TerminationGuard`.
     guard: float = 15.0
     # What comes after the fleet's end must not keep the program from its own.
     save: float = 60.0
@@ -100,11 +100,11 @@ class Job:
         self._journal = journal
         self._run = journal.run
         self._view = view  # called from this thread only
-        self.race = Race(plan)
-        self._inbox = Inbox()
-        self._record = Record(journal, self._inbox.put)
+        self.race = SearchState(plan)
+        self._inbox = EventQueue()
+        self._record = JournalWriter(journal, self._inbox.put)
         self._receipt: list[Event] = []  # the events of `RECEIPT`
-        self._guard = Terminator(self._strike)
+        self._guard = TerminationGuard(self._strike)
         # Nothing is launched, or the fleet is terminated, kept, or named as a leak.
         self._settled = True
         self._broke: list[BaseException] = []  # to be raised after the fleet's end
@@ -114,7 +114,7 @@ class Job:
         self._pool = Pool(POOL, "cloud")
         self._late = Pool(POOL, "end")  # as above, for what comes at the end
         self._background: list[Future[Any]] = []
-        self._crew = Crew()
+        self._crew = Roster()
         self._checking: Future[Event] | None = None  # the first nonces of the space
         self._attached = False
         self._clock: replay.SearchClock | None = None  # of a run that is taken over
@@ -192,7 +192,7 @@ class Job:
         self._receipt = [event for event in told if event.kind in RECEIPT]
         past = replay.recall(self._plan, told)
         self.race, self._attached = past.race, True
-        self._crew = Crew(
+        self._crew = Roster(
             past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
         )
         now = time.monotonic()
@@ -381,7 +381,7 @@ class Job:
         self._plan = plan = capacity.divided(self._plan, len(launched))
         self._rewrite_order(provision)
         fleet.divide(plan)
-        self.race = Race(plan)
+        self.race = SearchState(plan)
         for index, instance in enumerate(launched):
             self.race.see(launch.event(instance, index))
         fields = {"wanted": wanted, "instances": plan.instances}
@@ -415,8 +415,8 @@ class Job:
         if self._plan.hold:
             self._go_on(self._tell_failures)
 
-    def _new_watch(self, fleet: Fleet) -> Watch:
-        self._watch = Watch(
+    def _new_watch(self, fleet: Fleet) -> InstanceMonitor:
+        self._watch = InstanceMonitor(
             self._cloud.ec2,
             self._run,
             fleet,
@@ -518,7 +518,7 @@ class Job:
             self._take(Event("class.handed_over", index, host, {"start": start}))
             name = f"Instance{self._crew.index[host]}"
             fleet.serve(self._watch.served[host], name, [Part(index, start)])
-        if not (self.race.failed and self._crew.hopeful):
+        if not (self.race.failed and self._crew.may_recover):
             self.race.settle()
 
     def _replace(self, provision: Provision) -> None:

@@ -22,7 +22,7 @@ AT_ONCE = 1000  # events written in one go
 MINOR = frozenset({PROGRESS, "worker.noise"})
 
 
-class Record:
+class JournalWriter:
     """Writes events to the journal; for any thread."""
 
     def __init__(self, journal: Journal, tell: Emit) -> None:

@@ -15,7 +15,7 @@ from cnd.system.typed_json import fits, made
 
 
 @dataclass(frozen=True)
-class Order:
+class RunOrder:
     """What takes a run over, or finds what it has left."""
 
     cloud: str
@@ -25,7 +25,7 @@ class Order:
     provision: Provision
 
 
-def to_take_over(journal: Journal) -> Order:
+def to_take_over(journal: Journal) -> RunOrder:
     """Return the order of a run that has not ended.
 
     Raises:
@@ -39,7 +39,7 @@ def to_take_over(journal: Journal) -> Order:
     return found
 
 
-def kept(journal: Journal) -> Order | None:
+def kept(journal: Journal) -> RunOrder | None:
     """Return the order of a run, also of one that is over; None if there is none."""
     if (record := journal.kept_order()) is None:
         return None
@@ -53,4 +53,4 @@ def kept(journal: Journal) -> Order | None:
         journal.damage[ORDER] = f"is damaged: {error}"
         return None
     cloud, region, account = map(str, place)
-    return Order(cloud, region, account, plan, provision)
+    return RunOrder(cloud, region, account, plan, provision)

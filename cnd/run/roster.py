@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from cnd.model.events import Event
-from cnd.model.search_state import Standing
+from cnd.model.search_state import ClassProgress
 
 # After these an instance is trusted with no further class.
 UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")
 
 
-class Crew:
+class Roster:
     """The instances of a run, by their ids."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Crew:
             self._done.add(host)
 
     @property
-    def hopeful(self) -> set[str]:
+    def may_recover(self) -> set[str]:
         """Booting, or out of touch: they may yet take over what the others lost."""
         return self.index.keys() - self._done - self.lost - self._fit
 
@@ -100,7 +100,7 @@ class Crew:
         """Return whether it is known what may be expected of an instance."""
         return instance_id in self._done | self.lost | self._fit
 
-    def survivor(self, standings: Iterable[Standing]) -> str | None:
+    def survivor(self, standings: Iterable[ClassProgress]) -> str | None:
         """Return the fit instance with the fewest classes to search, or None."""
         load = Counter(s.host for s in standings if not s.ended)
         fit = self._fit - self.lost

@@ -33,7 +33,7 @@ UNDER_WAY = (
 
 
 @dataclass(frozen=True)
-class Survey:
+class Overview:
     """Live instances with what each is doing, and the newest runs."""
 
     instances: tuple[tuple[Instance, str], ...]
@@ -77,7 +77,7 @@ class Survey:
         return (self.now - instance.launched).total_seconds()
 
 
-def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Survey:
+def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
     """Return what there is, given all that `cloud` lists, in whatever state."""
     live = [i for i in listed if i.state in GOING]
     newest = runs()[-SHOWN:]
@@ -85,7 +85,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Survey:
     doings = {run: _doings(journals[run]) for run in by_run(live)}
     unsure = under_way(listed, cloud) if cloud else []
     unknown = "not followed from this machine"
-    return Survey(
+    return Overview(
         instances=tuple((i, doings[i.run].get(i.id, unknown)) for i in live),
         runs=tuple(
             (

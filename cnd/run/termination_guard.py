@@ -52,7 +52,7 @@ def insist(
         pause = min(2 * pause, LAST_PAUSE)
 
 
-class Terminator(Generic[T]):
+class TerminationGuard(Generic[T]):
     """A thread that strikes at a moment, unless it is told before that all is over.
 
     To tell it something takes no lock: a signal handler may do so.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cnd.model.events import Event
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 
 
 class Viewer(Protocol):
@@ -17,7 +17,7 @@ class Viewer(Protocol):
     def show(self, event: Event) -> None:
         """Show something that happened."""
 
-    def tick(self, race: Race) -> None:
+    def tick(self, race: SearchState) -> None:
         """Show how far the run is; called ten times a second, and after what counts."""
 
     def answer(self, text: str) -> None:

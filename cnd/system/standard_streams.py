@@ -17,7 +17,7 @@ from typing import TextIO
 NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
-class Told(io.TextIOWrapper):
+class MessageStream(io.TextIOWrapper):
     """A text stream that fails silently, and from then on is none."""
 
     def write(self, text: str, /) -> int:
@@ -34,7 +34,7 @@ class Told(io.TextIOWrapper):
             silence(self)
 
 
-class Data(io.TextIOWrapper):
+class DataStream(io.TextIOWrapper):
     """A text stream that remembers why it could not be written to."""
 
     failure: OSError | None = None
@@ -64,8 +64,8 @@ def prepare() -> None:
     for name, number in NUMBERS.items():
         if getattr(sys, name) is None:  # it was closed: ``2>&-``
             setattr(sys, name, _nothing(number))
-    sys.stdout = sys.__stdout__ = _made(Data, sys.stdout)  # type: ignore
-    sys.stderr = sys.__stderr__ = _made(Told, sys.stderr)  # type: ignore
+    sys.stdout = sys.__stdout__ = _made(DataStream, sys.stdout)  # type: ignore
+    sys.stderr = sys.__stderr__ = _made(MessageStream, sys.stderr)  # type: ignore
 
 
 def _made(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:

@@ -219,7 +219,7 @@ class S3Fleet:
             hosts = list(self._hosts.values())
             parts = {h.name: list(self._handed(h)) for h in hosts}
             away = {h.name: list(self._given_away(h)) for h in hosts}
-        word = s3_protocol.Word(
+        word = s3_protocol.ControlMessage(
             self._beat,
             self._ending.is_set(),
             {name: handed for name, handed in parts.items() if handed},
@@ -380,7 +380,7 @@ class S3Fleet:
             fields: dict[str, object] = {"reason": str(error)}
             self._put(Event("log.failed", task.index, host.id, fields))
         else:
-            fields = {"path": str(path), **system_log.Part(len(log), missing).fields}
+            fields = {"path": str(path), **system_log.LogPart(len(log), missing).fields}
             self._put(Event("log.pulled", task.index, host.id, fields))
         task.over = True
         self._put(Event("host.done", task.index, host.id))

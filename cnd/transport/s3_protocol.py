@@ -46,7 +46,7 @@ FASTEST_LOOK = 0.5  # seconds
 
 
 @dataclass(frozen=True)
-class Pace:
+class PollRates:
     """How often each instance talks to S3."""
 
     poll: float  # seconds between two looks for the orchestrator's word
@@ -66,17 +66,17 @@ class Pace:
         return 3 * self.every + 5.0
 
 
-def pace(instances: int, polls_per_second: float) -> Pace:
+def pace(instances: int, polls_per_second: float) -> PollRates:
     """Return the pace of a fleet, so that all together keep below the rates."""
-    return Pace(
+    return PollRates(
         poll=max(FASTEST_POLL, instances / polls_per_second),
         every=max(FASTEST_REPORT, LOOKS_TO_A_REPORT * instances / polls_per_second),
     )
 
 
 @dataclass(frozen=True)
-class Word:
-    """What the orchestrator says to all instances; see `agent.Word`."""
+class ControlMessage:
+    """What the orchestrator says to all instances; see `agent.ControlMessage`."""
 
     beat: int
     stop: bool = False
@@ -125,7 +125,7 @@ def _compiled(name: str, source: bytes) -> bytes:
 def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
     """Put into S3 what the instances fetch; the bucket must be there."""
     objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
-    for name, data in {**objects, WORD: Word(0).encoded()}.items():
+    for name, data in {**objects, WORD: ControlMessage(0).encoded()}.items():
         put(s3, bucket, run, name, data, owner=owner)
 
 

@@ -365,7 +365,7 @@ class Host:
         *,
         most: int = system_log.MOST,
         deadline: Callable[[], float] | None = None,
-    ) -> system_log.Part:
+    ) -> system_log.LogPart:
         """Write the host's system log to the file `path`, or its newest part.
 
         Args:
@@ -382,7 +382,7 @@ class Host:
         late = time.monotonic() + LOG_TIMEOUT
         wait = AFTER.format(folder=shlex.quote(folder)) if folder else ""
         with contextlib.ExitStack() as spools:
-            part, best = system_log.Part(0), None
+            part, best = system_log.LogPart(0), None
             for step in system_log.steps(most):
                 spool = spools.enter_context(tempfile.TemporaryFile(dir=path.parent))
                 try:

@@ -64,7 +64,7 @@ LOUD_BYTES = 64 << 10  # that are read, and dropped, before a pause
 LOUD_PAUSE = 0.05  # seconds
 
 
-class Voice:
+class WorkerOutput:
     """Passes on what one worker says, within the allowance of its host."""
 
     def __init__(
@@ -384,13 +384,13 @@ class SshFleet:
                     else:
                         mute = time.monotonic()
 
-    def _voice(self, instance_id: str, index: int) -> Voice:
+    def _voice(self, instance_id: str, index: int) -> WorkerOutput:
         """Return what passes a worker's words on, with the allowance of its host."""
         with self._lock:
             allowance = self._allowances.setdefault(
                 instance_id, Allowance(self._began())
             )
-        return Voice(index, instance_id, allowance, self._put, self._slow_down)
+        return WorkerOutput(index, instance_id, allowance, self._put, self._slow_down)
 
     def _slow_down(self) -> bool:
         """Wait, as who says too much has to; return whether to listen on."""

@@ -28,7 +28,7 @@ from cnd.view.colors import COLORS
 from cnd.view.timeline import (
     PHASES,
     Class,
-    Life,
+    InstanceHistory,
     Timeline,
     list_usd,
     phases_of,
@@ -174,7 +174,7 @@ def _timeline(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def _rows(axes: Axes, lives: Sequence[Life]) -> None:
+def _rows(axes: Axes, lives: Sequence[InstanceHistory]) -> None:
     for phase in PHASES:
         bars = [
             (span.begin, span.end, row - 0.39, row + 0.39)
@@ -457,7 +457,7 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def paid_life(life: Life) -> float:
+def paid_life(life: InstanceHistory) -> float:
     """Return the seconds that an instance ran, as far as they were seen."""
     return sum(span.seconds for span in life.spans if span.name != "pending")
 

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 
 from cnd.model.events import PROGRESS, Event
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 from cnd.run.viewer import Viewer
 from cnd.system.background import Lane
 
@@ -19,7 +19,7 @@ MINOR = frozenset({PROGRESS, "worker.noise"})
 CLOSE_PATIENCE = 2.0  # seconds for the last lines to be shown
 
 
-class Aside:
+class BackgroundViewer:
     """Has another viewer show a run, in a thread of its own.
 
     A terminal that takes nothing (Ctrl-S, a pipe that nobody reads) holds up its view
@@ -29,7 +29,7 @@ class Aside:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._lane = Lane("view", MOST_WAITING)
-        self._race: Race | None = None  # as of the latest tick
+        self._race: SearchState | None = None  # as of the latest tick
         self._ticking = False  # a tick waits, which will show that
         self._raised = False
 
@@ -38,7 +38,7 @@ class Aside:
         if event.kind not in MINOR or self._lane.waiting < MOST_MINOR:
             self._lane.put(lambda: self._viewer.show(event))
 
-    def tick(self, race: Race) -> None:
+    def tick(self, race: SearchState) -> None:
         self._raise()
         self._race = race
         if not self._ticking:
@@ -71,14 +71,14 @@ class Silent:
 
     def show(self, event: Event) -> None: ...
 
-    def tick(self, race: Race) -> None: ...
+    def tick(self, race: SearchState) -> None: ...
 
     def answer(self, text: str) -> None: ...
 
     def close(self) -> None: ...
 
 
-class Bystander:
+class FallbackViewer:
     """Shows a run by another viewer, whose failure is the end of that viewer only.
 
     A run must not end, nor end otherwise, because it could not be shown.
@@ -94,7 +94,7 @@ class Bystander:
         with self._guarded():
             self._viewer.show(event)
 
-    def tick(self, race: Race) -> None:
+    def tick(self, race: SearchState) -> None:
         with self._guarded():
             self._viewer.tick(race)
 

@@ -18,7 +18,7 @@ from cnd.model.events import Event, amount, harmless
 from cnd.model.format import duration
 from cnd.model.format import number as short
 from cnd.view.colors import COLORS
-from cnd.view.timeline import PHASES, Life, Timeline, list_usd, phases_of
+from cnd.view.timeline import PHASES, InstanceHistory, Timeline, list_usd, phases_of
 
 REMARKS = 60  # lines of what went on besides
 FOLDED = 16  # rows; a longer table is folded
@@ -341,7 +341,7 @@ def _instances(line: Timeline, logs: frozenset[str]) -> str:
     return _section(f"Instances ({len(rows)})", table, folded=len(rows) > FOLDED)
 
 
-def _row(life: Life, logs: frozenset[str]) -> tuple[str, ...]:
+def _row(life: InstanceHistory, logs: frozenset[str]) -> tuple[str, ...]:
     name = f"Instance{life.index}"
     if f"{name}.log" in logs:
         name = f'<a href="logs/{name}.log">{name}</a>'

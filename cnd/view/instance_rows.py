@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from cnd.model.billing import ENDS
 from cnd.model.events import Event, amount
-from cnd.model.plan import Stay
+from cnd.model.plan import Usage
 
 # What an instance is doing after an event about it.
 STATES = {
@@ -40,7 +40,7 @@ LASTING = frozenset({"found", "failed", "lied", "lost"})
 
 
 @dataclass(frozen=True)
-class Row:
+class InstanceRow:
     """One instance; times are in seconds, on the clock of whoever feeds the board."""
 
     index: int
@@ -66,17 +66,17 @@ class Row:
 
 
 @dataclass
-class Board:
+class InstanceRows:
     """The rows of a run, by instance id; feed it every event with `see`."""
 
-    rows: dict[str, Row] = field(default_factory=dict)
+    rows: dict[str, InstanceRow] = field(default_factory=dict)
 
     def see(self, event: Event, now: float) -> None:
         """Take in an event that came `now`: the clocks of hosts may be wrong."""
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
             spot = event.fields.get("spot") is True
-            row = Row(
+            row = InstanceRow(
                 event.index, host, spot=spot, since=now, last="launched", heard=now
             )
             self.rows[host] = _told(row, event.fields, ("type", "zone"))
@@ -84,10 +84,10 @@ class Board:
             row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))
             self.rows[host] = _moved(_counted(row, event), event, now)
 
-    def stays(self, now: float) -> list[Stay]:
+    def stays(self, now: float) -> list[Usage]:
         """Return how long each instance ran, as `Plan.usd` wants it."""
         return [
-            Stay(max(0.0, end - row.began), row.type, row.zone, row.spot)
+            Usage(max(0.0, end - row.began), row.type, row.zone, row.spot)
             for row in self.rows.values()
             if row.began is not None
             for end in [now if row.ended is None else row.ended]
@@ -98,13 +98,15 @@ class Board:
         return Counter(row.state for row in self.rows.values())
 
 
-def _told(row: Row, fields: Mapping[str, object], names: Iterable[str]) -> Row:
+def _told(
+    row: InstanceRow, fields: Mapping[str, object], names: Iterable[str]
+) -> InstanceRow:
     """Take over the fields of these names that an event has."""
     told = {name: str(fields[name]) for name in names if fields.get(name)}
     return replace(row, **told)  # type: ignore[arg-type]
 
 
-def _counted(row: Row, event: Event) -> Row:
+def _counted(row: InstanceRow, event: Event) -> InstanceRow:
     """Take over what a worker says of its class."""
     tested, rate = event.fields.get("tested"), amount(event.fields.get("rate"))
     if not event.kind.startswith("worker.") or event.index is None:
@@ -117,7 +119,7 @@ def _counted(row: Row, event: Event) -> Row:
     return row
 
 
-def _moved(row: Row, event: Event, now: float) -> Row:
+def _moved(row: InstanceRow, event: Event, now: float) -> InstanceRow:
     """Take over the state that an event puts the instance in, and its reason."""
     if event.kind == "instance.running" and row.began is None:
         row = replace(row, began=now)
@@ -132,7 +134,7 @@ def _moved(row: Row, event: Event, now: float) -> Row:
     return replace(row, state=state, since=now, note=note, rate=rate)
 
 
-def chosen(rows: Iterable[Row], room: int) -> list[Row]:
+def chosen(rows: Iterable[InstanceRow], room: int) -> list[InstanceRow]:
     """Return at most `room` rows in order: those in trouble, extremes, the newest.
 
     Where not all have room: first what is in trouble, then in turn the slowest and
@@ -149,12 +151,12 @@ def chosen(rows: Iterable[Row], room: int) -> list[Row]:
     return sorted(first, key=lambda row: (row.index, row.host))
 
 
-def _in_turn(groups: Sequence[Sequence[Row]]) -> list[Row]:
+def _in_turn(groups: Sequence[Sequence[InstanceRow]]) -> list[InstanceRow]:
     longest = max(map(len, groups), default=0)
     return [group[i] for i in range(longest) for group in groups if i < len(group)]
 
 
-def summed_up(rows: Iterable[Row], shown: Iterable[Row]) -> str:
+def summed_up(rows: Iterable[InstanceRow], shown: Iterable[InstanceRow]) -> str:
     """Return what the rows that are not shown do: "40 more: 32 searches, 8 boots"."""
     hidden = {row.host: row for row in rows}
     for row in shown:

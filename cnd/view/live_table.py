@@ -22,8 +22,8 @@ from cnd.model.events import Event, harmless
 from cnd.model.format import number
 from cnd.model.plan import Plan
 from cnd.model.probability import within
-from cnd.model.search_state import Race
-from cnd.view.instance_rows import TROUBLE, Board, Row, chosen, summed_up
+from cnd.model.search_state import SearchState
+from cnd.view.instance_rows import TROUBLE, InstanceRow, InstanceRows, chosen, summed_up
 from cnd.view.narrator import sentence
 from cnd.view.terminal import NO_BREAK, STAMP, encoded, wrapped
 
@@ -45,7 +45,7 @@ class Column:
 
     title: str
     width: int
-    cell: Callable[[Row, float], str]
+    cell: Callable[[InstanceRow, float], str]
     right: bool = False
     end: bool = False  # where there is no room, its end is what tells
     most: int = 0  # characters, where there is room to spare
@@ -70,7 +70,7 @@ def _count(value: float) -> str:
     return number(value).replace(" ", "") if value else ""
 
 
-def _last(row: Row, now: float) -> str:
+def _last(row: InstanceRow, now: float) -> str:
     """Return how long ago it was heard of last, and what was, or what is wrong."""
     trouble = row.note if row.state in TROUBLE else ""
     return f"{_clock(now - row.heard):>5} {trouble or row.last}"
@@ -110,8 +110,8 @@ class LiveView:
             past: what happened before, of a run that is taken over.
         """
         self._plan, self._stream = plan, stream
-        self._race = Race(plan)
-        self._board = Board()
+        self._race = SearchState(plan)
+        self._board = InstanceRows()
         self._began = time.time()
         self._searching: float | None = None
         self._decided: float | None = None
@@ -140,7 +140,7 @@ class LiveView:
                 self._console.print(line, markup=False)
         self._redraw()  # nobody ticks while instances are being terminated
 
-    def tick(self, race: Race) -> None:
+    def tick(self, race: SearchState) -> None:
         """Redraw, if there is something new and it is not too soon."""
         self._race = race
         self._redraw()
@@ -271,7 +271,7 @@ def columns(width: int) -> list[Column]:
     return chosen
 
 
-def _style(row: Row) -> str:
+def _style(row: InstanceRow) -> str:
     """Return a style that reads on dark and on light; the state says it in words."""
     if row.state in TROUBLE:
         return "red"

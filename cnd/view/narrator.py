@@ -16,7 +16,7 @@ from cnd.model.events import Event, harmless
 from cnd.model.format import duration, number
 from cnd.model.plan import Plan
 from cnd.model.result import Result
-from cnd.model.search_state import Ending, Race
+from cnd.model.search_state import Ending, SearchState
 from cnd.view.terminal import NO_BREAK, STAMP, encoded, width_of, wrapped
 
 REPEAT = 10.0  # seconds between two lines of progress
@@ -69,7 +69,7 @@ class Narrator:
         if text := sentence(event):
             self._line(text)
 
-    def tick(self, race: Race) -> None:
+    def tick(self, race: SearchState) -> None:
         """Say when it is decided, and now and then how far the run is."""
         now = time.monotonic()
         if race.outcome and not self._decided:
@@ -111,7 +111,7 @@ class Narrator:
     def _stamp(self) -> str:
         return f"[{time.monotonic() - self._began:6.2f} s]"
 
-    def _standing(self, race: Race) -> str:
+    def _standing(self, race: SearchState) -> str:
         """Say how the race stands, in less than a line."""
         total = self._total
         if race.outcome and (ended := self._seen("instance.terminated")):

@@ -51,7 +51,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Pace:
+class RateSample:
     """So many nonces were tested from `begin` to `end`, seconds of the run."""
 
     begin: float
@@ -65,7 +65,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Life:
+class InstanceHistory:
     """One instance from its request to its end."""
 
     id: str
@@ -76,7 +76,7 @@ class Life:
     kernel: str = ""
     tested: int = 0
     spans: tuple[Span, ...] = ()
-    paces: tuple[Pace, ...] = ()
+    paces: tuple[RateSample, ...] = ()
     stop: float | None = None  # seconds from the decision to its last word
     was_searching: bool = False  # when the end was decided
     end: str = "not seen terminated"  # or "terminated", "lost"
@@ -122,7 +122,7 @@ class Timeline:
     reason: str
     searching: float | None  # when the first worker began
     decided: float | None  # when the end was decided
-    lives: tuple[Life, ...]  # by index
+    lives: tuple[InstanceHistory, ...]  # by index
     classes: tuple[Class, ...]
     events: tuple[Event, ...] = field(repr=False)
 
@@ -137,7 +137,7 @@ class Timeline:
         return all(each.counted for each in self.classes)
 
     @property
-    def stops(self) -> list[Life]:
+    def stops(self) -> list[InstanceHistory]:
         """The instances that had to be stopped, the quickest first."""
         late = [life for life in self.lives if life.stop is not None]
         return sorted(late, key=lambda life: (life.stop, life.index))
@@ -186,7 +186,7 @@ def list_usd(line: Timeline) -> float | None:
     return sum(costs)
 
 
-def phases_of(lives: Sequence[Life]) -> dict[str, list[float]]:
+def phases_of(lives: Sequence[InstanceHistory]) -> dict[str, list[float]]:
     """Return how long each instance was in each phase that there was, sorted."""
     found = {
         phase: sorted(s for life in lives if (s := life.seconds(phase)) > 0)
@@ -195,7 +195,9 @@ def phases_of(lives: Sequence[Life]) -> dict[str, list[float]]:
     return {phase: seconds for phase, seconds in found.items() if seconds}
 
 
-def rates(lives: Sequence[Life], edges: Sequence[float]) -> list[list[float]]:
+def rates(
+    lives: Sequence[InstanceHistory], edges: Sequence[float]
+) -> list[list[float]]:
     """Return the nonces/s of each instance between every two `edges`.
 
     What was tested in a pace is spread evenly over it, so that the sum of rates times
@@ -204,7 +206,9 @@ def rates(lives: Sequence[Life], edges: Sequence[float]) -> list[list[float]]:
     return [_binned(life.paces, edges) for life in lives]
 
 
-def present(lives: Sequence[Life], times: Sequence[float]) -> dict[str, list[int]]:
+def present(
+    lives: Sequence[InstanceHistory], times: Sequence[float]
+) -> dict[str, list[int]]:
     """Return how many instances are in each phase at each of `times`, ascending."""
     found = {phase: [0] * len(times) for phase in PHASES}
     for life in lives:
@@ -215,7 +219,7 @@ def present(lives: Sequence[Life], times: Sequence[float]) -> dict[str, list[int
     return {phase: counts for phase, counts in found.items() if any(counts)}
 
 
-def _binned(paces: Iterable[Pace], edges: Sequence[float]) -> list[float]:
+def _binned(paces: Iterable[RateSample], edges: Sequence[float]) -> list[float]:
     found = [0.0] * (len(edges) - 1)
     for pace in paces:
         for i, (low, high) in enumerate(pairwise(edges)):
@@ -285,7 +289,7 @@ def _outcome(seen: Sequence[Event], result: Mapping[str, Any]) -> tuple[str, str
 # --- instances
 
 
-class _Watch:
+class _InstanceHistory:
     """Follows one instance through its events; the only thing here that changes."""
 
     def __init__(self, event: Event, asked: float) -> None:
@@ -296,7 +300,7 @@ class _Watch:
             "zone": str(event.fields.get("zone", "")),
         }
         self.spans: list[Span] = []
-        self.paces: list[Pace] = []
+        self.paces: list[RateSample] = []
         self._phase, self._since = "pending", min(asked, event.time)
         self._stands_by = False  # it replaces one that was lost, and has no class yet
         self._busy: set[int | None] = set()  # classes whose worker searches
@@ -354,7 +358,7 @@ class _Watch:
         if tested < before:
             return
         if event.time > since:
-            self.paces.append(Pace(since, event.time, tested - before))
+            self.paces.append(RateSample(since, event.time, tested - before))
         elif self.paces:  # two words at once
             last = self.paces[-1]
             more = last.nonces + tested - before
@@ -375,7 +379,9 @@ class _Watch:
         self.spans.append(Span(self._phase, self._since, time))
         self._phase, self._since = phase, time
 
-    def life(self, decided: float | None, scrammed: float, end: float) -> Life:
+    def life(
+        self, decided: float | None, scrammed: float, end: float
+    ) -> InstanceHistory:
         """Return what there was; the last phase has lasted until `end`, so far."""
         self._go("", max(end, self._since))
         spans = _cut(self.spans, "search", decided, "stop")
@@ -385,7 +391,7 @@ class _Watch:
             late = self._last_word - decided
             stop = late if late > 0 else None
             was_searching = (self._first_search or math.inf) < decided
-        return Life(
+        return InstanceHistory(
             spans=tuple(span for span in spans if span.seconds > 0),
             paces=_smooth(self.paces),
             tested=sum(pace.nonces for pace in self.paces),
@@ -395,9 +401,9 @@ class _Watch:
         )
 
 
-def _lives(seen: Sequence[Event], decided: float | None) -> list[Life]:
+def _lives(seen: Sequence[Event], decided: float | None) -> list[InstanceHistory]:
     """Return the instances by index, with times since the epoch."""
-    watches: dict[str, _Watch] = {}
+    watches: dict[str, _InstanceHistory] = {}
     asked, searched = 0.0, 0.0
     missing = 0  # instances that were asked for, and not launched yet
     for event in seen:
@@ -410,7 +416,7 @@ def _lives(seen: Sequence[Event], decided: float | None) -> list[Life]:
             # no other time than its own.
             since = asked if missing > 0 else event.time
             if event.host not in watches:
-                watches[event.host] = _Watch(event, since)
+                watches[event.host] = _InstanceHistory(event, since)
                 missing -= 1
         elif event.host in watches:
             watches[event.host].see(event)
@@ -435,22 +441,22 @@ def _cut(
     return found
 
 
-def _smooth(paces: Iterable[Pace]) -> tuple[Pace, ...]:
+def _smooth(paces: Iterable[RateSample]) -> tuple[RateSample, ...]:
     """Join what is too short for a rate with what came right before it."""
-    found: list[Pace] = []
+    found: list[RateSample] = []
     for pace in paces:
         last = found[-1] if found else None
         if last and last.end == pace.begin and pace.end - pace.begin < SHORT:
-            found[-1] = Pace(last.begin, pace.end, last.nonces + pace.nonces)
+            found[-1] = RateSample(last.begin, pace.end, last.nonces + pace.nonces)
         else:
             found.append(pace)
     return tuple(found)
 
 
-def _shifted(life: Life, began: float) -> Life:
+def _shifted(life: InstanceHistory, began: float) -> InstanceHistory:
     """Return a life with times since the start of the run."""
     spans = (Span(s.name, s.begin - began, s.end - began) for s in life.spans)
-    paces = (Pace(p.begin - began, p.end - began, p.nonces) for p in life.paces)
+    paces = (RateSample(p.begin - began, p.end - began, p.nonces) for p in life.paces)
     return replace(life, spans=tuple(spans), paces=tuple(paces))
 
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from cnd.model.events import Event
 from cnd.model.plan import Plan
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 from cnd.view.live_table import LiveView
 
 SECONDS = 5.0
@@ -24,7 +24,7 @@ class Screen(io.StringIO):
 def share(instances: int) -> float:
     """Return processor seconds a second, with `instances` reports a second."""
     plan = Plan(difficulty=9, instances=instances, time_limit=60)
-    race, view = Race(plan), LiveView(plan, Screen())
+    race, view = SearchState(plan), LiveView(plan, Screen())
     for i in range(instances):
         for kind in ("instance.launched", "instance.running", "worker.started"):
             view.show(Event(kind, i, f"i-{i:017x}", {"kernel": "avx2"}))

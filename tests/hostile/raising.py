@@ -74,7 +74,7 @@ def run(hook: Hook, there: connection.Cloud, key: keys.UserKey) -> dict[str, Any
     record = journal.Journal(run_name.new_run())
     record.create()
     threading.setprofile(hook)
-    shown = guarded.Aside(narrator.Narrator(PLAN))
+    shown = guarded.BackgroundViewer(narrator.Narrator(PLAN))
     told: dict[str, Any] = {"run": record.run, "ended": "", "ids": []}
     made = job.Job(PLAN, there, record, view=shown)
     sys.setprofile(hook)

@@ -12,8 +12,8 @@ from typing import Any
 from cnd import pow as worker
 from cnd.model.events import Event, from_worker
 from cnd.model.plan import Plan, class_size
-from cnd.model.search_state import Race
-from cnd.run.roster import Crew
+from cnd.model.search_state import SearchState
+from cnd.run.roster import Roster
 
 
 def recorded(
@@ -101,7 +101,7 @@ class Story:
     """A run's way from events to its decision, as `Job` goes it, without a cloud."""
 
     def __init__(self, plan: Plan, *, checked: Event | None = None) -> None:
-        self.race, self.crew = Race(plan), Crew()
+        self.race, self.crew = SearchState(plan), Roster()
         self.refuted: list[Event] = []
         self._spare = 0
         if checked:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from cnd.model import events
 from cnd.model.events import Event
 from cnd.model.plan import Plan
-from cnd.model.search_state import Ending, Race
-from cnd.run.roster import Crew
+from cnd.model.search_state import Ending, SearchState
+from cnd.run.roster import Roster
 from cnd.run.status import _doing
-from cnd.view.instance_rows import Board
+from cnd.view.instance_rows import InstanceRows
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator, sentence
 from cnd.view.timeline import timeline
@@ -61,7 +61,7 @@ lines = st.one_of(
 def shown(said: list[Event]) -> str:
     """Return what both views write of events, until the end."""
     stream = io.StringIO()
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     for view in (Narrator(PLAN, stream), LiveView(PLAN, stream)):
         for event in (*LAUNCHED, *said):
             race.see(event)
@@ -75,7 +75,7 @@ def shown(said: list[Event]) -> str:
 @given(st.lists(lines, min_size=1, max_size=4))
 def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]
-    race, board, crew = Race(PLAN), Board(), Crew()
+    race, board, crew = SearchState(PLAN), InstanceRows(), Roster()
     for event in (*LAUNCHED, *said):
         kept = events.from_json(event.to_json())
         assert (kept.kind, kept.index, kept.host) == (

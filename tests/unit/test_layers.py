@@ -39,7 +39,7 @@ OWNERS = {
     "fabric": {"bench.other_tools", "cli", "tasks", "transport"},
     "paramiko": {"transport"},
     "botocore": {"cloud", "local"},
-    "boto3": {"cloud"},
+    "boto3": {"cloud", "local.api.backends"},
     "rich": {"view"},
     "matplotlib": {"view", "bench.charts"},
     "moto": {"local.api"},

@@ -16,7 +16,7 @@ from cnd.pow import HashlibScanner
 VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 
 
-def asked(*words: str, job: Path | None = None) -> worker.Order:
+def asked(*words: str, job: Path | None = None) -> worker.WorkerOptions:
     extra = ["--job", str(job)] if job else []
     return worker.checked(worker.parse([*words, *extra])[0])
 

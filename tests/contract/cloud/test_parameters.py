@@ -197,7 +197,7 @@ def test_runs_are_looked_for_by_the_name_of_their_queue() -> None:
 def test_what_is_removed_is_named(kind: str, call: str, parameter: str) -> None:
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", call, {}, {parameter: "this one"})
-        cleanup.remove(clerk.cloud, cleanup.Made(kind, "name", "this one"))
+        cleanup.remove(clerk.cloud, cleanup.Resource(kind, "name", "this one"))
 
 
 def test_the_template_of_a_run_is_removed_by_its_name() -> None:

@@ -178,7 +178,7 @@ def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
     On a machine with other work most of them measure when whose turn it is.
     """
     chosen = worker.choose_kernel("auto", path=str(library))
-    crew = worker.Crew(1, lambda stop, bell: chosen.make("x", 64, stop), 1)
+    crew = worker.ProcessPool(1, lambda stop, bell: chosen.make("x", 64, stop), 1)
     delays: list[float] = []
     try:
         child = crew.grow()

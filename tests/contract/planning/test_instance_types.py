@@ -16,7 +16,7 @@ from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
 from cnd.model.search_state import Ending, Outcome
 from cnd.planning import instance_types
-from cnd.planning.forecast import Wish
+from cnd.planning.forecast import Request
 from tests.support.clerk import stubbed
 
 CORES = worker.usable_cores()
@@ -81,14 +81,14 @@ def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
     price = {"InstanceType": "c6a.large", "AvailabilityZone": "a", "SpotPrice": "0.03"}
     asked = {"InstanceTypes": ["c7a.large", "c6a.large"]}
     with stubbed("ec2") as clerk:
-        assert instance_types.on_spot(clerk.cloud, Wish(PLAN, True)).plan == PLAN
+        assert instance_types.on_spot(clerk.cloud, Request(PLAN, True)).plan == PLAN
         clerk.answer(
             "ec2",
             "describe_spot_price_history",
             {"SpotPriceHistory": [price]},
             {**asked, "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
         )
-        found = instance_types.on_spot(clerk.cloud, Wish(plan, True)).plan.spot
+        found = instance_types.on_spot(clerk.cloud, Request(plan, True)).plan.spot
     assert found == {"c6a.large": {"a": pytest.approx(0.03 + BESIDE)}}
 
 

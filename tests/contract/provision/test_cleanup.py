@@ -89,7 +89,7 @@ def test_what_is_not_cnds_is_left_alone(ours: Cloud, own: LocalCloud) -> None:
 def test_what_is_in_use_is_left_and_said(tmp_path: Path) -> None:
     with stubbed("ec2") as clerk:
         clerk.refuse("ec2", "delete_security_group", "DependencyViolation")
-        group = cleanup.Made("security group", "cnd-ssh", "sg-1")
+        group = cleanup.Resource("security group", "cnd-ssh", "sg-1")
         with pytest.raises(CloudError, match="could not remove the security group"):
             cleanup.remove(clerk.cloud, group)
 
@@ -109,4 +109,4 @@ def test_a_large_bucket_is_emptied_page_by_page() -> None:
             asked_for = {"Bucket": bucket, "Delete": gone}
             clerk.answer("s3", "delete_objects", {}, asked_for)
         clerk.answer("s3", "delete_bucket", {}, {"Bucket": bucket})
-        cleanup.remove(clerk.cloud, cleanup.Made("bucket", bucket, bucket))
+        cleanup.remove(clerk.cloud, cleanup.Resource("bucket", bucket, bucket))

@@ -24,7 +24,7 @@ def stub() -> Iterator[Stub]:
         yield stub
 
 
-def launch(stub: Stub, *, count: int = 2, on_spot: bool = True) -> ec2_fleet.Catch:
+def launch(stub: Stub, *, count: int = 2, on_spot: bool = True) -> ec2_fleet.FleetReply:
     return ec2_fleet.launch(
         stub.ec2,
         [SPEC, DEAR],

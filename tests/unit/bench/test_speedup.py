@@ -38,10 +38,10 @@ def test_the_tables_hold_every_row() -> None:
 
 
 def test_the_price_of_a_billion_hashes_follows_from_rate_and_price() -> None:
-    worth = speedup.Worth("c5.large", (2e6, 1e6, 0.5e6), "avx2", 0.36)
+    worth = speedup.TypeRate("c5.large", (2e6, 1e6, 0.5e6), "avx2", 0.36)
     assert worth.usd_per_billion == pytest.approx(0.1)
-    assert speedup.Worth("x", (1e6,), "avx2", None).usd_per_billion is None
-    assert "0.100000" in speedup.worths([worth])
+    assert speedup.TypeRate("x", (1e6,), "avx2", None).usd_per_billion is None
+    assert "0.100000" in speedup.type_table([worth])
     told = worth.to_json()
     assert (told["least"], told["most"], told["runs"]) == (0.5e6, 2e6, 3)
 
@@ -87,7 +87,7 @@ def test_the_charts_are_files(tmp_path: Path) -> None:
     table = speedup.rows({1: [4.0, 4.5], 8: [1.1, 1.0]}, speedup.REPORT)
     scaling_chart.draw(table, target, "the report's own")
     assert "the report's own" in target.read_text()
-    found = [speedup.Worth(name, (1e6, 2e6), "avx2", None) for name in ("a", "b")]
+    found = [speedup.TypeRate(name, (1e6, 2e6), "avx2", None) for name in ("a", "b")]
     scaling_chart.draw_types(found, target)
     assert "<svg" in target.read_text()
     scaling_chart.draw_types(found, tmp_path / "chart.png")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.replay import SearchClock, recall, unanswered
-from cnd.model.search_state import Ending, Race
+from cnd.model.search_state import Ending, SearchState
 
 PLAN = Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000)
 HOUR = 3600.0
@@ -47,7 +47,7 @@ def said(index: int, seconds: object, *, heard: float, host: str = "") -> Event:
 
 def clocked(*said: Event, began: dict[int, float]) -> float | None:
     """Return when the search began, by words of three classes, taken over at 1000."""
-    race = Race(Plan(difficulty=9, instances=3, time_limit=100))
+    race = SearchState(Plan(difficulty=9, instances=3, time_limit=100))
     for index in range(3):
         race.see(Event("instance.launched", index, f"i-{index}"))
     clock = SearchClock(began, 1000.0)

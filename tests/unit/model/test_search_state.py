@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cnd.model.events import Event
 from cnd.model.plan import Plan, class_size
-from cnd.model.search_state import Ending, Race
+from cnd.model.search_state import Ending, SearchState
 
 PLAN = Plan(difficulty=2, instances=8, time_limit=10.0)
 GOLDEN = 116  # belongs to index 4, because 116 mod 8 = 4
@@ -17,7 +17,7 @@ def worker(kind: str, index: int, **fields: object) -> Event:
     return Event(f"worker.{kind}", index, f"i-{index}", fields)
 
 
-def hand_over(race: Race, index: int, host: str) -> None:
+def hand_over(race: SearchState, index: int, host: str) -> None:
     race.see(Event("class.handed_over", index, host))
 
 
@@ -28,7 +28,7 @@ def exhausted(plan: Plan, index: int, *, short: int = 0) -> Event:
 
 
 def test_a_golden_nonce_of_the_right_class_wins() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     assert race.see(worker("found", 4, nonce=GOLDEN)) is None
     assert race.outcome is not None
     assert race.outcome.ending is Ending.FOUND
@@ -50,7 +50,7 @@ def test_a_golden_nonce_of_the_right_class_wins() -> None:
     st.integers(0, 7),
 )
 def test_a_lying_worker_never_wins(nonce: object, index: int) -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     objection = race.see(worker("found", index, nonce=nonce))
     if race.outcome is None:
         assert objection is not None
@@ -62,7 +62,7 @@ def test_a_lying_worker_never_wins(nonce: object, index: int) -> None:
 
 
 def test_a_golden_nonce_of_another_class_is_refused() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     objection = race.see(worker("found", 3, nonce=GOLDEN))
     assert objection is not None
     assert "outside its class" in str(objection.fields["reason"])
@@ -70,7 +70,7 @@ def test_a_golden_nonce_of_another_class_is_refused() -> None:
 
 
 def test_a_refuted_worker_leaves_the_others_in_the_race() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     race.see(worker("found", 0, nonce=0))
     race.see(worker("found", 4, nonce=GOLDEN))
     assert race.outcome is not None
@@ -79,7 +79,7 @@ def test_a_refuted_worker_leaves_the_others_in_the_race() -> None:
 
 def test_exhausted_is_said_when_every_class_is_tested_to_its_end() -> None:
     plan = Plan(difficulty=9, instances=4, time_limit=10.0, nonces=100_001)
-    race = Race(plan)
+    race = SearchState(plan)
     for index in range(4):
         assert race.outcome is None
         race.see(exhausted(plan, index))
@@ -91,7 +91,7 @@ def test_exhausted_is_said_when_every_class_is_tested_to_its_end() -> None:
 
 def test_one_nonce_short_is_not_exhausted() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(exhausted(plan, 0))
     race.see(exhausted(plan, 1, short=1))
     race.settle()
@@ -102,7 +102,7 @@ def test_one_nonce_short_is_not_exhausted() -> None:
 
 def test_silence_is_not_exhaustion() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(exhausted(plan, 0))
     race.see(Event("host.done", 1, "i-1"))
     race.settle()
@@ -112,7 +112,7 @@ def test_silence_is_not_exhaustion() -> None:
 
 def test_a_failed_host_is_named_with_its_reason() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(Event("host.failed", 1, "i-1", {"reason": "SSH did not answer"}))
     race.see(exhausted(plan, 0))
     race.settle()
@@ -122,7 +122,7 @@ def test_a_failed_host_is_named_with_its_reason() -> None:
 
 
 def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     for index in range(8):
         assert race.outcome is None
         race.see(worker("timeout", index, tested=10, cursor=index))
@@ -132,7 +132,7 @@ def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
 
 
 def test_a_nonce_that_comes_after_the_time_limit_is_still_the_answer() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     race.decide(Ending.TIMEOUT, "10 s are over")
     race.see(worker("found", 4, nonce=GOLDEN))
     assert race.outcome is not None
@@ -140,7 +140,7 @@ def test_a_nonce_that_comes_after_the_time_limit_is_still_the_answer() -> None:
 
 
 def test_the_first_decision_stands() -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     race.decide(Ending.STOPPED, "enough")
     race.decide(Ending.TIMEOUT, "10 s are over")
     assert race.outcome is not None
@@ -163,7 +163,7 @@ def test_the_first_decision_stands() -> None:
 def test_no_sequence_of_odd_events_finds_or_exhausts(
     steps: list[tuple[str, int | None, dict[str, object]]],
 ) -> None:
-    race = Race(PLAN)
+    race = SearchState(PLAN)
     for kind, index, fields in steps:
         race.see(Event(f"worker.{kind}", index, "i-x", fields))
         race.settle()
@@ -174,7 +174,7 @@ def test_no_sequence_of_odd_events_finds_or_exhausts(
 
 def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(Event("instance.launched", 1, "i-1"))
     # 100 are tested below the cursor, and 20 of another stretch above it.
     race.see(worker("progress", 1, cursor=201, tested=120))
@@ -192,7 +192,7 @@ def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
 
 def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
     plan = Plan(difficulty=2, instances=8, time_limit=10.0)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(Event("instance.launched", 4, "i-4"))
     race.see(Event("host.failed", 4, "i-4", {"reason": "silent"}))
     hand_over(race, 4, "i-0")
@@ -207,7 +207,7 @@ def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
 
 def test_a_class_that_is_not_exhausted_as_claimed_is_searched_again() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(Event("instance.launched", 1, "i-1"))
     race.see(exhausted(plan, 0))
     objection = race.see(exhausted(plan, 1, short=1))
@@ -226,7 +226,7 @@ def test_a_class_that_is_not_exhausted_as_claimed_is_searched_again() -> None:
 
 def test_a_liar_loses_every_class_it_has_had_to_itself() -> None:
     plan = Plan(difficulty=9, instances=3, time_limit=10.0, nonces=999)
-    race = Race(plan)
+    race = SearchState(plan)
     for index in range(3):
         race.see(Event("instance.launched", index, f"i-{index}"))
     race.see(exhausted(plan, 1))
@@ -241,7 +241,7 @@ def test_a_liar_loses_every_class_it_has_had_to_itself() -> None:
 
 def test_a_lie_about_a_class_of_somebody_else_costs_that_one_nothing() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     for index in range(2):
         race.see(Event("instance.launched", index, f"i-{index}"))
     race.see(Event("host.failed", 1, "i-1", {"reason": "silent"}))
@@ -270,7 +270,7 @@ def test_whatever_a_worker_says_of_itself_whoever_takes_over_can_exhaust_the_cla
     said: list[dict[str, int]],
 ) -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(Event("instance.launched", 1, "i-1"))
     for fields in said:
         race.see(worker("progress", 1, **fields))
@@ -289,7 +289,7 @@ def test_whatever_a_worker_says_of_itself_whoever_takes_over_can_exhaust_the_cla
 
 def test_nothing_of_a_liar_counts_as_tested() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
-    race = Race(plan)
+    race = SearchState(plan)
     race.see(worker("progress", 1, cursor=901, tested=450))
     race.see(worker("found", 1, nonce=901, tested=451))
     hand_over(race, 1, "i-0")
@@ -306,7 +306,7 @@ def test_the_classes_partition_the_space(nonces: int, instances: int) -> None:
 
 def test_what_a_worker_of_ones_own_has_not_said_is_not_known() -> None:
     plan = Plan(difficulty=0, instances=3, time_limit=9, nonces=90, script="worker.py")
-    race = Race(plan)
+    race = SearchState(plan)
     for index in range(2):
         race.see(worker("started", index))
     race.see(worker("progress", 0, cursor=9, tested=3))

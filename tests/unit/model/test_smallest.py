@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cnd import pow as worker
 from cnd.model.events import Event
 from cnd.model.plan import Plan, class_size
-from cnd.model.search_state import Ending, Race
+from cnd.model.search_state import Ending, SearchState
 
 SPACE = 2**18  # holds golden nonces of every difficulty below
 INSTANCES = (1, 2, 3, 5, 8, 13)
@@ -31,14 +31,14 @@ def plan(difficulty: int, n: int) -> Plan:
     return Plan(difficulty, n, 60.0, nonces=SPACE, smallest=True)
 
 
-def say(race: Race, kind: str, index: int, **fields: object) -> None:
+def say(race: SearchState, kind: str, index: int, **fields: object) -> None:
     race.see(Event(kind, index, f"i-{index}", fields))
 
 
 class Searching:
     """A worker as the race hears it: it goes through its class, step by step."""
 
-    def __init__(self, race: Race, index: int) -> None:
+    def __init__(self, race: SearchState, index: int) -> None:
         self.race, self.index, self.of = race, index, race.plan.instances
         mine = [g for g in goldens(race.plan.difficulty) if g % self.of == index]
         self.hit = mine[0] if mine else None
@@ -67,7 +67,7 @@ class Searching:
 def test_the_answer_is_the_smallest_golden_nonce_whoever_is_fast(
     difficulty: int, n: int, data: st.DataObject
 ) -> None:
-    race = Race(plan(difficulty, n))
+    race = SearchState(plan(difficulty, n))
     workers = [Searching(race, i) for i in range(n)]
     largest = goldens(difficulty)[0] // n + 2
     speed = st.integers(1 + largest // 8, 4 * largest)
@@ -82,7 +82,7 @@ def test_the_answer_is_the_smallest_golden_nonce_whoever_is_fast(
 
 
 def test_the_fastest_finder_waits_for_the_others() -> None:
-    race = Race(plan(2, 2))
+    race = SearchState(plan(2, 2))
     first = goldens(2)[0]
     say(race, "worker.found", 1 - first % 2, nonce=goldens_of(2, 1 - first % 2))
     assert race.outcome is None
@@ -98,7 +98,7 @@ def goldens_of(difficulty: int, index: int) -> int:
 
 
 def test_at_the_time_limit_the_best_so_far_is_given_and_not_called_smallest() -> None:
-    race = Race(plan(2, 2))
+    race = SearchState(plan(2, 2))
     late = 1 - goldens(2)[0] % 2
     say(race, "worker.found", late, nonce=goldens_of(2, late))
     say(race, "worker.timeout", 1 - late, cursor=1 - late)
@@ -109,7 +109,7 @@ def test_at_the_time_limit_the_best_so_far_is_given_and_not_called_smallest() ->
 
 
 def test_a_class_that_was_lost_goes_on_unless_it_is_past_the_best_find() -> None:
-    race = Race(plan(2, 3))
+    race = SearchState(plan(2, 3))
     best = goldens(2)[0]
     finder, lost, ahead = best % 3, (best + 1) % 3, (best + 2) % 3
     say(race, "worker.found", finder, nonce=best)
@@ -125,7 +125,7 @@ def test_a_class_that_was_lost_goes_on_unless_it_is_past_the_best_find() -> None
 
 
 def test_a_liar_neither_wins_nor_counts_as_past() -> None:
-    race = Race(plan(2, 2))
+    race = SearchState(plan(2, 2))
     best = goldens(2)[0]
     liar = 1 - best % 2
     say(race, "worker.found", best % 2, nonce=best)
@@ -135,7 +135,7 @@ def test_a_liar_neither_wins_nor_counts_as_past() -> None:
 
 
 def test_a_stop_gives_the_best_find_there_is() -> None:
-    race = Race(plan(2, 2))
+    race = SearchState(plan(2, 2))
     best = goldens(2)[0]
     say(race, "worker.found", best % 2, nonce=best)
     race.stop(Event("run.stop_requested", fields={"by": "queue", "text": "enough"}))
@@ -144,7 +144,7 @@ def test_a_stop_gives_the_best_find_there_is() -> None:
 
 
 def test_without_the_option_nothing_is_said_of_the_smallest() -> None:
-    race = Race(Plan(2, 8, 60.0))
+    race = SearchState(Plan(2, 8, 60.0))
     say(race, "worker.found", 4, nonce=116)
     assert race.outcome is not None
     assert race.smallest is None

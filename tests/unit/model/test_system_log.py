@@ -17,7 +17,7 @@ TEXT = b"".join(b"a line of a log: %06d\n" % number for number in range(20_000))
 
 def kept(
     data: bytes, most: int, *, pieces: int = 1000
-) -> tuple[system_log.Part, bytes]:
+) -> tuple[system_log.LogPart, bytes]:
     file = io.BytesIO()
     chunks = [data[i : i + pieces] for i in range(0, len(data), pieces)]
     return system_log.keep(chunks, most, file), file.getvalue()
@@ -42,7 +42,7 @@ def test_what_is_missing_is_counted_where_the_host_knows_how_long_it_is() -> Non
 
 def test_a_part_begins_with_a_note_and_a_whole_line() -> None:
     source, target = io.BytesIO(b"of a line\n" + TEXT), io.BytesIO()
-    system_log.copy(system_log.Part(10 + len(TEXT), 4_200_000), source, target)
+    system_log.copy(system_log.LogPart(10 + len(TEXT), 4_200_000), source, target)
     note, _, rest = target.getvalue().partition(b"\n")
     assert b"4,200,000 bytes of the beginning of this log are missing" in note
     assert rest == TEXT
@@ -113,5 +113,5 @@ def test_a_log_that_is_cut_by_the_command_is_its_end(tmp_path: Path) -> None:
     )
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=True)
     part, text = kept(done.stdout, 50_000)
-    assert part == system_log.Part(50_000, len(TEXT) - 50_000)
+    assert part == system_log.LogPart(50_000, len(TEXT) - 50_000)
     assert text == TEXT[-50_000:]

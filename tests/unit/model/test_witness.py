@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cnd.model import witness
 from cnd.model.events import Event
 from cnd.model.plan import Plan
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 from cnd.model.witness import Lie, Missing, Proof, bits_for, is_lie
 from cnd.pow import DEFAULT_BLOCK
 from cnd.run import first_nonces
@@ -216,7 +216,7 @@ def test_the_figures_of_the_guarantees_are_those_of_the_law() -> None:
 def test_a_class_without_a_witness_goes_on_from_its_own_first_nonce(
     index: int,
 ) -> None:
-    race = Race(replace(Plan(8, 3, 60.0), witness_bits=20))
+    race = SearchState(replace(Plan(8, 3, 60.0), witness_bits=20))
     race.see(Event("instance.launched", index, "i-0"))
     fields = {"cursor": index + 3 * 1000, "tested": 1000, "witnesses": []}
     race.see(Event("worker.progress", index, "i-0", fields))

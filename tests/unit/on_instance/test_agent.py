@@ -64,7 +64,9 @@ def test_a_fleet_never_asks_more_of_s3_than_it_may(instances: int) -> None:
 
 def test_the_word_says_who_takes_over_what() -> None:
     away = {"Instance5": ["class-5-from-5"]}
-    word = s3_protocol.Word(7, parts={"Instance3": [(5, 1005, 60.0)]}, given_away=away)
+    word = s3_protocol.ControlMessage(
+        7, parts={"Instance3": [(5, 1005, 60.0)]}, given_away=away
+    )
     told = json.loads(word.encoded())
     assert told == {
         "beat": 7,
@@ -72,7 +74,7 @@ def test_the_word_says_who_takes_over_what() -> None:
         "parts": {"Instance3": [[5, 1005, 60.0]]},
         "given_away": {"Instance5": ["class-5-from-5"]},
     }
-    assert agent.Word._fields == tuple(told)
+    assert agent.ControlMessage._fields == tuple(told)
 
 
 def test_a_report_with_a_log_that_grows_in_json_still_fits() -> None:

@@ -16,7 +16,7 @@ from cnd.model.plan import Plan
 from cnd.planning.forecast import (
     Forecast,
     Machine,
-    Wish,
+    Request,
     alternatives,
     at_most,
     charged,
@@ -45,12 +45,12 @@ def wish(
     confidence: float | None = None,
     budget: float | None = None,
     **more: Any,
-) -> Wish:
+) -> Request:
     plan = Plan(d, n or 1, t, instance_type="c7a.large", **more)
-    return Wish(plan, n is not None, confidence, budget)
+    return Request(plan, n is not None, confidence, budget)
 
 
-def made(asked: Wish, machine: Machine = FAST) -> Forecast:
+def made(asked: Request, machine: Machine = FAST) -> Forecast:
     return forecast(decide(asked, machine), machine)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnd.model.billing import lives, spent
 from cnd.model.events import Event
-from cnd.model.plan import Plan, Stay
+from cnd.model.plan import Plan, Usage
 from cnd.planning import local_rate
 from cnd.planning.rate_history import FILE, KEPT, Measured, key, recall, remember
 
@@ -109,18 +109,18 @@ def test_an_instance_that_was_kept_has_cost_so_far() -> None:
 
 def test_a_minute_is_the_least_that_is_billed() -> None:
     plan = Plan(2, 2, 200.0, usd_per_hour=3.6)
-    assert plan.usd([Stay(10.0), Stay(100.0)]) == pytest.approx((60 + 100) * 0.001)
-    assert Plan(2, 2, 200.0).usd([Stay(10.0)]) is None
-    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([Stay(10.0)]) == 0.0
+    assert plan.usd([Usage(10.0), Usage(100.0)]) == pytest.approx((60 + 100) * 0.001)
+    assert Plan(2, 2, 200.0).usd([Usage(10.0)]) is None
+    assert Plan(2, 2, 200.0, usd_per_hour=0.0).usd([Usage(10.0)]) == 0.0
 
 
 def test_each_type_costs_its_own_price() -> None:
     plan = Plan(2, 2, 200.0, usd_per_hour=3.6, others={"c5.large": 7.2, "odd": None})
-    assert plan.usd([Stay(100.0, plan.instance_type), Stay(100.0, "c5.large")]) == (
+    assert plan.usd([Usage(100.0, plan.instance_type), Usage(100.0, "c5.large")]) == (
         pytest.approx(100 * 0.001 + 100 * 0.002)
     )
-    assert plan.usd([Stay(100.0), Stay(100.0, "odd")]) is None
-    assert plan.usd([Stay(100.0), Stay(100.0, "never heard of")]) is None
+    assert plan.usd([Usage(100.0), Usage(100.0, "odd")]) is None
+    assert plan.usd([Usage(100.0), Usage(100.0, "never heard of")]) is None
 
 
 SPOT = Plan(
@@ -153,10 +153,10 @@ def test_what_came_on_spot_costs_what_its_zone_costs_and_the_rest_the_full_price
 
 
 def test_a_spot_price_that_nobody_knows_is_not_made_up() -> None:
-    assert SPOT.usd([Stay(100.0, zone="c", spot=True)]) is None
-    assert SPOT.usd([Stay(100.0, "c5.xlarge", "a", spot=True)]) is None
+    assert SPOT.usd([Usage(100.0, zone="c", spot=True)]) is None
+    assert SPOT.usd([Usage(100.0, "c5.xlarge", "a", spot=True)]) is None
     free = replace(SPOT, usd_per_hour=0.0, spot={})
-    assert free.usd([Stay(100.0, zone="a", spot=True)]) == 0.0
+    assert free.usd([Usage(100.0, zone="a", spot=True)]) == 0.0
 
 
 def test_the_worst_case_of_spot_is_the_full_price() -> None:

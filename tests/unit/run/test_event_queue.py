@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.model.events import PROGRESS, Event
-from cnd.run.event_queue import Inbox
+from cnd.run.event_queue import EventQueue
 
 KINDS = st.sampled_from([PROGRESS, "worker.found", "host.failed"])
 
 
 @given(st.lists(st.one_of(KINDS, st.none())))
 def test_all_events_come_in_order_and_news_end_a_batch(steps: list[str | None]) -> None:
-    inbox, sent, got = Inbox(), [], []
+    inbox, sent, got = EventQueue(), [], []
     for step in [*steps, *len(steps) * [None], None]:
         if step:
             event = Event(step)
@@ -32,7 +32,7 @@ def test_all_events_come_in_order_and_news_end_a_batch(steps: list[str | None]) 
 
 
 def test_progress_waits_and_news_do_not() -> None:
-    inbox = Inbox()
+    inbox = EventQueue()
     inbox.put(Event(PROGRESS))
     began = time.monotonic()
     assert len(inbox.batch(0.2)) == 1
@@ -47,7 +47,7 @@ def test_progress_waits_and_news_do_not() -> None:
 
 
 def test_events_of_many_threads_all_arrive() -> None:
-    inbox, each = Inbox(), 500
+    inbox, each = EventQueue(), 500
 
     def talk(index: int) -> None:
         for i in range(each):
@@ -66,7 +66,7 @@ def test_events_of_many_threads_all_arrive() -> None:
 
 
 def test_a_signal_handler_may_put_whatever_it_breaks_into() -> None:
-    inbox, heard = Inbox(), 0
+    inbox, heard = EventQueue(), 0
 
     def handle(number: int, frame: object) -> None:
         inbox.put(Event("run.stop_requested"))

@@ -9,7 +9,7 @@ from typing import Any
 from cnd.ec2 import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.model.events import Event
-from cnd.run.instance_monitor import Watch
+from cnd.run.instance_monitor import InstanceMonitor
 
 
 def caught_up(
@@ -18,7 +18,7 @@ def caught_up(
     """Return what is told where the cloud lists nothing of a fleet any more."""
     told: list[Event] = []
     unused: Any = None
-    watch = Watch(
+    watch = InstanceMonitor(
         unused,
         "run",
         unused,
@@ -63,7 +63,7 @@ def test_a_cloud_that_has_ended_takes_all_its_instances_along() -> None:
     told: list[Event] = []
     world: Any = Unanswering()
     gone = iter([False, True])
-    watch = Watch(
+    watch = InstanceMonitor(
         world,
         "run",
         world,

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.model.events import Event
-from cnd.model.search_state import Standing
-from cnd.run.roster import UNFIT, Crew
+from cnd.model.search_state import ClassProgress
+from cnd.run.roster import UNFIT, Roster
 
 IDS = ("i-0", "i-1", "i-2", "i-3")
 # Whatever may be told of an instance, in whatever order.
@@ -21,9 +21,9 @@ HAPPENINGS = (
 )
 
 
-def at_work(*happened: tuple[str, str]) -> Crew:
+def at_work(*happened: tuple[str, str]) -> Roster:
     """Return a crew of four that runs, after what happened to whom."""
-    crew = Crew()
+    crew = Roster()
     for index, host in enumerate(IDS):
         crew.note(Event("instance.launched", index, host))
         crew.note(Event("instance.running", index, host, {"classes": [index]}))
@@ -33,9 +33,9 @@ def at_work(*happened: tuple[str, str]) -> Crew:
     return crew
 
 
-def holds(*hosts: str) -> list[Standing]:
+def holds(*hosts: str) -> list[ClassProgress]:
     """Return how far the classes are that these search, one each."""
-    return [Standing(0, host) for host in hosts]
+    return [ClassProgress(0, host) for host in hosts]
 
 
 def test_who_has_the_fewest_classes_gets_the_next() -> None:
@@ -69,7 +69,7 @@ def test_the_lost_and_the_leaving_get_nothing_more(
 @given(st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from(IDS))))
 def test_everybody_is_settled_or_hoped_for(happened: list[tuple[str, str]]) -> None:
     crew = at_work(*happened)
-    assert {h for h in IDS if not crew.settled(h)} == crew.hopeful
+    assert {h for h in IDS if not crew.settled(h)} == crew.may_recover
 
 
 def test_it_is_kept_when_an_instance_was_first_seen_terminated() -> None:

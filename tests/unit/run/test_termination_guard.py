@@ -8,17 +8,17 @@ import time
 import pytest
 
 from cnd.errors import LeakError
-from cnd.run.termination_guard import Terminator, insist
+from cnd.run.termination_guard import TerminationGuard, insist
 from tests.support.waiting import eventually
 
 
-def struck(guard: Terminator[None], within: float = 5.0) -> bool:
+def struck(guard: TerminationGuard[None], within: float = 5.0) -> bool:
     return guard.struck.wait(within)
 
 
 def test_it_strikes_at_the_moment_that_is_expected() -> None:
     done = threading.Event()
-    guard, began = Terminator(done.set), time.monotonic()
+    guard, began = TerminationGuard(done.set), time.monotonic()
     guard.expect(0.2)
     assert done.wait(10)
     assert time.monotonic() - began >= 0.2
@@ -27,7 +27,7 @@ def test_it_strikes_at_the_moment_that_is_expected() -> None:
 def test_a_later_expectation_replaces_an_earlier_one_and_a_hurry_is_not_put_off() -> (
     None
 ):
-    guard = Terminator(lambda: None)
+    guard = TerminationGuard(lambda: None)
     guard.expect(0.2)
     guard.expect(60)
     assert not struck(guard, 0.4)
@@ -38,7 +38,7 @@ def test_a_later_expectation_replaces_an_earlier_one_and_a_hurry_is_not_put_off(
 
 
 def test_it_is_postponed_by_who_is_at_it() -> None:
-    guard = Terminator(lambda: None)
+    guard = TerminationGuard(lambda: None)
     guard.hasten(0.2)
     guard.postpone(0.5)
     assert not struck(guard, 0.4)
@@ -46,7 +46,7 @@ def test_it_is_postponed_by_who_is_at_it() -> None:
 
 
 def test_who_is_dismissed_does_not_strike() -> None:
-    guard = Terminator(lambda: None)
+    guard = TerminationGuard(lambda: None)
     guard.hasten(0.3)
     guard.dismiss()
     assert not struck(guard, 0.6)
@@ -61,7 +61,7 @@ def test_it_strikes_through_exceptions_and_again_when_it_is_told_to() -> None:
             raise KeyboardInterrupt if len(times) == 1 else MemoryError
         done.release()
 
-    guard = Terminator(strike)
+    guard = TerminationGuard(strike)
     guard.hasten(0)
     assert done.acquire(timeout=10)
     guard.hasten(0)
@@ -70,7 +70,7 @@ def test_it_strikes_through_exceptions_and_again_when_it_is_told_to() -> None:
 
 
 def test_what_it_has_seen_counts_only_where_it_struck_later() -> None:
-    guard, before = Terminator(lambda: ["i-0"]), time.monotonic()
+    guard, before = TerminationGuard(lambda: ["i-0"]), time.monotonic()
     assert guard.result(before) is None
     guard.hasten(0)
     eventually(lambda: guard.result(before) == ["i-0"])

@@ -13,11 +13,11 @@ import pytest
 from cnd.errors import UsageError
 from cnd.model.events import PROGRESS, Event
 from cnd.model.plan import Plan
-from cnd.model.search_state import Race
+from cnd.model.search_state import SearchState
 from cnd.run.journal import Journal
-from cnd.run.journal_writer import MOST, Record
+from cnd.run.journal_writer import MOST, JournalWriter
 from cnd.system.background import Lane, Pool, within
-from cnd.view.guarded import Aside
+from cnd.view.guarded import BackgroundViewer
 from cnd.view.narrator import Narrator
 
 PLAN = Plan(difficulty=2, instances=1, time_limit=9)
@@ -105,7 +105,7 @@ class Stuck(Narrator):
 def test_a_view_that_is_stuck_loses_what_matters_least() -> None:
     go = threading.Event()
     stuck = Stuck(go)
-    view, race = Aside(stuck), Race(PLAN)
+    view, race = BackgroundViewer(stuck), SearchState(PLAN)
     began = time.monotonic()
     for kind in [*5000 * [PROGRESS], "worker.found"]:
         view.show(Event(kind))
@@ -123,18 +123,18 @@ def test_what_a_view_raises_is_raised_once_in_the_thread_that_decides() -> None:
         def show(self, event: Event) -> None:
             raise ZeroDivisionError("a bug")
 
-    view = Aside(Broken(PLAN))
+    view = BackgroundViewer(Broken(PLAN))
     view.show(Event(PROGRESS))
     view.close()
     with pytest.raises(ZeroDivisionError):
-        view.tick(Race(PLAN))
-    view.tick(Race(PLAN))
+        view.tick(SearchState(PLAN))
+    view.tick(SearchState(PLAN))
 
 
 def test_a_record_is_the_journal_in_order(tmp_path: Path) -> None:
     journal = Journal("r", tmp_path / "r")
     journal.create()
-    record = Record(journal, lambda event: None)
+    record = JournalWriter(journal, lambda event: None)
     events = [Event(PROGRESS, i, "i-0") for i in range(3000)]
     record.keep(*events[:2000])
     record.keep_now(*events[2000:])
@@ -145,7 +145,7 @@ def test_a_record_that_cannot_be_written_is_told_once_for_each_reason(
     tmp_path: Path,
 ) -> None:
     told: list[Event] = []
-    record = Record(Journal("r", tmp_path / "nowhere"), told.append)
+    record = JournalWriter(Journal("r", tmp_path / "nowhere"), told.append)
     for _ in range(5):
         record.keep(Event(PROGRESS))
         assert record.settle(10)
@@ -166,7 +166,7 @@ def test_a_record_on_a_disk_that_hangs_is_waited_for_so_long_and_holds_so_much(
 
     journal = Hanging("r", tmp_path / "r")
     journal.create()
-    record = Record(journal, lambda event: None)
+    record = JournalWriter(journal, lambda event: None)
     for i in range(MOST + 5000):
         record.keep(Event(PROGRESS, i))
     record.keep(Event("worker.found"))

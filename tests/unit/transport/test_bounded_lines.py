@@ -17,7 +17,7 @@ from cnd.transport.bounded_lines import (
     Splitter,
     read,
 )
-from cnd.transport.ssh_fleet import Voice
+from cnd.transport.ssh_fleet import WorkerOutput
 
 CHUNKS = st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\r", b"\n")))
 
@@ -77,9 +77,9 @@ def test_too_many_lines_or_bytes_are_counted_and_not_kept() -> None:
     assert sum(many.keeps_noise(10) for _ in range(10_000)) == NOISE_AT_ONCE + 10
 
 
-def voice(told: list[Event], *, listens: bool = True) -> Voice:
+def voice(told: list[Event], *, listens: bool = True) -> WorkerOutput:
     allowance = Allowance(0.0, clock=lambda: 0.0)
-    return Voice(0, "i-0", allowance, told.append, lambda: listens)
+    return WorkerOutput(0, "i-0", allowance, told.append, lambda: listens)
 
 
 def test_a_last_word_is_heard_behind_whatever_noise() -> None:

@@ -9,15 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.model.events import Event
-from cnd.model.plan import Plan, Stay
-from cnd.view.instance_rows import STATES, TROUBLE, Board, Row, chosen, summed_up
+from cnd.model.plan import Plan, Usage
+from cnd.view.instance_rows import (
+    STATES,
+    TROUBLE,
+    InstanceRow,
+    InstanceRows,
+    chosen,
+    summed_up,
+)
 from cnd.view.live_table import COLUMNS, LiveView, columns
 from cnd.view.narrator import sentence
 from cnd.view.terminal import wrapped
 
 rows = st.lists(
     st.builds(
-        Row,
+        InstanceRow,
         index=st.integers(0, 99),
         host=st.uuids().map(str),
         state=st.sampled_from(sorted(set(STATES.values()))),
@@ -30,7 +37,7 @@ rows = st.lists(
 
 @given(rows, st.integers(-3, 40))
 def test_no_more_rows_than_there_is_room_for_each_once_and_in_order(
-    every: list[Row], room: int
+    every: list[InstanceRow], room: int
 ) -> None:
     shown = chosen(every, room)
     assert len(shown) == min(len(every), max(0, room))
@@ -39,14 +46,16 @@ def test_no_more_rows_than_there_is_room_for_each_once_and_in_order(
 
 
 @given(rows, st.integers(0, 40))
-def test_trouble_is_shown_before_all_else(every: list[Row], room: int) -> None:
+def test_trouble_is_shown_before_all_else(every: list[InstanceRow], room: int) -> None:
     shown = chosen(every, room)
     troubled = sum(row.state in TROUBLE for row in every)
     assert sum(row.state in TROUBLE for row in shown) == min(troubled, room)
 
 
 @given(rows, st.integers(0, 40))
-def test_those_that_are_not_shown_are_counted(every: list[Row], room: int) -> None:
+def test_those_that_are_not_shown_are_counted(
+    every: list[InstanceRow], room: int
+) -> None:
     shown = chosen(every, room)
     counts = [int(word) for word in summed_up(every, shown).split() if word.isdecimal()]
     hidden = len(every) - len(shown)
@@ -54,7 +63,9 @@ def test_those_that_are_not_shown_are_counted(every: list[Row], room: int) -> No
 
 
 def test_the_slowest_and_the_fastest_are_shown() -> None:
-    every = [Row(i, f"i-{i}", state="searches", rate=100.0 + i) for i in range(64)]
+    every = [
+        InstanceRow(i, f"i-{i}", state="searches", rate=100.0 + i) for i in range(64)
+    ]
     shown = {row.index for row in chosen(every, 6)}
     assert {0, 63} <= shown
 
@@ -63,7 +74,7 @@ MICRO = {"type": "t3.micro", "zone": "a"}
 
 
 def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
-    board = Board()
+    board = InstanceRows()
     story = [
         Event("instance.launched", 3, "i-1", {**MICRO, "spot": True}),
         Event("instance.running", 3, "i-1", {"address": "10.0.0.1"}),
@@ -87,11 +98,11 @@ def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
     row = board.rows["i-1"]
     assert (row.type, row.address, row.kernel) == ("t3.micro", "10.0.0.1", "avx2")
     assert (row.tested, row.rate, row.since) == (130, 0.0, 8.0)
-    assert board.stays(99.0) == [Stay(7.0, "t3.micro", "a", spot=True)]
+    assert board.stays(99.0) == [Usage(7.0, "t3.micro", "a", spot=True)]
 
 
 def test_a_log_does_not_hide_how_it_ended() -> None:
-    board = Board()
+    board = InstanceRows()
     board.see(Event("instance.launched", 0, "i-1"), 0.0)
     board.see(Event("host.failed", 0, "i-1", {"reason": "no key"}), 1.0)
     board.see(Event("log.failed", 0, "i-1", {"reason": "no log"}), 2.0)

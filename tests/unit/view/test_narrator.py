@@ -13,8 +13,8 @@ import pytest
 from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome, Race
-from cnd.view.guarded import Bystander
+from cnd.model.search_state import Ending, Outcome, SearchState
+from cnd.view.guarded import FallbackViewer
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator, report
 
@@ -22,7 +22,7 @@ PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
 
 def test_a_large_fleet_is_told_by_its_milestones() -> None:
-    stream, race = io.StringIO(), Race(PLAN)
+    stream, race = io.StringIO(), SearchState(PLAN)
     lines = Narrator(PLAN, stream)
 
     def show(kind: str, index: int | None = None, **fields: Any) -> None:
@@ -77,7 +77,7 @@ def test_a_run_that_waits_says_now_and_then_for_what(
     ending: Ending | None, told: str
 ) -> None:
     """Whoever reads a pipe takes silence for a hang."""
-    race, plan = Race(PLAN), Plan(difficulty=2, instances=8, time_limit=60.0)
+    race, plan = SearchState(PLAN), Plan(difficulty=2, instances=8, time_limit=60.0)
     if ending:
         race.decide(ending, "asked for")
     for repeat, lines in ((60.0, False), (0.0, True)):
@@ -148,12 +148,12 @@ def test_a_stream_that_raises_costs_the_view_and_nothing_else(
     make: Callable[..., Any], error: Exception, takes: int
 ) -> None:
     broken, other = Broken(takes, error), io.StringIO()
-    shown = Bystander(
+    shown = FallbackViewer(
         lambda: make(PLAN, broken), lambda: Narrator(PLAN, other, repeat=0.0)
     )
     for event in (Event("run.aborted"), Event("instance.requested")):
         shown.show(event)
-        shown.tick(Race(PLAN))
+        shown.tick(SearchState(PLAN))
         shown.answer("stopping")
     shown.close()
     shown.close()
