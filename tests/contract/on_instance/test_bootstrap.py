@@ -61,7 +61,7 @@ def test_the_timer_is_armed_before_anything_is_fetched(boot: dict[str, Any]) -> 
     config = yaml.safe_load(user_data.numbered(data, 128))
     assert list(config) == ["bootcmd", "write_files", "runcmd"]
     assert "cnd-lifetime.timer" in config["bootcmd"][-1]
-    assert "fetch.py 128 " in config["runcmd"][0]
+    assert "bootstrap.py 128 " in config["runcmd"][0]
     assert {file["permissions"] for file in config["write_files"]} == {"0600"}
     (orders, _) = config["write_files"]
     assert json.loads(gzip.decompress(base64.b64decode(orders["content"]))) == boot

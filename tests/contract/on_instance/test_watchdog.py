@@ -555,8 +555,8 @@ def test_a_log_that_cannot_be_read_in_time_is_done_without(
     assert watchdog.__file__
     shutil.copy(watchdog.__file__, tmp_path)
     script = (
-        "import sys; sys.path.insert(0, '.'); import keeper;"
-        "print(keeper.run(['sh', '-c', 'echo half; sleep 60 | cat; true'], 0.5))"
+        "import sys; sys.path.insert(0, '.'); import watchdog;"
+        "print(watchdog.run(['sh', '-c', 'echo half; sleep 60 | cat; true'], 0.5))"
     )
     done = subprocess.run(
         [interpreter, "-I", "-S", "-c", script],
