@@ -19,16 +19,21 @@ from cnd.system.folders import expanded
 
 def whole(text: str, option: str, low: int, high: int, hint: str) -> int:
     """Return `text` as an integer in ``low..high``; ``2**32`` is understood too."""
-    try:
-        base, power, exponent = text.partition("**")
-        value = int(base) ** _exponent(exponent) if power else int(base)
-    except ValueError as error:
-        message = f"{option} must be a whole number, not {text!r}"
-        raise UsageError(message, hint=hint) from error
+    value = integer(text, option, hint)
     if not low <= value <= high:
         message = f"{option} must be {_bounds(low, high)}, not {_short(text)}"
         raise UsageError(message, hint=hint)
     return value
+
+
+def integer(text: str, option: str, hint: str) -> int:
+    """Return `text` as an integer of any size."""
+    try:
+        base, power, exponent = text.partition("**")
+        return int(base) ** _exponent(exponent) if power else int(base)
+    except ValueError as error:
+        message = f"{option} must be a whole number, not {text!r}"
+        raise UsageError(message, hint=hint) from error
 
 
 def seconds(text: str, option: str, hint: str) -> float:
@@ -42,6 +47,19 @@ def seconds(text: str, option: str, hint: str) -> float:
         message = f"{option} must be more than 0 seconds, not {text}"
         raise UsageError(message, hint=hint)
     return value
+
+
+def number(text: str, option: str, meaning: str) -> float:
+    """Return `text` as a number; its range depends on what the number is for.
+
+    Args:
+        meaning: what the option takes: "an amount of USD such as 1.50".
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        message = f"{option} must be {meaning}, not {text!r}"
+        raise UsageError(message) from error
 
 
 def choice(

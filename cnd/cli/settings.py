@@ -13,15 +13,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fabric
 from invoke.util import yaml  # type: ignore[attr-defined]
 
 from cnd import pow as worker
 from cnd.errors import UsageError
+from cnd.model.events import harmless
 from cnd.system import folders, small_files
 
 if sys.version_info >= (3, 11):
@@ -176,3 +178,56 @@ def _short(value: object) -> str:
     except (ValueError, RecursionError):
         return f"such a {type(value).__name__}"
     return told if len(told) <= MOST_SHOWN else f"{told[: MOST_SHOWN - 3]}..."
+
+
+class Config(fabric.Config):  # type: ignore[misc]
+    """Fabric's configuration without the user's files and variables.
+
+    What Fabric finds by itself may be code (``fabric.py`` in this folder), meant for
+    other programs, or broken; no command of CND needs any of it.
+    """
+
+    def _nothing(self, *_: object, **__: object) -> None:
+        """Load nothing."""
+
+    load_system = load_user = load_project = load_runtime = _nothing
+    load_base_conf_files = load_shell_env = load_ssh_config = _nothing
+
+
+def files_of(context: Any, *, despite: bool = False) -> list[Source]:
+    """Return what files say about options; with `despite`, those that can be read.
+
+    Raises:
+        UsageError: a file cannot be read, and `despite` is False.
+    """
+
+    def pass_over(error: UsageError) -> None:
+        print(f"cnd: {error}: passed over, with all that it sets", file=sys.stderr)
+
+    own = isinstance(context.config, Config)
+    report = pass_over if despite else None
+    return sources(None if own else context.config, pass_over=report)
+
+
+def settled(
+    names: Iterable[str], given: Mapping[str, object], files: Sequence[Source]
+) -> dict[str, str]:
+    """Return the values of options that may stand in files; name those files on stderr.
+
+    Args:
+        names: of options in `DEFAULTS`.
+        given: what the command line says.
+    """
+    found = [setting(name, str(given.get(name) or ""), files) for name in names]
+    for line in _obeyed(found, files):
+        print(line, file=sys.stderr)
+    return {each.name: each.value for each in found}
+
+
+def _obeyed(found: Iterable[Setting], files: Iterable[Source]) -> Iterator[str]:
+    """Yield a line for each file that sets options."""
+    for name in (file.name for file in files):
+        values = {each.name: each.value for each in found if each.source == name}
+        if values:
+            each = (f"{k} = {v[:MOST_SHOWN]}" for k, v in sorted(values.items()))
+            yield harmless(f"{name} sets {', '.join(each)}")

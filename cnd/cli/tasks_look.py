@@ -1,218 +1,60 @@
-"""The commands that look at a run: report, runs, logs, export.
+"""The commands that show a run: report, runs, logs, export.
 
-One rule: nothing here changes a run; and whatever fails in drawing one's report costs
-the report, never the run's answer or its exit status.
+One rule: no command here changes a run.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime as dt
-import io
 import json as jsonlib
-import os
 import re
-import subprocess
 import sys
 import time
 import webbrowser
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from invoke.context import Context
-from invoke.exceptions import Exit
 
 from cnd import s3logs
-from cnd.cli import arguments
-from cnd.cli.program import shown, task
+from cnd.cli.options import ExportOptions, LogsOptions, ReportOptions, RunsOptions
+from cnd.cli.output import say
+from cnd.cli.task import task
 from cnd.cloud import connection as clouds
-from cnd.errors import CloudError, CndError, UsageError
+from cnd.errors import CloudError, UsageError
 from cnd.model import system_log
 from cnd.model.events import Event, harmless
 from cnd.model.format import duration
-from cnd.model.run_name import is_run
-from cnd.run import order
-from cnd.run.journal import EVENTS, ORDER, RESULT, Journal, runs
+from cnd.run import find_run, order
+from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
-from cnd.system import private_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.timeline import PHASES, InstanceHistory, timeline
+from cnd.view.export import as_csv, as_json
+from cnd.view.timeline import timeline
 
-JSON_HELP = "print one JSON object to stdout, and nothing else"
-RUN_HELP = "its name, or the beginning or end of it; default: the newest"
-PATIENCE = 60.0  # seconds until a report that is not there is given up
 LOOK = 0.2  # seconds between two looks at a run's events
-MOST_BROUGHT = 256 << 20  # bytes of the events of a run that is brought from S3
-NO_REPORT = "CND_REPORT"  # "0": a run writes no report
-
-
-# --- at the end of a run
-
-
-@contextlib.contextmanager
-def reported(journal: Journal, cloud: clouds.Cloud, *, wanted: bool) -> Iterator[None]:
-    """Have the report of a run written and uploaded after the block, however it ends.
-
-    What fails there is one line on stderr.  An error of the block is told before.
-    """
-    try:
-        yield
-    except CndError as error:
-        told = shown(error)
-        print(told.message, file=sys.stderr)  # two lines, and harmless already
-        raise Exit(code=told.code) from error
-    finally:
-        wanted = wanted and os.environ.get(NO_REPORT) != "0"
-        if wanted and (trouble := _report(journal, cloud)):
-            _say(f"{trouble}; `fab report {journal.run}` tries again")
-
-
-def _report(journal: Journal, cloud: clouds.Cloud) -> str:
-    """Write and upload a report; return what went wrong, or ""."""
-    program = [sys.executable, "-m", write_report.__name__, journal.run]
-    package = str(Path(__file__).resolve().parents[1])
-    search = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        done = subprocess.run(
-            program,
-            cwd=journal.folder,  # `-m` finds modules in the working folder first
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
-        return f"no report: {type(error).__name__}"
-    told = done.stderr.strip().splitlines()
-    if done.returncode:
-        return f"no report: {told[-1] if told else f'status {done.returncode}'}"
-    if told:
-        _say(told[-1])
-    return _uploaded(journal, cloud)
-
-
-def _uploaded(journal: Journal, cloud: clouds.Cloud) -> str:
-    """Put a report beside the logs in S3; return what went wrong, or ""."""
-    kept = order.kept(journal)
-    paths = [journal.folder / write_report.REPORT]
-    paths += sorted((journal.folder / write_report.FIGURES).glob("*.???"))
-    files = {path.relative_to(journal.folder).as_posix(): path for path in paths}
-    if kept is None:
-        return ""
-    try:
-        bucket, owner = kept.provision.bucket, kept.provision.owner
-        s3logs.check_finished(cloud.s3, bucket, owner)
-        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
-    except KeyboardInterrupt:
-        return "the report is not in S3: interrupted"
-    except CloudError as error:
-        return f"the report is not in S3: {error}"
-    for failure in failures.values():
-        return f"the report is not in S3: {failure}"
-    return ""
 
 
 # --- report
 
 
-@task(
-    positional=["run"],
-    help={"run": RUN_HELP, "open": "show it in the browser", "json": JSON_HELP},
-)
-def report(c: Context, run: str = "", open: bool = False, json: bool = False) -> None:
+@task(ReportOptions)
+def report(c: Context, options: ReportOptions) -> None:
     """Write the report of a run, with pictures, and print where it is."""
-    journal = chosen(run)
+    journal = find_run.chosen(options.run, _say)
     files = write_report.write(journal)
     _complain(journal)
     path = files.pop(write_report.REPORT)
-    if json:
+    if options.json:
         figures = [str(path) for path in files.values()]
         found = {"run": journal.run, "report": str(path), "figures": figures}
         print(jsonlib.dumps(found))
     else:
         print(path)
-    if open and not webbrowser.open(path.as_uri()):
+    if options.open and not webbrowser.open(path.as_uri()):
         raise UsageError("no browser here can be opened", hint=f"look at {path}")
-
-
-def chosen(text: str) -> Journal:
-    """Return the run that `text` means: its name, or the only one that fits.
-
-    A run that was started elsewhere is brought from the account's bucket.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
-    names = runs()
-    if is_run(text) and text not in names and _brought(Journal(text)):
-        return Journal(text)
-    return Journal(pick(names, text))
-
-
-def _brought(journal: Journal) -> bool:
-    """Bring events and result of a run that is over from S3; return whether it is."""
-    if (place := _kept_at(journal)) is None:
-        return False
-    cloud, bucket = place
-    try:
-        found = {
-            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_BROUGHT)
-            for name in (EVENTS, RESULT)
-        }
-    except CloudError as error:
-        _say(f"run {journal.run} is not here, and S3 could not be asked: {error}")
-        return False
-    if None in found.values():
-        return False
-    _say(f"run {journal.run} was brought from s3://{bucket}")
-    journal.create()
-    for name, data in found.items():
-        private_files.write(journal.folder / name, data or b"")
-    return True
-
-
-def _kept_at(journal: Journal) -> tuple[clouds.Cloud, str] | None:
-    """Return where in S3 a run's files are, or None; say why, if that is known."""
-    kept, result = order.kept(journal), journal.result() or {}
-    place = (
-        (kept.cloud, kept.region)
-        if kept
-        else (
-            result.get("cloud", ""),
-            result.get("region", ""),
-        )
-    )
-    try:
-        cloud = clouds.connect(*place)
-    except CloudError as error:
-        _say(f"S3 could not be asked: {error}")
-        return None
-    if cloud is None or (kept and cloud.account != kept.account):
-        if kept:
-            _say("what is in S3 is in a cloud that is not here")
-        return None
-    bucket = kept.provision.bucket if kept else ""
-    return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
-
-
-def pick(names: list[str], text: str) -> str:
-    """Return the name that begins or ends with `text`; the last one if it is empty."""
-    if text in names:
-        return text
-    fits = [name for name in names if name.startswith(text) or name.endswith(text)]
-    if fits and not text:
-        return fits[-1]
-    if len(fits) != 1:
-        message = f"{len(fits)} runs are called {text!r}" if fits else ""
-        none = f"no run on this disk is called {text!r}" if text else "there is no run"
-        raise UsageError(message or none, hint="`fab runs` lists them")
-    return fits[0]
 
 
 # --- runs
@@ -220,7 +62,7 @@ def pick(names: list[str], text: str) -> str:
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run as `fab runs` tells it; None: not known."""
+    """A run as `fab runs` lists it; None: not known."""
 
     run: str
     started: str | None  # UTC, ISO 8601
@@ -234,14 +76,14 @@ class PastRun:
     cloud: str | None
 
 
-@task(name="runs", help={"json": JSON_HELP})
-def list_runs(c: Context, json: bool = False) -> None:
+@task(RunsOptions, name="runs")
+def list_runs(c: Context, options: RunsOptions) -> None:
     """List the runs on this disk, the newest last."""
     journals = [Journal(name) for name in runs()]
     found = [_past(journal) for journal in journals]
     for journal in journals:
         _complain(journal)
-    if json:
+    if options.json:
         print(jsonlib.dumps({"runs": [vars(each) for each in found]}))
         return
     print("\n".join(_columns([HEAD, *map(_cells, found)])))
@@ -251,7 +93,7 @@ HEAD = ("run", "started", "D", "N", "T", "outcome", "nonce", "time", "USD", "clo
 
 
 def _complain(journal: Journal) -> None:
-    """Say what was wrong with the files of a run that were read."""
+    """Report what was wrong with the files of a run that were read."""
     if journal.complaint:
         _say(f"run {journal.run}: {journal.complaint}")
 
@@ -310,39 +152,23 @@ def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
 # --- logs
 
 
-@task(
-    positional=["run"],
-    help={
-        "run": RUN_HELP,
-        "instance": "only that of instance i",
-        "follow": "print them as they grow, until the run ends: 16 at most",
-        "events": "print the run's events instead; with --follow: as they come",
-        "json": "logs: one JSON object; with --follow or --events: one a line",
-    },
-)
-def logs(
-    c: Context,
-    run: str = "",
-    instance: str = "",
-    follow: bool = False,
-    events: bool = False,
-    json: bool = False,
-) -> None:
+@task(LogsOptions)
+def logs(c: Context, options: LogsOptions) -> None:
     """Print the system logs of a run's instances, from S3 where they are not here."""
-    journal = chosen(run)
-    only = None
-    if instance:
-        example = "for example: fab logs --instance 3"
-        only = arguments.whole(instance, "--instance", 0, 10**6, example)
-    if events:
-        _events(journal, only, json, follow=follow)
+    journal, only, json = (
+        find_run.chosen(options.run, _say),
+        options.instance,
+        options.json,
+    )
+    if options.events:
+        _events(journal, only, json, follow=options.follow)
         return
-    if follow and _followed(journal, only, json):
+    if options.follow and _followed(journal, only, json):
         return
     found = _logs(journal, only)
     if json:
-        told = {name: text.decode("utf-8", "replace") for name, text in found.items()}
-        print(jsonlib.dumps({"run": journal.run, "logs": told}))
+        texts = {name: text.decode("utf-8", "replace") for name, text in found.items()}
+        print(jsonlib.dumps({"run": journal.run, "logs": texts}))
         return
     for name, data in found.items():
         if len(found) > 1:
@@ -373,8 +199,8 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
 
 
 def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
-    """Return those logs that are in S3; where it cannot be asked, say so."""
-    if (place := _kept_at(journal)) is None:
+    """Return the logs that are in S3; report a failure to look there."""
+    if (place := find_run.kept_at(journal, _say)) is None:
         return {}
     cloud, bucket = place
 
@@ -384,15 +210,15 @@ def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
         return found and found[0]
 
     try:
-        told = {name: fetched(name) for name in names}
+        copies = {name: fetched(name) for name in names}
     except CloudError as error:
         _say(f"{len(names)} logs could not be fetched: {error}")
         return {}
-    return {name: data for name, data in told.items() if data is not None}
+    return {name: data for name, data in copies.items() if data is not None}
 
 
 def _write(data: bytes) -> None:
-    """Print a log as it is, but let it give no orders to a terminal."""
+    """Print a log as it is; on a terminal without its control characters."""
     if not sys.stdout.isatty():
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -407,7 +233,7 @@ def harmless_log(text: str) -> str:
 
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
-    """Follow the logs of a run that goes on; return whether there was anything."""
+    """Follow the logs of a run that goes on; return whether a line was printed."""
     while (kept := order.kept(journal)) is None and journal.is_followed:
         if ORDER in journal.damage:
             break
@@ -428,16 +254,16 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
             shown = True
             who = f"{line.name} | " if several else ""
             text = line.text if not sys.stdout.isatty() else harmless(line.text)
-            told = jsonlib.dumps({"instance": line.name, "line": line.text})
-            print(told if json else f"{who}{text}", flush=True)
+            record = jsonlib.dumps({"instance": line.name, "line": line.text})
+            print(record if json else f"{who}{text}", flush=True)
     return shown
 
 
 def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> None:
-    """Print the events of a run; or as they come, until nobody follows it any more."""
+    """Print the events of a run; with `follow` as they occur, while it is followed."""
     shown = 0
     while True:
-        live = journal.is_followed  # before the look: what was last is seen, too
+        live = journal.is_followed  # before the look: the last events are seen, too
         events = list(journal.events())
         for event in events[shown:]:
             if only is None or event.index == only:
@@ -450,104 +276,34 @@ def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> 
 
 
 def _line(event: Event) -> str:
-    """Return an event as a line for people."""
+    """Return an event as a line to read."""
     when = dt.datetime.fromtimestamp(event.time).strftime("%H:%M:%S.%f")[:-3]
     who = f"Instance{event.index}" if event.index is not None else "-"
     fields = {k: v for k, v in event.fields.items() if k not in ("run", "token")}
-    told = " ".join(f"{name}={value}" for name, value in fields.items())
-    return harmless(f"{when}  {who:<12} {event.kind:<20} {told}").rstrip()
+    details = " ".join(f"{name}={value}" for name, value in fields.items())
+    return harmless(f"{when}  {who:<12} {event.kind:<20} {details}").rstrip()
 
 
 # --- export
 
-COLUMNS = (
-    *("run", "index", "id", "type", "zone", "address", "kernel", "end"),
-    *("tested", "nonces_per_second", "stop_latency_seconds"),
-    *(f"{phase.replace(' ', '_')}_seconds" for phase in PHASES),
-)
 
-
-@task(
-    positional=["run"],
-    help={
-        "run": RUN_HELP,
-        "format": "json (result, events, phases) or csv (a row for each instance)",
-        "output": "the file to write; default: stdout",
-        "json": "the same as --format json",
-    },
-)
-def export(
-    c: Context,
-    run: str = "",
-    format: str = "",
-    output: str = "",
-    json: bool = False,
-) -> None:
+@task(ExportOptions)
+def export(c: Context, options: ExportOptions) -> None:
     """Print a run for other programs: everything as JSON, or its instances as CSV."""
-    format = format or "json"
-    example = "for example: fab export --format csv"
-    arguments.choice(format, "--format", ("json", "csv"), example)
-    if json and format != "json":
+    if options.json and options.format != "json":
         raise UsageError("--json and --format csv exclude each other")
-    journal = chosen(run)
-    text = as_json(journal) if format == "json" else as_csv(journal)
+    journal = find_run.chosen(options.run, _say)
+    text = as_json(journal) if options.format == "json" else as_csv(journal)
     _complain(journal)
-    if not output:
+    if not options.output:
         print(text, end="")
         return
     try:
-        expanded(output).write_text(text, encoding="utf-8", newline="")
+        expanded(options.output).write_text(text, encoding="utf-8", newline="")
     except OSError as error:
-        message = f"--output {output!r} cannot be written: {error.strerror}"
+        message = f"--output {options.output!r} cannot be written: {error.strerror}"
         raise UsageError(message) from error
 
 
-def as_json(journal: Journal) -> str:
-    """Return a run as one JSON object; see docs/report.md."""
-    line = timeline(journal.run, journal.events(), journal.result())
-    whole = {
-        "run": line.run,
-        "outcome": line.outcome,
-        "result": journal.result(),
-        "instances": [_exported(line.run, life) for life in line.lives],
-        "events": [jsonlib.loads(event.to_json()) for event in line.events],
-    }
-    # A worker may claim NaN, which Python writes and nobody else reads.
-    told = jsonlib.loads(jsonlib.dumps(whole), parse_constant=lambda _: None)
-    return jsonlib.dumps(told, indent=1) + "\n"
-
-
-def as_csv(journal: Journal) -> str:
-    """Return the instances of a run as CSV (RFC 4180); see docs/report.md."""
-    line = timeline(journal.run, journal.events(), journal.result())
-    file = io.StringIO()
-    table = csv.DictWriter(file, COLUMNS)
-    table.writeheader()
-    table.writerows(_exported(line.run, life) for life in line.lives)
-    return file.getvalue()
-
-
-def _exported(run: str, life: InstanceHistory) -> dict[str, Any]:
-    """Return an instance by the names of `COLUMNS`; empty or null: not known."""
-    seconds = {
-        f"{phase.replace(' ', '_')}_seconds": round(life.seconds(phase), 3)
-        for phase in PHASES
-    }
-    return {
-        "run": run,
-        "index": life.index,
-        "id": life.id,
-        "type": life.type,
-        "zone": life.zone,
-        "address": life.address,
-        "kernel": life.kernel,
-        "end": life.end,
-        "tested": life.tested if life.is_counted else None,
-        "nonces_per_second": round(life.rate, 1) if life.rate else None,
-        "stop_latency_seconds": None if life.stop is None else round(life.stop, 3),
-        **seconds,
-    }
-
-
 def _say(text: str) -> None:
-    print(harmless(text), file=sys.stderr)
+    say(harmless(text))

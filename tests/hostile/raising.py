@@ -18,7 +18,7 @@ from types import CodeType, FrameType
 from typing import Any
 
 from cnd import ec2
-from cnd.cli.tasks_plan import user_key
+from cnd.cli.request import user_key
 from cnd.cloud import connection
 from cnd.errors import LeakError
 from cnd.model import plan, run_name
@@ -101,7 +101,7 @@ def run(hook: Hook, there: connection.Cloud, key: keys.UserKey) -> dict[str, Any
 
 def main(words: list[str]) -> None:
     there = connection.required(connection.connect("local", "", launch=True))
-    key = user_key("")
+    key = user_key(None)
     if words == ["list"]:
         hook = Hook()
         told = run(hook, there, key)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cnd.cli.tasks_look import as_csv, as_json
 from cnd.model.events import from_worker, harmless
 from cnd.run.journal import Journal
 from cnd.view import write_report
+from cnd.view.export import as_csv, as_json
 from tests.support.terminal import BIN, clean_environment
 from tests.support.timelines import whole_run
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd.cli.tasks_look import _cells, _columns, _line, _past, as_csv, as_json
+from cnd.cli.tasks_look import _cells, _columns, _line, _past
 from cnd.errors import UsageError
 from cnd.model.billing import spent
 from cnd.model.events import Event
@@ -21,6 +21,7 @@ from cnd.model.plan import Plan
 from cnd.model.replay import recall, unanswered
 from cnd.run import order, status
 from cnd.run.journal import EVENTS, LOCK, ORDER, RESULT, Journal
+from cnd.view.export import as_csv, as_json
 from cnd.view.html_report import page
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator

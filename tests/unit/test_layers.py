@@ -36,7 +36,7 @@ MOST_ARROWS = 113
 # Who may import a library, or a part of the project that is an outside thing too.
 OWNERS = {
     "invoke": {"cli", "tasks"},
-    "fabric": {"bench.other_tools", "cli", "tasks", "transport"},
+    "fabric": {"bench.other_tools", "cli", "transport"},
     "paramiko": {"transport"},
     "botocore": {"cloud", "local"},
     "boto3": {"cloud", "local.api.backends"},
@@ -44,7 +44,7 @@ OWNERS = {
     "matplotlib": {"view", "bench.charts"},
     "moto": {"local.api"},
     "asyncssh": {"local.host"},
-    "cnd.local": {"cloud", "local", "tasks"},
+    "cnd.local": {"cli.tasks_local", "cloud", "local"},
     "cnd.bench": {"cli", "bench"},
 }
 # On an instance: the standard library, and each other.

@@ -29,7 +29,7 @@ def test_where_nobody_reaches_the_instances_the_events_are_followed(
     journal.write_order(whole)
     journal.append(Event("instance.ready", 0, "i-0"))
 
-    logs.body(None, RUN, follow=True)
+    logs.body(None, run=RUN, follow=True)
 
     told = capsys.readouterr()
     assert "instance.ready" in told.out

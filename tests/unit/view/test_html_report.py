@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from cnd.cli.tasks_look import COLUMNS, as_csv, as_json, harmless_log, pick
+from cnd.cli.tasks_look import harmless_log
 from cnd.errors import UsageError
 from cnd.model.events import Event
+from cnd.run.find_run import pick
 from cnd.run.journal import Journal
 from cnd.view import write_report
+from cnd.view.export import COLUMNS, as_csv, as_json
 from cnd.view.figures import PICTURES, draw
 from cnd.view.html_report import facts, page
 from cnd.view.timeline import timeline

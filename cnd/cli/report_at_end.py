@@ -1,0 +1,94 @@
+"""The report of a run that has just ended: drawn and uploaded after the answer.
+
+One rule: a failure costs the report, never the answer or the exit status of the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from invoke.exceptions import Exit
+
+import cnd
+from cnd import s3logs
+from cnd.cli.output import say
+from cnd.cli.task import shown
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError, CndError
+from cnd.model.events import harmless
+from cnd.run import order
+from cnd.run.journal import Journal
+from cnd.view import write_report
+
+PATIENCE = 60.0  # seconds that drawing a report may take
+NO_REPORT = "CND_REPORT"  # "0": a run writes no report
+
+
+@contextlib.contextmanager
+def reported(journal: Journal, cloud: Cloud, *, wanted: bool) -> Iterator[None]:
+    """Write and upload the report of a run after the block, however the block ends.
+
+    A failure of that is one line on stderr.  An error of the block is printed before.
+    """
+    try:
+        yield
+    except CndError as error:
+        end = shown(error)
+        print(end.message, file=sys.stderr)  # two lines, and harmless already
+        raise Exit(code=end.code) from error
+    finally:
+        wanted = wanted and os.environ.get(NO_REPORT) != "0"
+        if wanted and (trouble := _report(journal, cloud)):
+            say(harmless(f"{trouble}; `fab report {journal.run}` tries again"))
+
+
+def _report(journal: Journal, cloud: Cloud) -> str:
+    """Write and upload a report; return what went wrong, or ""."""
+    program = [sys.executable, "-m", write_report.__name__, journal.run]
+    above = str(Path(cnd.__file__).resolve().parents[1])
+    search = [above, *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        done = subprocess.run(
+            program,
+            cwd=journal.folder,  # `-m` finds modules in the working folder first
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired, KeyboardInterrupt) as error:
+        return f"no report: {type(error).__name__}"
+    lines = done.stderr.strip().splitlines()
+    if done.returncode:
+        return f"no report: {lines[-1] if lines else f'status {done.returncode}'}"
+    if lines:
+        say(harmless(lines[-1]))
+    return _uploaded(journal, cloud)
+
+
+def _uploaded(journal: Journal, cloud: Cloud) -> str:
+    """Put a report beside the logs in S3; return what went wrong, or ""."""
+    kept = order.kept(journal)
+    paths = [journal.folder / write_report.REPORT]
+    paths += sorted((journal.folder / write_report.FIGURES).glob("*.???"))
+    files = {path.relative_to(journal.folder).as_posix(): path for path in paths}
+    if kept is None:
+        return ""
+    try:
+        bucket, owner = kept.provision.bucket, kept.provision.owner
+        s3logs.check_finished(cloud.s3, bucket, owner)
+        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
+    except KeyboardInterrupt:
+        return "the report is not in S3: interrupted"
+    except CloudError as error:
+        return f"the report is not in S3: {error}"
+    for failure in failures.values():
+        return f"the report is not in S3: {failure}"
+    return ""

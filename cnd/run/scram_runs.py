@@ -1,0 +1,123 @@
+"""Scram: end the instances of one run, or of all runs, in one region or in several.
+
+One rule: instances are found by their tags, and an instance without CND's tags is never
+touched.  A message or a queue that the cloud refuses keeps no instance from its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+from cnd import ec2, sqs
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError, CndError
+from cnd.provision import auto_scaling
+from cnd.provision.scram import scram
+from cnd.run import status
+from cnd.run.journal import Journal
+
+Say = Callable[[str], None]  # takes a message for the user
+
+
+def scram_regions(
+    regions: Sequence[Cloud], run: str, say: Say
+) -> tuple[list[ec2.Instance], list[CndError]]:
+    """Scram regions one after the other; a failure in one does not stop the next.
+
+    Args:
+        run: only this run; "": all runs.
+
+    Returns:
+        The instances that were seen terminated, and the failures.
+    """
+    ended: list[ec2.Instance] = []
+    failures: list[CndError] = []
+    for region in regions:
+        try:
+            ended += scram_region(region, run, say)
+        except CndError as error:
+            failures.append(error)
+            if len(regions) > 1:
+                say(f"{region.region}: {error}")
+    return ended, failures
+
+
+def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
+    """Scram the instances in one region; return them.
+
+    Raises:
+        LeakError, CloudError: some were not seen terminated.
+    """
+    client = cloud.ec2  # it takes time to make: before the first run is notified
+    groups = _groups(cloud, run, say)
+    queued = _notified(cloud, run, say)
+    # The orchestrators that follow these may end their instances before we do.
+    followed = {name for name in queued if status.may_be_followed(name)}
+    # Instances cost while hundreds of them are listed, which takes seconds; but a group
+    # replaces those that are terminated before it.
+    asked = set() if groups else ec2.sweep(client, run=run or None)
+    listed = ec2.find(client, run=run or None, states=ec2.ALL)
+    unsure = [r for r in status.under_way(listed, cloud) if run in ("", r)]
+    going = {i.id for i in listed if i.state in ec2.GOING} | asked
+    lived = [i for i in listed if i.id in going or i.run in followed]
+    unsure += status.launching(queued, lived)
+    if unsure:
+        launch = f"a launch of {', '.join(unsure)} may be under way: looking for"
+        say(f"{launch} {ec2.LISTED_WITHIN:.0f} s what comes of it")
+    ended = scram(
+        cloud,
+        run or None,
+        groups=groups,
+        known=going - asked,
+        asked=asked,
+        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        # A run that is stopped may itself end what it has launched meanwhile.
+        past={i.id for i in listed} - {i.id for i in lived},
+    )
+    by_run = ec2.by_run(ended)
+    for name in {*by_run, *unsure}:
+        Journal(name).note_scram(len(by_run.get(name, [])))
+    with _reported(say):
+        for _, queue in _queues(cloud, run):
+            sqs.delete(cloud.sqs, queue)
+    return ended
+
+
+def _notified(cloud: Cloud, run: str, say: Say) -> list[str]:
+    """Send the reason of their end to the orchestrators of runs; return those runs."""
+    queued = []
+    with _reported(say):
+        for name, queue in _queues(cloud, run):
+            queued.append(name)
+            sqs.send(cloud.sqs, queue, "scram")
+    return queued
+
+
+def _queues(cloud: Cloud, run: str) -> Iterator[tuple[str, str]]:
+    """Yield the runs that have a stop queue, with its URL."""
+    for name in [run] if run else sqs.runs(cloud.sqs):
+        if queue := sqs.url(cloud.sqs, name):
+            yield name, queue
+
+
+@contextlib.contextmanager
+def _reported(say: Say) -> Iterator[None]:
+    """Report what the cloud refuses in the block: nothing depends on it."""
+    try:
+        yield
+    except CloudError as error:
+        say(str(error))
+
+
+def _groups(cloud: Cloud, run: str, say: Say) -> list[str]:
+    """Return the Auto Scaling groups to delete.
+
+    A user who may not list them has made none: the failure is reported.
+    """
+    try:
+        found = auto_scaling.find(cloud)
+    except CloudError as error:
+        say(f"{error}: if a run was started with --hold, see to its group")
+        return []
+    return [name for name in found if run in ("", name.removeprefix("cnd-"))]
