@@ -198,7 +198,7 @@ def test_a_program_whose_work_is_done_does_not_tidy_up_its_memory(
     assert "tidied up" not in done.stderr
 
 
-def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:
+def test_the_local_cloud_says_in_json_how_it_stands(terminal: Terminal) -> None:
     up = terminal.json("local", "up")
     assert up["up"] is True
     printed = terminal.call("local", "up").stdout

@@ -12,7 +12,7 @@ import pytest
 
 from cnd import local
 from tests.hostile.asking import ask
-from tests.support.embedded import LocalCloud, running_cloud
+from tests.support.local_cloud import LocalCloud, running_cloud
 from tests.support.processes import children
 from tests.support.waiting import eventually
 
