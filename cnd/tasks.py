@@ -61,8 +61,9 @@ from cnd.provision import scram as ending
 from cnd.provision.prepare import way_in
 from cnd.run import custom_worker, order, viewer
 from cnd.run import status as run_status
-from cnd.run.job import Job, scram_words
+from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
+from cnd.run.shutdown import scram_words
 from cnd.system import folders, open_files, standard_streams
 from cnd.system.folders import state_folder
 from cnd.transport.keys import UserKey
