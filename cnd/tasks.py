@@ -157,7 +157,7 @@ GROUPS = {
 }
 AFTER = """\
 Data goes to stdout, what happens to stderr; --json prints one object.  Without AWS
-credentials, runs go to an embedded cloud on this machine.  Exit status: 0 found,
+credentials, runs go to a local cloud on this machine.  Exit status: 0 found,
 10 time over, 11 space exhausted, 12 stopped, 2 impossible request, 3 the cloud
 refused, 4 no complete answer, 5 something may be left running, 130 interrupted.
 Completion: cnd --print-completion-script bash (or zsh, fish)."""

@@ -26,8 +26,9 @@ from cnd.model.run_name import new_run
 from cnd.model.search_state import Ending
 from cnd.planning import forecast, instance_types, local_rate, preflight
 from cnd.planning.forecast import Machine, Request
-from cnd.run.job import Job, scram_words
+from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
+from cnd.run.shutdown import scram_words
 from cnd.run.viewer import Viewer
 from cnd.system import open_files, standard_streams
 from cnd.system.folders import state_folder

@@ -46,7 +46,7 @@ from cnd.view.guarded import BackgroundViewer
 from cnd.view.narrator import Narrator
 
 CORES = (
-    "bench: hosts of the embedded cloud share this machine's {cores} cores, whatever "
+    "bench: hosts of the local cloud share this machine's {cores} cores, whatever "
     "their {what}"
 )
 # `cnd` may not be on the path; that its code is here is certain.
@@ -141,12 +141,12 @@ def _measured(plan: Plan) -> run_cost.Run:
         HostError: it did not find a golden nonce.
     """
     print(f"bench: {plan.instances} instances", file=sys.stderr)
-    before = connection.embedded()
+    before = connection.local_summary()
     spent = process_usage.tree_seconds(before["pid"], process_usage.processes())
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = process_usage.follow([*START, *words], patience=plan.lifetime)
-    after, result = connection.embedded(), jsonlib.loads(took.output)
+    after, result = connection.local_summary(), jsonlib.loads(took.output)
     return run_cost.Run(
         instances=plan.instances,
         seconds=result["seconds"],

@@ -19,7 +19,7 @@ from cnd.errors import UsageError
 
 @task(LocalOptions)
 def local(c: Context, options: LocalOptions) -> None:
-    """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
+    """Start, stop, describe or disturb the local cloud: `fab local up`."""
     if options.action == "up":
         _up(options.hosts, options.json)
     elif options.action == "down":
@@ -35,7 +35,7 @@ def _up(hosts: str, json: bool) -> None:
     if json:
         print_data(jsonlib.dumps(_described(endpoint)))
         return
-    say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
+    say(f"the local cloud is up; it keeps its files in {endpoint.folder}")
     say("for another program, in this or any shell:")
     print_data("\n".join(local_cloud.exports(endpoint)))
 
@@ -45,7 +45,7 @@ def _fault(options: LocalOptions) -> None:
     endpoint = local_cloud.status()
     if endpoint is None:
         hint = "`fab local up` starts it"
-        raise UsageError("the embedded cloud is down", hint=hint)
+        raise UsageError("the local cloud is down", hint=hint)
     what, json = options.what, options.json
     if options.clear:
         count = local_cloud.clear_faults(endpoint)
@@ -67,7 +67,7 @@ def _fault(options: LocalOptions) -> None:
 
 def _down(json: bool) -> None:
     was_up = local_cloud.down()
-    text = "the embedded cloud is down" if was_up else "it was not up"
+    text = "the local cloud is down" if was_up else "it was not up"
     print_data(jsonlib.dumps({"up": False, "was_up": was_up}) if json else text)
 
 
@@ -89,8 +89,8 @@ def _status(json: bool) -> None:
         print_data(jsonlib.dumps(_described(endpoint) if endpoint else {"up": False}))
         return
     if not endpoint:
-        print_data("the embedded cloud is down")
+        print_data("the local cloud is down")
         return
-    print_data(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
+    print_data(f"the local cloud is up at {endpoint.url} (process {endpoint.pid})")
     for name, value in local_cloud.summary(endpoint).items():
         print_data(f"{name}: {value}")
