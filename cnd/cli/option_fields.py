@@ -50,7 +50,8 @@ class Option:
     parse: Parse[Any]
     help: str
     letter: str = ""  # "n": the user may type ``-n`` and ``--n``, too
-    default: str | bool = ""  # a text is parsed as if the user had typed it
+    # A text is parsed as if the user had typed it.
+    default: str | bool | tuple[str, ...] = ""
     positional: bool = False  # the value may stand without the name
     title: str = ""  # how errors name the option; "": as the user types it
     is_rest: bool = False  # not an option: the words after ``--``
@@ -95,7 +96,7 @@ def flag(*, help: str, default: bool = False) -> bool:
 
 def words_after_dashes() -> tuple[str, ...]:
     """Declare that the command takes the words after ``--``."""
-    declared: tuple[str, ...] = _field(Option(_itself, "", is_rest=True))
+    declared: tuple[str, ...] = _field(Option(_itself, "", default=(), is_rest=True))
     return declared
 
 
