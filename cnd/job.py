@@ -146,6 +146,10 @@ class Job:
         # So many instances has a former orchestrator asked for, and until then those of
         # which it has not heard may yet be listed.
         self._expected, self._listed_by = 0, 0.0
+        # Of a fleet that ended while nobody followed, on the monotonic clock: when it
+        # was last heard of, and that again, if nothing of it lives.
+        self._last_sign: float | None = None
+        self._over_at: float | None = None
 
     def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
         """Run to the end; raise `CndError` if it could not even be launched.
@@ -415,6 +419,7 @@ class Job:
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         watch = self._new_watch(fleet)
+        self._hear_ended(listed, launched, provision)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
         self._mark("launched")
@@ -423,6 +428,62 @@ class Job:
         self._go_on(self._listen, provision.queue)
         if self._plan.hold:
             self._go_on(self._tell_failures)
+
+    def _hear_ended(
+        self,
+        listed: list[ec2.Instance],
+        launched: Mapping[str, float],
+        provision: Provision,
+    ) -> None:
+        """Take in what instances that ended while nobody followed have left in S3.
+
+        Before their loss is told: their classes may have come to their end.
+        """
+        s3, bucket, crew = self._cloud.s3, provision.bucket, self._crew
+        ended = takeover.ended(listed, launched, time.time())
+        places = [
+            orphans.Place(host, i, {p.name: p.index for p in self._parts(host)})
+            for host, i in crew.index.items()
+            if host in ended and host not in crew.lost
+        ]
+        try:
+            read = partial(orphans.left, s3, bucket, self._run, places)
+            for place, left in zip(
+                places, within(self._limits.save, read), strict=True
+            ):
+                self._take_left(place, left, ended[place.host])
+            if places:
+                self._take_claim(provision)
+        except (CloudError, TimeoutError) as error:
+            self._take(trouble(_told(error)))
+        if crew.index.keys() <= crew.lost | ended.keys():
+            self._over_at = self._last_sign
+
+    def _take_left(
+        self, place: orphans.Place, left: orphans.Left | CloudError | None, state: str
+    ) -> None:
+        if isinstance(left, CloudError):
+            self._take(trouble(left))
+        elif left:
+            self._take(*map(self._judged, filter(self._is_news, left.words)))
+            at = round(time.time() - left.age, 3)
+            fields = {"state": state, "at": at}
+            self._take(Event("instance.lost", place.index, place.host, fields))
+            sign = time.monotonic() - left.age
+            self._last_sign = max(sign, self._last_sign or sign)
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether a word of a report may not have been heard before it was left."""
+        begun = self.race.standings[event.index or 0].started
+        return not (begun and event.kind == "worker.started")
+
+    def _take_claim(self, provision: Provision) -> None:
+        """Take in what an orphan claims in S3 to have found."""
+        s3, instances = self._cloud.s3, self._plan.instances
+        if claim := orphans.claim(s3, provision.bucket, self._run, instances):
+            claim = self._judged(claim)
+            # A false one may be anybody's: it is held against nobody.
+            self._inbox.put(self.race.refuted(claim) or claim)
 
     def _new_watch(self, fleet: Fleet | Mailbox) -> Watch:
         self._watch = Watch(
@@ -653,23 +714,31 @@ class Job:
         if self._clock and self._clock.hear(event, self.race):
             self._set_search_began()
         if event.kind in LAST_WORDS:
-            self._marks["stopped"] = event.heard
+            self._marks["stopped"] = max(event.heard, self._marks.get("stopped", 0.0))
         if event.kind in RECEIPT:
             self._receipt.append(event)
         if event.kind == "instance.requested":  # what comes of it lives so long
             self._guard.expect(self._plan.lifetime + self._limits.end)
         self._crew.note(event)
         if event.kind == "instance.lost" and event.host not in self._crew.running:
-            when = "while nobody followed" if self._attached else "before it ran"
-            fields = {"reason": f"Instance{event.index} went away {when}"}
-            self._take(Event("host.failed", event.index, event.host, fields))
-            self._take(Event("host.done", event.index, event.host))
+            self._give_up_unserved(event)
         if event.kind == "run.stop_requested":
             self.race.stop(event)
         objection = self.race.see(event)
         self._view.show(event)
         if objection:
             self._take(objection)
+
+    def _give_up_unserved(self, lost: Event) -> None:
+        """Give up what an instance had to search that this process has not served."""
+        when = "while nobody followed" if self._attached else "before it ran"
+        fields = {"reason": f"Instance{lost.index} went away {when}"}
+        classes = [part.index for part in self._parts(lost.host or "")]
+        for index in classes:
+            self._take(Event("host.failed", index, lost.host, fields))
+        if not classes and "at" not in lost.fields:  # it stood by
+            self._take(Event("host.failed", lost.index, lost.host, fields))
+        self._take(Event("host.done", lost.index, lost.host))
 
     def _keep(self, *events: Event) -> None:
         """Have events written to the journal.
@@ -719,10 +788,8 @@ class Job:
                 private.write(path, found[0])
                 fields = {"path": str(path), **found[1].fields}
                 self._inbox.put(Event("log.pulled", index, host, fields))
-        if claim := orphans.claim(s3, bucket, self._run, self._plan.instances):
-            claim = self._judged(claim)
-            # A false one may be anybody's: it is held against nobody.
-            self._inbox.put(self.race.refuted(claim) or claim)
+        if not self.race.best:
+            self._take_claim(provision)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""
@@ -986,7 +1053,7 @@ class Job:
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
-            seconds=Seconds.of(self._marks, self._began, time.monotonic()),
+            seconds=self._seconds(),
             usd=spent(plan, [*self._receipt, Event("run.ended")]),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
@@ -998,6 +1065,14 @@ class Job:
             unproved=race.unproved,
         )
 
+    def _seconds(self) -> Seconds:
+        """Return how long each phase took; of a fleet that had ended, until then."""
+        if self._over_at is None:
+            return Seconds.of(self._marks, self._began, time.monotonic())
+        decided = self._marks.get("stopped", self._over_at)
+        marks = {**self._marks, "decided": decided}
+        return Seconds.of(marks, self._began, self._over_at)
+
     def _set_search_began(self) -> None:
         """Take over what the workers say of when the search began, in an old run."""
         if self._clock is None or (began := self._clock.began) is None:
@@ -1005,6 +1080,7 @@ class Job:
         self._marks["searching"] = began
         if self._boot is not None:
             self._began = began - self._boot
+        self._began = min(self._began, began)
 
     # --- small things
 

@@ -11,7 +11,6 @@ only as its reports do.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -20,13 +19,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cnd import parcel, private, pull, s3logs
+from cnd import instance_report, parcel, private, pull, s3logs
 from cnd.agent import MOST_REPORT
 from cnd.aside import Pool
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
+from cnd.events import LAST_WORDS, Emit, Event, from_worker, trouble
 from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, TOO_MUCH, Part, dropped
 from cnd.journal import Journal
 from cnd.lines import LONGEST, Allowance
@@ -261,9 +260,8 @@ class Mailbox:
         for hosts in batches(self._changed()):
             answers = [fetchers.submit(self._fetch, host) for host in hosts]
             for host, answer in zip(hosts, answers, strict=True):
-                report = _report_of(
-                    host, answer.result()
-                )  # one is taken apart at a time
+                # One is taken apart at a time.
+                report = instance_report.parsed(answer.result(), host.id)
                 with self._lock:
                     self._take(host, report)
         with self._lock:
@@ -310,29 +308,25 @@ class Mailbox:
         if not report:
             return
         first, host.heard = host.heard is None, time.monotonic()
-        parts = report.get("parts")
         for task in host.pending:
             if first:
                 self._put(Event("instance.ready", task.index, host.id))
             if task.lost:
                 task.lost = False
                 self._put(Event("host.returned", task.index, host.id))
-            if task.part and isinstance(parts, dict):
-                self._pass_on(host, task, task.part, parts.get(task.part.name))
+            if task.part:
+                self._pass_on(host, task, task.part, report)
             log = report.get("log")
             # Without a word of its worker it has not heard of that class yet.
             idle = task.ended or task.part is None or self._ending.is_set()
             if isinstance(log, str) and idle:
-                self._end(host, task, log, _missing(report.get("log_missing", 0)))
+                self._end(host, task, log, instance_report.missing(report))
 
-    def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
-        """Pass on the lines that are new; nothing of the form is taken on trust."""
-        for line in lines if isinstance(lines, list) else []:
-            if not (isinstance(line, list) and len(line) == 2):
-                continue
-            number, text = line
-            if not (isinstance(number, int) and isinstance(text, str)):
-                continue
+    def _pass_on(
+        self, host: _Host, task: _Task, part: Part, report: dict[str, Any]
+    ) -> None:
+        """Pass on the lines that are new."""
+        for number, text in instance_report.lines(report, part.name):
             if number <= task.told:
                 continue
             task.told = number
@@ -393,18 +387,3 @@ class Mailbox:
             fields = {"reason": reason}
             self._put(Event("host.failed", task.index, host.id, fields))
             self._put(Event("host.done", task.index, host.id))
-
-
-def _missing(told: object) -> int | None:
-    """Return how many bytes of a log are missing, as its host tells; None: some."""
-    return None if told is None else int(amount(told) or 0)
-
-
-def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
-    """Return what a host reports; nothing where that makes no sense."""
-    try:
-        report = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    known = isinstance(report, dict) and report.get("instance") == host.id
-    return report if known else {}

@@ -149,8 +149,14 @@ def _user_data(
 ) -> str:
     if not plan.unreached:
         return bootstrap.user_data(lifetime=plan.lifetime, host_key=host_key)
-    rate = cloud.polls_per_second
-    boot = parcel.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    boot = parcel.boot(
+        cloud.s3,
+        bucket,
+        run,
+        plan,
+        polls_per_second=cloud.polls_per_second,
+        patience=cloud.orphan_patience,
+    )
     return bootstrap.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 

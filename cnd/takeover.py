@@ -12,12 +12,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_high
 
+from cnd import ec2
 from cnd.events import Event, amount
 from cnd.plan import Plan
 from cnd.race import Race
 
-# What these say of a host holds for whoever comes after.
 JITTER = 0.05  # seconds by which a better word on the time must be better
+RUNS = ("pending", "running")  # states of an instance that may search
+UNLISTED = "no longer listed"
+# What these say of a host holds for whoever comes after.
 UNFIT = ("worker.failed", "worker.refuted")
 
 
@@ -126,6 +129,22 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
         lasted=max(0.0, now - began),
         searched=searched,
     )
+
+
+def ended(
+    listed: Iterable[ec2.Instance], launched: Mapping[str, float], now: float
+) -> dict[str, str]:
+    """Return the instances that have ended, or begun to, and their states.
+
+    Args:
+        launched: when each was; one that was a moment ago may not be listed yet.
+        now: in seconds since the epoch, as these.
+    """
+    states = {instance.id: instance.state for instance in listed}
+    for host, at in launched.items():
+        if host not in states and now - at >= ec2.LISTED_WITHIN:
+            states[host] = UNLISTED
+    return {host: state for host, state in states.items() if state not in RUNS}
 
 
 def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from cnd.cost import ended_at
 from cnd.errors import UsageError
 from cnd.events import LAST_WORDS, NOTHING, Event, amount
 from cnd.offers import OFFERS
@@ -324,7 +325,7 @@ class _Watch:
             self._part_done(event)
         elif kind in ("instance.terminated", "instance.lost"):
             self.fields.setdefault("end", kind.removeprefix("instance."))
-            self._go("", event.time)
+            self._go("", ended_at(event))
 
     def _set_up(self, time: float) -> None:
         if not self._busy:

@@ -17,12 +17,13 @@ from cnd.errors import CloudError
 from cnd.events import Emit, Event, trouble
 from cnd.fleet import Fleet, Part
 from cnd.mailbox import Mailbox
+from cnd.takeover import RUNS, UNLISTED
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
-TERMINATED, UNLISTED = "terminated", "no longer listed"
+TERMINATED = "terminated"
 NO_CLOUD = "the cloud has ended"
 
 
@@ -147,7 +148,7 @@ class Watch:
         known = self.served.keys() | self._lost
         if instance.state == "running" and instance.id not in known:
             self._serve(instance, index)
-        elif instance.state not in ("pending", "running") and not self._over.is_set():
+        elif instance.state not in RUNS and not self._over.is_set():
             if instance.id not in self._lost:
                 self._lose(instance.id, instance.state)
                 self._fleet.drop(instance.id)

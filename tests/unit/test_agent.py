@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cnd import agent, parcel, pow, witness
+from cnd import agent, keeper, parcel, pow, witness
 from cnd.witness import zero_bits
 
 
@@ -19,7 +19,7 @@ def said(path: Path, *events: str) -> None:
 
 def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = keeper.Lines(str(path))
     said(path, "started", *["progress"] * 1000)
     assert lines.read()
     assert [number for number, _ in lines.told()] == [1, 1001]
@@ -32,7 +32,7 @@ def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = keeper.Lines(str(path))
     path.write_text('{"event": "sta')
     assert not lines.read() and lines.told() == []
     path.write_text('{"event": "started"}\n')
@@ -43,10 +43,10 @@ def test_a_worker_that_babbles_costs_no_more_than_its_last_words(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = keeper.Lines(str(path))
     said(path, *["noise"] * 5000, "failed")
     lines.read()
-    assert len(lines.told()) <= agent.KEPT_LINES + 1
+    assert len(lines.told()) <= keeper.KEPT_LINES + 1
     assert lines.ended
 
 
@@ -84,7 +84,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     path = tmp_path / "events.jsonl"
     members, bits = range(20_000), 3
     shown = [n for n in members if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
-    lines = agent.Lines(str(path), pow.DEFAULT_BLOCK, bits)
+    lines = keeper.Lines(str(path), pow.DEFAULT_BLOCK, bits)
     proof = witness.Proof(bits)
 
     def told() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     say("exhausted", 2200, len(shown))
     event = told()
     assert event["event"] == "exhausted"
-    assert len(event["witnesses"]) <= agent.KEPT_WITNESSES
+    assert len(event["witnesses"]) <= keeper.KEPT_WITNESSES
     proof.require_whole(event["shown"])
     proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
     proof = proof.thinned(event["thinned_to"], 255)
@@ -120,4 +120,4 @@ def test_witnesses_that_are_none_do_not_end_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     odd = [None, "116", -5, 2**70, [1], 1.5, True]
     path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
-    assert not agent.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()
+    assert not keeper.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()

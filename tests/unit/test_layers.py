@@ -35,7 +35,7 @@ LAYERS = [
     ["hold", "gateway"],
     ["spot"],
     ["cloud", "ec2", "sqs", "s3logs"],
-    ["own", "push", "recheck", "witness"],
+    ["own", "push", "recheck", "witness", "instance_report"],
     [
         "aws",
         "plan",
