@@ -139,7 +139,8 @@ def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
 
     objects = stored(terminal, folder.name)
     logs = [f"logs/Instance{i}.log" for i in range(8)]
-    assert sorted(objects) == [*logs, "orphan.json"]
+    reports = [f"logs/Instance{i}.json" for i in range(8)]
+    assert sorted(objects) == [*sorted(logs + reports), "orphan.json"]
     nonce = json.loads(objects["orphan.json"])["nonce"]
     assert worker.is_golden(worker.digest("orphans 23", nonce), 5)
     assert all(b"cnd-keeper" in objects[name] for name in logs)
