@@ -37,7 +37,7 @@ from cnd import (
     sqs,
     takeover,
 )
-from cnd.aside import NotDone, Pool, within
+from cnd.aside import NotDone, Pool, begin, within
 from cnd.cloud import Cloud
 from cnd.cost import ENDS, LAUNCHED, RUNNING, spent
 from cnd.crew import Crew
@@ -818,8 +818,8 @@ class Job:
 
         thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
+            begin(thread)
+        except (RuntimeError, MemoryError):
             work()
         return scramming, thread
 
@@ -884,13 +884,17 @@ class Job:
         )
 
     def _strike(self) -> list[ec2.Instance]:
-        """Terminate the fleet in the guard's thread, with nothing of this run's."""
+        """Terminate the fleet in the guard's thread, with nothing of this run's.
+
+        And with no other thread: perhaps none is to be had.
+        """
         return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,
             known=list(self._crew.index),
             look=ec2.LISTED_WITHIN,
+            at_once=1,
         )
 
     def _save(self, provision: Provision) -> bool:
