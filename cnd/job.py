@@ -37,6 +37,7 @@ from cnd import (
     sqs,
     takeover,
 )
+from cnd.again import again
 from cnd.aside import NotDone, Pool, begin, within
 from cnd.cloud import Cloud
 from cnd.cost import ENDS, LAUNCHED, RUNNING, spent
@@ -842,10 +843,11 @@ class Job:
 
     def _tidy(self, provision: Provision, saving: Future[bool]) -> None:
         """Do what need not be done before the fleet's end; none of it for long."""
+        delete = partial(sqs.delete, self._cloud.sqs, provision.queue)
         works: list[Future[Any]] = [
             saving,
-            self._late.submit(self._launcher.tidy),
-            self._late.submit(sqs.delete, self._cloud.sqs, provision.queue),
+            self._late.submit(again, self._launcher.tidy, hopeless=self._cloud.gone),
+            self._late.submit(again, delete, hopeless=self._cloud.gone),
         ]
         late = wait(works, timeout=self._limits.save).not_done
         for work in works:
@@ -934,7 +936,18 @@ class Job:
                 s3logs.check_finished(s3, bucket, owner)
         except (CloudError, NotDone) as error:
             return dict.fromkeys(files, _told(error))
-        return s3logs.upload(s3, bucket, self._run, files, owner=owner)
+        left, failures = files, dict[str, CloudError]()
+
+        def put() -> None:
+            nonlocal left, failures
+            failures = s3logs.upload(s3, bucket, self._run, left, owner=owner)
+            left = {name: files[name] for name in failures}
+            for failure in failures.values():
+                raise failure
+
+        with contextlib.suppress(CloudError):  # it is among those that are returned
+            again(put, hopeless=self._cloud.gone)
+        return failures
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""
