@@ -229,6 +229,8 @@ class Job:
         """
         try:
             return self._conducted(provision, begin)
+        except SystemExit as error:  # a library's, whose status is none of ours
+            raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
             if not self._settled and (leak := self._terminated()):
                 raise leak
