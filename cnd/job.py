@@ -871,6 +871,7 @@ class Job:
     def _tell_abort(self) -> None:
         fields = {"terminated": len(self._crew.ended), "left": len(self._leaked)}
         self._take(Event("run.aborted", fields=fields))
+        self._record.settle(LAST_PATIENCE)  # the program may end at once
 
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
