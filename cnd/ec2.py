@@ -139,7 +139,10 @@ def launch(
                 {"ResourceType": "volume", "Tags": tag_list(tags)},
             ],
         )
-        return [_instance(raw) for raw in reply["Instances"]]
+        found = [_instance(raw) for raw in reply["Instances"]]
+        if len(found) < (count if least is None else least):
+            raise ValueError(f"{len(found)} instances")  # it launches the least or none
+        return found
 
 
 def tags_of(

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cnd import ec2
+from cnd import capacity, ec2
+from cnd.aws import code
 from cnd.cloud import Cloud
 from cnd.errors import CloudError, LeakError
 from tests.support.aws import Stub
@@ -371,6 +372,14 @@ def test_a_termination_needs_no_thread_where_it_is_to_need_none(
     ec2.request_termination(client, names, **options)
     assert sorted(client.asked) == names
     assert (set(client.threads) == {threading.current_thread().name}) is alone
+
+
+def test_a_launch_that_tells_of_too_few_instances_is_no_reply(stub: Stub) -> None:
+    """It may have launched them all: asked again, it tells of them."""
+    stub.add_response("run_instances", {"Instances": []})
+    with pytest.raises(CloudError, match="0 instances") as caught:
+        stub.launch(8)
+    assert capacity.pause(code(caught.value), 1) is not None
 
 
 def test_an_instance_without_an_id_is_no_reply(stub: Stub) -> None:
