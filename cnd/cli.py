@@ -206,10 +206,24 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
                 raise
             message = f"stdout cannot be written to: {failure.strerror}"
             raise shown(UsageError(message)) from error
+        except (MemoryError, RuntimeError) as error:
+            if (spent := _spent(error)) is None:
+                raise
+            raise shown(spent) from error
         finally:
             nobody_reads()
 
     return wrapper
+
+
+def _spent(error: MemoryError | RuntimeError) -> CndError | None:
+    """Return what this machine has no more of, if that is what was raised."""
+    if isinstance(error, MemoryError):
+        return CndError("there is no memory left on this machine")
+    if "start new thread" in str(error):
+        hint = "see `ulimit -u`, the limit of processes and threads, and `ulimit -v`"
+        return CndError("this machine lets no more threads be started", hint=hint)
+    return None
 
 
 def nobody_reads() -> bool:

@@ -46,6 +46,8 @@ ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
+# The same of what botocore itself calls to get credentials, while all others wait.
+CREDENTIALS_TIMEOUT, CREDENTIALS_ATTEMPTS = 10.0, 2
 CONNECTIONS = 32  # per client: uploads and polls run side by side
 
 
@@ -151,15 +153,9 @@ class Clients:
             return self._made[key]
         with self._lock:
             if key not in self._made:
-                try:
-                    with translated(f"reach {service}"):
-                        self._made[key] = self._make(service, region, attempts)
-                except CloudError as error:
-                    if not isinstance(error.__cause__, ValueError):
-                        raise
-                    # botocore's word for a bad URL
-                    hint = "check AWS_ENDPOINT_URL"
-                    raise UsageError(str(error.__cause__), hint=hint) from error
+                # It calls nothing: what fails is in the configuration.
+                with _configuration_read(f"use {service}"):
+                    self._made[key] = self._make(service, region, attempts)
             return self._made[key]
 
     def _make(self, service: str, region: str | None, attempts: int) -> Any:
@@ -188,7 +184,11 @@ class Clients:
             )
 
         url = self._endpoint or AWS_URL
-        client = made(url)
+        try:
+            client = made(url)
+            _check_port(client.meta.endpoint_url)
+        except ValueError as error:  # botocore's word for a bad URL
+            raise UsageError(str(error), hint="check AWS_ENDPOINT_URL") from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):
             client = made(client.meta.endpoint_url)  # of the user's: known by now only
         replies.watch(client)
@@ -248,11 +248,19 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
     """
     import boto3  # here: it costs a third of a second, and some commands go without
     import botocore.session
+    from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
     with _configuration_read():
         core = botocore.session.get_session()
         core.register_component("response_parser_factory", replies.Parsers())
+        core.set_default_client_config(
+            Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=CREDENTIALS_TIMEOUT,
+                retries={"total_max_attempts": CREDENTIALS_ATTEMPTS},
+            )
+        )
         try:
             session = boto3.Session(botocore_session=core, region_name=region or None)
             credentials.guard(core)
@@ -271,9 +279,10 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
 
 
 @contextmanager
-def _configuration_read() -> Iterator[None]:
+def _configuration_read(
+    action: str = "read the AWS configuration",
+) -> Iterator[None]:
     """Name the files and the way out where the user's configuration is unreadable."""
-    what = "could not read the AWS configuration"
     try:
         yield
     except CndError:
@@ -282,8 +291,10 @@ def _configuration_read() -> Iterator[None]:
         raise CloudError(str(error), hint=error.hint) from error
     except Exception as error:  # of any kind: botocore translates few of them
         names = [os.environ.get(name) or usual for name, usual in FILES.items()]
-        hint = f"mend {' or '.join(names)}, or use `--cloud local`, which reads neither"
-        raise CloudError(f"{what}: {replies.excerpt(error, 200)}", hint=hint) from error
+        mend = f"mend {', '.join(names)} or what AWS_... variables say"
+        hint = f"{mend}, or use `--cloud local`, which reads none of it"
+        message = f"could not {action}: {replies.excerpt(error, 200)}"
+        raise CloudError(message, hint=hint) from error
 
 
 def _check_region(session: boto3.Session) -> None:
@@ -388,6 +399,12 @@ def _identified(
 def _is_aws(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return any(host == name or host.endswith(f".{name}") for name in AWS_DOMAINS)
+
+
+def _check_port(url: str) -> None:
+    """Raise ValueError for a port that cannot be."""
+    if urlsplit(url).port == 0:
+        raise ValueError(f"Invalid endpoint: {url}")
 
 
 def is_loopback(url: str) -> bool:

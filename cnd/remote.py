@@ -25,6 +25,7 @@ import fabric
 import paramiko
 
 from cnd import keys, lines, private, pull, push
+from cnd.aside import begin
 from cnd.errors import HostError, HostLost
 from cnd.gateway import Gateway
 from cnd.keeper import MOST_LOG
@@ -536,7 +537,7 @@ class Host:
         """
         timer = threading.Timer(seconds, self._drop)
         timer.daemon = True
-        timer.start()
+        _begin(timer)
         try:
             yield
         finally:
@@ -557,7 +558,7 @@ class Host:
                     with self._limited(SILENCE - ASK_EVERY):
                         transport.global_request("keepalive@openssh.com", wait=True)
 
-        threading.Thread(target=ask, name="asking", daemon=True).start()
+        _begin(threading.Thread(target=ask, name="asking", daemon=True))
         try:
             yield
         finally:
@@ -569,6 +570,14 @@ class Host:
         if self._connection is None or self._closed.is_set():
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+def _begin(thread: threading.Thread) -> None:
+    """Start a thread; where none is to be had, it is the connection that fails."""
+    try:
+        begin(thread)
+    except RuntimeError as error:
+        raise paramiko.SSHException(str(error)) from error
 
 
 def _follow(folder: str, position: int = 0) -> str:

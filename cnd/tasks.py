@@ -39,6 +39,7 @@ from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
+from cnd.again import again
 from cnd.cli import (
     Config,
     Executor,
@@ -411,7 +412,7 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
     asked = set() if groups else ec2.sweep(client, run=run or None)
-    listed = ec2.find(client, run=run or None, states=ec2.ALL)
+    listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]

@@ -30,7 +30,7 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "rivals", "takeover", "orphans", "cost"],
-    ["crew", "inbox", "record"],
+    ["crew", "inbox", "record", "again"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling", "scale"],
     ["hold", "gateway"],
     ["spot"],
