@@ -26,7 +26,7 @@ from cnd.aside import Pool
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
-from cnd.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
+from cnd.events import LARGEST, LAST_WORDS, Emit, Event, amount, from_worker, trouble
 from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, TOO_MUCH, Part, dropped
 from cnd.journal import Journal
 from cnd.lines import LONGEST, Allowance
@@ -327,7 +327,7 @@ class Mailbox:
 
     def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
         """Pass on the lines that are new; nothing of the form is taken on trust."""
-        for line in lines if isinstance(lines, list) else []:
+        for line in lines if isinstance(lines, list) and not task.ended else []:
             if not (isinstance(line, list) and len(line) == 2):
                 continue
             number, text = line
@@ -343,6 +343,8 @@ class Mailbox:
                 self._search_began = time.monotonic()
             self._put(event)
             task.ended |= event.kind in LAST_WORDS
+            if task.ended:  # whatever is said after that has no allowance
+                break
 
     def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
         """Return whether a word is within its host's allowance, or the last one."""
@@ -397,7 +399,7 @@ class Mailbox:
 
 def _missing(told: object) -> int | None:
     """Return how many bytes of a log are missing, as its host tells; None: some."""
-    return None if told is None else int(amount(told) or 0)
+    return None if told is None else int(min(amount(told) or 0, LARGEST))
 
 
 def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
