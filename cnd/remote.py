@@ -311,14 +311,14 @@ class Host:
             program: which of them to start.
             pause: seconds until its keeper begins.
         """
-        order: dict[str, object] = {"part": part, "program": program}
-        order |= {"pause": pause, "log": LOG_COMMAND}
+        order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
+        command = f"{push.command(LOG_COMMAND)} && {{ {_follow(worker)}; }}"
         try:
             with self._limited(PUSH_TIMEOUT), self._answering():
                 session = self._new_session()
                 session.settimeout(PUSH_TIMEOUT)
-                session.exec_command(f"{push.COMMAND} && {{ {_follow(worker)}; }}")
+                session.exec_command(command)
                 begun, said = push.begin(session, folder, code, job, order)
                 if begun:
                     self._session, self._following = session, True
