@@ -55,7 +55,7 @@ LAYERS = [
     ["local", "home"],
     [
         *("errors", "private", "shape", "small", "streams", "pow", "keeper", "fetch"),
-        *("kernel", "loader", "pull", "aside", "lines", ""),
+        *("kernel", "loader", "pull", "aside", "lines", "link", ""),
     ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
