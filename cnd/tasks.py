@@ -44,6 +44,7 @@ from cnd.cli import (
     Executor,
     Help,
     Program,
+    collect_rarely,
     left_at_once,
     nobody_reads,
     rest,
@@ -729,6 +730,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    collect_rarely()
     streams.prepare()
     home.name_user()
     with left_at_once():
