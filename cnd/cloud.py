@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from botocore.loaders import JSONFileLoader
 
 from cnd import credentials, local, replies
-from cnd.aws import LOGIN, translated
+from cnd.aws import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ class Cloud:
     # termination is repeated; None: as `orphans` and `ec2` say.
     orphan_patience: float | None = None
     refused_patience: float | None = None
+    listed_within: float = LISTED_WITHIN  # seconds until an instance is listed, at most
 
     @property
     def title(self) -> str:
@@ -358,6 +359,7 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
         gone=lambda: not local.lives(endpoint),
         orphan_patience=patience.orphan,
         refused_patience=patience.refused,
+        listed_within=LISTED_WITHIN if patience.listed is None else patience.listed,
     )
 
 

@@ -239,6 +239,7 @@ def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """The instances are there; nobody was told their names."""
+    terminal.environment["CND_LOCAL_LISTED_SECONDS"] = "4"
     lay(cloud, "RunInstances", lost_reply=True, times="forever")
     done = terminal.run(*JOB)
     assert done.returncode == 3, done.stderr
