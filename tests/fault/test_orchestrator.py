@@ -49,7 +49,7 @@ def stored(terminal: Victim, run: str) -> dict[str, bytes]:
 
 def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> None:
     words = ("--d", "30", "--nonces", "2000", "--n", "1", *SLOWLY)
-    killed(terminal, "start", *words, when="instance.launched")
+    folder = killed(terminal, "start", *words, when="instance.launched")
     ec2 = terminal.client("ec2")
 
     def groups() -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> No
     ec2.revoke_security_group_ingress(
         GroupId=group["GroupId"], IpPermissions=group["IpPermissions"]
     )
-    terminal.json("attach", status=11)
+    terminal.json("attach", folder.name, status=11)
     (permission,) = groups()[0]["IpPermissions"]
     assert [r["CidrIp"] for r in permission["IpRanges"]] == ["127.0.0.1/32"]
 
