@@ -6,7 +6,9 @@ that knows AWS from the embedded cloud.  Nothing below it asks.
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +17,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from botocore.loaders import JSONFileLoader
+
 from cnd import credentials, local, replies
-from cnd.aws import LOGIN, translated
+from cnd.aws import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
 
 if TYPE_CHECKING:
     import boto3
+    import botocore.session
     from types_boto3_ec2 import EC2Client
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
@@ -74,6 +79,7 @@ class Cloud:
     # termination is repeated; None: as `orphans` and `ec2` say.
     orphan_patience: float | None = None
     refused_patience: float | None = None
+    listed_within: float = LISTED_WITHIN  # seconds until an instance is listed, at most
 
     @property
     def title(self) -> str:
@@ -253,7 +259,7 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
 
     with _configuration_read():
         core = botocore.session.get_session()
-        core.register_component("response_parser_factory", replies.Parsers())
+        _prepare(core)
         core.set_default_client_config(
             Config(
                 connect_timeout=CONNECT_TIMEOUT,
@@ -276,6 +282,30 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
         raise UsageError("no AWS region is configured", hint=hint)
     _check_region(session)
     return session, bool(configured or in_environment)
+
+
+class _Models(JSONFileLoader):
+    """Reads what botocore knows of services as plain dicts.
+
+    It makes ordered ones, in twice the time: 25 ms of computing for every command
+    that asks EC2 (botocore 1.44, measured).
+    """
+
+    def load_file(self, file_path: str) -> Any:
+        for path, opened in (
+            (f"{file_path}.json", open),
+            (f"{file_path}.json.gz", gzip.open),
+        ):
+            if os.path.isfile(path):
+                with opened(path, "rb") as file:
+                    return json.load(file)
+        return None
+
+
+def _prepare(core: botocore.session.Session) -> None:
+    """Give a session what all clients of ours have in common."""
+    core.register_component("response_parser_factory", replies.Parsers())
+    core.get_component("data_loader").file_loader = _Models()
 
 
 @contextmanager
@@ -340,6 +370,7 @@ def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
         gone=lambda: not local.lives(endpoint),
         orphan_patience=patience.orphan,
         refused_patience=patience.refused,
+        listed_within=LISTED_WITHIN if patience.listed is None else patience.listed,
     )
 
 
@@ -355,7 +386,7 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     for name in ("config_file", "credentials_file"):
         store.set_config_variable(name, os.devnull)
     store.set_config_variable("region", region)
-    core.register_component("response_parser_factory", replies.Parsers())
+    _prepare(core)
     return boto3.Session(
         botocore_session=core,
         aws_access_key_id=endpoint.access_key,

@@ -56,8 +56,6 @@ REFUSALS = (
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
-# AWS lists a new instance late, and a terminated one for about an hour.
-LISTED_WITHIN = 20.0  # seconds from its launch
 BATCH = 100  # ids a call; AWS takes up to 1000
 ASKING = 8  # such calls at once
 ASK_PATIENCE = 60.0  # seconds for an answer in another thread

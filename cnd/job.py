@@ -215,7 +215,7 @@ class Job:
         self._set_search_began()
         unheard = takeover.unanswered(told)
         self._expected = len(past.index) + unheard
-        self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
+        self._listed_by = time.monotonic() + self._cloud.listed_within
         with self._signals():
             if not self.race.checked:
                 self._check_first_nonces()
@@ -443,7 +443,12 @@ class Job:
         Before their loss is told: their classes may have come to their end.
         """
         s3, bucket, crew = self._cloud.s3, provision.bucket, self._crew
-        ended = takeover.ended(listed, launched, time.time())
+        ended = takeover.ended(
+            {instance.id: instance.state for instance in listed},
+            launched,
+            time.time(),
+            listed_within=self._cloud.listed_within,
+        )
         places = [
             orphans.Place(host, i, {p.name: p.index for p in self._parts(host)})
             for host, i in crew.index.items()
@@ -510,7 +515,7 @@ class Job:
     @property
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._plan.hold else ec2.LISTED_WITHIN
+        return HOLD_PATIENCE if self._plan.hold else self._cloud.listed_within
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -943,7 +948,9 @@ class Job:
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
         # A launch whose answer was lost may have worked.
-        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
+        look = (
+            self._cloud.listed_within if self._launcher.unsure else self._late_launches
+        )
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         scram(
@@ -965,7 +972,7 @@ class Job:
             self._run,
             groups=self._launcher.groups,
             known=list(self._crew.index),
-            look=ec2.LISTED_WITHIN,
+            look=self._cloud.listed_within,
             at_once=1,
         )
 

@@ -45,6 +45,7 @@ from cnd.cli import (
     Executor,
     Help,
     Program,
+    collect_rarely,
     left_at_once,
     nobody_reads,
     rest,
@@ -419,14 +420,14 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     unsure += survey.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
+        _say(f"{said} {place.listed_within:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
         groups=groups,
         known=going - asked,
         asked=asked,
-        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        look=place.listed_within if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
         past={i.id for i in listed} - {i.id for i in lived},
     )
@@ -730,6 +731,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    collect_rarely()
     streams.prepare()
     home.name_user()
     with left_at_once():
