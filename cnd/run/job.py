@@ -32,6 +32,7 @@ from cnd.model.result import Result, Seconds
 from cnd.model.search_state import Ending, Outcome, Race, refutation
 from cnd.provision import capacity, launch
 from cnd.provision.prepare import Provision, prepare
+from cnd.provision.retry import again
 from cnd.provision.scram import scram
 from cnd.run import custom_worker, first_nonces
 from cnd.run.event_queue import Inbox
@@ -41,7 +42,7 @@ from cnd.run.journal_writer import DISK_PATIENCE, MINOR, Record
 from cnd.run.roster import Crew
 from cnd.run.termination_guard import Terminator, insist
 from cnd.system import private_files, signals
-from cnd.system.background import NotDone, Pool, within
+from cnd.system.background import NotDone, Pool, begin, within
 from cnd.transport import keys, orphans, payload
 from cnd.transport.s3_fleet import Mailbox
 from cnd.transport.ssh_fleet import END_PATIENCE, Fleet, Part
@@ -136,6 +137,10 @@ class Job:
         # So many instances has a former orchestrator asked for, and until then those of
         # which it has not heard may yet be listed.
         self._expected, self._listed_by = 0, 0.0
+        # Of a fleet that ended while nobody followed, on the monotonic clock: when it
+        # was last heard of, and that again, if nothing of it lives.
+        self._last_sign: float | None = None
+        self._over_at: float | None = None
 
     def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
         """Run to the end; raise `CndError` if it could not even be launched.
@@ -200,7 +205,7 @@ class Job:
         self._set_search_began()
         unheard = replay.unanswered(told)
         self._expected = len(past.index) + unheard
-        self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
+        self._listed_by = time.monotonic() + self._cloud.listed_within
         with self._signals():
             if not self.race.checked:
                 self._check_first_nonces()
@@ -218,6 +223,8 @@ class Job:
         """
         try:
             return self._conducted(provision, begin)
+        except SystemExit as error:  # a library's, whose status is none of ours
+            raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
             if not self._settled and (leak := self._terminated()):
                 raise leak
@@ -405,6 +412,7 @@ class Job:
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         watch = self._new_watch(fleet)
+        self._hear_ended(listed, launched, provision)
         watch.catch_up(listed, self._crew.lost, self._crew.ended.keys(), launched)
         self._drain()
         self._mark("launched")
@@ -413,6 +421,67 @@ class Job:
         self._go_on(self._listen, provision.queue)
         if self._plan.hold:
             self._go_on(self._tell_failures)
+
+    def _hear_ended(
+        self,
+        listed: list[ec2.Instance],
+        launched: Mapping[str, float],
+        provision: Provision,
+    ) -> None:
+        """Take in what instances that ended while nobody followed have left in S3.
+
+        Before their loss is told: their classes may have come to their end.
+        """
+        s3, bucket, crew = self._cloud.s3, provision.bucket, self._crew
+        ended = replay.ended(
+            {instance.id: instance.state for instance in listed},
+            launched,
+            time.time(),
+            listed_within=self._cloud.listed_within,
+        )
+        places = [
+            orphans.Place(host, i, {p.name: p.index for p in self._parts(host)})
+            for host, i in crew.index.items()
+            if host in ended and host not in crew.lost
+        ]
+        try:
+            read = partial(orphans.left, s3, bucket, self._run, places)
+            for place, left in zip(
+                places, within(self._limits.save, read), strict=True
+            ):
+                self._take_left(place, left, ended[place.host])
+            if places:
+                self._take_claim(provision)
+        except (CloudError, TimeoutError) as error:
+            self._take(trouble(_told(error)))
+        if crew.index.keys() <= crew.lost | ended.keys():
+            self._over_at = self._last_sign
+
+    def _take_left(
+        self, place: orphans.Place, left: orphans.Left | CloudError | None, state: str
+    ) -> None:
+        if isinstance(left, CloudError):
+            self._take(trouble(left))
+        elif left:
+            self._take(*map(self._judged, filter(self._is_news, left.words)))
+            at = round(time.time() - left.age, 3)
+            fields = {"state": state, "at": at}
+            self._take(Event("instance.lost", place.index, place.host, fields))
+            sign = time.monotonic() - left.age
+            self._last_sign = max(sign, self._last_sign or sign)
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether a word of a report may not have been heard before it was left."""
+        begun = self.race.standings[event.index or 0].started
+        return not (begun and event.kind == "worker.started")
+
+    def _take_claim(self, provision: Provision) -> None:
+        """Take in what an orphan claims in S3 to have found."""
+        s3, instances = self._cloud.s3, self._plan.instances
+        if claim := orphans.claim(s3, provision.bucket, self._run, instances):
+            claim = self._judged(claim)
+            # A false one may be anybody's: it is held against nobody.
+            self._inbox.put(self.race.refuted(claim) or claim)
 
     def _new_watch(self, fleet: Fleet | Mailbox) -> Watch:
         self._watch = Watch(
@@ -436,7 +505,7 @@ class Job:
     @property
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._plan.hold else ec2.LISTED_WITHIN
+        return HOLD_PATIENCE if self._plan.hold else self._cloud.listed_within
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -643,23 +712,31 @@ class Job:
         if self._clock and self._clock.hear(event, self.race):
             self._set_search_began()
         if event.kind in LAST_WORDS:
-            self._marks["stopped"] = event.heard
+            self._marks["stopped"] = max(event.heard, self._marks.get("stopped", 0.0))
         if event.kind in RECEIPT:
             self._receipt.append(event)
         if event.kind == "instance.requested":  # what comes of it lives so long
             self._guard.expect(self._plan.lifetime + self._limits.end)
         self._crew.note(event)
         if event.kind == "instance.lost" and event.host not in self._crew.running:
-            when = "while nobody followed" if self._attached else "before it ran"
-            fields = {"reason": f"Instance{event.index} went away {when}"}
-            self._take(Event("host.failed", event.index, event.host, fields))
-            self._take(Event("host.done", event.index, event.host))
+            self._give_up_unserved(event)
         if event.kind == "run.stop_requested":
             self.race.stop(event)
         objection = self.race.see(event)
         self._view.show(event)
         if objection:
             self._take(objection)
+
+    def _give_up_unserved(self, lost: Event) -> None:
+        """Give up what an instance had to search that this process has not served."""
+        when = "while nobody followed" if self._attached else "before it ran"
+        fields = {"reason": f"Instance{lost.index} went away {when}"}
+        classes = [part.index for part in self._parts(lost.host or "")]
+        for index in classes:
+            self._take(Event("host.failed", index, lost.host, fields))
+        if not classes and "at" not in lost.fields:  # it stood by
+            self._take(Event("host.failed", lost.index, lost.host, fields))
+        self._take(Event("host.done", lost.index, lost.host))
 
     def _keep(self, *events: Event) -> None:
         """Have events written to the journal.
@@ -709,10 +786,8 @@ class Job:
                 private_files.write(path, found[0])
                 fields = {"path": str(path), **found[1].fields}
                 self._inbox.put(Event("log.pulled", index, host, fields))
-        if claim := orphans.claim(s3, bucket, self._run, self._plan.instances):
-            claim = self._judged(claim)
-            # A false one may be anybody's: it is held against nobody.
-            self._inbox.put(self.race.refuted(claim) or claim)
+        if not self.race.best:
+            self._take_claim(provision)
 
     def _tell_reason(self, queue: str) -> None:
         """Put the reason on the queue: for other readers, and to wake our own."""
@@ -808,8 +883,8 @@ class Job:
 
         thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
+            begin(thread)
+        except (RuntimeError, MemoryError):
             work()
         return scramming, thread
 
@@ -832,10 +907,11 @@ class Job:
 
     def _tidy(self, provision: Provision, saving: Future[bool]) -> None:
         """Do what need not be done before the fleet's end; none of it for long."""
+        delete = partial(sqs.delete, self._cloud.sqs, provision.queue)
         works: list[Future[Any]] = [
             saving,
-            self._late.submit(self._launcher.tidy),
-            self._late.submit(sqs.delete, self._cloud.sqs, provision.queue),
+            self._late.submit(again, self._launcher.tidy, hopeless=self._cloud.gone),
+            self._late.submit(again, delete, hopeless=self._cloud.gone),
         ]
         late = wait(works, timeout=self._limits.save).not_done
         for work in works:
@@ -857,11 +933,14 @@ class Job:
     def _tell_abort(self) -> None:
         fields = {"terminated": len(self._crew.ended), "left": len(self._leaked)}
         self._take(Event("run.aborted", fields=fields))
+        self._record.settle(LAST_PATIENCE)  # the program may end at once
 
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
         # A launch whose answer was lost may have worked.
-        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
+        look = (
+            self._cloud.listed_within if self._launcher.unsure else self._late_launches
+        )
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         scram(
@@ -874,13 +953,17 @@ class Job:
         )
 
     def _strike(self) -> list[ec2.Instance]:
-        """Terminate the fleet in the guard's thread, with nothing of this run's."""
+        """Terminate the fleet in the guard's thread, with nothing of this run's.
+
+        And with no other thread: perhaps none is to be had.
+        """
         return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,
             known=list(self._crew.index),
-            look=ec2.LISTED_WITHIN,
+            look=self._cloud.listed_within,
+            at_once=1,
         )
 
     def _save(self, provision: Provision) -> bool:
@@ -920,7 +1003,18 @@ class Job:
                 s3logs.check_finished(s3, bucket, owner)
         except (CloudError, NotDone) as error:
             return dict.fromkeys(files, _told(error))
-        return s3logs.upload(s3, bucket, self._run, files, owner=owner)
+        left, failures = files, dict[str, CloudError]()
+
+        def put() -> None:
+            nonlocal left, failures
+            failures = s3logs.upload(s3, bucket, self._run, left, owner=owner)
+            left = {name: files[name] for name in failures}
+            for failure in failures.values():
+                raise failure
+
+        with contextlib.suppress(CloudError):  # it is among those that are returned
+            again(put, hopeless=self._cloud.gone)
+        return failures
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""
@@ -976,7 +1070,7 @@ class Job:
             coverage=race.coverage,
             hash_rate=race.hash_rate or None,
             kernel=", ".join(race.kernels) or None,
-            seconds=Seconds.of(self._marks, self._began, time.monotonic()),
+            seconds=self._seconds(),
             usd=spent(plan, [*self._receipt, Event("run.ended")]),
             logs_local=str(self._journal.logs),
             logs_s3=self._s3,
@@ -988,6 +1082,14 @@ class Job:
             unproved=race.unproved,
         )
 
+    def _seconds(self) -> Seconds:
+        """Return how long each phase took; of a fleet that had ended, until then."""
+        if self._over_at is None:
+            return Seconds.of(self._marks, self._began, time.monotonic())
+        decided = self._marks.get("stopped", self._over_at)
+        marks = {**self._marks, "decided": decided}
+        return Seconds.of(marks, self._began, self._over_at)
+
     def _set_search_began(self) -> None:
         """Take over what the workers say of when the search began, in an old run."""
         if self._clock is None or (began := self._clock.began) is None:
@@ -995,6 +1097,7 @@ class Job:
         self._marks["searching"] = began
         if self._boot is not None:
             self._began = began - self._boot
+        self._began = min(self._began, began)
 
     # --- small things
 
