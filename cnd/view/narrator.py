@@ -196,6 +196,10 @@ OWN = {
         "run {run}: {instances} x {type}, a worker of your own, "
         "at most {time_limit:g} s of search",
     ),
+    "instance.lost": (
+        "at",
+        "{who} ended while nobody followed; its worker's words are in S3 ({host})",
+    ),
     "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
     "worker.noise": ("dropped", "{text}"),
 }

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from cnd.errors import UsageError
+from cnd.model.billing import ended_at
 from cnd.model.catalog import OFFERS
 from cnd.model.events import LAST_WORDS, NOTHING, Event, amount
 from cnd.model.plan import Plan, billed, class_size
@@ -328,7 +329,7 @@ class _InstanceHistory:
             self._part_done(event)
         elif kind in ("instance.terminated", "instance.lost"):
             self.fields.setdefault("end", kind.removeprefix("instance."))
-            self._go("", event.time)
+            self._go("", ended_at(event))
 
     def _set_up(self, time: float) -> None:
         if not self._busy:
