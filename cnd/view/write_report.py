@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from cnd.errors import UsageError
 from cnd.run.journal import Journal
 from cnd.system import private_files
-from cnd.view.html_report import page
 from cnd.view.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def write(journal: Journal) -> dict[str, Path]:
     Raises:
         UsageError: the folder cannot be written to.
     """
+    from cnd.view.html_report import page  # Jinja2: other commands do without it
+
     line = timeline(journal.run, journal.events(), journal.result())
     pictures = _pictures(line)
     logs = [path.name for path in journal.logs.glob("*.log")]

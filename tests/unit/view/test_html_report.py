@@ -13,9 +13,10 @@ from cnd.cli.tasks_look import COLUMNS, as_csv, as_json, harmless_log, pick
 from cnd.errors import UsageError
 from cnd.model.events import Event
 from cnd.run.journal import Journal
-from cnd.view import write_report
+from cnd.view import html_report, write_report
 from cnd.view.figures import PICTURES, draw
-from cnd.view.html_report import facts, page
+from cnd.view.html_report import TEMPLATE, page
+from cnd.view.report_facts import facts
 from cnd.view.timeline import timeline
 from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
 
@@ -69,6 +70,18 @@ def test_what_a_worker_says_is_text_and_nothing_else(tmp_path: Path) -> None:
     line = timeline("r", events, {"outcome": EVIL, "reason": EVIL, "kernel": EVIL})
     found = Page(page(line, draw(line), []))
     assert not found.tags & {"script", "img"}
+
+
+def test_the_template_trusts_the_drawings_only() -> None:
+    source = Path(html_report.__file__).with_name(TEMPLATE).read_text()
+    assert re.findall(r"[^{]*\| *safe", source) == [" drawing | safe"]
+    assert not re.search(r"autoescape|forceescape|Markup", source)
+
+
+def test_a_value_of_any_length_takes_little_of_the_page() -> None:
+    result = {"outcome": "stopped", "reason": "x" * 100_000}
+    text = page(timeline("r", whole_run(), result), {}, [])
+    assert max(map(len, re.findall("x+", text))) == html_report.MOST_TEXT
 
 
 def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
