@@ -293,7 +293,7 @@ def _measured(plan: Plan) -> run_cost.Run:
     """
     print(f"bench: {plan.instances} instances", file=sys.stderr)
     before = clouds.embedded()
-    spent = process_usage.tree_seconds(before["pid"], process_usage.processes())
+    spent = process_usage.tree_seconds(before["pid"])
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = process_usage.follow([*START, *words], patience=plan.lifetime)
@@ -305,8 +305,7 @@ def _measured(plan: Plan) -> run_cost.Run:
         memory=took.memory,
         threads=took.threads,
         calls=run_cost.calls_between(before.get("calls", {}), after.get("calls", {})),
-        cloud=process_usage.tree_seconds(after["pid"], process_usage.processes())
-        - spent,
+        cloud=process_usage.tree_seconds(after["pid"]) - spent,
         fetched=len(os.listdir(result["logs"]["local"])),
     )
 
