@@ -40,7 +40,8 @@ from cnd.run.log_follower import Follower
 from cnd.system import private_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.timeline import PHASES, InstanceHistory, timeline
+from cnd.view.instance_history import PHASES, InstanceHistory
+from cnd.view.timeline import timeline
 
 JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"

@@ -25,16 +25,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from cnd.model.events import amount
 from cnd.model.plan import BILLED_AT_LEAST
 from cnd.view.colors import COLORS
-from cnd.view.timeline import (
-    PHASES,
-    Class,
-    InstanceHistory,
-    Timeline,
-    list_usd,
-    phases_of,
-    present,
-    rates,
-)
+from cnd.view.instance_history import PHASES, InstanceHistory, phases_of, present, rates
+from cnd.view.timeline import Class, Timeline, list_usd
 
 WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
 TALL, LOW = 370, 280  # two figures beside each other have the same height

@@ -16,7 +16,8 @@ from typing import Any
 from cnd.model.events import Event, amount
 from cnd.model.format import duration
 from cnd.model.format import number as short
-from cnd.view.timeline import PHASES, InstanceHistory, Timeline, list_usd, phases_of
+from cnd.view.instance_history import PHASES, InstanceHistory, phases_of
+from cnd.view.timeline import Timeline, list_usd
 
 # Kinds of events that are listed: what is not part of an undisturbed run.
 REMARKABLE = (

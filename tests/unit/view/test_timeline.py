@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from cnd.model.catalog import OFFERS
 from cnd.model.events import KINDS, Event
-from cnd.view.timeline import (
-    Span,
-    Timeline,
-    list_usd,
-    phases_of,
-    present,
-    rates,
-    timeline,
-)
+from cnd.view.instance_history import Span, phases_of, present, rates
+from cnd.view.timeline import Timeline, list_usd, timeline
 from tests.support.timelines import BEGAN, RESULT, WISH, at, life_of, whole_run
 
 
