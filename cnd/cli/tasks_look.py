@@ -510,7 +510,7 @@ def as_json(journal: Journal) -> str:
         "run": line.run,
         "outcome": line.outcome,
         "result": journal.result(),
-        "instances": [_exported(line.run, life) for life in line.lives],
+        "instances": [_exported(line.run, life) for life in line.instances],
         "events": [jsonlib.loads(event.to_json()) for event in line.events],
     }
     # A worker may claim NaN, which Python writes and nobody else reads.
@@ -524,7 +524,7 @@ def as_csv(journal: Journal) -> str:
     file = io.StringIO()
     table = csv.DictWriter(file, COLUMNS)
     table.writeheader()
-    table.writerows(_exported(line.run, life) for life in line.lives)
+    table.writerows(_exported(line.run, life) for life in line.instances)
     return file.getvalue()
 
 

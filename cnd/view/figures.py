@@ -23,10 +23,17 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnd.model.events import amount
+from cnd.model.format import number
 from cnd.model.plan import BILLED_AT_LEAST
 from cnd.view.colors import COLORS
-from cnd.view.instance_history import PHASES, InstanceHistory, phases_of, present, rates
-from cnd.view.timeline import Class, Timeline, list_usd
+from cnd.view.instance_history import (
+    PHASES,
+    InstanceHistory,
+    phase_counts,
+    phase_seconds,
+    rates,
+)
+from cnd.view.timeline import ClassCoverage, Timeline, list_usd
 
 WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
 TALL, LOW = 370, 280  # two figures beside each other have the same height
@@ -135,18 +142,18 @@ def _axes(
 
 def _timeline(line: Timeline, width: int) -> Figure | None:
     """Where the time went: a row for each instance, or how many are in each phase."""
-    if not line.lives:
+    if not line.instances:
         return None
-    found = phases_of(line.lives)
+    found = phase_seconds(line.instances)
     columns = len(found) if width >= WIDE else 3
     legend = 12 + 18 * -(-len(found) // columns)
-    count = len(line.lives)
+    count = len(line.instances)
     row = 26 if count <= 8 else 20 if count <= NAMED else 9
     inner = count * row if count <= ROWS else 320
     figure = _figure(width, inner + legend + 52)
     axes = _axes(figure, left=44, top=legend + 12)
     if count <= ROWS:
-        _rows(axes, line.lives)
+        _rows(axes, line.instances)
     else:
         _areas(axes, line)
     axes.set_xlim(0, line.seconds or 1)
@@ -166,29 +173,30 @@ def _timeline(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def _rows(axes: Axes, lives: Sequence[InstanceHistory]) -> None:
+def _rows(axes: Axes, instances: Sequence[InstanceHistory]) -> None:
     for phase in PHASES:
         bars = [
             (span.begin, span.end, row - 0.39, row + 0.39)
-            for row, life in enumerate(lives)
-            for span in life.spans
+            for row, instance in enumerate(instances)
+            for span in instance.spans
             if span.name == phase
         ]
         if bars:
             axes.add_patch(PathPatch(_boxes(bars), color=COLORS[phase], lw=0))
-    for row, life in enumerate(lives):
-        if life.end == "lost" and life.spans:
+    for row, instance in enumerate(instances):
+        if instance.end == "lost" and instance.spans:
             axes.annotate(
-                "lost" if len(lives) <= NAMED else "\N{MULTIPLICATION SIGN}",
-                (life.spans[-1].end, row),
+                "lost" if len(instances) <= NAMED else "\N{MULTIPLICATION SIGN}",
+                (instance.spans[-1].end, row),
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="center",
                 color=STOP,
             )
-    axes.set_ylim(len(lives) - 0.4, -0.6)
-    every = 1 if len(lives) <= NAMED else 8
-    axes.set_yticks(range(0, len(lives), every), [str(i.index) for i in lives[::every]])
+    axes.set_ylim(len(instances) - 0.4, -0.6)
+    every = 1 if len(instances) <= NAMED else 8
+    names = [str(each.index) for each in instances[::every]]
+    axes.set_yticks(range(0, len(instances), every), names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel("instance")
     axes.spines["left"].set_visible(False)
@@ -206,10 +214,10 @@ def _boxes(boxes: Iterable[tuple[float, float, float, float]]) -> Path:
 
 def _areas(axes: Axes, line: Timeline) -> None:
     times = [line.seconds * i / 300 for i in range(301)]
-    found = present(line.lives, times)
+    found = phase_counts(line.instances, times)
     colors = [COLORS[name] for name in found]
     axes.stackplot(times, *found.values(), colors=colors, lw=0)
-    axes.set_ylim(0, len(line.lives))
+    axes.set_ylim(0, len(line.instances))
     axes.set_ylabel("instances")
 
 
@@ -233,12 +241,12 @@ def _mark_end(axes: Axes, line: Timeline) -> None:
 
 def _hash_rate(line: Timeline, width: int) -> Figure | None:
     """The hash rate over time: of all together, and of each."""
-    paces = [pace for life in line.lives for pace in life.paces]
-    if not paces:
+    samples = [sample for instance in line.instances for sample in instance.samples]
+    if not samples:
         return None
-    begin, end = min(p.begin for p in paces), max(p.end for p in paces)
+    begin, end = min(p.begin for p in samples), max(p.end for p in samples)
     edges = [begin + (end - begin) * i / BINS for i in range(BINS + 1)]
-    each = rates(line.lives, edges)
+    each = rates(line.instances, edges)
     figure = _figure(width, TALL)
     top = _axes(figure, bottom=205, top=24)
     total = [sum(column) for column in zip(*each, strict=True)]
@@ -266,9 +274,9 @@ def _lines(
     axes: Axes, line: Timeline, each: list[list[float]], edges: list[float]
 ) -> None:
     finder = line.result.get("instance_id")
-    for life, values in zip(line.lives, each, strict=True):
+    for instance, values in zip(line.instances, each, strict=True):
         if any(values):
-            won = life.id == finder
+            won = instance.id == finder
             color, width = (GOLD, 2.2) if won else (SEARCH, 1.0)
             axes.stairs(
                 [value or math.nan for value in values],
@@ -358,7 +366,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def _bars(axes: Axes, classes: Sequence[Class], winner: object) -> None:
+def _bars(axes: Axes, classes: Sequence[ClassCoverage], winner: object) -> None:
     """One bar for each class: dark up to its cursor, pale above; the winner golden."""
     half = 0.41 if len(classes) <= ROWS else 0.5
     for won, color in ((False, SEARCH), (True, GOLD)):
@@ -386,7 +394,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
         (True, STOP, "was searching"),
         (False, COLORS["push"], "was being set up"),
     ):
-        rows = [i for i, life in enumerate(stops) if life.was_searching is was]
+        rows = [i for i, instance in enumerate(stops) if instance.was_searching is was]
         values = [1000 * (stops[i].stop or 0) for i in rows]
         if not rows:
             continue
@@ -395,7 +403,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
         else:
             axes.plot(values, rows, "o", ms=3.5, mew=0, color=color, label=label)
     if few:
-        axes.set_yticks(range(len(stops)), [str(life.index) for life in stops])
+        axes.set_yticks(range(len(stops)), [str(instance.index) for instance in stops])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(stops) - 0.4)
     axes.set_xlim(left=0)
@@ -413,12 +421,13 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     """What the bill counts: seconds of running instances, by what they did."""
     found = {
         name: sum(seconds)
-        for name, seconds in phases_of(line.lives).items()
+        for name, seconds in phase_seconds(line.instances).items()
         if name != "pending"  # not billed
     }
     if not found:
         return None
-    rest = sum(max(0.0, BILLED_AT_LEAST - paid_life(life)) for life in line.lives)
+    ran = [each.running_seconds for each in line.instances]
+    rest = sum(max(0.0, BILLED_AT_LEAST - seconds) for seconds in ran)
     rows = {**found, f"rest of {BILLED_AT_LEAST:.0f} s": rest}
     figure = _figure(width, LOW)
     axes = _axes(figure, left=84, right=92, top=4)
@@ -449,21 +458,7 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def paid_life(life: InstanceHistory) -> float:
-    """Return the seconds that an instance ran, as far as they were seen."""
-    return sum(span.seconds for span in life.spans if span.name != "pending")
-
-
-def unit(value: float) -> str:
-    """Return a value for an axis: 1.5 M."""
-    for prefix in ("", " k", " M", " G", " T"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{prefix}"
-        value /= 1000
-    return f"{value:.3g} P"
-
-
-UNITS = FuncFormatter(lambda value, _: unit(value))
+UNITS = FuncFormatter(lambda value, _: number(value))
 
 Painter = Callable[[Timeline, int], "Figure | None"]
 # In the order of the page; the first is as wide as it.

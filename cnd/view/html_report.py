@@ -75,7 +75,7 @@ def page(line: Timeline, pictures: Mapping[str, Drawn], logs: Iterable[str]) -> 
             figures=_figures(line, pictures),
             phases=report_facts.phase_rows(line),
             facts=report_facts.facts(line),
-            instances=[report_facts.history_row(life, files) for life in line.lives],
+            instances=[report_facts.history_row(i, files) for i in line.instances],
             remarks=remarks[:REMARKS],
             more_remarks=len(remarks) - REMARKS,
             folded_from=FOLDED,

@@ -1,7 +1,7 @@
-"""What happened to one instance, and when: its events as phases and rates.
+"""What happened to each instance, and when: its events as phases and rates.
 
 One rule: pure; events go in, frozen values come out.  A worker is a program of another
-machine: what it says is bounded before it is shown.
+machine: the values in its reports are checked before anything is drawn from them.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ from cnd.pow import MAX_NONCES
 
 # What an instance does, in the usual order.  Its bill begins with "boot".
 PHASES = {
-    "pending": "asked for, until the cloud says that it runs",
-    "boot": "running, until its SSH lets us in",
+    "pending": "requested, until the cloud reports it as running",
+    "boot": "running, until it accepts the SSH login",
     "push": "files are pushed and the worker starts, or waits for its turn",
     "search": "the worker tests nonces",
     "out of touch": "its connection dropped; the search may go on",
-    "stop": "the end is decided, until the worker's last word",
+    "stop": "the end is decided, until the worker's last report",
     "log": "until its system log is here",
     "wait": "done; the others are not",
-    "terminate": "until the cloud says that it is terminated",
+    "terminate": "until the cloud reports it as terminated",
 }
-
-
 KERNEL = re.compile(r"\w[\w.-]{0,39}")
 SHORT = 0.25  # seconds; a rate over less is noise and joins the one before
 
@@ -73,8 +71,8 @@ class InstanceHistory:
     kernel: str = ""
     tested: int = 0
     spans: tuple[Span, ...] = ()
-    paces: tuple[RateSample, ...] = ()
-    stop: float | None = None  # seconds from the decision to its last word
+    samples: tuple[RateSample, ...] = ()
+    stop: float | None = None  # seconds from the decision to the last report
     was_searching: bool = False  # when the end was decided
     end: str = "not seen terminated"  # or "terminated", "lost"
 
@@ -83,195 +81,168 @@ class InstanceHistory:
         return sum(span.seconds for span in self.spans if span.name == phase)
 
     @property
+    def running_seconds(self) -> float:
+        """How long it ran, as far as that was seen: what its bill counts."""
+        return sum(span.seconds for span in self.spans if span.name != "pending")
+
+    @property
     def is_counted(self) -> bool:
-        """Whether its workers, if it had any, have said how much they tested."""
-        return bool(self.paces) or not self.seconds("search")
+        """Whether its workers, if it had any, have reported how much they tested."""
+        return bool(self.samples) or not self.seconds("search")
 
     @property
     def rate(self) -> float | None:
         """Nonces/s over all of its search, None if it tested nothing."""
-        took = sum(pace.end - pace.begin for pace in self.paces)
+        took = sum(sample.end - sample.begin for sample in self.samples)
         return self.tested / took if took and self.tested else None
 
 
-def phases_of(lives: Sequence[InstanceHistory]) -> dict[str, list[float]]:
-    """Return how long each instance was in each phase that there was, sorted."""
-    found = {
-        phase: sorted(s for life in lives if (s := life.seconds(phase)) > 0)
-        for phase in PHASES
-    }
-    return {phase: seconds for phase, seconds in found.items() if seconds}
+# --- from events
 
 
-def rates(
-    lives: Sequence[InstanceHistory], edges: Sequence[float]
-) -> list[list[float]]:
-    """Return the nonces/s of each instance between every two `edges`.
+def histories(seen: Sequence[Event], decided: float | None) -> list[InstanceHistory]:
+    """Return the instances of a run by index.
 
-    What was tested in a pace is spread evenly over it, so that the sum of rates times
-    widths is what was tested between the first edge and the last.
+    Args:
+        seen: the events of the run, oldest first.
+        decided: when the end was decided, seconds since the epoch.
+
+    Returns:
+        Histories whose times are since the epoch: see `shifted`.
     """
-    return [_binned(life.paces, edges) for life in lives]
+    builders: dict[str, _HistoryBuilder] = {}
+    requested, last_done = 0.0, 0.0
+    missing = 0  # instances that were requested, and not launched yet
+    for event in seen:
+        if event.kind == "instance.requested":
+            requested, missing = event.time, count(event.fields.get("count")) or 0
+        if event.kind in ("log.pulled", "log.failed", "host.done"):
+            last_done = event.time
+        if event.kind == "instance.launched" and event.host:
+            # An instance that CND did not request, as the replacement by an Auto
+            # Scaling group, has no other time than its own.
+            since = requested if missing > 0 else event.time
+            if event.host not in builders:
+                builders[event.host] = _HistoryBuilder(event, since)
+                missing -= 1
+        elif event.host in builders:
+            builders[event.host].add(event)
+    end = max((e.time for e in seen), default=0.0)
+    scrammed = max(last_done, decided) if decided is not None else end
+    found = [each.finished(decided, scrammed, end) for each in builders.values()]
+    return sorted(found, key=lambda each: (each.index, each.spans[:1] == (), each.id))
 
 
-def present(
-    lives: Sequence[InstanceHistory], times: Sequence[float]
-) -> dict[str, list[int]]:
-    """Return how many instances are in each phase at each of `times`, ascending."""
-    found = {phase: [0] * len(times) for phase in PHASES}
-    for life in lives:
-        for span in life.spans:
-            for i, time in enumerate(times):
-                if span.begin <= time < span.end:
-                    found[span.name][i] += 1
-    return {phase: counts for phase, counts in found.items() if any(counts)}
-
-
-def _binned(paces: Iterable[RateSample], edges: Sequence[float]) -> list[float]:
-    found = [0.0] * (len(edges) - 1)
-    for pace in paces:
-        for i, (low, high) in enumerate(pairwise(edges)):
-            common = min(high, pace.end) - max(low, pace.begin)
-            if common > 0:
-                found[i] += pace.rate * common / (high - low)
-    return found
-
-
-class _InstanceHistory:
+class _HistoryBuilder:
     """Follows one instance through its events; the only thing here that changes."""
 
-    def __init__(self, event: Event, asked: float) -> None:
-        self.fields: dict[str, Any] = {
+    def __init__(self, event: Event, requested: float) -> None:
+        self._fields: dict[str, Any] = {
             "id": event.host or "",
             "index": event.index or 0,
             "type": str(event.fields.get("type", "")),
             "zone": str(event.fields.get("zone", "")),
         }
-        self.spans: list[Span] = []
-        self.paces: list[RateSample] = []
-        self._phase, self._since = "pending", min(asked, event.time)
+        self._spans: list[Span] = []
+        self._samples: list[RateSample] = []
+        self._phase, self._since = "pending", min(requested, event.time)
         self._stands_by = False  # it replaces one that was lost, and has no class yet
-        self._busy: set[int | None] = set()  # classes whose worker searches
-        self._told: dict[int | None, tuple[float, int]] = {}  # when, tested
-        self._last_word: float | None = None
+        self._searching: set[int | None] = set()  # classes whose worker searches
+        self._counts: dict[int | None, tuple[float, int]] = {}  # when, tested
+        self._last_report: float | None = None
         self._first_search: float | None = None
 
-    def see(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         """Take in the next event of this instance."""
         kind = event.kind
         if kind == "instance.running":
-            self.fields["address"] = str(event.fields.get("address", ""))
+            self._fields["address"] = str(event.fields.get("address", ""))
             self._stands_by = not event.fields.get("classes")
-            self._go("boot", event.time)
+            self._enter("boot", event.time)
         elif kind == "instance.ready":
             self._set_up(event.time)
         elif kind == "class.handed_over":
             self._stands_by = False
             self._set_up(event.time)
-        elif kind == "host.reconnecting" and self._busy:
-            self._go("out of touch", event.time)
+        elif kind == "host.reconnecting" and self._searching:
+            self._enter("out of touch", event.time)
         elif kind.startswith("worker."):
-            self._hear(event)
+            self._add_report(event)
         elif kind in ("log.pulled", "log.failed", "host.done", "host.failed"):
             self._part_done(event)
         elif kind in ("instance.terminated", "instance.lost"):
-            self.fields.setdefault("end", kind.removeprefix("instance."))
-            self._go("", event.time)
+            self._fields.setdefault("end", kind.removeprefix("instance."))
+            self._enter("", event.time)
 
     def _set_up(self, time: float) -> None:
-        if not self._busy:
-            self._go("wait" if self._stands_by else "push", time)
+        if not self._searching:
+            self._enter("wait" if self._stands_by else "push", time)
 
-    def _hear(self, event: Event) -> None:
-        """Take in what one of its workers says."""
+    def _add_report(self, event: Event) -> None:
+        """Take in a report of one of its workers."""
         if event.kind == "worker.started":
-            self._busy.add(event.index)
+            self._searching.add(event.index)
             kernel = str(event.fields.get("kernel", ""))
-            self.fields["kernel"] = kernel if KERNEL.fullmatch(kernel) else "?"
-            self._told[event.index] = (event.time, 0)
+            self._fields["kernel"] = kernel if KERNEL.fullmatch(kernel) else "?"
+            self._counts[event.index] = (event.time, 0)
             self._first_search = self._first_search or event.time
         self._count(event)
         if event.kind in LAST_WORDS:
-            self._busy.discard(event.index)
-            self._last_word = event.time
+            self._searching.discard(event.index)
+            self._last_report = event.time
         if event.kind != "worker.noise":
-            self._go("search" if self._busy else "log", event.time)
+            self._enter("search" if self._searching else "log", event.time)
 
     def _count(self, event: Event) -> None:
-        """Note how much was tested since the last word on it."""
+        """Note how much was tested since the last report of that."""
         tested = count(event.fields.get("tested"))
-        if event.index not in self._told or tested is None:
+        if event.index not in self._counts or tested is None:
             return
-        since, before = self._told[event.index]
+        since, before = self._counts[event.index]
         if tested < before:
             return
         if event.time > since:
-            self.paces.append(RateSample(since, event.time, tested - before))
-        elif self.paces:  # two words at once
-            last = self.paces[-1]
+            self._samples.append(RateSample(since, event.time, tested - before))
+        elif self._samples:  # two reports at once
+            last = self._samples[-1]
             more = last.nonces + tested - before
-            self.paces[-1] = replace(last, nonces=more)
-        self._told[event.index] = (max(since, event.time), tested)
+            self._samples[-1] = replace(last, nonces=more)
+        self._counts[event.index] = (max(since, event.time), tested)
 
     def _part_done(self, event: Event) -> None:
         if event.kind == "host.failed":
-            self._busy.discard(event.index)
-        if not self._busy:
-            self._go("wait", event.time)
+            self._searching.discard(event.index)
+        if not self._searching:
+            self._enter("wait", event.time)
 
-    def _go(self, phase: str, time: float) -> None:
+    def _enter(self, phase: str, time: float) -> None:
         """Enter a phase; nothing comes after the end."""
         if not self._phase or phase == self._phase:
             return
         time = max(time, self._since)
-        self.spans.append(Span(self._phase, self._since, time))
+        self._spans.append(Span(self._phase, self._since, time))
         self._phase, self._since = phase, time
 
-    def life(
+    def finished(
         self, decided: float | None, scrammed: float, end: float
     ) -> InstanceHistory:
         """Return what there was; the last phase has lasted until `end`, so far."""
-        self._go("", max(end, self._since))
-        spans = _cut(self.spans, "search", decided, "stop")
+        self._enter("", max(end, self._since))
+        spans = _cut(self._spans, "search", decided, "stop")
         spans = _cut(spans, "wait", scrammed, "terminate")
         stop, was_searching = None, False
-        if decided is not None and self._last_word is not None:
-            late = self._last_word - decided
+        if decided is not None and self._last_report is not None:
+            late = self._last_report - decided
             stop = late if late > 0 else None
             was_searching = (self._first_search or math.inf) < decided
         return InstanceHistory(
             spans=tuple(span for span in spans if span.seconds > 0),
-            paces=_smooth(self.paces),
-            tested=sum(pace.nonces for pace in self.paces),
+            samples=_smooth(self._samples),
+            tested=sum(sample.nonces for sample in self._samples),
             stop=stop,
             was_searching=was_searching,
-            **self.fields,
+            **self._fields,
         )
-
-
-def _lives(seen: Sequence[Event], decided: float | None) -> list[InstanceHistory]:
-    """Return the instances by index, with times since the epoch."""
-    watches: dict[str, _InstanceHistory] = {}
-    asked, searched = 0.0, 0.0
-    missing = 0  # instances that were asked for, and not launched yet
-    for event in seen:
-        if event.kind == "instance.requested":
-            asked, missing = event.time, count(event.fields.get("count")) or 0
-        if event.kind in ("log.pulled", "log.failed", "host.done"):
-            searched = event.time
-        if event.kind == "instance.launched" and event.host:
-            # What nobody asked for here, as an Auto Scaling group's replacement, has
-            # no other time than its own.
-            since = asked if missing > 0 else event.time
-            if event.host not in watches:
-                watches[event.host] = _InstanceHistory(event, since)
-                missing -= 1
-        elif event.host in watches:
-            watches[event.host].see(event)
-    end = max((e.time for e in seen), default=0.0)
-    scrammed = max(searched, decided) if decided is not None else end
-    lives = [watch.life(decided, scrammed, end) for watch in watches.values()]
-    return sorted(lives, key=lambda life: (life.index, life.spans[:1] == (), life.id))
 
 
 def _cut(
@@ -289,23 +260,25 @@ def _cut(
     return found
 
 
-def _smooth(paces: Iterable[RateSample]) -> tuple[RateSample, ...]:
+def _smooth(samples: Iterable[RateSample]) -> tuple[RateSample, ...]:
     """Join what is too short for a rate with what came right before it."""
     found: list[RateSample] = []
-    for pace in paces:
+    for each in samples:
         last = found[-1] if found else None
-        if last and last.end == pace.begin and pace.end - pace.begin < SHORT:
-            found[-1] = RateSample(last.begin, pace.end, last.nonces + pace.nonces)
+        if last and last.end == each.begin and each.end - each.begin < SHORT:
+            found[-1] = RateSample(last.begin, each.end, last.nonces + each.nonces)
         else:
-            found.append(pace)
+            found.append(each)
     return tuple(found)
 
 
-def _shifted(life: InstanceHistory, began: float) -> InstanceHistory:
-    """Return a life with times since the start of the run."""
-    spans = (Span(s.name, s.begin - began, s.end - began) for s in life.spans)
-    paces = (RateSample(p.begin - began, p.end - began, p.nonces) for p in life.paces)
-    return replace(life, spans=tuple(spans), paces=tuple(paces))
+def shifted(history: InstanceHistory, began: float) -> InstanceHistory:
+    """Return a history with times since `began`, the start of the run."""
+    spans = (Span(s.name, s.begin - began, s.end - began) for s in history.spans)
+    samples = (
+        RateSample(s.begin - began, s.end - began, s.nonces) for s in history.samples
+    )
+    return replace(history, spans=tuple(spans), samples=tuple(samples))
 
 
 def count(value: object) -> int | None:
@@ -313,3 +286,49 @@ def count(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if 0 <= value <= MAX_NONCES else None
+
+
+# --- all instances together
+
+
+def phase_seconds(found: Sequence[InstanceHistory]) -> dict[str, list[float]]:
+    """Return how long each instance was in each phase that there was, sorted."""
+    taken = {
+        phase: sorted(s for each in found if (s := each.seconds(phase)) > 0)
+        for phase in PHASES
+    }
+    return {phase: seconds for phase, seconds in taken.items() if seconds}
+
+
+def phase_counts(
+    found: Sequence[InstanceHistory], times: Sequence[float]
+) -> dict[str, list[int]]:
+    """Return how many instances are in each phase at each of `times`, ascending."""
+    counts = {phase: [0] * len(times) for phase in PHASES}
+    for history in found:
+        for span in history.spans:
+            for i, time in enumerate(times):
+                if span.begin <= time < span.end:
+                    counts[span.name][i] += 1
+    return {phase: numbers for phase, numbers in counts.items() if any(numbers)}
+
+
+def rates(
+    found: Sequence[InstanceHistory], edges: Sequence[float]
+) -> list[list[float]]:
+    """Return the nonces/s of each instance between every two `edges`.
+
+    What was tested in a sample is spread evenly over it, so that the sum of rates times
+    widths is what was tested between the first edge and the last.
+    """
+    return [_binned(history.samples, edges) for history in found]
+
+
+def _binned(samples: Iterable[RateSample], edges: Sequence[float]) -> list[float]:
+    found = [0.0] * (len(edges) - 1)
+    for sample in samples:
+        for i, (low, high) in enumerate(pairwise(edges)):
+            common = min(high, sample.end) - max(low, sample.begin)
+            if common > 0:
+                found[i] += sample.rate * common / (high - low)
+    return found

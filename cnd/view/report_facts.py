@@ -16,7 +16,7 @@ from typing import Any
 from cnd.model.events import Event, amount
 from cnd.model.format import duration
 from cnd.model.format import number as short
-from cnd.view.instance_history import PHASES, InstanceHistory, phases_of
+from cnd.view.instance_history import PHASES, InstanceHistory, phase_seconds
 from cnd.view.timeline import Timeline, list_usd
 
 # Kinds of events that are listed: what is not part of an undisturbed run.
@@ -102,7 +102,7 @@ class Remark:
 
 def heading(line: Timeline) -> Heading:
     """Return what the run was, and what came of it."""
-    result, wish = line.result, line.wish
+    result, request = line.result, line.request
     what, found = _answer(line)
     if found is not None:
         text = f"{what} {found}"
@@ -110,7 +110,7 @@ def heading(line: Timeline) -> Heading:
         text = f"No {what.lower()} exists"
     else:
         text = ENDINGS.get(line.outcome, line.outcome)
-    is_script = bool(wish.get("script"))
+    is_script = bool(request.get("script"))
     when = dt.datetime.fromtimestamp(line.began).astimezone()
     return Heading(
         sought=what,
@@ -119,10 +119,10 @@ def heading(line: Timeline) -> Heading:
         digest=str(result.get("hash") or ""),
         zeros=int(result.get("difficulty") or 0),
         size=_size(line),
-        type=str(wish.get("type", "?")),
+        type=str(request.get("type", "?")),
         task="a worker of one's own"
         if is_script
-        else f"difficulty {wish.get('difficulty')}",
+        else f"difficulty {request.get('difficulty')}",
         started=f"{when:%Y-%m-%d %H:%M:%S %Z}",
     )
 
@@ -130,7 +130,7 @@ def heading(line: Timeline) -> Heading:
 def _answer(line: Timeline) -> tuple[str, object]:
     """Return what was looked for, and what was found of it, or None."""
     result = line.result
-    if not line.wish.get("script"):
+    if not line.request.get("script"):
         return "Golden nonce", result.get("nonce")
     what = "Answer" if result.get("verified") in (True, None) else "Unverified answer"
     return what, result.get("answer") or result.get("nonce")
@@ -172,8 +172,8 @@ def _usd(price: float) -> str:
 def note(name: str, line: Timeline) -> str:
     """Return what the figure called `name` shows, in a sentence, or ""."""
     if name == "timeline" and line.searching is not None:
-        searched = sum(life.seconds("search") for life in line.lives)
-        whole = sum(span.seconds for life in line.lives for span in life.spans)
+        searched = sum(each.seconds("search") for each in line.instances)
+        whole = sum(span.seconds for each in line.instances for span in each.spans)
         return (
             f"{100 * searched / (whole or 1):.0f} % of all instances' time was search; "
             f"the first worker began after {duration(line.searching)}."
@@ -189,7 +189,7 @@ def note(name: str, line: Timeline) -> str:
             return f"Together {_usd(usd)}." if usd else ""
         return f"On AWS: {_usd(listed)}, by list price." if listed else ""
     if name == "stops":
-        stops = [life.stop or 0.0 for life in line.stops]
+        stops = [instance.stop or 0.0 for instance in line.stops]
         middle = duration(stops[(len(stops) - 1) // 2])
         return (
             f"Half of {len(stops)} within {middle}, all within {duration(stops[-1])}."
@@ -208,16 +208,16 @@ def phase_rows(line: Timeline) -> list[PhaseRow]:
             median=duration(median(seconds)),
             longest=duration(seconds[-1]),
         )
-        for name, seconds in phases_of(line.lives).items()
+        for name, seconds in phase_seconds(line.instances).items()
     ]
 
 
 def facts(line: Timeline) -> list[tuple[str, str]]:
     """Return what is known of a run, as names and text."""
-    result, wish = line.result, line.wish
-    ended = sum(life.end != "not seen terminated" for life in line.lives)
-    script, verified = wish.get("script"), result.get("verified")
-    difficulty = None if script else wish.get("difficulty")
+    result, request = line.result, line.request
+    ended = sum(instance.end != "not seen terminated" for instance in line.instances)
+    script, verified = request.get("script"), result.get("verified")
+    difficulty = None if script else request.get("difficulty")
     found = [
         ("outcome", f"{line.outcome}: {line.reason}"),
         ("nonce", result.get("nonce")),
@@ -225,11 +225,11 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("answer", result.get("answer")),
         ("verified", None if verified is None else "yes" if verified else "NO"),
         ("found by", _finder(result)),
-        ("block", wish.get("block")),
+        ("block", request.get("block")),
         ("difficulty", difficulty),
-        ("nonce space", _counted(wish.get("nonces"))),
-        ("time limit", _limit(wish.get("time_limit"))),
-        ("instances", f"{_size(line)} x {wish.get('type')}"),
+        ("nonce space", _counted(request.get("nonces"))),
+        ("time limit", _limit(request.get("time_limit"))),
+        ("instances", f"{_size(line)} x {request.get('type')}"),
         ("cloud", _cloud(result)),
         ("kernel", result.get("kernel")),
         ("tested", _tested(line)),
@@ -237,7 +237,7 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
         ("price", ", ".join(_price(line))),
-        ("terminated", f"{ended} of {len(line.lives)} instances launched"),
+        ("terminated", f"{ended} of {len(line.instances)} instances launched"),
         ("left running", result.get("left_running")),
         ("logs", (result.get("logs") or {}).get("s3")),
     ]
@@ -258,7 +258,7 @@ def _limit(value: object) -> str:
 
 def _size(line: Timeline) -> str:
     """Say how many instances there were, and were wanted, if that is not the same."""
-    wanted = line.wish.get("instances", "?")
+    wanted = line.request.get("instances", "?")
     had = line.result.get("instances", wanted)
     return f"{had}" if had == wanted else f"{had} (of {wanted})"
 
@@ -292,23 +292,23 @@ def _times(result: Mapping[str, Any]) -> str:
     return " · ".join(f"{name} {duration(amount(took[name]))}" for name in known)
 
 
-def history_row(life: InstanceHistory, logs: Set[str]) -> HistoryRow:
+def history_row(instance: InstanceHistory, logs: Set[str]) -> HistoryRow:
     """Return an instance as a row; `logs`: the names of the files in ``logs``."""
-    name = f"Instance{life.index}"
+    name = f"Instance{instance.index}"
     return HistoryRow(
         name=name,
         log=f"logs/{name}.log" if f"{name}.log" in logs else "",
-        id=life.id,
-        zone=life.zone,
-        address=life.address,
-        boot=duration(life.seconds("boot") or None),
-        push=duration(life.seconds("push") or None),
-        search=duration(life.seconds("search") or None),
-        tested=f"{life.tested:,}" if life.is_counted else "-",
-        rate=short(life.rate) if life.rate else "-",
-        kernel=life.kernel,
-        stop=duration(life.stop),
-        end=life.end,
+        id=instance.id,
+        zone=instance.zone,
+        address=instance.address,
+        boot=duration(instance.seconds("boot") or None),
+        push=duration(instance.seconds("push") or None),
+        search=duration(instance.seconds("search") or None),
+        tested=f"{instance.tested:,}" if instance.is_counted else "-",
+        rate=short(instance.rate) if instance.rate else "-",
+        kernel=instance.kernel,
+        stop=duration(instance.stop),
+        end=instance.end,
     )
 
 

@@ -1,8 +1,8 @@
-"""What happened to each instance, and when: a run's events as phases and rates.
+"""What happened in a run, and when: its instances, its classes, its end.
 
-One rule: pure; the events and the result of a run go in, frozen values come out.  A
-worker is another machine's program: what it says is bounded before anybody draws it,
-and its clock is believed only where ours does not contradict it.
+One rule: pure; the events and the result of a run go in, frozen values come out.  The
+clock of a worker is another machine's: it counts only where the orchestrator's clock
+does not contradict it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cnd.model.catalog import OFFERS
 from cnd.model.events import NOTHING, Event, amount
 from cnd.model.plan import Plan, billed, class_size
 from cnd.model.replay import recall
-from cnd.view.instance_history import InstanceHistory, _lives, _shifted
+from cnd.view.instance_history import InstanceHistory, histories, shifted
 
 
 @dataclass(frozen=True)
-class Class:
+class ClassCoverage:
     """How far one residue class was tested."""
 
     index: int
@@ -28,7 +28,7 @@ class Class:
     tested: int  # each nonce once
     below: int  # of these, up to the cursor: without a gap
     ended: str
-    counted: bool = True  # False: its worker, somebody's own, has not said
+    counted: bool = True  # False: a worker of the user's own has not reported it
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Timeline:
     run: str
     began: float  # seconds since the epoch
     seconds: float  # until the last that was seen of it
-    wish: Mapping[str, Any]  # the fields of `run.started`
+    request: Mapping[str, Any]  # the fields of `run.started`
     result: Mapping[str, Any]  # `result.json`, empty if there is none
     outcome: str  # as in results; or "aborted", "unfinished"
     reason: str
     searching: float | None  # when the first worker began
     decided: float | None  # when the end was decided
-    lives: tuple[InstanceHistory, ...]  # by index
-    classes: tuple[Class, ...]
+    instances: tuple[InstanceHistory, ...]  # by index
+    classes: tuple[ClassCoverage, ...]
     events: tuple[Event, ...] = field(repr=False)
 
     @property
@@ -61,37 +61,36 @@ class Timeline:
     @property
     def stops(self) -> list[InstanceHistory]:
         """The instances that had to be stopped, the quickest first."""
-        late = [life for life in self.lives if life.stop is not None]
-        return sorted(late, key=lambda life: (life.stop, life.index))
+        late = [each for each in self.instances if each.stop is not None]
+        return sorted(late, key=lambda each: (each.stop, each.index))
 
 
 def timeline(
     run: str, events: Iterable[Event], result: Mapping[str, Any] | None
 ) -> Timeline:
-    """Return what `events`, oldest first, and the result tell of a run.
+    """Return what the events of a run, oldest first, and its result show.
 
-    Also of a run that goes on, broke off or was taken over: what is not known yet
-    is not there.
+    The run may go on, have broken off or have been taken over: what is not known yet
+    is left out.
     """
-    seen = _on_our_clock(events)
+    seen = _on_one_clock(events)
     result = result or {}
-    wish = next((e.fields for e in seen if e.kind == "run.started"), NOTHING)
+    request = next((e.fields for e in seen if e.kind == "run.started"), NOTHING)
     began = next((e.time for e in seen), 0.0)
     decided = _decided(seen, result, began)
     outcome, reason = _outcome(seen, result)
-    lives = _lives(seen, decided)
     return Timeline(
         run=run,
         began=began,
         seconds=max((e.time for e in seen), default=began) - began,
-        wish=wish,
+        request=request,
         result=result,
         outcome=outcome,
         reason=reason,
         searching=_first(seen, ("worker.started",), began),
         decided=None if decided is None else max(0.0, decided - began),
-        lives=tuple(_shifted(life, began) for life in lives),
-        classes=_classes(wish, seen, result),
+        instances=tuple(shifted(each, began) for each in histories(seen, decided)),
+        classes=_classes(request, seen, result),
         events=seen,
     )
 
@@ -99,9 +98,9 @@ def timeline(
 def list_usd(line: Timeline) -> float | None:
     """Return what the instances cost on AWS by the shipped list; None: not known."""
     costs = []
-    for life in line.lives:
-        paid = sum(span.seconds for span in life.spans if span.name != "pending")
-        offer = OFFERS.get(life.type)
+    for instance in line.instances:
+        paid = instance.running_seconds
+        offer = OFFERS.get(instance.type)
         if paid and offer is None:
             return None
         costs.append(billed(paid) * offer.price.usd_per_hour if paid and offer else 0.0)
@@ -111,32 +110,34 @@ def list_usd(line: Timeline) -> float | None:
 # --- time
 
 
-def _on_our_clock(events: Iterable[Event]) -> tuple[Event, ...]:
-    """Return the events with times that do not contradict our own clock.
+def _on_one_clock(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Return the events with times that do not contradict the orchestrator's clock.
 
-    A worker cannot have spoken before its host let us in, nor after what we have
-    written below its word; where it says so, its next word that can be right tells.
+    A worker's report cannot be older than the login to its host, nor newer than the
+    orchestrator's own events that follow it.  A report with such a time gets the time
+    of the host's next report that is possible.
     """
-    told = list(events)
+    seen = list(events)
     ready: dict[str | None, float] = {}
     earliest = []
-    for event in told:
+    for event in seen:
         if event.kind == "instance.ready":
             ready[event.host] = event.time
         earliest.append(ready.get(event.host, 0.0))
-    latest = max((e.time for e in told if _is_ours(e)), default=0.0)
-    later: dict[str | None, float] = {}  # the next word of each host
-    for i in reversed(range(len(told))):
-        event = told[i]
+    latest = max((e.time for e in seen if _is_ours(e)), default=0.0)
+    later: dict[str | None, float] = {}  # the time of each host's next event
+    for i in reversed(range(len(seen))):
+        event = seen[i]
         if _is_ours(event):
             latest = event.time
         elif not earliest[i] <= event.time <= latest:  # also what is no number
-            told[i] = replace(event, time=min(latest, later.get(event.host, latest)))
-        later[event.host] = told[i].time
-    return tuple(told)
+            seen[i] = replace(event, time=min(latest, later.get(event.host, latest)))
+        later[event.host] = seen[i].time
+    return tuple(seen)
 
 
 def _is_ours(event: Event) -> bool:
+    """Whether the orchestrator has seen it itself: a worker's report is not."""
     return not event.kind.startswith("worker.")
 
 
@@ -149,7 +150,7 @@ def _first(
 def _decided(
     seen: Sequence[Event], result: Mapping[str, Any], began: float
 ) -> float | None:
-    """Return when the end was decided: as the run measured it, or as events tell."""
+    """Return when the end was decided: as the run measured it, or as events show."""
     took = result.get("seconds") or {}
     boot, search = amount(took.get("boot")), amount(took.get("search"))
     if boot is not None and search is not None:
@@ -165,50 +166,46 @@ def _outcome(seen: Sequence[Event], result: Mapping[str, Any]) -> tuple[str, str
     return "unfinished", "it goes on, or its orchestrator died"
 
 
-# --- instances
-
-
 # --- classes
 
 
 def _classes(
-    wish: Mapping[str, Any], seen: Sequence[Event], result: Mapping[str, Any]
-) -> tuple[Class, ...]:
+    request: Mapping[str, Any], seen: Sequence[Event], result: Mapping[str, Any]
+) -> tuple[ClassCoverage, ...]:
     """Return how far each class was tested: by the result, or else by the events."""
-    count, nonces = wish.get("instances"), wish.get("nonces")
+    count, nonces = request.get("instances"), request.get("nonces")
     if not isinstance(count, int) or not isinstance(nonces, int) or count < 1:
         return ()
     coverage = result.get("coverage")
     if not isinstance(coverage, list):
-        coverage = _coverage(wish, seen)
+        coverage = _coverage(request, seen)
     return tuple(_class(each, nonces, count) for each in coverage)
 
 
-def _class(told: Mapping[str, Any], nonces: int, count: int) -> Class:
-    index = int(told["index"])
+def _class(coverage: Mapping[str, Any], nonces: int, count: int) -> ClassCoverage:
+    index = int(coverage["index"])
     size = class_size(nonces, index, count)
-    counted = told["tested"] is not None
-    tested = int(told["tested"] or 0) - int(told["repeated"])
-    below = class_size(max(0, int(told["cursor"])), index, count)
+    counted = coverage["tested"] is not None
+    tested = int(coverage["tested"] or 0) - int(coverage["repeated"])
+    below = class_size(max(0, int(coverage["cursor"])), index, count)
     tested = min(max(0, tested), size)
     below = min(below, tested)
-    return Class(index, size, tested, below, str(told["ended"]), counted)
+    return ClassCoverage(index, size, tested, below, str(coverage["ended"]), counted)
 
 
-def _coverage(wish: Mapping[str, Any], seen: Sequence[Event]) -> list[dict[str, Any]]:
+def _coverage(
+    request: Mapping[str, Any], seen: Sequence[Event]
+) -> list[dict[str, Any]]:
     """Return the coverage of a run without a result."""
     try:
         plan = Plan(
-            difficulty=wish["difficulty"],
-            instances=wish["instances"],
-            time_limit=wish["time_limit"],
-            nonces=wish["nonces"],
-            block=wish["block"],
-            script=wish.get("script", ""),
+            difficulty=request["difficulty"],
+            instances=request["instances"],
+            time_limit=request["time_limit"],
+            nonces=request["nonces"],
+            block=request["block"],
+            script=request.get("script", ""),
         )
     except (KeyError, UsageError):
         return []
     return recall(plan, seen).race.coverage
-
-
-# --- values of unknown origin

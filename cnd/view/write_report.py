@@ -50,7 +50,7 @@ def write(journal: Journal) -> dict[str, Path]:
 
 
 def _pictures(line: Timeline) -> Mapping[str, Picture]:
-    if not line.lives:
+    if not line.instances:
         return {}
     try:
         from cnd.view import figures  # takes a second, and may not be installed

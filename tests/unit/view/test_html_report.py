@@ -18,7 +18,7 @@ from cnd.view.figures import PICTURES, draw
 from cnd.view.html_report import TEMPLATE, page
 from cnd.view.report_facts import facts
 from cnd.view.timeline import timeline
-from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
+from tests.support.timelines import REQUEST, RESULT, at, instance_events, of, whole_run
 
 EVIL = "</td><script src=http://evil.example/x.js></script><img src=//e>\x1b]0;x\x07"
 
@@ -211,12 +211,12 @@ def test_what_a_worker_of_ones_own_found_is_no_golden_nonce(
 
 
 def test_what_a_worker_of_ones_own_has_not_said_is_told_as_unknown() -> None:
-    life = [e for e in life_of(0, "i-0") if "tested" not in e.fields]
-    wish = {**WISH, "instances": 1, "script": "worker.py"}
-    events = [at(0, "run.started", **wish), *life]
+    instance = [e for e in instance_events(0, "i-0") if "tested" not in e.fields]
+    request = {**REQUEST, "instances": 1, "script": "worker.py"}
+    events = [at(0, "run.started", **request), *instance]
     told = {"index": 0, "cursor": 0, "tested": None, "repeated": 0, "ended": "found"}
     result = {**RESULT, "difficulty": None, "tested": None, "coverage": [told]}
     line = timeline("r", events, result)
     assert dict(facts(line))["tested"] == "-"
     assert "<h2>tested</h2><p>-</p>" in page(line, draw(line), [])
-    assert not line.lives[0].is_counted
+    assert not line.instances[0].is_counted

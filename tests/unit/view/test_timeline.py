@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 
 from cnd.model.catalog import OFFERS
 from cnd.model.events import KINDS, Event
-from cnd.view.instance_history import Span, phases_of, present, rates
+from cnd.view.instance_history import Span, phase_counts, phase_seconds, rates
 from cnd.view.timeline import Timeline, list_usd, timeline
-from tests.support.timelines import BEGAN, RESULT, WISH, at, life_of, whole_run
+from tests.support.timelines import (
+    BEGAN,
+    REQUEST,
+    RESULT,
+    at,
+    instance_events,
+    whole_run,
+)
 
 
 def told(events: list[Event], result: dict[str, Any] | None = None) -> Timeline:
@@ -23,7 +30,7 @@ def told(events: list[Event], result: dict[str, Any] | None = None) -> Timeline:
 
 def test_every_moment_of_an_instance_is_in_one_phase() -> None:
     line = told(whole_run(), RESULT)
-    first = line.lives[0]
+    first = line.instances[0]
     assert first.spans == (
         Span("pending", 0.5, 2),
         Span("boot", 2, 3),
@@ -34,33 +41,33 @@ def test_every_moment_of_an_instance_is_in_one_phase() -> None:
         Span("terminate", 10.5, 12),
     )
     assert first.end == "terminated"
-    assert phases_of(line.lives)["search"] == [5, 6]
+    assert phase_seconds(line.instances)["search"] == [5, 6]
 
 
 def test_the_stop_latency_counts_from_the_decision_to_the_last_word() -> None:
     line = told(whole_run(), RESULT)
     assert (line.searching, line.decided) == (4, 10)
-    assert [life.stop for life in line.stops] == [0.25, 0.25]
-    assert all(life.was_searching for life in line.stops)
+    assert [instance.stop for instance in line.stops] == [0.25, 0.25]
+    assert all(instance.was_searching for instance in line.stops)
 
 
 def test_rates_times_widths_are_what_was_tested() -> None:
     line = told(whole_run(), RESULT)
     edges = [4 + i / 8 for i in range(60)]
-    sums = [sum(row) / 8 for row in rates(line.lives, edges)]
+    sums = [sum(row) / 8 for row in rates(line.instances, edges)]
     assert sums == pytest.approx([300, 300])
 
 
 def test_a_handed_over_class_makes_its_host_search_again() -> None:
     events = [
-        *life_of(0, "i-0"),
+        *instance_events(0, "i-0"),
         at(11, "class.handed_over", 1, "i-0", start=7),
         at(12, "worker.started", 1, "i-0", kernel="avx2"),
         at(15, "worker.exhausted", 1, "i-0", tested=50),
         at(15, "host.done", 1, "i-0"),
     ]
-    (life,) = told(events).lives
-    names = [span.name for span in life.spans]
+    (instance,) = told(events).instances
+    names = [span.name for span in instance.spans]
     assert names == [
         "pending",
         "boot",
@@ -71,19 +78,19 @@ def test_a_handed_over_class_makes_its_host_search_again() -> None:
         "push",
         "search",
     ]
-    assert life.tested == 350
+    assert instance.tested == 350
 
 
 def test_a_lost_instance_ends_there_and_a_connection_may_drop() -> None:
     events = [
-        *life_of(0, "i-0")[:5],
+        *instance_events(0, "i-0")[:5],
         at(7, "host.reconnecting", 0, "i-0", reason="dropped"),
         at(8, "instance.lost", 0, "i-0", state="terminated"),
         at(9, "host.done", 0, "i-0"),
     ]
-    (life,) = told(events).lives
-    assert life.end == "lost"
-    assert life.spans[-1] == Span("out of touch", 6, 7)
+    (instance,) = told(events).instances
+    assert instance.end == "lost"
+    assert instance.spans[-1] == Span("out of touch", 6, 7)
 
 
 def test_what_nobody_asked_for_was_pending_from_its_own_launch_on() -> None:
@@ -93,19 +100,19 @@ def test_what_nobody_asked_for_was_pending_from_its_own_launch_on() -> None:
         at(9, "instance.running", 2, "i-2", address="a", classes=[]),
     ]
     events = sorted([*whole_run(), *late], key=lambda event: event.time)
-    pending = [life.spans[0] for life in told(events, RESULT).lives]
+    pending = [instance.spans[0] for instance in told(events, RESULT).instances]
     assert [(span.name, span.begin) for span in pending] == [
         *(("pending", 0.5), ("pending", 0.5), ("pending", 7))
     ]
     unasked = [e for e in whole_run() if e.kind != "instance.requested"]
-    assert told(unasked, RESULT).lives[0].spans[0] == Span("pending", 1, 2)
+    assert told(unasked, RESULT).instances[0].spans[0] == Span("pending", 1, 2)
 
 
 def test_the_price_on_aws_follows_from_the_list() -> None:
     # 10 s and 9 s of running, and 60 s are billed at least.
     usd = list_usd(told(whole_run(), RESULT))
     assert usd == pytest.approx(2 / 60 * OFFERS["t3.micro"].price.usd_per_hour)
-    assert list_usd(told([at(0, "run.started", **WISH)])) == 0
+    assert list_usd(told([at(0, "run.started", **REQUEST)])) == 0
     unknown = [
         replace(e, fields={**e.fields, "type": "x9.huge"})
         if e.kind == "instance.launched"
@@ -122,19 +129,19 @@ def test_a_run_without_a_result_tells_what_its_events_tell() -> None:
         (0, 300, 500),
         (1, 300, 500),
     ]
-    assert {life.end for life in line.lives} == {"not seen terminated"}
+    assert {instance.end for instance in line.instances} == {"not seen terminated"}
     broken = told([*whole_run()[:-3], at(11, "run.aborted", terminated=2, left=0)])
     assert (broken.outcome, broken.decided) == ("aborted", 11)
 
 
 def test_a_run_of_nothing_is_no_failure() -> None:
     line = told([])
-    assert (line.lives, line.classes, line.seconds) == ((), (), 0)
+    assert (line.instances, line.classes, line.seconds) == ((), (), 0)
 
 
 def test_the_counts_of_phases_add_up_to_the_instances() -> None:
     line = told(whole_run(), RESULT)
-    found = present(line.lives, [0.0, 1.0, 5.0, 11.9, 12.5])
+    found = phase_counts(line.instances, [0.0, 1.0, 5.0, 11.9, 12.5])
     assert [sum(column) for column in zip(*found.values(), strict=True)] == [
         *(0, 2, 2, 2, 1)
     ]
@@ -146,8 +153,8 @@ def test_a_workers_clock_is_not_believed_against_ours(time: float) -> None:
     found = next(i for i, e in enumerate(events) if e.kind == "worker.progress")
     events[found] = Event("worker.progress", 0, "i-0", {"tested": 100}, time)
     line = told(events, RESULT)
-    assert line.lives[0].tested == 300
-    for span in line.lives[0].spans:
+    assert line.instances[0].tested == 300
+    for span in line.instances[0].spans:
         assert 0 <= span.begin <= span.end <= line.seconds
 
 
@@ -174,8 +181,8 @@ ANYTHING = st.builds(
 def test_whatever_a_worker_says_phases_stay_in_order(events: list[Event]) -> None:
     wild = [e for e in events if e.kind != "run.started"]
     line = told([*whole_run()[:8], *wild])
-    for life in line.lives:
-        ends = [span.end for span in life.spans]
+    for instance in line.instances:
+        ends = [span.end for span in instance.spans]
         assert ends == sorted(ends)
-        assert life.tested >= 0
-        assert all(pace.end > pace.begin for pace in life.paces)
+        assert instance.tested >= 0
+        assert all(sample.end > sample.begin for sample in instance.samples)
