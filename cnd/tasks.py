@@ -20,7 +20,7 @@ from invoke.exceptions import Exit
 
 import cnd
 from cnd import ec2, sqs
-from cnd import local as embedded
+from cnd import local as local_cloud
 from cnd import pow as worker
 from cnd.cli import arguments
 from cnd.cli.program import (
@@ -61,8 +61,9 @@ from cnd.provision import scram as ending
 from cnd.provision.prepare import way_in
 from cnd.run import custom_worker, order, viewer
 from cnd.run import status as run_status
-from cnd.run.job import Job, scram_words
+from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
+from cnd.run.shutdown import scram_words
 from cnd.system import folders, open_files, standard_streams
 from cnd.system.folders import state_folder
 from cnd.transport.keys import UserKey
@@ -574,7 +575,7 @@ def local(
     hosts: str = "",
     json: bool = False,
 ) -> None:
-    """Start, stop, describe or disturb the embedded cloud: `fab local up`."""
+    """Start, stop, describe or disturb the local cloud: `fab local up`."""
     if action == "fault":
         given = {
             "kind": kind,
@@ -600,64 +601,64 @@ def local(
 
 
 def _local_up(hosts: str, json: bool) -> None:
-    endpoint = embedded.up(hosts=hosts, say=_say)
+    endpoint = local_cloud.up(hosts=hosts, say=_say)
     if json:
         _print(jsonlib.dumps(_standing(endpoint)))
         return
-    _say(f"the embedded cloud is up; it keeps its files in {endpoint.folder}")
+    _say(f"the local cloud is up; it keeps its files in {endpoint.folder}")
     _say("for another program, in this or any shell:")
-    _print("\n".join(embedded.exports(endpoint)))
+    _print("\n".join(local_cloud.exports(endpoint)))
 
 
 def _local_fault(what: str, fields: dict[str, object], clear: bool, json: bool) -> None:
     """Lay a fault, or list or forget them all."""
-    endpoint = embedded.status()
+    endpoint = local_cloud.status()
     if endpoint is None:
         hint = "`fab local up` starts it"
-        raise UsageError("the embedded cloud is down", hint=hint)
+        raise UsageError("the local cloud is down", hint=hint)
     if clear:
-        count = embedded.clear_faults(endpoint)
+        count = local_cloud.clear_faults(endpoint)
         told = {"forgotten": count}
         _print(jsonlib.dumps(told) if json else f"{count} faults forgotten")
     elif what:
         of_host = what.isdecimal() or what.startswith("i-")
         name = "host" if of_host else "action"
-        _print(jsonlib.dumps(embedded.lay_fault(endpoint, {name: what, **fields})))
+        _print(jsonlib.dumps(local_cloud.lay_fault(endpoint, {name: what, **fields})))
     elif json:
-        _print(jsonlib.dumps({"faults": embedded.faults_laid(endpoint)}))
+        _print(jsonlib.dumps({"faults": local_cloud.faults_laid(endpoint)}))
     else:
-        for fault in embedded.faults_laid(endpoint):
+        for fault in local_cloud.faults_laid(endpoint):
             _print(jsonlib.dumps(fault))
 
 
 def _local_down(json: bool) -> None:
-    was_up = embedded.down()
-    told = "the embedded cloud is down" if was_up else "it was not up"
+    was_up = local_cloud.down()
+    told = "the local cloud is down" if was_up else "it was not up"
     _print(jsonlib.dumps({"up": False, "was_up": was_up}) if json else told)
 
 
-def _standing(endpoint: embedded.Endpoint) -> dict[str, object]:
-    """Return what there is to say of an embedded cloud that is up."""
+def _standing(endpoint: local_cloud.Endpoint) -> dict[str, object]:
+    """Return what there is to say of a local cloud that is up."""
     return {
         "up": True,
         "url": endpoint.url,
         "pid": endpoint.pid,
         "folder": str(endpoint.folder),
-        "environment": embedded.environment(endpoint),
-        **embedded.summary(endpoint),
+        "environment": local_cloud.environment(endpoint),
+        **local_cloud.summary(endpoint),
     }
 
 
 def _local_status(json: bool) -> None:
-    endpoint = embedded.status()
+    endpoint = local_cloud.status()
     if json:
         _print(jsonlib.dumps(_standing(endpoint) if endpoint else {"up": False}))
         return
     if not endpoint:
-        _print("the embedded cloud is down")
+        _print("the local cloud is down")
         return
-    _print(f"the embedded cloud is up at {endpoint.url} (process {endpoint.pid})")
-    for name, value in embedded.summary(endpoint).items():
+    _print(f"the local cloud is up at {endpoint.url} (process {endpoint.pid})")
+    for name, value in local_cloud.summary(endpoint).items():
         _print(f"{name}: {value}")
 
 
@@ -702,7 +703,7 @@ GROUPS = {
 }
 AFTER = """\
 Data goes to stdout, what happens to stderr; --json prints one object.  Without AWS
-credentials, runs go to an embedded cloud on this machine.  Exit status: 0 found,
+credentials, runs go to a local cloud on this machine.  Exit status: 0 found,
 10 time over, 11 space exhausted, 12 stopped, 2 impossible request, 3 the cloud
 refused, 4 no complete answer, 5 something may be left running, 130 interrupted.
 Completion: cnd --print-completion-script bash (or zsh, fish)."""

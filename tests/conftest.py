@@ -1,4 +1,4 @@
-"""Shared by all tests: a state folder and an embedded cloud of the tests' own."""
+"""Shared by all tests: a state folder and a local cloud of the tests' own."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def a_state(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder whose embedded cloud is gone after the tests."""
+    """A state folder whose local cloud is gone after the tests."""
     with a_state(tmp_path_factory, "state") as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
 def paced_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The same, for an embedded cloud whose hosts search slowly: see `paced`."""
+    """The same, for a local cloud whose hosts search slowly: see `paced`."""
     with a_state(tmp_path_factory, "paced") as folder:
         yield folder
 

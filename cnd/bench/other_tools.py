@@ -105,7 +105,7 @@ def gnu_parallel(task: TrialTask) -> None:
     ssh = f"ssh -F {_ssh_config(task)}"
     logins = task.folder / "logins"
     logins.write_text("".join(f"1/{ssh} {name}\n" for name in _names(task)))
-    # The command arrives encoded, where the embedded cloud cannot tell it the place
+    # The command arrives encoded, where the local cloud cannot tell it the place
     # of a host's root.
     command = f"{task.command}; cat ~/../../var/log/syslog"
     _run(

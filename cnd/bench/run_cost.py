@@ -1,7 +1,7 @@
 """What a run costs the machine that conducts it, as N grows; others beside it.
 
 One rule: pure.  Runs with the same N are told by their medians; the share of the
-embedded cloud, whose hosts live on the same machine, stays apart.
+local cloud, whose hosts live on the same machine, stays apart.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Run:
     memory: int  # bytes of the orchestrator at most
     threads: int  # of the orchestrator at most
     calls: Mapping[str, int]  # "ec2:RunInstances" -> how many, by whomever
-    cloud: float  # processor seconds of the embedded cloud, hosts and workers included
+    cloud: float  # processor seconds of the local cloud, hosts and workers included
     fetched: int  # syslogs; a host that boots long after the find leaves none
 
 
@@ -124,7 +124,7 @@ def text(table: Sequence[CostRow], difficulty: int) -> str:
     runs = max(row.runs for row in table)
     heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
     lines = [
-        f"whole runs, difficulty {difficulty}, embedded cloud, medians of {runs}; "
+        f"whole runs, difficulty {difficulty}, local cloud, medians of {runs}; "
         "seconds, and what this process took of them as CPU",
         f"{'N':>5}" + "".join(f"{head:>10}" for head in heads),
     ]

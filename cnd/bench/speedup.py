@@ -66,7 +66,7 @@ def caveat(table: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
     """Return what is to be said of searches too short to compare fleets, or "".
 
     Args:
-        local: whether they were done on the embedded cloud, which can be slowed down.
+        local: whether they were done on the local cloud, which can be slowed down.
     """
     base, most = table[0], table[-1].instances
     if base.median >= SHORT:

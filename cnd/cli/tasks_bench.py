@@ -71,7 +71,7 @@ TAKES = {
 SIZES = {"scaling": "1,2,4,8", "scale": "8,32,128,512"}
 REPEATS = {"scaling": "5", "scale": "1", "types": "1"}
 CORES = (
-    "bench: hosts of the embedded cloud share this machine's {cores} cores, whatever "
+    "bench: hosts of the local cloud share this machine's {cores} cores, whatever "
     "their {what}"
 )
 # `cnd` may not be on the path; that its code is here is certain.
@@ -292,12 +292,12 @@ def _measured(plan: Plan) -> run_cost.Run:
     Raises HostError if it did not find a golden nonce.
     """
     print(f"bench: {plan.instances} instances", file=sys.stderr)
-    before = clouds.embedded()
+    before = clouds.local_summary()
     spent = process_usage.tree_seconds(before["pid"])
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = process_usage.follow([*START, *words], patience=plan.lifetime)
-    after, result = clouds.embedded(), jsonlib.loads(took.output)
+    after, result = clouds.local_summary(), jsonlib.loads(took.output)
     return run_cost.Run(
         instances=plan.instances,
         seconds=result["seconds"],

@@ -1,7 +1,7 @@
 """Which cloud, and the clients that talk to it.
 
 One rule: `connect` is the only place that makes boto3 clients and the only place
-that knows AWS from the embedded cloud.  Nothing below it asks.
+that knows AWS from the local cloud.  Nothing below it asks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
 
 CHOICES = ("aws", "local")
-DOWN = "cloud: embedded, which is down"  # instead of a cloud's title
+DOWN = "cloud: local, which is down"  # instead of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
 # Where AWS itself answers; https://docs.aws.amazon.com/general/latest/gr/rande.html
@@ -81,9 +81,7 @@ class Cloud:
             held = (
                 self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
             )
-            return (
-                f"cloud: embedded ({self.endpoint}, region {self.region}{held or ''})"
-            )
+            return f"cloud: local ({self.endpoint}, region {self.region}{held or ''})"
         return f"cloud: AWS account {self.account}, region {self.region}{self._at}"
 
     @property
@@ -216,15 +214,15 @@ class Clients:
 def connect(
     choice: str = "", region: str = "", *, launch: bool = False
 ) -> Cloud | None:
-    """Return the cloud to use: AWS if boto3 finds credentials, else the embedded one.
+    """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
     Args:
         choice: "aws" or "local" to insist; empty to find out.
         region: overrides the configured region.
-        launch: bring the embedded cloud up if it is down.
+        launch: bring the local cloud up if it is down.
 
     Returns:
-        None if the embedded cloud is meant, down, and not wanted up.
+        None if the local cloud is meant, down, and not wanted up.
 
     Raises:
         UsageError: an unknown `choice`, or AWS without credentials or region.
@@ -239,7 +237,7 @@ def connect(
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
     endpoint = local.up() if launch else local.status()
-    return _embedded(endpoint, region) if endpoint else None
+    return _local_cloud(endpoint, region) if endpoint else None
 
 
 def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
@@ -314,7 +312,7 @@ def configured_region() -> tuple[str, str]:
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
 
 
-def _embedded(endpoint: local.Endpoint, region: str) -> Cloud:
+def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     session = _session_of_nobody(endpoint, region or endpoint.region)
     _check_region(session)
     url = endpoint.url
@@ -400,8 +398,8 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def embedded() -> dict[str, Any]:
-    """Bring the embedded cloud up, and return its own account of itself.
+def local_summary() -> dict[str, Any]:
+    """Bring the local cloud up, and return its own account of itself.
 
     Raises:
         CloudError: it did not start, or does not answer.
@@ -410,8 +408,8 @@ def embedded() -> dict[str, Any]:
 
 
 def required(cloud: Cloud | None) -> Cloud:
-    """Return `cloud`, or raise if the embedded cloud is meant and down."""
+    """Return `cloud`, or raise if the local cloud is meant and down."""
     if cloud is None:
         hint = "`fab local up` starts it; `fab start` does so by itself"
-        raise CloudError("the embedded cloud is down", hint=hint)
+        raise CloudError("the local cloud is down", hint=hint)
     return cloud

@@ -1,4 +1,4 @@
-"""The embedded cloud: EC2, SQS, S3, STS and SSM on loopback, with hosts that boot.
+"""The local cloud: EC2, SQS, S3, STS and SSM on loopback, with hosts that boot.
 
 One rule: what runs here is another process.  This file starts, finds and ends
 it; it imports no part of the cloud itself, so that importing it costs nothing.
@@ -115,7 +115,7 @@ def up(
                 _require_rate(running, wanted.rate)
                 return running
             if time.monotonic() > deadline:
-                raise CloudError("the embedded cloud runs but does not answer")
+                raise CloudError("the local cloud runs but does not answer")
             time.sleep(POLL_SECONDS)
         return _start(folder, deadline, environ)
 
@@ -154,11 +154,11 @@ def summary(endpoint: Endpoint) -> dict[str, Any]:
     try:
         return _get(endpoint.url + "/cnd/status", endpoint.token)
     except (OSError, ValueError) as error:
-        raise CloudError(f"the embedded cloud does not answer: {error}") from error
+        raise CloudError(f"the local cloud does not answer: {error}") from error
 
 
 def lay_fault(endpoint: Endpoint, fault: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a fault (docs/embedded-cloud.md lists them); return it as it was laid.
+    """Lay a fault (docs/local-cloud.md lists them); return it as it was laid.
 
     Raises:
         UsageError: there is no such fault, or no such host.
@@ -192,7 +192,7 @@ def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
         told = json.load(error)
         raise UsageError(told["error"], hint=told.get("hint")) from error
     except (OSError, ValueError) as error:
-        raise CloudError(f"the embedded cloud does not answer: {error}") from error
+        raise CloudError(f"the local cloud does not answer: {error}") from error
 
 
 def down(*, timeout: float = 20.0) -> bool:
@@ -246,7 +246,7 @@ def _require_packages() -> None:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise CloudError(
-            f"the embedded cloud needs {', '.join(missing)}",
+            f"the local cloud needs {', '.join(missing)}",
             hint="pip install 'cnd[local]'",
         )
 
@@ -254,7 +254,7 @@ def _require_packages() -> None:
 def _require_hosts(running: Endpoint, hosts: str) -> None:
     if hosts and running.hosts != hosts:
         raise UsageError(
-            f"the embedded cloud runs already, with --hosts {running.hosts}",
+            f"the local cloud runs already, with --hosts {running.hosts}",
             hint="`fab local down` ends it, and its instances",
         )
 
@@ -263,7 +263,7 @@ def _require_rate(running: Endpoint, rate: float | None) -> None:
     if rate is not None and running.rate != rate:
         held = f"CND_LOCAL_RATE={running.rate:g}" if running.rate else "no such limit"
         raise UsageError(
-            f"CND_LOCAL_RATE={rate:g}: the embedded cloud runs already, with {held}",
+            f"CND_LOCAL_RATE={rate:g}: the local cloud runs already, with {held}",
             hint="`fab local down` ends it, and its instances",
         )
 
@@ -294,7 +294,7 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
             _signal(server.pid, signal.SIGKILL)
         if late or server.poll() is not None:
             raise CloudError(
-                "the embedded cloud did not start: "
+                "the local cloud did not start: "
                 + (files.last_log_line(folder) or "no reason given"),
                 hint=f"see {folder / files.LOG}",
             )
@@ -332,7 +332,7 @@ def _settled(folder: Path) -> Endpoint | None:
     if (found := _recorded(folder)) is not None:
         return found
     if os.path.lexists(record) and files.is_alive(folder):
-        message = f"the embedded cloud runs, but {record} is damaged"
+        message = f"the local cloud runs, but {record} is damaged"
         hint = f"end the process that `fuser {folder / 'alive'}` tells, and its hosts"
         raise CloudError(message, hint=hint)
     return None
@@ -376,7 +376,7 @@ def _pid(folder: Path, deadline: float) -> int | None:
         if (endpoint := _recorded(folder)) is not None:
             return endpoint.pid
         if time.monotonic() > deadline:
-            raise CloudError("the embedded cloud runs but left no record")
+            raise CloudError("the local cloud runs but left no record")
         time.sleep(POLL_SECONDS)
     return None
 

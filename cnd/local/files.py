@@ -1,4 +1,4 @@
-"""The state folder of an embedded cloud: who is alive, and where it answers.
+"""The state folder of a local cloud: who is alive, and where it answers.
 
 One rule: a lock says who lives, never a file's existence: the kernel drops a
 lock when its holder dies, however it dies.
@@ -93,7 +93,7 @@ def alive_lock(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + PROBED_SECONDS
         while not _locked(file.fileno()):  # `is_alive` takes it for an instant
             if time.monotonic() > deadline:
-                raise CloudError("an embedded cloud already runs here")
+                raise CloudError("a local cloud already runs here")
             time.sleep(POLL_SECONDS)
         yield
 

@@ -1,4 +1,4 @@
-"""What the user may tell the embedded cloud through the environment.
+"""What the user may tell the local cloud through the environment.
 
 One rule: a value that cannot be understood is refused before anything starts.
 
@@ -102,7 +102,7 @@ def read(environ: Mapping[str, str]) -> Settings:
 def _one_of(choices: Sequence[str], value: str, name: str) -> str:
     if value not in choices:
         known = " or ".join(filter(None, choices))
-        raise UsageError(f"{name} of the embedded cloud: {known}, not {value!r}")
+        raise UsageError(f"{name} of the local cloud: {known}, not {value!r}")
     return value
 
 

@@ -24,7 +24,7 @@ from cnd.provision import access, capacity
 
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
 AUTO = KERNELS[0]
-FREE = Price(0.0, "embedded cloud")
+FREE = Price(0.0, "local cloud")
 
 
 def machine(
@@ -37,9 +37,9 @@ def machine(
     """Return what is known of the instance type of `plan`, searching with its kernel.
 
     Args:
-        cloud: None if the embedded one is meant and down.
+        cloud: None if the local one is meant and down.
         folder: the state folder.
-        measure: gives the rate of this machine, for an embedded cloud without a past.
+        measure: gives the rate of this machine, for a local cloud without a past.
 
     Raises:
         CloudError, UsageError: there is no such type.

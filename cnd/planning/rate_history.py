@@ -41,7 +41,7 @@ def key(cloud: str, account: str, instance_type: str, kernel: str) -> str:
     """Return what runs are remembered by.
 
     Args:
-        account: of AWS; of the embedded cloud the rate that its hosts are held to.
+        account: of AWS; of the local cloud the rate that its hosts are held to.
     """
     return f"{cloud}/{account}/{instance_type}/{kernel}"
 

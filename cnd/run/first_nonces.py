@@ -23,7 +23,7 @@ from cnd.model.plan import Plan
 
 MOST = 2**20  # nonces: 0.1 to 0.3 s of one core with a native kernel
 # Seconds; with hashlib, or a block of kilobytes, it gets less far.  On a small machine
-# the start of a run in the embedded cloud takes longer by a third of it.
+# the start of a run in the local cloud takes longer by a third of it.
 PATIENCE = 0.1
 RARE = 16.0  # golden nonces are so rare that there is one in 16 such checks
 GOLDEN_A_CLASS, FEWEST_GOLDEN = 4, 64  # that the event names; then it ends

@@ -257,9 +257,7 @@ def _receipt(result: Result) -> Iterable[tuple[str, str]]:
     """Say what is left running: the last line, and the one that costs money."""
     if result.usd == 0:
         why = (
-            "embedded cloud"
-            if result.cloud == "local"
-            else "no instance was seen to run"
+            "local cloud" if result.cloud == "local" else "no instance was seen to run"
         )
         yield "cost", f"nothing: {why}"
     elif result.usd is not None:

@@ -158,7 +158,7 @@ def _price(line: Timeline) -> tuple[str, str]:
     usd, listed = amount(line.result.get("usd")), list_usd(line)
     so_far = "so far, " if line.result.get("left_running") else ""
     if line.result.get("cloud") == "local" or not line.result:
-        on_aws = f"{_usd(listed)} on AWS" if listed else "on the embedded cloud"
+        on_aws = f"{_usd(listed)} on AWS" if listed else "on the local cloud"
         return ("nothing" if usd == 0 else "-"), on_aws
     if usd is None:
         return "-", "a price is not known"
@@ -272,8 +272,7 @@ def _finder(result: Mapping[str, Any]) -> str:
 def _cloud(result: Mapping[str, Any]) -> str:
     if not result:
         return ""
-    name = "embedded" if result.get("cloud") == "local" else str(result.get("cloud"))
-    return f"{name}, {result.get('region')}"
+    return f"{result.get('cloud')}, {result.get('region')}"
 
 
 def _chance(difficulty: object, tested: int) -> str:

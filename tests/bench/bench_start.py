@@ -1,7 +1,7 @@
 """How long a whole run takes, how quickly it stops, and the report's way beside it.
 
 Run it with `python -m tests.bench.bench_start`.  It prints and never fails.  It uses
-the installed `cnd` on embedded clouds of its own, and leaves none behind.
+the installed `cnd` on local clouds of its own, and leaves none behind.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAIN_JOB = ("start", "--t", "200", "--d", "2", "--n", "8")
 
 
 def user(folder: Path, **environment: str) -> Terminal:
-    """Return a user with a state folder, and so an embedded cloud, of their own."""
+    """Return a user with a state folder, and so a local cloud, of their own."""
     state = folder / f"state{len(list(folder.iterdir()))}"
     state.mkdir()
     return Terminal(state, {**clean_environment(state), **environment}, folder)
@@ -50,7 +50,7 @@ def from_nothing(folder: Path) -> None:
         someone = user(folder)
         seconds.append(timed(lambda who=someone: who.run(*MAIN_JOB)))  # type: ignore[misc]
         someone.run("local", "down")
-    show("the main job, embedded cloud not yet up", seconds, "goal < 6 s")
+    show("the main job, local cloud not yet up", seconds, "goal < 6 s")
 
 
 def running(folder: Path) -> None:
@@ -61,7 +61,7 @@ def running(folder: Path) -> None:
     seconds = [
         timed(lambda: results.append(someone.json(*MAIN_JOB))) for _ in range(RUNS)
     ]
-    show("the main job, embedded cloud running", seconds, "goal < 3 s")
+    show("the main job, local cloud running", seconds, "goal < 3 s")
     for difficulty in ("2", "5"):
         words = ("start", "--t", "60", "--d", difficulty, "--n", "8")
         stops = [someone.json(*words)["seconds"]["stop"] for _ in range(RUNS)]

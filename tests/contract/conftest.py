@@ -1,4 +1,4 @@
-"""One embedded cloud for the tests of this folder, and a host in it."""
+"""One local cloud for the tests of this folder, and a host in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnd.cloud.connection import Cloud
-from tests.support.embedded import (
+from tests.support.local_cloud import (
     Host,
     LocalCloud,
     connected,

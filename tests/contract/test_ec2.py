@@ -15,7 +15,7 @@ from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import LeakError
 from tests.support.aws import Stub
-from tests.support.embedded import LocalCloud, connected, running_cloud
+from tests.support.local_cloud import LocalCloud, connected, running_cloud
 
 LIFETIME = 600.0
 

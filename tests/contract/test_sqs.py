@@ -12,7 +12,7 @@ import pytest
 from cnd import sqs
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
-from tests.support.embedded import SECONDS
+from tests.support.local_cloud import SECONDS
 from tests.support.waiting import eventually
 
 SOON = 5.0  # seconds; far less than a long poll takes

@@ -24,7 +24,7 @@ def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
 
 
 def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
-    """As on AWS: through the endpoint that the embedded cloud tells other programs."""
+    """As on AWS: through the endpoint that the local cloud tells other programs."""
     terminal.environment |= terminal.exports()
     words = ("start", "--d", "2", "--subnet", "subnet-0123")
     before = terminal.runs()

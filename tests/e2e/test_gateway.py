@@ -1,4 +1,4 @@
-"""SSH through a jump host: another host of the embedded cloud, with a real sshd."""
+"""SSH through a jump host: another host of the local cloud, with a real sshd."""
 
 from __future__ import annotations
 

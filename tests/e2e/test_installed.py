@@ -1,4 +1,4 @@
-"""The embedded cloud asks for nothing but what the extra `local` installs."""
+"""The local cloud asks for nothing but what the extra `local` installs."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_all_hosts_lost_is_incomplete_and_says_so(terminal: Terminal) -> None:
 
 
 def hosts_processes(terminal: Terminal, instance: str) -> list[int]:
-    """Return the process of an embedded host, and all that work in its tree."""
+    """Return the processes of a local host: its own, and all that work in its tree."""
     tree = str(terminal.state / "cnd" / "local" / "hosts" / instance)
     found = set()
     for path in Path("/proc").glob("[0-9]*"):

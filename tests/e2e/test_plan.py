@@ -40,7 +40,7 @@ def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
     assert told["fleet"] == "8 x t3.micro, 16 vCPUs, ubuntu"
     assert "within 200 s" in told["found"]
     assert "measured" in told["hash"]
-    assert told["price"] == "nothing: embedded cloud"
+    assert told["price"] == "nothing: local cloud"
     assert "on EC2, cheapest first" in done.stdout
     assert terminal.runs() == before
 

@@ -18,7 +18,7 @@ def calls(terminal: Terminal) -> Counter[str]:
 def test_no_command_makes_a_call_that_the_policy_does_not_grant(
     terminal: Terminal,
 ) -> None:
-    """As on AWS: through the endpoint that the embedded cloud tells other programs."""
+    """As on AWS: through the endpoint that the local cloud tells other programs."""
     terminal.environment |= terminal.exports()
     before = calls(terminal)
     terminal.ask("doctor", "--ssh-from", "127.0.0.0/8")

@@ -54,7 +54,7 @@ def test_the_stock_fab_in_a_checkout_does_the_same(terminal: Terminal) -> None:
     assert done.returncode == 0, done.stderr
     assert "golden nonce   " in done.stdout
     assert done.stdout.rstrip().endswith("0 instances running")
-    assert done.stderr.startswith("cloud: embedded (http://127.0.0.1:")
+    assert done.stderr.startswith("cloud: local (http://127.0.0.1:")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real machines: every instance of the embedded cloud is a Debian under qemu.
+"""Real machines: every instance of the local cloud is a Debian under qemu.
 
 By itself: `pytest -m slow tests/e2e/test_vm.py`.  Eleven minutes without KVM,
 two of them for the image, unless CND_LOCAL_IMAGES names a folder that has it already.
@@ -38,7 +38,7 @@ LIFETIME = 180  # seconds; longer than a boot without KVM, if the machine is fre
 
 @pytest.fixture(scope="module")
 def vm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
-    """A user whose embedded cloud has virtual machines."""
+    """A user whose local cloud has virtual machines."""
     state = tmp_path_factory.mktemp("vm")
     images = vmimage.place(os.environ.get("CND_LOCAL_IMAGES", ""), state)
     try:

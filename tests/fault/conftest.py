@@ -37,7 +37,7 @@ def terminal(
 
 @pytest.fixture
 def cloud(terminal: Victim) -> Iterator[Endpoint]:
-    """The embedded cloud, to lay faults in; they are forgotten at the end."""
+    """The local cloud, to lay faults in; they are forgotten at the end."""
     found = terminal.cloud()
     yield found
     forget(terminal, found)

@@ -22,7 +22,7 @@ JOB = ("start", "--d", "2", "--n", "2", "--t", "60")
 LONG = ("start", "--d", "30", "--n", "2", "--kernel", "hashlib")
 
 
-ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the embedded cloud
+ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the local cloud
 HOWS: dict[str, dict[str, object]] = {
     "throttled": {"code": "RequestLimitExceeded", "http": 503},
     "reset": {"reset": True},

@@ -36,7 +36,7 @@ FAULTS: list[tuple[str, dict[str, float]]] = [
 
 @pytest.fixture
 def crowd(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Victim]:
-    """A user whose embedded cloud holds each host to a rate: 128 share two cores."""
+    """A user whose local cloud holds each host to a rate: 128 share two cores."""
     state = tmp_path / "state"
     environment = {**clean_environment(state), "CND_LOCAL_RATE": str(RATE)}
     found = Victim(state, environment, tmp_path)

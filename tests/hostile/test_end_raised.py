@@ -17,13 +17,13 @@ from tests.fault.truth import Victim
 PROGRAM = Path(__file__).with_name("raising.py")
 CHUNK, AT_ONCE = 20, 4  # cases a process; processes
 SAMPLE = (
-    "searching/job.py:_hand_over",
-    "searching/job.py:_see",
-    "searching/race.py:see",
-    "searching/watch.py:_serve",
-    "searching/view.py:sentence",
-    "ending/job.py:_terminated",
-    "ending/job.py:_scram",
+    "searching/replacements.py:_hand_over",
+    "searching/recorder.py:_see",
+    "searching/search_state.py:see",
+    "searching/instance_monitor.py:_serve",
+    "searching/narrator.py:sentence",
+    "ending/shutdown.py:terminated",
+    "ending/shutdown.py:_scram",
     "ending/scram.py:scram",
 )
 

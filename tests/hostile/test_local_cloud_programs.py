@@ -20,7 +20,7 @@ from botocore.credentials import ReadOnlyCredentials
 
 from cnd import local
 from tests.hostile.asking import ask
-from tests.support.embedded import LocalCloud, running_cloud
+from tests.support.local_cloud import LocalCloud, running_cloud
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.hostile.asking import FORGED, LAUNCH, ask
-from tests.support.embedded import Host, LocalCloud, running_cloud
+from tests.support.local_cloud import Host, LocalCloud, running_cloud
 
 PYTHON = "/usr/bin/python3"  # one that every user may run
 NOBODY = 65534

@@ -1,4 +1,4 @@
-"""AWS as tests see it: clients of the embedded cloud, a stub, the policy's rights."""
+"""AWS as tests see it: clients of the local cloud, a stub, the policy's rights."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ SERVICES = (
 def client(
     endpoint: Endpoint, service: str, region: str = "", config: Config | None = None
 ) -> Any:
-    """Return a boto3 client of an embedded cloud, made as another program makes it.
+    """Return a boto3 client of a local cloud, made as another program makes it.
 
     Clients are kept: to make one takes a tenth of a second of computing.
 

@@ -1,4 +1,4 @@
-"""A user at a prompt, with a state folder and an embedded cloud of their own."""
+"""A user at a prompt, with a state folder and a local cloud of their own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def clean_environment(state: Path) -> dict[str, str]:
 
 
 def paced_environment(state: Path) -> dict[str, str]:
-    """Return the same, for an embedded cloud whose hosts are held to `RATE`."""
+    """Return the same, for a local cloud whose hosts are held to `RATE`."""
     return {**clean_environment(state), "CND_LOCAL_RATE": str(RATE)}
 
 
@@ -120,7 +120,7 @@ class Terminal:
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def cloud(self) -> Endpoint:
-        """Return the embedded cloud, which is up from now on."""
+        """Return the local cloud, which is up from now on."""
         folder = self.state / "cnd" / "local"
         if not (folder.is_dir() and files.is_alive(folder)):
             done = self.run("local", "up")

@@ -1,6 +1,6 @@
 """Addresses and the SSH port of the hosts of one cloud.
 
-One rule: whatever is handed out was free, and no other embedded cloud on this
+One rule: whatever is handed out was free, and no other local cloud on this
 machine hands it out.  On Linux all of 127.0.0.0/8 is local: each cloud takes a
 block 127.X.0.0/16 for itself and each host an address with one common SSH port.
 Elsewhere (macOS) only 127.0.0.1 is: each host gets a port of its own.
@@ -39,7 +39,7 @@ class Addresses:
             self.block = block
             self.port = _free_port(f"127.{block}.0.1", SSH_PORTS)
             return
-        raise CloudError("all loopback address blocks are taken by embedded clouds")
+        raise CloudError("all loopback address blocks are taken by local clouds")
 
     @property
     def pattern(self) -> str:

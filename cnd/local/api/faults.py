@@ -164,7 +164,7 @@ def parse(fields: Mapping[str, Any], known: Collection[str]) -> ApiFault:
 def _check(fault: ApiFault, known: Collection[str]) -> None:
     """Refuse a fault that could never strike, or would not be felt."""
     if not any(map(fault.matches, known)):
-        message = f"{fault.action!r} is no action of a service of the embedded cloud"
+        message = f"{fault.action!r} is no action of a service of the local cloud"
         raise UsageError(message, hint=HINT)
     if fault.http and not fault.code:
         message = f"status {fault.http} needs an error code as well"

@@ -175,10 +175,10 @@ class HostInstance(_Base):
     def start(self) -> InstanceState:
         if self.phase in ("pending", "running"):
             return self._state
-        raise _unsupported("A stopped instance of the embedded cloud stays stopped")
+        raise _unsupported("A stopped instance of the local cloud stays stopped")
 
     def reboot(self) -> None:
-        raise _unsupported("The embedded cloud cannot reboot an instance")
+        raise _unsupported("The local cloud cannot reboot an instance")
 
     def _explain(self, reason: StateReason) -> None:
         now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -234,7 +234,7 @@ class Cloud:
         if room is not None and room < least:
             raise EC2ClientError(
                 "InsufficientInstanceCapacity",
-                f"This machine has memory for {room} more hosts of the embedded cloud, "
+                f"This machine has memory for {room} more hosts of the local cloud, "
                 f"not for {least}.",
             )
         return most if room is None else min(most, room)

@@ -1,4 +1,4 @@
-"""The embedded cloud's process: moto behind HTTP, the hosts beside it.
+"""The local cloud's process: moto behind HTTP, the hosts beside it.
 
 One rule: it answers at once and loads moto meanwhile (about 1.5 s); a call that
 comes too early waits for that.  It listens on loopback only, ends on SIGTERM or
@@ -84,7 +84,7 @@ class Moto:
         """Return the instances, once they are there."""
         self._ready.wait(LOAD_SECONDS)
         if self.cloud is None:
-            raise CloudError("the embedded cloud did not load")
+            raise CloudError("the local cloud did not load")
         return self.cloud
 
     def _load(self) -> None:
@@ -124,7 +124,7 @@ class Handler(WSGIRequestHandler):
 
 
 class Server:
-    """One embedded cloud: made of its parts, then `run` until it is to end."""
+    """One local cloud: made of its parts, then `run` until it is to end."""
 
     def __init__(self, folder: Path, wanted: Settings) -> None:
         self._folder, self._wanted = folder, wanted

@@ -80,7 +80,7 @@ class Scope:
 
 
 UNSIGNED = (
-    "A request must be signed (version 4) with the key of the embedded cloud: "
+    "A request must be signed (version 4) with the key of the local cloud: "
     "`fab local up` prints it. boto3 makes such URLs with "
     "Config(signature_version='s3v4')."
 )
@@ -194,7 +194,7 @@ def _scope(claim: Claim, keys: ReadOnlyCredentials) -> Scope:
     key, day, region, service = found.groups()
     if not hmac.compare_digest(key.encode(), str(keys.access_key).encode()):
         code = "InvalidAccessKeyId" if service == "s3" else "InvalidClientTokenId"
-        raise Refused(code, "The access key is not that of the embedded cloud.")
+        raise Refused(code, "The access key is not that of the local cloud.")
     try:
         then = datetime(*map(int, stamp.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type,misc]
     except ValueError:

@@ -1,4 +1,4 @@
-"""One embedded host, from power-on to power-off: a process of its own.
+"""One host of the local cloud, from power-on to power-off: a process of its own.
 
 One rule: `serve` boots as a cloud image does, in the same order: early user data
 (bootcmd, files, keys), then SSH, then the late part (runcmd, scripts).  The
@@ -87,7 +87,7 @@ class _Host:
         url = await metadata.listen(self._spec)
         self._spec = replace(self._spec, metadata=url)
         tree.build(self._spec)
-        self._log("kernel", f"Linux version {platform.release()} (embedded)")
+        self._log("kernel", f"Linux version {platform.release()} (local cloud)")
         self._init = Init(
             self._root,
             run=self._run_as_root,

@@ -95,7 +95,7 @@ class Init:
 
     def _end(self, how: str) -> Reply:
         if how == "reboot":
-            return Reply(1, "reboot is not available on an embedded host")
+            return Reply(1, "reboot is not available on a host of the local cloud")
         # As on a real instance, `halt` stops the processors but not the machine.
         (self._halt if how == "halt" else self._power_off)()
         return Reply()

@@ -1,7 +1,7 @@
 """Where the absolute paths of a shell command lie in a host's own file tree.
 
-One rule: text in, text out.  Commands of the embedded hosts are not chrooted
-(that takes root), so a command written for a real machine has its paths
+One rule: text in, text out.  Commands on hosts of the local cloud are not
+chrooted (that takes root), so a command written for a real machine has its paths
 rewritten before it runs: `/run/x` becomes `TREE/run/x`, and a program that the
 hosts have one of their own for (`/usr/bin/systemctl`) becomes that one.
 

@@ -14,7 +14,7 @@ import pytest
 from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
 from cnd.errors import CloudError, UsageError
 from cnd.provision.access import caller_address
-from tests.support.embedded import LocalCloud
+from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
 
@@ -23,7 +23,7 @@ NOWHERE = "http://127.0.0.1:1"  # nobody listens on the port of tcpmux
 
 @pytest.fixture(autouse=True)
 def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment without credentials, and with no embedded cloud up."""
+    """An environment without credentials, and with no local cloud up."""
     wanted = clean_environment(tmp_path)
     for name in set(os.environ) - set(wanted):
         monkeypatch.delenv(name)
@@ -33,7 +33,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> Iterator[None]:
-    """Somebody with AWS credentials, whose AWS is the embedded cloud."""
+    """Somebody with AWS credentials, whose AWS is the local cloud."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", cloud.endpoint.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", cloud.endpoint.secret_key)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
@@ -43,20 +43,20 @@ def student(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> Iterator[None
 
 @pytest.fixture
 def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
-    """The embedded cloud is the one of the tests, and it is up."""
+    """The local cloud is the one of the tests, and it is up."""
     monkeypatch.setenv("XDG_STATE_HOME", str(cloud.endpoint.folder.parents[1]))
 
 
 # --- which cloud
 
 
-def test_without_credentials_the_embedded_cloud_is_meant(
+def test_without_credentials_the_local_cloud_is_meant(
     up: None, cloud: LocalCloud
 ) -> None:
     for choice in ("", "local"):
         found = required(connect(choice))
         assert (found.name, found.endpoint) == ("local", cloud.endpoint.url)
-        assert found.title.startswith(f"cloud: embedded ({cloud.endpoint.url}")
+        assert found.title.startswith(f"cloud: local ({cloud.endpoint.url}")
         assert found.account.isdecimal()
         assert found.owner
         assert found.ec2.describe_instances()
@@ -86,16 +86,16 @@ def test_a_region_that_is_given_overrides_the_configured_one(
     assert required(connect("", "eu-central-1")).region == "eu-central-1"
 
 
-def test_the_embedded_cloud_has_every_region(up: None) -> None:
+def test_the_local_cloud_has_every_region(up: None) -> None:
     found = required(connect("local", "ap-southeast-2"))
     assert found.region == "ap-southeast-2"
     assert found.ec2.meta.region_name == "ap-southeast-2"
 
 
-def test_an_embedded_cloud_that_is_down_is_none() -> None:
+def test_a_local_cloud_that_is_down_is_none() -> None:
     assert connect() is None
     assert connect("local") is None
-    with pytest.raises(CloudError, match="the embedded cloud is down") as caught:
+    with pytest.raises(CloudError, match="the local cloud is down") as caught:
         required(None)
     assert "fab local up" in (caught.value.hint or "")
 
@@ -228,7 +228,7 @@ def works(found: Cloud) -> None:
 
 
 @pytest.mark.parametrize("what", AWFUL)
-def test_the_embedded_cloud_reads_no_aws_configuration(
+def test_the_local_cloud_reads_no_aws_configuration(
     up: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
     path = tmp_path / "config"
@@ -238,7 +238,7 @@ def test_the_embedded_cloud_reads_no_aws_configuration(
     works(required(connect("local", "us-east-1")))
 
 
-def test_the_embedded_cloud_heeds_no_variable_that_is_meant_for_aws(
+def test_the_local_cloud_heeds_no_variable_that_is_meant_for_aws(
     up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in ODD.items():

@@ -15,7 +15,7 @@ from cnd.cloud.connection import Cloud, connect, required
 from cnd.cloud.failures import code
 from cnd.errors import CloudError
 from tests.support.aws import SERVICES
-from tests.support.embedded import LocalCloud
+from tests.support.local_cloud import LocalCloud
 from tests.support.portal import ANSWERS, HUGE, Portal, portal
 
 

@@ -1,4 +1,4 @@
-"""The embedded cloud as a process: it starts once, outlives callers, ends wholly."""
+"""The local cloud as a process: it starts once, outlives callers, ends wholly."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from cnd import local
 from cnd.errors import CloudError, UsageError
 from cnd.local import files
-from tests.support.embedded import LocalCloud, environment, running_cloud
+from tests.support.local_cloud import LocalCloud, environment, running_cloud
 from tests.support.processes import alive, family
 from tests.support.waiting import eventually
 
@@ -178,7 +178,7 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(package: str) -> None
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    assert f"CloudError('the embedded cloud needs {package}')" in done.stdout
+    assert f"CloudError('the local cloud needs {package}')" in done.stdout
     assert "pip install 'cnd[local]'" in done.stdout
 
 

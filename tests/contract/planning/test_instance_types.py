@@ -120,7 +120,7 @@ def test_the_estimate_is_that_of_the_fastest_kernel_only(
     assert not any(m.rate for m in instance_types.others(aws, tmp_path, "hashlib"))
 
 
-def test_hosts_of_the_embedded_cloud_share_this_machine(tmp_path: Path) -> None:
+def test_hosts_of_the_local_cloud_share_this_machine(tmp_path: Path) -> None:
     big = Plan(2, 8, 200.0, instance_type="c7a.4xlarge")
     known = instance_types.machine(
         None, tmp_path, big, measure=lambda: Rate(24e6, "here")
@@ -172,7 +172,7 @@ def test_who_may_not_ask_for_the_zones_is_not_refused_for_it() -> None:
         instance_types.check_offered(clerk.cloud, PLAN)
 
 
-def test_an_embedded_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None:
+def test_a_local_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"'t9\.giant' is not in the shipped table"):
         instance_types.machine(
             None, tmp_path, Plan(2, 1, 1.0, instance_type="t9.giant")

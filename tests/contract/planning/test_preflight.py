@@ -21,7 +21,7 @@ from cnd.planning.preflight import FAULT, OK, WARNING, Case
 from cnd.provision import access
 from cnd.transport import keys
 from tests.support.clerk import Clerk, stubbed
-from tests.support.embedded import LocalCloud
+from tests.support.local_cloud import LocalCloud
 
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
@@ -53,7 +53,7 @@ def case(clerk: Clerk, key: keys.UserKey) -> Case:
 # --- a good account
 
 
-def test_the_embedded_cloud_is_fit_but_for_a_quota(local: Case) -> None:
+def test_the_local_cloud_is_fit_but_for_a_quota(local: Case) -> None:
     checks = preflight.examine(local, preflight.ALL)
     assert [check.name for check in checks] == [look.__name__ for look in preflight.ALL]
     unfit = {check.name: check.status for check in checks if check.status != OK}

@@ -15,7 +15,7 @@ from cnd.errors import CloudError
 from cnd.provision import access
 from cnd.transport import keys
 from tests.support.clerk import stubbed
-from tests.support.embedded import LocalCloud
+from tests.support.local_cloud import LocalCloud
 
 CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
 

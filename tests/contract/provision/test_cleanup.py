@@ -16,7 +16,7 @@ from cnd.provision import access, auto_scaling, cleanup, ec2_fleet
 from cnd.transport import keys
 from tests.support.aws import SPEC
 from tests.support.clerk import stubbed
-from tests.support.embedded import LocalCloud, connected, running_cloud
+from tests.support.local_cloud import LocalCloud, connected, running_cloud
 
 
 @pytest.fixture(scope="module")

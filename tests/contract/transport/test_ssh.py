@@ -30,7 +30,7 @@ from cnd.errors import HostError, HostLost
 from cnd.provision import user_data
 from cnd.transport import keys
 from cnd.transport.ssh import EVENTS, SILENCE, Host, Login
-from tests.support.embedded import SECONDS, LocalCloud
+from tests.support.local_cloud import SECONDS, LocalCloud
 from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
@@ -219,8 +219,8 @@ def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def embedded(cloud: LocalCloud) -> Server:
-    """An embedded host, booted with the user data of a run."""
+def booted_host(cloud: LocalCloud) -> Server:
+    """A host of the local cloud, booted with the user data of a run."""
     machine = keys.generate()
     host = cloud.host(UserData=user_data.user_data(lifetime=600, host_key=machine))
     home = host.tree / "home" / "ubuntu"
@@ -244,19 +244,19 @@ def fresh(machine: Server, *, whole_paths: bool) -> Iterator[Server]:
     server.end()
 
 
-@pytest.fixture(params=["openssh", "embedded"])
+@pytest.fixture(params=["openssh", "booted_host"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each kind of machine."""
     machine: Server = request.getfixturevalue(request.param)
-    # The embedded host's SFTP sees its own tree only: there, say it from the home.
+    # Its SFTP sees its own tree only: there, say it from the home.
     with fresh(machine, whole_paths=request.param == "openssh") as server:
         yield server
 
 
 @pytest.fixture
-def any_server(embedded: Server) -> Iterator[Server]:
+def any_server(booted_host: Server) -> Iterator[Server]:
     """One machine, for what is between us and it."""
-    with fresh(embedded, whole_paths=False) as server:
+    with fresh(booted_host, whole_paths=False) as server:
         yield server
 
 
@@ -540,8 +540,8 @@ def test_a_closed_host_is_not_connected_to_again(any_server: Server) -> None:
     assert relay.connections == 1
 
 
-def test_the_system_log_is_read(embedded: Server, tmp_path: Path) -> None:
-    host, relay = embedded.connected()
+def test_the_system_log_is_read(booted_host: Server, tmp_path: Path) -> None:
+    host, relay = booted_host.connected()
     host.run("logger -t test 'a line of the log'")
     host.log(tmp_path / "log")
     assert "a line of the log" in (tmp_path / "log").read_text()
@@ -550,9 +550,9 @@ def test_the_system_log_is_read(embedded: Server, tmp_path: Path) -> None:
 
 
 def test_what_a_worker_logs_after_its_last_word_is_in_the_log(
-    embedded: Server, tmp_path: Path
+    booted_host: Server, tmp_path: Path
 ) -> None:
-    host, relay = embedded.connected()
+    host, relay = booted_host.connected()
     host.run(
         "mkdir ended; (sleep 0.4; logger -t test 'the last line'; : >ended/worker.pid)"
         " </dev/null >/dev/null 2>&1 & echo $! >ended/worker.pid"

@@ -1,4 +1,4 @@
-"""The embedded cloud's settings, and what it derives from them."""
+"""The local cloud's settings, and what it derives from them."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_run_that_waits_says_now_and_then_for_what(
 @pytest.mark.parametrize(
     ("cloud", "usd", "told"),
     [
-        ("local", 0.0, "nothing: embedded cloud"),
+        ("local", 0.0, "nothing: local cloud"),
         ("aws", 0.0, "nothing: no instance was seen to run"),
         ("aws", 0.5, "about $0.5000, by the price before the launch"),
         ("aws", None, "unknown: a price is not known"),

@@ -1,4 +1,4 @@
-"""Faults laid in the embedded cloud strike as botocore and SSH would meet them."""
+"""Faults laid in the local cloud strike as botocore and SSH would meet them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
 
 from cnd import local
 from cnd.errors import UsageError
-from tests.support.embedded import SECONDS, Host, LocalCloud, running_cloud
+from tests.support.local_cloud import SECONDS, Host, LocalCloud, running_cloud
 from tests.support.processes import alive, children, process_state
 from tests.support.waiting import eventually
 

@@ -1,4 +1,4 @@
-"""The embedded EC2 behaves as AWS's where CND depends on it."""
+"""The EC2 of the local cloud behaves as AWS's where CND depends on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.support.embedded import LocalCloud, running_cloud
+from tests.support.local_cloud import LocalCloud, running_cloud
 from tests.support.waiting import eventually
 
 

@@ -1,4 +1,4 @@
-"""SQS, S3 and the AWS command line against the embedded cloud."""
+"""SQS, S3 and the AWS command line against the local cloud."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 
 from cnd import local
-from tests.support.embedded import LocalCloud
+from tests.support.local_cloud import LocalCloud
 
 
 def test_a_waiting_reader_gets_a_message_at_once(cloud: LocalCloud) -> None:

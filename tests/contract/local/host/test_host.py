@@ -1,4 +1,4 @@
-"""An embedded host, seen through SSH and SFTP: what CND and its users rely on."""
+"""A host of the local cloud over SSH and SFTP: what CND and its users rely on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import paramiko
 import pytest
 
 from cnd.local.host import tree
-from tests.support.embedded import Host, LocalCloud
+from tests.support.local_cloud import Host, LocalCloud
 from tests.support.processes import alive
 from tests.support.waiting import eventually
 
@@ -337,7 +337,10 @@ def test_sudo_drops_its_options(host: Host) -> None:
 def test_programs_that_would_change_the_machine_are_not_there(host: Host) -> None:
     status, _, errors = host.run("sudo apt-get install -y sl")
 
-    assert (status, errors) == (1, "apt-get: not available on an embedded host\n")
+    assert (status, errors) == (
+        1,
+        "apt-get: not available on a host of the local cloud\n",
+    )
 
 
 def test_the_journal_is_the_syslog(host: Host) -> None:

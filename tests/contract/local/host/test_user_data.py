@@ -1,4 +1,4 @@
-"""User data on an embedded host: what goes to AWS does the same thing here."""
+"""User data on a host of the local cloud: what goes to AWS does the same thing here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import paramiko
 import pytest
 
-from tests.support.embedded import Host, LocalCloud, make_key
+from tests.support.local_cloud import Host, LocalCloud, make_key
 from tests.support.waiting import eventually
 
 UNITS = "/run/systemd/system"

@@ -1,4 +1,4 @@
-"""User data must not touch the machine that the embedded cloud runs on."""
+"""User data must not touch the machine that the local cloud runs on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a virtual machine of the embedded cloud is given, and what it takes."""
+"""What a virtual machine of the local cloud is given, and what it takes."""
 
 from __future__ import annotations
 

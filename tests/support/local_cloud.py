@@ -1,4 +1,4 @@
-"""A real embedded cloud, in a state folder of the tests' own, and its hosts."""
+"""A real local cloud, in a state folder of the tests' own, and its hosts."""
 
 from __future__ import annotations
 
