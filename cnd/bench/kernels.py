@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
+from cnd.model.format import table
 
 MIX_LIMIT = 121  # cycles a nonce of SHA-NI
 SLICE = 0.005  # seconds
@@ -96,10 +97,7 @@ class KernelBench:
         head = ("", "min", "median", "max", "of best", "cycles", "limit")
         rows = [head, *map(self._row, self.core)]
         lines = [f"{processor()}, one core, {len(self.best.rates)} slices in turn, M/s"]
-        lines += [
-            f"{name:<18}" + "".join(f"{cell:>9}" for cell in cells)
-            for name, *cells in rows
-        ]
+        lines += table(rows, ("<18", ">9"))
         ratio = self.all_cores / self.one_core
         lines.append(
             f"{self.cores} cores: {self.all_cores / 1e6:.2f} M/s, {ratio:.2f} x one"

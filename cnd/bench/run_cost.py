@@ -10,6 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from cnd.model.format import table
+
 PHASES = ("boot", "search", "stop", "logs", "scram", "total")
 
 
@@ -89,13 +91,13 @@ def laps_text(laps: Sequence[Lap]) -> str:
     lines = [
         "push, run and fetch on the same hosts, seconds; in brackets CPU seconds of "
         "whoever does it",
-        f"{'N':>5}" + "".join(f"{name:>19}" for name in names),
     ]
+    rows = [["N", *names]]
     for n in sorted({lap.instances for lap in laps}):
         of = {lap.who: lap for lap in laps if lap.instances == n}
         cells = [_lap_cell(of[name]) if name in of else "-" for name in names]
-        lines.append(f"{n:>5}" + "".join(f"{cell:>19}" for cell in cells))
-    return "\n".join(lines)
+        rows.append([str(n), *cells])
+    return "\n".join([*lines, *table(rows, (">5", ">19"))])
 
 
 def _lap_cell(lap: Lap) -> str:
@@ -119,24 +121,22 @@ def calls_between(
     return {name: count for name, count in sorted(grown.items()) if count}
 
 
-def text(table: Sequence[CostRow], difficulty: int) -> str:
+def text(costs: Sequence[CostRow], difficulty: int) -> str:
     """Return the tables for people: seconds and memory, then calls by API."""
-    runs = max(row.runs for row in table)
-    heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
-    lines = [
+    runs = max(row.runs for row in costs)
+    title = (
         f"whole runs, difficulty {difficulty}, local cloud, medians of {runs}; "
-        "seconds, and what this process took of them as CPU",
-        f"{'N':>5}" + "".join(f"{head:>10}" for head in heads),
-    ]
-    lines += [f"{row.instances:>5}" + "".join(map(_cell, _cells(row))) for row in table]
-    lines.append(
-        f"{'calls, by all on it':<36}" + "".join(f"{row.instances:>9}" for row in table)
+        "seconds, and what this process took of them as CPU"
     )
-    names = {name for row in table for name, count in row.calls.items() if count}
+    heads = ["CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
+    took = [["N", *PHASES, *heads]]
+    took += [[str(row.instances), *_cells(row)] for row in costs]
+    names = {name for row in costs for name, count in row.calls.items() if count}
+    calls = [["calls, by all on it", *(str(row.instances) for row in costs)]]
     for name in sorted(names):
-        counts = [row.calls.get(name, 0) for row in table]
-        lines.append(f"{name:<36}" + "".join(f"{count:>9.0f}" for count in counts))
-    return "\n".join(lines)
+        counts = (row.calls.get(name, 0) for row in costs)
+        calls.append([name, *(f"{count:.0f}" for count in counts)])
+    return "\n".join([title, *table(took, (">5", ">10")), *table(calls, ("<36", ">9"))])
 
 
 def _cells(row: CostRow) -> list[str]:
@@ -150,10 +150,6 @@ def _cells(row: CostRow) -> list[str]:
         f"{row.cloud:.1f}",
         f"{row.fetched:.0f}",
     ]
-
-
-def _cell(text: str) -> str:
-    return f"{text:>10}"
 
 
 def _row(n: int, runs: Sequence[Run]) -> CostRow:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from cnd.model.events import Event, harmless
-from cnd.model.format import duration, number
+from cnd.model.format import duration, number, table
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.search_state import Ending, SearchState
@@ -211,7 +211,7 @@ def report(result: Result, width: int | None = None) -> str:
     Args:
         width: characters of a line; None: as many as it takes.
     """
-    lines = (f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+    lines = table(_rows(result), (f"<{TITLE - 1}", "<"), gap=" ")
     return "\n".join(wrapped(line, width, TITLE) for line in lines)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_layers import imports, modules
+from tests.support.imports import imported, modules
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,7 +41,7 @@ def named(requirements: list[str]) -> set[str]:
 
 def needed(module: str) -> set[str]:
     """Return the packages that a module imports, and does not find with Python."""
-    tops = {name.partition(".")[0] for name in imports(modules()[module])}
+    tops = {name.partition(".")[0] for name in imported(modules()[module])}
     # Programs on an instance import each other by their file names.
     ours = {"cnd"} | {name.rpartition(".")[2] for name in modules()}
     typing = {top for top in tops if top.startswith(("_typeshed", "types_"))}
