@@ -2,7 +2,7 @@
 
 One rule: it only looks.  The processor time of a child is what the kernel accounts to
 it at its end (wait4(2)): that of its own children is in it, that of others is not.
-Linux only: other systems do not tell what ended children took.
+Linux only: other systems do not report what ended children took.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How the time of a search falls with N, and what types of instances are worth.
+"""How the time of a search falls with N; and the rate and price of instance types.
 
 One rule: pure.  Runs that are compared had the same answer, since they all ended with
 the smallest golden nonce; the median of repeated runs is shown with their spread.
@@ -35,14 +35,14 @@ class SpeedupRow:
     most: float
     speed_up: float  # against the smallest N, whose own is that N
     of_ideal: float  # 1.0: N instances are N times as fast as one
-    beside: float | None = None  # seconds that somebody else has measured
+    beside: float | None = None  # seconds that were measured elsewhere
     beside_speed_up: float | None = None  # from these, where the smallest N has some
 
 
 def rows(
     seconds: Mapping[int, Sequence[float]], beside: Mapping[int, float] | None = None
 ) -> list[SpeedupRow]:
-    """Return a row for each N, ascending; `beside`: seconds by N, of somebody else.
+    """Return a row for each N, ascending; `beside`: seconds by N, from elsewhere.
 
     Raises:
         UsageError: a search took no time at all.
@@ -64,7 +64,7 @@ def rows(
 
 
 def caveat(compared: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
-    """Return what is to be said of searches too short to compare fleets, or "".
+    """Return a warning of searches that are too short to compare fleets, or "".
 
     Args:
         local: whether they were done on the local cloud, which can be slowed down.
@@ -72,17 +72,18 @@ def caveat(compared: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
     base, most = compared[0], compared[-1].instances
     if base.median >= SHORT:
         return ""
-    told = (
+    warning = (
         f"with N={base.instances} the search took {base.median:.2g} s: this compares "
         "how workers start, not how they search; say a larger --d"
     )
     rate = float(f"{nonce / (LONG * most):.2g}")
     if not local or rate < 1:
-        return told
+        return warning
     whole = sum(len(row.seconds) * nonce / rate / row.instances for row in compared)
     return (
-        f"{told}, or, for searches of {LONG:.0f} s and more, {whole / 60:.0f} min in "
-        f"all: `fab local down`, then the same with CND_LOCAL_RATE={rate:g} before it"
+        f"{warning}, or, for searches of {LONG:.0f} s and more, {whole / 60:.0f} min "
+        "in all: `fab local down`, then the same with "
+        f"CND_LOCAL_RATE={rate:g} before it"
     )
 
 
@@ -92,7 +93,7 @@ def text(
     nonce: int,
     beside_is: str = "beside",
 ) -> str:
-    """Return the table for people, with bars of the median time.
+    """Return the table to read, with bars of the median time.
 
     Args:
         beside_is: the title of the column with the times from elsewhere.
@@ -121,10 +122,10 @@ def text(
 
 
 def others(text: str) -> dict[int, float]:
-    """Return somebody else's times: lines of N and seconds, as CSV; a head will do.
+    """Return times from elsewhere: CSV lines of N and seconds; the first may be a head.
 
     Raises:
-        UsageError: a line is none.
+        UsageError: a line has no N or no seconds.
     """
     found = {}
     for number, line in enumerate(csv.reader(io.StringIO(text)), 1):
@@ -195,7 +196,7 @@ class TypeRate:
 
 
 def type_table(found: Sequence[TypeRate]) -> str:
-    """Return the types as a table for people, the fastest first."""
+    """Return the types as a table to read, the fastest first."""
     heads = ["type", "nonces/s", "least", "most", "USD/h", "USD/10^9", "  kernel"]
     rows = [heads]
     for each in sorted(found, key=lambda each: -each.nonces_per_second):

@@ -270,19 +270,19 @@ def _scale(plans: list[Plan], *, rivals: bool, json: bool) -> None:
         return
     print(run_cost.text(table, plans[0].difficulty))
     if laps:
-        print(run_cost.laps_text(laps))
+        print(run_cost.trials_text(laps))
 
 
-def _laps(plans: list[Plan]) -> list[run_cost.Lap]:
+def _laps(plans: list[Plan]) -> list[run_cost.Trial]:
     """Let everybody do the same on fleets of the same sizes."""
     cloud = _connected("local", "")
     key = user_key("")
     laps = []
     for i, plan in enumerate(plans):
         print(f"bench: a contest on {plan.instances} hosts", file=sys.stderr)
-        same = ssh_comparison.contest_plan(plan.instances)
+        same = ssh_comparison.comparison_plan(plan.instances)
         fit(cloud, same, key)
-        laps += ssh_comparison.hold(cloud, same, key, first=i)
+        laps += ssh_comparison.compare(cloud, same, key, first=i)
     return laps
 
 

@@ -1,7 +1,7 @@
 """Where the user's files are: the folders of the XDG Base Directory Specification.
 
-One rule: a folder that is not known is not guessed, and no relative one is taken: what
-it meant would depend on the working folder.
+One rule: a folder that is not known is not guessed, and a relative one is not taken:
+its meaning would depend on the working folder.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def name_user(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Give a user without an entry in the password database a name: its number.
+    """Name a user without an entry in the password database by its number.
 
-    Libraries ask for it where it does not matter, and fail where there is none.
+    Libraries ask for the name where it does not matter, and fail where there is none.
     """
     try:
         getpass.getuser()

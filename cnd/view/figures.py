@@ -1,8 +1,7 @@
-"""A run's timeline as pictures, for its report and as files of their own.
+"""A run's timeline as figures, for its report and as files of their own.
 
-One rule: draws, and decides nothing; this is the only file that knows matplotlib.
-It draws on a light page; in a page of its own, the colours of ink become CSS variables.
-Nothing that a worker has said is drawn as text.
+One rule: it draws, and decides nothing; no text of a worker is drawn.  The figures are
+for a light page; in the report, the colours of ink become CSS variables.
 """
 
 from __future__ import annotations
@@ -383,7 +382,7 @@ def _pale(label: str) -> Patch:
 
 
 def _stops(line: Timeline, width: int) -> Figure | None:
-    """How long each worker took from the decision to its last word."""
+    """How long each worker took from the decision to its last report."""
     stops = line.stops
     if not stops:
         return None
@@ -409,7 +408,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
     axes.set_xlim(left=0)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("ms from the decision to its last word")
+    axes.set_xlabel("ms from the decision to its last report")
     axes.set_ylabel("instance" if few else "instances")
     figure.legend(
         loc="upper left", ncols=2, handlelength=0.9, handleheight=0.9, fontsize=11
@@ -453,8 +452,7 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     paid, on_aws = amount(line.result.get("usd")), line.result.get("cloud") == "aws"
     if usd := paid or (None if on_aws else list_usd(line)):
         where = " on AWS" if line.result.get("cloud") == "local" else ""
-        told = f"instance-seconds; together ${usd:.4f}{where}"
-        axes.set_xlabel(told)
+        axes.set_xlabel(f"instance-seconds; together ${usd:.4f}{where}")
     return figure
 
 

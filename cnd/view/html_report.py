@@ -27,9 +27,9 @@ FOLDED = 16  # rows; a longer table is folded
 MOST_TEXT = 300  # characters of one value
 CAPTIONS = {
     "timeline": ("Where the time went", "What each instance did, and when."),
-    "rate": ("Hash rate", "From what the workers say they have tested."),
+    "rate": ("Hash rate", "From what the workers report as tested."),
     "coverage": ("Coverage", "Nonces of each residue class that were tested."),
-    "stops": ("Stop latency", "From the decision to each worker's last word."),
+    "stops": ("Stop latency", "From the decision to each worker's last report."),
     "bill": (
         "What the bill counts",
         "Seconds of running instances, by what they did; each is billed 60 s at least.",

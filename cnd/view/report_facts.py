@@ -1,4 +1,4 @@
-"""What the report says of a run: its figures and sentences, as text.
+"""The contents of a report: what is known of a run, as text.
 
 One rule: pure; a timeline goes in, text comes out.  The text is neither escaped nor
 bounded: both are done by the page that shows it.
@@ -141,7 +141,7 @@ def tiles(line: Timeline) -> list[Tile]:
     took = line.result.get("seconds") or {}
     rate = amount(line.result.get("hash_rate"))
     stops = line.stops
-    last = f"the last of {len(stops)}" if stops else "nobody had to be stopped"
+    last = f"the last of {len(stops)}" if stops else "no worker had to be stopped"
     search = duration(amount(took.get("search")))
     return [
         Tile("total", duration(line.seconds), "from the command to the end"),
@@ -257,7 +257,7 @@ def _limit(value: object) -> str:
 
 
 def _size(line: Timeline) -> str:
-    """Say how many instances there were, and were wanted, if that is not the same."""
+    """Return how many instances there were, and how many were asked for."""
     wanted = line.request.get("instances", "?")
     had = line.result.get("instances", wanted)
     return f"{had}" if had == wanted else f"{had} (of {wanted})"

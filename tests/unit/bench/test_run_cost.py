@@ -1,4 +1,4 @@
-"""What is said of the runs that were measured, and how a process is measured."""
+"""What is shown of the runs that were measured, and how a process is measured."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_linux = pytest.mark.skipif(
 )
 
 
-def test_the_runs_with_one_n_are_told_by_their_medians() -> None:
+def test_the_runs_with_one_n_are_shown_by_their_medians() -> None:
     dear = replace(RUN, processor=4.0, calls={"ec2:RunInstances": 1, "s3:GetObject": 3})
     large = replace(RUN, instances=32)
     eight, other = run_cost.rows([large, RUN, dear, replace(RUN, processor=0.8)])
@@ -80,7 +80,7 @@ def test_a_child_is_followed_to_its_end() -> None:
 
 
 @needs_linux
-def test_a_child_that_fails_is_told_by_its_last_line() -> None:
+def test_the_error_of_a_child_that_fails_has_its_last_line() -> None:
     code = "import sys; print('first', file=sys.stderr); sys.exit('no room')"
     with pytest.raises(HostError, match="status 1: no room"):
         process_usage.follow([sys.executable, "-c", code], patience=30)
@@ -126,22 +126,22 @@ time.sleep(60)
     assert process_usage.tree_seconds(root.pid) == 0
 
 
-LAP = run_cost.Lap("CND", instances=32, seconds=2.0, processor=0.5, done=32)
+TRIAL = run_cost.Trial("CND", instances=32, seconds=2.0, processor=0.5, done=32)
 
 
-def test_laps_are_told_by_their_medians_for_each_n_and_whoever_ran_them() -> None:
-    slow, other = replace(LAP, seconds=9.0), replace(LAP, who="others", done=31)
-    small = replace(LAP, instances=8)
-    found = run_cost.medians([LAP, slow, replace(LAP, seconds=3.0), other, small])
-    assert [(lap.instances, lap.who, lap.seconds) for lap in found] == [
+def test_trials_are_shown_by_their_medians_for_each_n_and_program() -> None:
+    slow, other = replace(TRIAL, seconds=9.0), replace(TRIAL, who="others", done=31)
+    small = replace(TRIAL, instances=8)
+    found = run_cost.medians([TRIAL, slow, replace(TRIAL, seconds=3.0), other, small])
+    assert [(trial.instances, trial.who, trial.seconds) for trial in found] == [
         (8, "CND", 2.0),
         (32, "CND", 3.0),
         (32, "others", 2.0),
     ]
 
 
-def test_a_lap_that_did_not_reach_every_host_says_so() -> None:
-    short = replace(LAP, who="others", done=31)
-    _, heads, *rows = run_cost.laps_text([LAP, short]).splitlines()
+def test_a_trial_that_did_not_reach_every_host_says_so() -> None:
+    short = replace(TRIAL, who="others", done=31)
+    _, heads, *rows = run_cost.trials_text([TRIAL, short]).splitlines()
     assert heads.split() == ["N", "CND", "others"]
     assert rows[0].split() == ["32", "2.00", "(0.5)", "2.00", "(0.5)", "31/32"]

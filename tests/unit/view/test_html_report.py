@@ -58,7 +58,7 @@ def test_a_report_holds_all_its_figures_and_asks_for_nothing(count: int) -> None
     assert "default-src 'none'" in text
 
 
-def test_what_a_worker_says_is_text_and_nothing_else(tmp_path: Path) -> None:
+def test_the_output_of_a_worker_is_text_and_nothing_else(tmp_path: Path) -> None:
     events = [
         *whole_run()[:8],
         at(5, "worker.noise", 0, "i-0", text=EVIL),
@@ -111,14 +111,14 @@ def test_the_facts_read_as_people_write_them() -> None:
     assert unknown["price"] == "-, a price is not known"
 
 
-def test_the_tile_of_the_stop_says_what_the_text_beside_its_figure_says() -> None:
+def test_the_tile_of_the_stop_has_the_time_in_the_text_of_its_figure() -> None:
     line = timeline("r", whole_run(), RESULT)
     text = page(line, draw(line), [])
     assert "all within 250 ms" in text
     assert "<h2>stop</h2><p>250 ms</p>" in text
 
 
-def test_gold_is_said_to_be_the_finders() -> None:
+def test_gold_is_labelled_as_the_finders() -> None:
     line = timeline("r", whole_run(), {**RESULT, "index": 0, "instance_id": "i-0"})
     pictures = draw(line)
     assert "the finder" in pictures["rate"].svg
@@ -210,7 +210,7 @@ def test_what_a_worker_of_ones_own_found_is_no_golden_nonce(
     assert "olden nonce" not in text
 
 
-def test_what_a_worker_of_ones_own_has_not_said_is_told_as_unknown() -> None:
+def test_what_a_worker_of_ones_own_has_not_reported_is_shown_as_unknown() -> None:
     instance = [e for e in instance_events(0, "i-0") if "tested" not in e.fields]
     request = {**REQUEST, "instances": 1, "script": "worker.py"}
     events = [at(0, "run.started", **request), *instance]

@@ -44,7 +44,7 @@ def test_every_moment_of_an_instance_is_in_one_phase() -> None:
     assert phase_seconds(line.instances)["search"] == [5, 6]
 
 
-def test_the_stop_latency_counts_from_the_decision_to_the_last_word() -> None:
+def test_the_stop_latency_counts_from_the_decision_to_the_last_report() -> None:
     line = told(whole_run(), RESULT)
     assert (line.searching, line.decided) == (4, 10)
     assert [instance.stop for instance in line.stops] == [0.25, 0.25]
@@ -93,7 +93,7 @@ def test_a_lost_instance_ends_there_and_a_connection_may_drop() -> None:
     assert instance.spans[-1] == Span("out of touch", 6, 7)
 
 
-def test_what_nobody_asked_for_was_pending_from_its_own_launch_on() -> None:
+def test_an_instance_that_was_not_requested_is_pending_from_its_own_launch_on() -> None:
     """An Auto Scaling group's replacement, minutes later; and a lost request."""
     late = [
         at(7, "instance.launched", 2, "i-2", type="t3.micro"),
@@ -122,7 +122,7 @@ def test_the_price_on_aws_follows_from_the_list() -> None:
     assert list_usd(told(unknown, RESULT)) is None
 
 
-def test_a_run_without_a_result_tells_what_its_events_tell() -> None:
+def test_a_run_without_a_result_shows_what_its_events_show() -> None:
     line = told(whole_run()[:-3])
     assert (line.outcome, line.decided) == ("unfinished", None)
     assert [(c.index, c.tested, c.size) for c in line.classes] == [
@@ -178,7 +178,7 @@ ANYTHING = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(ANYTHING, max_size=20))
-def test_whatever_a_worker_says_phases_stay_in_order(events: list[Event]) -> None:
+def test_phases_stay_in_order_whatever_a_worker_reports(events: list[Event]) -> None:
     wild = [e for e in events if e.kind != "run.started"]
     line = told([*whole_run()[:8], *wild])
     for instance in line.instances:
