@@ -74,7 +74,7 @@ def caveat(compared: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
         return ""
     warning = (
         f"with N={base.instances} the search took {base.median:.2g} s: this compares "
-        "how workers start, not how they search; say a larger --d"
+        "how workers start, not how they search; use a larger --d"
     )
     rate = float(f"{nonce / (LONG * most):.2g}")
     if not local or rate < 1:

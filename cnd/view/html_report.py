@@ -64,24 +64,20 @@ def page(line: Timeline, pictures: Mapping[str, Drawn], logs: Iterable[str]) -> 
     """
     heading, remarks = report_facts.heading(line), report_facts.remarks(line)
     files = frozenset(logs)
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            line=line,
-            title=f"CND {line.run}: {heading.text}",
-            heading=heading,
-            tiles=report_facts.tiles(line),
-            figures=_figures(line, pictures),
-            phases=report_facts.phase_rows(line),
-            facts=report_facts.facts(line),
-            instances=[report_facts.history_row(i, files) for i in line.instances],
-            remarks=remarks[:REMARKS],
-            more_remarks=len(remarks) - REMARKS,
-            folded_from=FOLDED,
-            colors=COLORS,
-            version=cnd.__version__,
-        )
+    return _template().render(
+        line=line,
+        title=f"CND {line.run}: {heading.text}",
+        heading=heading,
+        tiles=report_facts.tiles(line),
+        figures=_figures(line, pictures),
+        phases=report_facts.phase_rows(line),
+        facts=report_facts.facts(line),
+        instances=[report_facts.history_row(each, files) for each in line.instances],
+        remarks=remarks[:REMARKS],
+        more_remarks=len(remarks) - REMARKS,
+        folded_from=FOLDED,
+        colors=COLORS,
+        version=cnd.__version__,
     )
 
 
@@ -96,8 +92,8 @@ def _figures(line: Timeline, pictures: Mapping[str, Drawn]) -> list[Figure]:
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
-    made = jinja2.Environment(
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         finalize=_bounded,
@@ -105,12 +101,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["css_class"] = lambda name: name.replace(" ", "-")
-    return made
+    environment.filters["css_class"] = lambda name: name.replace(" ", "-")
+    return environment.get_template(TEMPLATE)
 
 
 def _bounded(value: Any) -> Any:
-    """Return a value of unknown origin as text that a page can hold."""
+    """Return a value of unknown origin as text of limited length."""
     if isinstance(value, Markup):
         return value  # made by the template itself
     text = harmless(str(value))

@@ -133,9 +133,9 @@ def sentence(event: Event) -> str:
         text = VARIANTS[event.kind][1]
     if text is None:
         return ""
-    who = f"Instance{event.index}" if event.index is not None else ""
+    name = f"Instance{event.index}" if event.index is not None else ""
     host = event.host or "the cloud"
-    fields = {**event.fields, "who": who, "host": host}
+    fields = {**event.fields, "instance": name, "host": host}
     return harmless(text.format_map(_Fields(fields)))
 
 
@@ -164,22 +164,22 @@ SENTENCES = {
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",
     "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
     "fleet.reduced": (
-        "ONLY {instances} OF {wanted} INSTANCES could be had: the search is divided "
-        "among these"
+        "ONLY {instances} OF {wanted} INSTANCES could be launched: the search is "
+        "divided among them"
     ),
-    "instance.running": "{who} runs ({host}, {address})",
-    "instance.lost": "{who} is {state}: lost ({host})",
-    "worker.started": "{who} searches with {processes} x {kernel}",
-    "worker.found": "{who} found {nonce} with hash {hash}",
-    "worker.refuted": "{who} is not believed: {reason}",
-    "worker.failed": "{who}'s worker failed: {reason}",
-    "worker.notice": "{who} will be taken back by AWS at {at}",
-    "worker.noise": "{who} said: {text}",
+    "instance.running": "{instance} runs ({host}, {address})",
+    "instance.lost": "{instance} is {state}: lost ({host})",
+    "worker.started": "{instance} searches with {processes} x {kernel}",
+    "worker.found": "{instance} found {nonce} with hash {hash}",
+    "worker.refuted": "{instance} is not believed: {reason}",
+    "worker.failed": "{instance}'s worker failed: {reason}",
+    "worker.notice": "{instance} will be interrupted by AWS at {at}",
+    "worker.noise": "{instance} printed: {text}",
     "host.failed": "failed: {reason}",
-    "class.handed_over": "{who}'s class goes on from {start} on {host}",
-    "host.returned": "{who} answers again",
+    "class.handed_over": "{instance}'s class goes on from {start} on {host}",
+    "host.returned": "{instance} answers again",
     "host.reconnecting": "reconnecting: {reason}",
-    "log.failed": "{who}: no log: {reason}",
+    "log.failed": "{instance}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",
     "logs.uploaded": "{count} logs are in S3, in the bucket {bucket}",
     "cloud.trouble": "trouble: {reason}",
@@ -196,7 +196,10 @@ VARIANTS = {
         "run {run}: {instances} x {type}, a worker of your own, "
         "at most {time_limit:g} s of search",
     ),
-    "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
+    "worker.found": (
+        "verdict",
+        "{instance} found {nonce}: {answer} ({verdict_reason})",
+    ),
     "worker.noise": ("dropped", "{text}"),
 }
 # How many hosts had these.

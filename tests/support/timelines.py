@@ -58,6 +58,11 @@ RESULT = {
 }
 
 
+def observed(events: list[Event], result: dict[str, Any] | None = None) -> Timeline:
+    """Return the timeline of a run called "r"."""
+    return timeline("r", events, result)
+
+
 def of(count: int) -> Timeline:
     """Return a run of so many instances, each a little later than the one before."""
     events = [at(0, "run.started", **{**REQUEST, "instances": count})]

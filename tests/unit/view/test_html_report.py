@@ -96,21 +96,6 @@ def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
     }
 
 
-def test_the_facts_read_as_people_write_them() -> None:
-    local = {**RESULT, "cloud": "local", "usd": 0.0, "left_running": 0}
-    found = dict(facts(timeline("r", whole_run(), local)))
-    assert (found["nonce space"], found["time limit"]) == ("1,000", "30 s")
-    assert re.fullmatch(r"nothing, \$0\.\d{4} on AWS", found["price"])
-    paid = {**RESULT, "cloud": "aws", "usd": 0.5, "left_running": 0}
-    assert dict(facts(timeline("r", whole_run(), paid)))["price"] == (
-        "$0.5000, by the price before the launch"
-    )
-    kept = dict(facts(timeline("r", whole_run(), {**paid, "left_running": 1})))
-    assert kept["price"] == "$0.5000, so far, by the price before the launch"
-    unknown = dict(facts(timeline("r", whole_run(), {**paid, "usd": None})))
-    assert unknown["price"] == "-, a price is not known"
-
-
 def test_the_tile_of_the_stop_has_the_time_in_the_text_of_its_figure() -> None:
     line = timeline("r", whole_run(), RESULT)
     text = page(line, draw(line), [])
