@@ -19,6 +19,7 @@ from cnd.cloud.failures import code, translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError, LeakError
 from cnd.system.background import NotDone, Pool
+from cnd.system.pauses import growing
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -354,7 +355,7 @@ def terminate(
     waiting = {*known, *asked}
     bug: Exception | None = None
     last_accepted = began  # when a call was last not refused
-    pause = FIRST_LOOK
+    pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
     # At once: to list hundreds takes a second.  It is asked for again below.
     _tried(lambda: request_termination(ec2, known, at_once), None)
     while True:
@@ -380,8 +381,7 @@ def terminate(
         if clock() >= min(deadline, last_accepted + patience):
             raise _leak(ec2, waiting, run) from cause or bug
         # A look at a large fleet takes long, here and there: rest for as long.
-        sleep(max(pause, clock() - looked))
-        pause = min(1.5 * pause, LAST_LOOK)
+        sleep(max(next(pauses), clock() - looked))
     if bug:
         raise bug
     return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))

@@ -40,7 +40,8 @@ from cnd.run.log_follower import Follower
 from cnd.system import private_files, small_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.timeline import PHASES, InstanceHistory, timeline
+from cnd.view.instance_history import PHASES, InstanceHistory
+from cnd.view.timeline import timeline
 
 JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
@@ -513,7 +514,7 @@ def as_json(journal: Journal) -> str:
         "run": line.run,
         "outcome": line.outcome,
         "result": journal.result(),
-        "instances": [_exported(line.run, life) for life in line.lives],
+        "instances": [_exported(line.run, life) for life in line.instances],
         "events": [jsonlib.loads(event.to_json()) for event in line.events],
     }
     # A worker may claim NaN, which Python writes and nobody else reads.
@@ -527,7 +528,7 @@ def as_csv(journal: Journal) -> str:
     file = io.StringIO()
     table = csv.DictWriter(file, COLUMNS)
     table.writeheader()
-    table.writerows(_exported(line.run, life) for life in line.lives)
+    table.writerows(_exported(line.run, life) for life in line.instances)
     return file.getvalue()
 
 

@@ -61,9 +61,9 @@ def is_plain(folder: Path) -> bool:
 
 def _linked(folder: Path, environ: Mapping[str, str]) -> Path:
     """Return a link to `folder`, in a folder that nobody else can write to."""
-    given = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    bases = [given] if given.is_absolute() else []
-    bases = [base for base in (*bases, Path(tempfile.gettempdir())) if is_plain(base)]
+    given = folders.base(folders.RUNTIME, environ)
+    bases = [base for base in (given, Path(tempfile.gettempdir())) if base]
+    bases = [base for base in bases if is_plain(base)]
     place = (bases or [Path("/tmp")])[0] / f"cnd-{os.getuid()}"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = place.lstat()

@@ -18,6 +18,7 @@ from cnd.errors import CloudError
 from cnd.model.events import Emit, Event, trouble
 from cnd.model.replay import RUNS, UNLISTED
 from cnd.provision import launch
+from cnd.system.pauses import growing
 from cnd.transport.fleet import Fleet, Part
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ class InstanceMonitor:
 
     def run(self) -> None:
         """Look until it is over."""
-        pause, told = FIRST_LOOK, ""
-        while not self._over.wait(pause):
+        pauses, told = growing(FIRST_LOOK, LAST_LOOK, 1.15), ""
+        while not self._over.wait(next(pauses)):
             try:
                 for instance in self._changed():
                     self._look_at(instance)
@@ -117,7 +118,6 @@ class InstanceMonitor:
                 if str(error) != told:
                     self._put(trouble(error))
                 told = str(error)
-            pause = min(1.15 * pause, LAST_LOOK)
 
     def _changed(self) -> list[ec2.Instance]:
         """Return instances that may run by now, and those that vanished.

@@ -31,6 +31,7 @@ from cnd.model import system_log
 from cnd.on_instance.watchdog import MOST_LOG
 from cnd.system import private_files
 from cnd.system.background import begin
+from cnd.system.pauses import growing
 from cnd.transport import bounded_lines, keys, push
 from cnd.transport.bounded_lines import Splitter
 from cnd.transport.gateway import Gateway
@@ -188,9 +189,10 @@ class Host:
             deadline: the time on the monotonic clock; asked anew for each attempt,
                 since the end of a run shortens everybody's patience.
         """
-        pause = FIRST_RETRY
+        last = LAST_RETRY if self._gateway is None else SLOW_RETRY
+        pauses = growing(FIRST_RETRY, last)
         self._drop()  # it fell silent, perhaps: its session would stay on the host
-        while True:
+        for pause in pauses:
             try:
                 self._check_open()
                 self._open(min(HANDSHAKE_TIMEOUT, deadline() - time.monotonic()))
@@ -205,7 +207,6 @@ class Host:
                     message = f"SSH did not answer in time: {_reason(error)}"
                     raise HostError(self.name, message) from error
             self._closed.wait(pause)
-            pause = min(2 * pause, LAST_RETRY if self._gateway is None else SLOW_RETRY)
 
     def _open(self, patience: float) -> None:
         """Make one attempt; a host that is frozen must not outlast our patience."""
