@@ -258,8 +258,8 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
 
     with _configuration_read():
         core = botocore.session.get_session()
-        _prepare(core)
         try:
+            _prepare(core)
             session = boto3.Session(botocore_session=core, region_name=region or None)
             credentials.guard(core)
             if session.get_credentials() is None:
