@@ -16,7 +16,7 @@ from tests.support.terminal import Terminal, paced_environment
 
 @pytest.fixture(scope="session")
 def endpoint(paced_state: Path) -> Endpoint:
-    """The embedded cloud: its key is the one of all three."""
+    """The local cloud: its key is the one of all three."""
     return Terminal(paced_state, paced_environment(paced_state), paced_state).cloud()
 
 
