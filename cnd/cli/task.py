@@ -212,10 +212,24 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
                 raise
             message = f"stdout cannot be written to: {failure.strerror}"
             raise shown(UsageError(message)) from error
+        except (MemoryError, RuntimeError) as error:
+            if (exhausted := _exhausted(error)) is None:
+                raise
+            raise shown(exhausted) from error
         finally:
             reader_is_gone()
 
     return wrapper
+
+
+def _exhausted(error: MemoryError | RuntimeError) -> CndError | None:
+    """Return the error that names what this machine has run out of, if that is it."""
+    if isinstance(error, MemoryError):
+        return CndError("there is no memory left on this machine")
+    if "start new thread" in str(error):
+        hint = "see `ulimit -u`, the limit of processes and threads, and `ulimit -v`"
+        return CndError("this machine lets no more threads be started", hint=hint)
+    return None
 
 
 def shown(error: CndError) -> Exit:

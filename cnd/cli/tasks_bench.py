@@ -17,6 +17,7 @@ from types import ModuleType
 from invoke.context import Context
 from invoke.exceptions import Exit
 
+import cnd
 from cnd.bench import kernels as benches
 from cnd.bench import process_usage, run_cost, speedup, ssh_comparison
 from cnd.cli.carry_out import check_account, new_journal
@@ -49,9 +50,15 @@ CORES = (
     "bench: hosts of the local cloud share this machine's {cores} cores, whatever "
     "their {what}"
 )
-# `cnd` may not be on the path; that its code is here is certain.
+# `cnd` may not be on the path, but its code is here; Python would look for it in the
+# working folder first, where another file may have its name.
+PROGRAM = (
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
+    "from cnd.tasks import main; main()"
+)
+ABOVE = str(Path(cnd.__file__).resolve().parents[1])
 START = (
-    *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
+    *(sys.executable, "-c", PROGRAM, ABOVE, "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
 OUT_OF_REACH = 32  # zero hex digits that no search finds: it lasts until its time limit
@@ -110,28 +117,28 @@ def _scale(options: ScaleBenchOptions) -> None:
     difficulty, limit = options.difficulty, options.time_limit
     plans = [Plan(difficulty, n, limit) for n in options.instances] * options.repeat
     table = run_cost.rows([_measured(plan) for plan in plans])
-    laps = run_cost.medians(_laps(plans) if options.rivals else [])
+    trials = run_cost.medians(_trials(plans) if options.rivals else [])
     if options.json:
         found = {"difficulty": difficulty, "cores": os.cpu_count()}
         rows = [row.to_json() for row in table]
-        print(jsonlib.dumps({**found, "rows": rows, "laps": list(map(asdict, laps))}))
+        print(jsonlib.dumps({**found, "rows": rows, "laps": list(map(asdict, trials))}))
         return
     print(run_cost.text(table, difficulty))
-    if laps:
-        print(run_cost.laps_text(laps))
+    if trials:
+        print(run_cost.trials_text(trials))
 
 
-def _laps(plans: list[Plan]) -> list[run_cost.Lap]:
+def _trials(plans: list[Plan]) -> list[run_cost.Trial]:
     """Measure CND and the other tools at the same work on fleets of the same sizes."""
     cloud = required("local", "", launch=True)
     key = user_key(None)
-    laps = []
+    trials = []
     for i, plan in enumerate(plans):
         print(f"bench: a contest on {plan.instances} hosts", file=sys.stderr)
-        same = ssh_comparison.contest_plan(plan.instances)
+        same = ssh_comparison.comparison_plan(plan.instances)
         check_account(cloud, same, key)
-        laps += ssh_comparison.hold(cloud, same, key, first=i)
-    return laps
+        trials += ssh_comparison.compare(cloud, same, key, first=i)
+    return trials
 
 
 def _measured(plan: Plan) -> run_cost.Run:
@@ -142,7 +149,7 @@ def _measured(plan: Plan) -> run_cost.Run:
     """
     print(f"bench: {plan.instances} instances", file=sys.stderr)
     before = connection.local_summary()
-    spent = process_usage.tree_seconds(before["pid"], process_usage.processes())
+    spent = process_usage.tree_seconds(before["pid"])
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = process_usage.follow([*START, *words], patience=plan.lifetime)
@@ -154,8 +161,7 @@ def _measured(plan: Plan) -> run_cost.Run:
         memory=took.memory,
         threads=took.threads,
         calls=run_cost.calls_between(before.get("calls", {}), after.get("calls", {})),
-        cloud=process_usage.tree_seconds(after["pid"], process_usage.processes())
-        - spent,
+        cloud=process_usage.tree_seconds(after["pid"]) - spent,
         fetched=len(os.listdir(result["logs"]["local"])),
     )
 

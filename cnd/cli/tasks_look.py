@@ -29,11 +29,13 @@ from cnd.model.format import duration
 from cnd.run import find_run, order
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
+from cnd.system import small_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
 from cnd.view.export import as_csv, as_json
 from cnd.view.timeline import timeline
 
+MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
 LOOK = 0.2  # seconds between two looks at a run's events
 
 
@@ -183,9 +185,12 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
     found, missing = {}, []
     for index in sorted(i for i in wanted if i is not None and only in (None, i)):
         path = journal.log(f"Instance{index}")
-        if path.exists():
-            found[path.name] = path.read_bytes()
-        else:
+        try:
+            found[path.name] = small_files.read(path, MOST_LOG)
+        except FileNotFoundError:
+            missing.append(path.name)
+        except OSError as error:
+            _say(f"{path} cannot be read: {error.strerror}")
             missing.append(path.name)
     if missing:
         found |= _fetched(journal, missing)

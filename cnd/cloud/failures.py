@@ -36,6 +36,8 @@ TYPE = "check --instance-type, or another --region"
 AGAIN = "start again: a new run is a new request"
 UNREACHED = "check the network, --region and AWS_ENDPOINT_URL"
 PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
+# AWS lists a new instance late, and a terminated one for about an hour.
+LISTED_WITHIN = 20.0  # seconds from its launch
 LATER = "AWS is throttling this account: try again in a minute"
 
 # AWS error code -> (our error, what the user can do).

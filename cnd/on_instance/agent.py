@@ -39,10 +39,6 @@ NOT_MODIFIED = 304  # HTTP status
 # Seconds for one request: long, as one given up too soon makes a busy server busier.
 REQUEST_PATIENCE = 60.0
 MOST_REPORT = 16 << 20  # bytes
-KEPT_LINES = 500  # of a worker's, besides its latest progress
-# Of all witnesses that a worker shows; of more than so many, only those are kept that
-# have one zero bit more, about a half.
-KEPT_WITNESSES = 1024
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
 FAILURES = (OSError, HTTPException, ValueError)
 
@@ -152,91 +148,6 @@ class ControlChannel:
 # --- the workers
 
 
-class Lines:
-    """What one worker has said: every line, but of its progress the latest only.
-
-    That one has the witnesses of those before it as well.
-    """
-
-    def __init__(self, path: str, block: str = "", bits: int = 0) -> None:
-        """Read a file; `bits` are the zero bits of a witness for `block`."""
-        self._path = path
-        self._block, self._bits = block, bits
-        self._witnesses = []  # type: List[Tuple[int, int]]  # nonce, its zero bits
-        self._thinned_to = None  # type: Optional[int]
-        self._position = 0
-        self._count = 0
-        self._kept = []  # type: List[Tuple[int, str]]
-        self._progress = None  # type: Optional[Tuple[int, str]]
-        self.ended = False
-
-    def read(self) -> bool:
-        """Take in what is new; return whether it is worth a report at once."""
-        new = self._new_lines()
-        urgent = False
-        for text in new:
-            record = watchdog._object(text.encode())
-            event = record.get("event")
-            if isinstance(record.get("witnesses"), list):
-                text = self._gathered(record)
-            urgent |= self.add(text, progress=event == "progress")
-            self.ended |= event in (
-                "found",
-                "exhausted",
-                "timeout",
-                "stopped",
-                "failed",
-            )
-        return urgent
-
-    def add(self, text: str, progress: bool = False) -> bool:
-        """Take in a line; return whether it is more than progress."""
-        self._count += 1
-        if progress:
-            self._progress = (self._count, text)
-        else:
-            self._kept = [*self._kept[-KEPT_LINES:], (self._count, text)]
-        return not progress
-
-    def _gathered(self, record: Dict[str, Any]) -> str:
-        """Return an event with all witnesses so far, or the strongest."""
-        thinned_to = record.get("thinned_to")
-        if isinstance(thinned_to, int):
-            self._thinned_to = max(thinned_to, self._thinned_to or 0)
-        for nonce in record["witnesses"]:
-            if not isinstance(nonce, int):
-                continue
-            hashed = int(watchdog.digest(self._block, nonce), 16)
-            self._witnesses.append((nonce, 256 - hashed.bit_length()))
-        while len(self._witnesses) > KEPT_WITNESSES:
-            self._thinned_to = (self._thinned_to or self._bits) + 1
-            kept = [each for each in self._witnesses if each[1] >= self._thinned_to]
-            self._witnesses = kept
-        record["witnesses"] = [nonce for nonce, _ in self._witnesses]
-        record["shown"] = 0  # before these
-        if self._thinned_to is not None:
-            record["thinned_to"] = self._thinned_to
-        return json.dumps(record)
-
-    def fail(self, reason: str) -> None:
-        """Say in the worker's place that it has failed."""
-        self.add(json.dumps({"event": "failed", "reason": reason}))
-        self.ended = True
-
-    def told(self) -> List[Tuple[int, str]]:
-        """Return the lines with their numbers, from 1 on."""
-        latest = [self._progress] if self._progress else []
-        return sorted(self._kept + latest)
-
-    def _new_lines(self) -> List[str]:
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            file.seek(self._position)
-            whole, newline, _ = file.read().rpartition(b"\n")
-            self._position += len(whole) + len(newline)
-            return whole.decode("utf-8", "replace").splitlines() if newline else []
-        return []
-
-
 def start_worker(words: List[str]) -> Optional[str]:
     """Have a fork of this process detach as a worker; return why it did not.
 
@@ -274,11 +185,12 @@ class Agent:
         self._name = f"Instance{index}"
         self._folder = os.getcwd()
         self._mailbox = ControlChannel(boot["word"], boot["poll"], boot["patience"])
-        self._parts = {}  # type: Dict[str, Lines]
+        self._parts = {}  # type: Dict[str, watchdog.Lines]
         self._next_report, self._retry = 0.0, FIRST_RETRY
         self._due = True  # something is worth a report at once
         self._at_rest = False  # the latest report says that nothing runs here
-        job = dict(boot["job"], instance=instance, log_form=None, **boot["keeper"])
+        unsent = {"log_form": None, "report_form": None}  # this process sends both
+        job = dict(boot["job"], instance=instance, **unsent, **boot["keeper"])
         orders = watchdog.Orders(
             **{name: job[name] for name in watchdog.Orders._fields}
         )
@@ -335,7 +247,7 @@ class Agent:
             json.dump(job, file)
         told = os.path.join(name, "events.jsonl")
         bits = job.get("witness_bits") or 0
-        self._parts[name] = Lines(told, job["block"], bits)
+        self._parts[name] = watchdog.Lines(told, job["block"], bits)
         trouble = start_worker(["--job", name + ".json", "--detach", name])
         if trouble is not None:
             self._parts[name].fail("the worker did not start: " + trouble[-500:])
@@ -368,8 +280,7 @@ class Agent:
             return
         if resting and not self._due:
             return
-        report = {"instance": self._instance, "parts": {}}  # type: Dict[str, Any]
-        report["parts"] = {name: part.told() for name, part in self._parts.items()}
+        report = self._told()
         if resting:
             text, report["log_missing"] = watchdog.system_log(self._boot["log"])
             report["log"] = text.decode("utf-8", "replace")
@@ -383,12 +294,23 @@ class Agent:
         self._due, self._at_rest, self._retry = False, resting, FIRST_RETRY
         self._next_report = now + self._boot["every"] * (0.75 + random.random() / 2)
 
+    def _told(self) -> Dict[str, Any]:
+        told = {name: part.told() for name, part in self._parts.items()}
+        return watchdog.report(self._instance, told)
+
     def _leave(self) -> None:
         """Leave all there is to tell, where nobody may be there to read it yet."""
-        with contextlib.suppress(*FAILURES):
-            self._post(self._name + ".log", watchdog.system_log(self._boot["log"])[0])
-        self._due, self._retry = True, FIRST_RETRY
-        self._report()
+        text, missing = watchdog.system_log(self._boot["log"])
+        log = {"log": text.decode("utf-8", "replace"), "log_missing": missing}
+        report = packed(dict(self._told(), **log))
+        for what, name, data in (
+            ("the report", ".json", report),
+            ("the log", ".log", text),
+        ):
+            key = self._boot["prefix"] + self._name + name
+            form = dict(self._boot["report"])
+            form["fields"] = dict(form["fields"], key=key)
+            watchdog.deliver(what, form, data)
 
     def _post(self, name: str, data: bytes) -> None:
         post(self._boot["report"], self._boot["prefix"] + name, data)

@@ -10,8 +10,8 @@ in the folder of a run: the job file, a command that prints the system log, and 
 seconds ago, at most, somebody was last heard for sure.  As
 long as the orchestrator touches `heard`, it only looks on.  After some silence the
 instance is an orphan: the search goes on, a golden nonce is put into S3, one that
-another orphan has put there ends the search, and when no worker lives any more the
-system log goes to S3 and the instance is powered off.
+another orphan has put there ends the search, and when no worker lives any more what
+they have said and the system log go to S3, and the instance is powered off.
 
 Its one rule: whatever fails, the instance is powered off.  The pre-signed URLs and
 forms in the job file are secrets: no message contains one.
@@ -43,6 +43,11 @@ COMMAND_TIMEOUT = 60.0  # seconds for the log to be read, or the shutdown to beg
 MOST_LOG = 8 << 20  # bytes of the end of the system log
 LOG_HEAD = b"log-bytes:"
 LAST_LINE = 65536  # bytes from the end of a worker's events: more than one line
+KEPT_LINES = 500  # of a worker's, besides its latest progress
+# Of all witnesses that a worker shows; of more than so many, only those are kept that
+# have one zero bit more, about a half.
+KEPT_WITNESSES = 1024
+MOST_WORDS = 1 << 20  # bytes of what all workers here have said
 TRY_LATER = (408, 429)  # HTTP statuses that are no refusal, as are all from 500 on
 
 
@@ -53,6 +58,7 @@ class Orders(NamedTuple):
     instance: str
     block: str
     difficulty: int
+    witness_bits: Optional[int]  # zero bits of a witness; None: there are none
     script: str  # somebody's own worker, whose claims nobody here can check; or ""
     patience: float  # seconds of silence that make an orphan
     poll: float  # seconds between two looks for the others' result
@@ -60,7 +66,9 @@ class Orders(NamedTuple):
     spot: bool  # whether EC2 may take the instance back
     result_get: str  # a pre-signed URL
     result_form: Dict[str, Any]  # a signed form: see `encoded`; {}: no bucket for it
-    log_form: Optional[Dict[str, Any]]  # None: whoever made this watchdog sends the log
+    # None: whoever made this watchdog sends the log, and the report.
+    log_form: Optional[Dict[str, Any]]
+    report_form: Optional[Dict[str, Any]]
 
 
 def read_orders(path: str) -> Orders:
@@ -121,7 +129,8 @@ class WorkerProcess:
     """A worker of this host, in its folder; see `detach` in pow.py."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.name = os.path.basename(folder)
+        self.events = os.path.join(folder, "events.jsonl")
         self._pid_file = os.path.join(folder, "worker.pid")
 
     @property
@@ -144,15 +153,13 @@ class WorkerProcess:
 
     def tell(self, event: Dict[str, Any]) -> None:
         """Add an event to its own: whoever follows it hears that, too."""
-        path = os.path.join(self._folder, "events.jsonl")
-        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
+        with contextlib.suppress(OSError), open(self.events, "ab", 0) as file:
             file.write(json.dumps(event).encode() + b"\n")
 
     def found(self) -> Any:
         """Return the nonce that it claims to have found, or None."""
-        path = os.path.join(self._folder, "events.jsonl")
         try:
-            with open(path, "rb") as file:
+            with open(self.events, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_LINE))
                 events = [_object(line) for line in file.read().splitlines()]
         except OSError:
@@ -189,6 +196,114 @@ def _object(text: bytes) -> Dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+# --- what workers have said
+
+
+class Lines:
+    """What one worker has said: every line, but of its progress the latest only.
+
+    That one has the witnesses of those before it as well.
+    """
+
+    def __init__(self, path: str, block: str = "", bits: int = 0) -> None:
+        """Read a file; `bits` are the zero bits of a witness for `block`."""
+        self._path = path
+        self._block, self._bits = block, bits
+        self._witnesses = []  # type: List[Tuple[int, int]]  # nonce, its zero bits
+        self._thinned_to = None  # type: Optional[int]
+        self._position = 0
+        self._count = 0
+        self._kept = []  # type: List[Tuple[int, str]]
+        self._progress = None  # type: Optional[Tuple[int, str]]
+        self.ended = False
+
+    def read(self) -> bool:
+        """Take in what is new; return whether it is worth a report at once."""
+        urgent = False
+        for text in self._new_lines():
+            record = _object(text.encode())
+            event = record.get("event")
+            if isinstance(record.get("witnesses"), list):
+                text = self._gathered(record)
+            urgent |= self.add(text, progress=event == "progress")
+            self.ended |= event in (
+                "found",
+                "exhausted",
+                "timeout",
+                "stopped",
+                "failed",
+            )
+        return urgent
+
+    def add(self, text: str, progress: bool = False) -> bool:
+        """Take in a line; return whether it is more than progress."""
+        self._count += 1
+        if progress:
+            self._progress = (self._count, text)
+        else:
+            self._kept = [*self._kept[-KEPT_LINES:], (self._count, text)]
+        return not progress
+
+    def _gathered(self, record: Dict[str, Any]) -> str:
+        """Return an event with all witnesses so far, or the strongest."""
+        thinned_to = record.get("thinned_to")
+        if isinstance(thinned_to, int):
+            self._thinned_to = max(thinned_to, self._thinned_to or 0)
+        for nonce in record["witnesses"]:
+            if not isinstance(nonce, int):
+                continue
+            hashed = int(digest(self._block, nonce), 16)
+            self._witnesses.append((nonce, 256 - hashed.bit_length()))
+        while len(self._witnesses) > KEPT_WITNESSES:
+            self._thinned_to = (self._thinned_to or self._bits) + 1
+            kept = [each for each in self._witnesses if each[1] >= self._thinned_to]
+            self._witnesses = kept
+        record["witnesses"] = [nonce for nonce, _ in self._witnesses]
+        record["shown"] = 0  # before these
+        if self._thinned_to is not None:
+            record["thinned_to"] = self._thinned_to
+        return json.dumps(record)
+
+    def fail(self, reason: str) -> None:
+        """Say in the worker's place that it has failed."""
+        self.add(json.dumps({"event": "failed", "reason": reason}))
+        self.ended = True
+
+    def told(self) -> List[Tuple[int, str]]:
+        """Return the lines with their numbers, from 1 on."""
+        latest = [self._progress] if self._progress else []
+        return sorted(self._kept + latest)
+
+    def _new_lines(self) -> Iterator[str]:
+        """Yield the lines that are whole now; they may be those of a week."""
+        with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            file.seek(self._position)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._position += len(line)
+                yield line[:-1].decode("utf-8", "replace")
+
+
+Told = Dict[str, List[Tuple[int, str]]]  # name of a part -> its numbered lines
+
+
+def report(instance: str, told: Told) -> Dict[str, Any]:
+    """Return what an instance leaves in S3 of its workers' words."""
+    return {"instance": instance, "time": round(time.time(), 3), "parts": told}
+
+
+def packed(instance: str, told: Told) -> bytes:
+    """Return a report as JSON; where it has too many bytes, its newest lines."""
+    data = b""
+    for most in (KEPT_LINES + 1, 50, 5, 1):
+        newest = {name: lines[-most:] for name, lines in told.items()}
+        data = json.dumps(report(instance, newest)).encode()
+        if len(data) <= MOST_WORDS:
+            break
+    return data
 
 
 # --- S3, by pre-signed URLs and signed forms
@@ -369,6 +484,12 @@ def system_log(command: str) -> Tuple[bytes, Optional[int]]:
     return rest, missing
 
 
+def deliver(what: str, form: Dict[str, Any], data: bytes) -> None:
+    """Put something into S3, and log what came of it."""
+    why = put(form, data) if form else "there is no bucket for it"
+    log(f"{what} could not be sent: {why}" if why else f"sent {what}")
+
+
 def power_off() -> None:
     """Power the instance off; EC2 terminates it then."""
     run(["sudo", "-n", "shutdown", "-P", "now"])
@@ -429,6 +550,7 @@ class Watchdog:
             self._deliver_result()
             living = [worker for worker in workers(self._folder) if worker.alive]
             if not living:
+                self._deliver_report()
                 self._deliver_log()
                 return True
             if self._put_nonce is not None:
@@ -465,19 +587,30 @@ class Watchdog:
                     log("another instance has found a smaller golden nonce")
                 else:
                     text = json.dumps(claim).encode()
-                    self._deliver("the result", orders.result_form, text)
+                    deliver("the result", orders.result_form, text)
                 return
+
+    def _deliver_report(self) -> None:
+        """Put what the workers here have said into S3: the syslog lacks the proofs."""
+        orders = self._orders
+        told = {}  # type: Told
+        if orders.report_form is None:
+            return
+        for worker in workers(self._folder):
+            lines = Lines(worker.events, orders.block, orders.witness_bits or 0)
+            lines.read()
+            if not lines.ended:
+                lines.fail("the worker died")
+            told[worker.name] = lines.told()
+        text = packed(orders.instance, told)
+        deliver("the report", orders.report_form, text)
 
     def _deliver_log(self) -> None:
         form = self._orders.log_form
         if form is None:
             return
         log("no worker lives here any more: sending this log, then powering off")
-        self._deliver("the log", form, system_log(self._log_command)[0])
-
-    def _deliver(self, what: str, form: Dict[str, Any], data: bytes) -> None:
-        why = put(form, data) if form else "there is no bucket for it"
-        log(f"{what} could not be sent: {why}" if why else f"sent {what}")
+        deliver("the log", form, system_log(self._log_command)[0])
 
 
 def only_one(folder: str) -> bool:

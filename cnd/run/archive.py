@@ -6,8 +6,8 @@ without a limit, and nothing is said to be in S3 that was not put there.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from concurrent.futures import wait
 from functools import partial
 from pathlib import Path
@@ -18,18 +18,17 @@ from cnd.errors import CloudError, CndError
 from cnd.model import system_log
 from cnd.model.billing import LAUNCHED, spent
 from cnd.model.events import Event, trouble
-from cnd.model.result import Result, Seconds
+from cnd.model.result import Result
 from cnd.model.search_state import Ending, Outcome
 from cnd.provision.prepare import Provision
+from cnd.provision.retry import again
 from cnd.run.journal import EVENTS, RESULT, Journal
 from cnd.run.journal_writer import DISK_PATIENCE
-from cnd.run.recorder import Recorder, failure
+from cnd.run.orphan_reports import OrphanReports
+from cnd.run.recorder import LAST_PATIENCE, Recorder, failure
 from cnd.run.shutdown import Shutdown
 from cnd.system import private_files
 from cnd.system.background import NotDone, within
-from cnd.transport import orphans
-
-LAST_PATIENCE = 3.0  # seconds for the last events to be on disk, before it is copied
 
 
 class Archive:
@@ -41,17 +40,16 @@ class Archive:
         cloud: Cloud,
         journal: Journal,
         *,
-        judged: Callable[[Event], Event],
+        reports: OrphanReports,
         patience: float,
     ) -> None:
         """Prepare to keep a run.
 
         Args:
-            judged: returns the claim of a user's own worker with the verdict on it.
             patience: seconds for S3 to take what is uploaded at one time.
         """
         self._recorder, self._cloud, self._journal = recorder, cloud, journal
-        self._judged, self._patience = judged, patience
+        self._reports, self._patience = reports, patience
         self._saved: bool | None = None  # whether all logs are in S3; None: not known
 
     def save(self, provision: Provision) -> None:
@@ -80,10 +78,8 @@ class Archive:
                 private_files.write(path, found[0])
                 fields = {"path": str(path), **found[1].fields}
                 recorder.put(Event("log.pulled", index, host, fields))
-        if claim := orphans.claim(s3, bucket, run, recorder.plan.instances):
-            claim = self._judged(claim)
-            # A false one may be anybody's: it is held against nobody.
-            recorder.put(recorder.search.refuted(claim) or claim)
+        if not recorder.search.best:
+            self._reports.take_claim(bucket)
 
     def _upload(self, provision: Provision) -> bool:
         """Upload the logs; return whether there are some, and all of them are there."""
@@ -113,7 +109,18 @@ class Archive:
                 s3logs.check_finished(s3, bucket, owner)
         except (CloudError, NotDone) as error:
             return dict.fromkeys(files, failure(error))
-        return s3logs.upload(s3, bucket, self._journal.run, files, owner=owner)
+        left, failures = files, dict[str, CloudError]()
+
+        def put() -> None:
+            nonlocal left, failures
+            failures = s3logs.upload(s3, bucket, self._journal.run, left, owner=owner)
+            left = {name: files[name] for name in failures}
+            for first in failures.values():
+                raise first
+
+        with contextlib.suppress(CloudError):  # it is among those that are returned
+            again(put, hopeless=self._cloud.gone)
+        return failures
 
     def finish(self, provision: Provision, shutdown: Shutdown) -> Result:
         """Write the result, and upload it with the events."""
@@ -166,7 +173,7 @@ class Archive:
             coverage=search.coverage,
             hash_rate=search.hash_rate or None,
             kernel=", ".join(search.kernels) or None,
-            seconds=Seconds.of(recorder.marks, recorder.began, time.monotonic()),
+            seconds=recorder.seconds,
             usd=spent(plan, [*recorder.receipt, Event("run.ended")]),
             logs_local=str(self._journal.logs),
             logs_s3=in_s3,

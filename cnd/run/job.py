@@ -34,6 +34,7 @@ from cnd.run.fleet_choice import judge, new_fleet
 from cnd.run.instance_monitor import InstanceMonitor
 from cnd.run.journal import ORDER, Journal
 from cnd.run.journal_writer import DISK_PATIENCE
+from cnd.run.orphan_reports import OrphanReports
 from cnd.run.recorder import TICK, Recorder
 from cnd.run.replacements import Replacements
 from cnd.run.shutdown import LIMITS, POOL, Limits, Shutdown
@@ -70,7 +71,7 @@ class Job:
         self._recorder = recorder = Recorder(plan, journal, view=view)
         self._launcher = launch.Launcher(cloud, plan, self._run)
         self._pool = Pool(POOL, "cloud")
-        self._replacements = Replacements(recorder, self._launcher, self._pool)
+        self._replacements = Replacements(recorder, cloud, self._launcher, self._pool)
         self._shutdown = Shutdown(
             recorder,
             cloud,
@@ -79,9 +80,15 @@ class Job:
             replacements=self._replacements,
             limits=limits,
         )
-        judged = judge(recorder, journal)
+        self._reports = OrphanReports(
+            recorder,
+            cloud,
+            self._run,
+            judged=judge(recorder, journal),
+            patience=limits.save,
+        )
         self._archive = Archive(
-            recorder, cloud, journal, judged=judged, patience=limits.save
+            recorder, cloud, journal, reports=self._reports, patience=limits.save
         )
         self._background: list[Future[Any]] = []
         self._checking: Future[Event] | None = None  # the first nonces of the space
@@ -163,6 +170,8 @@ class Job:
         """
         try:
             return self._conducted(provision, begin)
+        except SystemExit as error:  # a library's, whose status is none of ours
+            raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
             if not self._shutdown.settled and (leak := self._shutdown.terminated()):
                 raise leak
@@ -260,6 +269,7 @@ class Job:
     ) -> None:
         """Take note of what is left of the fleet; watch it and the queue."""
         monitor, roster = self._new_monitor(fleet), self._recorder.roster
+        self._reports.take_in(listed, launched, provision.bucket)
         monitor.catch_up(listed, roster.lost, roster.ended.keys(), launched)
         self._recorder.drain()
         self._recorder.mark("launched")

@@ -17,6 +17,7 @@ from cnd.model import replay
 from cnd.model.billing import ENDS, LAUNCHED, RUNNING
 from cnd.model.events import LAST_WORDS, Event, trouble
 from cnd.model.plan import Plan
+from cnd.model.result import Seconds
 from cnd.model.search_state import SearchState
 from cnd.run.event_queue import EventQueue
 from cnd.run.journal import DURABLE, Journal
@@ -26,6 +27,7 @@ from cnd.run.viewer import Viewer
 from cnd.transport.fleet import Part
 
 TICK = 0.1  # seconds between two looks at the clock
+LAST_PATIENCE = 3.0  # seconds for the last events to be on disk
 DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
 # What the receipt is made of.
 RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
@@ -46,6 +48,9 @@ class Recorder:
         self.receipt: list[Event] = []  # the events of `RECEIPT`
         self.marks: dict[str, float] = {}  # moments of the run, on the monotonic clock
         self.began = time.monotonic()
+        # When a fleet that ended while nobody followed was last heard of; None: it is
+        # followed, or some of it lives.
+        self.ended_at: float | None = None
         self.attached = False  # a former orchestrator began this run
         self.over = threading.Event()  # the background threads end
         self.observers: list[Callable[[Event], None]] = []  # called with each event
@@ -155,6 +160,14 @@ class Recorder:
         while (batch := self.queue.batch()) and time.monotonic() < deadline:
             self.take(*batch)
 
+    @property
+    def seconds(self) -> Seconds:
+        """How long each phase took; of a fleet that had ended, until then."""
+        if self.ended_at is None:
+            return Seconds.of(self.marks, self.began, time.monotonic())
+        decided = self.marks.get("stopped", self.ended_at)
+        return Seconds.of({**self.marks, "decided": decided}, self.began, self.ended_at)
+
     def mark(self, name: str) -> None:
         """Note the moment of the run that has this name; the first time counts."""
         self.marks.setdefault(name, time.monotonic())
@@ -165,7 +178,7 @@ class Recorder:
         if self._clock and self._clock.hear(event, self.search):
             self._set_search_began()
         if event.kind in LAST_WORDS:
-            self.marks["stopped"] = event.heard
+            self.marks["stopped"] = max(event.heard, self.marks.get("stopped", 0.0))
         if event.kind in RECEIPT:
             self.receipt.append(event)
         for observe in self.observers:
@@ -184,7 +197,11 @@ class Recorder:
         """Give up what an instance had to search that this process has not served."""
         when = "while nobody followed" if self.attached else "before it ran"
         fields = {"reason": f"Instance{lost.index} went away {when}"}
-        self.take(Event("host.failed", lost.index, lost.host, fields))
+        classes = [part.index for part in self.parts(lost.host or "")]
+        for index in classes:
+            self.take(Event("host.failed", index, lost.host, fields))
+        if not classes and "at" not in lost.fields:  # it stood by
+            self.take(Event("host.failed", lost.index, lost.host, fields))
         self.take(Event("host.done", lost.index, lost.host))
 
     def _keep(self, *events: Event) -> None:
@@ -206,6 +223,7 @@ class Recorder:
         self.marks["searching"] = began
         if self._boot is not None:
             self.began = began - self._boot
+        self.began = min(self.began, began)
 
 
 def failure(error: Exception) -> CndError:

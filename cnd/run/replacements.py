@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 
 from cnd import ec2
+from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from cnd.model.events import Event
 from cnd.provision.launch import Launcher
@@ -26,8 +27,11 @@ HOLD_PATIENCE = 240.0  # seconds
 class Replacements:
     """The instances that are launched for others, and the classes handed over."""
 
-    def __init__(self, recorder: Recorder, launcher: Launcher, pool: Pool) -> None:
+    def __init__(
+        self, recorder: Recorder, cloud: Cloud, launcher: Launcher, pool: Pool
+    ) -> None:
         self._recorder, self._launcher, self._pool = recorder, launcher, pool
+        self._listed_within = cloud.listed_within
         self.launches: list[Future[bool]] = []  # each: whether the instance is there
         # Of what a former orchestrator launched: replacements, and the next place.
         self._bought, self._next_place = 0, 0
@@ -38,7 +42,7 @@ class Replacements:
     def expect(self, instances: int) -> None:
         """Take note that a former orchestrator asked for so many instances."""
         self._expected = instances
-        self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
+        self._listed_by = time.monotonic() + self._listed_within
 
     @property
     def adopts(self) -> bool:
@@ -48,7 +52,7 @@ class Replacements:
     @property
     def patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._recorder.plan.hold else ec2.LISTED_WITHIN
+        return HOLD_PATIENCE if self._recorder.plan.hold else self._listed_within
 
     @property
     def late_launches(self) -> float:

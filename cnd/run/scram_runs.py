@@ -13,6 +13,7 @@ from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, CndError
 from cnd.provision import auto_scaling
+from cnd.provision.retry import again
 from cnd.provision.scram import scram
 from cnd.run import status
 from cnd.run.journal import Journal
@@ -57,21 +58,21 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     # Instances cost while hundreds of them are listed, which takes seconds; but a group
     # replaces those that are terminated before it.
     asked = set() if groups else ec2.sweep(client, run=run or None)
-    listed = ec2.find(client, run=run or None, states=ec2.ALL)
+    listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in status.under_way(listed, cloud) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in followed]
     unsure += status.launching(queued, lived)
     if unsure:
         launch = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        say(f"{launch} {ec2.LISTED_WITHIN:.0f} s what comes of it")
+        say(f"{launch} {cloud.listed_within:.0f} s what comes of it")
     ended = scram(
         cloud,
         run or None,
         groups=groups,
         known=going - asked,
         asked=asked,
-        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        look=cloud.listed_within if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
         past={i.id for i in listed} - {i.id for i in lived},
     )

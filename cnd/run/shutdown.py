@@ -11,17 +11,19 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 
 from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, LeakError
 from cnd.model.events import Event
 from cnd.provision.launch import Launcher
+from cnd.provision.retry import again
 from cnd.provision.scram import scram
-from cnd.run.recorder import TICK, Recorder
+from cnd.run.recorder import LAST_PATIENCE, TICK, Recorder
 from cnd.run.replacements import Replacements
 from cnd.run.termination_guard import TerminationGuard, insist
-from cnd.system.background import Pool
+from cnd.system.background import Pool, begin
 from cnd.transport.fleet import END_PATIENCE, Fleet
 
 # A termination that was begun is begun a second time by the guard, if the fleet was not
@@ -221,8 +223,8 @@ class Shutdown:
 
         thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
+            begin(thread)
+        except (RuntimeError, MemoryError):
             work()
         return scramming, thread
 
@@ -230,7 +232,7 @@ class Shutdown:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
         # A launch whose answer was lost may have worked.
         late = self._replacements.late_launches
-        look = ec2.LISTED_WITHIN if self._launcher.unsure else late
+        look = self._cloud.listed_within if self._launcher.unsure else late
         if look:
             text = f"looking for {look:.0f} s what comes of the launch"
             self._recorder.view.answer(text)
@@ -245,13 +247,17 @@ class Shutdown:
         )
 
     def _strike(self) -> list[ec2.Instance]:
-        """Terminate the fleet in the guard's thread, with nothing of this run's."""
+        """Terminate the fleet in the guard's thread, with nothing of this run's.
+
+        And with no other thread: perhaps none is to be had.
+        """
         return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,
             known=list(self._recorder.roster.index),
-            look=ec2.LISTED_WITHIN,
+            look=self._cloud.listed_within,
+            at_once=1,
         )
 
     def _put_terminated(self, instance: ec2.Instance) -> None:
@@ -271,10 +277,11 @@ class Shutdown:
 
     def _tidy(self, queue: str, saving: Future[object]) -> None:
         """Do what need not be done before the fleet's end; none of it for long."""
+        delete = partial(sqs.delete, self._cloud.sqs, queue)
         works: list[Future[object]] = [
             saving,
-            self.pool.submit(self._launcher.tidy),
-            self.pool.submit(sqs.delete, self._cloud.sqs, queue),
+            self.pool.submit(again, self._launcher.tidy, hopeless=self._cloud.gone),
+            self.pool.submit(again, delete, hopeless=self._cloud.gone),
         ]
         late = wait(works, timeout=self._limits.save).not_done
         for work in works:
@@ -292,6 +299,7 @@ class Shutdown:
         ended = self._recorder.roster.ended
         fields = {"terminated": len(ended), "left": len(self.leaked)}
         self._recorder.take(Event("run.aborted", fields=fields))
+        self._recorder.writer.settle(LAST_PATIENCE)  # the program may end at once
 
 
 def scram_words(run: str, cloud: str, region: str) -> str:

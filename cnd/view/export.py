@@ -11,7 +11,8 @@ import json
 from typing import Any
 
 from cnd.run.journal import Journal
-from cnd.view.timeline import PHASES, InstanceHistory, timeline
+from cnd.view.instance_history import PHASES, InstanceHistory
+from cnd.view.timeline import timeline
 
 COLUMNS = (
     *("run", "index", "id", "type", "zone", "address", "kernel", "end"),
@@ -27,7 +28,7 @@ def as_json(journal: Journal) -> str:
         "run": line.run,
         "outcome": line.outcome,
         "result": journal.result(),
-        "instances": [_exported(line.run, life) for life in line.lives],
+        "instances": [_exported(line.run, life) for life in line.instances],
         "events": [json.loads(event.to_json()) for event in line.events],
     }
     # A worker may claim NaN, which Python writes and other programs cannot read.
@@ -41,7 +42,7 @@ def as_csv(journal: Journal) -> str:
     file = io.StringIO()
     table = csv.DictWriter(file, COLUMNS)
     table.writeheader()
-    table.writerows(_exported(line.run, life) for life in line.lives)
+    table.writerows(_exported(line.run, life) for life in line.instances)
     return file.getvalue()
 
 

@@ -27,7 +27,10 @@ from cnd.transport import keys
 from cnd.view import guarded, narrator
 
 ROOT = Path(ec2.__file__).parent
-KINDS = (RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt)
+KINDS = (
+    *(RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt),
+    SystemExit,
+)
 LAUNCH = ec2.launch.__code__  # when it returns, instances may have been launched
 FOLLOW = job.Job._follow.__code__  # when it is called, the launch is over
 END = shutdown.Shutdown.terminated.__code__  # the fleet's end begins

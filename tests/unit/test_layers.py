@@ -23,6 +23,8 @@ OWNERS = {
     "botocore": {"cloud", "local"},
     "boto3": {"cloud", "local.api.backends"},
     "rich": {"view"},
+    "jinja2": {"view.html_report"},
+    "psutil": {"bench.process_usage"},
     "matplotlib": {"view", "bench.charts"},
     "moto": {"local.api"},
     "asyncssh": {"local.host"},

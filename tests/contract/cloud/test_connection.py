@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
+from botocore.loaders import JSONFileLoader
 
-from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
+from cnd.cloud.connection import CHECKIP, Clients, Cloud, Models, connect, required
+from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError, UsageError
 from cnd.provision.access import caller_address
 from tests.support.local_cloud import LocalCloud
@@ -47,7 +50,28 @@ def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(cloud.endpoint.folder.parents[1]))
 
 
+# --- what boto3's clients are made of
+
+
+@pytest.mark.parametrize(
+    "name", ["endpoints", "s3/2006-03-01/service-2", "no-such-service/service-2"]
+)
+def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(name: str) -> None:
+    path = str(Path(botocore.__file__).parent / "data" / name)
+    found = Models().load_file(path)
+    assert found == JSONFileLoader().load_file(path)
+    assert type(found) is (type(None) if name.startswith("no-") else dict)
+
+
 # --- which cloud
+
+
+def test_how_long_a_launch_may_be_unlisted_is_the_local_clouds_to_say(
+    up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert required(connect("local")).listed_within == LISTED_WITHIN == 20.0
+    monkeypatch.setenv("CND_LOCAL_LISTED_SECONDS", "0")
+    assert required(connect("local")).listed_within == 0.0
 
 
 def test_without_credentials_the_local_cloud_is_meant(

@@ -38,7 +38,7 @@ RATE = 20_000  # nonces/s of each worker, which so leaves the machine to the oth
 # With its smallest golden nonce: two seconds of search.
 BLOCK, DIFFICULTY, GOLDEN = "alone 16", 4, 42880
 PATIENCE, POLL = 1.0, 0.3
-RESULT, LOG = "result", "log"
+RESULT, LOG, REPORT = "result", "log", "report"
 DROP = 0  # instead of an HTTP status: the connection is reset
 
 
@@ -206,6 +206,8 @@ class Instance:
             "result_get": self.bucket.url(RESULT),
             "result_form": self.bucket.form(RESULT),
             "log_form": self.bucket.form(LOG),
+            "report_form": self.bucket.form(REPORT),
+            "witness_bits": None,
             **orders,
         }
         (self.folder / "job.json").write_text(json.dumps(job))
@@ -307,7 +309,7 @@ def test_an_orphan_that_finds_puts_result_and_log_then_powers_off(
         instance.keep()
         eventually(lambda: instance.alone)
     instance.goes_off()
-    assert instance.bucket.puts == [RESULT, LOG]
+    assert instance.bucket.puts == [RESULT, REPORT, LOG]
     claim = json.loads(instance.bucket.objects[RESULT])
     told = claim.pop("time")
     assert abs(told - time.time()) < 60
@@ -346,7 +348,7 @@ def test_a_search_that_ended_without_a_nonce_puts_the_log_only(
     instance.work("class-0", *words)
     instance.keep()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 def test_a_neighbours_golden_nonce_ends_the_search(instance: Instance) -> None:
@@ -357,7 +359,7 @@ def test_a_neighbours_golden_nonce_ends_the_search(instance: Instance) -> None:
     instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN}).encode()
     instance.goes_off()
     assert instance.last("class-0")["event"] == "stopped"
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 @pytest.mark.parametrize("there", ["smaller", "larger"])
@@ -408,7 +410,7 @@ def test_only_a_golden_nonce_is_believed(
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
     orders = watchdog.Orders(
-        "r", "i", BLOCK, DIFFICULTY, "", 1, 1, True, False, "", {}, None
+        "r", "i", BLOCK, DIFFICULTY, None, "", 1, 1, True, False, "", {}, None, None
     )
     claim = watchdog.get(bucket.url(RESULT)).get("nonce")
     assert watchdog.golden(orders, claim) == believed
@@ -422,7 +424,7 @@ def test_a_worker_that_lies_puts_nothing(instance: Instance) -> None:
     (folder / "events.jsonl").write_text(json.dumps(lie) + '\n{"half')
     instance.keep()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
@@ -447,7 +449,7 @@ def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instanc
 ) -> None:
     instance.bucket.faults[LOG] = [500]
     process = instance.keep()
-    eventually(lambda: instance.bucket.puts == [LOG])
+    eventually(lambda: instance.bucket.puts == [REPORT, LOG])
     with instance.heartbeat():
         eventually(lambda: "somebody follows the run again" in instance.syslog)
         assert process.poll() is None
@@ -459,7 +461,7 @@ def test_of_two_workers_the_one_that_finds_ends_the_other(instance: Instance) ->
     instance.work("class-0", *SEARCH, "--index", "0", "--of", "2")
     instance.keep()
     instance.goes_off()
-    assert instance.bucket.puts == [RESULT, LOG]
+    assert instance.bucket.puts == [RESULT, REPORT, LOG]
     assert instance.last("class-1")["event"] == "stopped"
     assert json.loads(instance.bucket.objects[RESULT])["nonce"] == GOLDEN
 
@@ -483,7 +485,7 @@ def test_a_refused_or_troubled_bucket_never_keeps_an_instance_on(
     instance.bucket.faults[LOG] = faults
     instance.keep()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG] * attempts
+    assert instance.bucket.puts == [REPORT, *[LOG] * attempts]
     refused = attempts == 1
     assert (LOG not in instance.bucket.objects) == refused
     assert ("the log could not be sent: HTTP status 40" in instance.syslog) == refused
@@ -496,7 +498,7 @@ def test_a_result_that_is_refused_ends_the_instance_with_its_log(
     instance.work("class-0", *SEARCH)
     instance.keep()
     instance.goes_off()
-    assert list(instance.bucket.objects) == [LOG]
+    assert list(instance.bucket.objects) == [REPORT, LOG]
     assert b"result could not be sent: HTTP status 403" in instance.bucket.objects[LOG]
 
 
@@ -606,7 +608,7 @@ def test_a_keeper_that_cannot_go_on_powers_off(instance: Instance) -> None:
 def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
     process = instance.keep(shutdown=False)
     assert process.wait(timeout=20) == 0
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
     assert not (instance.root / "calls").exists()
 
 
@@ -659,7 +661,7 @@ def test_it_keeps_on_every_python(minor: int, tmp_path: Path, bucket: Bucket) ->
         instance.goes_off()
     finally:
         instance.close()
-    assert bucket.puts == [RESULT, LOG]
+    assert bucket.puts == [RESULT, REPORT, LOG]
 
 
 def test_pre_signed_urls_of_a_real_bucket_are_enough(
@@ -682,7 +684,7 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
 
 def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
     orders = watchdog.Orders(
-        "r", "i", "", 0, "worker.py", 1, 1, True, False, "", {}, None
+        "r", "i", "", 0, None, "worker.py", 1, 1, True, False, "", {}, None, None
     )
     assert watchdog.golden(orders, 5)
     assert not watchdog.golden(orders, "5")

@@ -11,7 +11,7 @@ import pytest
 from cnd import pow
 from cnd.model import witness
 from cnd.model.witness import zero_bits
-from cnd.on_instance import agent
+from cnd.on_instance import agent, watchdog
 from cnd.transport import s3_protocol
 
 
@@ -22,7 +22,7 @@ def said(path: Path, *events: str) -> None:
 
 def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = watchdog.Lines(str(path))
     said(path, "started", *["progress"] * 1000)
     assert lines.read()
     assert [number for number, _ in lines.told()] == [1, 1001]
@@ -35,7 +35,7 @@ def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = watchdog.Lines(str(path))
     path.write_text('{"event": "sta')
     assert not lines.read() and lines.told() == []
     path.write_text('{"event": "started"}\n')
@@ -46,10 +46,10 @@ def test_a_worker_that_babbles_costs_no_more_than_its_last_words(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = watchdog.Lines(str(path))
     said(path, *["noise"] * 5000, "failed")
     lines.read()
-    assert len(lines.told()) <= agent.KEPT_LINES + 1
+    assert len(lines.told()) <= watchdog.KEPT_LINES + 1
     assert lines.ended
 
 
@@ -89,7 +89,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     path = tmp_path / "events.jsonl"
     members, bits = range(20_000), 3
     shown = [n for n in members if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
-    lines = agent.Lines(str(path), pow.DEFAULT_BLOCK, bits)
+    lines = watchdog.Lines(str(path), pow.DEFAULT_BLOCK, bits)
     proof = witness.Proof(bits)
 
     def told() -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     say("exhausted", 2200, len(shown))
     event = told()
     assert event["event"] == "exhausted"
-    assert len(event["witnesses"]) <= agent.KEPT_WITNESSES
+    assert len(event["witnesses"]) <= watchdog.KEPT_WITNESSES
     proof.require_whole(event["shown"])
     proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
     proof = proof.thinned(event["thinned_to"], 255)
@@ -125,4 +125,4 @@ def test_witnesses_that_are_none_do_not_end_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     odd = [None, "116", -5, 2**70, [1], 1.5, True]
     path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
-    assert not agent.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()
+    assert not watchdog.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()
