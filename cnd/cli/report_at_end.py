@@ -15,13 +15,12 @@ from pathlib import Path
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import s3logs
 from cnd.cli.output import say
 from cnd.cli.task import shown
 from cnd.cloud.connection import Cloud
-from cnd.errors import CloudError, CndError
+from cnd.errors import CndError
 from cnd.model.events import harmless
-from cnd.run import order
+from cnd.run import stored_files
 from cnd.run.journal import Journal
 from cnd.view import write_report
 
@@ -75,20 +74,8 @@ def _report(journal: Journal, cloud: Cloud) -> str:
 
 def _uploaded(journal: Journal, cloud: Cloud) -> str:
     """Put a report beside the logs in S3; return what went wrong, or ""."""
-    kept = order.kept(journal)
     paths = [journal.folder / write_report.REPORT]
     paths += sorted((journal.folder / write_report.FIGURES).glob("*.???"))
     files = {path.relative_to(journal.folder).as_posix(): path for path in paths}
-    if kept is None:
-        return ""
-    try:
-        bucket, owner = kept.provision.bucket, kept.provision.owner
-        s3logs.check_finished(cloud.s3, bucket, owner)
-        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
-    except KeyboardInterrupt:
-        return "the report is not in S3: interrupted"
-    except CloudError as error:
-        return f"the report is not in S3: {error}"
-    for failure in failures.values():
-        return f"the report is not in S3: {failure}"
-    return ""
+    trouble = stored_files.upload(journal, cloud, files)
+    return f"the report is not in S3: {trouble}" if trouble else ""

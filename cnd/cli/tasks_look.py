@@ -17,25 +17,21 @@ from dataclasses import dataclass
 
 from invoke.context import Context
 
-from cnd import s3logs
 from cnd.cli.options import ExportOptions, LogsOptions, ReportOptions, RunsOptions
 from cnd.cli.output import say
 from cnd.cli.task import task
 from cnd.cloud import connection as clouds
-from cnd.errors import CloudError, UsageError
-from cnd.model import system_log
+from cnd.errors import UsageError
 from cnd.model.events import Event, harmless
 from cnd.model.format import duration
-from cnd.run import find_run, order
+from cnd.run import find_run, order, stored_files
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
-from cnd.system import small_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
 from cnd.view.export import as_csv, as_json
 from cnd.view.timeline import timeline
 
-MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
 LOOK = 0.2  # seconds between two looks at a run's events
 
 
@@ -167,7 +163,7 @@ def logs(c: Context, options: LogsOptions) -> None:
         return
     if options.follow and _followed(journal, only, json):
         return
-    found = _logs(journal, only)
+    found = stored_files.system_logs(journal, only, _say)
     if json:
         texts = {name: text.decode("utf-8", "replace") for name, text in found.items()}
         print(jsonlib.dumps({"run": journal.run, "logs": texts}))
@@ -176,50 +172,6 @@ def logs(c: Context, options: LogsOptions) -> None:
         if len(found) > 1:
             print(f"==> {name} <==")
         _write(data)
-
-
-def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
-    """Return the logs by name; `UsageError` if there are none."""
-    events = journal.events()
-    wanted = {e.index for e in events if e.kind == "instance.launched"}
-    found, missing = {}, []
-    for index in sorted(i for i in wanted if i is not None and only in (None, i)):
-        path = journal.log(f"Instance{index}")
-        try:
-            found[path.name] = small_files.read(path, MOST_LOG)
-        except FileNotFoundError:
-            missing.append(path.name)
-        except OSError as error:
-            _say(f"{path} cannot be read: {error.strerror}")
-            missing.append(path.name)
-    if missing:
-        found |= _fetched(journal, missing)
-        if lost := [name for name in missing if name not in found]:
-            _say(f"not here and not in S3: {' '.join(lost)}")
-    if not found:
-        which = "" if only is None else f" of instance {only}"
-        message = f"run {journal.run} has no log{which}, here or in S3"
-        raise UsageError(message, hint=f"`fab logs {journal.run} --events`: its events")
-    return found
-
-
-def _fetched(journal: Journal, names: list[str]) -> dict[str, bytes]:
-    """Return the logs that are in S3; report a failure to look there."""
-    if (place := find_run.kept_at(journal, _say)) is None:
-        return {}
-    cloud, bucket = place
-
-    def fetched(name: str) -> bytes | None:
-        place = cloud.s3, bucket, journal.run, s3logs.LOGS + name
-        found = s3logs.fetch_log(*place, most=system_log.MOST)
-        return found and found[0]
-
-    try:
-        copies = {name: fetched(name) for name in names}
-    except CloudError as error:
-        _say(f"{len(names)} logs could not be fetched: {error}")
-        return {}
-    return {name: data for name, data in copies.items() if data is not None}
 
 
 def _write(data: bytes) -> None:

@@ -1,25 +1,14 @@
-"""Which run on this disk a user means; a run started elsewhere is fetched from S3.
+"""Which run a user means.
 
-One rule: events and result of a fetched run are stored as they are in S3.
+One rule: no text is the newest run; a text that fits several runs, or none, is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from cnd import s3logs
-from cnd.cloud import connection
-from cnd.cloud.connection import Cloud
-from cnd.errors import CloudError, UsageError
+from cnd.errors import UsageError
 from cnd.model.run_name import is_run
-from cnd.run import order
-from cnd.run.journal import EVENTS, RESULT, Journal, runs
-from cnd.system import private_files
-
-Say = Callable[[str], None]  # takes a message for the user
-
-
-MOST_FETCHED = 256 << 20  # bytes of each file of a run that is fetched from S3
+from cnd.run.journal import Journal, runs
+from cnd.run.stored_files import Say, fetch_run
 
 
 def chosen(text: str, say: Say) -> Journal:
@@ -31,50 +20,9 @@ def chosen(text: str, say: Say) -> Journal:
         UsageError: there is none, or more than one.
     """
     names = runs()
-    if is_run(text) and text not in names and _fetched(Journal(text), say):
+    if is_run(text) and text not in names and fetch_run(Journal(text), say):
         return Journal(text)
     return Journal(pick(names, text))
-
-
-def _fetched(journal: Journal, say: Say) -> bool:
-    """Fetch events and result of a run that is over; return whether they are in S3."""
-    if (place := kept_at(journal, say)) is None:
-        return False
-    cloud, bucket = place
-    try:
-        found = {
-            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_FETCHED)
-            for name in (EVENTS, RESULT)
-        }
-    except CloudError as error:
-        say(f"run {journal.run} is not here, and S3 could not be asked: {error}")
-        return False
-    if None in found.values():
-        return False
-    say(f"run {journal.run} was brought from s3://{bucket}")
-    journal.create()
-    for name, data in found.items():
-        private_files.write(journal.folder / name, data or b"")
-    return True
-
-
-def kept_at(journal: Journal, say: Say) -> tuple[Cloud, str] | None:
-    """Return the cloud and the bucket of a run's files, or None; say why, if known."""
-    kept, result = order.kept(journal), journal.result() or {}
-    place = (result.get("cloud", ""), result.get("region", ""))
-    if kept:
-        place = (kept.cloud, kept.region)
-    try:
-        cloud = connection.connect(*place)
-    except CloudError as error:
-        say(f"S3 could not be asked: {error}")
-        return None
-    if cloud is None or (kept and cloud.account != kept.account):
-        if kept:
-            say("what is in S3 is in a cloud that is not here")
-        return None
-    bucket = kept.provision.bucket if kept else ""
-    return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
 
 
 def pick(names: list[str], text: str) -> str:

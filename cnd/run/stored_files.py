@@ -1,0 +1,131 @@
+"""The files of a run that is over, or seems to be: on this disk, and in S3.
+
+One rule: files are copied as they are; what cannot be copied is reported and left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cnd import s3logs
+from cnd.cloud import connection
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError, UsageError
+from cnd.model import system_log
+from cnd.run import order
+from cnd.run.journal import EVENTS, RESULT, Journal
+from cnd.system import private_files, small_files
+
+MOST_FETCHED = 256 << 20  # bytes of events, and of a result, that are fetched from S3
+MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
+
+Say = Callable[[str], None]  # takes a message for the user
+
+
+def fetch_run(journal: Journal, say: Say) -> bool:
+    """Fetch events and result of a run that is over; return whether they are in S3."""
+    if (place := _place(journal, say)) is None:
+        return False
+    cloud, bucket = place
+    try:
+        found = {
+            name: s3logs.fetch(cloud.s3, bucket, journal.run, name, most=MOST_FETCHED)
+            for name in (EVENTS, RESULT)
+        }
+    except CloudError as error:
+        say(f"run {journal.run} is not here, and S3 could not be asked: {error}")
+        return False
+    if None in found.values():
+        return False
+    say(f"run {journal.run} was brought from s3://{bucket}")
+    journal.create()
+    for name, data in found.items():
+        private_files.write(journal.folder / name, data or b"")
+    return True
+
+
+def system_logs(journal: Journal, only: int | None, say: Say) -> dict[str, bytes]:
+    """Return the system logs of a run by their names, from S3 where they are not here.
+
+    Args:
+        only: the index of an instance; None: those of all instances.
+
+    Raises:
+        UsageError: there are none.
+    """
+    events = journal.events()
+    wanted = {e.index for e in events if e.kind == "instance.launched"}
+    found, missing = {}, []
+    for index in sorted(i for i in wanted if i is not None and only in (None, i)):
+        path = journal.log(f"Instance{index}")
+        try:
+            found[path.name] = small_files.read(path, MOST_LOG)
+        except FileNotFoundError:
+            missing.append(path.name)
+        except OSError as error:
+            say(f"{path} cannot be read: {error.strerror}")
+            missing.append(path.name)
+    if missing:
+        found |= _fetch_logs(journal, missing, say)
+        if lost := [name for name in missing if name not in found]:
+            say(f"not here and not in S3: {' '.join(lost)}")
+    if not found:
+        which = "" if only is None else f" of instance {only}"
+        message = f"run {journal.run} has no log{which}, here or in S3"
+        raise UsageError(message, hint=f"`fab logs {journal.run} --events`: its events")
+    return found
+
+
+def _fetch_logs(journal: Journal, names: Sequence[str], say: Say) -> dict[str, bytes]:
+    """Return the logs that are in S3."""
+    if (place := _place(journal, say)) is None:
+        return {}
+    cloud, bucket = place
+    copies = {}
+    try:
+        for name in names:
+            at = cloud.s3, bucket, journal.run, s3logs.LOGS + name
+            copies[name] = s3logs.fetch_log(*at, most=system_log.MOST)
+    except CloudError as error:
+        say(f"{len(names)} logs could not be fetched: {error}")
+        return {}
+    return {name: copy[0] for name, copy in copies.items() if copy}
+
+
+def _place(journal: Journal, say: Say) -> tuple[Cloud, str] | None:
+    """Return the cloud and the bucket of a run's files, or None; say why, if known."""
+    kept, result = order.kept(journal), journal.result() or {}
+    place = (result.get("cloud", ""), result.get("region", ""))
+    if kept:
+        place = (kept.cloud, kept.region)
+    try:
+        cloud = connection.connect(*place)
+    except CloudError as error:
+        say(f"S3 could not be asked: {error}")
+        return None
+    if cloud is None or (kept and cloud.account != kept.account):
+        if kept:
+            say("what is in S3 is in a cloud that is not here")
+        return None
+    bucket = kept.provision.bucket if kept else ""
+    return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
+
+
+def upload(journal: Journal, cloud: Cloud, files: Mapping[str, Path]) -> str:
+    """Put files of a run beside its logs in S3; return what went wrong, or "".
+
+    Args:
+        files: by their names in S3; of a run without an order none is uploaded.
+    """
+    if (kept := order.kept(journal)) is None:
+        return ""
+    try:
+        bucket, owner = kept.provision.bucket, kept.provision.owner
+        s3logs.check_finished(cloud.s3, bucket, owner)
+        failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
+    except KeyboardInterrupt:
+        return "interrupted"
+    except CloudError as error:
+        return str(error)
+    return next((str(failure) for failure in failures.values()), "")
