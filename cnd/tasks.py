@@ -137,8 +137,8 @@ def verify(c: Context, options: VerifyOptions) -> None:
         print_data(jsonlib.dumps(found))
     else:
         verdict = "golden" if golden else "not golden"
-        told = f"{options.nonce} is {verdict} at difficulty {plan.difficulty}"
-        print_data(f"{digest}\n{told}")
+        line = f"{options.nonce} is {verdict} at difficulty {plan.difficulty}"
+        print_data(f"{digest}\n{line}")
     if not golden:
         raise Exit(code=1)
 

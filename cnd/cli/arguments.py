@@ -1,9 +1,8 @@
 """Text from the command line into checked values.
 
-One rule: whatever cannot be meant is a `UsageError` in one line that names the
-value, the reason and the way out, before anything is bought.  Invoke would guess
-types from defaults and end a bad value in a traceback, so every option arrives
-here as text.
+One rule: an impossible value is a `UsageError` in one line that names the value, the
+reason and the way out, before anything is bought.  Invoke would guess types from
+defaults, and a bad value would end in a traceback: so options arrive here as text.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def names(text: str, option: str) -> list[str]:
 
 
 def run_name(text: str) -> str:
-    """Return the name of a run, or an empty one; no other text reaches a cloud."""
+    """Return the name of a run, or an empty text; no other text reaches a cloud."""
     if text and not is_run(text):
         message = f"--run {_short(text)!r} is not the name of a run"
         raise UsageError(message, hint="`fab status` shows runs")
@@ -106,7 +105,7 @@ def existing_file(text: str, option: str) -> Path:
 
 
 def _exponent(text: str) -> int:
-    """Return an exponent that is small enough to be raised to in no time."""
+    """Return an exponent, if a power of it is computed in no time."""
     value = int(text)
     if not 0 <= value <= 1024:
         raise ValueError(f"exponent {value} is out of range")
@@ -118,7 +117,7 @@ def _bounds(low: int, high: int) -> str:
 
 
 def _power(value: int) -> str:
-    """Spell 2**64 as a power: nobody recognises 18446744073709551616."""
+    """Return 2**64 as a power: few readers recognise 18446744073709551616."""
     if value > 10**6 and value & (value - 1) == 0:
         return f"2**{value.bit_length() - 1}"
     return str(value)

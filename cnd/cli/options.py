@@ -129,7 +129,7 @@ class AccessOptions(Options):
 
 
 @dataclass(frozen=True)
-class BelongingsOptions(Options):
+class UserResourceOptions(Options):
     """ACCESS: what the user may provide instead of CND."""
 
     bucket: str = text(help="an S3 bucket of yours for the logs; default: CND's own")
@@ -200,7 +200,7 @@ class PlanOptions(RunOptions):
 
 
 @dataclass(frozen=True)
-class StartOptions(ViewOptions, BelongingsOptions, RunOptions):
+class StartOptions(ViewOptions, UserResourceOptions, RunOptions):
     """The options of `start`."""
 
     keep: bool = flag(
@@ -257,7 +257,7 @@ class StatusOptions(JsonOptions, CloudOptions):
 
 @dataclass(frozen=True)
 class DoctorOptions(
-    JsonOptions, CloudOptions, BelongingsOptions, AccessOptions, FleetOptions
+    JsonOptions, CloudOptions, UserResourceOptions, AccessOptions, FleetOptions
 ):
     """The options of `doctor`."""
 

@@ -16,11 +16,11 @@ from cnd.cli.option_fields import Options, again, flag, option
 from cnd.cli.options import (
     CLOUD,
     AccessOptions,
-    BelongingsOptions,
     CloudOptions,
     FleetOptions,
     JsonOptions,
     SearchOptions,
+    UserResourceOptions,
 )
 from cnd.cli.parsers import (
     chart,
@@ -100,7 +100,7 @@ class OnCloudOptions(CloudOptions, BenchOptions):
     image: str = again(FleetOptions, "image", BOTH)
     subnet: str = again(FleetOptions, "subnet", BOTH)
     ssh_from: str = again(AccessOptions, "ssh_from", BOTH)
-    key_file: Path | None = again(BelongingsOptions, "key_file", BOTH)
+    key_file: Path | None = again(UserResourceOptions, "key_file", BOTH)
     budget: float | None = option(
         parse=optional(number("an amount of USD such as 1.50")),
         default=DEFAULTS["budget"],

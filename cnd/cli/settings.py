@@ -3,8 +3,8 @@
 One rule: the command line goes before the environment, the environment before the
 files, the files before the default; and every value says where it comes from.
 
-The files, the first that knows an option wins: ``cnd.toml`` in this folder, the key
-``cnd`` of ``fabric.yaml`` there (under `fab`: of Fabric's whole configuration),
+The files, of which the first that sets an option wins: ``cnd.toml`` in this folder,
+the key ``cnd`` of ``fabric.yaml`` there (under `fab`: of Fabric's whole configuration),
 ``$XDG_CONFIG_HOME/cnd/cnd.toml``.
 """
 
@@ -34,9 +34,9 @@ else:
 FILE = "cnd.toml"
 FABRIC = "fabric.yaml"
 MOST_SHOWN = 60  # characters of what is wrong
-# What the parsers of both raise for what is not theirs; both have more than one way.
+# What the parsers of TOML and YAML raise for a text that is neither.
 SYNTAX = (ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError, IndexError)
-# What goes before what, for people.
+# The order of the sources, as `cnd config` prints it.
 ORDER = (
     "the command line > environment (CND_...) > ./cnd.toml > fabric.yaml > "
     "~/.config/cnd/cnd.toml > default"
@@ -61,7 +61,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or what stands for one, and the options in it."""
+    """A file, or Fabric's configuration, and the options in it."""
 
     name: str
     options: Mapping[str, str]
@@ -89,15 +89,15 @@ def sources(
     *,
     pass_over: Callable[[UsageError], None] | None = None,
 ) -> list[Source]:
-    """Return what the files say, the first to be obeyed first.
+    """Return the files and the options in them, the first to apply first.
 
     Args:
-        fabric: Fabric's configuration; None: `FABRIC` in this folder alone.
-        pass_over: takes what is wrong with a file, which is left out then.
+        fabric: Fabric's configuration; None: only `FABRIC` in this folder.
+        pass_over: takes the error of a file that is left out for it.
 
     Raises:
-        UsageError: a file that cannot be read, or that sets what is no option; only
-            without `pass_over`.
+        UsageError: a file cannot be read, or sets an unknown option; only without
+            `pass_over`.
     """
     folder = folders.base(folders.CONFIG)
     own = folder / "cnd" / FILE if folder else None
@@ -138,7 +138,7 @@ def _text(path: Path) -> str:
 
 @contextlib.contextmanager
 def _readable(path: Path, hint: str) -> Iterator[None]:
-    """Say of a file that cannot be read which one it is."""
+    """Raise a `UsageError` that names the file, where it cannot be read."""
     try:
         yield
     except (OSError, RecursionError, *SYNTAX) as error:
@@ -174,10 +174,10 @@ def _word(value: object) -> str:
 
 def _short(value: object) -> str:
     try:
-        told = repr(value)
+        text = repr(value)
     except (ValueError, RecursionError):
         return f"such a {type(value).__name__}"
-    return told if len(told) <= MOST_SHOWN else f"{told[: MOST_SHOWN - 3]}..."
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 class Config(fabric.Config):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""The command that measures: kernels of this machine, fleets, types of instances.
+"""The command that measures: kernels of this machine, fleets, instance types.
 
 One rule: no decisions here; every run is one that `start` would do, or does.
 """
@@ -61,7 +61,7 @@ START = (
     *(sys.executable, "-c", PROGRAM, ABOVE, "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
-OUT_OF_REACH = 32  # zero hex digits that no search finds: it lasts until its time limit
+OUT_OF_REACH = 32  # zero hex digits: no search finds so many within its time limit
 BENCHES: dict[str, type[BenchOptions]] = {
     "kernel": KernelBenchOptions,
     "scale": ScaleBenchOptions,
