@@ -52,9 +52,7 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     """
     client = cloud.ec2  # it takes time to make: before the first run is notified
     groups = _groups(cloud, run, say)
-    queued = _notified(cloud, run, say)
-    # The orchestrators that follow these may end their instances before we do.
-    followed = {name for name in queued if status.may_be_followed(name)}
+    queued, followed = _notified(cloud, run, say)
     # Instances cost while hundreds of them are listed, which takes seconds; but a group
     # replaces those that are terminated before it.
     asked = set() if groups else ec2.sweep(client, run=run or None)
@@ -85,14 +83,22 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     return ended
 
 
-def _notified(cloud: Cloud, run: str, say: Say) -> list[str]:
-    """Send the reason of their end to the orchestrators of runs; return those runs."""
-    queued = []
+def _notified(cloud: Cloud, run: str, say: Say) -> tuple[list[str], set[str]]:
+    """Send the reason of their end to the orchestrators of runs.
+
+    Returns:
+        The runs with a queue, and those among them that an orchestrator follows: it
+        may end its instances before we do.
+    """
+    queued: list[str] = []
+    followed = set()
     with _reported(say):
         for name, queue in _queues(cloud, run):
             queued.append(name)
+            if status.may_be_followed(name):  # before the message: it ends the run
+                followed.add(name)
             sqs.send(cloud.sqs, queue, "scram")
-    return queued
+    return queued, followed
 
 
 def _queues(cloud: Cloud, run: str) -> Iterator[tuple[str, str]]:
