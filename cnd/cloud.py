@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -41,6 +42,9 @@ FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
 }
+# What botocore raises of a description of a service that it cannot read.
+UNDESCRIBED = (JSONDecodeError, UnicodeDecodeError)
+MODELS = "~/.aws/models"  # where botocore looks for descriptions of services
 AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -151,15 +155,8 @@ class Clients:
             return self._made[key]
         with self._lock:
             if key not in self._made:
-                try:
-                    with translated(f"reach {service}"):
-                        self._made[key] = self._make(service, region, attempts)
-                except CloudError as error:
-                    if not isinstance(error.__cause__, ValueError):
-                        raise
-                    # botocore's word for a bad URL
-                    hint = "check AWS_ENDPOINT_URL"
-                    raise UsageError(str(error.__cause__), hint=hint) from error
+                with _configuration_read(), _endpoint_read():
+                    self._made[key] = self._make(service, region, attempts)
             return self._made[key]
 
     def _make(self, service: str, region: str | None, attempts: int) -> Any:
@@ -263,16 +260,19 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
             raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
         configured = {*core.get_scoped_config()} & {"endpoint_url", "services"}
         in_environment = [x for x in os.environ if x.startswith(ENDPOINTS)]
-    if not session.region_name:
-        hint = "say --region, or set AWS_DEFAULT_REGION"
-        raise UsageError("no AWS region is configured", hint=hint)
-    _check_region(session)
+        if not session.region_name:
+            hint = "say --region, or set AWS_DEFAULT_REGION"
+            raise UsageError("no AWS region is configured", hint=hint)
+        _check_region(session)
     return session, bool(configured or in_environment)
 
 
 @contextmanager
 def _configuration_read() -> Iterator[None]:
-    """Name the files and the way out where the user's configuration is unreadable."""
+    """Name the files and the way out where the user's configuration is unreadable.
+
+    Making a client reads it, too, and asks nobody.
+    """
     what = "could not read the AWS configuration"
     try:
         yield
@@ -281,9 +281,25 @@ def _configuration_read() -> Iterator[None]:
     except credentials.CredentialFailure as error:
         raise CloudError(str(error), hint=error.hint) from error
     except Exception as error:  # of any kind: botocore translates few of them
+        told = replies.excerpt(error, 200)
         names = [os.environ.get(name) or usual for name, usual in FILES.items()]
-        hint = f"mend {' or '.join(names)}, or use `--cloud local`, which reads neither"
-        raise CloudError(f"{what}: {replies.excerpt(error, 200)}", hint=hint) from error
+        if isinstance(error, UNDESCRIBED):
+            names = [os.environ.get("AWS_DATA_PATH") or "", MODELS]
+        named = " or ".join(filter(None, names))
+        hint = f"mend {named}, or use `--cloud local`, which reads neither"
+        raise CloudError(f"{what}: {told}", hint=hint) from error
+
+
+@contextmanager
+def _endpoint_read() -> Iterator[None]:
+    """Say so where what is to be the URL of a service is none."""
+    try:
+        yield
+    except UNDESCRIBED:
+        raise
+    except ValueError as error:  # botocore's word for it
+        hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
+        raise UsageError(str(error), hint=hint) from error
 
 
 def _check_region(session: boto3.Session) -> None:
@@ -336,6 +352,7 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     """Return a session that reads nothing of the user's AWS configuration."""
     import boto3
     import botocore.session
+    from botocore.loaders import Loader
 
     core = botocore.session.Session()
     store = core.get_component("config_store")
@@ -344,6 +361,9 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     for name in ("config_file", "credentials_file"):
         store.set_config_variable(name, os.devnull)
     store.set_config_variable("region", region)
+    # Nor what the user's files say of services.
+    described = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    core.register_component("data_loader", described)
     core.register_component("response_parser_factory", replies.Parsers())
     return boto3.Session(
         botocore_session=core,

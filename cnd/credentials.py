@@ -130,7 +130,9 @@ class Guarded:
 
     def get_frozen_credentials(self) -> Any:
         with _named(self._profile, self._method):
-            return self._inner.get_frozen_credentials()
+            found = self._inner.get_frozen_credentials()
+            _require_text(found.access_key, found.secret_key, found.token)
+        return found
 
     def get_deferred_property(self, name: str) -> Any:
         return lambda: getattr(self, name, None)
@@ -144,6 +146,12 @@ class Guarded:
     @property
     def inner(self) -> Any:
         return self._inner
+
+
+def _require_text(*parts: str | None) -> None:
+    """Raise `RuntimeError` if credentials have what no request can carry."""
+    if not all((part or "").isprintable() for part in parts):
+        raise RuntimeError("they are not each one line of plain text")
 
 
 def life_left(credentials: Credentials | Guarded | None) -> float | None:

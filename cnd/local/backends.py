@@ -7,9 +7,11 @@ in the background.  Importing this file imports moto.
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
+from botocore.loaders import Loader
 from werkzeug.test import Client
 
 from cnd.local.fleet import Fleet
@@ -32,6 +34,7 @@ FIRST_CALLS = (
 
 def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
     """Import moto and put the hosts of `fleet` behind its instances."""
+    Loader.CUSTOMER_DATA_PATH = os.devnull  # what the user's files say of services
     _share_one_session()
     _list_modules_once()
     from moto.moto_server.werkzeug_app import (
