@@ -19,8 +19,34 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Call = Callable[[], object]
 
+START_PATIENCE = 5.0  # seconds for a new thread to begin
+
 # What waiting for a future raises: in Python 3.10 not the built-in `TimeoutError`.
 NotDone = FutureTimeout
+
+
+class _Begun(threading.Event):
+    """What whoever starts a thread waits for: without end, as Python has it."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not super().wait(self._patience if timeout is None else timeout):
+            raise RuntimeError("can't start new thread: it does not begin")
+        return True
+
+
+def begin(thread: threading.Thread, patience: float = START_PATIENCE) -> None:
+    """Start a thread; one that has no memory to begin with is not waited for.
+
+    Raises:
+        RuntimeError: none is to be had.
+    """
+    # No public way: https://github.com/python/cpython/blob/main/Lib/threading.py
+    thread._started = _Begun(patience)  # type: ignore[attr-defined]
+    thread.start()
 
 
 class Pool:
@@ -39,7 +65,10 @@ class Pool:
     def submit(
         self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs
     ) -> Future[T]:
-        """Have `work` done; the future is cancelled if the pool is closed."""
+        """Have `work` done; the future is cancelled if the pool is closed.
+
+        Where no thread can be started, the future fails with what Python raised.
+        """
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -49,8 +78,21 @@ class Pool:
             if self._threads == self._most:
                 return future
             self._threads += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        try:
+            begin(threading.Thread(target=self._work, name=self._name, daemon=True))
+        except (RuntimeError, MemoryError) as error:
+            self._forgo(future, error)
         return future
+
+    def _forgo(self, future: Future[Any], error: BaseException) -> None:
+        """Let a future fail, unless another thread has it done meanwhile."""
+        with self._lock:
+            self._threads -= 1
+            left = deque(each for each in self._waiting if each[0] is not future)
+            waits = len(left) < len(self._waiting)
+            self._waiting = left
+        if waits:
+            future.set_exception(error)
 
     def close(self, *, cancel: bool = False) -> None:
         """Take no more; what waits is done all the same, unless it is cancelled."""

@@ -40,6 +40,8 @@ UNREACHED = "check the network, --region, AWS_ENDPOINT_URL and HTTPS_PROXY"
 PROXY = "check HTTP_PROXY and HTTPS_PROXY; NO_PROXY names hosts that need none"
 TLS = "check AWS_CA_BUNDLE, and ca_bundle in ~/.aws/config: a file of certificates"
 PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
+# AWS lists a new instance late, and a terminated one for about an hour.
+LISTED_WITHIN = 20.0  # seconds from its launch
 LATER = "AWS is throttling this account: try again in a minute"
 
 # What a call fails of before AWS says a word, and what the user can do.

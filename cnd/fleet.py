@@ -13,7 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from cnd import pull
 from cnd.aside import Pool
@@ -62,6 +63,9 @@ STOP_FIRST = 2.0  # seconds
 LOUD_BYTES = 64 << 10  # that are read, and dropped, before a pause
 LOUD_PAUSE = 0.05  # seconds
 
+# A worker has the time that is left when it is set up, and begins later.
+EARLY = 1.0  # seconds before the end at which no worker of ours says that it is over
+
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
 
@@ -91,8 +95,11 @@ class Voice:
         allowance: Allowance,
         put: Emit,
         slow_down: Callable[[], bool],
+        judged: Callable[[Event], Event] = lambda event: event,
     ) -> None:
+        """Make a voice; `judged` returns what is believed of a last word."""
         self._index, self._host, self._put = index, instance_id, put
+        self._judged = judged
         self._allowance, self._slow_down = allowance, slow_down
         self._told = allowance.dropped_bytes  # how much of that was told
         self._unpaid = 0  # bytes that were dropped since the last pause
@@ -104,7 +111,7 @@ class Voice:
         """
         last = any(word in line for word in LAST)
         if last and (event := self._event(line)).kind in LAST_WORDS:
-            self._put(event)
+            self._put(self._judged(event))
             return True
         if not self._allowance.keeps(len(line) + 1):
             return self._pay(len(line) + 1)
@@ -147,6 +154,22 @@ class Voice:
 
     def _tell(self, what: str) -> None:
         self._put(dropped(self._host, what, self._allowance))
+
+
+def believed(event: Event, *, early: bool, asked: bool) -> Event:
+    """Return a last word; or that the worker has failed, where it cannot be true.
+
+    Args:
+        early: whether the time is not over.
+        asked: whether the worker was to stop.
+    """
+    if event.kind == "worker.timeout" and early:
+        why = "it says that the time is over, which it is not"
+    elif event.kind == "worker.stopped" and not asked:
+        why = "it has stopped, and was not asked to"
+    else:
+        return event
+    return replace(event, kind="worker.failed", fields={**event.fields, "reason": why})
 
 
 def dropped(host: str, what: str, allowance: Allowance) -> Event:
@@ -382,7 +405,7 @@ class Fleet:
         """Pass the worker's events on until its last word, whatever drops meanwhile."""
         known = part.heard
         mute = math.inf  # since when it answers, but its worker does not
-        voice = self._voice(instance_id, part.index)
+        voice = self._voice(instance_id, part)
         with contextlib.closing(voice):
             while True:
                 try:
@@ -393,8 +416,7 @@ class Fleet:
                         mute = math.inf
                         # It began after the word had gone round, or was away for so
                         # long that another has its class.
-                        given_away = self._holders[part.index] != instance_id
-                        if self._ending.is_set() or given_away:
+                        if self._is_to_stop(instance_id, part):
                             host.stop()
                         if known:
                             known -= 1
@@ -410,13 +432,29 @@ class Fleet:
                     else:
                         mute = time.monotonic()
 
-    def _voice(self, instance_id: str, index: int) -> Voice:
+    def _is_to_stop(self, instance_id: str, part: Part) -> bool:
+        return self._ending.is_set() or self._holders[part.index] != instance_id
+
+    def _judged(self, instance_id: str, part: Part, event: Event) -> Event:
+        """Return what is believed of a last word: see `believed`.
+
+        What was begun under an orchestrator that died may have been stopped by an
+        orphan's find, and how long the search goes on is known by its workers only.
+        """
+        if part.resumed:
+            return event
+        asked = self._is_to_stop(instance_id, part)
+        return believed(event, early=self._remaining() > EARLY, asked=asked)
+
+    def _voice(self, instance_id: str, part: Part) -> Voice:
         """Return what passes a worker's words on, with the allowance of its host."""
         with self._lock:
             allowance = self._allowances.setdefault(
                 instance_id, Allowance(self._began())
             )
-        return Voice(index, instance_id, allowance, self._put, self._slow_down)
+        judged = partial(self._judged, instance_id, part)
+        out = self._put, self._slow_down
+        return Voice(part.index, instance_id, allowance, *out, judged)
 
     def _slow_down(self) -> bool:
         """Wait, as who says too much has to; return whether to listen on."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from cnd.events import LAST_WORDS, Event, amount, from_worker
+from cnd.events import LARGEST, LAST_WORDS, Event, amount, from_worker
 from cnd.lines import LONGEST, Allowance
 
 
@@ -58,4 +58,4 @@ def words(
 def missing(report: dict[str, Any]) -> int | None:
     """Return how many bytes of its log are missing, as a host tells; None: some."""
     told = report.get("log_missing", 0)
-    return None if told is None else int(amount(told) or 0)
+    return None if told is None else int(min(amount(told) or 0, LARGEST))

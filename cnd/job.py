@@ -37,7 +37,8 @@ from cnd import (
     sqs,
     takeover,
 )
-from cnd.aside import NotDone, Pool, within
+from cnd.again import again
+from cnd.aside import NotDone, Pool, begin, within
 from cnd.cloud import Cloud
 from cnd.cost import ENDS, LAUNCHED, RUNNING, spent
 from cnd.crew import Crew
@@ -214,7 +215,7 @@ class Job:
         self._set_search_began()
         unheard = takeover.unanswered(told)
         self._expected = len(past.index) + unheard
-        self._listed_by = time.monotonic() + ec2.LISTED_WITHIN
+        self._listed_by = time.monotonic() + self._cloud.listed_within
         with self._signals():
             if not self.race.checked:
                 self._check_first_nonces()
@@ -232,6 +233,8 @@ class Job:
         """
         try:
             return self._conducted(provision, begin)
+        except SystemExit as error:  # a library's, whose status is none of ours
+            raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
             if not self._settled and (leak := self._terminated()):
                 raise leak
@@ -440,7 +443,12 @@ class Job:
         Before their loss is told: their classes may have come to their end.
         """
         s3, bucket, crew = self._cloud.s3, provision.bucket, self._crew
-        ended = takeover.ended(listed, launched, time.time())
+        ended = takeover.ended(
+            {instance.id: instance.state for instance in listed},
+            launched,
+            time.time(),
+            listed_within=self._cloud.listed_within,
+        )
         places = [
             orphans.Place(host, i, {p.name: p.index for p in self._parts(host)})
             for host, i in crew.index.items()
@@ -507,7 +515,7 @@ class Job:
     @property
     def _patience(self) -> float:
         """Seconds after which such instances are not expected any more."""
-        return HOLD_PATIENCE if self._plan.hold else ec2.LISTED_WITHIN
+        return HOLD_PATIENCE if self._plan.hold else self._cloud.listed_within
 
     def _parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
@@ -885,8 +893,8 @@ class Job:
 
         thread = threading.Thread(target=work, name="scram", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:
+            begin(thread)
+        except (RuntimeError, MemoryError):
             work()
         return scramming, thread
 
@@ -909,10 +917,11 @@ class Job:
 
     def _tidy(self, provision: Provision, saving: Future[bool]) -> None:
         """Do what need not be done before the fleet's end; none of it for long."""
+        delete = partial(sqs.delete, self._cloud.sqs, provision.queue)
         works: list[Future[Any]] = [
             saving,
-            self._late.submit(self._launcher.tidy),
-            self._late.submit(sqs.delete, self._cloud.sqs, provision.queue),
+            self._late.submit(again, self._launcher.tidy, hopeless=self._cloud.gone),
+            self._late.submit(again, delete, hopeless=self._cloud.gone),
         ]
         late = wait(works, timeout=self._limits.save).not_done
         for work in works:
@@ -934,11 +943,14 @@ class Job:
     def _tell_abort(self) -> None:
         fields = {"terminated": len(self._crew.ended), "left": len(self._leaked)}
         self._take(Event("run.aborted", fields=fields))
+        self._record.settle(LAST_PATIENCE)  # the program may end at once
 
     def _scram(self) -> None:
         """Terminate the fleet and see it terminated; `LeakError` if it was not."""
         # A launch whose answer was lost may have worked.
-        look = ec2.LISTED_WITHIN if self._launcher.unsure else self._late_launches
+        look = (
+            self._cloud.listed_within if self._launcher.unsure else self._late_launches
+        )
         if look:
             self._view.answer(f"looking for {look:.0f} s what comes of the launch")
         scram(
@@ -951,13 +963,17 @@ class Job:
         )
 
     def _strike(self) -> list[ec2.Instance]:
-        """Terminate the fleet in the guard's thread, with nothing of this run's."""
+        """Terminate the fleet in the guard's thread, with nothing of this run's.
+
+        And with no other thread: perhaps none is to be had.
+        """
         return scram(
             self._cloud,
             self._run,
             groups=self._launcher.groups,
             known=list(self._crew.index),
-            look=ec2.LISTED_WITHIN,
+            look=self._cloud.listed_within,
+            at_once=1,
         )
 
     def _save(self, provision: Provision) -> bool:
@@ -997,7 +1013,18 @@ class Job:
                 s3logs.check_finished(s3, bucket, owner)
         except (CloudError, NotDone) as error:
             return dict.fromkeys(files, _told(error))
-        return s3logs.upload(s3, bucket, self._run, files, owner=owner)
+        left, failures = files, dict[str, CloudError]()
+
+        def put() -> None:
+            nonlocal left, failures
+            failures = s3logs.upload(s3, bucket, self._run, left, owner=owner)
+            left = {name: files[name] for name in failures}
+            for failure in failures.values():
+                raise failure
+
+        with contextlib.suppress(CloudError):  # it is among those that are returned
+            again(put, hopeless=self._cloud.gone)
+        return failures
 
     def _drain(self) -> None:
         """Take in what the threads put last, and what a second Ctrl-C has cut off."""

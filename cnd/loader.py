@@ -3,14 +3,16 @@
 It runs on a host as the input of a program that an SSH session starts, on any Python
 from 3.6 on, with the standard library only:
 
-    python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read(3000))'
+    python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read(3000))' 'cat SYSLOG'
 
-What goes to and fro, in lines of JSON:
+The word is the command by which the keeper reads the system log.  It stands where the
+other commands for a host do: an embedded host takes their paths for its own.  What goes
+to and fro, in lines of JSON:
 
     -> {"folder": ...}
     <- {"machine": "x86_64", "magic": "a70d0d0a", "there": {"pow.py": SHA-256}}
     -> {"files": [[name, size, SHA-256]...], "packed": size, "code": size, "job": size,
-        "part": name, "program": "pow.py", "pause": seconds, "log": command}
+        "part": name, "program": "pow.py", "pause": seconds}
     -> the missing files one after the other, by zlib; the program's code; the job
     <- what the worker says as it detaches
 
@@ -107,7 +109,7 @@ def main() -> Optional[Any]:
     if os.path.exists(events) and os.path.getsize(events):
         sys.exit("a worker runs in this folder already")
     install(job_file, job)
-    begin_keeper(job_file, order["pause"], order["log"])
+    begin_keeper(job_file, order["pause"], sys.argv[1])
     sys.argv = [order["program"], "--job", job_file, "--detach", part]
     return program_in(order["program"], code)
 

@@ -20,13 +20,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cnd import instance_report, parcel, private, pull, s3logs
-from cnd.agent import MOST_REPORT
+from cnd.agent import LAST_RETRY, MOST_REPORT
 from cnd.aside import Pool
 from cnd.aws import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
 from cnd.events import LAST_WORDS, Emit, Event, from_worker, trouble
-from cnd.fleet import BEAT, END_PATIENCE, GONE, NOISE, TOO_MUCH, Part, dropped
+from cnd.fleet import (
+    BEAT,
+    EARLY,
+    END_PATIENCE,
+    GONE,
+    NOISE,
+    TOO_MUCH,
+    Part,
+    believed,
+    dropped,
+)
 from cnd.journal import Journal
 from cnd.lines import LONGEST, Allowance
 from cnd.plan import Plan
@@ -326,7 +336,8 @@ class Mailbox:
         self, host: _Host, task: _Task, part: Part, report: dict[str, Any]
     ) -> None:
         """Pass on the lines that are new."""
-        for number, text in instance_report.lines(report, part.name):
+        fresh = () if task.ended else instance_report.lines(report, part.name)
+        for number, text in fresh:
             if number <= task.told:
                 continue
             task.told = number
@@ -335,8 +346,21 @@ class Mailbox:
                 continue
             if event.kind == "worker.started" and self._search_began is None:
                 self._search_began = time.monotonic()
-            self._put(event)
+            self._put(self._judged(host, part, event))
             task.ended |= event.kind in LAST_WORDS
+            if task.ended:  # whatever is said after that has no allowance
+                break
+
+    def _judged(self, host: _Host, part: Part, event: Event) -> Event:
+        """Return what is believed of a word: see `fleet.believed`.
+
+        A worker begins before its report is here, which S3 may refuse a while.
+        """
+        if part.resumed:
+            return event
+        early = self._remaining() > EARLY + self.delay + LAST_RETRY
+        asked = self._ending.is_set() or self._holders[part.index] != host.name
+        return believed(event, early=early, asked=asked)
 
     def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
         """Return whether a word is within its host's allowance, or the last one."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cnd import account, bootstrap, ec2, keys, parcel, s3logs, sqs
+from cnd.again import again
 from cnd.aside import NotDone, Pool
 from cnd.cloud import Cloud
 from cnd.errors import CloudError
@@ -106,9 +108,10 @@ def prepare(
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
         else:
-            bucket_made = pool.submit(
+            make = partial(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
+            bucket_made = pool.submit(again, make, hopeless=cloud.gone)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(

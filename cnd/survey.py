@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnd import order, orphans, takeover
+from cnd.aws import LISTED_WITHIN
 from cnd.cloud import Cloud
-from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
+from cnd.ec2 import GOING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.events import Event, amount
 from cnd.journal import Journal, runs

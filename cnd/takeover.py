@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_high
 
-from cnd import ec2
 from cnd.events import Event, amount
 from cnd.plan import Plan
 from cnd.race import Race
@@ -132,18 +131,21 @@ def recall(plan: Plan, events: Iterable[Event]) -> Past:
 
 
 def ended(
-    listed: Iterable[ec2.Instance], launched: Mapping[str, float], now: float
+    listed: Mapping[str, str],
+    launched: Mapping[str, float],
+    now: float,
+    *,
+    listed_within: float,
 ) -> dict[str, str]:
     """Return the instances that have ended, or begun to, and their states.
 
     Args:
-        launched: when each was; one that was a moment ago may not be listed yet.
-        now: in seconds since the epoch, as these.
+        listed: the state of each instance that the cloud lists.
+        launched: when each was launched, in seconds since the epoch, as `now` is.
+        listed_within: seconds after the launch in which one may not be listed yet.
     """
-    states = {instance.id: instance.state for instance in listed}
-    for host, at in launched.items():
-        if host not in states and now - at >= ec2.LISTED_WITHIN:
-            states[host] = UNLISTED
+    late = {host for host, at in launched.items() if now - at >= listed_within}
+    states = {**dict.fromkeys(late, UNLISTED), **listed}
     return {host: state for host, state in states.items() if state not in RUNS}
 
 

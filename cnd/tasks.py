@@ -39,11 +39,13 @@ from cnd import cloud as clouds
 from cnd import local as embedded
 from cnd import pow as worker
 from cnd import scram as ending
+from cnd.again import again
 from cnd.cli import (
     Config,
     Executor,
     Help,
     Program,
+    collect_rarely,
     left_at_once,
     nobody_reads,
     rest,
@@ -411,21 +413,21 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
     asked = set() if groups else ec2.sweep(client, run=run or None)
-    listed = ec2.find(client, run=run or None, states=ec2.ALL)
+    listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in survey.under_way(listed, place) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]
     unsure += survey.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
+        _say(f"{said} {place.listed_within:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
         groups=groups,
         known=going - asked,
         asked=asked,
-        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        look=place.listed_within if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
         past={i.id for i in listed} - {i.id for i in lived},
     )
@@ -729,6 +731,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    collect_rarely()
     streams.prepare()
     home.name_user()
     with left_at_once():

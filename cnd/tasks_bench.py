@@ -71,9 +71,14 @@ CORES = (
     "bench: hosts of the embedded cloud share this machine's {cores} cores, whatever "
     "their {what}"
 )
-# `cnd` may not be on the path; that its code is here is certain.
+# `cnd` may not be on the path; that its code is here is certain.  Python would look for
+# it in the working folder first, whoever has put it there.
+PROGRAM = (
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
+    "from cnd.tasks import main; main()"
+)
 START = (
-    *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
+    *(sys.executable, "-c", PROGRAM, str(Path(__file__).resolve().parents[1]), "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
 PLACE = ("block", "image", "subnet", "ssh_from")

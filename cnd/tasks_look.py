@@ -25,7 +25,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from cnd import arguments, order, private, pull, report_files, s3logs
+from cnd import arguments, order, private, pull, report_files, s3logs, small
 from cnd import cloud as clouds
 from cnd.cli import shown, task
 from cnd.errors import CloudError, CndError, UsageError
@@ -41,6 +41,7 @@ JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
 PATIENCE = 60.0  # seconds until a report that is not there is given up
 LOOK = 0.2  # seconds between two looks at a run's events
+MOST_LOG = 2 * pull.MOST  # bytes of a log here: what is kept, a note, and more
 MOST_BROUGHT = 256 << 20  # bytes of the events of a run that is brought from S3
 NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 
@@ -352,9 +353,12 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
     found, missing = {}, []
     for index in sorted(i for i in wanted if i is not None and only in (None, i)):
         path = journal.log(f"Instance{index}")
-        if path.exists():
-            found[path.name] = path.read_bytes()
-        else:
+        try:
+            found[path.name] = small.read(path, MOST_LOG)
+        except FileNotFoundError:
+            missing.append(path.name)
+        except OSError as error:
+            _say(f"{path} cannot be read: {error.strerror}")
             missing.append(path.name)
     if missing:
         found |= _fetched(journal, missing)

@@ -13,6 +13,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from cnd import ec2, launch
+from cnd.aws import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.events import Emit, Event, trouble
 from cnd.fleet import Fleet, Part
@@ -83,9 +84,9 @@ class Watch:
             if instance.id not in self._index:  # they died before they knew of it
                 self._adopt(instance)
         # The clock may have been set since: nothing is waited for longer than is due.
-        waits = {i: at + ec2.LISTED_WITHIN - time.time() for i, at in launched.items()}
+        waits = {i: at + LISTED_WITHIN - time.time() for i, at in launched.items()}
         self._missing = {
-            instance: time.monotonic() + min(wait, ec2.LISTED_WITHIN)
+            instance: time.monotonic() + min(wait, LISTED_WITHIN)
             for instance, wait in waits.items()
         }
         self._miss(listed)

@@ -28,6 +28,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.local.paths import SAFE_TREE
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
+LAST_BYTES = 4096  # of the log: more than its last line
 POLL_SECONDS = 0.01
 PROBED_SECONDS = 1.0  # for those to let go who only look whether a server lives
 
@@ -126,7 +127,9 @@ def remove_endpoint(folder: Path) -> None:
 
 def last_log_line(folder: Path) -> str:
     try:
-        lines = (folder / LOG).read_text(errors="replace").split("\n")
+        with small.opened(folder / LOG) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
+            lines = file.read(LAST_BYTES).decode(errors="replace").split("\n")
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line.strip()), "")

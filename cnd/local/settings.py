@@ -9,6 +9,7 @@ One rule: a value that cannot be understood is refused before anything starts.
     CND_LOCAL_RATE           the most nonces/s of each host's worker (default: no limit)
     CND_LOCAL_ORPHAN_SECONDS until a host that hears nothing goes on alone (default 30)
     CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
+    CND_LOCAL_LISTED_SECONDS how long what was launched may not be listed (default 20)
     CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
     CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
@@ -61,6 +62,7 @@ class Patience:
 
     orphan: float | None = None  # seconds
     refused: float | None = None  # seconds
+    listed: float | None = None  # seconds
 
 
 def patience(environ: Mapping[str, str]) -> Patience:
@@ -69,7 +71,11 @@ def patience(environ: Mapping[str, str]) -> Patience:
     def of(name: str) -> float | None:
         return _seconds(environ[name], name) if environ.get(name) else None
 
-    return Patience(of("CND_LOCAL_ORPHAN_SECONDS"), of("CND_LOCAL_REFUSED_SECONDS"))
+    return Patience(
+        orphan=of("CND_LOCAL_ORPHAN_SECONDS"),
+        refused=of("CND_LOCAL_REFUSED_SECONDS"),
+        listed=of("CND_LOCAL_LISTED_SECONDS"),
+    )
 
 
 def read(environ: Mapping[str, str]) -> Settings:

@@ -62,6 +62,14 @@ def test_a_report_is_drawn_without_code_of_the_folder(terminal: Terminal) -> Non
     assert "no report" not in done.stderr
 
 
+def test_a_bench_starts_no_code_of_the_folder(terminal: Terminal) -> None:
+    for name in ("cnd", "json", "fabric"):
+        (terminal.folder / f"{name}.py").write_text(CODE)
+    words = ("--instances", "1", "--difficulty", "2", "--repeat", "1", "--json")
+    done = terminal.run("bench", "scale", *words)
+    assert done.returncode == 0, done.stderr
+
+
 BROKEN_YAML = {
     "a tab": b"run:\n\techo: true\n",
     "nothing": b"run:\n",

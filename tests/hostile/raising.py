@@ -22,7 +22,10 @@ from cnd.errors import LeakError
 from cnd.tasks_plan import user_key
 
 ROOT = Path(job.__file__).parent
-KINDS = (RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt)
+KINDS = (
+    *(RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt),
+    SystemExit,
+)
 LAUNCH = ec2.launch.__code__  # when it returns, instances may have been launched
 FOLLOW = job.Job._follow.__code__  # when it is called, the launch is over
 END = job.Job._terminated.__code__  # the fleet's end begins

@@ -42,11 +42,15 @@ def carried_out(terminal: Victim, *words: str, within: float) -> list[dict[str, 
 
 
 def objection(case: dict[str, Any]) -> str:
-    """Return what is wrong with a case: instances that live, and are not named."""
+    """Return what is wrong with a case: instances that live, and are not named.
+
+    Or the exit status of whoever ends the program, which would be taken for ours.
+    """
     command = f"fab scram --run {case['run']} --cloud local --region us-east-1"
     wordless = case["ended"] == "LeakError" and command not in case["hint"]
     left = set(case["left"]) - set(case["ids"])
-    return f"{case}" if left or wordless else ""
+    foreign = case["ended"].startswith("SystemExit")
+    return f"{case}" if left or wordless or foreign else ""
 
 
 def judge(cases: list[dict[str, Any]]) -> None:

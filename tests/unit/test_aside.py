@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnd.aside import Lane, Pool, within
+from cnd.aside import Lane, Pool, begin, within
 from cnd.errors import UsageError
 from cnd.events import PROGRESS, Event
 from cnd.journal import Journal
@@ -66,6 +66,46 @@ def test_threads_that_hang_keep_no_program_from_its_end() -> None:
         "Pool(1, 'pool').submit(never); Lane('lane', 9).put(never)\n"
     )
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
+
+
+NO_THREADS = """
+import os, resource, sys
+if not os.getuid():
+    os.setuid(54321)  # root may have any number
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+"""
+
+
+def test_where_no_thread_can_be_started_that_is_what_came_of_the_work() -> None:
+    program = NO_THREADS + (
+        "from cnd.aside import Pool, within\n"
+        "pool = Pool(2, 'test')\n"
+        "for _ in range(3): print(pool.submit(int).exception(timeout=9))\n"
+        "try: within(9, int)\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import cnd.aside\n{program}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == 4 * "can't start new thread\n"
+
+
+class Stillborn(threading.Thread):
+    """A thread that ends before it begins, as where there is no memory for it."""
+
+    def _bootstrap(self) -> None: ...
+
+
+def test_a_thread_that_does_not_begin_is_not_waited_for() -> None:
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        begin(Stillborn(daemon=True), 0.05)
+    done = threading.Event()
+    begin(threading.Thread(target=done.set, daemon=True))
+    assert done.wait(10)
 
 
 def test_nobody_waits_longer_than_is_said() -> None:

@@ -30,7 +30,7 @@ LAYERS = [
     ["provision"],
     ["parcel", "fleet"],
     ["account", "prices", "result", "remote", "rivals", "takeover", "orphans", "cost"],
-    ["crew", "inbox", "record"],
+    ["crew", "inbox", "record", "again"],
     ["journal", "race", "bootstrap", "rates", "here", "capacity", "scaling", "scale"],
     ["hold", "gateway"],
     ["spot"],
@@ -55,7 +55,7 @@ LAYERS = [
     ["local", "home"],
     [
         *("errors", "private", "shape", "small", "streams", "pow", "keeper", "fetch"),
-        *("kernel", "loader", "pull", "aside", "lines", ""),
+        *("kernel", "loader", "pull", "aside", "lines", "link", ""),
     ],
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

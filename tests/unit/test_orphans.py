@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from typing import Any
 
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 
 from cnd import instance_report, keeper
 from cnd.cost import lives, spent
-from cnd.ec2 import LISTED_WITHIN, Instance
 from cnd.events import Event
 from cnd.lines import LINES_AT_ONCE
 from cnd.orphans import Place, words
@@ -116,18 +114,13 @@ def test_what_the_workers_of_an_instance_said_fits_in_its_report() -> None:
     assert all(lines[-1][0] == keeper.KEPT_LINES - 1 for lines in parts.values())
 
 
-def instance(host: str, state: str) -> Instance:
-    now = dt.datetime.now(dt.timezone.utc)
-    return Instance(host, "r", 0, "me", "t3.micro", state, None, 22, "", now, "")
-
-
 def test_what_was_launched_a_moment_ago_has_not_ended_because_it_is_not_listed() -> (
     None
 ):
-    listed = [instance("i-0", "running"), instance("i-1", "terminated")]
-    listed += [instance("i-2", "pending"), instance("i-3", "stopped")]
+    states = ("running", "terminated", "pending", "stopped")
+    listed = {f"i-{i}": state for i, state in enumerate(states)}
     launched = {f"i-{i}": 1000.0 for i in range(4)} | {"i-4": 1000.0, "i-5": 1019.0}
-    assert ended(listed, launched, 1000.0 + LISTED_WITHIN) == {
+    assert ended(listed, launched, 1020.0, listed_within=20.0) == {
         "i-1": "terminated",
         "i-3": "stopped",
         "i-4": UNLISTED,

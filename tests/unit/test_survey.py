@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from cnd.aws import LISTED_WITHIN
 from cnd.cloud import Cloud
-from cnd.ec2 import LISTED_WITHIN, Instance
+from cnd.ec2 import Instance
 from cnd.errors import UsageError
 from cnd.events import Event
 from cnd.journal import Journal

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from cnd.ec2 import LISTED_WITHIN
+from cnd.aws import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.events import Event
 from cnd.watch import Watch
