@@ -197,8 +197,11 @@ class Clients:
         try:
             client = made(url)
             _check_port(client.meta.endpoint_url)
+        except UNDESCRIBED:
+            raise
         except ValueError as error:  # botocore's word for a bad URL
-            raise UsageError(str(error), hint="check AWS_ENDPOINT_URL") from error
+            hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
+            raise UsageError(str(error), hint=hint) from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):
             client = made(client.meta.endpoint_url)  # of the user's: known by now only
         replies.watch(client)
