@@ -266,7 +266,6 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
 
     with _configuration_read():
         core = botocore.session.get_session()
-        _prepare(core)
         core.set_default_client_config(
             Config(
                 connect_timeout=CONNECT_TIMEOUT,
@@ -275,6 +274,7 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
             )
         )
         try:
+            _prepare(core)
             session = boto3.Session(botocore_session=core, region_name=region or None)
             credentials.guard(core)
             if session.get_credentials() is None:
@@ -291,7 +291,7 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
     return session, bool(configured or in_environment)
 
 
-class _Models(JSONFileLoader):
+class Models(JSONFileLoader):
     """Reads what botocore knows of services as plain dicts.
 
     It makes ordered ones, in twice the time: 25 ms of computing for every command
@@ -312,7 +312,7 @@ class _Models(JSONFileLoader):
 def _prepare(core: botocore.session.Session) -> None:
     """Give a session what all clients of ours have in common."""
     core.register_component("response_parser_factory", replies.Parsers())
-    core.get_component("data_loader").file_loader = _Models()
+    core.get_component("data_loader").file_loader = Models()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnd import private, runner
+from cnd import private, runner, small
 from cnd.errors import UsageError
 from cnd.events import Event
 
@@ -38,17 +38,22 @@ def read(path: Path) -> bytes:
         UsageError: it cannot be one.
     """
     try:
-        data = path.read_bytes()
+        with small.opened(path) as file:
+            data = file.read(MOST_BYTES + 1)
+        size = path.stat().st_size
     except OSError as error:
         message = f"--worker {str(path)!r} cannot be read: {error.strerror}"
         raise UsageError(message) from error
     if not data or len(data) > MOST_BYTES:
         limits = f"1 to {MOST_BYTES} bytes"
-        raise UsageError(f"--worker {path.name}: must have {limits}, not {len(data)}")
+        raise UsageError(f"--worker {path.name}: must have {limits}, not {size}")
     if name_of(path) != runner.SCRIPTS[0] and not data.startswith(b"#!"):
         message = f"--worker {path.name}: neither Python (.py) nor with a first line #!"
         raise UsageError(message, hint="see docs/workers.md")
     first = data.split(b"\n", 1)[0]
+    if name_of(path) != runner.SCRIPTS[0] and not first[2:].strip():
+        message = f"--worker {path.name}: its first line #! names no interpreter"
+        raise UsageError(message, hint="for example #!/bin/sh; see docs/workers.md")
     if name_of(path) != runner.SCRIPTS[0] and first.endswith(b"\r"):
         message = f"--worker {path.name}: its first line ends with a carriage return"
         hint = "no system finds such an interpreter: `sed -i 's/\\r$//'` removes them"

@@ -10,10 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
+from botocore.loaders import JSONFileLoader
 
 from cnd.account import caller_address
-from cnd.cloud import CHECKIP, Clients, Cloud, connect, required
+from cnd.aws import LISTED_WITHIN
+from cnd.cloud import CHECKIP, Clients, Cloud, Models, connect, required
 from cnd.errors import CloudError, UsageError
 from tests.support.embedded import LocalCloud
 from tests.support.portal import portal
@@ -48,7 +51,28 @@ def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(cloud.endpoint.folder.parents[1]))
 
 
+# --- what boto3's clients are made of
+
+
+@pytest.mark.parametrize(
+    "name", ["endpoints", "s3/2006-03-01/service-2", "no-such-service/service-2"]
+)
+def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(name: str) -> None:
+    path = str(Path(botocore.__file__).parent / "data" / name)
+    found = Models().load_file(path)
+    assert found == JSONFileLoader().load_file(path)
+    assert type(found) is (type(None) if name.startswith("no-") else dict)
+
+
 # --- which cloud
+
+
+def test_how_long_a_launch_may_be_unlisted_is_the_embedded_clouds_to_say(
+    up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert required(connect("local")).listed_within == LISTED_WITHIN == 20.0
+    monkeypatch.setenv("CND_LOCAL_LISTED_SECONDS", "0")
+    assert required(connect("local")).listed_within == 0.0
 
 
 def test_without_credentials_the_embedded_cloud_is_meant(

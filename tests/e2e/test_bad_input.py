@@ -206,6 +206,7 @@ def test_the_embedded_cloud_says_in_json_how_it_stands(terminal: Terminal) -> No
         assert f"export {name}={value}\n" in printed
     assert up["environment"] == terminal.exports()
     assert terminal.json("local", "status")["url"] == up["url"]
+    terminal.json("local", "fault", "--clear")  # those of other tests
     laid = terminal.json("local", "fault", "RunInstances", "--code", "InternalError")
     assert terminal.json("local", "fault")["faults"] == [laid]
     assert terminal.json("local", "fault", "--clear") == {"forgotten": 1}

@@ -330,11 +330,28 @@ def test_cnds_own_key_is_named_where_it_is_empty(
     assert "id_ed25519, CND's own key, cannot be used: the file is empty" in told
 
 
-def test_a_worker_that_no_system_can_start_is_refused(terminal: Terminal) -> None:
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"#!/bin/sh\r\necho\r\n", "its first line ends with a carriage return"),
+        (b"#! \r\necho\r\n", "its first line #! names no interpreter"),
+    ],
+)
+def test_a_worker_that_no_system_can_start_is_refused(
+    terminal: Terminal, data: bytes, why: str
+) -> None:
     script = terminal.folder / "worker.sh"
-    script.write_bytes(b"#!/bin/sh\r\necho\r\n")
-    told = refused(terminal.run("start", "--worker", str(script), "--n", "1"))
-    assert "its first line ends with a carriage return" in told
+    script.write_bytes(data)
+    told = refused(terminal.call("start", "--worker", str(script), "--n", "1"))
+    assert why in told
+
+
+def test_no_more_of_a_worker_is_read_than_one_may_have(terminal: Terminal) -> None:
+    script = terminal.folder / "worker.py"
+    with script.open("wb") as file:
+        file.truncate(1 << 40)
+    told = refused(terminal.call("start", "--worker", str(script), "--n", "1"))
+    assert "1 to 1048576 bytes, not 1099511627776" in told
 
 
 @pytest.mark.parametrize(("limit", "fewer"), [(256, ""), (300, "or at most --n 11")])
