@@ -210,7 +210,7 @@ def test_any_bytes_in_a_file_are_no_traceback(
 # --- the user
 
 
-def test_descriptions_of_services_in_the_home_are_not_read_by_the_embedded_cloud(
+def test_descriptions_of_services_in_the_home_are_not_read_by_the_local_cloud(
     terminal: Terminal, home: Path, tmp_path: Path
 ) -> None:
     terminal.environment["XDG_STATE_HOME"] = str(tmp_path)  # with a cloud of its own
