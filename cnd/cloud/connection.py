@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -47,6 +48,9 @@ FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
 }
+# What botocore raises of a description of a service that it cannot read.
+UNDESCRIBED = (JSONDecodeError, UnicodeDecodeError)
+MODELS = "~/.aws/models"  # where botocore looks for descriptions of services
 AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
@@ -192,8 +196,11 @@ class Clients:
         try:
             client = made(url)
             _check_port(client.meta.endpoint_url)
+        except UNDESCRIBED:
+            raise
         except ValueError as error:  # botocore's word for a bad URL
-            raise UsageError(str(error), hint="check AWS_ENDPOINT_URL") from error
+            hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
+            raise UsageError(str(error), hint=hint) from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):
             client = made(client.meta.endpoint_url)  # of the user's: known by now only
         replies.watch(client)
@@ -276,10 +283,10 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
             raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
         configured = {*core.get_scoped_config()} & {"endpoint_url", "services"}
         in_environment = [x for x in os.environ if x.startswith(ENDPOINTS)]
-    if not session.region_name:
-        hint = "say --region, or set AWS_DEFAULT_REGION"
-        raise UsageError("no AWS region is configured", hint=hint)
-    _check_region(session)
+        if not session.region_name:
+            hint = "say --region, or set AWS_DEFAULT_REGION"
+            raise UsageError("no AWS region is configured", hint=hint)
+        _check_region(session)
     return session, bool(configured or in_environment)
 
 
@@ -320,6 +327,8 @@ def _configuration_read(
         raise CloudError(str(error), hint=error.hint) from error
     except Exception as error:  # of any kind: botocore translates few of them
         names = [os.environ.get(name) or usual for name, usual in FILES.items()]
+        if isinstance(error, UNDESCRIBED):
+            names = [*filter(None, [os.environ.get("AWS_DATA_PATH")]), MODELS]
         mend = f"mend {', '.join(names)} or what AWS_... variables say"
         hint = f"{mend}, or use `--cloud local`, which reads none of it"
         message = f"could not {action}: {replies.excerpt(error, 200)}"
@@ -377,6 +386,7 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     """Return a session that reads nothing of the user's AWS configuration."""
     import boto3
     import botocore.session
+    from botocore.loaders import Loader
 
     core = botocore.session.Session()
     store = core.get_component("config_store")
@@ -385,6 +395,9 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     for name in ("config_file", "credentials_file"):
         store.set_config_variable(name, os.devnull)
     store.set_config_variable("region", region)
+    # Nor what the user's files say of services.
+    described = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    core.register_component("data_loader", described)
     _prepare(core)
     return boto3.Session(
         botocore_session=core,

@@ -210,6 +210,21 @@ def test_any_bytes_in_a_file_are_no_traceback(
 # --- the user
 
 
+def test_descriptions_of_services_in_the_home_are_not_read_by_the_local_cloud(
+    terminal: Terminal, home: Path, tmp_path: Path
+) -> None:
+    terminal.environment["XDG_STATE_HOME"] = str(tmp_path)  # with a cloud of its own
+    for name in ("endpoints.json", "s3/2099-01-01/service-2.json"):
+        path = home / ".aws" / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[")
+    try:
+        done = terminal.run(*START)
+        assert (done.returncode, "trouble" in done.stderr) == (0, False), done.stderr
+    finally:
+        terminal.run("local", "down")
+
+
 def test_a_user_without_a_name_and_a_home_runs_as_any_other(
     terminal: Terminal, tmp_path: Path
 ) -> None:

@@ -7,10 +7,12 @@ in the background.  Importing this file imports moto.
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING, Any
 
 import boto3.session
 import botocore.session
+from botocore.loaders import Loader
 from werkzeug.test import Client
 
 from cnd.local.api.fleet import Fleet
@@ -33,6 +35,7 @@ FIRST_CALLS = (
 
 def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
     """Import moto and put the hosts of `fleet` behind its instances."""
+    Loader.CUSTOMER_DATA_PATH = os.devnull  # what the user's files say of services
     session = _share_one_session()
     _list_modules_once()
     _read_models_once(session)
