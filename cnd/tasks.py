@@ -51,14 +51,14 @@ from cnd.cli.tasks_plan import whole_difficulty as _difficulty
 from cnd.cloud import connection as clouds
 from cnd.errors import CloudError, CndError, LeakError, UsageError
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import BOOT_ALLOWANCE, Plan
 from cnd.model.result import Result
 from cnd.model.run_name import new_run
-from cnd.model.search_state import Ending
 from cnd.planning import forecast, instance_types, local_rate
 from cnd.provision import auto_scaling
 from cnd.provision import scram as ending
-from cnd.provision.prepare import way_in
+from cnd.provision.prepare import security_group
 from cnd.run import custom_worker, order, viewer
 from cnd.run import status as run_status
 from cnd.run.job import Job
@@ -216,7 +216,7 @@ def attach(c: Context, run: str = "", json: bool = False, plain: bool = False) -
     past = list(journal.events())
     if journal.complaint:
         _say(f"run {journal.run}: {journal.complaint}")
-    if not plan.unreached:
+    if not plan.without_ssh:
         open_files.allow(plan.instances)
         _let_in(connected, plan)
     viewer = partial(_viewer, plan, plain, past)
@@ -255,7 +255,7 @@ def _tried(
 def _let_in(cloud: clouds.Cloud, plan: Plan) -> None:
     """Let SSH in from where this machine is now; perhaps it was let in before."""
     try:
-        way_in(cloud, plan)
+        security_group(cloud, plan)
     except CloudError as error:
         _say(f"{error}: SSH is let in from where the run was started")
 
@@ -367,7 +367,7 @@ def scram(
     connected = _connected(cloud, region)
     places = [connected] if connected else []
     if connected and all_regions:
-        places = [connected.within(name) for name in ec2.regions(connected.ec2)]
+        places = [connected.in_region(name) for name in ec2.regions(connected.ec2)]
     ended: list[ec2.Instance] = []
     failures: list[CndError] = []
     for place in places:
@@ -405,10 +405,10 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
                 heeded.add(name)
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
-    asked = set() if groups else ec2.sweep(client, run=run or None)
+    asked = set() if groups else ec2.terminate_tagged(client, run=run or None)
     listed = ec2.find(client, run=run or None, states=ec2.ALL)
     unsure = [r for r in run_status.under_way(listed, place) if run in ("", r)]
-    going = {i.id for i in listed if i.state in ec2.GOING} | asked
+    going = {i.id for i in listed if i.state in ec2.EXISTING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]
     unsure += run_status.launching(queued, lived)
     if unsure:
@@ -422,7 +422,7 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
         asked=asked,
         look=ec2.LISTED_WITHIN if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
-        past={i.id for i in listed} - {i.id for i in lived},
+        already_ended={i.id for i in listed} - {i.id for i in lived},
     )
     by_run = ec2.by_run(ended)
     for name in {*by_run, *unsure}:

@@ -27,7 +27,7 @@ from invoke.parser.argument import Argument
 
 from cnd.cli.settings import DEFAULTS, FABRIC, Setting, Source, setting, sources
 from cnd.errors import CndError, UsageError
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 from cnd.system import standard_streams
 
 READERS = ("fabric.config", "invoke.config", "invoke.env")  # of Fabric's settings
@@ -185,7 +185,7 @@ def _obeyed(found: Iterable[Setting], files: Iterable[Source]) -> Iterator[str]:
         values = {each.name: each.value for each in found if each.source == name}
         if values:
             told = (f"{k} = {v[:MOST_SHOWN]}" for k, v in sorted(values.items()))
-            yield harmless(f"{name} sets {', '.join(told)}")
+            yield printable_line(f"{name} sets {', '.join(told)}")
 
 
 def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
@@ -261,7 +261,9 @@ def own_up_to_settings() -> None:
     def end(kind: Any, error: BaseException, trace: Any) -> None:
         if isinstance(error, Exception) and (place := _setting_read(trace)):
             told = str(error).strip().partition("\n")[0] or kind.__name__
-            print(harmless(f"cnd: {place} cannot be used: {told}"), file=sys.stderr)
+            print(
+                printable_line(f"cnd: {place} cannot be used: {told}"), file=sys.stderr
+            )
             print("hint: `cnd` reads none of Fabric's settings", file=sys.stderr)
             nobody_reads()
             os._exit(UsageError.exit_status)  # as in `let_readers_go`
@@ -306,7 +308,7 @@ def left_at_once() -> Iterator[None]:
 def shown(error: CndError) -> Exit:
     """Return what shows `error` as one line, its way out, and its exit status."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    return Exit(f"cnd: {harmless(str(error))}{hint}", code=error.exit_status)
+    return Exit(f"cnd: {printable_line(str(error))}{hint}", code=error.exit_status)
 
 
 class Executor(FabricExecutor):  # type: ignore[misc]

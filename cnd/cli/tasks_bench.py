@@ -32,10 +32,10 @@ from cnd.cli.tasks_plan import (
 )
 from cnd.cloud import connection as clouds
 from cnd.errors import HostError, LeakError, UsageError
+from cnd.model.outcome import Ending
 from cnd.model.plan import BOOT_ALLOWANCE, MAX_INSTANCES, Plan
 from cnd.model.result import Result
 from cnd.model.run_name import new_run
-from cnd.model.search_state import Ending
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request, check_budget, decide
 from cnd.run.job import Job

@@ -31,7 +31,7 @@ from cnd.cli.program import shown, task
 from cnd.cloud import connection as clouds
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.model import system_log
-from cnd.model.events import Event, harmless
+from cnd.model.events import Event, printable_line
 from cnd.model.format import duration
 from cnd.model.run_name import is_run
 from cnd.run import order
@@ -403,7 +403,7 @@ def _write(data: bytes) -> None:
 
 def harmless_log(text: str) -> str:
     """Return `text` without control characters but tabs and ends of lines."""
-    return re.sub(r"[^\t\n]+", lambda part: harmless(part[0]), text)
+    return re.sub(r"[^\t\n]+", lambda part: printable_line(part[0]), text)
 
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
@@ -415,7 +415,7 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
     if kept is None or journal.is_over:
         return False
     plan, provision = kept.plan, kept.provision
-    if plan.unreached:
+    if plan.without_ssh:
         _say("nobody reaches these instances over SSH: these are the run's events")
         _events(journal, only, json, follow=True)
         return True
@@ -427,7 +427,7 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
         for line in lines:
             shown = True
             who = f"{line.name} | " if several else ""
-            text = line.text if not sys.stdout.isatty() else harmless(line.text)
+            text = line.text if not sys.stdout.isatty() else printable_line(line.text)
             told = jsonlib.dumps({"instance": line.name, "line": line.text})
             print(told if json else f"{who}{text}", flush=True)
     return shown
@@ -455,7 +455,7 @@ def _line(event: Event) -> str:
     who = f"Instance{event.index}" if event.index is not None else "-"
     fields = {k: v for k, v in event.fields.items() if k not in ("run", "token")}
     told = " ".join(f"{name}={value}" for name, value in fields.items())
-    return harmless(f"{when}  {who:<12} {event.kind:<20} {told}").rstrip()
+    return printable_line(f"{when}  {who:<12} {event.kind:<20} {told}").rstrip()
 
 
 # --- export
@@ -550,4 +550,4 @@ def _exported(run: str, life: InstanceHistory) -> dict[str, Any]:
 
 
 def _say(text: str) -> None:
-    print(harmless(text), file=sys.stderr)
+    print(printable_line(text), file=sys.stderr)

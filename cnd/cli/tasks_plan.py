@@ -288,7 +288,7 @@ def clean(
     """Remove what CND made besides instances: key pair, group, bucket with its logs."""
     connected = clouds.required(clouds.connect(cloud, region))
     print(connected.title, file=sys.stderr)
-    if live := ec2.find(connected.ec2, states=ec2.GOING):
+    if live := ec2.find(connected.ec2, states=ec2.EXISTING):
         message = f"{len(live)} instances of CND are there"
         raise UsageError(message, hint="`fab scram` ends them; then clean")
     found, refused = cleanup.find(connected)
@@ -370,7 +370,7 @@ def fit(connected: clouds.Cloud, decided: Plan, key: UserKey) -> None:
         UsageError: this machine cannot hold so many connections.
         CloudError: the first fault.  Warnings are told.
     """
-    if not decided.unreached:
+    if not decided.without_ssh:
         open_files.allow(decided.instances)
     if connected.name == "local":
         return  # nothing there is limited, and nothing costs

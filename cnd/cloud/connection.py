@@ -113,9 +113,9 @@ class Cloud:
     def ssm(self) -> SSMClient:
         return self.clients.get("ssm")  # type: ignore[no-any-return]
 
-    def within(self, region: str) -> Cloud:
+    def in_region(self, region: str) -> Cloud:
         """Return the same account in another region."""
-        return replace(self, region=region, clients=self.clients.within(region))
+        return replace(self, region=region, clients=self.clients.in_region(region))
 
 
 class Clients:
@@ -137,7 +137,7 @@ class Clients:
         self._lock = threading.Lock()  # making a client is not thread-safe
         self._made: dict[tuple[str, int], Any] = {}
 
-    def within(self, region: str) -> Clients:
+    def in_region(self, region: str) -> Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
@@ -193,12 +193,12 @@ class Clients:
         replies.watch(client)
         return client
 
-    def foreign(self) -> dict[str, str]:
+    def custom_endpoints(self) -> dict[str, str]:
         """Return the URLs of the services whose endpoint is not AWS's own."""
         urls = {name: self.get(name).meta.endpoint_url for name in SERVICES}
         return {name: url for name, url in urls.items() if not _is_aws(url)}
 
-    def know(self, region: str) -> bool:
+    def knows(self, region: str) -> bool:
         """Tell whether the region is in the data that came with botocore."""
         partition = self._session.get_partition_for_region(region)
         return region in self._session.get_available_regions("ec2", partition)
@@ -313,7 +313,7 @@ def configured_region() -> tuple[str, str]:
 
 
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
-    session = _session_of_nobody(endpoint, region or endpoint.region)
+    session = _isolated_session(endpoint, region or endpoint.region)
     _check_region(session)
     url = endpoint.url
     cloud = _identified("local", session, f"{url}/checkip", url)
@@ -331,7 +331,7 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     )
 
 
-def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
+def _isolated_session(endpoint: local.Endpoint, region: str) -> boto3.Session:
     """Return a session that reads nothing of the user's AWS configuration."""
     import boto3
     import botocore.session
@@ -370,7 +370,7 @@ def _identified(
     with translated("reach the cloud"):
         caller = clients.get("sts").get_caller_identity()
         account, arn = str(caller["Account"]), str(caller["Arn"])
-    foreign = clients.foreign() if endpoints else {}
+    foreign = clients.custom_endpoints() if endpoints else {}
     return Cloud(
         name=name,
         region=session.region_name or "",

@@ -1,7 +1,7 @@
-"""How long instances were paid for, by what was seen of them.
+"""How long instances ran and what they cost, by the events of the run.
 
 One rule: the events of the run and nothing else.  AWS bills from *running* until
-*shutting-down*, by the second; what is seen is a moment later, at both ends.
+*shutting-down*, by the second; an event comes a moment later, at both ends.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ ENDS = frozenset({"instance.terminated", "instance.lost"})
 def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     """Return what the instances cost so far, in USD; None if a price is not known."""
     seen = list(events)
-    told: dict[str, dict[str, object]] = {}
+    fields: dict[str, dict[str, object]] = {}
     for event in seen:
         if event.kind in (LAUNCHED, RUNNING):
-            told.setdefault(event.host or "", {}).update(event.fields)
-    return plan.usd(_stay(told[i], seconds) for i, seconds in lives(seen).items())
+            fields.setdefault(event.host or "", {}).update(event.fields)
+    return plan.usd(_usage(fields[i], seconds) for i, seconds in lives(seen).items())
 
 
-def _stay(told: Mapping[str, object], seconds: float) -> Usage:
-    kind, zone = str(told.get("type") or ""), str(told.get("zone") or "")
-    return Usage(seconds, kind, zone, told.get("spot") is True)
+def _usage(fields: Mapping[str, object], seconds: float) -> Usage:
+    kind, zone = str(fields.get("type") or ""), str(fields.get("zone") or "")
+    return Usage(seconds, kind, zone, fields.get("spot") is True)
 
 
 def lives(events: Iterable[Event]) -> dict[str, float]:
-    """Return how many seconds each instance ran that was seen running, by its id.
+    """Return the seconds that each instance ran, by its id, if it was seen running.
 
     One that was not seen to end has run until the last event, so far.
     """

@@ -204,7 +204,7 @@ def _check_budget(plan: Plan, budget: float) -> None:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
         hint = (
             f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.dearest_usd_per_hour)}/h: less --t, or fewer instances (--n)"
+            f"{usd(plan.max_usd_per_hour)}/h: less --t, or fewer instances (--n)"
         )
         raise UsageError(message, hint=hint)
 
@@ -413,7 +413,7 @@ def _price(made: Forecast) -> str:
         expected = f"{usd(made.expected_usd)} expected{by}, "
     return (
         f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
-        f"{plan.lifetime:.0f} s x {usd(plan.dearest_usd_per_hour)}/h ({price.source})"
+        f"{plan.lifetime:.0f} s x {usd(plan.max_usd_per_hour)}/h ({price.source})"
     )
 
 

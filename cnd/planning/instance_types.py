@@ -158,6 +158,6 @@ def _vcpus(cloud: Cloud | None, instance_type: str) -> int:
     if offer := OFFERS.get(instance_type):
         return offer.vcpus
     if cloud:
-        return access.kind(cloud.ec2, instance_type).vcpus
+        return access.describe_type(cloud.ec2, instance_type).vcpus
     message = f"--instance-type {instance_type!r} is not in the shipped table"
     raise UsageError(message, hint="`fab local up`, and all types are known")

@@ -136,7 +136,7 @@ def _lab_excess(case: Case) -> tuple[str, str] | None:
         text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
         free = LAB_INSTANCES - len(running)
         return text, f"--n {free}" if free > 0 else "end some of them first"
-    each = max(access.kind(cloud.ec2, name).vcpus for name in plan.types)
+    each = max(access.describe_type(cloud.ec2, name).vcpus for name in plan.types)
     if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
         text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
         return text, "fewer instances (--n), or a smaller --instance-type"
@@ -147,7 +147,7 @@ def region(case: Case) -> Check:
     """Which region, and whether the installed boto3 is new enough to know it."""
     cloud = case.cloud
     at = f" at {cloud.endpoint}" if cloud.endpoint else ""
-    if not cloud.clients.know(cloud.region):
+    if not cloud.clients.knows(cloud.region):
         text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
         return Check("region", WARNING, text, "pip install -U boto3")
     return Check("region", OK, f"{cloud.region}{at}")
@@ -189,10 +189,10 @@ def machine(case: Case) -> Check:
     """Whether the region has the instance types, and in which zones."""
     cloud, told, lacking = case.cloud, [], []
     for name in case.plan.types:
-        kind = access.kind(cloud.ec2, name)
+        found = access.describe_type(cloud.ec2, name)
         if zones := access.zones(cloud.ec2, name):
             where = ", ".join(sorted(zones))
-            told.append(f"{name}, {kind.vcpus} vCPUs, offered in {where}")
+            told.append(f"{name}, {found.vcpus} vCPUs, offered in {where}")
         else:
             lacking.append(f"no zone of {cloud.region} offers {name}")
     if lacking:
@@ -257,7 +257,7 @@ def _try_launch(case: Case, name: str) -> Check:
             DryRun=True,
             ImageId=found.id,
             InstanceType=name,  # type: ignore[arg-type]  # any text
-            MinCount=plan.fewest,
+            MinCount=plan.min_instances,
             MaxCount=plan.instances,
             TagSpecifications=tags,
             **where,  # type: ignore[arg-type]
@@ -325,17 +325,17 @@ def quota(case: Case) -> Check:
     ]
     used = _vcpus(counted)
     room = {
-        name: max(0, limit - used) // access.kind(case.cloud.ec2, name).vcpus
+        name: max(0, limit - used) // access.describe_type(case.cloud.ec2, name).vcpus
         for name in types
     }
     kind = "spot vCPUs" if on_spot else "vCPUs"
     largest = " or ".join(f"{n} x {name}" for name, n in room.items())
     text = f"{used} of {limit} {kind} in use: room for {largest}"
-    if plan.fewest > max(room.values()):
+    if plan.min_instances > max(room.values()):
         # Where another quota may be drawn on, it has not come to a fault yet.
         other = len(types) < len(plan.types) or plan.market == MARKETS[-1]
         status = WARNING if other else FAULT
-        return Check("quota", status, f"{text}, not {plan.fewest}", QUOTA)
+        return Check("quota", status, f"{text}, not {plan.min_instances}", QUOTA)
     return Check("quota", OK, text)
 
 
@@ -374,7 +374,7 @@ def ssh(case: Case) -> Check:
         seen = _dry(
             "ssh",
             text,
-            lambda: access.let_in(client, group.id, wanted, owner, dry_run=True),
+            lambda: access.allow_ssh(client, group.id, wanted, owner, dry_run=True),
         )
         if seen.status != OK or not group.ranges:
             return seen

@@ -15,7 +15,7 @@ from typing import Any
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
-from cnd.model.catalog import OFFERS, Price, all_in
+from cnd.model.catalog import OFFERS, Price, with_extras
 
 # The Price List API answers in few regions, for all of them.
 # https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
@@ -40,7 +40,7 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
     except CloudError as error:
         trouble = f"AWS's price list refused: {code(error) or error}"
     if listed is not None:
-        return all_in(instance_type, listed, f"AWS's price list, {cloud.region}")
+        return with_extras(instance_type, listed, f"AWS's price list, {cloud.region}")
     if offer := OFFERS.get(instance_type):
         source = f"{offer.price.source}; {trouble}"
         return replace(offer.price, source=source)
@@ -66,7 +66,7 @@ def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
         return {}
     found: dict[str, dict[str, float]] = {}
     for name, zone, usd in history:
-        found.setdefault(name, {})[zone] = all_in(name, usd, "").usd_per_hour
+        found.setdefault(name, {})[zone] = with_extras(name, usd, "").usd_per_hour
     return found
 
 

@@ -64,7 +64,7 @@ CHECKIP_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True)
-class Kind:
+class InstanceType:
     """An instance type as the region describes it."""
 
     type: str
@@ -72,14 +72,14 @@ class Kind:
     architectures: tuple[str, ...]  # EC2's names
 
 
-def kind(ec2: EC2Client, instance_type: str) -> Kind:
+def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
     """Return what `instance_type` is; `CloudError` if the region has no such type."""
     with translated(f"look up the instance type {instance_type!r}"):
         reply = ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
         )
         found = reply["InstanceTypes"][0]
-        return Kind(
+        return InstanceType(
             type=instance_type,
             vcpus=int(found["VCpuInfo"]["DefaultVCpus"]),
             architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
@@ -116,9 +116,9 @@ def image(
     Raises:
         CloudError: there is no such type or image, or they do not fit together.
     """
-    offered = kind(cloud.ec2, instance_type).architectures
+    offered = describe_type(cloud.ec2, instance_type).architectures
     if name not in SYSTEMS:
-        return _given(cloud.ec2, instance_type, offered, name, user)
+        return _image_by_id(cloud.ec2, instance_type, offered, name, user)
     arch = next((a for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
@@ -129,7 +129,7 @@ def image(
     return Image(found, user or system.user)
 
 
-def _given(
+def _image_by_id(
     ec2: EC2Client, instance_type: str, offered: Collection[str], name: str, user: str
 ) -> Image:
     """Return an image by its id, with the user that its publisher's images have."""
@@ -195,23 +195,23 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
     A range that `owner` was let in from before, under another address, is closed
     when no instance of CND is there any more that may be reached from it.
     """
-    group = _group_made(ec2, *_group_name(ec2, subnet))
-    note = _described(owner)
+    group = _ensure_group(ec2, *_group_name(ec2, subnet))
+    note = _description(owner)
     if ssh_from not in group.ranges:
-        let_in(ec2, group.id, ssh_from, owner)
+        allow_ssh(ec2, group.id, ssh_from, owner)
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
-        _shut_out(ec2, group.id, stale)
+        _revoke_ssh(ec2, group.id, stale)
     return group.id
 
 
 def closed_group(ec2: EC2Client, subnet: str = "") -> str:
     """Return the security group that lets nobody in."""
     name, vpc = _group_name(ec2, subnet)
-    return _group_made(ec2, f"{name}-closed", vpc).id
+    return _ensure_group(ec2, f"{name}-closed", vpc).id
 
 
-def _described(owner: str) -> str:
+def _description(owner: str) -> str:
     """Return what a rule says of itself, in the few characters that AWS allows there.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
@@ -224,12 +224,12 @@ def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
     return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
 
 
-def let_in(
+def allow_ssh(
     ec2: EC2Client, group: str, ssh_from: str, owner: str, *, dry_run: bool = False
 ) -> None:
     """Let SSH in from `ssh_from`; a dry run only asks, and fails in any case."""
     ranges: list[IpRangeTypeDef] = [
-        {"CidrIp": ssh_from, "Description": _described(owner)}
+        {"CidrIp": ssh_from, "Description": _description(owner)}
     ]
     try:
         with translated(f"let SSH in from {ssh_from}"):
@@ -241,7 +241,7 @@ def let_in(
             raise
 
 
-def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
+def _revoke_ssh(ec2: EC2Client, group: str, ranges: list[str]) -> None:
     with translated(f"let SSH in from {ranges[0]} no more"):
         ec2.revoke_security_group_ingress(
             GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
@@ -272,7 +272,7 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
         return Group(found[0]["GroupId"], notes)
 
 
-def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
+def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
     """Return the group of that name, made if there is none.
 
     Two first runs at once both find none, and one of them makes it.

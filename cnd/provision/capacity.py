@@ -43,7 +43,7 @@ UNSURE_PAUSES = (0.2, 0.6, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Bid:
+class LaunchRequest:
     """One request: as many instances of a type, in a place, as can be had."""
 
     type: str
@@ -53,10 +53,10 @@ class Bid:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a bid."""
+class LaunchAnswer:
+    """What came of a request."""
 
-    bid: Bid
+    request: LaunchRequest
     launched: int = 0
     refusal: str = ""  # AWS's error code, one of REFUSALS
 
@@ -71,7 +71,9 @@ class Wanted:
     subnets: tuple[str, ...] = ("",)  # likewise
 
 
-def next_bid(wanted: Wanted, answers: Sequence[Answer]) -> Bid | None:
+def next_request(
+    wanted: Wanted, answers: Sequence[LaunchAnswer]
+) -> LaunchRequest | None:
     """Return what to ask for now; None if all is there, or no more can be had.
 
     Type after type, the cheapest first: all that is missing in one place, whichever
@@ -81,32 +83,34 @@ def next_bid(wanted: Wanted, answers: Sequence[Answer]) -> Bid | None:
     if missing <= 0:
         return None
     hopeful = (
-        bid
-        for bid in _bids(wanted, min(missing, BATCH))
-        if not any(_rules_out(answer, bid, wanted) for answer in answers)
+        request
+        for request in _requests(wanted, min(missing, BATCH))
+        if not any(_rules_out(answer, request, wanted) for answer in answers)
     )
     return next(hopeful, None)
 
 
-def _bids(wanted: Wanted, most: int) -> Iterator[Bid]:
+def _requests(wanted: Wanted, most: int) -> Iterator[LaunchRequest]:
     named = tuple(filter(None, wanted.subnets)) or wanted.subnets
     for name in wanted.types:
-        yield from (Bid(name, subnet, most, most) for subnet in wanted.subnets)
-        yield from (Bid(name, subnet, 1, most) for subnet in named)
+        yield from (
+            LaunchRequest(name, subnet, most, most) for subnet in wanted.subnets
+        )
+        yield from (LaunchRequest(name, subnet, 1, most) for subnet in named)
 
 
-def _rules_out(answer: Answer, bid: Bid, wanted: Wanted) -> bool:
-    """Whether an answer leaves no hope for a bid."""
-    past = answer.bid
-    if past.type != bid.type:
+def _rules_out(answer: LaunchAnswer, request: LaunchRequest, wanted: Wanted) -> bool:
+    """Whether an answer leaves no hope for a request."""
+    past = answer.request
+    if past.type != request.type:
         return False
     if answer.refusal in QUOTA:
         # Pieces of a fleet that must be whole would be paid for nothing.
-        return past.least <= bid.least or wanted.least == wanted.instances
-    if past.subnet != bid.subnet:
+        return past.least <= request.least or wanted.least == wanted.instances
+    if past.subnet != request.subnet:
         return False
     if answer.refusal:
-        return past.least <= bid.least
+        return past.least <= request.least
     return answer.launched < past.most  # it has given all that it had
 
 

@@ -21,7 +21,7 @@ from cnd.model.events import Emit, Event, trouble
 from cnd.model.plan import Plan
 from cnd.provision import access, auto_scaling, capacity, ec2_fleet
 from cnd.provision import user_data as boot_script
-from cnd.provision.capacity import Answer, Bid, Wanted
+from cnd.provision.capacity import LaunchAnswer, LaunchRequest, Wanted
 from cnd.provision.prepare import Provision
 
 T = TypeVar("T")
@@ -104,7 +104,7 @@ class Launcher:
             raise _too_few(order)
         return order.launched
 
-    def hold(self, provision: Provision, tell: Emit) -> None:
+    def launch_group(self, provision: Provision, tell: Emit) -> None:
         """Let an Auto Scaling group launch the fleet, and launch anew what is lost.
 
         Raises:
@@ -129,7 +129,7 @@ class Launcher:
             raise
         auto_scaling.fill(cloud, run=self._run, count=size, lifetime=plan.lifetime)
 
-    def tell_failures(
+    def report_failures(
         self, tell: Emit, missing: Callable[[], int], wait: Callable[[float], bool]
     ) -> None:
         """Tell why the group launches too few, each of AWS's reasons once.
@@ -167,7 +167,7 @@ class Launcher:
             return []
         return [auto_scaling.group_name(self._run)]
 
-    def tidy(self) -> None:
+    def clean_up(self) -> None:
         """Remove what launches left besides instances, which must be gone.
 
         Raises:
@@ -181,26 +181,26 @@ class Launcher:
         """Launch by RunInstances: place after place, type after type."""
         specs = {spec.instance_type: spec for spec in provision.specs}
         wanted = Wanted(order.instances, order.least, tuple(specs), self._plan.subnets)
-        answers: list[Answer] = []
-        while order.wait(0) and (bid := capacity.next_bid(wanted, answers)):
+        answers: list[LaunchAnswer] = []
+        while order.wait(0) and (request := capacity.next_request(wanted, answers)):
             try:
-                new = self._ask(specs[bid.type], bid, order)
+                new = self._ask(specs[request.type], request, order)
             except CloudError as error:
                 if code(error) not in capacity.REFUSALS:
                     raise
-                where = bid.subnet or "any zone"
-                order.refused(error, bid.least, bid.type, where)
-                answers.append(Answer(bid, refusal=code(error)))
+                where = request.subnet or "any zone"
+                order.refused(error, request.least, request.type, where)
+                answers.append(LaunchAnswer(request, refusal=code(error)))
                 if wanted.subnets == ("",) and code(error) in capacity.NO_ROOM:
                     zones = access.subnets(self._cloud.ec2)
                     wanted = replace(wanted, subnets=("", *zones))
                 continue
             for instance in new:
                 order.take(instance)
-            answers.append(Answer(bid, len(new)))
+            answers.append(LaunchAnswer(request, len(new)))
 
     def _ask(
-        self, spec: ec2.LaunchSpec, bid: Bid, order: LaunchProgress
+        self, spec: ec2.LaunchSpec, request: LaunchRequest, order: LaunchProgress
     ) -> list[ec2.Instance]:
         first = order.first + len(order.launched)
         user_data = boot_script.numbered(spec.user_data, first)
@@ -209,17 +209,17 @@ class Launcher:
         def call(token: str) -> list[ec2.Instance]:
             found = ec2.launch(
                 self._cloud.ec2_once,
-                replace(spec, subnet=bid.subnet, user_data=user_data),
+                replace(spec, subnet=request.subnet, user_data=user_data),
                 run=self._run,
                 owner=self._cloud.owner,
                 token=token,
-                count=bid.most,
-                least=bid.least,
+                count=request.most,
+                least=request.least,
                 clock=lambda: now,
             )
             return sorted(found, key=lambda each: (each.index, each.id))
 
-        fields = {"count": bid.most, "type": bid.type, "subnet": bid.subnet}
+        fields = {"count": request.most, "type": request.type, "subnet": request.subnet}
         return self._patiently(call, fields, order)
 
     def _by_fleet(self, provision: Provision, order: LaunchProgress) -> None:

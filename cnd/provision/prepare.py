@@ -104,7 +104,7 @@ def prepare(
             for name in plan.types
         }
         key_name = pool.submit(access.key_pair, cloud.ec2, key)
-        group = pool.submit(way_in, cloud, plan)
+        group = pool.submit(security_group, cloud, plan)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
@@ -125,7 +125,7 @@ def prepare(
             )
             for instance_type, image in images.items()
         )
-        if plan.unreached:  # the instances must find there what they are to do
+        if plan.without_ssh:  # the instances must find there what they are to do
             bucket_made.result()
             s3_protocol.send(cloud.s3, name, run, owner)
     finally:
@@ -136,12 +136,12 @@ def prepare(
     return Provision(specs, login, queue, name, bucket_made, owner)
 
 
-def way_in(cloud: Cloud, plan: Plan) -> str:
+def security_group(cloud: Cloud, plan: Plan) -> str:
     """Return the security group: SSH from one address only, or nothing at all.
 
     The address is the one that this machine has now.
     """
-    if plan.unreached:
+    if plan.without_ssh:
         return access.closed_group(cloud.ec2, plan.subnets[0])
     ssh_from = plan.ssh_from or f"{access.caller_address(cloud.checkip)}/32"
     return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
@@ -150,11 +150,11 @@ def way_in(cloud: Cloud, plan: Plan) -> str:
 def _user_data(
     cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
 ) -> str:
-    if not plan.unreached:
+    if not plan.without_ssh:
         return boot_script.user_data(lifetime=plan.lifetime, host_key=host_key)
     rate = cloud.polls_per_second
     boot = s3_protocol.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
-    return boot_script.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    return boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 
 def _done() -> Future[None]:

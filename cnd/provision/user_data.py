@@ -57,7 +57,7 @@ def user_data(*, lifetime: float, host_key: KeyPair) -> str:
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
 
 
-def unreached(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
+def without_ssh(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
     """Return the cloud-config of instances that work by what they find in S3.
 
     To be made ready by `numbered`.

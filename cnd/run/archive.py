@@ -17,9 +17,11 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, CndError
 from cnd.model import system_log
 from cnd.model.billing import LAUNCHED, spent
+from cnd.model.claim import objection_to
 from cnd.model.events import Event, trouble
+from cnd.model.outcome import Ending, Outcome
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome
+from cnd.model.search_state import evidence, unproved
 from cnd.provision.prepare import Provision
 from cnd.run.journal import EVENTS, RESULT, Journal
 from cnd.run.journal_writer import DISK_PATIENCE
@@ -83,7 +85,7 @@ class Archive:
         if claim := orphans.claim(s3, bucket, run, recorder.plan.instances):
             claim = self._judged(claim)
             # A false one may be anybody's: it is held against nobody.
-            recorder.put(recorder.search.refuted(claim) or claim)
+            recorder.put(objection_to(recorder.plan, claim) or claim)
 
     def _upload(self, provision: Provision) -> bool:
         """Upload the logs; return whether there are some, and all of them are there."""
@@ -174,6 +176,6 @@ class Archive:
             kept=shutdown.kept,
             leaked=shutdown.leaked,
             smallest=search.smallest,
-            evidence=search.evidence,
-            unproved=search.unproved,
+            evidence=evidence(search),
+            unproved=unproved(search.plan),
         )

@@ -72,7 +72,7 @@ class Replacements:
         late = time.monotonic() >= recorder.marks["launched"] + self.patience
         if not (self.adopts and recorder.roster.index and late):
             return
-        for index, standing in list(recorder.search.standings.items()):
+        for index, standing in list(recorder.search.classes.items()):
             if not standing.host and not standing.ended:
                 fields = {"reason": f"Instance{index} was never launched"}
                 recorder.take(Event("host.failed", index, fields=fields))
@@ -83,7 +83,7 @@ class Replacements:
         if search.awaits_check or (search.failed and self._awaited()):
             return
         for index in search.failed:
-            host = roster.survivor(search.standings.values())
+            host = roster.survivor(search.classes.values())
             if host is None:
                 break
             start = search.resumption(index)

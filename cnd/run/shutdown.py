@@ -273,7 +273,7 @@ class Shutdown:
         """Do what need not be done before the fleet's end; none of it for long."""
         works: list[Future[object]] = [
             saving,
-            self.pool.submit(self._launcher.tidy),
+            self.pool.submit(self._launcher.clean_up),
             self.pool.submit(sqs.delete, self._cloud.sqs, queue),
         ]
         late = wait(works, timeout=self._limits.save).not_done

@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any, Protocol
 
 import cnd
-from cnd.model.events import Event, amount, harmless
+from cnd.model.events import Event, amount, printable_line
 from cnd.model.format import duration
 from cnd.model.format import number as short
 from cnd.view.colors import COLORS
@@ -75,7 +75,7 @@ def page(line: Timeline, pictures: Mapping[str, Drawn], logs: Iterable[str]) -> 
 
 def _text(value: object, most: int = 300) -> str:
     """Return a value of unknown origin as HTML text, at most so many characters."""
-    text = harmless(str(value))
+    text = printable_line(str(value))
     return html.escape(text if len(text) <= most else f"{text[:most]}…")
 
 

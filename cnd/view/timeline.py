@@ -17,9 +17,8 @@ from typing import Any
 from cnd.errors import UsageError
 from cnd.model.catalog import OFFERS
 from cnd.model.events import LAST_WORDS, NOTHING, Event, amount
-from cnd.model.plan import Plan, billed, class_size
-from cnd.model.replay import recall
-from cnd.pow import MAX_NONCES
+from cnd.model.plan import MAX_NONCES, Plan, billed_hours, class_size
+from cnd.model.replay import replayed
 
 # What an instance does, in the usual order.  Its bill begins with "boot".
 PHASES = {
@@ -182,7 +181,9 @@ def list_usd(line: Timeline) -> float | None:
         offer = OFFERS.get(life.type)
         if paid and offer is None:
             return None
-        costs.append(billed(paid) * offer.price.usd_per_hour if paid and offer else 0.0)
+        costs.append(
+            billed_hours(paid) * offer.price.usd_per_hour if paid and offer else 0.0
+        )
     return sum(costs)
 
 
@@ -500,7 +501,7 @@ def _coverage(wish: Mapping[str, Any], seen: Sequence[Event]) -> list[dict[str, 
         )
     except (KeyError, UsageError):
         return []
-    return recall(plan, seen).race.coverage
+    return replayed(plan, seen).search.coverage
 
 
 # --- values of unknown origin

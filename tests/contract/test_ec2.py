@@ -245,7 +245,7 @@ def test_the_end_of_all_runs_spares_what_cnd_did_not_launch(tmp_path: Path) -> N
         (foreign,) = cloud.launch()
         assert {instance.state for instance in ec2.find(aws.ec2)} == {"pending"}
 
-        ended = ec2.terminate(aws.ec2, timeout=20)
+        ended = ec2.terminate(aws.ec2, patience=ec2.Patience(20))
 
         assert ids(ended) == ids(mine)
         assert cloud.state(foreign) == "pending"
@@ -269,11 +269,13 @@ def test_what_is_tagged_goes_before_it_is_described(
     (other,) = launch(aws, cloud, f"{run}-other")
     (foreign,) = cloud.launch()
 
-    assert ec2.sweep(aws.ec2, run=run) == ids(launched)
+    assert ec2.terminate_tagged(aws.ec2, run=run) == ids(launched)
 
     ended = ec2.terminate(aws.ec2, run=run, asked=ids(launched))
     assert ids(ended) == ids(launched)
-    assert ec2.sweep(aws.ec2, run=run) == set()  # they were terminated before
+    assert (
+        ec2.terminate_tagged(aws.ec2, run=run) == set()
+    )  # they were terminated before
     assert cloud.reaches(other.id, "running")
     assert cloud.reaches(foreign, "running")
     ec2.terminate(aws.ec2, run=f"{run}-other")
@@ -310,19 +312,17 @@ def described(**states: str) -> dict[str, Any]:
 
 
 def terminate(
-    stub: Stub, *known: str, looks: int = 4, **more: Any
+    stub: Stub, *known: str, looks: int = 4, look: float = 0.0, **more: Any
 ) -> list[ec2.Instance]:
-    """Terminate the run r; time is up after so many looks."""
+    """Terminate the run r; the timeout ends it after `looks` readings of the clock."""
     seconds = itertools.count()
-    return ec2.terminate(
-        stub.ec2,
-        run="r",
-        known=known,
+    patience = ec2.Patience(
         timeout=float(looks),
+        look=look,
         clock=lambda: float(next(seconds)),
         sleep=lambda pause: None,
-        **more,
     )
+    return ec2.terminate(stub.ec2, run="r", known=known, patience=patience, **more)
 
 
 def asks(stub: Stub, *names: str) -> None:
@@ -342,7 +342,7 @@ def test_a_batch_that_is_refused_keeps_no_other_from_its_end(stub: Stub) -> None
     last = {"InstanceId": names[149], "PreviousState": {"Name": "running"}}
     gone = {"InstanceId": names[148], "PreviousState": {"Name": "terminated"}}
     stub.add_response("terminate_instances", {"TerminatingInstances": [gone, last]})
-    assert ec2.sweep(stub.ec2, run="r") == {names[149]}
+    assert ec2.terminate_tagged(stub.ec2, run="r") == {names[149]}
 
 
 def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:
@@ -401,7 +401,11 @@ def test_nothing_that_is_raised_keeps_a_termination_from_going_on(stub: Stub) ->
     )
     with pytest.raises(ZeroDivisionError):  # a bug is told, when all are gone
         ec2.terminate(
-            broken, run="r", known=["i-1", "i-2"], sleep=lambda _: None, seen=seen
+            broken,
+            run="r",
+            known=["i-1", "i-2"],
+            patience=ec2.Patience(sleep=lambda _: None),
+            seen=seen,
         )
     assert told == ["i-2", "i-1"]
 
@@ -409,15 +413,11 @@ def test_nothing_that_is_raised_keeps_a_termination_from_going_on(stub: Stub) ->
 def test_a_leak_names_region_and_command(stub: Stub) -> None:
     broken: Any = Broken(stub.ec2, itertools.repeat(KeyError("Reservations")))
     seconds = itertools.count()
+    patience = ec2.Patience(
+        4.0, clock=lambda: float(next(seconds)), sleep=lambda _: None
+    )
     with pytest.raises(LeakError, match="running in eu-west-2: i-1") as caught:
-        ec2.terminate(
-            broken,
-            run="r",
-            known=["i-1"],
-            timeout=4.0,
-            clock=lambda: float(next(seconds)),
-            sleep=lambda _: None,
-        )
+        ec2.terminate(broken, run="r", known=["i-1"], patience=patience)
     assert caught.value.hint == "run `fab scram --run r --region eu-west-2`"
 
 
@@ -513,7 +513,7 @@ def test_what_somebody_else_ended_between_two_looks_was_there_all_the_same(
     for _ in range(2):
         stub.add_response("describe_instances", both)
 
-    ended = terminate(stub, looks=20, look=6.0, past=["i-0"])
+    ended = terminate(stub, looks=20, look=6.0, already_ended=["i-0"])
 
     assert ids(ended) == {"i-1"}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cnd.cli.tasks_look import as_csv, as_json
-from cnd.model.events import from_worker, harmless
+from cnd.model.events import from_worker, printable_line
 from cnd.run.journal import Journal
 from cnd.view import write_report
 from tests.support.terminal import BIN, clean_environment
@@ -80,7 +80,7 @@ def test_an_event_is_one_line_whatever_it_says(journal: Journal, locale: str) ->
 
 @pytest.mark.parametrize("words", WORDS)
 def test_what_is_shown_is_one_line_that_can_be_written(words: str) -> None:
-    shown = harmless(words)
+    shown = printable_line(words)
     assert len(shown.splitlines()) == 1
     assert shown.isprintable()
     shown.encode()

@@ -11,10 +11,10 @@ from botocore.stub import ANY
 from cnd import pow as worker
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
-from cnd.model.catalog import BESIDE, OFFERS, Rate
+from cnd.model.catalog import EXTRAS, OFFERS, Rate
+from cnd.model.outcome import Ending, Outcome
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request
 from tests.support.clerk import stubbed
@@ -89,7 +89,7 @@ def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
             {**asked, "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
         )
         found = instance_types.on_spot(clerk.cloud, Request(plan, True)).plan.spot
-    assert found == {"c6a.large": {"a": pytest.approx(0.03 + BESIDE)}}
+    assert found == {"c6a.large": {"a": pytest.approx(0.03 + EXTRAS)}}
 
 
 def test_instances_that_never_searched_are_not_counted_as_slow(

@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import ANY
 
 from cnd.cloud.connection import Cloud
-from cnd.model.catalog import BESIDE, OFFERS
+from cnd.model.catalog import EXTRAS, OFFERS
 from cnd.planning import prices
 from tests.support.clerk import Clerk, stubbed
 
@@ -60,7 +60,7 @@ def test_the_price_of_the_region_is_asked_of_aws(aws: Cloud, clerk: Clerk) -> No
     clerk.answer("pricing", "get_products", listed, asked_for("c6a.large"))
     price = prices.on_demand(aws, "c6a.large")
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.091 + BESIDE)
+    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS)
     assert price.source == "AWS's price list, eu-west-2"
 
 
@@ -102,11 +102,11 @@ def test_spot_prices_in_force_are_told_by_type_and_zone_and_the_lowest_of_them(
     reply = {"SpotPriceHistory": history}
     clerk.answer("ec2", "describe_spot_price_history", reply, asked)
     found = prices.spot(aws, ["c6a.large", "c5.large"])
-    assert found["c5.large"] == {"eu-west-2b": pytest.approx(0.03 + BESIDE)}
+    assert found["c5.large"] == {"eu-west-2b": pytest.approx(0.03 + EXTRAS)}
     assert found["c6a.large"].keys() == {"eu-west-2a", "eu-west-2b"}
     price = prices.lowest(found["c6a.large"])
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.032 + BESIDE)
+    assert price.usd_per_hour == pytest.approx(0.032 + EXTRAS)
     assert price.source == "spot price in eu-west-2b, just now"
 
 

@@ -133,7 +133,7 @@ def test_each_reason_why_a_group_launches_too_few_is_told_once(clerk: Clerk) -> 
     told: list[Event] = []
     missing = iter([0, 2, 2, 2, 2, 1])
     waits = iter([True] * 6 + [False])
-    launcher.tell_failures(told.append, lambda: next(missing), lambda _: next(waits))
+    launcher.report_failures(told.append, lambda: next(missing), lambda _: next(waits))
     assert [(event.kind, event.fields.get("count")) for event in told] == [
         ("launch.refused", 2),
         ("cloud.trouble", None),

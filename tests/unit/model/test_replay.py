@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
-from cnd.model.replay import SearchClock, recall, unanswered
-from cnd.model.search_state import Ending, SearchState
+from cnd.model.replay import SearchClock, replayed, unanswered
+from cnd.model.search_state import SearchState
 
 PLAN = Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000)
 HOUR = 3600.0
@@ -35,24 +36,26 @@ def journal(host_clock: float = 0.0) -> list[Event]:
 
 @given(st.floats(-2 * HOUR, 2 * HOUR))
 def test_a_hosts_clock_has_no_say_in_when_the_search_began(wrong: float) -> None:
-    past = recall(PLAN, journal(wrong))
+    past = replayed(PLAN, journal(wrong))
     assert (past.boot, past.lasted) == (20.0, 24.0)
     assert past.searched == {1: 0.0}
 
 
-def said(index: int, seconds: object, *, heard: float, host: str = "") -> Event:
+def said(index: int, seconds: object, *, received: float, host: str = "") -> Event:
     fields = {"seconds": seconds}
-    return Event("worker.progress", index, host or f"i-{index}", fields, heard=heard)
+    return Event(
+        "worker.progress", index, host or f"i-{index}", fields, received=received
+    )
 
 
 def clocked(*said: Event, began: dict[int, float]) -> float | None:
     """Return when the search began, by words of three classes, taken over at 1000."""
-    race = SearchState(Plan(difficulty=9, instances=3, time_limit=100))
+    search = SearchState(Plan(difficulty=9, instances=3, time_limit=100))
     for index in range(3):
-        race.see(Event("instance.launched", index, f"i-{index}"))
+        search.see(Event("instance.launched", index, f"i-{index}"))
     clock = SearchClock(began, 1000.0)
     for event in said:
-        clock.hear(event, race)
+        clock.update(event, search)
     return clock.began
 
 
@@ -60,37 +63,37 @@ def test_the_time_that_is_over_is_what_the_workers_say() -> None:
     assert clocked(began={}) is None
     assert clocked(began={0: 7.0}) == 993.0
     # Heard in a burst: the last word was said just now.
-    burst = [said(0, seconds, heard=1000.1) for seconds in (8.0, 20.0, 60.1)]
+    burst = [said(0, seconds, received=1000.1) for seconds in (8.0, 20.0, 60.1)]
     assert clocked(*burst, began={0: 7.0}) == pytest.approx(940.0)
     # The same a while later, and nothing that would be news.
-    later = said(0, 62.6, heard=1002.6)
+    later = said(0, 62.6, received=1002.6)
     assert clocked(*burst, later, began={0: 7.0}) == pytest.approx(940.0)
 
 
 @given(st.one_of(st.none(), st.floats(), st.text(), st.integers()))
 def test_no_single_worker_decides_when_the_time_is_over(lie: object) -> None:
-    honest = [said(index, 50.0, heard=1000.0) for index in (0, 1)]
-    stranger = said(1, 99.0, heard=1000.0, host="i-9")
-    found = clocked(*honest, said(2, lie, heard=1000.0), stranger, began={})
+    honest = [said(index, 50.0, received=1000.0) for index in (0, 1)]
+    stranger = said(1, 99.0, received=1000.0, host="i-9")
+    found = clocked(*honest, said(2, lie, received=1000.0), stranger, began={})
     assert found == pytest.approx(950.0)
 
 
 def test_classes_are_where_they_were_with_all_that_was_heard() -> None:
-    past = recall(PLAN, journal())
+    past = replayed(PLAN, journal())
     assert dict(past.index) == {"i-0": 0, "i-1": 1}
     assert past.lost == {"i-0"}
     assert dict(past.launched) == {"i-0": 102.0, "i-1": 102.0}
-    taken, own = past.race.standings[0], past.race.standings[1]
-    assert (taken.host, taken.start, taken.heard) == ("i-1", 0, 0)
-    assert (own.host, own.cursor, own.tested, own.heard) == ("i-1", 201, 100, 2)
-    assert past.race.outcome is None
+    taken, own = past.search.classes[0], past.search.classes[1]
+    assert (taken.host, taken.start, taken.lines) == ("i-1", 0, 0)
+    assert (own.host, own.cursor, own.tested, own.lines) == ("i-1", 201, 100, 2)
+    assert past.search.outcome is None
 
 
 def test_a_run_that_was_asked_to_stop_is_to_be_stopped() -> None:
     asked = Event("run.stop_requested", fields={"by": "queue", "text": "enough"})
-    past = recall(PLAN, [*journal(), asked])
-    assert past.race.outcome is not None
-    assert past.race.outcome.ending is Ending.STOPPED
+    past = replayed(PLAN, [*journal(), asked])
+    assert past.search.outcome is not None
+    assert past.search.outcome.ending is Ending.STOPPED
 
 
 def test_what_was_asked_for_is_open_until_something_came_of_it() -> None:
@@ -109,13 +112,13 @@ def test_what_was_asked_for_is_open_until_something_came_of_it() -> None:
 def test_a_liar_is_remembered() -> None:
     lie = Event("worker.found", 1, "i-1", {"nonce": 7})
     refuted = Event("worker.refuted", 1, "i-1", {"nonce": 7, "reason": "not golden"})
-    past = recall(PLAN, [*journal(), lie, refuted])
+    past = replayed(PLAN, [*journal(), lie, refuted])
     assert past.unfit == {"i-1"}
-    assert past.race.tested == 0
+    assert past.search.tested == 0
 
 
 @given(st.integers(0, 10))
 def test_any_beginning_of_a_journal_can_be_taken_over(length: int) -> None:
-    past = recall(PLAN, journal()[:length])
-    assert past.race.outcome is None
+    past = replayed(PLAN, journal()[:length])
+    assert past.search.outcome is None
     assert set(past.index) <= {"i-0", "i-1"}

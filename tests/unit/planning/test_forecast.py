@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.errors import UsageError
-from cnd.model.catalog import BESIDE, OFFERS, Price, Rate, all_in
+from cnd.model.catalog import EXTRAS, OFFERS, Price, Rate, with_extras
 from cnd.model.plan import Plan
 from cnd.planning.forecast import (
     Forecast,
@@ -326,5 +326,5 @@ def test_a_burstable_type_is_not_as_cheap_as_it_looks(
     name: str, vcpu_hours: float, usd: float
 ) -> None:
     """Surplus credits: what an hour of full load takes above the baseline."""
-    price = all_in(name, 1.0, "somewhere").usd_per_hour
-    assert price == pytest.approx(1.0 + BESIDE + vcpu_hours * usd)
+    price = with_extras(name, 1.0, "somewhere").usd_per_hour
+    assert price == pytest.approx(1.0 + EXTRAS + vcpu_hours * usd)

@@ -13,12 +13,12 @@ from cnd.model.plan import Plan
 from cnd.provision.capacity import (
     BATCH,
     THROTTLED_PAUSES,
-    Answer,
-    Bid,
+    LaunchAnswer,
+    LaunchRequest,
     Wanted,
     by_price,
     divided,
-    next_bid,
+    next_request,
     pause,
 )
 
@@ -33,27 +33,27 @@ class World:
 
     room: Mapping[tuple[str, str], int]
     quota: Mapping[str, int] = field(default_factory=dict)
-    asked: list[Bid] = field(default_factory=list)
+    asked: list[LaunchRequest] = field(default_factory=list)
     launched: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def answer(self, bid: Bid) -> Answer:
-        self.asked.append(bid)
-        place = bid.type, bid.subnet or SUBNETS[0]  # AWS chooses, badly
-        used = sum(n for (name, _), n in self.launched.items() if name == bid.type)
-        allowed = self.quota.get(bid.type, 10**6) - used
-        if allowed < bid.least:
-            return Answer(bid, refusal=QUOTA)
+    def answer(self, request: LaunchRequest) -> LaunchAnswer:
+        self.asked.append(request)
+        place = request.type, request.subnet or SUBNETS[0]  # AWS chooses, badly
+        used = sum(n for (name, _), n in self.launched.items() if name == request.type)
+        allowed = self.quota.get(request.type, 10**6) - used
+        if allowed < request.least:
+            return LaunchAnswer(request, refusal=QUOTA)
         free = self.room.get(place, 0) - self.launched.get(place, 0)
-        if free < bid.least:
-            return Answer(bid, refusal=SHORT)
-        given = min(bid.most, free, allowed)
+        if free < request.least:
+            return LaunchAnswer(request, refusal=SHORT)
+        given = min(request.most, free, allowed)
         self.launched[place] = self.launched.get(place, 0) + given
-        return Answer(bid, given)
+        return LaunchAnswer(request, given)
 
     def launch(self, wanted: Wanted) -> int:
-        answers: list[Answer] = []
-        while bid := next_bid(wanted, answers):
-            answers.append(self.answer(bid))
+        answers: list[LaunchAnswer] = []
+        while request := next_request(wanted, answers):
+            answers.append(self.answer(request))
             assert len(answers) < 1000, "it goes on for ever"
         return sum(answer.launched for answer in answers)
 
@@ -72,7 +72,7 @@ def test_all_the_room_there_is_is_found_and_no_more_is_taken(
 ) -> None:
     world = World(room)
     assert world.launch(wanted(n)) == min(n, sum(room.values()))
-    assert all(1 <= bid.least <= bid.most <= BATCH for bid in world.asked)
+    assert all(1 <= request.least <= request.most <= BATCH for request in world.asked)
 
 
 @given(ROOMS, st.integers(2, 300), st.integers(0, 300), st.data())
@@ -88,7 +88,7 @@ def test_a_quota_is_used_up_where_fewer_will_do(
 def test_where_there_is_room_one_request_does_it() -> None:
     world = World({(CHEAP, SUBNETS[0]): 8})
     assert world.launch(wanted(8)) == 8
-    assert world.asked == [Bid(CHEAP, "", 8, 8)]
+    assert world.asked == [LaunchRequest(CHEAP, "", 8, 8)]
 
 
 def test_a_fleet_in_one_zone_goes_before_one_in_pieces() -> None:
@@ -106,7 +106,7 @@ def test_pieces_of_the_cheap_type_go_before_the_dear_one() -> None:
 def test_a_thousand_come_in_batches() -> None:
     world = World({(CHEAP, SUBNETS[0]): 2000})
     assert world.launch(wanted(1000)) == 1000
-    assert world.asked == [Bid(CHEAP, "", BATCH, BATCH)] * 10
+    assert world.asked == [LaunchRequest(CHEAP, "", BATCH, BATCH)] * 10
 
 
 def test_a_whole_fleet_that_the_quota_forbids_is_not_bought_in_pieces() -> None:

@@ -61,7 +61,7 @@ def of_unreached() -> str:
     """Of the second batch of instances that nobody reaches over SSH."""
     boot = {"word": "https://example.com/?X-Amz-Signature=1", "report": {}}
     return user_data.numbered(
-        user_data.unreached(lifetime=620.0, boot=boot, log="true"), 128
+        user_data.without_ssh(lifetime=620.0, boot=boot, log="true"), 128
     )
 
 
