@@ -171,7 +171,7 @@ def start(
         result = _tried(tried, connected, known, key, bucket, plain, json)
         if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
             _conclude(result, json)
-        cost = forecast.at_most(tried, result.seconds.total, result.usd)
+        cost = forecast.trial_cost(tried, result.seconds.total, result.usd)
         asked = forecast.charged(asked, cost)
         known = instance_types.machine(connected, folder, asked.plan)
     decided = forecast.decide(asked, known)

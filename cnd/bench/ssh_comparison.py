@@ -70,7 +70,7 @@ def hold(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[Lap]
         tell: Callable[[Event], None] = lambda event: None  # noqa: E731
         count = plan.instances
         launched = launcher.launch(
-            provision, count, least=count, tell=tell, wait=_lingered
+            provision, count, least=count, emit=tell, wait=_lingered
         )
         hosts = _answering(cloud, plan, run)
         return _laps(cloud, plan, provision, hosts, first)

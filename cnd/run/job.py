@@ -217,7 +217,7 @@ class Job:
                 provision,
                 plan.instances,
                 least=plan.min_instances,
-                tell=recorder.take,
+                emit=recorder.take,
                 wait=recorder.linger,
             )
         recorder.mark("launched")

@@ -121,7 +121,7 @@ class Replacements:
                 provision,
                 1,
                 least=1,
-                tell=self._recorder.put_durably,
+                emit=self._recorder.put_durably,
                 wait=lambda seconds: not self._recorder.over.wait(seconds),
                 first=index,
             )

@@ -125,5 +125,5 @@ def test_what_a_reply_must_have_is_in_the_reply_that_aws_describes() -> None:
         for model in models
         for name in model.operation_names
     }
-    for operation, members in replies.MUST.items():
+    for operation, members in replies.REQUIRED.items():
         assert set(members) <= set(known[operation].members), operation

@@ -139,7 +139,7 @@ def test_no_place_for_an_instance_is_a_fault(
 
 @pytest.mark.parametrize("look", [preflight.network, preflight.machine])
 def test_a_region_without_the_type_is_a_fault_that_names_the_region(
-    clerk: Clerk, case: Case, look: preflight.Look
+    clerk: Clerk, case: Case, look: preflight.CheckFunction
 ) -> None:
     if look is preflight.machine:
         clerk.answer("ec2", "describe_instance_types", described(2))
@@ -288,7 +288,7 @@ def test_a_dry_run_that_would_succeed_is_fine(clerk: Clerk, case: Case) -> None:
     ],
 )
 def test_what_a_run_needs_and_may_not_do_is_a_fault(
-    key: keys.UserKey, look: preflight.Look, service: str, call: str
+    key: keys.UserKey, look: preflight.CheckFunction, service: str, call: str
 ) -> None:
     with stubbed("ec2", "ssm") as clerk:
         if service == "ssm":

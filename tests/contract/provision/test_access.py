@@ -98,7 +98,9 @@ def test_an_image_of_nobody_known_needs_a_user(aws: Cloud, cloud: LocalCloud) ->
     host = cloud.launch()[0]
     made = cloud.ec2.create_image(InstanceId=host, Name="my own")["ImageId"]
     cloud.ec2.terminate_instances(InstanceIds=[host])
-    with pytest.raises(CloudError, match="nobody knows who logs in") as caught:
+    with pytest.raises(
+        CloudError, match="cannot determine the login user for"
+    ) as caught:
         access.image(aws, "c5.large", made)
     assert caught.value.hint == "say --user"
     assert access.image(aws, "c5.large", made, "me").user == "me"

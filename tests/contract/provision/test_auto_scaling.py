@@ -59,7 +59,7 @@ def test_a_group_is_filled_only_after_it_was_given_its_end(clerk: Clerk) -> None
 
 
 def test_a_group_that_a_lost_answer_told_of_is_the_runs_own(clerk: Clerk) -> None:
-    for word in (auto_scaling.THERE, "LimitExceeded"):
+    for word in (auto_scaling.EXISTS, "LimitExceeded"):
         clerk.refuse("autoscaling", "create_auto_scaling_group", word)
     auto_scaling.create(clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2, spot=False)
     with pytest.raises(CloudError, match="LimitExceeded"):
@@ -98,7 +98,7 @@ def test_a_group_goes_with_its_instances_and_one_that_is_gone_is_no_failure(
 ) -> None:
     gone = {"AutoScalingGroupName": "cnd-r", "ForceDelete": True}
     clerk.answer("autoscaling", "delete_auto_scaling_group", {}, gone)
-    clerk.refuse("autoscaling", "delete_auto_scaling_group", auto_scaling.NOT_THERE)
+    clerk.refuse("autoscaling", "delete_auto_scaling_group", auto_scaling.ABSENT)
     clerk.refuse("autoscaling", "delete_auto_scaling_group", "AccessDenied")
     auto_scaling.delete(clerk.cloud, "cnd-r")
     auto_scaling.delete(clerk.cloud, "cnd-r")

@@ -36,7 +36,7 @@ def broken_off(at_request: BaseException, at_event: CndError | None = None) -> L
         launcher = Launcher(clerk.cloud, Plan(2, 2, 60.0), "r")
         provision = Provision((SPEC,), LOGIN, "queue", "bucket", Future())
         with pytest.raises(type(at_event or at_request)):
-            launcher.launch(provision, 2, least=2, tell=tell, wait=lambda _: True)
+            launcher.launch(provision, 2, least=2, emit=tell, wait=lambda _: True)
     return launcher
 
 

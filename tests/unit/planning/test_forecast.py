@@ -18,7 +18,6 @@ from cnd.planning.forecast import (
     Machine,
     Request,
     alternatives,
-    at_most,
     charged,
     check_budget,
     decide,
@@ -26,6 +25,7 @@ from cnd.planning.forecast import (
     percent,
     text,
     trial,
+    trial_cost,
     usd,
     verdicts,
 )
@@ -129,10 +129,10 @@ def test_a_trial_is_paid_out_of_the_budget() -> None:
 
 def test_a_trial_on_spot_is_charged_at_the_price_on_demand() -> None:
     tried = replace(made(wish(1)).plan, usd_per_hour=3.6)
-    assert at_most(tried, 100.0, 0.01) == 0.01
+    assert trial_cost(tried, 100.0, 0.01) == 0.01
     on_spot = replace(tried, market="spot", spot={tried.instance_type: {"a": 0.36}})
-    assert at_most(on_spot, 100.0, 0.01) == pytest.approx(0.1)
-    assert at_most(on_spot, 100.0, None) == pytest.approx(0.1)
+    assert trial_cost(on_spot, 100.0, 0.01) == pytest.approx(0.1)
+    assert trial_cost(on_spot, 100.0, None) == pytest.approx(0.1)
     with pytest.raises(UsageError, match="exceeds the budget"):
         decide(trial(wish(confidence=0.95, budget=0.01)), FAST)
 
