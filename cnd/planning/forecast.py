@@ -306,7 +306,7 @@ def verdicts(
     if plan.usd_per_hour and vcpus > USUAL_QUOTA:
         yield (
             f"{vcpus} vCPUs: a new account may often run {USUAL_QUOTA} at once; "
-            "`fab doctor` tells"
+            "`fab doctor` shows the quota"
         )
 
 

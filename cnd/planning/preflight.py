@@ -97,7 +97,7 @@ def credentials(case: Case) -> Check:
     left = case.cloud.clients.life_left()
     life = f"a run may take {case.plan.lifetime:.0f} s"
     if left is None:
-        text = "temporary, and they do not tell for how long"
+        text = "temporary, and their end is not known"
         return Check("credentials", WARNING, text, life)
     if left < case.plan.lifetime:
         # With them end the pre-signed URLs with which orphans deliver.
@@ -173,7 +173,7 @@ def clock(case: Case) -> Check:
         date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
         cloud_time = email.utils.parsedate_to_datetime(date) if date else None
     if cloud_time is None:
-        return Check("clock", WARNING, "the cloud does not tell the time")
+        return Check("clock", WARNING, "the cloud's reply has no date")
     skew = abs((dt.datetime.now(dt.timezone.utc) - cloud_time).total_seconds())
     text = f"{skew:.0f} s off the cloud's"
     if skew > SKEW_NOTED:
@@ -415,7 +415,7 @@ def gateway(case: Case) -> Check:
         Gateway(where, case.key.path).check()
     except UsageError as error:
         return Check("gateway", FAULT, str(error), error.hint or "")
-    return Check("gateway", OK, f"{where} lets us in")
+    return Check("gateway", OK, f"{where} accepts the login")
 
 
 def bucket(case: Case) -> Check:
@@ -426,7 +426,7 @@ def bucket(case: Case) -> Check:
         owner = "" if case.bucket else cloud.account
         there = s3logs.exists(cloud.s3, name, owner)
     except CloudError as error:
-        text = f"{name}: not ours to use ({code(error)})"
+        text = f"{name}: this account may not use it ({code(error)})"
         return Check("bucket", FAULT, text, "another --bucket")
     if not there and case.bucket:
         text = f"no such bucket: {name}"

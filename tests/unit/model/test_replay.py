@@ -1,4 +1,4 @@
-"""What a journal tells is what the run knew, whatever the hosts' clocks say."""
+"""A replayed journal gives the state of the run, whatever the hosts' clocks show."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def journal(host_clock: float = 0.0) -> list[Event]:
 
 
 @given(st.floats(-2 * HOUR, 2 * HOUR))
-def test_a_hosts_clock_has_no_say_in_when_the_search_began(wrong: float) -> None:
+def test_a_hosts_clock_does_not_affect_when_the_search_began(wrong: float) -> None:
     past = replayed(PLAN, journal(wrong))
     assert (past.boot, past.lasted) == (20.0, 24.0)
     assert past.searched == {1: 0.0}
@@ -49,7 +49,7 @@ def said(index: int, seconds: object, *, received: float, host: str = "") -> Eve
 
 
 def clocked(*said: Event, began: dict[int, float]) -> float | None:
-    """Return when the search began, by words of three classes, taken over at 1000."""
+    """Return when the search began, by reports of three classes, attached at 1000."""
     search = SearchState(Plan(difficulty=9, instances=3, time_limit=100))
     for index in range(3):
         search.see(Event("instance.launched", index, f"i-{index}"))
@@ -59,26 +59,26 @@ def clocked(*said: Event, began: dict[int, float]) -> float | None:
     return clock.began
 
 
-def test_the_time_that_is_over_is_what_the_workers_say() -> None:
+def test_the_elapsed_time_is_what_the_workers_report() -> None:
     assert clocked(began={}) is None
     assert clocked(began={0: 7.0}) == 993.0
-    # Heard in a burst: the last word was said just now.
+    # Received in a burst: the last report was sent just now.
     burst = [said(0, seconds, received=1000.1) for seconds in (8.0, 20.0, 60.1)]
     assert clocked(*burst, began={0: 7.0}) == pytest.approx(940.0)
-    # The same a while later, and nothing that would be news.
+    # The same a while later, which changes nothing.
     later = said(0, 62.6, received=1002.6)
     assert clocked(*burst, later, began={0: 7.0}) == pytest.approx(940.0)
 
 
 @given(st.one_of(st.none(), st.floats(), st.text(), st.integers()))
-def test_no_single_worker_decides_when_the_time_is_over(lie: object) -> None:
+def test_no_single_worker_decides_the_elapsed_time(lie: object) -> None:
     honest = [said(index, 50.0, received=1000.0) for index in (0, 1)]
     stranger = said(1, 99.0, received=1000.0, host="i-9")
     found = clocked(*honest, said(2, lie, received=1000.0), stranger, began={})
     assert found == pytest.approx(950.0)
 
 
-def test_classes_are_where_they_were_with_all_that_was_heard() -> None:
+def test_classes_are_replayed_with_every_event_that_was_received() -> None:
     past = replayed(PLAN, journal())
     assert dict(past.index) == {"i-0": 0, "i-1": 1}
     assert past.lost == {"i-0"}
@@ -89,14 +89,14 @@ def test_classes_are_where_they_were_with_all_that_was_heard() -> None:
     assert past.search.outcome is None
 
 
-def test_a_run_that_was_asked_to_stop_is_to_be_stopped() -> None:
+def test_a_requested_stop_is_replayed() -> None:
     asked = Event("run.stop_requested", fields={"by": "queue", "text": "enough"})
     past = replayed(PLAN, [*journal(), asked])
     assert past.search.outcome is not None
     assert past.search.outcome.ending is Ending.STOPPED
 
 
-def test_what_was_asked_for_is_open_until_something_came_of_it() -> None:
+def test_a_request_is_unanswered_until_its_outcome_is_in_the_journal() -> None:
     def asked(count: int, at: float) -> Event:
         return Event("instance.requested", fields={"count": count}, time=at)
 
@@ -109,7 +109,7 @@ def test_what_was_asked_for_is_open_until_something_came_of_it() -> None:
     assert unanswered([asked(2, 1.0), Event("run.aborted")]) == 0
 
 
-def test_a_liar_is_remembered() -> None:
+def test_a_refuted_host_stays_unfit_after_a_replay() -> None:
     lie = Event("worker.found", 1, "i-1", {"nonce": 7})
     refuted = Event("worker.refuted", 1, "i-1", {"nonce": 7, "reason": "not golden"})
     past = replayed(PLAN, [*journal(), lie, refuted])

@@ -28,7 +28,7 @@ def exhausted(plan: Plan, index: int, *, short: int = 0) -> Event:
     return worker("exhausted", index, cursor=cursor, tested=size - short)
 
 
-def test_a_golden_nonce_of_the_right_class_wins() -> None:
+def test_a_golden_nonce_of_the_right_class_decides() -> None:
     search = SearchState(PLAN)
     assert search.see(worker("found", 4, nonce=GOLDEN)) is None
     assert search.outcome is not None
@@ -50,7 +50,7 @@ def test_a_golden_nonce_of_the_right_class_wins() -> None:
     ),
     st.integers(0, 7),
 )
-def test_a_lying_worker_never_wins(nonce: object, index: int) -> None:
+def test_a_false_claim_never_decides(nonce: object, index: int) -> None:
     search = SearchState(PLAN)
     objection = search.see(worker("found", index, nonce=nonce))
     if search.outcome is None:
@@ -70,7 +70,7 @@ def test_a_golden_nonce_of_another_class_is_refused() -> None:
     assert search.outcome is None
 
 
-def test_a_refuted_worker_leaves_the_others_in_the_race() -> None:
+def test_a_refuted_worker_does_not_end_the_search_of_the_others() -> None:
     search = SearchState(PLAN)
     search.see(worker("found", 0, nonce=0))
     search.see(worker("found", 4, nonce=GOLDEN))
@@ -78,7 +78,7 @@ def test_a_refuted_worker_leaves_the_others_in_the_race() -> None:
     assert search.outcome.nonce == GOLDEN
 
 
-def test_exhausted_is_said_when_every_class_is_tested_to_its_end() -> None:
+def test_a_run_is_exhausted_when_every_class_is_tested_to_its_end() -> None:
     plan = Plan(difficulty=9, instances=4, time_limit=10.0, nonces=100_001)
     search = SearchState(plan)
     for index in range(4):
@@ -122,7 +122,7 @@ def test_a_failed_host_is_named_with_its_reason() -> None:
     assert "class 1: SSH did not answer" in search.outcome.reason
 
 
-def test_the_time_limit_is_reached_when_all_workers_say_so() -> None:
+def test_the_time_limit_is_reached_when_all_workers_report_it() -> None:
     search = SearchState(PLAN)
     for index in range(8):
         assert search.outcome is None
@@ -177,7 +177,7 @@ def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
     search = SearchState(plan)
     search.see(Event("instance.launched", 1, "i-1"))
-    # 100 are tested below the cursor, and 20 of another stretch above it.
+    # 100 are tested below the cursor, and 20 of another range above it.
     search.see(worker("progress", 1, cursor=201, tested=120))
     search.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
     assert search.failed == [1]
@@ -191,7 +191,7 @@ def test_a_class_that_is_handed_over_goes_on_from_its_cursor() -> None:
     assert (search.tested, search.repeated) == (1020, 20)
 
 
-def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
+def test_events_of_a_worker_whose_class_was_handed_over_are_ignored() -> None:
     plan = Plan(difficulty=2, instances=8, time_limit=10.0)
     search = SearchState(plan)
     search.see(Event("instance.launched", 4, "i-4"))
@@ -200,7 +200,7 @@ def test_a_worker_whose_class_was_handed_over_is_heard_no_more() -> None:
     search.see(worker("exhausted", 4, cursor=2**32 + 4, tested=2**29))
     search.see(Event("host.done", 4, "i-4"))
     assert search.classes[4].ended == ""
-    # But a golden nonce is golden, whoever says so.
+    # But a golden nonce is golden, whichever host reports it.
     search.see(worker("found", 4, nonce=GOLDEN))
     assert search.outcome is not None
     assert search.outcome.ending is Ending.FOUND
@@ -225,7 +225,7 @@ def test_a_class_that_is_not_exhausted_as_claimed_is_searched_again() -> None:
     assert search.tested == 1000
 
 
-def test_a_liar_loses_every_class_it_has_had_to_itself() -> None:
+def test_a_false_claim_costs_a_host_every_class_that_it_has() -> None:
     plan = Plan(difficulty=9, instances=3, time_limit=10.0, nonces=999)
     search = SearchState(plan)
     for index in range(3):
@@ -240,7 +240,9 @@ def test_a_liar_loses_every_class_it_has_had_to_itself() -> None:
     assert search.tested == 333
 
 
-def test_a_lie_about_a_class_of_somebody_else_costs_that_one_nothing() -> None:
+def test_a_false_claim_about_the_class_of_another_host_does_not_affect_that_host() -> (
+    None
+):
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
     search = SearchState(plan)
     for index in range(2):
@@ -267,7 +269,7 @@ def test_a_lie_about_a_class_of_somebody_else_costs_that_one_nothing() -> None:
         max_size=5,
     )
 )
-def test_whatever_a_worker_says_of_itself_whoever_takes_over_can_exhaust_the_class(
+def test_after_any_reports_the_next_worker_can_exhaust_the_class(
     said: list[dict[str, int]],
 ) -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
@@ -288,7 +290,7 @@ def test_whatever_a_worker_says_of_itself_whoever_takes_over_can_exhaust_the_cla
     assert search.tested - search.repeated == 1000
 
 
-def test_nothing_of_a_liar_counts_as_tested() -> None:
+def test_nothing_that_a_refuted_worker_reported_counts_as_tested() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
     search = SearchState(plan)
     search.see(worker("progress", 1, cursor=901, tested=450))
@@ -305,7 +307,7 @@ def test_the_classes_partition_the_space(nonces: int, instances: int) -> None:
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_what_a_worker_of_ones_own_has_not_said_is_not_known() -> None:
+def test_what_a_users_own_worker_has_not_reported_is_unknown() -> None:
     plan = Plan(difficulty=0, instances=3, time_limit=9, nonces=90, script="worker.py")
     search = SearchState(plan)
     for index in range(2):

@@ -1,4 +1,4 @@
-"""With --smallest the answer depends on neither N nor luck."""
+"""With --smallest the answer depends on neither N nor chance."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def say(search: SearchState, kind: str, index: int, **fields: object) -> None:
 
 
 class Searching:
-    """A worker as the race hears it: it goes through its class, step by step."""
+    """A worker as the search state sees it: it searches its class step by step."""
 
     def __init__(self, search: SearchState, index: int) -> None:
         self.search, self.index, self.of = search, index, search.plan.instances
@@ -65,7 +65,7 @@ class Searching:
 @pytest.mark.parametrize("difficulty", [1, 2, 3, 4, 5])
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
-def test_the_answer_is_the_smallest_golden_nonce_whoever_is_fast(
+def test_the_answer_is_the_smallest_golden_nonce_whichever_worker_is_fast(
     difficulty: int, n: int, data: st.DataObject
 ) -> None:
     search = SearchState(plan(difficulty, n))
@@ -98,7 +98,9 @@ def goldens_of(difficulty: int, index: int) -> int:
     return next(g for g in goldens(difficulty) if g % 2 == index)
 
 
-def test_at_the_time_limit_the_best_so_far_is_given_and_not_called_smallest() -> None:
+def test_at_the_time_limit_the_best_find_is_the_answer_and_not_called_smallest() -> (
+    None
+):
     search = SearchState(plan(2, 2))
     late = 1 - goldens(2)[0] % 2
     say(search, "worker.found", late, nonce=goldens_of(2, late))
@@ -109,7 +111,7 @@ def test_at_the_time_limit_the_best_so_far_is_given_and_not_called_smallest() ->
     assert (search.outcome.nonce, search.smallest) == (goldens_of(2, late), False)
 
 
-def test_a_class_that_was_lost_goes_on_unless_it_is_past_the_best_find() -> None:
+def test_a_lost_class_goes_on_unless_its_cursor_is_beyond_the_best_find() -> None:
     search = SearchState(plan(2, 3))
     best = goldens(2)[0]
     finder, lost, ahead = best % 3, (best + 1) % 3, (best + 2) % 3
@@ -125,17 +127,17 @@ def test_a_class_that_was_lost_goes_on_unless_it_is_past_the_best_find() -> None
     assert (search.outcome.nonce, search.smallest) == (best, True)
 
 
-def test_a_liar_neither_wins_nor_counts_as_past() -> None:
+def test_a_false_claim_neither_decides_nor_advances_its_class() -> None:
     search = SearchState(plan(2, 2))
     best = goldens(2)[0]
-    liar = 1 - best % 2
+    refuted = 1 - best % 2
     say(search, "worker.found", best % 2, nonce=best)
-    say(search, "worker.found", liar, nonce=liar, cursor=SPACE)
+    say(search, "worker.found", refuted, nonce=refuted, cursor=SPACE)
     assert search.outcome is None
-    assert search.failed == [liar]
+    assert search.failed == [refuted]
 
 
-def test_a_stop_gives_the_best_find_there_is() -> None:
+def test_after_a_stop_the_best_find_is_the_answer() -> None:
     search = SearchState(plan(2, 2))
     best = goldens(2)[0]
     say(search, "worker.found", best % 2, nonce=best)
@@ -144,7 +146,7 @@ def test_a_stop_gives_the_best_find_there_is() -> None:
     assert (search.outcome.nonce, search.smallest) == (best, False)
 
 
-def test_without_the_option_nothing_is_said_of_the_smallest() -> None:
+def test_without_the_option_smallest_is_unknown() -> None:
     search = SearchState(Plan(2, 8, 60.0))
     say(search, "worker.found", 4, nonce=116)
     assert search.outcome is not None

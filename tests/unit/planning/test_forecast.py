@@ -1,4 +1,4 @@
-"""What `plan` says before the money is spent."""
+"""What `plan` says before anything is launched."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_space_that_holds_no_answer_is_called_impossible() -> None:
         decide(wish(d=9, confidence=0.95), FAST)
 
 
-def test_more_instances_than_can_be_had_are_called_impossible() -> None:
+def test_more_instances_than_are_available_are_called_impossible() -> None:
     with pytest.raises(UsageError, match=r"with 1000 x c7a\.large the chance is"):
         decide(wish(d=12, nonces=2**64, confidence=0.95), FAST)
 
@@ -101,7 +101,7 @@ def test_one_machine_does_not_search_faster_under_more_hosts() -> None:
         decide(wish(d=8, t=10.0, confidence=0.6), full)
 
 
-def test_an_unknown_rate_is_no_ground_for_a_number() -> None:
+def test_without_a_known_rate_no_number_is_chosen() -> None:
     with pytest.raises(
         UsageError, match=r"hash rate of c7a\.large is not known"
     ) as caught:
@@ -109,7 +109,7 @@ def test_an_unknown_rate_is_no_ground_for_a_number() -> None:
     assert "tries one instance first" in (caught.value.hint or "")
 
 
-def test_a_trial_is_one_instance_that_searches_and_finds_nothing() -> None:
+def test_a_trial_is_one_instance_that_is_expected_to_find_nothing() -> None:
     asked = wish(confidence=0.95, budget=0.5, smallest=True, hold=True, nonces=100)
     tried = forecast(decide(trial(asked), replace(FAST, rate=None)), FAST)
     assert tried.plan.instances == 1
@@ -155,7 +155,7 @@ def test_the_expected_price_pays_for_a_minute_at_least() -> None:
     assert made(wish(10, d=1)).expected_usd == pytest.approx(10 * 60 * 0.36 / 3600)
 
 
-def test_on_spot_the_expected_price_is_spots_and_the_worst_case_is_not() -> None:
+def test_on_spot_only_the_expected_price_is_the_spot_price() -> None:
     plan, spot = made(wish(10, market="spot")).plan, Price(0.12, "spot price, just now")
     on_demand, said = forecast(plan, FAST), forecast(plan, FAST, spot)
     assert said.expected_usd == pytest.approx((on_demand.expected_usd or 0) / 3)
@@ -205,10 +205,10 @@ def test_a_budget_that_is_no_amount_is_refused(budget: float) -> None:
         wish(budget=budget)
 
 
-# --- what else is said
+# --- further output
 
 
-def test_what_is_unknown_is_said_and_not_invented() -> None:
+def test_what_is_unknown_is_reported_as_unknown() -> None:
     unknown = Machine("c7a.large")
     said = made(wish(8), unknown)
     assert (said.hash_rate, said.chances, said.expected_usd) == (None, None, None)
@@ -219,7 +219,7 @@ def test_what_is_unknown_is_said_and_not_invented() -> None:
     assert "a first run with --n 1 measures it" in shown
 
 
-def test_a_search_that_this_machine_does_while_a_fleet_boots_is_called_so() -> None:
+def test_a_search_that_this_machine_does_while_a_fleet_boots_is_pointed_out() -> None:
     (said, *_) = verdicts(made(wish(8, d=6)), HERE)
     assert said.startswith("this machine alone does it in 671 ms for nothing")
     assert not any("alone" in said for said in verdicts(made(wish(8, d=8)), HERE))
@@ -250,7 +250,7 @@ def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
 
 
 def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -> None:
-    """D=8 in 2^32 nonces: an answer is there with 63 %, whatever is paid."""
+    """D=8 in 2^32 nonces: an answer exists with 63 %, at any price."""
     found = alternatives(wish(8, d=8), TABLE)
     assert found
     for each in found:
@@ -258,10 +258,10 @@ def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -
         assert each.chances.found >= 0.99 * 0.632
 
 
-def test_this_machine_alone_is_told_of_also_where_the_price_is_not_known() -> None:
+def test_this_machine_alone_is_pointed_out_even_if_the_price_is_unknown() -> None:
     unpriced = made(wish(8, d=6), replace(FAST, price=None))
     assert any("this machine alone" in said for said in verdicts(unpriced, HERE))
-    free = made(wish(8, d=6), replace(FAST, price=Price(0.0, "nobody")))
+    free = made(wish(8, d=6), replace(FAST, price=Price(0.0, "free")))
     assert not any("this machine alone" in said for said in verdicts(free, HERE))
 
 
@@ -325,6 +325,6 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
 def test_a_burstable_type_is_not_as_cheap_as_it_looks(
     name: str, vcpu_hours: float, usd: float
 ) -> None:
-    """Surplus credits: what an hour of full load takes above the baseline."""
+    """Surplus credits: the use above the baseline in an hour of full load."""
     price = with_extras(name, 1.0, "somewhere").usd_per_hour
     assert price == pytest.approx(1.0 + EXTRAS + vcpu_hours * usd)
