@@ -70,7 +70,7 @@ def test_instances_and_their_disks_are_tagged_in_the_call(sent: dict[str, Any]) 
     }
     assert set(by_kind) == {"instance", "volume"}
     for tags in by_kind.values():
-        assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "user")
+        assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "somebody")
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", tags["cnd:deadline"])
 
 
