@@ -1,7 +1,8 @@
 """A worker's claim to have found a nonce: checked, and made the answer of the run.
 
 One rule: a claim of `pow.py` is believed only after its nonce was hashed again here and
-lies in its finder's class.  What a user's own worker claims is as good as its verdict.
+lies in its finder's class.  A claim of a user's own worker must lie in the class, and
+is refused if the worker's own check refutes it.
 """
 
 from __future__ import annotations

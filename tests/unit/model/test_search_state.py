@@ -270,12 +270,12 @@ def test_a_false_claim_about_the_class_of_another_host_does_not_affect_that_host
     )
 )
 def test_after_any_reports_the_next_worker_can_exhaust_the_class(
-    said: list[dict[str, int]],
+    reports: list[dict[str, int]],
 ) -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=10.0, nonces=1000)
     search = SearchState(plan)
     search.see(Event("instance.launched", 1, "i-1"))
-    for fields in said:
+    for fields in reports:
         search.see(worker("progress", 1, **fields))
     search.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
     hand_over(search, 1, "i-0")

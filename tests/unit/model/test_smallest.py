@@ -32,7 +32,7 @@ def plan(difficulty: int, n: int) -> Plan:
     return Plan(difficulty, n, 60.0, nonces=SPACE, smallest=True)
 
 
-def say(search: SearchState, kind: str, index: int, **fields: object) -> None:
+def emit(search: SearchState, kind: str, index: int, **fields: object) -> None:
     search.see(Event(kind, index, f"i-{index}", fields))
 
 
@@ -44,21 +44,21 @@ class Searching:
         mine = [g for g in goldens(search.plan.difficulty) if g % self.of == index]
         self.hit = mine[0] if mine else None
         self.cursor, self.over = index, False
-        say(search, "worker.started", index)
+        emit(search, "worker.started", index)
 
     def step(self, nonces: int) -> None:
         self.cursor += nonces * self.of
         if self.hit is not None and self.cursor > self.hit:
             fields = {"nonce": self.hit, "cursor": self.hit}
             self.over = True
-            say(self.search, "worker.found", self.index, **fields)
+            emit(self.search, "worker.found", self.index, **fields)
         elif self.cursor >= SPACE:
             self.over = True
             size = class_size(SPACE, self.index, self.of)
             fields = {"cursor": self.index + size * self.of, "tested": size}
-            say(self.search, "worker.exhausted", self.index, **fields)
+            emit(self.search, "worker.exhausted", self.index, **fields)
         else:
-            say(self.search, "worker.progress", self.index, cursor=self.cursor)
+            emit(self.search, "worker.progress", self.index, cursor=self.cursor)
 
 
 @pytest.mark.parametrize("n", INSTANCES)
@@ -85,10 +85,10 @@ def test_the_answer_is_the_smallest_golden_nonce_whichever_worker_is_fast(
 def test_the_fastest_finder_waits_for_the_others() -> None:
     search = SearchState(plan(2, 2))
     first = goldens(2)[0]
-    say(search, "worker.found", 1 - first % 2, nonce=goldens_of(2, 1 - first % 2))
+    emit(search, "worker.found", 1 - first % 2, nonce=goldens_of(2, 1 - first % 2))
     assert search.outcome is None
     assert search.smallest is False
-    say(search, "worker.found", first % 2, nonce=first)
+    emit(search, "worker.found", first % 2, nonce=first)
     assert search.outcome is not None
     assert (search.outcome.nonce, search.smallest) == (first, True)
 
@@ -103,8 +103,8 @@ def test_at_the_time_limit_the_best_find_is_the_answer_and_not_called_smallest()
 ):
     search = SearchState(plan(2, 2))
     late = 1 - goldens(2)[0] % 2
-    say(search, "worker.found", late, nonce=goldens_of(2, late))
-    say(search, "worker.timeout", 1 - late, cursor=1 - late)
+    emit(search, "worker.found", late, nonce=goldens_of(2, late))
+    emit(search, "worker.timeout", 1 - late, cursor=1 - late)
     search.settle()
     assert search.outcome is not None
     assert search.outcome.ending is Ending.FOUND
@@ -115,10 +115,10 @@ def test_a_lost_class_goes_on_unless_its_cursor_is_beyond_the_best_find() -> Non
     search = SearchState(plan(2, 3))
     best = goldens(2)[0]
     finder, lost, ahead = best % 3, (best + 1) % 3, (best + 2) % 3
-    say(search, "worker.found", finder, nonce=best)
-    say(search, "worker.progress", ahead, cursor=best + 2)
+    emit(search, "worker.found", finder, nonce=best)
+    emit(search, "worker.progress", ahead, cursor=best + 2)
     for index in (lost, ahead):
-        say(search, "host.failed", index, reason="gone")
+        emit(search, "host.failed", index, reason="gone")
     assert search.failed == [lost]
     search.see(Event("class.handed_over", lost, f"i-{ahead}"))
     fields = {"cursor": best + 1}
@@ -131,8 +131,8 @@ def test_a_false_claim_neither_decides_nor_advances_its_class() -> None:
     search = SearchState(plan(2, 2))
     best = goldens(2)[0]
     refuted = 1 - best % 2
-    say(search, "worker.found", best % 2, nonce=best)
-    say(search, "worker.found", refuted, nonce=refuted, cursor=SPACE)
+    emit(search, "worker.found", best % 2, nonce=best)
+    emit(search, "worker.found", refuted, nonce=refuted, cursor=SPACE)
     assert search.outcome is None
     assert search.failed == [refuted]
 
@@ -140,7 +140,7 @@ def test_a_false_claim_neither_decides_nor_advances_its_class() -> None:
 def test_after_a_stop_the_best_find_is_the_answer() -> None:
     search = SearchState(plan(2, 2))
     best = goldens(2)[0]
-    say(search, "worker.found", best % 2, nonce=best)
+    emit(search, "worker.found", best % 2, nonce=best)
     search.stop(Event("run.stop_requested", fields={"by": "queue", "text": "enough"}))
     assert search.outcome is not None
     assert (search.outcome.nonce, search.smallest) == (best, False)
@@ -148,6 +148,6 @@ def test_after_a_stop_the_best_find_is_the_answer() -> None:
 
 def test_without_the_option_smallest_is_unknown() -> None:
     search = SearchState(Plan(2, 8, 60.0))
-    say(search, "worker.found", 4, nonce=116)
+    emit(search, "worker.found", 4, nonce=116)
     assert search.outcome is not None
     assert search.smallest is None

@@ -22,11 +22,11 @@ def test_nothing_is_known_before_the_first_run(tmp_path: Path) -> None:
 
 def test_a_run_is_stored_for_its_account_and_type_only(tmp_path: Path) -> None:
     remember(tmp_path, NAME, Measured(50e6, 10.0, 25.0))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == 50e6
-    assert past.rate.source == "measured in 1 earlier run"
-    assert past.boot == 25.0
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == 50e6
+    assert history.rate.source == "measured in 1 earlier run"
+    assert history.boot == 25.0
     for other in (
         key("aws", "210987654321", "c7a.large", "auto"),
         key("aws", "123456789012", "c7a.medium", "auto"),
@@ -38,19 +38,19 @@ def test_a_run_is_stored_for_its_account_and_type_only(tmp_path: Path) -> None:
 def test_one_slow_run_does_not_change_the_median(tmp_path: Path) -> None:
     for rate, boot in ((50e6, 20.0), (5e6, 90.0), (52e6, 22.0)):
         remember(tmp_path, NAME, Measured(rate, 10.0, boot))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == 50e6
-    assert past.rate.source == "measured in 3 earlier runs"
-    assert past.boot == 22.0
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == 50e6
+    assert history.rate.source == "measured in 3 earlier runs"
+    assert history.boot == 22.0
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
     for rate in range(1, 2 * KEPT + 1):
         remember(tmp_path, NAME, Measured(float(rate), 1.0, 20.0))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == pytest.approx(KEPT + (KEPT + 1) / 2)
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == pytest.approx(KEPT + (KEPT + 1) / 2)
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.0, 10.0), (50e6, 0.001)])
