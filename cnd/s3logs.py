@@ -92,7 +92,7 @@ def _create(s3: S3Client, bucket: str, region: str) -> None:
     place: Any = {"LocationConstraint": region}
     where = {} if region == DEFAULT_REGION else {"CreateBucketConfiguration": place}
     try:
-        with translated(f"make the bucket {bucket}"):
+        with translated(f"create the bucket {bucket}"):
             s3.create_bucket(Bucket=bucket, **where)
     except CloudError as error:
         if code(error) != OWNED:
@@ -122,7 +122,7 @@ def check_finished(s3: S3Client, bucket: str, owner: str) -> None:
     """
     if owner and not (exists(s3, bucket, owner) and _is_finished(s3, bucket)):
         raise CloudError(
-            f"the bucket {bucket} could not be made private: nothing is put there"
+            f"the bucket {bucket} could not be made private: nothing is uploaded"
         )
 
 

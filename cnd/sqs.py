@@ -27,7 +27,7 @@ GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 def create(sqs: SQSClient, run: str) -> str:
     """Create the queue of `run`; return its URL."""
-    with translated("make the stop queue"):
+    with translated("create the stop queue"):
         return sqs.create_queue(
             QueueName=PREFIX + run,
             Attributes={

@@ -71,7 +71,7 @@ def excerpt(text: object, most: int = EXCERPT) -> str:
 
 
 class Parsers(ResponseParserFactory):
-    """botocore's parsers, made so that none raises: see `_Parser`."""
+    """botocore's parsers, wrapped so that none raises: see `_Parser`."""
 
     def create_parser(self, protocol_name: str) -> Any:
         return _Parser(super().create_parser(protocol_name), protocol_name)

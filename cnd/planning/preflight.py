@@ -367,7 +367,7 @@ def ssh(case: Case) -> Check:
     client, subnet = case.cloud.ec2, case.plan.subnets[0]
     group = access.find_group(client, subnet)
     if group is None:
-        text = f"a security group for {wanted} will be made"
+        text = f"a security group for {wanted} will be created"
         return _dry("ssh", text, lambda: access.try_group(client, subnet))
     if wanted not in group.ranges:
         text = f"{group.id}: {wanted} will be let in"
@@ -382,7 +382,12 @@ def ssh(case: Case) -> Check:
     others = sorted(set(group.ranges) - {wanted})
     if "0.0.0.0/0" in others:
         text = f"{group.id} lets every address in"
-        return Check("ssh", WARNING, text, "`fab clean`, and it is made anew")
+        return Check(
+            "ssh",
+            WARNING,
+            text,
+            "`fab clean` removes it, a run creates a new one",
+        )
     if others:
         text = f"{group.id} lets in {', '.join(others)}, besides {wanted}"
         return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
@@ -430,8 +435,8 @@ def bucket(case: Case) -> Check:
         return Check("bucket", FAULT, text, "another --bucket")
     if not there and case.bucket:
         text = f"no such bucket: {name}"
-        return Check("bucket", FAULT, text, "make it, or leave out --bucket")
-    return Check("bucket", OK, name if there else f"{name} will be made")
+        return Check("bucket", FAULT, text, "create it, or leave out --bucket")
+    return Check("bucket", OK, name if there else f"{name} will be created")
 
 
 # All of them, and those that `start` waits for before it launches.

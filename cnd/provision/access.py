@@ -299,7 +299,7 @@ def try_group(ec2: EC2Client, subnet: str = "") -> None:
 
 def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) -> str:
     where: Any = {"VpcId": vpc} if vpc else {}
-    with translated("make a security group"):
+    with translated("create a security group"):
         return ec2.create_security_group(
             GroupName=name,
             Description="SSH to the instances of CND, from their user only",

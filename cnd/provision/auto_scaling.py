@@ -49,7 +49,7 @@ def create(
     tag = {"Key": RUN_TAG, "Value": run, "PropagateAtLaunch": True}
     of_group = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
     try:
-        with translated("make an Auto Scaling group"):
+        with translated("create an Auto Scaling group"):
             _client(cloud).create_auto_scaling_group(
                 AutoScalingGroupName=name,
                 VPCZoneIdentifier=",".join(subnets),

@@ -57,7 +57,7 @@ def make_template(ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str) -> 
     }
     ours = tag_list({TOOL_TAG: "1", RUN_TAG: run})
     try:
-        with translated("make a launch template"):
+        with translated("create a launch template"):
             ec2.create_launch_template(
                 LaunchTemplateName=template_name(run),
                 LaunchTemplateData=data,
