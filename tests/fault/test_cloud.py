@@ -271,7 +271,7 @@ def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
     assert (Counter(summary(cloud)["calls"]) - before)["s3:PutObject"] == 0
     assert "logs are in S3" not in done.stderr
     assert "s3://" not in done.stdout
-    assert "could not create the bucket" in done.stderr
+    assert "could not make the bucket" in done.stderr
 
 
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(

@@ -108,7 +108,7 @@ def test_a_bucket_of_another_account_is_a_fault(clerk: Clerk, case: Case) -> Non
     clerk.refuse("s3", "head_bucket", "403")
     (check,) = preflight.examine(case, [preflight.bucket])
     assert check.status == FAULT
-    assert "not ours" in check.text
+    assert "this account may not use it" in check.text
 
 
 def offered(*zones: str) -> dict[str, Any]:
