@@ -1,8 +1,8 @@
 """EC2: launch, find, terminate.
 
-One rule: a machine of CND is one that carries CND's tags, given in the very call
-that launched it; no other machine is ever touched, and none of ours is called gone
-before AWS was seen to say so.
+One rule: an instance of CND is one that carries CND's tags, given in the very call
+that launched it; no other instance is ever touched, and none of CND's is reported as
+terminated before AWS lists it so.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-TOOL_TAG = "cnd"  # on everything that CND makes besides instances
+TOOL_TAG = "cnd"  # on everything that CND creates besides instances
 RUN_TAG = "cnd:run"
 INDEX_TAG = "cnd:index"
 OWNER_TAG = "cnd:owner"
-DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its own timer has ended it by then
-SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on 22
+DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its lifetime timer has ended it by then
+SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on port 22
 
 LIVE = ("pending", "running", "stopping", "stopped")
-GOING = (*LIVE, "shutting-down")
-ALL = (*GOING, "terminated")
+EXISTING = (*LIVE, "shutting-down")
+ALL = (*EXISTING, "terminated")
 GONE = ("stopping", "stopped", "shutting-down", "terminated")
 
-# Codes by which AWS does not say whether it has done what was asked.
+# Codes that leave open whether AWS has done what was requested.
 INTERNAL = (
     *("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"),
     UNREADABLE,
 )
 
-# Codes by which AWS says that this caller will not get through, now or later.
+# Codes by which AWS refuses this caller, now and later.
 REFUSALS = (
     *("AuthFailure", "ExpiredToken", "InvalidClientTokenId", "RequestExpired"),
     *("UnauthorizedOperation", "UnrecognizedClientException"),
@@ -65,7 +65,7 @@ ASKED = 200  # values a filter takes
 
 @dataclass(frozen=True)
 class Instance:
-    """One machine of CND as the cloud last described it."""
+    """One instance of CND as the cloud last described it."""
 
     id: str
     run: str
@@ -78,16 +78,16 @@ class Instance:
     zone: str
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
-    spot: bool = False  # AWS may take it back
+    spot: bool = False  # AWS may reclaim it
     private: str | None = None  # its address inside its network
 
 
-NOTHING: Mapping[str, Instance] = {}  # listed
+NONE_LISTED: Mapping[str, Instance] = {}
 
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """Everything that RunInstances needs but a count, a name and a token."""
+    """Everything that RunInstances needs except count, run and token."""
 
     image: str
     instance_type: str
@@ -109,14 +109,14 @@ def launch(
     least: int | None = None,
     clock: Callable[[], float] = time.time,
 ) -> list[Instance]:
-    """Start `count` tagged instances, or as many as there is room for.
+    """Start `count` tagged instances, or as many as AWS has capacity for.
 
-    Where that is fewer than `least` (None: `count`), none at all.
+    If that is fewer than `least` (None: `count`), none is started.
 
     Safe to repeat with the same `token` (one per attempt, in the journal before
     this call): a retry after a lost reply returns the same instances instead of
-    paying for new ones.  Each machine ends itself `spec.lifetime` seconds after
-    its boot even if nobody ever calls `terminate`.
+    paying for new ones.  Each instance ends itself `spec.lifetime` seconds after
+    its boot even if `terminate` is never called.
     """
     tags = tags_of(spec, run=run, owner=owner, clock=clock)
     where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
@@ -151,7 +151,7 @@ def tags_of(
     owner: str,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, str]:
-    """Return what an instance that is launched now is tagged with."""
+    """Return the tags of an instance that is launched now."""
     now = dt.datetime.fromtimestamp(int(clock()), dt.timezone.utc)
     return {
         RUN_TAG: run,
@@ -162,9 +162,9 @@ def tags_of(
 
 
 def tag_index(ec2: EC2Client, instance: Instance, *, dry_run: bool = False) -> None:
-    """Write an instance's index on it, for people and scripts; CND needs it not.
+    """Tag an instance with its index, for users and scripts; CND does not need it.
 
-    A dry run only asks, and fails in any case.
+    A dry run changes nothing and always raises `CloudError`.
     """
     with translated(f"tag {instance.id}"):
         ec2.create_tags(
@@ -183,8 +183,8 @@ def find(
 ) -> list[Instance]:
     """Return the instances of `run`, or of every run, in order of run and index.
 
-    `ids`, at most `ASKED`, leaves out all others; one that AWS does not list yet is
-    no failure.
+    `ids`, at most `FILTER_VALUES`, leaves out all others; an id that AWS does not list
+    yet is no failure.
     """
     filters: list[FilterTypeDef] = [
         {"Name": "instance-state-name", "Values": list(states)},
@@ -216,9 +216,9 @@ def regions(ec2: EC2Client) -> list[str]:
 
 
 def tagged(ec2: EC2Client, *, run: str | None = None) -> list[str]:
-    """Return the ids of all that is tagged as of `run`, or of any run, in any state.
+    """Return the ids of all instances tagged for `run`, or any run, in any state.
 
-    A fortieth of the time that it takes to describe the instances themselves.
+    It takes a fortieth of the time of describing the instances themselves.
     """
     filters: list[FilterTypeDef] = [
         {"Name": "resource-type", "Values": ["instance"]},
@@ -234,13 +234,13 @@ def tagged(ec2: EC2Client, *, run: str | None = None) -> list[str]:
         ]
 
 
-def sweep(ec2: EC2Client, *, run: str | None = None) -> set[str]:
-    """Ask at once for the end of all that is tagged; return the ids of what goes.
+def terminate_tagged(ec2: EC2Client, *, run: str | None = None) -> set[str]:
+    """Request termination of all tagged instances; return the ids that lived until now.
 
-    A first blow: what is refused, or not tagged yet, is left to `terminate`.
+    A quick first attempt: what is refused, or not tagged yet, is left to `terminate`.
     """
     try:
-        return _ask_to_go(ec2, tagged(ec2, run=run))[0]
+        return _request_in_batches(ec2, tagged(ec2, run=run))[0]
     except CloudError:
         return set()
 
@@ -257,7 +257,7 @@ def request_termination(
 def _ask_to_go(
     ec2: EC2Client, ids: Collection[str], at_once: int = ASKING
 ) -> tuple[set[str], CloudError | None]:
-    """Ask for the end of `ids`, in calls none of which waits for another's answer.
+    """Request termination of `ids`, in calls that do not wait for each other.
 
     Return those that lived until now, and the first failure.
     """
@@ -273,7 +273,7 @@ def _ask_to_go(
             going |= answer()
         except CloudError as error:
             refused = refused or error
-    return going, refused
+    return lived, refused
 
 
 def _answers(
@@ -305,18 +305,31 @@ def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
         }
 
 
+@dataclass(frozen=True)
+class Patience:
+    """For how long a termination is tried, and by which clock."""
+
+    timeout: float = 300.0  # seconds until what was not seen terminated is a leak
+    # Seconds for which refused calls are repeated; None: `REFUSED_PATIENCE`.
+    refused: float | None = None
+    # Seconds for which to go on polling although nothing is listed, where it is not
+    # known what was launched.
+    look: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+USUAL_PATIENCE = Patience()
+
+
 def terminate(
     ec2: EC2Client,
     *,
     run: str | None = None,
     known: Collection[str] = (),
     asked: Collection[str] = (),
-    timeout: float = 300.0,
-    look: float = 0.0,
-    past: Collection[str] | None = None,
-    refused: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
+    already_ended: Collection[str] | None = None,
+    patience: Patience = USUAL_PATIENCE,
     seen: Callable[[Instance], None] = lambda instance: None,
     is_gone: Callable[[], bool] = lambda: False,
     at_once: int = ASKING,
@@ -325,17 +338,14 @@ def terminate(
 
     AWS is eventually consistent: an instance launched a second ago may not be
     listed yet.  Pass the ids that `launch` returned as `known`, so that those are
-    terminated whether listed or not.  Whatever is raised on the way, it is tried again
-    until `timeout` seconds have passed.
+    terminated whether listed or not.  Whatever exception occurs, the termination is
+    tried again until `patience.timeout` seconds have passed.
 
     Args:
-        asked: ids that were asked to go a moment ago, and are to be seen gone.
-        look: seconds for which to look on although nothing is listed, where it is
-            not known what was launched.
-        past: the ids that were terminated before, if whatever else is listed counts
-            as terminated here: also what somebody else ended between two looks.
-        refused: seconds for which calls that are refused are repeated; None:
-            `REFUSED_PATIENCE`.
+        asked: ids whose termination was requested a moment ago, and is to be seen.
+        already_ended: the ids that were terminated before this call.  If it is given,
+            every other listed instance counts as terminated here, also one that
+            another program terminated between two polls.
         seen: called once for each instance when it is seen terminated.  What it raises
             is raised again once all are.
         is_gone: whether the cloud has ceased to be, and its instances with it; asked
@@ -387,10 +397,55 @@ def terminate(
     return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))
 
 
-def _tried(work: Callable[[], T], otherwise: T) -> tuple[T, Exception | None]:
-    """Return what `work` gives, or `otherwise` and what it raised instead.
+class _Termination:
+    """A termination under way: what it waits for, and what was seen terminated."""
 
-    Of whatever kind: nothing but an interrupt keeps a termination from going on.
+    def __init__(
+        self,
+        ec2: EC2Client,
+        run: str | None,
+        waiting: set[str],
+        already_ended: Collection[str] | None,
+        seen: Callable[[Instance], None],
+    ) -> None:
+        self._ec2, self._run, self._seen = ec2, run, seen
+        self._already_ended = already_ended
+        self._ended: dict[str, Instance] = {}
+        self.waiting = waiting
+        self.cloud_gone = False  # and every instance with it
+        self.bug: Exception | None = None  # the last that `seen` raised
+
+    def poll(self, is_gone: Callable[[], bool]) -> Exception | None:
+        """List the instances and request termination again; return the failure."""
+        # If this fails, termination of the known ones is requested all the same.
+        listed, cause = _attempt(partial(_listing, self._ec2, self._run), NONE_LISTED)
+        self.waiting |= {i.id for i in listed.values() if i.state in EXISTING}
+        if self._already_ended is not None:
+            self.waiting |= (
+                listed.keys() - set(self._already_ended) - self._ended.keys()
+            )
+        if cause and is_gone():
+            listed = {i: _vanished(i, self._run) for i in self.waiting}
+            cause, self.cloud_gone = None, True
+        gone = _ended(listed, self.waiting)
+        self.waiting -= {instance.id for instance in gone}
+        self._ended |= {instance.id: instance for instance in gone}
+        failure = _request_again(self._ec2, self.waiting, listed)
+        for instance in gone:  # reported after the termination of the others
+            self.bug = _attempt(partial(self._seen, instance), None)[1] or self.bug
+        return cause or failure
+
+    def result(self) -> list[Instance]:
+        """Return what was terminated; raise what `seen` raised."""
+        if self.bug:
+            raise self.bug
+        return sorted(self._ended.values(), key=lambda i: (i.run, i.index, i.id))
+
+
+def _attempt(work: Callable[[], T], otherwise: T) -> tuple[T, Exception | None]:
+    """Return the result of `work`, or `otherwise` and what it raised instead.
+
+    Every kind of exception is caught: only an interrupt may stop a termination.
     """
     try:
         return work(), None
@@ -411,7 +466,7 @@ def _leak(ec2: EC2Client, ids: Collection[str], run: str | None) -> LeakError:
 
 
 def _vanished(instance_id: str, run: str | None) -> Instance:
-    """Return an instance that has ended with its cloud, which tells nothing of it."""
+    """Return an instance that has ended with its cloud; nothing else is known of it."""
     return Instance(
         id=instance_id,
         run=run or "",
@@ -434,7 +489,7 @@ def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
 def _request_again(
     ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance], at_once: int
 ) -> Exception | None:
-    """Ask for those that do not go yet; return the failure.
+    """Request termination of those that do not shut down yet; return the failure.
 
     An id that is not listed may be listed in a moment.
     """
@@ -475,7 +530,7 @@ def named(identity: str) -> str:
 
 
 def tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:
-    """Return tags as EC2 takes them."""
+    """Return tags in EC2's form."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 
 class CndError(Exception):
-    """A failure with a sentence for the user and, where there is one, a way out."""
+    """A failure with a sentence for the user and, if there is one, a way out."""
 
     exit_status = 1
 
@@ -33,11 +33,11 @@ class CloudError(CndError):
 
 
 class CapacityError(CloudError):
-    """The cloud has no room, or the account's quota is spent."""
+    """The cloud has no capacity, or the account's quota is used up."""
 
 
 class HostError(CndError):
-    """One machine failed; `host` says which (an instance id or an address)."""
+    """One host failed; `host` says which (an instance id or an address)."""
 
     exit_status = 4
 
@@ -47,11 +47,11 @@ class HostError(CndError):
 
 
 class HostLost(HostError):
-    """The connection to a machine dropped, or it does not answer."""
+    """The connection to a host was lost, or it does not answer."""
 
 
 class LeakError(CndError):
-    """Machines may still be running, and billing; `ids` names them."""
+    """Instances may still be running, and be billed; `ids` names them."""
 
     exit_status = 5
 

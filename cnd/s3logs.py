@@ -1,7 +1,7 @@
 """S3: the bucket that keeps the logs, events, result and report of every run.
 
 One rule: what is uploaded was on this disk before and stays there, under the same
-names, so that a report's links hold; a bucket that refuses costs a copy, never a log.
+names, so that a report's links work; a refused upload loses a copy, never a log.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 EXPIRE_DAYS = 30
 PARALLEL = 16  # uploads at a time
-LOGS = "logs/"  # where the names of logs begin, as in a run's folder
-# So that a browser shows what it gets from there.
+LOGS = "logs/"  # the beginning of the names of logs, as in a run's folder
+# With these types a browser shows what it downloads.
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".json": "application/json",
@@ -35,16 +35,16 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 OTHER = "application/octet-stream"
-OWNED = "BucketAlreadyOwnedByYou"  # two runs have made it at once
+OWNED = "BucketAlreadyOwnedByYou"  # two runs have created it at the same time
 DENIED = ("AccessDenied", "403")
-EMPTY = "InvalidRange"  # what S3 says of the last bytes of an object that has none
+EMPTY = "InvalidRange"  # S3's code for a range of an object of 0 bytes
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
 # Everywhere else CreateBucket must name the region; here it must not.
 DEFAULT_REGION = "us-east-1"
 
 
 def bucket_name(account: str, region: str) -> str:
-    """Return the name of CND's own bucket; names are global, so it says whose."""
+    """Return the name of CND's own bucket; names are global, so it has the account."""
     return f"cnd-logs-{account}-{region}"
 
 
@@ -54,13 +54,13 @@ def prefix(run: str) -> str:
 
 
 def ensure_bucket(s3: S3Client, bucket: str, region: str, owner: str) -> None:
-    """Make the bucket if it is missing: private, its objects expiring.
+    """Create the bucket if it is missing: private, with objects that expire.
 
-    The rule by which they expire comes last: where it is missing nobody has finished
-    the bucket, and that is made good.  A bucket that has one is left as it is.
+    The expiry rule is set last: a bucket without one is incomplete, and is completed.
+    A bucket that has one is left as it is.
 
-    Raises `CloudError` if it is there and not the account `owner`'s: names are global
-    and ours can be guessed, so somebody may have been there first, to read our logs.
+    Raises `CloudError` if it exists and is not the account `owner`'s: names are global
+    and this one can be guessed, so another account may have created it to read logs.
     """
     if not exists(s3, bucket, owner):
         _create(s3, bucket, region)
@@ -95,7 +95,7 @@ def _create(s3: S3Client, bucket: str, region: str) -> None:
     place: Any = {"LocationConstraint": region}
     where = {} if region == DEFAULT_REGION else {"CreateBucketConfiguration": place}
     try:
-        with translated(f"make the bucket {bucket}"):
+        with translated(f"create the bucket {bucket}"):
             s3.create_bucket(Bucket=bucket, **where)
     except CloudError as error:
         if code(error) != OWNED:
@@ -103,7 +103,7 @@ def _create(s3: S3Client, bucket: str, region: str) -> None:
 
 
 def _is_finished(s3: S3Client, bucket: str) -> bool:
-    """Return whether the bucket has a rule of expiry; who may not ask believes so."""
+    """Return whether the bucket has an expiry rule; if reading it is denied: yes."""
     try:
         with translated(f"ask how {bucket} expires"):
             s3.get_bucket_lifecycle_configuration(Bucket=bucket)
@@ -117,28 +117,29 @@ def _is_finished(s3: S3Client, bucket: str) -> bool:
 
 
 def check_finished(s3: S3Client, bucket: str, owner: str) -> None:
-    """Raise `CloudError` unless a bucket may be given what only its owner is to read.
+    """Raise `CloudError` unless a bucket is fit for what only its owner may read.
 
     Args:
-        owner: the account whose bucket of CND's it must be; empty for the user's own,
-            who has said so.
+        owner: the account that must own CND's bucket; empty for a bucket that the user
+            has chosen, which is not checked.
     """
     if owner and not (exists(s3, bucket, owner) and _is_finished(s3, bucket)):
         raise CloudError(
-            f"the bucket {bucket} could not be made private: nothing is put there"
+            f"the bucket {bucket} could not be made private: nothing is uploaded"
         )
 
 
 def check_bucket(s3: S3Client, bucket: str) -> None:
-    """Raise `CloudError` unless the user's own bucket is there."""
+    """Raise `CloudError` unless the user's own bucket exists."""
     if not exists(s3, bucket):
         raise CloudError(f"no such bucket: {bucket}", hint="leave out --bucket")
 
 
 def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
-    """Return whether a bucket is there.
+    """Return whether a bucket exists.
 
-    Raises `CloudError` if we may not use it, or it is not the account `owner`'s.
+    Raises `CloudError` if the caller may not use it, or it is not the account
+    `owner`'s.
     """
     try:
         with translated(f"look for the bucket {bucket}"):
@@ -151,7 +152,7 @@ def exists(s3: S3Client, bucket: str, owner: str = "") -> bool:
 
 
 def owned(owner: str) -> Any:
-    """Return the condition of a call that the bucket is the account `owner`'s, or none.
+    """Return the condition that the bucket is the account `owner`'s; empty: none.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
     """
@@ -163,9 +164,9 @@ def upload(
 ) -> dict[str, CloudError]:
     """Upload `files` (name -> path) under the run's prefix, in parallel.
 
-    Where the bucket is not the account `owner`'s (empty: anybody's), nothing is.
+    Nothing is uploaded to a bucket that is not the account `owner`'s (empty: any).
 
-    Returns the failures by name; an empty dict means that everything is there.
+    Returns the failures by name; an empty dict means that everything was uploaded.
     """
 
     def put(item: tuple[str, Path]) -> CloudError | None:
@@ -181,7 +182,7 @@ def upload(
                 )
         except CloudError as error:
             return error
-        except OSError as error:  # the file, not the cloud
+        except OSError as error:  # of the file, not of the cloud
             return CloudError(f"could not upload {name}: {error}")
         return None
 
@@ -205,8 +206,8 @@ def fetch_aged(
     """Return the run's object `name` and its age in seconds, or None if there is none.
 
     Raises:
-        CloudError: S3 refuses, or the object has more than `most` bytes: whoever may
-            write it may be an instance, and is believed nothing.
+        CloudError: S3 refuses, or the object has more than `most` bytes: an instance
+            may have written it, and is not trusted.
     """
     try:
         with translated(f"fetch {name}"):
@@ -239,8 +240,8 @@ def fetch_log(
 ) -> tuple[bytes, system_log.LogPart] | None:
     """Return a log that is the run's object `name`, or None if there is none.
 
-    Of one that has more than `most` bytes it is the newest part, with a first line
-    that says what is missing.  One of 0 bytes is none.
+    Of a log of more than `most` bytes it is the newest part, with a first line that
+    states what is missing.  An object of 0 bytes counts as none.
     """
     try:
         with translated(f"fetch {name}"):
@@ -264,9 +265,9 @@ def fetch_log(
 
 
 def presigned(s3: S3Client, bucket: str, run: str, name: str, *, seconds: int) -> str:
-    """Return a URL that gets the run's object `name`.
+    """Return a URL that reads the run's object `name`.
 
-    It holds for `seconds`, at most a week, and not longer than the credentials that
+    It is valid for `seconds`, at most a week, and not longer than the credentials that
     sign it.
     """
     with translated(f"sign a URL for {name}"):
@@ -280,10 +281,11 @@ def presigned(s3: S3Client, bucket: str, run: str, name: str, *, seconds: int) -
 def form(
     s3: S3Client, bucket: str, run: str, name: str, *, seconds: int, most: int
 ) -> dict[str, Any]:
-    """Return a signed form that writes the run's object `name`, of `most` bytes.
+    """Return a signed form that writes the run's object `name`, up to `most` bytes.
 
-    Or any whose name begins so, if it ends with ``${filename}``: the name is then not
-    among its fields, and to be added.  Who has it can write nothing else.
+    If `name` ends with ``${filename}``, the form writes any object whose name begins
+    with the rest; the name is then not among its fields, and has to be added.  It
+    allows no other write.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
     """

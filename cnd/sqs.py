@@ -1,6 +1,6 @@
-"""SQS: one queue per run, on which anybody may put a stop message.
+"""SQS: one queue per run, for stop messages from any program.
 
-One rule: any message means stop.  It is read without being hidden from others
+One rule: any message means stop.  It is read without being hidden from other readers
 (visibility timeout 0) and never deleted, so every reader of the queue sees it.
 """
 
@@ -26,8 +26,8 @@ GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
 def create(sqs: SQSClient, run: str) -> str:
-    """Make the queue of `run`; return its URL."""
-    with translated("make the stop queue"):
+    """Create the queue of `run`; return its URL."""
+    with translated("create the stop queue"):
         return sqs.create_queue(
             QueueName=PREFIX + run,
             Attributes={
@@ -51,7 +51,7 @@ def url(sqs: SQSClient, run: str) -> str | None:
 
 
 def runs(sqs: SQSClient) -> list[str]:
-    """Return the runs that have a queue; other queues may be called `cnd-...` too."""
+    """Return the runs that have a queue; a queue `cnd-...` may be another program's."""
     with translated("list the stop queues"):
         pages = sqs.get_paginator("list_queues").paginate(QueueNamePrefix=PREFIX)
         urls = [found for page in pages for found in page.get("QueueUrls", [])]
@@ -66,7 +66,7 @@ def send(sqs: SQSClient, queue: str, text: str) -> None:
 
 
 def delete(sqs: SQSClient, queue: str) -> None:
-    """Delete the queue; one that is gone already is no failure."""
+    """Delete the queue; one that does not exist is no failure."""
     try:
         with translated("delete the stop queue"):
             sqs.delete_queue(QueueUrl=queue)
@@ -85,9 +85,9 @@ def listen(
 ) -> None:
     """Call `message` with the first message's text, then return.
 
-    Returns too once `closing` is set, at the latest after one long poll.  A failed
-    poll is told to `trouble`, once for each new reason, and repeated; a queue that
-    is gone ends the listening.
+    Also return once `closing` is set, at the latest after one long poll.  A failed
+    poll is passed to `trouble`, once for each new reason, and repeated; a queue that
+    does not exist ends the listening.
     """
     last = ""
     while not closing.is_set():
@@ -107,7 +107,7 @@ def listen(
         for text in texts:
             message(text)
             return
-        # Whoever answers at once that there is nothing does not wait, as SQS does.
+        # A service that answers at once without a message does not long-poll.
         closing.wait(max(0.0, began + RETRY - time.monotonic()))
 
 

@@ -186,7 +186,7 @@ def _write(data: bytes) -> None:
 
 def harmless_log(text: str) -> str:
     """Return `text` without control characters but tabs and ends of lines."""
-    return re.sub(r"[^\t\n]+", lambda part: harmless(part[0]), text)
+    return re.sub(r"[^\t\n]+", lambda part: printable_line(part[0]), text)
 
 
 def _followed(journal: Journal, only: int | None, json: bool) -> bool:
@@ -198,7 +198,7 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
     if kept is None or journal.is_over:
         return False
     plan, provision = kept.plan, kept.provision
-    if plan.unreached:
+    if plan.without_ssh:
         _say("nobody reaches these instances over SSH: these are the run's events")
         _events(journal, only, json, follow=True)
         return True

@@ -1,7 +1,7 @@
-"""Which cloud, and the clients that talk to it.
+"""Which cloud is used, and its clients.
 
-One rule: `connect` is the only place that makes boto3 clients and the only place
-that knows AWS from the local cloud.  Nothing below it asks.
+One rule: this is the only file that creates boto3 clients and the only one that
+distinguishes AWS from the local cloud: everything else goes by the fields of `Cloud`.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from types_boto3_ssm import SSMClient
 
 CHOICES = ("aws", "local")
-DOWN = "cloud: local, which is down"  # instead of a cloud's title
+DOWN = "cloud: local, which is down"  # in place of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
-# Where AWS itself answers; https://docs.aws.amazon.com/general/latest/gr/rande.html
+# The domains of AWS; https://docs.aws.amazon.com/general/latest/gr/rande.html
 AWS_DOMAINS = (
     *("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws"),
     *("api.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"),
 )
-SERVICES = ("ec2", "s3", "sqs", "ssm", "sts", "autoscaling")  # that a run cannot miss
-# Of the user's configuration: the variable that names a file -> the usual one.
+SERVICES = ("ec2", "s3", "sqs", "ssm", "sts", "autoscaling")  # that runs need
+# Files of the user's configuration: environment variable -> default path.
 FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
@@ -68,32 +68,30 @@ class Cloud:
     name: str  # "aws" or "local"
     region: str
     account: str  # twelve digits
-    owner: str  # who pays: the last part of the caller's ARN
+    owner: str  # the caller: the last part of its ARN
     endpoint: str | None  # URL of EC2; None means AWS's own
-    checkip: str  # URL that answers with the caller's address
+    checkip: str  # URL that returns the caller's address
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
     # Service -> URL, of those that are not AWS's own.
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    # Whether the cloud, and every instance of it with it, has ceased to be.
+    # Whether the cloud, and every instance of it with it, has ended.
     gone: Callable[[], bool] = field(default=lambda: False, repr=False)
-    hosts_at_once: int = 32  # how many to connect to, and to set up, at the same time
+    hosts_at_once: int = 32  # that are connected to and set up at the same time
     polls_per_second: float = 500.0  # of S3, by all instances of a run together
-    rate_cap: float | None = None  # nonces/s that each host is held to
-    # Seconds until a host that hears nothing goes on alone, and for which a refused
-    # termination is repeated; None: as `orphans` and `ec2` say.
+    rate_cap: float | None = None  # nonces/s, the limit of each host
+    # Seconds without a message after which a host is an orphan, and seconds for which
+    # a refused termination is repeated; None: the defaults of `orphans` and `ec2`.
     orphan_patience: float | None = None
     refused_patience: float | None = None
     listed_within: float = LISTED_WITHIN  # seconds until an instance is listed, at most
 
     @property
     def title(self) -> str:
-        """Say which cloud this is: the first line of every command that uses one."""
+        """Which cloud this is: the first line of every command that uses one."""
         if self.name == "local":
-            held = (
-                self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
-            )
-            return f"cloud: local ({self.endpoint}, region {self.region}{held or ''})"
+            cap = self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
+            return f"cloud: local ({self.endpoint}, region {self.region}{cap or ''})"
         return f"cloud: AWS account {self.account}, region {self.region}{self._at}"
 
     @property
@@ -101,8 +99,8 @@ class Cloud:
         urls = set(self.endpoints.values())
         if len(urls) == 1 and self.endpoints.keys() == set(SERVICES):
             return f", endpoint {urls.pop()}"
-        told = [f"{name} at {url}" for name, url in self.endpoints.items()]
-        return f", {', '.join(told)}" if told else ""
+        places = [f"{name} at {url}" for name, url in self.endpoints.items()]
+        return f", {', '.join(places)}" if places else ""
 
     @property
     def ec2(self) -> EC2Client:
@@ -110,7 +108,7 @@ class Cloud:
 
     @property
     def ec2_once(self) -> EC2Client:
-        """EC2, each call tried once: for launches, whose refusals say what is next."""
+        """EC2, each call tried once: for launches, whose refusals decide the next."""
         return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
 
     @property
@@ -125,18 +123,18 @@ class Cloud:
     def ssm(self) -> SSMClient:
         return self.clients.get("ssm")  # type: ignore[no-any-return]
 
-    def within(self, region: str) -> Cloud:
+    def in_region(self, region: str) -> Cloud:
         """Return the same account in another region."""
-        return replace(self, region=region, clients=self.clients.within(region))
+        return replace(self, region=region, clients=self.clients.in_region(region))
 
 
 class Clients:
-    """boto3 clients, each made once when first asked for, from any thread."""
+    """boto3 clients, each created once when first requested, from any thread."""
 
     def __init__(
         self, session: boto3.Session, endpoint: str | None, region: str | None = None
     ) -> None:
-        """Make no client yet.
+        """Create no client yet.
 
         Args:
             endpoint: URL of every service; None: what the user has configured, as
@@ -146,19 +144,19 @@ class Clients:
         self._session = session
         self._endpoint = endpoint
         self._region = region
-        self._lock = threading.Lock()  # making a client is not thread-safe
+        self._lock = threading.Lock()  # creating a client is not thread-safe
         self._made: dict[tuple[str, int], Any] = {}
 
-    def within(self, region: str) -> Clients:
+    def in_region(self, region: str) -> Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
     def get(
         self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
     ) -> Any:
-        """Return the client of a service; `region` for those that live in few."""
+        """Return the client of a service; `region` if it exists in few regions only."""
         key = service, attempts
-        if key in self._made:  # no lock: the guard of a run must not wait for one
+        if key in self._made:  # no lock: the termination guard must not wait for one
             return self._made[key]
         with self._lock:
             if key not in self._made:
@@ -170,9 +168,9 @@ class Clients:
     def _make(self, service: str, region: str | None, attempts: int) -> Any:
         from botocore.config import Config
 
-        make: Any = self._session.client  # overloads for literals only
+        create: Any = self._session.client  # overloads for literals only
 
-        def made(url: str) -> Any:
+        def client_for(url: str) -> Any:
             """Return a client that suits an endpoint at `url`."""
             config = Config(
                 connect_timeout=CONNECT_TIMEOUT,
@@ -180,12 +178,12 @@ class Clients:
                 max_pool_connections=CONNECTIONS,
                 signature_version="v4",
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                # Not "auto": outside us-east-1 it signs URLs for a host that sends one
-                # on to another, where the signature does not hold (boto3 #3015).
+                # Not "auto": outside us-east-1 it signs URLs for a host that redirects
+                # to another one, where the signature is invalid (boto3 #3015).
                 s3={"addressing_style": "virtual" if _is_aws(url) else "path"},
                 proxies={} if is_loopback(url) else None,
             )
-            return make(
+            return create(
                 service,
                 region_name=region or self._region,
                 endpoint_url=self._endpoint,
@@ -202,24 +200,25 @@ class Clients:
             hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
             raise UsageError(str(error), hint=hint) from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):
-            client = made(client.meta.endpoint_url)  # of the user's: known by now only
-        replies.watch(client)
+            # The user's own endpoint, which only a client knows.
+            client = client_for(client.meta.endpoint_url)
+        replies.check(client)
         return client
 
-    def foreign(self) -> dict[str, str]:
+    def custom_endpoints(self) -> dict[str, str]:
         """Return the URLs of the services whose endpoint is not AWS's own."""
         urls = {name: self.get(name).meta.endpoint_url for name in SERVICES}
         return {name: url for name, url in urls.items() if not _is_aws(url)}
 
-    def know(self, region: str) -> bool:
-        """Tell whether the region is in the data that came with botocore."""
+    def knows(self, region: str) -> bool:
+        """Return whether the region is in the data that came with botocore."""
         partition = self._session.get_partition_for_region(region)
         return region in self._session.get_available_regions("ec2", partition)
 
     def life_left(self) -> float | None:
-        """Return how many seconds the credentials still hold, rounded to minutes.
+        """Return for how many seconds the credentials are valid, rounded to minutes.
 
-        Infinity if they do not expire, None where they do not say.
+        Infinity if they do not expire, None if that is not known.
         """
         return credentials.life_left(self._session.get_credentials())
 
@@ -230,12 +229,12 @@ def connect(
     """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
     Args:
-        choice: "aws" or "local" to insist; empty to find out.
+        choice: "aws" or "local"; empty: AWS if there are credentials.
         region: overrides the configured region.
-        launch: bring the local cloud up if it is down.
+        launch: start the local cloud if it is down.
 
     Returns:
-        None if the local cloud is meant, down, and not wanted up.
+        None if the local cloud is meant, is down, and is not to be started.
 
     Raises:
         UsageError: an unknown `choice`, or AWS without credentials or region.
@@ -256,9 +255,9 @@ def connect(
 def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
     """Return a session with credentials and a region, or None without credentials.
 
-    And whether the user has configured endpoints.
+    The second value is whether the user has configured endpoints.
     """
-    import boto3  # here: it costs a third of a second, and some commands go without
+    import boto3  # here: it takes a third of a second, and some commands do not need it
     import botocore.session
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
@@ -325,7 +324,7 @@ def _configuration_read(
         raise
     except credentials.CredentialFailure as error:
         raise CloudError(str(error), hint=error.hint) from error
-    except Exception as error:  # of any kind: botocore translates few of them
+    except Exception as error:  # of any kind: botocore translates only a few
         names = [os.environ.get(name) or usual for name, usual in FILES.items()]
         if isinstance(error, UNDESCRIBED):
             names = [*filter(None, [os.environ.get("AWS_DATA_PATH")]), MODELS]
@@ -336,7 +335,7 @@ def _configuration_read(
 
 
 def _check_region(session: boto3.Session) -> None:
-    """Refuse what cannot be the name of a region; new regions are none the worse."""
+    """Refuse what cannot be the name of a region; unknown new regions are accepted."""
     from botocore.exceptions import UnknownRegionError
 
     try:
@@ -347,7 +346,7 @@ def _check_region(session: boto3.Session) -> None:
 
 
 def configured_region() -> tuple[str, str]:
-    """Return the region that boto3 is configured for, and by what; "" if it is not."""
+    """Return the region configured for boto3, and where it is set; else "" twice."""
     name = "AWS_DEFAULT_REGION"  # boto3 does not read AWS_REGION
     if region := os.environ.get(name):
         return region, name
@@ -357,18 +356,18 @@ def configured_region() -> tuple[str, str]:
         with _configuration_read():
             session = boto3.Session()
             found = session.region_name, session.profile_name
-    except CndError:  # whoever connects is told
+    except CndError:  # `connect` reports it
         return "", ""
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
 
 
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
-    session = _session_of_nobody(endpoint, region or endpoint.region)
+    session = _isolated_session(endpoint, region or endpoint.region)
     _check_region(session)
     url = endpoint.url
     cloud = _identified("local", session, f"{url}/checkip", url)
     patience = local.patience(os.environ)
-    # Its hosts share this machine with us.
+    # Its hosts share this machine with the orchestrator.
     cores = os.cpu_count() or 1
     return replace(
         cloud,
@@ -382,8 +381,8 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     )
 
 
-def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
-    """Return a session that reads nothing of the user's AWS configuration."""
+def _isolated_session(endpoint: local.Endpoint, region: str) -> boto3.Session:
+    """Return a session that does not read the user's AWS configuration."""
     import boto3
     import botocore.session
     from botocore.loaders import Loader
@@ -415,27 +414,27 @@ def _identified(
     *,
     endpoints: bool = False,
 ) -> Cloud:
-    """Ask the cloud who is calling: the first proof that it answers.
+    """Return the cloud after asking it who the caller is, which shows that it answers.
 
     Args:
         endpoint: of all services; None: boto3 finds them.
-        endpoints: whether it may find others than AWS's.
+        endpoints: whether boto3 may find others than AWS's.
     """
     clients = Clients(session, endpoint)
     with translated("reach the cloud"):
         caller = clients.get("sts").get_caller_identity()
         account, arn = str(caller["Account"]), str(caller["Arn"])
-    foreign = clients.foreign() if endpoints else {}
+    custom = clients.custom_endpoints() if endpoints else {}
     return Cloud(
         name=name,
         region=session.region_name or "",
         account=account,
         owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
-        endpoint=endpoint or foreign.get("ec2"),
+        endpoint=endpoint or custom.get("ec2"),
         checkip=checkip,
         clients=clients,
         arn=arn,
-        endpoints=foreign,
+        endpoints=custom,
     )
 
 
@@ -451,7 +450,7 @@ def _check_port(url: str) -> None:
 
 
 def is_loopback(url: str) -> bool:
-    """Tell whether a URL leads to this very machine, where no proxy has a say."""
+    """Return whether a URL leads to this machine, so that no proxy may be used."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -460,7 +459,7 @@ def is_loopback(url: str) -> bool:
 
 
 def local_summary() -> dict[str, Any]:
-    """Bring the local cloud up, and return its own account of itself.
+    """Start the local cloud if it is down, and return its own summary.
 
     Raises:
         CloudError: it did not start, or does not answer.

@@ -1,8 +1,8 @@
 """The user's AWS credentials, as botocore finds them.
 
-One rule: whatever fetching them raises, at the first call or at any later one, is a
-`CredentialFailure` with the profile's name and a way out; and a program that is to
-print them is not waited for without end.
+One rule: whatever fetching them raises, at the first call or at any later one, becomes
+a `CredentialFailure` with the profile's name and a way out; and the wait for a
+`credential_process` has a deadline.
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from cnd.cloud.replies import excerpt
 if TYPE_CHECKING:
     from botocore.credentials import Credentials
 
-# A credential_process may ask its user to log in, the first time.  Later the run waits.
-# As AWS's SDK for Go: https://pkg.go.dev/github.com/aws/aws-sdk-go-v2/credentials/processcreds
+# The first time a credential_process may ask its user to log in; later a run waits for
+# it.  The limit is that of AWS's SDK for Go:
+# https://pkg.go.dev/github.com/aws/aws-sdk-go-v2/credentials/processcreds
 FIRST_SECONDS = 60.0
 LATER_SECONDS = 15.0
 MOST_SAID = 1 << 20  # bytes of what such a program prints
 HUNG_FOR = 5.0  # seconds after a hang in which no other call tries the program again
 MOST_LIFE = 7 * 24 * 60  # minutes; no temporary credentials hold longer
 EXPIRED = "refreshed credentials are still expired"  # botocore, in a RuntimeError
-# botocore's names of where credentials come from -> as users know them.
+# botocore's names of the sources of credentials -> the names that users know.
 SOURCES = {
     "custom-process": "credential_process",
     "sso": "sso",
@@ -43,13 +44,13 @@ SOURCES = {
     "assume-role-with-web-identity": "web identity",
     "iam-role": "instance metadata",
 }
-# How botocore's errors of a single sign-on begin, also where a role builds on one.
+# How the names of botocore's single sign-on errors begin, also for a role based on it.
 SIGN_ON = ("SSO", "UnauthorizedSSO", "PendingAuthorization", "TokenRetrieval")
 LOGINS = {"sso": "aws sso login", "login": "aws login"}
 
 
 class CredentialFailure(Exception):
-    """The credentials of a profile could not be had; the cause says why."""
+    """The credentials of a profile could not be fetched; the cause says why."""
 
     def __init__(self, profile: str, method: str, cause: Exception) -> None:
         self.profile, self.method = profile, method
@@ -70,7 +71,7 @@ class CredentialFailure(Exception):
         where = f"profile {self.profile} in ~/.aws/config"
         if self.method == "env":
             where = "AWS_ACCESS_KEY_ID and its like"
-        return f"see to {where}, or use `--cloud local`, which needs no account"
+        return f"check {where}, or use `--cloud local`, which needs no account"
 
 
 def _reason(cause: Exception) -> str:
@@ -89,7 +90,7 @@ def _named(profile: str, method: str) -> Iterator[None]:
         yield
     except CredentialFailure:
         raise
-    except Exception as error:  # of any kind: providers raise whatever they meet
+    except Exception as error:  # of any kind: a provider may raise anything
         raise CredentialFailure(profile, method, error) from error
 
 
@@ -109,7 +110,7 @@ def _sendable(found: Any) -> Any:
 
 def guard(session: Any) -> None:
     """Let a botocore session find its credentials through this module."""
-    # Here: it takes a tenth of a second, and some commands go without.
+    # Here: it takes a tenth of a second, and some commands do not need it.
     from botocore.credentials import CredentialResolver, ProcessProvider
 
     start = _Starter()
@@ -154,7 +155,7 @@ class _Provider:
 
 
 class Guarded:
-    """botocore's credentials: the same to who signs, but for what they raise."""
+    """botocore's credentials: the same for a signer, except for what they raise."""
 
     def __init__(self, inner: Any, profile: str, method: str) -> None:
         self._inner, self._profile, self._method = inner, profile, method
@@ -186,46 +187,46 @@ class Guarded:
 
 
 def life_left(credentials: Credentials | Guarded | None) -> float | None:
-    """Return how many seconds credentials still hold, rounded to minutes.
+    """Return for how many seconds credentials are valid, rounded to minutes.
 
-    Infinity if they do not expire, None where they do not say.
+    Infinity if they do not expire, None if that is not known.
     """
     from botocore.credentials import RefreshableCredentials
 
     found = credentials.inner if isinstance(credentials, Guarded) else credentials
     if not isinstance(found, RefreshableCredentials):
         return None if found and found.token else math.inf
-    # botocore says only whether they are over in so many seconds.
-    over = bisect.bisect_left(
+    # botocore says only whether they expire within so many seconds.
+    expiry = bisect.bisect_left(
         range(MOST_LIFE),
         True,
         key=lambda minutes: found.refresh_needed(refresh_in=60 * minutes),
     )
-    return 60.0 * max(0, over - 1)
+    return 60.0 * max(0, expiry - 1)
 
 
-class _Starter:
-    """Starts a credential_process with an end to its time; in place of `Popen`."""
+class _ProcessLauncher:
+    """Starts a credential_process with a time limit; used in place of `Popen`."""
 
     def __init__(self) -> None:
         self._limit = FIRST_SECONDS
-        self._hung = -math.inf  # when one was given up, on the monotonic clock
+        self._hung = -math.inf  # when one last timed out, on the monotonic clock
         self._lock = threading.Lock()
 
-    def __call__(self, words: list[str], **options: Any) -> _Timed:
+    def __call__(self, words: list[str], **options: Any) -> _TimedProcess:
         with self._lock:
             if time.monotonic() < self._hung + HUNG_FOR:
                 raise TimeoutError("it hung a moment ago")
             limit, self._limit = self._limit, LATER_SECONDS
-        return _Timed(words, limit, self._note_hang, options)
+        return _TimedProcess(words, limit, self._note_timeout, options)
 
-    def _note_hang(self) -> None:
+    def _note_timeout(self) -> None:
         with self._lock:
             self._hung = time.monotonic()
 
 
-class _Timed:
-    """What botocore knows of a process: `communicate` and `returncode`."""
+class _TimedProcess:
+    """What botocore uses of a process: `communicate` and `returncode`."""
 
     def __init__(
         self, words: list[str], limit: float, late: Any, options: dict[str, Any]

@@ -1,6 +1,6 @@
-"""AWS's failures in the words of CND: the one translation for every boto3 call.
+"""AWS's failures as errors of CND: the one translation for every boto3 call.
 
-One rule: nobody above this line catches a botocore exception.
+One rule: no module above this one catches a botocore exception.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SPOT_ROLE = (
     "this account has never used spot: its administrator runs "
     "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
 )
-DELETED = "somebody deleted it just now: try again, it will be made anew"
+DELETED = "it was deleted just now: try again, it will be created again"
 TYPE = "check --instance-type, or another --region"
 AGAIN = "start again: a new run is a new request"
 UNREACHED = "check the network, --region, AWS_ENDPOINT_URL and HTTPS_PROXY"
@@ -84,7 +84,7 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "RequestExpired": (CloudError, "check this machine's clock, or log in again"),
     "SignatureDoesNotMatch": (
         CloudError,
-        "check this machine's clock, and the secret key for a slip of the hand",
+        "check this machine's clock, and the secret key for a typing error",
     ),
     "InvalidClientTokenId": (CloudError, LOGIN),
     "UnrecognizedClientException": (CloudError, LOGIN),
@@ -104,15 +104,15 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
 def translated(action: str) -> Iterator[None]:
     """Re-raise whatever a call to AWS, or reading its reply, raises as a `CloudError`.
 
-    The block holds the call and the picking of what is needed out of the reply, and
-    nothing else: what is raised in it is the cloud's doing.  `action` completes the
+    The block holds only the call and the code that takes values out of the reply, so
+    that the cloud is the cause of every exception in it.  `action` completes the
     sentence "could not ...".  The original exception stays attached as ``__cause__``.
     """
     try:
         yield
     except CndError:
-        raise  # it is said already
-    except Exception as error:  # of any kind: a library may raise whatever it meets
+        raise  # it is translated already
+    except Exception as error:  # of any kind: a library may raise anything
         raise _failure(action, error) from error
 
 
@@ -134,22 +134,22 @@ def _failure(action: str, error: Exception) -> CloudError:
     )
 
 
-def _told(error: ClientError) -> str:
-    """Return what AWS says of an error: its words and code, or else the HTTP status."""
+def _message(error: ClientError) -> str:
+    """Return AWS's message and code of an error, or else the HTTP status."""
     detail = error.response.get("Error") or {}
-    words, name = " ".join(str(detail.get("Message") or "").split()), code(error)
+    text, name = " ".join(str(detail.get("Message") or "").split()), code(error)
     if name:
-        return f"{words or name} ({name})"
+        return f"{text or name} ({name})"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    return words or f"HTTP status {status or 'unknown'}, and not a word"
+    return text or f"HTTP status {status or 'unknown'}, without a message"
 
 
 def refusal(action: str, name: str, message: str) -> CloudError:
-    """Return the failure that a reply tells of in its body, as `translated` would."""
-    told: Any = {"Error": {"Code": name, "Message": message}}
+    """Return the failure that a reply reports in its body, as `translated` would."""
+    reply: Any = {"Error": {"Code": name, "Message": message}}
     try:
         with translated(action):
-            raise ClientError(told, "")
+            raise ClientError(reply, "")
     except CloudError as error:
         return error
 

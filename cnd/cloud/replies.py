@@ -1,9 +1,9 @@
-"""What passes for a reply of the cloud, and what is refused in its place.
+"""What counts as a reply of the cloud, and what is rejected.
 
-One rule: a reply is read within a limit and holds what its call promises.  HTML from a
-proxy, half a document, a document that lacks what CND reads of it, and one that does
-not end become an error of the call right here, inside botocore: it is sent again as
-after any status 502, and where that is in vain a `ClientError` says what came.
+One rule: a reply is read up to a limit and holds what its call promises.  HTML from a
+proxy, half a document, a document without a member that CND reads, and one that does
+not end become an error of the call here, inside botocore: the call is sent again as
+after any status 502, and if all attempts fail a `ClientError` describes what came.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_BYTES = 32 << 20  # of one reply; EC2 describes 1000 instances in about 8 M
 PIECE = 1 << 16  # bytes read at a time
 MOST_SECONDS = 60.0  # for the body of one reply; each wait for a piece has its own end
 EXCERPT = 80  # characters of what came, for the user
-UNREADABLE = "UnreadableReply"  # the error code of what is no reply
+UNREADABLE = "UnreadableReply"  # the error code of a rejected reply
 HTML = (b"<!doctype html", b"<html")
 
 # HTTP statuses by which S3 answers HEAD, to which no reply has an error code.
@@ -68,7 +68,7 @@ MUST: dict[str, tuple[str, ...]] = {
 
 
 def excerpt(text: object, most: int = EXCERPT) -> str:
-    """Return the beginning of foreign text in one printable line."""
+    """Return the beginning of text from another machine as one printable line."""
     if isinstance(text, bytes):
         text = text[: 4 * most].decode("utf-8", "replace")
     words = " ".join(str(text)[: 8 * most].split())
@@ -77,32 +77,32 @@ def excerpt(text: object, most: int = EXCERPT) -> str:
 
 
 class Parsers(ResponseParserFactory):
-    """botocore's parsers, of which none raises: see `_Parser`."""
+    """botocore's parsers, wrapped so that none raises: see `_Parser`."""
 
     def create_parser(self, protocol_name: str) -> Any:
         return _Parser(super().create_parser(protocol_name), protocol_name)
 
 
 class _Parser:
-    """One of botocore's parsers; what it cannot read is an error of the call."""
+    """One of botocore's parsers; what it cannot read becomes an error of the call."""
 
     def __init__(self, parser: Any, protocol: str) -> None:
         self._parser, self._is_json = parser, protocol == "json"
 
     def parse(self, response: dict[str, Any], shape: Any) -> dict[str, Any]:
         body, status = response["body"], response["status_code"]
-        whole = body if isinstance(body, bytes) else b""  # or else it is a stream
+        whole = body if isinstance(body, bytes) else b""  # it may be a stream
         if trouble := _objection(whole, is_json=self._is_json):
             return _refused(trouble, whole, status)
         try:
             parsed = self._parser.parse(response, shape)
-        except Exception as error:  # of any kind: the parsers have nothing in common
+        except Exception as error:  # of any kind: the parsers have no common base class
             return _refused(f"it cannot be read ({_name(error)})", whole, status)
         return parsed if isinstance(parsed, dict) else _refused("null", whole, status)
 
 
-def watch(client: Any) -> None:
-    """Have a client of botocore read its replies within the limit, and check them.
+def check(client: Any) -> None:
+    """Make a client of botocore limit the size of its replies, and check them.
 
     Its session must have `Parsers`.
     """
@@ -126,7 +126,7 @@ class _Limited:
         if not streamed or reply.status_code >= 300:  # errors are never streamed
             try:
                 reply._content = read(reply.raw)
-            except Exception as error:  # urllib3's, of which botocore knows few
+            except Exception as error:  # urllib3's, of which botocore handles few
                 raise HTTPClientError(error=error) from error
         return reply
 
@@ -162,7 +162,7 @@ def read(
 
 
 def _check(response: Any, operation: Any, **_: Any) -> None:
-    """Give what is no reply the status of an error, as `check_for_200_error` does.
+    """Give a rejected reply the status of an error, as `check_for_200_error` does.
 
     https://github.com/boto/botocore/blob/develop/botocore/handlers.py
     """
@@ -182,10 +182,8 @@ def _check(response: Any, operation: Any, **_: Any) -> None:
     error = parsed.get("Error") or {}
     if error.get("Code") == UNREADABLE:
         service = operation.service_model.service_name
-        told = error["Message"]
-        error["Message"] = (
-            f"what came is no reply to {service}:{operation.name}: {told}"
-        )
+        call, reason = f"{service}:{operation.name}", error["Message"]
+        error["Message"] = f"what came is no reply to {call}: {reason}"
         http.status_code = HTTPStatus.BAD_GATEWAY
 
 
@@ -200,19 +198,19 @@ def _objection(body: bytes, *, is_json: bool) -> str:
     """Return why a body cannot be a reply, or ""."""
     if body[:64].lstrip().lower().startswith(HTML):
         return "it is HTML"
-    if is_json and body:  # botocore takes what is none for an empty object
+    if is_json and body:  # botocore reads anything but JSON as an empty object
         try:
-            told = json.loads(body)
+            document = json.loads(body)
         except (ValueError, RecursionError):
             return "it is no JSON"
-        if not isinstance(told, dict):
+        if not isinstance(document, dict):
             return "it is no JSON object"
     return ""
 
 
 def _refused(trouble: str, body: bytes, status: int) -> dict[str, Any]:
-    told = f": {excerpt(body)}" if body else ""
-    message = f"{trouble}, with HTTP status {status}{told}"
+    start = f": {excerpt(body)}" if body else ""
+    message = f"{trouble}, with HTTP status {status}{start}"
     return {
         "Error": {"Code": UNREADABLE, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}},

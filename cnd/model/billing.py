@@ -1,7 +1,7 @@
-"""How long instances were paid for, by what was seen of them.
+"""How long instances ran and what they cost, by the events of the run.
 
 One rule: the events of the run and nothing else.  AWS bills from *running* until
-*shutting-down*, by the second; what is seen is a moment later, at both ends.
+*shutting-down*, by the second; an event comes a moment later, at both ends.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def ended_at(event: Event) -> float:
 def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     """Return what the instances cost so far, in USD; None if a price is not known."""
     seen = list(events)
-    told: dict[str, dict[str, object]] = {}
+    fields: dict[str, dict[str, object]] = {}
     for event in seen:
         if event.kind in (LAUNCHED, RUNNING):
             told.setdefault(event.host or "", {}).update(event.fields)
@@ -36,13 +36,13 @@ def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     return plan.usd(_stay(told[i], seconds) for i, seconds in stays)
 
 
-def _stay(told: Mapping[str, object], seconds: float) -> Usage:
-    kind, zone = str(told.get("type") or ""), str(told.get("zone") or "")
-    return Usage(seconds, kind, zone, told.get("spot") is True)
+def _usage(fields: Mapping[str, object], seconds: float) -> Usage:
+    kind, zone = str(fields.get("type") or ""), str(fields.get("zone") or "")
+    return Usage(seconds, kind, zone, fields.get("spot") is True)
 
 
 def lives(events: Iterable[Event]) -> dict[str, float]:
-    """Return how many seconds each instance ran that was seen running, by its id.
+    """Return the seconds that each instance ran, by its id, if it was seen running.
 
     Or that has left a report: it ran from its launch on, for all that is known.  One
     that was not seen to end has run until the last event, so far.

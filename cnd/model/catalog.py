@@ -1,9 +1,9 @@
 """Some sensible instance types: what they cost, and how fast they should be.
 
-One rule: a shipped table, dated, and every number an estimate to whoever reads it:
-prices change and differ by region, and most rates were not measured on EC2.  What
-is not known is None.  Measured rates (`cnd.planning.rate_history`) and looked-up prices
-(`cnd.planning.prices`) go before what stands here.
+One rule: a shipped table with its date, and every number is an estimate: prices change
+and differ by region, and most rates were not measured on EC2.  What is not known is
+None.  Measured rates (`cnd.planning.rate_history`) and looked-up prices
+(`cnd.planning.prices`) take precedence over this table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Price:
 
 @dataclass(frozen=True)
 class Offer:
-    """An instance type as the table knows it."""
+    """An instance type of the table."""
 
     type: str
     architecture: str  # EC2's name: "x86_64" or "arm64"
@@ -39,8 +39,8 @@ class Offer:
 
 
 PRICED = "2026-01-19"
-# On-demand, Linux, us-east-1, USD an hour, as generated from AWS's price list on that
-# day for the Karpenter project: https://github.com/aws/karpenter-provider-aws
+# On-demand, Linux, us-east-1, USD an hour, as generated on that day from AWS's price
+# list for the Karpenter project: https://github.com/aws/karpenter-provider-aws
 # (pkg/providers/pricing/zz_generated.pricing_aws.go).
 ON_DEMAND = {
     "c4.xlarge": 0.199,
@@ -70,13 +70,13 @@ ON_DEMAND = {
     "t3a.micro": 0.0094,
     "t4g.micro": 0.0084,
 }
-# Beside the instance: a public IPv4 address at $0.005 an hour and 8 GB of gp3 at $0.08
-# a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
+# USD an hour billed besides the instance: a public IPv4 address at $0.005 an hour, and
+# 8 GB of gp3 at $0.08 a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
 # https://aws.amazon.com/ebs/pricing/ (us-east-1).
-BESIDE = 0.005 + 8 * 0.08 / 730
+EXTRAS = 0.005 + 8 * 0.08 / 730
 
-# A t3, t3a or t4g is born without credits and `unlimited`: a search uses every vCPU in
-# full, and what lies above the baseline is billed by the vCPU-hour.  A t2 is not.
+# A t3, t3a or t4g starts without credits and in unlimited mode: a search uses every
+# vCPU in full, and use above the baseline is billed by the vCPU-hour.  A t2 is not.
 # Source: https://aws.amazon.com/ec2/pricing/on-demand/, "T2/T3/T4g unlimited mode".
 SURPLUS = {"t3": 0.05, "t3a": 0.05, "t4g": 0.04}  # USD per vCPU-hour
 # The vCPUs of these three by size, and the baseline of each of them.  Source:
@@ -94,21 +94,22 @@ BURSTABLE = {
 # Of all other families in the table.
 VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16}
 
-# Cycles a nonce takes on one vCPU, by kernel, as measured on a Zen 4 core of 3.6 GHz
-# (docs/kernel.md).  Where a vCPU is one of the two threads of a core, a busy sibling
-# leaves SHA-NI three fifths (15 of 25 M/s, measured there), and vectors a half.
+# Cycles a nonce on one vCPU, by kernel, as measured on a Zen 4 core of 3.6 GHz
+# (docs/kernel.md).  Where a vCPU is one of two threads of a core and the other thread
+# is busy, SHA-NI keeps three fifths of its rate (15 of 25 M/s, measured there), and
+# vector kernels keep a half.
 ALONE = 140.0  # shani
 SHANI, AVX512, AVX2 = ALONE / 0.6, 2 * 171.0, 2 * 356.0
 
 
 @dataclass(frozen=True)
 class Processor:
-    """What the instances of a family run on; AWS's own words for the clock."""
+    """The processor of a family of instances; its clock as AWS states it."""
 
     name: str
     architecture: str
     ghz: float
-    cycles: float | None  # a nonce and vCPU; None: never measured on anything like it
+    cycles: float | None  # a nonce and vCPU; None: no similar processor was measured
     kernel: str
 
 
@@ -125,7 +126,7 @@ PROCESSORS = {
     "c7i": Processor("Sapphire Rapids", "x86_64", 3.2, AVX512, "avx512"),
     "c8a": Processor("Zen 5, a core each", "x86_64", 4.5, ALONE, "shani"),
     "c8g": Processor("Graviton4", "arm64", 2.8, None, "armv8"),
-    # A t2 is `standard`: it falls to a tenth when its launch credits are spent.
+    # A t2 is in standard mode: it falls to a tenth when its launch credits are spent.
     "t2": Processor("Haswell", "x86_64", 2.4, None, "avx2"),
     "t3": Processor("Skylake", "x86_64", 3.1, AVX512, "avx512"),
     "t3a": Processor("Zen", "x86_64", 2.5, SHANI, "shani"),
@@ -142,7 +143,7 @@ def _offer(name: str) -> Offer:
         architecture=processor.architecture,
         vcpus=vcpus,
         rate=_rate(processor, vcpus),
-        price=all_in(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
+        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
     )
 
 
@@ -160,12 +161,12 @@ def _rate(processor: Processor, vcpus: int) -> Rate | None:
     return Rate(vcpus * processor.ghz * 1e9 / processor.cycles, how)
 
 
-def all_in(name: str, usd_per_hour: float, source: str) -> Price:
-    """Return the price of an instance with all that it is billed for beside itself."""
+def with_extras(name: str, usd_per_hour: float, source: str) -> Price:
+    """Return the price of an instance with everything billed besides it."""
     family, _, size = name.partition(".")
     vcpus, baseline = BURSTABLE.get(size, (0, 0.0))
     surplus = SURPLUS.get(family, 0.0) * vcpus * (1 - baseline)
-    return Price(usd_per_hour + surplus + BESIDE, source)
+    return Price(usd_per_hour + surplus + EXTRAS, source)
 
 
 OFFERS = {name: _offer(name) for name in ON_DEMAND}

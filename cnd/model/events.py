@@ -1,8 +1,8 @@
-"""What happened, as values: the only way out of the core.
+"""What happened, as values: the only way out of a thread.
 
-One rule: whoever sees something happen emits an `Event`; whoever shows, keeps or
+One rule: code that observes something emits an `Event`; code that shows, stores or
 decides reads events and nothing else.  `docs/events.md` explains every kind, and
-a test holds that list and `KINDS` together.
+a test compares that list with `KINDS`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from cnd.errors import CndError
 from cnd.system.typed_json import fits
 
-PROGRESS = "worker.progress"  # the only kind that may wait to be heard
+PROGRESS = "worker.progress"  # the only kind whose processing may be delayed
 KINDS = frozenset(
     {
         "run.started",
@@ -59,15 +59,15 @@ KINDS = frozenset(
     }
 )
 
-# With one of these a worker ends.
+# A worker ends with one of these.
 LAST_WORDS = frozenset(
     f"worker.{word}" for word in ("found", "exhausted", "timeout", "stopped", "failed")
 )
 
 ENVELOPE = frozenset({"kind", "time", "index", "host"})
 
-# What another machine may say; all else that it says is noise.
-LARGEST = 1e20  # a number; nothing that is counted here comes near it
+# The limits of what another machine may send; all beyond them is noise.
+LARGEST = 1e20  # a number; no count comes near it
 DEEPEST = 8  # lists and objects within each other
 LATEST = 2.5e11  # seconds since the epoch, in the year 9892
 
@@ -80,8 +80,8 @@ class Event:
 
     `index` is the instance's place in the fleet (its residue class), `host` its
     instance id; both are None where the event is about the whole run.  `time` is
-    seconds since the epoch on the clock of whoever saw it, `heard` when this process
-    did, on its monotonic clock.
+    seconds since the epoch on the clock of the machine that emitted it, `received` when
+    this process got it, on its monotonic clock.
     """
 
     kind: str
@@ -89,7 +89,7 @@ class Event:
     host: str | None = None
     fields: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     time: float = field(default_factory=time.time)
-    heard: float = field(default_factory=monotonic, compare=False)
+    received: float = field(default_factory=monotonic, compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -102,7 +102,7 @@ class Event:
             record["index"] = self.index
         if self.host is not None:
             record["host"] = self.host
-        # A worker's fields must not pass for what we say of the event.
+        # A worker's fields must not replace the envelope.
         rest = {k: v for k, v in self.fields.items() if k not in ENVELOPE}
         return json.dumps({**record, **rest}, default=str)
 
@@ -110,8 +110,8 @@ class Event:
 Emit = Callable[[Event], None]
 
 
-# The fields of our own events on which readers rely, where they are there.  Those of
-# workers may be anything.
+# The types of the fields on which readers of CND's own events rely, where such a field
+# is there.  The fields of workers may be anything.
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "run.started": {
         **{"run": str, "block": str, "type": str, "script": str},
@@ -156,28 +156,28 @@ def _holds(record: Mapping[str, object], name: str, hint: Any) -> bool:
 
 
 def from_worker(line: str, *, index: int, host: str) -> Event:
-    """Return what a line of a worker's output says; anything odd is noise.
+    """Return the event in a line of a worker's output; any other line is noise.
 
-    A worker is another machine's program: its output is kept and shown, and never
-    fatal, whatever it is.
+    A worker runs on another machine: its output is kept and shown, and whatever it is,
+    it never ends the run.
     """
     try:
         record = plain(line)
         kind = f"worker.{record.pop('event')}"
         seen = amount(record.pop("time", time.time()))
         if kind == "worker.refuted" or seen is None or seen > LATEST:
-            raise ValueError("not a worker's to say")
+            raise ValueError("not an event of a worker")
         return Event(kind, index, host, record, seen)
     except (ValueError, KeyError):
         return Event("worker.noise", index, host, {"text": line[:1000]})
 
 
 def plain(text: str | bytes, *, deepest: int = DEEPEST) -> dict[str, Any]:
-    """Return a JSON object of another machine, fit for whatever is done with it.
+    """Return a JSON object from another machine, safe for every later use.
 
     Raises:
-        ValueError: it is none, or holds what nobody means: a number beyond `LARGEST`
-            or none at all (NaN), or more than `deepest` levels.
+        ValueError: it is no object, or holds a number beyond `LARGEST`, NaN, or more
+            than `deepest` levels.
     """
     try:
         found = json.loads(
@@ -198,7 +198,7 @@ def amount(value: object) -> float | None:
 
 
 def _integer(text: str) -> int:
-    _float(text)  # of a million digits it takes long to make an integer
+    _float(text)  # an integer of a million digits would take long to parse
     return int(text)
 
 
@@ -217,14 +217,14 @@ def _is_shallow(value: object, levels: int) -> bool:
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
 
 
-def harmless(text: str) -> str:
-    """Return text of another machine as one line that cannot steer a terminal.
+def printable_line(text: str) -> str:
+    """Return text from another machine as one line that cannot control a terminal.
 
-    What cannot be written as UTF-8, a lone half of a pair, is replaced as well.
+    A lone surrogate, which cannot be encoded as UTF-8, is replaced as well.
     """
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def trouble(error: CndError) -> Event:
-    """Return what tells of a failure that is not the end of the run."""
+    """Return the event of a failure that does not end the run."""
     return Event("cloud.trouble", fields={"reason": str(error), "hint": error.hint})

@@ -18,7 +18,7 @@ def number(value: float) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds as a person says them; "-" for what did not happen."""
+    """Return a duration in a readable unit; "-" for what did not happen."""
     if seconds is None:
         return "-"
     if seconds < 0.9995:

@@ -22,20 +22,25 @@ BOOT_ALLOWANCE = 300.0  # seconds
 # What the end of a run may take: stop, logs, uploads, termination.
 END_ALLOWANCE = 120.0  # seconds
 
-# What the workers may be told to search with; "auto" is the fastest on each host.
+# The bounds of a search, so that users of plans need not import the worker.
+DEFAULT_BLOCK = worker.DEFAULT_BLOCK
+MAX_NONCES = worker.MAX_NONCES
+HASH_DIGITS = worker.HASH_DIGITS  # of a hash, in hex
+
+# What the workers may be set to search with; "auto" is the fastest on each host.
 KERNELS = (
     *("auto", "shani-avx512vl", "shani", "avx512", "avx2", "armv8"),
     *("portable", "scalar", "hashlib"),
 )
 IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
-# How instances learn what to do.  Up to this many, "auto" tells them over SSH: there
-# what happens is known at once, by way of S3 seconds later.
+# How instances get their orders.  Up to `MOST_BY_SSH` instances "auto" means SSH, where
+# events arrive at once; by S3 they arrive seconds later.
 BOOTSTRAPS = ("auto", "ssh", "user-data")
 MOST_BY_SSH = 512
 ADDRESSES = ("public", "private")
 MARKETS = ("on-demand", "spot", "spot-or-on-demand")
 MAX_INSTANCES = 1000  # one RunInstances call gives no more than its token bucket
-# The pre-signed URLs by which a fleet ends without us hold for a week at most.
+# The pre-signed URLs with which orphans deliver their logs hold for a week at most.
 MAX_LIFETIME = 7 * 86400.0  # seconds
 MAX_BOOT_ALLOWANCE = 3600.0  # seconds
 MAX_TIME_LIMIT = MAX_LIFETIME - MAX_BOOT_ALLOWANCE - END_ALLOWANCE
@@ -44,7 +49,7 @@ BILLED_AT_LEAST = 60.0  # seconds an instance is paid for, however short its lif
 
 @dataclass(frozen=True)
 class Usage:
-    """How long an instance ran, and what tells its price."""
+    """How long an instance ran, and what its price depends on."""
 
     seconds: float
     type: str = ""  # "": the plan's first one
@@ -59,22 +64,22 @@ class Plan:
     difficulty: int  # leading zero hex digits of the hash, 0..64
     instances: int  # N
     time_limit: float  # T, seconds of search
-    block: str = worker.DEFAULT_BLOCK
+    block: str = DEFAULT_BLOCK
     nonces: int = worker.DEFAULT_NONCES  # the space is range(nonces)
     instance_type: str = "t3.micro"
     kernel: str = "auto"  # or the name of one: see KERNELS
-    script: str = ""  # somebody's own worker (docs/workers.md); empty: pow.py
-    words: tuple[str, ...] = ()  # that the script gets
+    script: str = ""  # the user's own worker (docs/workers.md); empty: pow.py
+    words: tuple[str, ...] = ()  # arguments of the script
     smallest: bool = False  # finish the other classes up to a find
     keep: bool = False  # leave the fleet to its lifetime timer
     replace: bool = False  # launch a new instance for one that was lost
     image: str = "ubuntu"  # one of IMAGES, or ami-...
-    user: str = ""  # who logs in; empty: whom such images have
+    user: str = ""  # the login user; empty: the usual one of such images
     # subnet-..., or several with commas between; empty: AWS chooses a default one.
     subnet: str = ""
     address: str = "public"  # which of an instance's addresses SSH goes to
     gateway: str = ""  # user@host:port that SSH goes through; empty: none
-    ssh_from: str = ""  # IPv4 CIDR that SSH is let in from; empty: the caller's /32
+    ssh_from: str = ""  # IPv4 CIDR from which SSH is allowed; empty: the caller's /32
     bootstrap: str = "auto"  # one of BOOTSTRAPS
     boot_allowance: float = BOOT_ALLOWANCE  # seconds until SSH must have answered
     usd_per_hour: float | None = None  # of one instance; None: not known
@@ -84,8 +89,8 @@ class Plan:
     # What types cost on spot, USD/h by type and zone, as far as that is known.
     spot: dict[str, dict[str, float]] = field(default_factory=dict)
     hold: bool = False  # an Auto Scaling group replaces what is lost
-    at_least: int = 0  # fewer instances than N will do, but so many; 0: all N
-    asked: int = 0  # N as it was asked for, where fewer could be launched; else 0
+    at_least: int = 0  # the least number of instances that is accepted; 0: all N
+    asked: int = 0  # N as it was requested, where fewer could be launched; else 0
     witness_bits: int | None = None  # see `witness.bits_for`; None: none are shown
 
     def __post_init__(self) -> None:
@@ -101,7 +106,7 @@ class Plan:
         if self.script and self.smallest:
             message = "--worker and --smallest exclude each other"
             raise UsageError(
-                message, hint="what a find of a script is worth is its own"
+                message, hint="a script itself defines what a good find is"
             )
         if not 0 < self.boot_allowance <= MAX_BOOT_ALLOWANCE:
             raise UsageError(
@@ -115,15 +120,15 @@ class Plan:
             )
         if not re.fullmatch("((subnet-[0-9a-f]+)(,subnet-[0-9a-f]+)*)?", self.subnet):
             raise UsageError(f"--subnet must be subnet-..., not {self.subnet!r}")
-        self._check_way()
+        self._check_access()
         if not re.fullmatch("([a-z_][a-z0-9_-]{0,31})?", self.user):
             raise UsageError(f"--user must be the name of a user, not {self.user!r}")
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
 
-    def _check_way(self) -> None:
-        """Refuse a way to the instances that cannot be gone."""
+    def _check_access(self) -> None:
+        """Refuse options on how to reach the instances that cannot work."""
         if self.bootstrap not in BOOTSTRAPS:
             names = ", ".join(BOOTSTRAPS)
             raise UsageError(f"--bootstrap must be {names}, not {self.bootstrap!r}")
@@ -142,7 +147,7 @@ class Plan:
             raise UsageError(message, hint=hint)
 
     def _check_capacity(self) -> None:
-        """Refuse wishes on how to come by instances that contradict each other."""
+        """Refuse options on how to get instances that contradict each other."""
         if not 0 <= self.at_least <= self.instances and not self.asked:
             message = f"--at-least must be 1 to N ({self.instances})"
             raise UsageError(f"{message}, not {self.at_least}")
@@ -157,16 +162,16 @@ class Plan:
             raise UsageError(message, hint="a held fleet is whole, or becomes so")
 
     @property
-    def unreached(self) -> bool:
-        """Whether the instances work by their user data and S3, without SSH."""
+    def without_ssh(self) -> bool:
+        """Whether the instances get their orders by user data and S3, without SSH."""
         if self.bootstrap == "auto":
             return self.instances > MOST_BY_SSH and not self._needs_ssh
         return self.bootstrap == "user-data"
 
     @property
     def _needs_ssh(self) -> str:
-        """What was asked for that takes SSH, or instances counted one by one."""
-        wishes = {
+        """The option that needs SSH, or instances launched one by one; "": none."""
+        options = {
             "--ssh-from": bool(self.ssh_from),
             "--gateway": bool(self.gateway),
             "--hold": self.hold,
@@ -174,7 +179,7 @@ class Plan:
             "--at-least": bool(self.at_least),
             "--spot": self.market != MARKETS[0],
         }
-        return next((name for name, on in wishes.items() if on), "")
+        return next((name for name, on in options.items() if on), "")
 
     @property
     def lifetime(self) -> float:
@@ -183,10 +188,10 @@ class Plan:
 
     @property
     def progress(self) -> float:
-        """Seconds between two words of a worker on how far it is.
+        """Seconds between two progress events of a worker.
 
-        They end a search for the smallest nonce: it should not wait for them long,
-        nor should the words of a large fleet be more than can be taken in.
+        A search for the smallest nonce ends by such an event, and should not wait
+        long for it.  A large fleet must not send more than can be processed.
         """
         if self.smallest:
             return min(1.0, max(0.1, self.instances / 400))
@@ -194,22 +199,22 @@ class Plan:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """The instance types that will do, in the order in which they are tried."""
+        """The acceptable instance types, in the order in which they are tried."""
         return (self.instance_type, *self.others)
 
     @property
-    def fewest(self) -> int:
-        """With fewer instances there is no run."""
+    def min_instances(self) -> int:
+        """The least number of instances with which the run starts."""
         return self.at_least or self.instances
 
     @property
     def subnets(self) -> tuple[str, ...]:
-        """The subnets that will do, in their order; "" leaves one to AWS."""
+        """The acceptable subnets, in their order; "" leaves the choice to AWS."""
         return tuple(self.subnet.split(","))
 
     @property
-    def dearest_usd_per_hour(self) -> float | None:
-        """The price of the dearest type that will do; None: one is not known."""
+    def max_usd_per_hour(self) -> float | None:
+        """The price of the most expensive acceptable type; None: one is not known."""
         prices = [self.usd_per_hour, *self.others.values()]
         known = [price for price in prices if price is not None]
         return max(known) if len(known) == len(prices) else None
@@ -218,24 +223,24 @@ class Plan:
     def worst_case_usd(self) -> float | None:
         """What the fleet costs if every instance lives until its timer ends it.
 
-        And if each is lost and replaced, where that is wanted.
+        With `replace`, also if each instance is lost and replaced.
         """
         most = 2 * self.instances if self.replace else self.instances
-        dearest = self.dearest_usd_per_hour
-        return None if dearest is None else billed(self.lifetime) * most * dearest
+        price = self.max_usd_per_hour
+        return None if price is None else billed_hours(self.lifetime) * most * price
 
-    def usd(self, stays: Iterable[Usage]) -> float | None:
+    def usd(self, usages: Iterable[Usage]) -> float | None:
         """Return what instances cost, in USD; None if a price is not known."""
-        costs = [(self._price(stay), billed(stay.seconds)) for stay in stays]
+        costs = [(self._price(usage), billed_hours(usage.seconds)) for usage in usages]
         known = [price * hours for price, hours in costs if price is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def _price(self, stay: Usage) -> float | None:
-        """Return what an instance costs an hour, where it is and as it came."""
-        kind = stay.type or self.instance_type
+    def _price(self, usage: Usage) -> float | None:
+        """Return what an instance costs an hour, in its zone and on its market."""
+        kind = usage.type or self.instance_type
         listed = {**self.others, self.instance_type: self.usd_per_hour}.get(kind)
-        if stay.spot and listed != 0:  # where nothing costs anything, nor does spot
-            return self.spot.get(kind, {}).get(stay.zone)
+        if usage.spot and listed != 0:  # a cloud without prices has no spot prices
+            return self.spot.get(kind, {}).get(usage.zone)
         return listed
 
     def search(self, index: int) -> worker.Search:
@@ -245,7 +250,7 @@ class Plan:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the plan as results and events tell it."""
+        """Return the plan in the form of results and events."""
         return {
             **asdict(self),
             "lifetime": self.lifetime,
@@ -254,19 +259,19 @@ class Plan:
 
 
 def _check_range(text: str) -> None:
-    """Refuse what is no range of IPv4 addresses, and the whole world."""
+    """Refuse what is no range of IPv4 addresses, and the range of all of them."""
     try:
         network = ipaddress.IPv4Network(text)
     except ValueError as error:
         message = f"--ssh-from must be a CIDR such as 192.0.2.0/24: {error}"
         raise UsageError(message) from error
     if network.prefixlen == 0:
-        message = f"--ssh-from {text} lets the whole world in"
-        raise UsageError(message, hint="say which addresses may: 192.0.2.0/24")
+        message = f"--ssh-from {text} allows every address"
+        raise UsageError(message, hint="name a smaller range: 192.0.2.0/24")
 
 
-def billed(life: float) -> float:
-    """Return the hours that an instance is paid for which ran `life` seconds."""
+def billed_hours(life: float) -> float:
+    """Return the hours billed for an instance that ran `life` seconds."""
     return max(life, BILLED_AT_LEAST) / 3600
 
 

@@ -1,10 +1,10 @@
 """The chances of a search: geometric trials over a finite nonce space.
 
-One rule: arithmetic only.  A hash is taken for a random number, so each nonce is an
+One rule: arithmetic only.  A hash counts as a random number, so each nonce is an
 independent trial that succeeds with p = 16**-D.  Powers of 1 - p are written with
 `log1p` and `expm1`: at D = 64, p is 2**-256, and 1 - p would round to 1.
 
-What is said here holds for a block that nobody has searched yet.  For a known block the
+These probabilities hold for a block that was not searched yet.  For a known block the
 golden nonces are fixed, and so is the answer.
 """
 
@@ -21,7 +21,7 @@ BITS_PER_DIGIT = 4  # of the hash, in hex
 
 @dataclass(frozen=True)
 class Chances:
-    """What a fleet of a known hash rate may expect of a search."""
+    """What a search by a fleet of a known hash rate may be expected to give."""
 
     trials: int  # nonces that can be tested within the time limit
     found: float  # P(a golden nonce is found within the time limit), 0..1
@@ -64,7 +64,7 @@ def trials_for(difficulty: int, confidence: float) -> int:
 
     Returns:
         For difficulty 8 and confidence 0.95 it is about 1.29e10: three times the
-        2**32 nonces there are.  Whether so many exist is the caller's business.
+        2**32 nonces there are.  The caller checks whether so many exist.
 
     Raises:
         UsageError: `confidence` is not strictly between 0 and 1.
@@ -82,8 +82,8 @@ def chances(difficulty: int, nonces: int, rate: float, seconds: float) -> Chance
 
     Args:
         nonces: size of the space; no nonce is tested twice.
-        rate: nonces/s of all instances together, above 0.  That they begin at
-            different moments is left out: the time limit runs from the first.
+        rate: nonces/s of all instances together, above 0.  Their different starting
+            times are ignored: the time limit runs from the first one.
     """
     trials = int(min(nonces, rate * seconds))
     half = trials_for(difficulty, 0.5)
@@ -105,7 +105,7 @@ def instances_for(
         rate: nonces/s of one instance, above 0.
 
     Returns:
-        None if even the whole space does not hold a golden nonce so surely.
+        None if even the whole space holds a golden nonce with a lower probability.
     """
     wanted = trials_for(difficulty, confidence)
     if wanted > nonces:
@@ -118,10 +118,10 @@ def instances_for(
 
 
 def _least(enough: Callable[[int], bool], near: float) -> int:
-    """Return the least n >= 1 that is `enough`; rounding has put it near `near`.
+    """Return the least n >= 1 that is `enough`; it differs from `near` by rounding.
 
-    A float holds 53 bits: beyond 2**53 the neighbours of a whole number cannot be
-    told apart, and the answer is right to 15 digits.
+    A float holds 53 bits: beyond 2**53 neighbouring whole numbers are the same float,
+    and the answer is right to 15 digits.
     """
     n = max(1, math.ceil(near))
     step = max(1, n >> 52)

@@ -1,9 +1,8 @@
-"""What a run's journal tells whoever takes it over.
+"""A run's journal replayed, for an orchestrator that takes the run over.
 
-One rule: pure.  The events are seen again, by the same `SearchState` that saw them
-first; what they do not tell is asked from the cloud and the hosts, not guessed.  How
-long the search has gone on is for its workers to say: this machine's clock may have
-been set.
+One rule: pure.  The events go through the same `SearchState` logic as before; what they
+do not say is asked from the cloud and the hosts, not guessed.  How long the search has
+gone on is taken from its workers: this machine's clock may have been set.
 """
 
 from __future__ import annotations
@@ -28,68 +27,68 @@ UNFIT = ("worker.failed", "worker.refuted")
 class RunHistory:
     """A run as its last orchestrator left it."""
 
-    race: SearchState
+    search: SearchState
     index: Mapping[str, int]  # of every instance that was launched, by its id
     launched: Mapping[str, float]  # when each was, seconds since the epoch
     lost: frozenset[str]  # instances that went away
     ended: Mapping[str, float]  # when an instance was seen terminated
     unfit: frozenset[str]  # instances that get no further class
     # Seconds by the clock of the orchestrator: from the start of the run until its
-    # first worker began, and until its last word.
+    # first worker began, and until the last event of the orchestrator.
     boot: float | None
     lasted: float
-    searched: Mapping[int, float]  # seconds that each class's first worker has told of
+    searched: Mapping[int, float]  # seconds that each class's first worker has reported
 
 
 class SearchClock:
-    """When a search that was taken over began, by what its workers say of it.
+    """When a search that was taken over began, by the reports of its workers.
 
-    A word on `seconds` was said at the earliest now minus these; one that is read late
-    sets the beginning too late, until the next one.  Of what the classes say the middle
-    holds: neither one that lies nor one that died early decides.
+    A worker that reports `seconds` began that long ago.  A report that is read late
+    sets the beginning too late, until the next one.  The median of the classes holds:
+    neither a false report nor a worker that died early decides.
     """
 
     def __init__(self, searched: Mapping[int, float], now: float) -> None:
-        """Begin with what was told before `now`, on any clock that is not set."""
+        """Begin with what was reported before `now`, on a clock that is never set."""
         self._began = {index: now - seconds for index, seconds in searched.items()}
 
     @property
     def began(self) -> float | None:
-        """When the search began; None: no worker has said a word."""
+        """When the search began; None: no worker has reported yet."""
         return median_high(self._began.values()) if self._began else None
 
-    def hear(self, event: Event, race: SearchState) -> bool:
-        """Take in an event that was just heard; return whether it was news."""
-        told = spoken(event, race)
-        if told is None:
+    def update(self, event: Event, search: SearchState) -> bool:
+        """Take in an event just received; return whether `began` has changed."""
+        reported = searched_seconds(event, search)
+        if reported is None:
             return False
-        index, seconds = told
-        began = event.heard - seconds
+        index, seconds = reported
+        began = event.received - seconds
         if began > self._began.get(index, math.inf) - JITTER:
             return False
         self._began[index] = began
         return True
 
 
-def spoken(event: Event, race: SearchState) -> tuple[int, float] | None:
-    """Return the class and the seconds of search that a worker's event tells of.
+def searched_seconds(event: Event, search: SearchState) -> tuple[int, float] | None:
+    """Return the class and the seconds of search that a worker's event reports.
 
-    None where it tells of none; what took a class over began later than the search.
+    None where it reports none; a worker that took a class over began later.
     """
     index = event.index
     seconds = 0.0 if event.kind == "worker.started" else event.fields.get("seconds")
-    told = amount(seconds)
-    if told is None or index is None or not event.kind.startswith("worker."):
+    reported = amount(seconds)
+    if reported is None or index is None or not event.kind.startswith("worker."):
         return None
-    standing = race.standings.get(index)
-    if standing is None or standing.start != index or event.host != standing.host:
+    progress = search.classes.get(index)
+    if progress is None or progress.start != index or event.host != progress.host:
         return None
-    return index, min(told, race.plan.time_limit)
+    return index, min(reported, search.plan.time_limit)
 
 
-def recall(plan: Plan, events: Iterable[Event]) -> RunHistory:
-    """Return what `events`, oldest first, tell of the run of `plan`."""
-    race = SearchState(plan)
+def replayed(plan: Plan, events: Iterable[Event]) -> RunHistory:
+    """Return the run of `plan` as `events`, oldest first, have left it."""
+    search = SearchState(plan)
     index: dict[str, int] = {}
     launched: dict[str, float] = {}
     ended: dict[str, float] = {}
@@ -97,14 +96,15 @@ def recall(plan: Plan, events: Iterable[Event]) -> RunHistory:
     unfit: set[str] = set()
     marks: dict[str, float] = {}  # when a kind came first
     searched: dict[int, float] = {}
-    now = 0.0  # by our clock: a host's may be wrong
+    now = 0.0  # by the orchestrator's clock: a host's may be wrong
     for event in events:
-        race.see(event)
+        search.see(event)
         if not event.kind.startswith("worker."):
             now = event.time
         marks.setdefault(event.kind, now)
-        if told := spoken(event, race):
-            searched[told[0]] = max(told[1], searched.get(told[0], 0.0))
+        if reported := searched_seconds(event, search):
+            i, seconds = reported
+            searched[i] = max(seconds, searched.get(i, 0.0))
         host = event.host or ""
         if event.kind == "instance.launched" and event.index is not None:
             index[host] = event.index
@@ -116,10 +116,10 @@ def recall(plan: Plan, events: Iterable[Event]) -> RunHistory:
         elif event.kind in UNFIT:
             unfit.add(host)
         elif event.kind == "run.stop_requested":
-            race.stop(event)
+            search.stop(event)
     began, searching = marks.get("run.started", now), marks.get("worker.started")
     return RunHistory(
-        race=race,
+        search=search,
         index=index,
         launched=launched,
         lost=frozenset(lost),
@@ -151,7 +151,7 @@ def ended(
 
 
 def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:
-    """Return how many instances were asked for of which nobody heard what came.
+    """Return how many instances were requested without an answer in the journal.
 
     Args:
         since: earlier requests do not count, seconds since the epoch.
@@ -163,7 +163,7 @@ def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:
             fresh = event.time >= since
             counts.append(count if fresh and isinstance(count, int) else 0)
         elif event.kind in ("instance.launched", "launch.refused"):
-            del counts[:1]  # those of one request come together
+            del counts[:1]  # the answers of one request come together
         elif event.kind == "run.aborted":
-            counts.clear()  # whoever ended it has looked for them
+            counts.clear()  # the command that ended it has looked for them
     return sum(counts)

@@ -1,4 +1,4 @@
-"""What came of a run: the object behind `--json`, `result.json` and the last lines.
+"""The result of a run: the object behind `--json`, `result.json` and the last lines.
 
 One rule: everything here was seen, not assumed; what is unknown is null.
 """
@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cnd.model.search_state import Outcome
+from cnd.model.outcome import Outcome
 
 
 @dataclass(frozen=True)
 class Seconds:
     """How long each phase took; null where the run did not get there.
 
-    `stop` lies between the reason to stop and the last worker's last word; `logs`
-    and `scram` overlap, since uploads go on while the instances end.
+    `stop` lies between the decision to stop and the last event of the last worker;
+    `logs` and `scram` overlap, since uploads go on while the instances end.
     """
 
     boot: float | None  # from the start until the first worker searches
@@ -33,7 +33,7 @@ class Seconds:
         """Return the phases of a run that began at `began`, up to `now`.
 
         Args:
-            marks: when it came to "searching", "decided", "stopped", "logged",
+            marks: when it reached "searching", "decided", "stopped", "logged",
                 "scramming" and "scrammed", as far as it did, on the same clock.
             now: what came later is not counted: the fleet had ended by then.
         """
@@ -57,18 +57,18 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Result:
-    """One run, as scripts read it; see the contract in README.md."""
+    """One run, as scripts read it; see the contract in docs/cli.md."""
 
     run: str
     cloud: str
     region: str
     outcome: Outcome
     block: str
-    difficulty: int | None  # None: the worker is somebody's own
+    difficulty: int | None  # None: the worker is the user's own
     instances: int
-    asked: int  # instances asked for; more than `instances` where fewer could be had
+    asked: int  # instances requested; more than `instances` if fewer were available
     fleet: list[dict[str, object]]  # every instance: id, index, type, zone
-    # Hashes computed, those done twice counted twice; None: a worker has not said.
+    # Hashes computed, those done twice counted twice; None: a worker has not reported.
     tested: int | None
     repeated: int  # of these, done twice because a class was handed over
     coverage: list[dict[str, object]]  # per class, see `SearchState.coverage`
@@ -79,11 +79,11 @@ class Result:
     logs_local: str
     logs_s3: str | None
     terminated: Mapping[str, float]  # instance id -> when it was seen, since the epoch
-    kept: tuple[str, ...]  # ids left running because the user asked for it
+    kept: tuple[str, ...]  # ids left running because the user requested it
     leaked: tuple[str, ...]  # ids that were not seen terminated
     # Whether no golden nonce is smaller; None where --smallest did not ask for it.
     smallest: bool | None = None
-    # What was shown for `tested`: `SearchState.evidence`.  None: `unproved` says why.
+    # The proof of `tested`: `search_state.evidence`.  None: `unproved` says why.
     evidence: Mapping[str, object] | None = None
     unproved: str = ""
 
@@ -123,7 +123,7 @@ class Result:
             "receipt": {
                 "terminated": {i: _utc(at) for i, at in self.terminated.items()},
                 "left_running": left,
-                "kept": list(self.kept),  # of those, as the user wished
+                "kept": list(self.kept),  # of those, by request of the user
             },
         }
 

@@ -1,7 +1,7 @@
-"""The names of runs: what a run's queue, group and template are known by.
+"""The names of runs, from which the names of a run's queue, group and template derive.
 
-One rule: only what bears a name in our own form is taken for a run's; others may begin
-theirs as ours begin.
+One rule: only a name in exactly this form counts as a run's; names of other programs
+may begin with the same prefix.
 """
 
 from __future__ import annotations
@@ -20,5 +20,5 @@ def new_run() -> str:
 
 
 def is_run(text: str) -> bool:
-    """Say whether `text` is a name that `new_run` may have given."""
+    """Return whether `text` is a name that `new_run` may have given."""
     return bool(RUN.fullmatch(text))

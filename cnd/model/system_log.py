@@ -1,8 +1,8 @@
-"""A host's system log: what a host is asked for, and what is kept of its answer.
+"""A host's system log: what is requested of a host, and what is kept of its answer.
 
-One rule: the newest part counts.  It is asked for from the end on, in growing steps, so
-that a host that is too slow for all of it leaves what it could send; a host sends no
-more than it was asked for, packed or not; and what is missing is said.
+One rule: the newest part counts.  The log is requested from its end, in growing steps,
+so that something is kept of a host that is too slow for all of it; no more is accepted
+than was requested, compressed or not; and what is missing is stated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_OF_FLEET = 4 << 30  # bytes of all logs of a run together
 LEAST = 1 << 20  # bytes of one log, however many there are
 FIRST_STEPS = (256 << 10, 4 << 20)  # bytes, before all that is kept
 CHUNK = 65536  # bytes
-SLACK = 65536  # bytes that packing and the first line may add
+SLACK = 65536  # bytes that compression and the first line may add
 SHORTEST_LINE = (
     40  # bytes; `journalctl -o short-iso` writes about as many before a text
 )
@@ -26,8 +26,8 @@ GZIP = b"\x1f\x8b"  # RFC 1952, 2.3.1
 HEAD = re.compile(rb"log-bytes:\s*(\d{1,15}|\?)(?: .*)?")
 MOST_HEAD = 200  # bytes of the first line
 
-# Ubuntu has a file, older Amazon Linux another, the newest only the journal, whose
-# length nobody knows before it is read.
+# Ubuntu has a file, older Amazon Linux another one.  The newest has only the journal,
+# whose length is not known before it is read.
 COMMAND = (
     "if test -r /var/log/syslog; then printf 'log-bytes: '; wc -c </var/log/syslog; "
     "tail -c {most} /var/log/syslog; "
@@ -42,8 +42,8 @@ PACKED = (
 )
 
 
-class Nonsense(ValueError):
-    """What a host sends is not what it was asked for."""
+class InvalidLog(ValueError):
+    """What a host sends is not what was requested."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LogPart:
     """The newest part of a log, as a host has sent it."""
 
     kept: int  # bytes
-    missing: int | None = 0  # bytes of its beginning; None: some, nobody knows how many
+    missing: int | None = 0  # bytes of its beginning; None: an unknown number
 
     @property
     def whole(self) -> bool:
@@ -59,7 +59,7 @@ class LogPart:
 
     @property
     def fields(self) -> dict[str, int | None]:
-        """What the event of its arrival says of it."""
+        """The fields of the event of its arrival."""
         return {} if self.whole else {"missing": self.missing}
 
     @property
@@ -73,12 +73,12 @@ class LogPart:
 
 
 def most_of(instances: int) -> int:
-    """Return how many bytes of each log are kept, of so many instances."""
+    """Return how many bytes of each log are kept in a fleet of `instances`."""
     return max(LEAST, min(MOST, MOST_OF_FLEET // instances))
 
 
 def steps(most: int) -> Iterator[int]:
-    """Yield how many bytes to ask for, one after the other, until all that is kept."""
+    """Yield the numbers of bytes to request, one after the other, up to `most`."""
     yield from (step for step in FIRST_STEPS if step < most)
     yield most
 
@@ -89,7 +89,7 @@ def command(most: int) -> str:
 
 
 def packed(most: int) -> str:
-    """Return `command`, packed by gzip(1) where the host has it."""
+    """Return `command`, its output compressed by gzip(1) where the host has it."""
     return PACKED.format(command=command(most))
 
 
@@ -97,7 +97,7 @@ def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> LogPart:
     """Write what a host answers to `packed(most)` to `file`, without its first line.
 
     Raises:
-        Nonsense: it is more than was asked for, cut short, or no answer at all.
+        InvalidLog: it is more than was requested, cut short, or no answer at all.
         OSError: the file cannot be written.
     """
     pieces = _unpacked(chunks, most + SLACK)
@@ -106,14 +106,14 @@ def keep(chunks: Iterable[bytes], most: int, file: BinaryIO) -> LogPart:
     for piece in pieces:
         kept += file.write(piece)
     if kept > most:
-        raise Nonsense(f"it sends more than the {most} bytes that it was asked for")
+        raise InvalidLog(f"it sends more than the {most} bytes that it was asked for")
     if size is None:
         return LogPart(kept, 0 if kept < most else None)
     return LogPart(kept, max(0, size - kept))
 
 
 def copy(part: LogPart, source: BinaryIO, target: BinaryIO) -> None:
-    """Copy a part that `keep` wrote; where it begins in a line, without that line."""
+    """Copy a part that `keep` wrote; without its first line where that is cut."""
     source.seek(0)
     target.write(part.note)
     chunk = source.read(CHUNK)
@@ -134,33 +134,33 @@ def _headed(pieces: Iterator[bytes]) -> tuple[int | None, bytes]:
     head, _, text = begun.partition(b"\n")
     found = HEAD.fullmatch(head)
     if not found:
-        raise Nonsense(f"it answers {head[:80]!r}" if head else "it sends none")
+        raise InvalidLog(f"it answers {head[:80]!r}" if head else "it sends none")
     return (None if found[1] == b"?" else int(found[1])), text
 
 
 def _unpacked(chunks: Iterable[bytes], most: int) -> Iterator[bytes]:
-    """Yield what `chunks` hold; `Nonsense` once they are, or hold, more than `most`."""
-    came = taken = 0
+    """Yield the content of `chunks`; `InvalidLog` once either exceeds `most` bytes."""
+    received = unpacked = 0
     begun, inflater = b"", None
     for chunk in chunks:
-        came += len(chunk)
+        received += len(chunk)
         if inflater and inflater.eof:
-            raise Nonsense("it goes on after its end")
-        if came < len(GZIP):
+            raise InvalidLog("it goes on after its end")
+        if received < len(GZIP):
             begun += chunk
             continue
         chunk, begun = begun + chunk, b""
-        if came == len(chunk) and chunk.startswith(GZIP):
+        if received == len(chunk) and chunk.startswith(GZIP):
             inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
         for piece in _inflated(inflater, chunk) if inflater else (chunk,):
-            taken += len(piece)
-            if taken > most:
-                raise Nonsense("it sends more than it was asked for")
+            unpacked += len(piece)
+            if unpacked > most:
+                raise InvalidLog("it sends more than it was asked for")
             yield piece
-        if came > most:
-            raise Nonsense("it sends more than it was asked for")
+        if received > most:
+            raise InvalidLog("it sends more than it was asked for")
     if inflater and not inflater.eof:
-        raise Nonsense("it was cut short")
+        raise InvalidLog("it was cut short")
     yield begun
 
 
@@ -171,4 +171,4 @@ def _inflated(inflater: zlib._Decompress, data: bytes) -> Iterator[bytes]:
             yield piece
             data = inflater.unconsumed_tail
     except zlib.error as error:
-        raise Nonsense(f"it sends what gzip cannot have made: {error}") from error
+        raise InvalidLog(f"what it sends is no valid gzip data: {error}") from error

@@ -1,21 +1,22 @@
 """How much a worker must have tested to show the witnesses that it shows.
 
 A witness is a nonce whose hash begins with `bits` zero bits: too few for a golden one,
-but so many that who has it must have hashed about ``2**bits`` nonces.  An honest worker
-shows every one that it meets.
+but so many that a worker hashes about ``2**bits`` nonces for each.  An honest worker
+shows every witness that it meets.
 
 One rule: pure arithmetic, and every bound errs in favour of the worker.
 
 The law.  Of n nonces the count of witnesses is binomial with p = 2**-bits.  A claim is
-a lie if so few would come about with a chance below `LIE`, by Chernoff's bound
+false if so few would occur with a probability below `FALSE_ALARM`, by Chernoff's bound
 
     P(count <= c) <= exp(-n KL(c/n || p)),
     KL(a || p) = a ln a/p + (1-a) ln (1-a)/(1-p)
 
-It may be looked at as often as wanted: the count never falls, so whoever is called a
-liar with c witnesses was one at the smallest n for which c are too few.  There is one
-such n for each c; so the chance to wrong an honest worker is below `LIE` times the
-witnesses of the run (plus one a class), however many reports there are.
+The test may be repeated as often as wanted: the count never falls, so a claim that is
+false with c witnesses was false at the smallest n for which c are too few.  There is
+one such n for each c; so the probability to reject an honest worker is below
+`FALSE_ALARM` times the witnesses of the run (plus one a class), however many reports
+there are.
 
 Source: W. Hoeffding, Probability Inequalities for Sums of Bounded Random Variables
 (1963), theorem 1.
@@ -29,34 +30,34 @@ from dataclasses import dataclass, replace
 
 from cnd import pow as worker
 
-LIE = 1e-15  # a chance; below it a claim is no bad luck
+FALSE_ALARM = 1e-15  # a probability; a claim that is less probable is false
 CONFIDENCE = 0.999  # of what the result says was tested
 
 # How many bits.  256 to 512 witnesses of a class that is searched as far as is to be
-# expected: who has searched 56 % of it or less cannot pass for one who searched it all.
+# expected: a worker that has searched 56 % of it or less cannot claim all of it.
 ENOUGH = 8  # bits: 2**8 witnesses
 RAREST = 24  # bits; a worker that does 10**8 nonces/s meets one in 0.17 s
 OFTENEST = 4  # bits; more often, the hits would cost more than the hashes
-# The whole fleet's, so that what carries and checks them stays below a core's percent
-# or two: 50 KB/s of events, 10 ms of hashing a second.
+# Witnesses of the whole fleet, so that carrying and checking them takes one or two
+# percent of a core: 50 KB/s of events, 10 ms of hashing a second.
 MOST_A_SECOND = 2.0**12
 MOST_OF_ONE = 2.0**9  # a second, of one instance: 6 to 11 KB of events
-# Nonces/s of an instance of which nothing is known: so slow for the number that is
-# wanted, so fast for the number that can be borne.
+# Nonces/s of an instance whose rate is not known: the low one where enough witnesses
+# are wanted, the high one where they must not be too many.
 SLOW, FAST = 2.0**20, 2.0**27
 
-MOST_AT_ONCE = 4096  # witnesses in one event; no worker of ours says so many
-# Who shows only the strongest of them has 512 left, of all so far.
+MOST_AT_ONCE = 4096  # witnesses in one event; no worker of CND shows so many
+# A worker that shows only the strongest ones has 512 left, of all so far.
 THINNED_TO = 256
 LEVELS = 257  # zero bits that a hash can begin with, 0..256
 
 
-class Lie(ValueError):
-    """Something that no honest worker says; the text completes "its claim: ..."."""
+class FalseClaim(ValueError):
+    """A report that no honest worker sends; the text completes "its claim: ..."."""
 
 
-class Missing(Lie):
-    """Words of a worker were lost on the way, or it says so: they prove nothing."""
+class LostWitnesses(FalseClaim):
+    """Events of a worker were lost on the way, or so it seems: its proof has a gap."""
 
 
 def bits_for(
@@ -68,10 +69,10 @@ def bits_for(
 ) -> int | None:
     """Return how many zero bits make a witness, or None where nothing is left for one.
 
-    So many that a class shows 2**`ENOUGH` of them or more: by the end of the space, by
-    the first find that is to be expected, or by the time limit; more (rarer ones) where
-    time ends it and a fast fleet would show too many a second.  At least two bits less
-    than a golden nonce, of which there are none below a cursor.
+    A class shows 2**`ENOUGH` witnesses or more by the end of the space, by the first
+    find that is to be expected, or by the time limit.  There are more bits (rarer
+    witnesses) where the time limit ends the search and a fast fleet would show too many
+    a second.  A golden nonce has at least two bits more; none lies below a cursor.
 
     Args:
         difficulty: leading zero hex digits of a golden nonce, 0..64.
@@ -90,27 +91,27 @@ def bits_for(
 
 
 def chance(bits: int, difficulty: int) -> float:
-    """Return the chance, at least, that a nonce which is not golden is a witness."""
+    """Return a lower bound of P(witness) for a nonce that is not golden."""
     return 2.0**-bits - 16.0**-difficulty
 
 
-def is_lie(tested: int, count: int, chance: float) -> bool:
-    """Tell whether `tested` nonces with only `count` witnesses are no bad luck."""
+def is_implausible(tested: int, count: int, chance: float) -> bool:
+    """Return whether `tested` nonces can hardly have only `count` witnesses."""
     short = count < tested * chance
-    return short and _log_tail(tested, count, chance) < math.log(LIE)
+    return short and _log_tail(tested, count, chance) < math.log(FALSE_ALARM)
 
 
-def credible(least: int, claimed: int, count: int, chance: float) -> int:
-    """Return the most of `claimed` nonces, `least` or more, that is no lie."""
-    if not is_lie(claimed, count, chance):
+def most_plausible(least: int, claimed: int, count: int, chance: float) -> int:
+    """Return the most of `claimed` nonces, `least` or more, that is plausible."""
+    if not is_implausible(claimed, count, chance):
         return claimed
-    return _last(least, claimed, lambda n: not is_lie(n, count, chance))
+    return _last(least, claimed, lambda n: not is_implausible(n, count, chance))
 
 
 def at_least(count: int, chance: float, doubt: float = 1 - CONFIDENCE) -> int:
-    """Return how many nonces were tested, at least, to meet so many witnesses.
+    """Return a lower bound of the nonces that were tested to meet `count` witnesses.
 
-    With fewer, so many would be met with a chance below `doubt`.
+    With fewer nonces, the probability to meet so many is below `doubt`.
     """
     if count == 0:
         return 0
@@ -121,7 +122,7 @@ def at_least(count: int, chance: float, doubt: float = 1 - CONFIDENCE) -> int:
 
 
 def _log_tail(tested: int, count: int, chance: float) -> float:
-    """Return Chernoff's bound on `count` or still further off, as a logarithm."""
+    """Return Chernoff's bound on `count` or a value further off, as a logarithm."""
     share = count / tested
     if share >= 1.0:
         return tested * math.log(chance)
@@ -130,7 +131,7 @@ def _log_tail(tested: int, count: int, chance: float) -> float:
 
 
 def _last(low: int, high: int, holds: Callable[[int], bool]) -> int:
-    """Return the last number for which something holds that does so up to there."""
+    """Return the last number from `low` to `high` for which a monotonic test holds."""
     if not holds(low):
         return low
     while high - low > 1:
@@ -148,8 +149,8 @@ def zero_bits(block: str, nonce: int) -> int:
 class Proof:
     """The witnesses that were shown for one class, each checked and counted once."""
 
-    bits: int  # the fewest that one of them may have
-    thinned_to: int = 0  # bits: of those that have less some may be missing
+    bits: int  # the fewest zero bits of a witness
+    thinned_to: int = 0  # bits: of the witnesses with fewer bits some may be missing
     last: int = -1  # the highest one
     counts: tuple[int, ...] = (0,) * LEVELS  # by their zero bits
 
@@ -164,6 +165,7 @@ class Proof:
         return self.of(self.level)
 
     def of(self, bits: int) -> int:
+        """Return how many there are of `bits` zero bits or more."""
         return sum(self.counts[bits:])
 
     def plus(self, other: Proof) -> Proof:
@@ -179,52 +181,56 @@ class Proof:
         It may do so where there are too many: see `pow.Witnesses` and `keeper.Lines`.
 
         Args:
-            bits: that those have which it shows.
+            bits: the zero bits of those that it shows, at least.
             most: bits; a golden nonce has more.
 
         Raises:
-            Lie: so few were shown that there is no reason to leave out others.
+            FalseClaim: so few were shown that there is no reason to leave out others.
         """
         if not isinstance(bits, int) or isinstance(bits, bool):
-            raise Lie(f"{str(bits)[:20]!r} is no number of bits")
+            raise FalseClaim(f"{str(bits)[:20]!r} is no number of bits")
         if bits <= self.level:
             return self
         if bits > most or self.of(bits) < THINNED_TO:
-            raise Lie(f"it leaves out witnesses, and has shown {self.of(self.bits)}")
+            raise FalseClaim(
+                f"it leaves out witnesses, and has shown {self.of(self.bits)}"
+            )
         return replace(self, thinned_to=bits)
 
     def require_whole(self, shown: object) -> None:
-        """Raise `Missing` if a worker has shown more witnesses than came here."""
+        """Raise `LostWitnesses` if a worker has shown more witnesses than arrived."""
         here = sum(self.counts)
         if isinstance(shown, int) and shown > here:
-            raise Missing(f"of {shown} witnesses that it has shown {here} came here")
+            raise LostWitnesses(
+                f"of {shown} witnesses that it has shown {here} came here"
+            )
 
     def extended(self, block: str, members: range, shown: Sequence[object]) -> Proof:
         """Return this proof with the witnesses of one event.
 
-        What is not above the last one was counted before, or is a copy of it: events
-        may be heard twice.
+        A witness that is not above the last one was counted before: an event may arrive
+        twice.
 
         Args:
-            members: the nonces that they may be.
+            members: the nonces that witnesses may be.
 
         Raises:
-            Lie: one is none, or they do not ascend.
+            FalseClaim: one of them is no witness, or they do not ascend.
         """
         last, before, counts = self.last, -1, list(self.counts)
         for nonce in shown:
             if not isinstance(nonce, int) or isinstance(nonce, bool):
-                raise Lie(f"{nonce!r} is no nonce")
+                raise FalseClaim(f"{nonce!r} is no nonce")
             if nonce <= before:
-                raise Lie(f"the witness {nonce} comes after {before}")
+                raise FalseClaim(f"the witness {nonce} comes after {before}")
             before = nonce
             if nonce <= last:
                 continue
             if nonce not in members:
-                raise Lie(f"the witness {nonce} lies outside what it has tested")
+                raise FalseClaim(f"the witness {nonce} lies outside what it has tested")
             zeros = zero_bits(block, nonce)
             if zeros < self.bits:
-                raise Lie(f"{nonce} has {zeros} zero bits, and is no witness")
+                raise FalseClaim(f"{nonce} has {zeros} zero bits, and is no witness")
             counts[zeros] += 1
             last = nonce
         return replace(self, last=last, counts=tuple(counts))

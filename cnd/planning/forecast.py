@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model.catalog import Price, Rate
 from cnd.model.format import duration, number, table
@@ -23,17 +22,17 @@ from cnd.model.witness import bits_for
 # 20 to 30 s, measured by many.
 USUAL_BOOT = 30.0  # seconds
 USUAL_END = 15.0  # seconds for stop, logs and termination
-USUAL_CONFIDENCE = 0.95  # that alternatives are compared at
+USUAL_CONFIDENCE = 0.95  # at which alternatives are compared
 NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less
-WORTH_TRYING = 0.5  # the least chance that it holds one
-USUAL_QUOTA = 32  # vCPUs that a new account may run at once; often so, not always
-TRIAL = 5.0  # seconds of search that measure a type of which nothing is known
+LEAST_CHANCE = 0.5  # of an answer in the space, below which `verdicts` warns
+USUAL_QUOTA = 32  # vCPUs that a new account may often run at once
+TRIAL = 5.0  # seconds of search that measure a type whose rate is not known
 SHOWN = 5  # alternatives
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: a plan whose N may still be open."""
+    """What the user requests: a plan whose N may still be open."""
 
     plan: Plan  # its N is 1 where none was given
     given: bool  # whether N was given
@@ -58,10 +57,10 @@ class Machine:
     rate: Rate | None = None  # of one instance
     price: Price | None = None  # of one instance
     boot: float = USUAL_BOOT  # seconds from the start until the first one searches
-    at_once: float = math.inf  # instances that can compute in full side by side
+    at_once: float = math.inf  # instances that can run at full rate at the same time
 
     def fleet_rate(self, instances: int) -> float | None:
-        """Return the nonces/s of so many, or None where it is not known."""
+        """Return the nonces/s of so many instances, or None where it is not known."""
         if self.rate is None:
             return None
         return self.rate.nonces_per_second * min(instances, self.at_once)
@@ -76,7 +75,7 @@ class Forecast:
     hash_rate: float | None  # nonces/s of the fleet
     chances: Chances | None
     expected_usd: float | None
-    spot: Price | None = None  # that the expected price goes by; None: by on-demand's
+    spot: Price | None = None  # the base of the expected price; None: on demand
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan with all that is expected of it."""
@@ -97,23 +96,23 @@ class Forecast:
         }
 
 
-def decide(wish: Request, machine: Machine) -> Plan:
+def decide(request: Request, machine: Machine) -> Plan:
     """Return the plan that is to be executed.
 
     Raises:
         UsageError: it is impossible, contradicts itself or may exceed the budget.
     """
     price = machine.price.usd_per_hour if machine.price else None
-    plan = replace(wish.plan, usd_per_hour=price)
-    if wish.confidence is not None:
-        plan = replace(plan, instances=_instances(wish, plan, machine))
-    if wish.budget is not None:
-        _check_budget(plan, wish.budget)
+    plan = replace(request.plan, usd_per_hour=price)
+    if request.confidence is not None:
+        plan = replace(plan, instances=_instances(request, plan, machine))
+    if request.budget is not None:
+        _check_budget(plan, request.budget)
     return replace(plan, witness_bits=_witness_bits(plan, machine))
 
 
 def _witness_bits(plan: Plan, machine: Machine) -> int | None:
-    """Return how the workers are to prove what they have tested."""
+    """Return the zero bits of a witness, or None if the workers show none."""
     if plan.script:
         return None
     rate = machine.fleet_rate(plan.instances)
@@ -126,12 +125,12 @@ def _witness_bits(plan: Plan, machine: Machine) -> int | None:
     )
 
 
-def trial(wish: Request) -> Request:
-    """Return the wish for a run that measures: one instance, no answer within reach."""
+def trial(request: Request) -> Request:
+    """Return the request for a run that measures: one instance, no find expected."""
     plan = replace(
-        wish.plan,
-        difficulty=worker.HASH_DIGITS,
-        nonces=worker.MAX_NONCES,
+        request.plan,
+        difficulty=HASH_DIGITS,
+        nonces=MAX_NONCES,
         instances=1,
         time_limit=TRIAL,
         others={},
@@ -141,29 +140,29 @@ def trial(wish: Request) -> Request:
         keep=False,
         hold=False,
     )
-    return Request(plan, True, budget=wish.budget)
+    return Request(plan, True, budget=request.budget)
 
 
-def at_most(tried: Plan, seconds: float, known: float | None) -> float | None:
-    """Return what a trial cost that took so long, for a budget.
+def trial_cost(tried: Plan, seconds: float, known: float | None) -> float | None:
+    """Return the cost of a trial that took `seconds`, in USD, as a budget counts it.
 
     Args:
-        known: what it cost in USD, as far as that is known: of spot never for sure, so
-            there the price on demand counts.
+        known: what it cost in USD, if that is known; the cost of a spot instance is
+            never certain, so its price on demand counts.
     """
     return known if tried.market == MARKETS[0] else tried.usd([Usage(seconds)])
 
 
-def charged(wish: Request, spent: float | None) -> Request:
-    """Return `wish` with what is left of its budget after `spent` USD."""
-    if wish.budget is None or not spent:
-        return wish
-    return replace(wish, budget=wish.budget - spent)
+def charged(request: Request, spent: float | None) -> Request:
+    """Return `request` with what is left of its budget after `spent` USD."""
+    if request.budget is None or not spent:
+        return request
+    return replace(request, budget=request.budget - spent)
 
 
-def _instances(wish: Request, plan: Plan, machine: Machine) -> int:
+def _instances(request: Request, plan: Plan, machine: Machine) -> int:
     """Return the N that reaches the confidence; an N that was given must do so."""
-    confidence, rate = wish.confidence or 0.0, machine.rate
+    confidence, rate = request.confidence or 0.0, machine.rate
     if rate is None:
         message = f"--confidence: the hash rate of {machine.type} is not known"
         hint = "`fab start` without --n tries one instance first; or say --n alone"
@@ -174,12 +173,12 @@ def _instances(wish: Request, plan: Plan, machine: Machine) -> int:
     search = (plan.difficulty, plan.nonces)
     wanted = instances_for(*search, speed, plan.time_limit, confidence) or MAX_INSTANCES
     most = min(MAX_INSTANCES, plan.nonces)
-    n = plan.instances if wish.given else min(wanted, most)
+    n = plan.instances if request.given else min(wanted, most)
     found = _chances(plan, machine.fleet_rate(n) or speed).found
     if found >= confidence:
         return n
     chance = f"with {n} x {machine.type} the chance is {percent(found)}"
-    if wish.given and wanted <= min(most, machine.at_once):
+    if request.given and wanted <= min(most, machine.at_once):
         hint = f"--n {wanted} reaches {percent(confidence)}; or leave out --n"
         raise UsageError(f"--n contradicts --confidence: {chance}", hint=hint)
     hint = "more time (--t), a smaller --d, or a faster --instance-type"
@@ -204,7 +203,7 @@ def _check_budget(plan: Plan, budget: float) -> None:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
         hint = (
             f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.dearest_usd_per_hour)}/h: less --t, or fewer instances (--n)"
+            f"{usd(plan.max_usd_per_hour)}/h: less --t, or fewer instances (--n)"
         )
         raise UsageError(message, hint=hint)
 
@@ -229,8 +228,8 @@ def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecas
     """Return what may be expected of `plan`.
 
     Args:
-        spot: what an instance costs where it comes by spot.  The worst case goes by the
-            price on demand, which spot may come up to, but does not exceed.
+        spot: what an instance costs on spot.  The worst case is computed with the price
+            on demand, which the spot price may reach, but does not exceed.
     """
     rate = machine.fleet_rate(plan.instances)
     seen = _chances(plan, rate) if rate else None
@@ -246,21 +245,21 @@ def _chances(plan: Plan, rate: float) -> Chances:
     return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
 
 
-def alternatives(wish: Request, machines: Iterable[Machine]) -> list[Forecast]:
-    """Return the cheapest fleets that would do the same, one of each family."""
-    exists = within(wish.plan.difficulty, wish.plan.nonces)
-    if exists < WORTH_TRYING:
+def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast]:
+    """Return the cheapest fleets for the same search, one of each instance family."""
+    exists = within(request.plan.difficulty, request.plan.nonces)
+    if exists < LEAST_CHANCE:
         return []
-    confidence = wish.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
+    confidence = request.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
     found = []
     for machine in machines:
         base = replace(
-            wish.plan, instances=1, instance_type=machine.type, others={}, at_least=0
+            request.plan, instances=1, instance_type=machine.type, others={}, at_least=0
         )
         try:
             plan = decide(Request(base, False, confidence), machine)
         except UsageError:
-            continue  # not with this type
+            continue  # impossible with this type
         if plan.usd_per_hour:
             found.append(forecast(plan, machine))
     found.sort(key=lambda each: (each.expected_usd, each.plan.instances))
@@ -271,23 +270,23 @@ def alternatives(wish: Request, machines: Iterable[Machine]) -> list[Forecast]:
 
 
 def verdicts(
-    made: Forecast, here: Rate | None, *, outlived: bool = False
+    estimate: Forecast, local_rate: Rate | None, *, outlived: bool = False
 ) -> Iterator[str]:
-    """Yield what a friend would say before the money is spent.
+    """Yield advice and warnings about the plan.
 
     Args:
         outlived: whether the credentials are known to end before the instances may.
     """
-    plan, seen = made.plan, made.chances
+    plan, seen = estimate.plan, estimate.chances
     if outlived:
         yield (
             f"the credentials end within the {plan.lifetime:.0f} s that the run may "
             "take, and the fleet's way to S3 with them: log in again first"
         )
     exists = within(plan.difficulty, plan.nonces)
-    if exists < WORTH_TRYING:
+    if exists < LEAST_CHANCE:
         yield _no_such_nonce(plan)
-    if here and (alone := _alone(plan, made, here)):
+    if local_rate and (alone := _alone(plan, estimate, local_rate)):
         yield alone
     if seen is None:
         yield (
@@ -295,70 +294,70 @@ def verdicts(
             "--n 1 measures it"
         )
         return
-    if seen.found < WORTH_TRYING <= exists:
+    if seen.found < LEAST_CHANCE <= exists:
         yield f"too little time: it is found with a chance of {percent(seen.found)}"
-    boot = made.machine.boot
+    boot = estimate.machine.boot
     if plan.instances > 1 and seen.expected_seconds * plan.instances < boot / 4:
         yield (
             "one instance would do: its search is shorter than its boot "
             f"({duration(seen.expected_seconds * plan.instances)})"
         )
-    vcpus = (made.machine.vcpus or 0) * plan.instances
+    vcpus = (estimate.machine.vcpus or 0) * plan.instances
     if plan.usd_per_hour and vcpus > USUAL_QUOTA:
         yield (
             f"{vcpus} vCPUs: a new account may often run {USUAL_QUOTA} at once; "
-            "`fab doctor` tells"
+            "`fab doctor` shows the quota"
         )
 
 
-def _alone(plan: Plan, made: Forecast, here: Rate) -> str:
-    """Say so if this machine has the answer before a fleet would have booted it."""
-    alone = _chances(plan, here.nonces_per_second)
-    fleet = made.machine.boot + (made.chances.expected_seconds if made.chances else 0)
-    free = made.plan.usd_per_hour == 0
+def _alone(plan: Plan, estimate: Forecast, local_rate: Rate) -> str:
+    """Return advice if this machine alone is expected to be faster than the fleet."""
+    alone, chances = _chances(plan, local_rate.nonces_per_second), estimate.chances
+    fleet = estimate.machine.boot + (chances.expected_seconds if chances else 0)
+    free = estimate.plan.usd_per_hour == 0
     if free or alone.expected_seconds > fleet:
         return ""
-    if made.chances and alone.found < made.chances.found - 0.01:
+    if chances and alone.found < chances.found - 0.01:
         return ""
     return (
         f"this machine alone does it in {duration(alone.expected_seconds)} for "
-        f"nothing: --cloud local ({number(here.nonces_per_second)} nonces/s)"
+        f"nothing: --cloud local ({number(local_rate.nonces_per_second)} nonces/s)"
     )
 
 
 def to_json(
-    made: Forecast,
+    estimate: Forecast,
     others: list[Forecast],
-    here: Rate | None,
+    local_rate: Rate | None,
     spot: Price | None,
     *,
     outlived: bool = False,
 ) -> dict[str, Any]:
     """Return the object of `plan --json`."""
     return {
-        **made.to_json(),
-        "verdicts": list(verdicts(made, here, outlived=outlived)),
+        **estimate.to_json(),
+        "verdicts": list(verdicts(estimate, local_rate, outlived=outlived)),
         "spot": asdict(spot) if spot else None,
-        "this_machine": here.nonces_per_second if here else None,
+        "this_machine": local_rate.nonces_per_second if local_rate else None,
         "alternatives": [other.to_json() for other in others],
     }
 
 
-# --- in words
+# --- as text
 
 
 def text(
-    made: Forecast,
+    estimate: Forecast,
     others: list[Forecast],
-    here: Rate | None,
+    local_rate: Rate | None,
     spot: Price | None = None,
     *,
     outlived: bool = False,
 ) -> str:
-    """Return what `plan` prints for people."""
-    rows = [*_rows(made)]
+    """Return the text that `plan` prints."""
+    rows = [*_rows(estimate)]
     if spot:
-        use = "not used" if made.plan.market == "on-demand" else "of the first type"
+        use = "not used" if estimate.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [("verdict", said) for said in verdicts(made, here, outlived=outlived)]
     lines = [*table(rows, ("<14", "<"), gap=" ")]
@@ -367,8 +366,8 @@ def text(
     return "\n".join(lines)
 
 
-def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
-    plan, machine, seen = made.plan, made.machine, made.chances
+def _rows(estimate: Forecast) -> Iterator[tuple[str, str]]:
+    plan, machine, seen = estimate.plan, estimate.machine, estimate.chances
     yield (
         "search",
         f"difficulty {plan.difficulty}, {number(plan.nonces)} nonces, "
@@ -379,8 +378,11 @@ def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
     least = f", {plan.at_least} at least" if plan.at_least else ""
     on = "" if plan.market == "on-demand" else f", {plan.market.replace('-', ' ')}"
     yield "fleet", f"{plan.instances}{least} x {types}{vcpus}, {plan.image}{on}"
-    if machine.rate and made.hash_rate:
-        yield "hash rate", f"{number(made.hash_rate)} nonces/s ({machine.rate.source})"
+    if machine.rate and estimate.hash_rate:
+        yield (
+            "hash rate",
+            f"{number(estimate.hash_rate)} nonces/s ({machine.rate.source})",
+        )
     else:
         yield "hash rate", "unknown"
     if seen:
@@ -396,24 +398,24 @@ def _rows(made: Forecast) -> Iterator[tuple[str, str]]:
             f"{half if seen.median_seconds is not None else ''}",
         )
     yield "boot", f"about {duration(machine.boot)} until the first one searches"
-    yield "price", _price(made)
+    yield "price", _price(estimate)
 
 
-def _price(made: Forecast) -> str:
-    plan, price = made.plan, made.machine.price
+def _price(estimate: Forecast) -> str:
+    plan, price = estimate.plan, estimate.machine.price
     if price is None:
         return "unknown"
     if not price.usd_per_hour:
         return f"nothing: {price.source}"
     expected = ""
-    if made.expected_usd:
+    if estimate.expected_usd:
         by = "" if plan.market == MARKETS[0] else " on demand (spot's price is unknown)"
-        if made.spot:
-            by = f" on spot at {usd(made.spot.usd_per_hour)}/h"
-        expected = f"{usd(made.expected_usd)} expected{by}, "
+        if estimate.spot:
+            by = f" on spot at {usd(estimate.spot.usd_per_hour)}/h"
+        expected = f"{usd(estimate.expected_usd)} expected{by}, "
     return (
         f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
-        f"{plan.lifetime:.0f} s x {usd(plan.dearest_usd_per_hour)}/h ({price.source})"
+        f"{plan.lifetime:.0f} s x {usd(plan.max_usd_per_hour)}/h ({price.source})"
     )
 
 
@@ -442,7 +444,7 @@ def _offered(each: Forecast) -> tuple[str, ...]:
 
 
 def percent(chance: float) -> str:
-    """Return a chance for people; one short of certainty is never called certain."""
+    """Return a chance as text; one below certainty is never rounded to 100 %."""
     if 0 < chance < 0.0001:
         return f"1 in {1 / chance:.2g}"
     if 0.9999 < chance < 1:

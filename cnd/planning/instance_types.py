@@ -1,7 +1,7 @@
 """What is known of an instance type in the cloud that is to be used.
 
-One rule: measured goes before looked up, looked up before the shipped table, and what
-nobody knows stays unknown.
+One rule: a measured value is preferred to one looked up, and that to the shipped table;
+what is not known stays unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cnd import pow as worker
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import ELSEWHERE
 from cnd.errors import CapacityError, CloudError, UsageError
@@ -21,6 +20,7 @@ from cnd.model.result import Result
 from cnd.planning import prices, rate_history
 from cnd.planning.forecast import USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
+from cnd.system.processor import usable_cores
 
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
 AUTO = KERNELS[0]
@@ -41,7 +41,8 @@ def machine(
     Args:
         cloud: None if the local one is meant and down.
         folder: the state folder.
-        measure: gives the rate of this machine, for a local cloud without a past.
+        measure: returns the rate of this machine, for a local cloud without earlier
+            runs.
 
     Raises:
         CloudError, UsageError: there is no such type.
@@ -53,20 +54,20 @@ def machine(
         price = prices.on_demand(cloud, name)
         rate = past.rate if past else _estimate(plan)
         return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
-    cores = worker.usable_cores()
+    cores = usable_cores()
     cap = cloud.rate_cap if cloud else None
     rate = past.rate if past else None
     if not rate and (whole := measure()):
-        own = whole.nonces_per_second * min(1.0, vcpus / cores)
-        rate = Rate(min(own, cap or math.inf), whole.source)
+        share = whole.nonces_per_second * min(1.0, vcpus / cores)
+        rate = Rate(min(share, cap or math.inf), whole.source)
     boot = past.boot if past else LOCAL_BOOT
-    # Hosts share this machine, unless each is held to less than its share.
+    # Hosts share this machine, unless each is limited to less than its share.
     at_once = math.inf if cap else max(1.0, cores / vcpus)
     return Machine(name, vcpus, rate, FREE, boot, at_once=at_once)
 
 
 def check_offered(cloud: Cloud | None, plan: Plan) -> None:
-    """Refuse types of which the region has none, as far as that may be asked.
+    """Refuse types that no zone of the region offers, as far as the user may list them.
 
     Raises:
         CloudError: no zone of the region offers any of them.
@@ -77,33 +78,33 @@ def check_offered(cloud: Cloud | None, plan: Plan) -> None:
         if any(access.zones(cloud.ec2, name) for name in plan.types):
             return
     except CloudError:
-        return  # who may not ask learns it from the launch
+        return  # a user who may not list them learns it from the launch
     names = " or ".join(plan.types)
     message = f"no zone of {cloud.region} offers {names}"
     raise CapacityError(message, hint=ELSEWHERE)
 
 
-def ranked(cloud: Cloud | None, wish: Request) -> Request:
-    """Return `wish` with its instance types in order of price, and their prices."""
-    if not wish.plan.others:
-        return wish
-    priced = {name: _usd_per_hour(cloud, name) for name in wish.plan.types}
+def ranked(cloud: Cloud | None, request: Request) -> Request:
+    """Return `request` with its instance types in order of price, and their prices."""
+    if not request.plan.others:
+        return request
+    priced = {name: _usd_per_hour(cloud, name) for name in request.plan.types}
     (first, _), *rest = capacity.by_price(priced).items()
     return replace(
-        wish, plan=replace(wish.plan, instance_type=first, others=dict(rest))
+        request, plan=replace(request.plan, instance_type=first, others=dict(rest))
     )
 
 
-def on_spot(cloud: Cloud | None, wish: Request) -> Request:
-    """Return `wish` with what its types cost on spot, where they may come by it."""
-    plan = wish.plan
+def on_spot(cloud: Cloud | None, request: Request) -> Request:
+    """Return `request` with the spot prices of its types, if it may use spot."""
+    plan = request.plan
     if cloud is None or cloud.name == "local" or plan.market == MARKETS[0]:
-        return wish
-    return replace(wish, plan=replace(plan, spot=prices.spot(cloud, plan.types)))
+        return request
+    return replace(request, plan=replace(plan, spot=prices.spot(cloud, plan.types)))
 
 
 def _usd_per_hour(cloud: Cloud | None, name: str) -> float | None:
-    _vcpus(cloud, name)  # there is such a type
+    _vcpus(cloud, name)  # raises if there is no such type
     if cloud is None or cloud.name == "local":
         return FREE.usd_per_hour
     price = prices.on_demand(cloud, name)
@@ -111,7 +112,7 @@ def _usd_per_hour(cloud: Cloud | None, name: str) -> float | None:
 
 
 def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
-    """Return the table's types, with what earlier runs on AWS have told of them."""
+    """Return the table's types, with what earlier runs on AWS have measured of them."""
     found = []
     for offer in OFFERS.values():
         rate = offer.rate if kernel == AUTO else None
@@ -127,7 +128,7 @@ def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
 def learn(
     folder: Path, cloud: Cloud, plan: Plan, machine: Machine, result: Result
 ) -> None:
-    """Remember how fast a run was; one without a search teaches nothing."""
+    """Store how fast a run was; one without a search is ignored."""
     seconds = result.seconds
     if not result.hash_rate or not seconds.search or seconds.boot is None:
         return
@@ -149,8 +150,8 @@ def learn(
 
 def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
     if cloud is None or cloud.name == "local":
-        held = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
-        return rate_history.key("local", held, instance_type, kernel)
+        cap = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
+        return rate_history.key("local", cap, instance_type, kernel)
     return rate_history.key(cloud.name, cloud.account, instance_type, kernel)
 
 
@@ -164,6 +165,6 @@ def _vcpus(cloud: Cloud | None, instance_type: str) -> int:
     if offer := OFFERS.get(instance_type):
         return offer.vcpus
     if cloud:
-        return access.kind(cloud.ec2, instance_type).vcpus
+        return access.describe_type(cloud.ec2, instance_type).vcpus
     message = f"--instance-type {instance_type!r} is not in the shipped table"
     raise UsageError(message, hint="`fab local up`, and all types are known")

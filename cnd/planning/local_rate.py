@@ -1,6 +1,6 @@
-"""How fast this very machine searches: the worker itself, for a moment.
+"""How fast this machine searches, measured with the worker itself for a moment.
 
-One rule: it is measured, with all cores and whatever else the machine does just now.
+One rule: it is measured, on all cores and with whatever else the machine does now.
 """
 
 from __future__ import annotations
@@ -9,24 +9,25 @@ import json
 import subprocess
 import sys
 
-from cnd import pow as worker
 from cnd.model.catalog import Rate
+from cnd.model.plan import HASH_DIGITS
+from cnd.transport.payload import WORKER
 
-SECONDS = 0.4  # of search; its processes and kernels take as long to begin
-PATIENCE = 15.0  # seconds until a machine that does not answer has no rate
+SECONDS = 0.4  # of search; starting processes and kernels takes as long
+PATIENCE = 15.0  # seconds after which a machine that does not answer has no rate
 
 
 def rate(kernel: str = "auto") -> Rate | None:
     """Return the hash rate of this machine, or None if the worker does not run."""
-    command = [sys.executable, "-I", "-S", worker.__file__, "--no-syslog"]
-    limits = ["--difficulty", str(worker.HASH_DIGITS), "--time-limit", str(SECONDS)]
+    command = [sys.executable, "-I", "-S", str(WORKER), "--no-syslog"]
+    limits = ["--difficulty", str(HASH_DIGITS), "--time-limit", str(SECONDS)]
     try:
         done = subprocess.run(
             [*command, *limits, "--kernel", kernel],
             capture_output=True,
             text=True,
             timeout=PATIENCE,
-            check=False,  # the end of its time limit is no success
+            check=False,  # at its time limit the worker exits with another status
         )
         last = json.loads(done.stdout.splitlines()[-1])
         found = float(last["rate"])

@@ -1,7 +1,7 @@
-"""What a run will need from the account, looked at before anything is bought.
+"""What a run will need from the account, checked before anything is bought.
 
-One rule: a check only looks.  Each is one small function with one line to say: ok,
-a warning (it may go wrong, or it may not be looked at), or a fault and the way out.
+One rule: a check changes nothing.  Each is one small function with a result of one
+line: ok, a warning (it may fail, or it cannot be checked), or a fault and the way out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cnd.transport.keys import UserKey
 
 OK, WARNING, FAULT = "ok", "warning", "fault"
 
-# AWS refuses requests that are off by more than five minutes.
+# AWS refuses requests whose time is off by more than five minutes.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
 SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
 # "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
@@ -42,12 +42,12 @@ LAB_REGIONS, LAB_INSTANCES, LAB_VCPUS = ("us-east-1", "us-west-2"), 9, 32
 LAB_SESSION = 4 * 3600.0  # seconds
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
 STALE = 365  # days, of the shipped prices
-NOBODY = "i-00000000000000000"  # an id in the right form, and nobody's
+NO_INSTANCE = "i-00000000000000000"  # a valid id that no instance has
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was seen: one line, and for a fault the way out."""
+    """The result of a check: one line, and for a fault the way out."""
 
     name: str
     status: str  # OK, WARNING or FAULT
@@ -62,7 +62,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Case:
-    """What is looked at: a plan that is to run in an account."""
+    """What is checked: a plan that is to run in an account."""
 
     cloud: Cloud
     plan: Plan
@@ -70,37 +70,37 @@ class Case:
     bucket: str = ""  # the user's own; empty for CND's
 
 
-Look = Callable[[Case], Check]
+CheckFunction = Callable[[Case], Check]
 
 
-def examine(case: Case, checks: Sequence[Look]) -> list[Check]:
-    """Return what all checks say, in their order; they look side by side."""
+def examine(case: Case, checks: Sequence[CheckFunction]) -> list[Check]:
+    """Return the results of all checks, in their order; they run in parallel."""
 
-    def look(check: Look) -> Check:
+    def result(check: CheckFunction) -> Check:
         name = check.__name__
         try:
             return check(case)
         except CloudError as error:
-            spared = check in OPTIONAL and code(error) in REFUSED
-            status = WARNING if spared else FAULT
+            optional = check in OPTIONAL and code(error) in REFUSED
+            status = WARNING if optional else FAULT
             return Check(name, status, str(error), error.hint or "")
 
     with ThreadPoolExecutor(len(checks), thread_name_prefix="check") as pool:
-        return list(pool.map(look, checks))
+        return list(pool.map(result, checks))
 
 
-# --- who is asking
+# --- the caller
 
 
 def credentials(case: Case) -> Check:
-    """Whether they live as long as the run may take."""
+    """Whether they are valid for as long as the run may take."""
     left = case.cloud.clients.life_left()
     life = f"a run may take {case.plan.lifetime:.0f} s"
     if left is None:
-        text = "temporary, and they do not tell for how long"
+        text = "temporary, and their end is not known"
         return Check("credentials", WARNING, text, life)
     if left < case.plan.lifetime:
-        # With them end the pre-signed URLs by which orphans deliver.
+        # With them end the pre-signed URLs with which orphans deliver.
         text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
         return Check("credentials", WARNING, text, "log in again first")
     good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
@@ -108,7 +108,7 @@ def credentials(case: Case) -> Check:
 
 
 def caller(case: Case) -> Check:
-    """Who pays; for a lab account, what is known of its limits."""
+    """Which account pays; for a lab account, what is known of its limits."""
     cloud = case.cloud
     who = f"{cloud.owner} of account {cloud.account}"
     if not any(role in cloud.arn for role in LAB_ROLES):
@@ -120,9 +120,9 @@ def caller(case: Case) -> Check:
 
 
 def _lab_excess(case: Case) -> tuple[str, str] | None:
-    """Return what a lab would shut down or cut short, and the way out.
+    """Return what a lab would terminate or cut short, and the way out.
 
-    AWS launches there what the lab then ends: all of N counts, not what would do.
+    AWS launches there what the lab then terminates: all of N counts, not `at_least`.
     """
     cloud, plan = case.cloud, case.plan
     if cloud.region not in LAB_REGIONS:
@@ -136,7 +136,7 @@ def _lab_excess(case: Case) -> tuple[str, str] | None:
         text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
         free = LAB_INSTANCES - len(running)
         return text, f"--n {free}" if free > 0 else "end some of them first"
-    each = max(access.kind(cloud.ec2, name).vcpus for name in plan.types)
+    each = max(access.describe_type(cloud.ec2, name).vcpus for name in plan.types)
     if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
         text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
         return text, "fewer instances (--n), or a smaller --instance-type"
@@ -147,14 +147,14 @@ def region(case: Case) -> Check:
     """Which region, and whether the installed boto3 is new enough to know it."""
     cloud = case.cloud
     at = f" at {cloud.endpoint}" if cloud.endpoint else ""
-    if not cloud.clients.know(cloud.region):
+    if not cloud.clients.knows(cloud.region):
         text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
         return Check("region", WARNING, text, "pip install -U boto3")
     return Check("region", OK, f"{cloud.region}{at}")
 
 
 def data(case: Case) -> Check:
-    """How old is what we know of AWS without asking it."""
+    """How old the shipped data about AWS are."""
     today = dt.datetime.now(dt.timezone.utc).date()
     days = (today - dt.date.fromisoformat(PRICED)).days
     text = (
@@ -171,10 +171,10 @@ def clock(case: Case) -> Check:
     with translated("ask the cloud for the time"):
         reply = case.cloud.ec2.describe_vpcs()
         date = reply["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-        there = email.utils.parsedate_to_datetime(date) if date else None
-    if there is None:
-        return Check("clock", WARNING, "the cloud does not tell the time")
-    skew = abs((dt.datetime.now(dt.timezone.utc) - there).total_seconds())
+        cloud_time = email.utils.parsedate_to_datetime(date) if date else None
+    if cloud_time is None:
+        return Check("clock", WARNING, "the cloud's reply has no date")
+    skew = abs((dt.datetime.now(dt.timezone.utc) - cloud_time).total_seconds())
     text = f"{skew:.0f} s off the cloud's"
     if skew > SKEW_NOTED:
         status = FAULT if skew > SKEW_REFUSED else WARNING
@@ -187,26 +187,26 @@ def clock(case: Case) -> Check:
 
 def machine(case: Case) -> Check:
     """Whether the region has the instance types, and in which zones."""
-    cloud, told, lacking = case.cloud, [], []
+    cloud, offered, lacking = case.cloud, [], []
     for name in case.plan.types:
-        kind = access.kind(cloud.ec2, name)
+        found = access.describe_type(cloud.ec2, name)
         if zones := access.zones(cloud.ec2, name):
             where = ", ".join(sorted(zones))
-            told.append(f"{name}, {kind.vcpus} vCPUs, offered in {where}")
+            offered.append(f"{name}, {found.vcpus} vCPUs, offered in {where}")
         else:
             lacking.append(f"no zone of {cloud.region} offers {name}")
     if lacking:
-        status = WARNING if told else FAULT
-        return Check("machine", status, "; ".join([*lacking, *told]), ELSEWHERE)
-    return Check("machine", OK, "; ".join(told))
+        status = WARNING if offered else FAULT
+        return Check("machine", status, "; ".join([*lacking, *offered]), ELSEWHERE)
+    return Check("machine", OK, "; ".join(offered))
 
 
 def image(case: Case) -> Check:
     """Whether there is an image for the architecture of every type."""
     plan, cloud = case.plan, case.cloud
     found = {access.image(cloud, t, plan.image, plan.user) for t in plan.types}
-    told = sorted(f"{each.id}, user {each.user}" for each in found)
-    return Check("image", OK, f"{plan.image}: {'; '.join(told)}")
+    images = sorted(f"{each.id}, user {each.user}" for each in found)
+    return Check("image", OK, f"{plan.image}: {'; '.join(images)}")
 
 
 def network(case: Case) -> Check:
@@ -237,7 +237,7 @@ def network(case: Case) -> Check:
 
 
 def launch(case: Case) -> Check:
-    """Whether RunInstances would be allowed, tags included: asked by dry runs."""
+    """Whether RunInstances would be allowed, tags included: by dry runs."""
     seen = [_try_launch(case, name) for name in case.plan.types]
     refused = [check for check in seen if check.status != OK]
     return (refused or seen)[0]
@@ -257,7 +257,7 @@ def _try_launch(case: Case, name: str) -> Check:
             DryRun=True,
             ImageId=found.id,
             InstanceType=name,  # type: ignore[arg-type]  # any text
-            MinCount=plan.fewest,
+            MinCount=plan.min_instances,
             MaxCount=plan.instances,
             TagSpecifications=tags,
             **where,  # type: ignore[arg-type]
@@ -268,7 +268,7 @@ def _try_launch(case: Case, name: str) -> Check:
 
 
 def capacity(case: Case) -> Check:
-    """Whether what --spot and --hold need besides is allowed."""
+    """Whether the further calls that --spot and --hold need are allowed."""
     plan, client = case.plan, case.cloud.ec2
     needs = [] if plan.market == "on-demand" else ["EC2 Fleet"]
     if plan.hold:
@@ -292,11 +292,12 @@ def terminate(case: Case) -> Check:
     """Whether TerminateInstances would be allowed, as far as that can be tried."""
 
     def ask() -> object:
-        return case.cloud.ec2.terminate_instances(InstanceIds=[NOBODY], DryRun=True)
+        ids = [NO_INSTANCE]
+        return case.cloud.ec2.terminate_instances(InstanceIds=ids, DryRun=True)
 
     seen = _dry("terminate", "allowed", ask)
     if seen.status == FAULT:
-        # A policy that goes by tags cannot be tried on an instance that is none.
+        # A policy with conditions on tags cannot be tried without an instance.
         return replace(seen, status=WARNING, text=f"not certain: {seen.text}")
     return seen
 
@@ -325,21 +326,21 @@ def quota(case: Case) -> Check:
     ]
     used = _vcpus(counted)
     room = {
-        name: max(0, limit - used) // access.kind(case.cloud.ec2, name).vcpus
+        name: max(0, limit - used) // access.describe_type(case.cloud.ec2, name).vcpus
         for name in types
     }
     kind = "spot vCPUs" if on_spot else "vCPUs"
     largest = " or ".join(f"{n} x {name}" for name, n in room.items())
     text = f"{used} of {limit} {kind} in use: room for {largest}"
-    if plan.fewest > max(room.values()):
-        # Where another quota may be drawn on, it has not come to a fault yet.
+    if plan.min_instances > max(room.values()):
+        # No fault yet where another quota may apply.
         other = len(types) < len(plan.types) or plan.market == MARKETS[-1]
         status = WARNING if other else FAULT
-        return Check("quota", status, f"{text}, not {plan.fewest}", QUOTA)
+        return Check("quota", status, f"{text}, not {plan.min_instances}", QUOTA)
     return Check("quota", OK, text)
 
 
-# --- what CND makes, or finds made
+# --- what CND creates, or finds
 
 
 def key_pair(case: Case) -> Check:
@@ -361,12 +362,12 @@ def key_pair(case: Case) -> Check:
 
 
 def ssh(case: Case) -> Check:
-    """Whom the security group lets in, and that this machine is among them."""
+    """Which ranges the security group allows, and whether this machine's is one."""
     wanted = case.plan.ssh_from or f"{access.caller_address(case.cloud.checkip)}/32"
     client, subnet = case.cloud.ec2, case.plan.subnets[0]
     group = access.find_group(client, subnet)
     if group is None:
-        text = f"a security group for {wanted} will be made"
+        text = f"a security group for {wanted} will be created"
         return _dry("ssh", text, lambda: access.try_group(client, subnet))
     if wanted not in group.ranges:
         text = f"{group.id}: {wanted} will be let in"
@@ -374,14 +375,19 @@ def ssh(case: Case) -> Check:
         seen = _dry(
             "ssh",
             text,
-            lambda: access.let_in(client, group.id, wanted, owner, dry_run=True),
+            lambda: access.allow_ssh(client, group.id, wanted, owner, dry_run=True),
         )
         if seen.status != OK or not group.ranges:
             return seen
     others = sorted(set(group.ranges) - {wanted})
     if "0.0.0.0/0" in others:
-        text = f"{group.id} lets the whole world in"
-        return Check("ssh", WARNING, text, "`fab clean`, and it is made anew")
+        text = f"{group.id} lets every address in"
+        return Check(
+            "ssh",
+            WARNING,
+            text,
+            "`fab clean` removes it, a run creates a new one",
+        )
     if others:
         text = f"{group.id} lets in {', '.join(others)}, besides {wanted}"
         return Check("ssh", WARNING, text, "`fab clean` closes it to the others")
@@ -406,7 +412,7 @@ def tags(case: Case) -> Check:
 
 
 def gateway(case: Case) -> Check:
-    """Whether the jump host lets us in."""
+    """Whether the gateway accepts the user's key."""
     where = case.plan.gateway
     if not where:
         return Check("gateway", OK, f"none: SSH goes to {case.plan.address} addresses")
@@ -414,7 +420,7 @@ def gateway(case: Case) -> Check:
         Gateway(where, case.key.path).check()
     except UsageError as error:
         return Check("gateway", FAULT, str(error), error.hint or "")
-    return Check("gateway", OK, f"{where} lets us in")
+    return Check("gateway", OK, f"{where} accepts the login")
 
 
 def bucket(case: Case) -> Check:
@@ -425,26 +431,28 @@ def bucket(case: Case) -> Check:
         owner = "" if case.bucket else cloud.account
         there = s3logs.exists(cloud.s3, name, owner)
     except CloudError as error:
-        text = f"{name}: not ours to use ({code(error)})"
+        text = f"{name}: this account may not use it ({code(error)})"
         return Check("bucket", FAULT, text, "another --bucket")
     if not there and case.bucket:
         text = f"no such bucket: {name}"
-        return Check("bucket", FAULT, text, "make it, or leave out --bucket")
-    return Check("bucket", OK, name if there else f"{name} will be made")
+        return Check("bucket", FAULT, text, "create it, or leave out --bucket")
+    return Check("bucket", OK, name if there else f"{name} will be created")
 
 
-# All of them, and those that `start` waits for before it buys.
-ALL: tuple[Look, ...] = (
+# All of them, and those that `start` waits for before it launches.
+ALL: tuple[CheckFunction, ...] = (
     *(credentials, region, data, caller, clock, machine, image, network, launch),
     *(capacity, terminate, quota, key_pair, ssh, tags, gateway, bucket),
 )
-FAST: tuple[Look, ...] = (credentials, caller, network, launch, capacity, quota)
-# A run does without these calls; who may not make them is warned.
-OPTIONAL: tuple[Look, ...] = (clock, key_pair)
+FAST: tuple[CheckFunction, ...] = (
+    *(credentials, caller, network, launch, capacity, quota),
+)
+# A run does not need these calls; a user who may not make them gets a warning.
+OPTIONAL: tuple[CheckFunction, ...] = (clock, key_pair)
 
 
 def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
-    """Return what AWS says to a call that does nothing.
+    """Return the result of a dry run: whether AWS would allow the call.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonParameters.html
     """
@@ -461,7 +469,7 @@ def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
 
 
 def _running(cloud: Cloud) -> list[Any]:
-    """Return everything that runs in the region, of CND or not, as EC2 tells it."""
+    """Return all instances that run in the region, of CND or not, as EC2 lists them."""
     filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=filters)
     with translated("look what runs in the region"):

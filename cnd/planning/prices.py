@@ -1,7 +1,7 @@
-"""What an instance costs an hour: asked of AWS, else from the shipped table.
+"""What an instance costs an hour: by AWS's price list, else by the shipped table.
 
-One rule: a price always says where it is from; no price is better than a wrong one.
-That a price cannot be asked for keeps nobody from a launch.
+One rule: a price always names its source; no price is better than a wrong one.  A
+price list that does not answer never prevents a launch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
-from cnd.model.catalog import OFFERS, Price, all_in
+from cnd.model.catalog import OFFERS, Price, with_extras
 
 # The Price List API answers in few regions, for all of them.
 # https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
@@ -24,12 +24,12 @@ PRODUCT = {
     "operatingSystem": "Linux",
     "preInstalledSw": "NA",
     "tenancy": "Shared",
-    "capacitystatus": "Used",  # not a reservation that nobody uses
+    "capacitystatus": "Used",  # not an unused reservation
 }
 
 
 def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
-    """Return what an instance costs in the cloud's region, or None if nobody knows."""
+    """Return what an instance costs in the cloud's region; None: it is not known."""
     listed, trouble = None, "AWS's price list does not have it"
     try:
         if cloud.endpoint:
@@ -40,7 +40,7 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
     except CloudError as error:
         trouble = f"AWS's price list refused: {code(error) or error}"
     if listed is not None:
-        return all_in(instance_type, listed, f"AWS's price list, {cloud.region}")
+        return with_extras(instance_type, listed, f"AWS's price list, {cloud.region}")
     if offer := OFFERS.get(instance_type):
         source = f"{offer.price.source}; {trouble}"
         return replace(offer.price, source=source)
@@ -48,14 +48,17 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
 
 
 def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Return the spot prices of just now, all in, by type and zone; {} if refused."""
+    """Return the present spot prices by type and zone, extras included.
+
+    Empty if AWS refuses.
+    """
     now = dt.datetime.now(dt.timezone.utc)
     try:
         with translated(f"ask for the spot price of {', '.join(types)}"):
             reply = cloud.ec2.describe_spot_price_history(
                 InstanceTypes=list(types),  # type: ignore[arg-type]  # any text
                 ProductDescriptions=["Linux/UNIX"],
-                StartTime=now,  # so that only the price in force is told
+                StartTime=now,  # so that only the price in force is returned
             )
             history = [
                 (x["InstanceType"], x["AvailabilityZone"], float(x["SpotPrice"]))
@@ -66,7 +69,7 @@ def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
         return {}
     found: dict[str, dict[str, float]] = {}
     for name, zone, usd in history:
-        found.setdefault(name, {})[zone] = all_in(name, usd, "").usd_per_hour
+        found.setdefault(name, {})[zone] = with_extras(name, usd, "").usd_per_hour
     return found
 
 
@@ -79,7 +82,7 @@ def lowest(zones: Mapping[str, float]) -> Price | None:
 
 
 def _listed(client: Any, region: str, instance_type: str) -> float | None:
-    """Return the price that AWS lists, without what is billed beside the instance."""
+    """Return the price that AWS lists, without what is billed besides the instance."""
     fields = {"instanceType": instance_type, "regionCode": region, **PRODUCT}
     with translated(f"ask for the price of {instance_type}"):
         reply = client.get_products(

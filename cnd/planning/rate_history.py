@@ -1,8 +1,8 @@
 """What earlier runs measured, kept in the state folder: hash rates and boot times.
 
-One rule: only what a run measured stands here; an estimate never gets in.  The file
-is replaced as a whole, so it is never seen half; of two runs that end in the same
-moment one may go unremembered, which costs nothing but a better estimate.
+One rule: only what a run measured is kept here, never an estimate.  The file is
+replaced as a whole, so it is never read half-written; of two runs that end in the same
+moment one may be missing, which only makes the estimate worse.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cnd.system.typed_json import made
 
 FILE = "rates.json"
 KEPT = 10  # runs of each instance type, the newest
-TOO_SHORT = 1.0  # seconds of search that measure little but starts and stops
+TOO_SHORT = 1.0  # seconds of search; starts and stops dominate a shorter one
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run told of one instance type."""
+    """What one run measured of one instance type."""
 
     nonces_per_second: float  # of one instance
     seconds: float  # of search
@@ -38,23 +38,23 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What the newest runs together tell of an instance type."""
+    """What the newest runs together measured of an instance type."""
 
     rate: Rate  # of one instance
     boot: float  # seconds, the median
 
 
 def key(cloud: str, account: str, instance_type: str, kernel: str) -> str:
-    """Return what runs are remembered by.
+    """Return the key under which runs are stored.
 
     Args:
-        account: of AWS; of the local cloud the rate that its hosts are held to.
+        account: of AWS; of the local cloud the rate to which its hosts are limited.
     """
     return f"{cloud}/{account}/{instance_type}/{kernel}"
 
 
 def remember(folder: Path, name: str, measured: Measured) -> None:
-    """Add a run; one that was too short to measure, or cannot be kept, is forgotten."""
+    """Add a run; one that was too short to measure, or cannot be stored, is dropped."""
     if measured.seconds < TOO_SHORT or measured.nonces_per_second <= 0:
         return
     runs = _read(folder)
@@ -63,11 +63,11 @@ def remember(folder: Path, name: str, measured: Measured) -> None:
     try:
         private_files.write(private_files.folder(folder) / FILE, text + "\n")
     except OSError:
-        return  # a full disk has been told of by the journal already
+        return  # the journal has reported a full disk already
 
 
 def recall(folder: Path, name: str) -> Measurements | None:
-    """Return what is known of `name`: medians, which one busy hour does not move."""
+    """Return what is known of `name`: medians, which one slow run does not change."""
     runs = _read(folder).get(name)
     if not runs:
         return None
@@ -78,7 +78,7 @@ def recall(folder: Path, name: str) -> Measurements | None:
 
 
 def _read(folder: Path) -> dict[str, list[Measured]]:
-    """Return all that is kept; a file that makes no sense is as good as none."""
+    """Return all that is stored; a file that cannot be read counts as empty."""
     try:
         found = plain(small_files.read(folder / FILE))
         kept = {name: [made(Measured, r) for r in runs] for name, runs in found.items()}

@@ -1,1 +1,1 @@
-"""Resources of AWS: made, launched, terminated, removed; no commands over SSH."""
+"""Resources of AWS: created, launched, terminated, removed; no SSH commands."""

@@ -1,7 +1,7 @@
-"""What an account must have before a launch: an image, a key pair, a way in for SSH.
+"""What an account needs before a launch: an image, a key pair, a security group.
 
-One rule: what exists is used again, what is made is tagged, and nothing is opened
-wider than to the caller's own address.
+One rule: what exists is used again, what is created is tagged, and SSH is allowed from
+no more than the range that the user gave, or else the caller's own address.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ARCHITECTURES = {"x86_64": "amd64", "arm64": "arm64"}  # EC2's names -> Debian's
 
 @dataclass(frozen=True)
 class System:
-    """An operating system whose newest image SSM tells by a public parameter."""
+    """An operating system whose newest image is in a public parameter of SSM."""
 
-    parameter: str  # with {ec2} or {debian}, the architecture as that one spells it
-    user: str  # who logs in
+    parameter: str  # with {ec2} or {debian}: the architecture in EC2's or Debian's name
+    user: str  # the login user
 
 
 # Ubuntu LTS first: its syslog is a file, its python3 is recent, its user may read both.
@@ -56,7 +56,7 @@ SYSTEMS = {
     ),
     "debian": System("/aws/service/debian/release/12/latest/{debian}", "admin"),
 }
-# How the names of published images begin, and who logs in to them.
+# How the names of published images begin -> their login user.
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
 SSH_PORT = 22
@@ -64,7 +64,7 @@ CHECKIP_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True)
-class Kind:
+class InstanceType:
     """An instance type as the region describes it."""
 
     type: str
@@ -72,14 +72,14 @@ class Kind:
     architectures: tuple[str, ...]  # EC2's names
 
 
-def kind(ec2: EC2Client, instance_type: str) -> Kind:
-    """Return what `instance_type` is; `CloudError` if the region has no such type."""
+def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
+    """Describe `instance_type`; `CloudError` if the region has no such type."""
     with translated(f"look up the instance type {instance_type!r}"):
         reply = ec2.describe_instance_types(
             InstanceTypes=[instance_type]  # type: ignore[list-item]  # any text
         )
         found = reply["InstanceTypes"][0]
-        return Kind(
+        return InstanceType(
             type=instance_type,
             vcpus=int(found["VCpuInfo"]["DefaultVCpus"]),
             architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
@@ -98,7 +98,7 @@ def zones(ec2: EC2Client, instance_type: str) -> set[str]:
 
 @dataclass(frozen=True)
 class Image:
-    """What an instance boots, and as whom to log in to it."""
+    """What an instance boots, and its login user."""
 
     id: str  # "ami-..."
     user: str
@@ -111,14 +111,14 @@ def image(
 
     Args:
         name: one of SYSTEMS, of which the newest is taken, or "ami-...".
-        user: who logs in; empty for whom such images have.
+        user: the login user; empty for the usual one of such images.
 
     Raises:
         CloudError: there is no such type or image, or they do not fit together.
     """
-    offered = kind(cloud.ec2, instance_type).architectures
+    offered = describe_type(cloud.ec2, instance_type).architectures
     if name not in SYSTEMS:
-        return _given(cloud.ec2, instance_type, offered, name, user)
+        return _image_by_id(cloud.ec2, instance_type, offered, name, user)
     arch = next((a for a in offered if a in ARCHITECTURES), None)
     if arch is None:
         raise CloudError(f"no image for {instance_type}: it is {' and '.join(offered)}")
@@ -129,10 +129,10 @@ def image(
     return Image(found, user or system.user)
 
 
-def _given(
+def _image_by_id(
     ec2: EC2Client, instance_type: str, offered: Collection[str], name: str, user: str
 ) -> Image:
-    """Return an image by its id, with the user that its publisher's images have."""
+    """Return an image by its id, with the login user of its publisher's images."""
     with translated(f"look up the image {name}"):
         images = ec2.describe_images(ImageIds=[name])["Images"]
         found = [(str(i.get("Architecture", "")), i.get("Name", "")) for i in images]
@@ -148,13 +148,14 @@ def _given(
     title = title.rpartition("/")[2]
     user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
     if not user:
-        message = f"nobody knows who logs in to {name} ({title or 'it has no name'})"
+        image = f"{name} ({title or 'it has no name'})"
+        message = f"cannot determine the login user for {image}"
         raise CloudError(message, hint="say --user")
     return Image(name, user)
 
 
 def key_name(key: UserKey) -> str:
-    """Return what the key pair of `key` is called: a pair of that name is that key."""
+    """Return the name of the key pair of `key`, made of the key's fingerprint."""
     letters = (c for c in key.fingerprint if c.isalnum())
     return f"cnd-{''.join(letters)[:12]}"
 
@@ -177,10 +178,10 @@ def key_pair(ec2: EC2Client, key: UserKey) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """A security group of CND, as it stands."""
+    """A security group of CND in its present state."""
 
     id: str
-    ranges: Mapping[str, str]  # IPv4 CIDR that SSH is let in from -> description
+    ranges: Mapping[str, str]  # IPv4 CIDR from which SSH is allowed -> description
 
 
 def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
@@ -190,29 +191,29 @@ def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
 
 
 def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
-    """Return the security group that lets SSH in from `ssh_from` ("a.b.c.d/n").
+    """Return the security group that allows SSH from `ssh_from` ("a.b.c.d/n").
 
-    A range that `owner` was let in from before, under another address, is closed
-    when no instance of CND is there any more that may be reached from it.
+    A range that was allowed for `owner` before, under another address, is removed
+    once no instance of CND exists that may be reached from it.
     """
-    group = _group_made(ec2, *_group_name(ec2, subnet))
-    note = _described(owner)
+    group = _ensure_group(ec2, *_group_name(ec2, subnet))
+    note = _description(owner)
     if ssh_from not in group.ranges:
-        let_in(ec2, group.id, ssh_from, owner)
+        allow_ssh(ec2, group.id, ssh_from, owner)
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
-        _shut_out(ec2, group.id, stale)
+        _revoke_ssh(ec2, group.id, stale)
     return group.id
 
 
 def closed_group(ec2: EC2Client, subnet: str = "") -> str:
-    """Return the security group that lets nobody in."""
+    """Return the security group that allows no connection from outside."""
     name, vpc = _group_name(ec2, subnet)
-    return _group_made(ec2, f"{name}-closed", vpc).id
+    return _ensure_group(ec2, f"{name}-closed", vpc).id
 
 
-def _described(owner: str) -> str:
-    """Return what a rule says of itself, in the few characters that AWS allows there.
+def _description(owner: str) -> str:
+    """Return the description of a rule, in the few characters that AWS allows there.
 
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
     """
@@ -224,12 +225,12 @@ def _permission(ranges: list[IpRangeTypeDef]) -> list[IpPermissionTypeDef]:
     return [{"IpProtocol": "tcp", **port, "IpRanges": ranges}]  # type: ignore[typeddict-item]
 
 
-def let_in(
+def allow_ssh(
     ec2: EC2Client, group: str, ssh_from: str, owner: str, *, dry_run: bool = False
 ) -> None:
-    """Let SSH in from `ssh_from`; a dry run only asks, and fails in any case."""
+    """Allow SSH from `ssh_from`; a dry run changes nothing and always raises."""
     ranges: list[IpRangeTypeDef] = [
-        {"CidrIp": ssh_from, "Description": _described(owner)}
+        {"CidrIp": ssh_from, "Description": _description(owner)}
     ]
     try:
         with translated(f"let SSH in from {ssh_from}"):
@@ -241,7 +242,7 @@ def let_in(
             raise
 
 
-def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
+def _revoke_ssh(ec2: EC2Client, group: str, ranges: list[str]) -> None:
     with translated(f"let SSH in from {ranges[0]} no more"):
         ec2.revoke_security_group_ingress(
             GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
@@ -251,7 +252,7 @@ def _shut_out(ec2: EC2Client, group: str, ranges: list[str]) -> None:
 def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
     """Return the name of the group for a subnet, and its VPC; "" is the default one.
 
-    A group belongs to one VPC: a name for each keeps them apart.
+    A group belongs to one VPC, so each VPC has a name of its own.
     """
     if not subnet:
         return GROUP, ""
@@ -272,10 +273,10 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
         return Group(found[0]["GroupId"], notes)
 
 
-def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
-    """Return the group of that name, made if there is none.
+def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
+    """Return the group of that name, created if there is none.
 
-    Two first runs at once both find none, and one of them makes it.
+    Two first runs at the same time both find none, and one of them creates it.
     """
     if found := _group(ec2, name):
         return found
@@ -288,7 +289,7 @@ def _group_made(ec2: EC2Client, name: str, vpc: str) -> Group:
 
 
 def try_group(ec2: EC2Client, subnet: str = "") -> None:
-    """Ask, by a dry run, whether the security group for `subnet` may be made.
+    """Ask, by a dry run, whether the security group for `subnet` may be created.
 
     Raises:
         CloudError: in any case; its code is the answer.
@@ -298,7 +299,7 @@ def try_group(ec2: EC2Client, subnet: str = "") -> None:
 
 def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) -> str:
     where: Any = {"VpcId": vpc} if vpc else {}
-    with translated("make a security group"):
+    with translated("create a security group"):
         return ec2.create_security_group(
             GroupName=name,
             Description="SSH to the instances of CND, from their user only",
@@ -320,8 +321,8 @@ def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
 
 
 def caller_address(url: str) -> str:
-    """Return the IPv4 address that this machine is seen with, asked at `url`."""
-    loopback = urllib.request.ProxyHandler({})  # no proxy has a say there
+    """Return this machine's public IPv4 address, as `url` reports it."""
+    loopback = urllib.request.ProxyHandler({})  # without a proxy
     opener = urllib.request.build_opener(*[loopback] * is_loopback(url))
     try:
         with opener.open(url, timeout=CHECKIP_TIMEOUT) as reply:
@@ -330,7 +331,7 @@ def caller_address(url: str) -> str:
     except (http.client.HTTPException, OSError, ValueError) as error:
         message = f"could not learn this machine's address from {url}: {error}"
         raise CloudError(
-            message, hint="SSH is let in from that address only: say --ssh-from"
+            message, hint="SSH is allowed from that address only: say --ssh-from"
         ) from error
 
 

@@ -1,8 +1,8 @@
 """An Auto Scaling group that holds a fleet at its size and replaces what is lost.
 
-One rule: a group never holds instances without an end of its own.  It is made empty,
-is told when to be empty again, and only then is filled: AWS itself empties it when the
-run's lifetime is over, whoever has died by then.
+One rule: a group never holds instances without a scheduled end.  It is created empty,
+gets the time at which it is to be empty again, and only then is filled: AWS itself
+empties it when the run's lifetime is over, also if the orchestrator has died.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cnd.errors import CloudError
 from cnd.provision.ec2_fleet import template_name
 
 END = "cnd-end"  # the scheduled action that empties the group
-ACTIVITIES = 20  # of a group, the newest ones, that are looked through
-NOT_THERE = "ValidationError"  # Auto Scaling's word for a name that it does not know
-THERE = "AlreadyExists"  # ... and for one that it knows already
+ACTIVITIES = 20  # of a group that are read, the newest ones
+ABSENT = "ValidationError"  # Auto Scaling's code for a name that does not exist
+EXISTS = "AlreadyExists"  # ... and for one that exists already
 
 
 def group_name(run: str) -> str:
-    """Return what the group of a run is called."""
+    """Return the name of a run's group."""
     return f"cnd-{run}"
 
 
@@ -37,19 +37,19 @@ def create(
     count: int,
     spot: bool,
 ) -> None:
-    """Make a group for up to `count` instances, by the launch template of the run.
+    """Create a group for up to `count` instances, by the launch template of the run.
 
-    It is empty: see `fill`.  One that is there already was made by a request whose
-    answer was lost: the name is the run's own.
+    It is empty: see `fill`.  A group of that name that exists already was created by a
+    request whose answer was lost, since no other run has the name.
 
     Args:
-        specs: one for each type that will do, in order of price; of one processor.
+        specs: one for each acceptable type, in order of price; of one architecture.
     """
     name = group_name(run)
     tag = {"Key": RUN_TAG, "Value": run, "PropagateAtLaunch": True}
     of_group = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
     try:
-        with translated("make an Auto Scaling group"):
+        with translated("create an Auto Scaling group"):
             _client(cloud).create_auto_scaling_group(
                 AutoScalingGroupName=name,
                 VPCZoneIdentifier=",".join(subnets),
@@ -57,10 +57,10 @@ def create(
                 MinSize=0,
                 MaxSize=count,
                 DesiredCapacity=0,
-                **_machines(specs, run, spot=spot),
+                **_launch_settings(specs, run, spot=spot),
             )
     except CloudError as error:
-        if code(error) != THERE:
+        if code(error) != EXISTS:
             raise
 
 
@@ -68,13 +68,13 @@ def fill(cloud: Cloud, *, run: str, count: int, lifetime: float) -> None:
     """Let the group of a run hold `count` instances, for `lifetime` seconds."""
     client, name = _client(cloud), group_name(run)
     end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=lifetime)
-    nobody = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
+    empty = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
     with translated("give the Auto Scaling group its end"):
         client.put_scheduled_update_group_action(
-            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **nobody
+            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **empty
         )
     with translated("fill the Auto Scaling group"):
-        # An instance that searches is not to be ended for the balance of the zones.
+        # A searching instance must not be terminated to balance the zones.
         client.suspend_processes(
             AutoScalingGroupName=name, ScalingProcesses=["AZRebalance"]
         )
@@ -109,9 +109,9 @@ def failures(cloud: Cloud, run: str) -> list[str]:
 
 
 def delete(cloud: Cloud, name: str) -> None:
-    """Delete a group with its instances; one that is gone already is no failure.
+    """Delete a group with its instances; one that does not exist is no failure.
 
-    From here on it launches nothing; its instances still have to be seen terminated.
+    After this it launches nothing; its instances still have to be seen terminated.
     """
     try:
         with translated(f"delete the Auto Scaling group {name}"):
@@ -119,14 +119,14 @@ def delete(cloud: Cloud, name: str) -> None:
                 AutoScalingGroupName=name, ForceDelete=True
             )
     except CloudError as error:
-        if code(error) != NOT_THERE:
+        if code(error) != ABSENT:
             raise
 
 
-def _machines(
+def _launch_settings(
     specs: Sequence[LaunchSpec], run: str, *, spot: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return what the group launches: the template's type, or one of several."""
+    """Return what the group launches: the template's type, or one of several types."""
     template = {"LaunchTemplateName": template_name(run), "Version": "1"}
     if len(specs) == 1 and not spot:
         return {"LaunchTemplate": template}

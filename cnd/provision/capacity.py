@@ -1,7 +1,7 @@
-"""Which launch to ask for next, given how the cloud has answered so far.
+"""Which launch to request next, given the cloud's answers so far.
 
-One rule: pure functions over frozen values.  `cnd.provision.launch` asks, keeps the
-answers, and comes here for what is next; nothing here waits or calls.
+One rule: pure functions over frozen values.  `cnd.provision.launch` sends the requests
+and keeps the answers; nothing here waits or calls.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from cnd.ec2 import INTERNAL
 from cnd.model.plan import Plan
 from cnd.provision.ec2_fleet import NOT_YET
 
-# AWS launches several requests of a hundred faster than one of five hundred, and lets
-# five calls pass at once, then two a second: calls one after the other stay below that.
+# AWS launches several requests of a hundred faster than one of five hundred.  It takes
+# five calls at once, then two a second: calls one after the other stay below that.
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/launching-instance.html
 # https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
 BATCH = 100  # instances a call
 
-# There is no room for this type in this zone or subnet; in another there may be.
+# No capacity for this type in this zone or subnet; another one may have some.
 NO_ROOM = frozenset(
     {
         "InsufficientFreeAddressesInSubnet",
@@ -28,90 +28,94 @@ NO_ROOM = frozenset(
         "UnfulfillableCapacity",
     }
 )
-# The account may have no more, whatever the zone; another type may be counted apart.
+# The account's quota is used up in every zone; another type may have its own quota.
 QUOTA = frozenset(
     {"InstanceLimitExceeded", "MaxSpotInstanceCountExceeded", "VcpuLimitExceeded"}
 )
 REFUSALS = NO_ROOM | QUOTA
 THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException"})
-# Seconds before the same request is sent again, in turn.  The first are what a bucket
-# of requests that is refilled at two a second can need after a burst.
+# Seconds before the same request is sent again, in turn.  The first ones are what a
+# token bucket that is refilled at two a second may need after a burst.
 THROTTLED_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
-# After an answer that was lost, or that says nothing: the client token makes it safe.
-# Together longer than a network that changes, or wants a login, is in the way for.
+# After an answer that was lost or unclear: the client token makes a repetition safe.
+# Together they outlast a change of network, or a captive portal that comes in between.
 UNSURE_PAUSES = (0.2, 0.6, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
-class Bid:
-    """One request: as many instances of a type, in a place, as can be had."""
+class LaunchRequest:
+    """One request: instances of one type in one place, as many as are available."""
 
     type: str
     subnet: str  # "": AWS chooses the zone
-    least: int  # with fewer it is refused
+    least: int  # if fewer are available, none is launched
     most: int
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of a bid."""
+class LaunchAnswer:
+    """The cloud's answer to a launch request."""
 
-    bid: Bid
+    request: LaunchRequest
     launched: int = 0
     refusal: str = ""  # AWS's error code, one of REFUSALS
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a launch is to come to."""
+    """What a launch is to achieve."""
 
     instances: int
-    least: int  # with fewer there is no run
+    least: int  # with fewer the run does not start
     types: tuple[str, ...]  # in the order in which they are tried
     subnets: tuple[str, ...] = ("",)  # likewise
 
 
-def next_bid(wanted: Wanted, answers: Sequence[Answer]) -> Bid | None:
-    """Return what to ask for now; None if all is there, or no more can be had.
+def next_request(
+    wanted: Wanted, answers: Sequence[LaunchAnswer]
+) -> LaunchRequest | None:
+    """Return the next request; None if all is launched, or no more is available.
 
-    Type after type, the cheapest first: all that is missing in one place, whichever
-    place that is, and else piece by piece, as much as each place has.
+    Type after type, the cheapest first: all missing instances in one place, whichever
+    it is, and else in parts, as many as each place has.
     """
     missing = wanted.instances - sum(answer.launched for answer in answers)
     if missing <= 0:
         return None
-    hopeful = (
-        bid
-        for bid in _bids(wanted, min(missing, BATCH))
-        if not any(_rules_out(answer, bid, wanted) for answer in answers)
+    open_requests = (
+        request
+        for request in _requests(wanted, min(missing, BATCH))
+        if not any(_rules_out(answer, request, wanted) for answer in answers)
     )
-    return next(hopeful, None)
+    return next(open_requests, None)
 
 
-def _bids(wanted: Wanted, most: int) -> Iterator[Bid]:
+def _requests(wanted: Wanted, most: int) -> Iterator[LaunchRequest]:
     named = tuple(filter(None, wanted.subnets)) or wanted.subnets
     for name in wanted.types:
-        yield from (Bid(name, subnet, most, most) for subnet in wanted.subnets)
-        yield from (Bid(name, subnet, 1, most) for subnet in named)
+        yield from (
+            LaunchRequest(name, subnet, most, most) for subnet in wanted.subnets
+        )
+        yield from (LaunchRequest(name, subnet, 1, most) for subnet in named)
 
 
-def _rules_out(answer: Answer, bid: Bid, wanted: Wanted) -> bool:
-    """Whether an answer leaves no hope for a bid."""
-    past = answer.bid
-    if past.type != bid.type:
+def _rules_out(answer: LaunchAnswer, request: LaunchRequest, wanted: Wanted) -> bool:
+    """Whether `request` is certain to fail after an earlier answer."""
+    earlier = answer.request
+    if earlier.type != request.type:
         return False
     if answer.refusal in QUOTA:
-        # Pieces of a fleet that must be whole would be paid for nothing.
-        return past.least <= bid.least or wanted.least == wanted.instances
-    if past.subnet != bid.subnet:
+        # Parts of a fleet that must be complete would be paid for nothing.
+        return earlier.least <= request.least or wanted.least == wanted.instances
+    if earlier.subnet != request.subnet:
         return False
     if answer.refusal:
-        return past.least <= bid.least
-    return answer.launched < past.most  # it has given all that it had
+        return earlier.least <= request.least
+    return answer.launched < earlier.most  # the place had no more
 
 
 def pause(code: str, failures: int) -> float | None:
-    """Return the seconds until a failed request is sent again; None: not again.
+    """Return the seconds until a failed request is sent again; None: it is not.
 
     Args:
         code: AWS's error code; "" where there was no answer.
@@ -126,14 +130,14 @@ def pause(code: str, failures: int) -> float | None:
 
 
 def divided(plan: Plan, launched: int) -> Plan:
-    """Return `plan` for the instances that could be had: N classes, no more."""
+    """Return `plan` for the instances that were launched: one class for each."""
     return replace(plan, instances=launched, asked=plan.asked or plan.instances)
 
 
 def by_price(prices: Mapping[str, float | None]) -> dict[str, float | None]:
-    """Return types with their prices, the cheapest first; unknown ones last, as given.
+    """Return types with their prices, the cheapest first; unknown prices come last.
 
-    Types of one price stay as they were given, too.
+    Types with equal or unknown prices keep their order.
     """
     known = {name: usd for name, usd in prices.items() if usd is not None}
     cheapest = sorted(known, key=lambda name: known[name])

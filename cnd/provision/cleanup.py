@@ -1,7 +1,7 @@
-"""What CND made in an account besides instances: found again, and removed.
+"""What CND created in an account besides instances: found again, and removed.
 
-One rule: nothing is touched that does not carry CND's tag or, where tags cannot be
-looked for, the very name that CND gives.
+One rule: nothing is touched that does not carry CND's tag or, where a service cannot
+search by tag, exactly the name that CND gives.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing that CND made."""
+    """One resource that CND created."""
 
-    kind: str  # as people call it: "key pair", "security group", "bucket" ...
+    kind: str  # as shown to users: "key pair", "security group", "bucket" ...
     name: str
-    id: str  # what it is removed by
+    id: str  # by which it is removed
 
     @property
     def title(self) -> str:
@@ -34,9 +34,9 @@ class Resource:
 
 
 def find(cloud: Cloud) -> tuple[list[Resource], list[CloudError]]:
-    """Return what CND made in the account's region, in the order of its removal.
+    """Return what CND created in the account's region, in the order of removal.
 
-    And why some of it could not be looked for: one refusal hides its kind only.
+    Also return the refusals: each hides the resources of one kind.
     """
     found: list[Resource] = []
     refused: list[CloudError] = []
@@ -86,32 +86,32 @@ def _queues(cloud: Cloud) -> list[Resource]:
     return [Resource("queue", f"of run {run}", url) for run, url in urls if url]
 
 
-# A group launches by its template: it goes first.
+# A group needs its template, so groups are removed first.
 LOOKS: tuple[Callable[[Cloud], list[Resource]], ...] = (
     *(_groups, _templates, _key_pairs, _security_groups, _bucket, _queues),
 )
 
 
-def remove(cloud: Cloud, made: Resource) -> None:
-    """Remove one thing; a bucket with all that is in it.
+def remove(cloud: Cloud, resource: Resource) -> None:
+    """Remove one resource; a bucket with all its objects.
 
     Raises:
         CloudError: it is in use, or the account may not remove it.
     """
-    with translated(f"remove the {made.title}"):
-        if made.kind == "Auto Scaling group":
-            auto_scaling.delete(cloud, made.id)
-        elif made.kind == "key pair":
-            cloud.ec2.delete_key_pair(KeyName=made.id)
-        elif made.kind == "security group":
-            cloud.ec2.delete_security_group(GroupId=made.id)
-        elif made.kind == "launch template":
-            cloud.ec2.delete_launch_template(LaunchTemplateName=made.id)
-        elif made.kind == "bucket":
-            _empty(cloud, made.id)
-            cloud.s3.delete_bucket(Bucket=made.id)
+    with translated(f"remove the {resource.title}"):
+        if resource.kind == "Auto Scaling group":
+            auto_scaling.delete(cloud, resource.id)
+        elif resource.kind == "key pair":
+            cloud.ec2.delete_key_pair(KeyName=resource.id)
+        elif resource.kind == "security group":
+            cloud.ec2.delete_security_group(GroupId=resource.id)
+        elif resource.kind == "launch template":
+            cloud.ec2.delete_launch_template(LaunchTemplateName=resource.id)
+        elif resource.kind == "bucket":
+            _empty(cloud, resource.id)
+            cloud.s3.delete_bucket(Bucket=resource.id)
         else:
-            sqs.delete(cloud.sqs, made.id)
+            sqs.delete(cloud.sqs, resource.id)
 
 
 def _empty(cloud: Cloud, bucket: str) -> None:

@@ -1,8 +1,8 @@
 """EC2 Fleet: instances of several types and zones in one call, on spot or on demand.
 
-One rule: AWS's engine chooses the pools, and what it launches carries the same tags,
-user data and end as what RunInstances launches: all of that stands in a launch
-template, which lives as long as the run.
+One rule: AWS chooses the pools, and what it launches has the same tags, user data and
+shutdown behaviour as what RunInstances launches: all of them are in a launch template,
+which exists as long as the run.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from cnd.errors import CloudError
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
-# A template of a second ago may be unknown to the next call.
+# A template that was just created may be unknown to the next call.
 NOT_YET = ("InvalidLaunchTemplateName.NotFoundException",)
 EXISTS = "InvalidLaunchTemplateName.AlreadyExistsException"
 
 
 @dataclass(frozen=True)
 class FleetReply:
-    """What a fleet request has come to."""
+    """The result of a fleet request."""
 
     instances: tuple[Instance, ...]
-    trouble: CloudError | None  # why there are no more, in AWS's words
+    trouble: CloudError | None  # why there are no more, as AWS explains it
 
 
 def template_name(run: str) -> str:
-    """Return what the launch template of a run is called."""
+    """Return the name of a run's launch template."""
     return f"cnd-{run}"
 
 
 def make_template(ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str) -> None:
-    """Make the launch template of a run, unless it is there already."""
+    """Create the launch template of a run, unless it exists already."""
     tags = tag_list(tags_of(spec, run=run, owner=owner))
     data: Any = {
         "ImageId": spec.image,
@@ -48,7 +48,7 @@ def make_template(ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str) -> 
         "SecurityGroupIds": [spec.group],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
-        # Here botocore does not encode it, as it does for RunInstances.
+        # botocore encodes it for RunInstances, but not here.
         "UserData": base64.b64encode(spec.user_data.encode()).decode(),
         "TagSpecifications": [
             {"ResourceType": "instance", "Tags": tags},
@@ -57,7 +57,7 @@ def make_template(ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str) -> 
     }
     ours = tag_list({TOOL_TAG: "1", RUN_TAG: run})
     try:
-        with translated("make a launch template"):
+        with translated("create a launch template"):
             ec2.create_launch_template(
                 LaunchTemplateName=template_name(run),
                 LaunchTemplateData=data,
@@ -91,8 +91,8 @@ def launch(
     """Launch up to `count` instances by the template of the run, at once.
 
     Args:
-        specs: one for each type that will do, in order of price.
-        subnets: each with its zone; any of them will do.
+        specs: one for each acceptable type, in order of price.
+        subnets: the acceptable ones, each with its zone.
         token: as for `ec2.launch`: a repeated request launches nothing more.
     """
     kind = "spot" if spot else "on-demand"
@@ -129,9 +129,9 @@ def launch(
 def _overrides(
     specs: Sequence[LaunchSpec], subnets: Mapping[str, str]
 ) -> list[dict[str, str]]:
-    """Return every pool that will do; the image of another processor goes along.
+    """Return every acceptable pool, with its image where another processor needs one.
 
-    A fleet takes one subnet of each zone and no more.
+    A fleet takes only one subnet of each zone.
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/manage-ec2-fleet.html
     """
     first = specs[0].image
@@ -150,7 +150,7 @@ def _overrides(
 def _instance(
     identity: str, group: Mapping[str, Any], subnets: Mapping[str, str], run: str
 ) -> Instance:
-    """Return an instance as far as the reply tells of it; the rest is found by tag."""
+    """Return an instance as far as the reply describes it; the rest is found by tag."""
     overrides = group.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
     return Instance(
         id=named(identity),
@@ -169,7 +169,7 @@ def _instance(
 
 
 def _trouble(reply: Mapping[str, Any], action: str) -> CloudError:
-    """Return the reasons in a reply as one error; AWS tells each pool's apart."""
+    """Return the reasons in a reply as one error; AWS gives one for each pool."""
     errors = reply.get("Errors", [])
     reasons = {e.get("ErrorCode", ""): e.get("ErrorMessage", "") for e in errors}
     if not reasons:

@@ -1,8 +1,8 @@
-"""Launching a fleet: one request after the other until it is there, or cannot be.
+"""Launching a fleet: one request after the other until it is complete, or cannot be.
 
-One rule: what to ask for next is decided in `cnd.provision.capacity`.  Here it is
-told before it is asked, each instance is told the moment that it is launched, and no
-wait is silent.
+One rule: `cnd.provision.capacity` decides what to request next.  Here an event is
+emitted before each request, at once for each launched instance, and before each pause
+for which AWS is the cause.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from cnd.model.events import Emit, Event, trouble
 from cnd.model.plan import Plan
 from cnd.provision import access, auto_scaling, capacity, ec2_fleet
 from cnd.provision import user_data as boot_script
-from cnd.provision.capacity import Answer, Bid, Wanted
+from cnd.provision.capacity import LaunchAnswer, LaunchRequest, Wanted
 from cnd.provision.prepare import Provision
 
 T = TypeVar("T")
 
-GROUP_LOOK = 5.0  # seconds between two looks at what a group has tried
+GROUP_LOOK = 5.0  # seconds between two polls of a group's activities
 
 
 @dataclass
 class LaunchProgress:
-    """A launch on its way: what it is to come to, and what it has come to so far."""
+    """A launch under way: what it is to achieve, and what it has achieved so far."""
 
     instances: int
-    least: int  # with fewer there is no run
-    tell: Emit
-    wait: Callable[[float], bool]  # for seconds; whether the run is to go on
+    least: int  # with fewer the run does not start
+    emit: Emit
+    wait: Callable[[float], bool]  # for seconds; returns whether the run is to go on
     first: int = 0  # the index of the first instance
     launched: list[ec2.Instance] = field(default_factory=list)
     trouble: list[CloudError] = field(default_factory=list)
@@ -46,15 +46,15 @@ class LaunchProgress:
         return self.instances - len(self.launched)
 
     def take(self, instance: ec2.Instance) -> None:
-        """Take note of an instance that was launched, and tell it."""
-        self.tell(event(instance, self.first + len(self.launched)))
+        """Record a launched instance, and emit its event."""
+        self.emit(event(instance, self.first + len(self.launched)))
         self.launched.append(instance)
 
     def refused(self, error: CloudError, count: int, what: str, where: str) -> None:
-        """Take note that there is no room for so many, and tell it."""
+        """Record that a request for `count` instances was refused; emit its event."""
         self.trouble.append(error)
         fields = {"count": count, "type": what, "where": where}
-        self.tell(Event("launch.refused", fields={**fields, "reason": code(error)}))
+        self.emit(Event("launch.refused", fields={**fields, "reason": code(error)}))
 
 
 class Launcher:
@@ -62,9 +62,9 @@ class Launcher:
 
     def __init__(self, cloud: Cloud, plan: Plan, run: str) -> None:
         self._cloud, self._plan, self._run = cloud, plan, run
-        self._groupless = False  # whether AWS has refused to make a group
-        self._refusal = ""  # AWS's last word on why its group launches too few
-        self.unsure = False  # whether a launch that broke off may have launched
+        self._groupless = False  # whether AWS has refused to create a group
+        self._refusal = ""  # the last reason of AWS why the group launches too few
+        self.unsure = False  # whether an interrupted request may have launched
 
     def launch(
         self,
@@ -72,43 +72,43 @@ class Launcher:
         count: int,
         *,
         least: int,
-        tell: Emit,
+        emit: Emit,
         wait: Callable[[float], bool],
         first: int = 0,
     ) -> list[ec2.Instance]:
-        """Launch `count` instances, or as many as can be had, but `least`.
+        """Launch `count` instances, or as many as are available, at least `least`.
 
-        Each is told as `instance.launched`, with its index from `first` on.
+        Each is emitted as `instance.launched`, with its index from `first` on.
 
         Args:
             wait: waits so many seconds; returns whether the run is to go on.
 
         Returns:
-            What was launched; fewer than `least` only where the run is not to go on.
+            What was launched; fewer than `least` only if the run is not to go on.
 
         Raises:
-            CloudError: fewer than `least` can be had.  Those that were told are there.
+            CloudError: fewer than `least` are available.  Those emitted do exist.
         """
-        order = LaunchProgress(count, least, tell, wait, first)
+        progress = LaunchProgress(count, least, emit, wait, first)
         try:
             if self._plan.market == "on-demand":
-                self._by_instances(provision, order)
+                self._by_instances(provision, progress)
             else:
-                self._by_fleet(provision, order)
+                self._by_fleet(provision, progress)
         except CndError:
-            raise  # whatever was asked for has its answer, or is in doubt already
+            raise  # each request has its answer, or `unsure` is set already
         except BaseException:  # Ctrl-C, perhaps between a request and its answer
             self.unsure = True
             raise
-        if len(order.launched) < least and wait(0):
-            raise _too_few(order)
-        return order.launched
+        if len(progress.launched) < least and wait(0):
+            raise _too_few(progress)
+        return progress.launched
 
-    def hold(self, provision: Provision, tell: Emit) -> None:
-        """Let an Auto Scaling group launch the fleet, and launch anew what is lost.
+    def launch_group(self, provision: Provision, emit: Emit) -> None:
+        """Let an Auto Scaling group launch the fleet, and replace what is lost.
 
         Raises:
-            CloudError: there is no such group, or one that was not filled.
+            CloudError: the group was not created, or not filled.
         """
         cloud, plan, specs = self._cloud, self._plan, provision.specs
         if len({spec.image for spec in specs}) > 1:
@@ -117,7 +117,7 @@ class Launcher:
         zones = access.subnets(cloud.ec2, [name for name in plan.subnets if name])
         fields = {"count": plan.instances, "type": ", ".join(plan.types)}
         group = auto_scaling.group_name(self._run)
-        tell(Event("instance.requested", fields={**fields, "token": group}))
+        emit(Event("instance.requested", fields={**fields, "token": group}))
         ec2_fleet.make_template(cloud.ec2, specs[0], run=self._run, owner=cloud.owner)
         on_spot, size = plan.market == "spot", plan.instances
         try:
@@ -129,14 +129,14 @@ class Launcher:
             raise
         auto_scaling.fill(cloud, run=self._run, count=size, lifetime=plan.lifetime)
 
-    def tell_failures(
-        self, tell: Emit, missing: Callable[[], int], wait: Callable[[float], bool]
+    def report_failures(
+        self, emit: Emit, missing: Callable[[], int], wait: Callable[[float], bool]
     ) -> None:
-        """Tell why the group launches too few, each of AWS's reasons once.
+        """Emit why the group launches too few, each of AWS's reasons once.
 
-        Returns when `wait`, which waits so many seconds, says that the run is over.
+        Returns when `wait`, which waits so many seconds, returns False.
         """
-        what, told = ", ".join(self._plan.types), set[str]()
+        what, reported = ", ".join(self._plan.types), set[str]()
         while wait(GROUP_LOOK):
             if not (count := missing()):
                 continue
@@ -150,13 +150,13 @@ class Launcher:
                 }
             except CloudError as error:
                 seen = {str(error): trouble(error)}
-            for reason in seen.keys() - told:
-                tell(seen[reason])
-            told |= seen.keys()
+            for reason in seen.keys() - reported:
+                emit(seen[reason])
+            reported |= seen.keys()
 
     @property
     def nothing_launched(self) -> str:
-        """Say of a group that launched nothing why, as far as AWS has told."""
+        """Why a group launched nothing, as far as AWS has explained it."""
         why = f": {self._refusal}" if self._refusal else ""
         return f"nothing of it was launched{why}"
 
@@ -167,8 +167,8 @@ class Launcher:
             return []
         return [auto_scaling.group_name(self._run)]
 
-    def tidy(self) -> None:
-        """Remove what launches left besides instances, which must be gone.
+    def clean_up(self) -> None:
+        """Remove what launches created besides instances, which must be terminated.
 
         Raises:
             CloudError: it could not be removed; it costs nothing.
@@ -177,60 +177,62 @@ class Launcher:
             return
         ec2_fleet.remove_template(self._cloud.ec2, self._run)
 
-    def _by_instances(self, provision: Provision, order: LaunchProgress) -> None:
+    def _by_instances(self, provision: Provision, progress: LaunchProgress) -> None:
         """Launch by RunInstances: place after place, type after type."""
         specs = {spec.instance_type: spec for spec in provision.specs}
-        wanted = Wanted(order.instances, order.least, tuple(specs), self._plan.subnets)
-        answers: list[Answer] = []
-        while order.wait(0) and (bid := capacity.next_bid(wanted, answers)):
+        wanted = Wanted(
+            progress.instances, progress.least, tuple(specs), self._plan.subnets
+        )
+        answers: list[LaunchAnswer] = []
+        while progress.wait(0) and (request := capacity.next_request(wanted, answers)):
             try:
-                new = self._ask(specs[bid.type], bid, order)
+                new = self._ask(specs[request.type], request, progress)
             except CloudError as error:
                 if code(error) not in capacity.REFUSALS:
                     raise
-                where = bid.subnet or "any zone"
-                order.refused(error, bid.least, bid.type, where)
-                answers.append(Answer(bid, refusal=code(error)))
+                where = request.subnet or "any zone"
+                progress.refused(error, request.least, request.type, where)
+                answers.append(LaunchAnswer(request, refusal=code(error)))
                 if wanted.subnets == ("",) and code(error) in capacity.NO_ROOM:
                     zones = access.subnets(self._cloud.ec2)
                     wanted = replace(wanted, subnets=("", *zones))
                 continue
             for instance in new:
-                order.take(instance)
-            answers.append(Answer(bid, len(new)))
+                progress.take(instance)
+            answers.append(LaunchAnswer(request, len(new)))
 
     def _ask(
-        self, spec: ec2.LaunchSpec, bid: Bid, order: LaunchProgress
+        self, spec: ec2.LaunchSpec, request: LaunchRequest, progress: LaunchProgress
     ) -> list[ec2.Instance]:
-        first = order.first + len(order.launched)
+        first = progress.first + len(progress.launched)
         user_data = boot_script.numbered(spec.user_data, first)
-        now = time.time()  # a repeated request must be the same to the letter
+        now = time.time()  # a repeated request must be identical
 
         def call(token: str) -> list[ec2.Instance]:
             found = ec2.launch(
                 self._cloud.ec2_once,
-                replace(spec, subnet=bid.subnet, user_data=user_data),
+                replace(spec, subnet=request.subnet, user_data=user_data),
                 run=self._run,
                 owner=self._cloud.owner,
                 token=token,
-                count=bid.most,
-                least=bid.least,
+                count=request.most,
+                least=request.least,
                 clock=lambda: now,
             )
             return sorted(found, key=lambda each: (each.index, each.id))
 
-        fields = {"count": bid.most, "type": bid.type, "subnet": bid.subnet}
-        return self._patiently(call, fields, order)
+        fields = {"count": request.most, "type": request.type, "subnet": request.subnet}
+        return self._patiently(call, fields, progress)
 
-    def _by_fleet(self, provision: Provision, order: LaunchProgress) -> None:
-        """Launch by EC2 Fleet: on spot, and what is missing on demand, if it may be."""
+    def _by_fleet(self, provision: Provision, progress: LaunchProgress) -> None:
+        """Launch by EC2 Fleet: on spot, and what is missing on demand, if allowed."""
         cloud, specs = self._cloud, provision.specs
         zones = access.subnets(cloud.ec2, [name for name in self._plan.subnets if name])
         ec2_fleet.make_template(cloud.ec2, specs[0], run=self._run, owner=cloud.owner)
         names = ", ".join(spec.instance_type for spec in specs)
         markets = ("spot", "on-demand")[: 1 + (self._plan.market != "spot")]
         for market in markets:
-            if not (order.missing and order.wait(0)):
+            if not (progress.missing and progress.wait(0)):
                 return
 
             def call(token: str, market: str = market) -> ec2_fleet.FleetReply:
@@ -240,26 +242,30 @@ class Launcher:
                     zones,
                     run=self._run,
                     token=token,
-                    count=order.missing,
+                    count=progress.missing,
                     spot=market == "spot",
                 )
 
-            fields = {"count": order.missing, "type": names, "market": market}
-            catch = self._patiently(call, fields, order)
-            for instance in catch.instances:
-                order.take(instance)
-            if catch.trouble:
-                order.refused(catch.trouble, order.missing, names, f"{market} pools")
+            fields = {"count": progress.missing, "type": names, "market": market}
+            reply = self._patiently(call, fields, progress)
+            for instance in reply.instances:
+                progress.take(instance)
+            if reply.trouble:
+                where = f"{market} pools"
+                progress.refused(reply.trouble, progress.missing, names, where)
 
     def _patiently(
-        self, call: Callable[[str], T], fields: dict[str, object], order: LaunchProgress
+        self,
+        call: Callable[[str], T],
+        fields: dict[str, object],
+        progress: LaunchProgress,
     ) -> T:
-        """Send one request, again and again while AWS throttles or says nothing.
+        """Send one request, and repeat it while AWS throttles or gives no answer.
 
-        It is told before: with its token a launch whose answer was lost is found.
+        Its event comes first: with its token a launch whose answer was lost is found.
         """
         token = uuid.uuid4().hex
-        order.tell(Event("instance.requested", fields={**fields, "token": token}))
+        progress.emit(Event("instance.requested", fields={**fields, "token": token}))
         failures, doubt = 0, False
         while True:
             try:
@@ -269,27 +275,33 @@ class Launcher:
                 seconds = capacity.pause(code(error), failures)
                 doubt |= code(error) in ("", *ec2.INTERNAL)
                 if seconds is not None and code(error) in capacity.THROTTLED:
-                    told = {"seconds": seconds, "reason": code(error)}
-                    order.tell(Event("launch.delayed", fields=told))
-                if seconds is None or self._cloud.gone() or not order.wait(seconds):
+                    delay = {"seconds": seconds, "reason": code(error)}
+                    progress.emit(Event("launch.delayed", fields=delay))
+                if seconds is None or self._cloud.gone() or not progress.wait(seconds):
                     self.unsure |= doubt
                     raise
 
 
 def event(instance: ec2.Instance, index: int) -> Event:
-    """Return the news that `instance` is launched, as the one of place `index`."""
+    """Return the event that `instance` was launched with the index `index`."""
     fields = {"type": instance.type, "zone": instance.zone, "spot": instance.spot}
     return Event("instance.launched", index, instance.id, fields)
 
 
-def _too_few(order: LaunchProgress) -> CloudError:
-    """Return why there are too few: AWS's first word, if nothing was launched."""
-    launched, first, last = len(order.launched), order.trouble[0], order.trouble[-1]
+def _too_few(progress: LaunchProgress) -> CloudError:
+    """Return why there are too few: AWS's first refusal, if nothing was launched."""
+    launched, first, last = (
+        len(progress.launched),
+        progress.trouble[0],
+        progress.trouble[-1],
+    )
     if not launched:
         return first
-    least = "" if order.least == order.instances else f", at least {order.least}"
+    least = (
+        "" if progress.least == progress.instances else f", at least {progress.least}"
+    )
     message = (
-        f"only {launched} of {order.instances} instances could be launched{least}: "
+        f"only {launched} of {progress.instances} instances could be launched{least}: "
         f"{last}"
     )
     hint = f"--at-least {launched} takes what there is; {last.hint}"

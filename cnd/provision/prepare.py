@@ -1,6 +1,6 @@
-"""What stands ready before the first instance is bought.
+"""What is prepared before the first instance is launched.
 
-One rule: whatever can be refused is asked for here, while it costs nothing.
+One rule: whatever can be refused is requested here, while it costs nothing.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ BUCKET_PATIENCE = 5.0  # seconds
 class Provision:
     """Everything that a launch and a run need from the account."""
 
-    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order to be tried
+    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order of attempts
     login: Login
     queue: str  # URL
     bucket: str
-    # Goes on meanwhile: a bucket that cannot be made costs the copies, not the run.
+    # In the background: without a bucket the run loses copies, and goes on.
     bucket_made: Future[None]
     owner: str = ""  # the account whose bucket it must be; empty for the user's own
 
     @property
     def bucket_refused(self) -> bool:
-        """Whether it is known by now that the bucket is not to be used.
+        """Whether the bucket is known to be unusable, after a wait of a few seconds.
 
-        It is waited for a moment: it is asked for while the instances boot.
+        The bucket is created while the instances boot.
         """
         try:
             self.bucket_made.result(BUCKET_PATIENCE)
@@ -54,7 +54,7 @@ class Provision:
         return False
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` needs, to take the run over in another process."""
+        """Return what `from_json` needs to take the run over in another process."""
         return {
             "specs": [asdict(spec) for spec in self.specs],
             "login": {**asdict(self.login), "key": str(self.login.key)},
@@ -66,9 +66,9 @@ class Provision:
     @classmethod
     def from_json(cls, record: object) -> Provision:
         """Return what `to_json` wrote; ValueError if it is none."""
-        told = record if isinstance(record, dict) else {}
-        specs, login = told.get("specs"), told.get("login")
-        queue, bucket = told.get("queue"), told.get("bucket")
+        fields = record if isinstance(record, dict) else {}
+        specs, login = fields.get("specs"), fields.get("login")
+        queue, bucket = fields.get("queue"), fields.get("bucket")
         if not isinstance(specs, list) or not isinstance(login, dict):
             raise ValueError("has no provision")
         if not isinstance(queue, str) or not isinstance(bucket, str):
@@ -79,14 +79,14 @@ class Provision:
             queue,
             bucket,
             _done(),
-            str(told.get("owner", "")),
+            str(fields.get("owner", "")),
         )
 
 
 def prepare(
     cloud: Cloud, plan: Plan, *, run: str, key: keys.UserKey, bucket: str = ""
 ) -> Provision:
-    """Make or find everything that `plan` needs on `cloud`, side by side.
+    """Create or find everything that `plan` needs on `cloud`, in parallel.
 
     Args:
         bucket: the user's own, which must exist; empty for CND's own.
@@ -106,7 +106,7 @@ def prepare(
             for name in plan.types
         }
         key_name = pool.submit(access.key_pair, cloud.ec2, key)
-        group = pool.submit(way_in, cloud, plan)
+        group = pool.submit(security_group, cloud, plan)
         if bucket:
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
@@ -128,7 +128,7 @@ def prepare(
             )
             for instance_type, image in images.items()
         )
-        if plan.unreached:  # the instances must find there what they are to do
+        if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
             s3_protocol.send(cloud.s3, name, run, owner)
     finally:
@@ -139,12 +139,12 @@ def prepare(
     return Provision(specs, login, queue, name, bucket_made, owner)
 
 
-def way_in(cloud: Cloud, plan: Plan) -> str:
-    """Return the security group: SSH from one address only, or nothing at all.
+def security_group(cloud: Cloud, plan: Plan) -> str:
+    """Return the id of the security group: SSH from one range only, or no access.
 
-    The address is the one that this machine has now.
+    The range is the user's, or the address that this machine has now.
     """
-    if plan.unreached:
+    if plan.without_ssh:
         return access.closed_group(cloud.ec2, plan.subnets[0])
     ssh_from = plan.ssh_from or f"{access.caller_address(cloud.checkip)}/32"
     return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
@@ -153,7 +153,7 @@ def way_in(cloud: Cloud, plan: Plan) -> str:
 def _user_data(
     cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
 ) -> str:
-    if not plan.unreached:
+    if not plan.without_ssh:
         return boot_script.user_data(lifetime=plan.lifetime, host_key=host_key)
     boot = s3_protocol.boot(
         cloud.s3,

@@ -1,6 +1,6 @@
-"""The end of a fleet: what launches instances goes first, then they, and all is seen.
+"""The end of a fleet: Auto Scaling groups are deleted first, then instances terminated.
 
-One rule: nothing is called gone before AWS was seen to say so; what was not seen gone
+One rule: nothing is reported as ended before AWS lists it so; what was not seen to end
 is a `LeakError` that names it.
 """
 
@@ -15,7 +15,7 @@ from cnd.errors import LeakError
 from cnd.provision import auto_scaling
 
 GROUPS_GONE = 300.0  # seconds until deleted groups are no longer listed, at most
-LOOK = 1.0  # seconds between two looks for that
+LOOK = 1.0  # seconds between two polls for that
 
 
 def scram(
@@ -26,7 +26,7 @@ def scram(
     known: Collection[str] = (),
     asked: Collection[str] = (),
     look: float = 0.0,
-    past: Collection[str] | None = None,
+    already_ended: Collection[str] | None = None,
     seen: Callable[[ec2.Instance], None] = lambda instance: None,
     at_once: int = ec2.ASKING,
 ) -> list[ec2.Instance]:
@@ -45,20 +45,19 @@ def scram(
         run=run,
         known=known,
         asked=asked,
-        look=look,
-        past=past,
-        refused=cloud.refused_patience,
+        already_ended=already_ended,
+        patience=ec2.Patience(refused=cloud.refused_patience, look=look),
         seen=seen,
         is_gone=cloud.gone,
         at_once=at_once,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
-        # What came of a launch that was under way.
+        # A launch by the group may have been under way.
         ended += ec2.terminate(
             cloud.ec2,
             run=run,
-            refused=cloud.refused_patience,
+            patience=ec2.Patience(refused=cloud.refused_patience),
             seen=seen,
             is_gone=cloud.gone,
             at_once=at_once,
@@ -67,9 +66,9 @@ def scram(
 
 
 def _delete(cloud: Cloud, groups: Sequence[str]) -> Exception | None:
-    """Delete all groups; return the last failure, which keeps no other from its end.
+    """Delete all groups, also after a failure; return the last failure.
 
-    Of whatever kind: nothing but an interrupt keeps a fleet from its end.
+    Every kind of exception is caught: only an interrupt may stop a termination.
     """
     trouble: Exception | None = None
     for name in groups:

@@ -1,12 +1,12 @@
-"""The user data of an instance: what it does before anybody talks to it.
+"""The user data of an instance: what it does at boot, before it is reached.
 
-One rule: the lifetime timer is armed before anything else.  It survives the death
-of the caller and of the network, and needs no rights in the account: the instance
+One rule: the lifetime timer is armed before anything else.  It works without the
+caller and without a network, and needs no rights in the account: the instance
 powers itself off, and AWS terminates what was launched with
 ``InstanceInitiatedShutdownBehavior=terminate``.
 
-User data can be read by everybody on the instance: whatever stands here must be
-worthless once the run is over.
+Every user of the instance can read its user data: a secret in it must be useless once
+the run is over.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from cnd.on_instance import bootstrap
 from cnd.transport.keys import KeyPair
 
 MOST_BYTES = 16384  # of user data, before base64
-FOLDER = "/var/lib/cnd"  # of what runs on an instance that nobody reaches over SSH
-# Stands for the index of a batch's first instance; see `numbered`.
+FOLDER = "/var/lib/cnd"  # of the programs on an instance without SSH
+# A placeholder for the index of a batch's first instance; see `numbered`.
 FIRST = "{first}"
 
 # Tried on a real boot (Debian 12, systemd 252, cloud-init 22.4): in `bootcmd`, the
 # earliest place, `shutdown -P +N` is refused (no logind yet) and `systemd-run
-# --on-active` hangs for ever, and the boot with it.  Units of one's own work at
-# once.  Every command has a `timeout`, so that none of them can hold up the boot.
+# --on-active` hangs for ever, and the boot with it.  Separate units work at once.
+# Every systemctl command has a `timeout`, so that none of them can block the boot.
 UNITS = "/run/systemd/system"
 TIMER = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1s\n"
 SERVICE = (
@@ -44,7 +44,7 @@ def user_data(*, lifetime: float, host_key: KeyPair) -> str:
 
     Args:
         lifetime: seconds from boot until it powers itself off.
-        host_key: what its sshd shows, so that it is known before it is reached.
+        host_key: of its sshd, so that it is known before the first connection.
     """
     config = {
         "bootcmd": _timer_commands(int(lifetime)),
@@ -53,14 +53,14 @@ def user_data(*, lifetime: float, host_key: KeyPair) -> str:
             "ed25519_public": host_key.public,
         },
     }
-    # JSON is YAML, and it needs no library.
+    # JSON is valid YAML, and needs no further library.
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
 
 
-def unreached(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
-    """Return the cloud-config of instances that work by what they find in S3.
+def without_ssh(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
+    """Return the cloud-config of instances that get their orders from S3.
 
-    To be made ready by `numbered`.
+    `numbered` completes it.
 
     Args:
         boot: what `agent.py` reads; its URLs are secrets, so only root may read it.
@@ -72,7 +72,7 @@ def unreached(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
             _file("boot.json", json.dumps(boot).encode()),
             _file("bootstrap.py", Path(bootstrap.__file__).read_bytes()),
         ],
-        # In the background: it lives as long as the instance, cloud-init does not.
+        # In the background: it runs as long as the instance, cloud-init does not.
         "runcmd": [
             f"cd {FOLDER} && umask 077 && "
             f"nohup python3 -I -S bootstrap.py {FIRST} {shlex.quote(log)} "

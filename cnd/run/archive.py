@@ -17,6 +17,7 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, CndError
 from cnd.model import system_log
 from cnd.model.billing import LAUNCHED, spent
+from cnd.model.claim import objection_to
 from cnd.model.events import Event, trouble
 from cnd.model.result import Result
 from cnd.model.search_state import Ending, Outcome
@@ -181,6 +182,6 @@ class Archive:
             kept=shutdown.kept,
             leaked=shutdown.leaked,
             smallest=search.smallest,
-            evidence=search.evidence,
-            unproved=search.unproved,
+            evidence=evidence(search),
+            unproved=unproved(search.plan),
         )

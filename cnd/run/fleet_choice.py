@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cnd.cloud.connection import Cloud
+from cnd.model.claim import refutation
 from cnd.model.events import Event
-from cnd.model.search_state import refutation
 from cnd.provision.prepare import Provision
 from cnd.run import custom_worker
 from cnd.run.journal import Journal
@@ -29,7 +29,7 @@ def new_fleet(
 ) -> Fleet:
     """Make the fleet of a run; it has no hosts yet."""
     plan = recorder.plan
-    if plan.unreached:
+    if plan.without_ssh:
         return S3Fleet(
             plan,
             journal,

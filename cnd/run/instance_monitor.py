@@ -136,7 +136,7 @@ class InstanceMonitor:
             found += ec2.find(client, run=run, states=ec2.GONE)
             self._next_loss = time.monotonic() + LAST_LOOK
         if awaited:
-            ids = sorted(awaited, key=self._index.__getitem__)[: ec2.ASKED]
+            ids = sorted(awaited, key=self._index.__getitem__)[: ec2.FILTER_VALUES]
             found += ec2.find(client, run=run, states=("running",), ids=ids)
         return found
 

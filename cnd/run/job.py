@@ -23,9 +23,9 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
-from cnd.model.search_state import Ending
 from cnd.provision import capacity, launch
 from cnd.provision.prepare import Provision, prepare
 from cnd.run import first_nonces
@@ -219,14 +219,14 @@ class Job:
         self._go_on(self._listen, provision.queue)
         if plan.hold:
             if recorder.linger(0):
-                self._launcher.hold(provision, recorder.take)
+                self._launcher.launch_group(provision, recorder.take)
                 self._go_on(self._report_failures)
         else:
             launched = self._launcher.launch(
                 provision,
                 plan.instances,
-                least=plan.fewest,
-                tell=recorder.take,
+                least=plan.min_instances,
+                emit=recorder.take,
                 wait=recorder.linger,
             )
         recorder.mark("launched")
@@ -321,7 +321,7 @@ class Job:
     def _report_failures(self) -> None:
         """Report why the group launches too few: no silent wait for a fleet."""
         roster, over = self._recorder.roster, self._recorder.over
-        self._launcher.tell_failures(
+        self._launcher.report_failures(
             self._recorder.put,
             lambda: self._plan.instances - len(roster.index) + len(roster.lost),
             lambda seconds: not over.wait(seconds),

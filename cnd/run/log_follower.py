@@ -92,7 +92,7 @@ class Follower:
 
     def _look(self) -> bool:
         """Begin to follow the instances that run by now; return whether one lives."""
-        live = ec2.find(self._cloud.ec2, run=self._journal.run, states=ec2.GOING)
+        live = ec2.find(self._cloud.ec2, run=self._journal.run, states=ec2.EXISTING)
         launched = (e for e in self._journal.events() if e.kind == "instance.launched")
         index = {e.host: e.index for e in launched}
         for each in live:

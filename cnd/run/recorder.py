@@ -65,8 +65,8 @@ class Recorder:
     def recall(self, events: Sequence[Event]) -> replay.RunHistory:
         """Take over what a former orchestrator knew; return it."""
         self.receipt = [event for event in events if event.kind in RECEIPT]
-        past = replay.recall(self.plan, events)
-        self.search, self.attached = past.race, True
+        past = replay.replayed(self.plan, events)
+        self.search, self.attached = past.search, True
         self.roster = Roster(
             past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
         )
@@ -121,8 +121,8 @@ class Recorder:
     def parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
         return [
-            Part(i, s.start, heard=s.heard, resumed=self.attached)
-            for i, s in self.search.standings.items()
+            Part(i, s.start, heard=s.lines, resumed=self.attached)
+            for i, s in self.search.classes.items()
             if s.host == instance_id and not s.ended
         ]
 
@@ -175,7 +175,7 @@ class Recorder:
     def _see(self, event: Event) -> None:
         if event.kind == "worker.started":
             self.mark("searching")
-        if self._clock and self._clock.hear(event, self.search):
+        if self._clock and self._clock.update(event, self.search):
             self._set_search_began()
         if event.kind in LAST_WORDS:
             self.marks["stopped"] = max(event.heard, self.marks.get("stopped", 0.0))

@@ -76,7 +76,7 @@ class Replacements:
         late = time.monotonic() >= recorder.marks["launched"] + self.patience
         if not (self.adopts and recorder.roster.index and late):
             return
-        for index, standing in list(recorder.search.standings.items()):
+        for index, standing in list(recorder.search.classes.items()):
             if not standing.host and not standing.ended:
                 fields = {"reason": f"Instance{index} was never launched"}
                 recorder.take(Event("host.failed", index, fields=fields))
@@ -87,7 +87,7 @@ class Replacements:
         if search.awaits_check or (search.failed and self._awaited()):
             return
         for index in search.failed:
-            host = roster.survivor(search.standings.values())
+            host = roster.survivor(search.classes.values())
             if host is None:
                 break
             start = search.resumption(index)
@@ -125,7 +125,7 @@ class Replacements:
                 provision,
                 1,
                 least=1,
-                tell=self._recorder.put_durably,
+                emit=self._recorder.put_durably,
                 wait=lambda seconds: not self._recorder.over.wait(seconds),
                 first=index,
             )

@@ -9,8 +9,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from cnd.model.class_progress import ClassProgress
 from cnd.model.events import Event
-from cnd.model.search_state import ClassProgress
 
 # After these an instance is trusted with no further class.
 UNFIT = ("instance.lost", "host.failed", "worker.failed", "worker.refuted")

@@ -17,9 +17,9 @@ from cnd.cloud.failures import LISTED_WITHIN
 from cnd.ec2 import GOING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
+from cnd.model.claim import refutation
 from cnd.model.events import Event, amount
 from cnd.model.format import duration, number
-from cnd.model.search_state import refutation
 from cnd.run import order
 from cnd.run.journal import Journal, runs
 from cnd.transport import orphans
@@ -80,7 +80,7 @@ class Overview:
 
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
     """Return what there is, given all that `cloud` lists, in whatever state."""
-    live = [i for i in listed if i.state in GOING]
+    live = [i for i in listed if i.state in EXISTING]
     newest = runs()[-SHOWN:]
     journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
     doings = {run: _doings(journals[run]) for run in by_run(live)}
@@ -257,7 +257,7 @@ def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
     if kept is None or (kept.cloud, kept.account) != (cloud.name, cloud.account):
         return None
     try:
-        s3 = cloud.within(kept.region).s3
+        s3 = cloud.in_region(kept.region).s3
         claim = orphans.result(s3, kept.provision.bucket, journal.run)
     except CloudError:
         return None

@@ -13,6 +13,8 @@ from cnd import kernel
 from cnd import pow as worker
 from cnd.on_instance import script_runner, watchdog
 
+WORKER = Path(worker.__file__)
+
 
 @functools.cache
 def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
@@ -23,7 +25,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
     Args:
         kernel_name: what it is to search with.
     """
-    files = {"pow.py": Path(worker.__file__), "watchdog.py": Path(watchdog.__file__)}
+    files = {"pow.py": WORKER, "watchdog.py": Path(watchdog.__file__)}
     library = kernel.library(machine)
     if library and kernel_name != "hashlib":
         files[kernel.PUSHED_NAME] = library
@@ -33,7 +35,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
 def code_with(script: Path) -> Mapping[str, bytes]:
     """Return the files for a host that runs somebody's own script as its worker."""
     files = {
-        "pow.py": Path(worker.__file__),
+        "pow.py": WORKER,
         "watchdog.py": Path(watchdog.__file__),
         "script_runner.py": Path(script_runner.__file__),
         script.name: script,

@@ -426,7 +426,7 @@ class Host:
                         wait + system_log.packed(step), deadline or (lambda: late)
                     )
                     found = system_log.keep(said, step, spool)
-                except (HostError, system_log.Nonsense) as error:
+                except (HostError, system_log.InvalidLog) as error:
                     if best is None:
                         reason = str(error).removeprefix(f"{self.name}: ")
                         raise HostError(self.name, f"no log: {reason}") from error

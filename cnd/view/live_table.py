@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from cnd.model.events import Event, harmless
+from cnd.model.events import Event, printable_line
 from cnd.model.format import number
 from cnd.model.plan import Plan
 from cnd.model.probability import within
@@ -52,7 +52,7 @@ class Column:
 
     def fit(self, text: str) -> str:
         """Return `text`, as wide as the column."""
-        text = harmless(text)
+        text = printable_line(text)
         if len(text) > self.width:
             short = text[: self.width - 1] + "…"
             text = text[-self.width :] if self.end else short
@@ -236,7 +236,7 @@ class LiveView:
         whole = [figure.replace(" ", NO_BREAK) for figure in figures]
         text = " · ".join([f"{len(self._rows.by_id)} instances: {census}", *whole])
         if race.outcome:
-            text += f" · ending: {harmless(race.outcome.reason)}"
+            text += f" · ending: {printable_line(race.outcome.reason)}"
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")
         return [line.replace(NO_BREAK, " ") for line in lines]
 

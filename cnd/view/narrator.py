@@ -16,7 +16,7 @@ from cnd.model.events import Event, harmless
 from cnd.model.format import duration, number, table
 from cnd.model.plan import Plan
 from cnd.model.result import Result
-from cnd.model.search_state import Ending, SearchState
+from cnd.model.search_state import SearchState
 from cnd.view.terminal import NO_BREAK, STAMP, encoded, width_of, wrapped
 
 REPEAT = 10.0  # seconds between two lines of progress
@@ -99,7 +99,7 @@ class Narrator:
         return len(self._hosts[kind])
 
     def _line(self, text: str) -> None:
-        line = f"{self._stamp()} {harmless(text)}"
+        line = f"{self._stamp()} {printable_line(text)}"
         self._write(wrapped(line, width_of(self._stream), STAMP) + "\n")
 
     def _write(self, text: str) -> None:
@@ -227,8 +227,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
     outcome, seconds = result.outcome, result.seconds
     if outcome.ending is Ending.FOUND and outcome.verified is not None:
         yield "found", str(outcome.nonce)
-        yield "answer", harmless(outcome.answer or "-")
-        yield "check", harmless(outcome.reason.partition("; ")[2])
+        yield "answer", printable_line(outcome.answer or "-")
+        yield "check", printable_line(outcome.reason.partition("; ")[2])
         yield "found by", f"Instance{outcome.index} ({outcome.host})"
     elif outcome.ending is Ending.FOUND:
         yield "golden nonce", str(outcome.nonce)
@@ -237,8 +237,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         if result.smallest is not None:
             yield "smallest", SMALLEST[result.smallest]
     else:
-        yield "no nonce", f"{outcome.ending.outcome}: {harmless(outcome.reason)}"
-    kernel = f" ({harmless(result.kernel)})" if result.kernel else ""
+        yield "no nonce", f"{outcome.ending.outcome}: {printable_line(outcome.reason)}"
+    kernel = f" ({printable_line(result.kernel)})" if result.kernel else ""
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     tested = "-" if result.tested is None else f"{result.tested:,} nonces"
     yield "tested", f"{tested}{rate}"

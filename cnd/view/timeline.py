@@ -103,7 +103,9 @@ def list_usd(line: Timeline) -> float | None:
         offer = OFFERS.get(instance.type)
         if paid and offer is None:
             return None
-        costs.append(billed(paid) * offer.price.usd_per_hour if paid and offer else 0.0)
+        costs.append(
+            billed_hours(paid) * offer.price.usd_per_hour if paid and offer else 0.0
+        )
     return sum(costs)
 
 

@@ -42,7 +42,7 @@ def launch(
         aws.ec2,
         spec(cloud),
         run=run,
-        owner="somebody",
+        owner="user",
         token=token or f"token-of-{run}",
         count=count,
         clock=lambda: 1.8e9,  # the same request, whenever it is made
@@ -60,7 +60,7 @@ def tags(cloud: LocalCloud, instance: str) -> dict[str, str]:
 # --- launch
 
 
-def test_a_launch_makes_exactly_as_many_as_asked_for(
+def test_a_launch_starts_exactly_the_requested_number(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     launched = launch(aws, cloud, run, 3)
@@ -72,7 +72,7 @@ def test_a_launch_makes_exactly_as_many_as_asked_for(
     ec2.terminate(aws.ec2, run=run)
 
 
-def test_every_instance_says_whose_it_is_and_when_it_ends(
+def test_every_instance_has_tags_with_its_owner_and_its_end(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     launched = launch(aws, cloud, run, 2)
@@ -80,14 +80,14 @@ def test_every_instance_says_whose_it_is_and_when_it_ends(
     for instance in launched:
         written = tags(cloud, instance.id)
         assert written["cnd:run"] == run
-        assert written["cnd:owner"] == instance.owner == "somebody"
+        assert written["cnd:owner"] == instance.owner == "user"
         assert written["cnd:deadline"] == instance.deadline
         ends = dt.datetime.fromisoformat(instance.deadline)
         assert ends.timestamp() == 1.8e9 + LIFETIME
     ec2.terminate(aws.ec2, run=run)
 
 
-def test_the_same_token_never_buys_twice(
+def test_the_same_token_never_launches_twice(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     first = launch(aws, cloud, run, 2, token=run)
@@ -97,7 +97,7 @@ def test_the_same_token_never_buys_twice(
     ec2.terminate(aws.ec2, run=run)
 
 
-def test_the_same_token_at_the_same_time_buys_once(
+def test_the_same_token_at_the_same_time_launches_once(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     with ThreadPoolExecutor(4) as pool:
@@ -148,7 +148,7 @@ def test_a_run_is_found_by_its_name_and_all_runs_by_their_tag(
     cloud.ec2.terminate_instances(InstanceIds=[foreign])
 
 
-def test_only_the_states_asked_for_are_found(
+def test_only_the_requested_states_are_found(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     launched = launch(aws, cloud, run, 2)
@@ -167,7 +167,7 @@ def test_only_the_states_asked_for_are_found(
     ec2.terminate(aws.ec2, run=run)
 
 
-def test_a_running_instance_says_where_its_ssh_is(
+def test_a_running_instance_has_the_address_and_port_of_its_ssh(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     (launched,) = launch(aws, cloud, run)
@@ -215,7 +215,9 @@ def test_a_terminated_run_was_seen_terminated(
     assert {cloud.state(instance.id) for instance in launched} == {"terminated"}
 
 
-def test_terminating_twice_is_harmless(aws: Cloud, cloud: LocalCloud, run: str) -> None:
+def test_terminating_twice_is_no_failure(
+    aws: Cloud, cloud: LocalCloud, run: str
+) -> None:
     launched = launch(aws, cloud, run)
     ec2.terminate(aws.ec2, run=run)
 
@@ -224,7 +226,7 @@ def test_terminating_twice_is_harmless(aws: Cloud, cloud: LocalCloud, run: str) 
     assert ids(again) == ids(launched)
 
 
-def test_one_runs_end_spares_every_other_instance(
+def test_terminating_one_run_spares_every_other_instance(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     launch(aws, cloud, run)
@@ -240,15 +242,15 @@ def test_one_runs_end_spares_every_other_instance(
     cloud.ec2.terminate_instances(InstanceIds=[foreign])
 
 
-def test_the_end_of_all_runs_spares_what_cnd_did_not_launch(tmp_path: Path) -> None:
-    """Pending ones included: a run that has only begun is ended, a foreigner is not."""
+def test_terminating_all_runs_spares_what_cnd_did_not_launch(tmp_path: Path) -> None:
+    """Pending instances included: CND's are terminated, others are not."""
     with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="60") as cloud:
         aws = connected(cloud)
         mine = [*launch(aws, cloud, "first", 2), *launch(aws, cloud, "second")]
         (foreign,) = cloud.launch()
         assert {instance.state for instance in ec2.find(aws.ec2)} == {"pending"}
 
-        ended = ec2.terminate(aws.ec2, timeout=20)
+        ended = ec2.terminate(aws.ec2, patience=ec2.Patience(20))
 
         assert ids(ended) == ids(mine)
         assert cloud.state(foreign) == "pending"
@@ -265,25 +267,27 @@ def test_a_stopped_instance_is_terminated_too(
     assert ids(ec2.terminate(aws.ec2, run=run)) == {launched.id}
 
 
-def test_what_is_tagged_goes_before_it_is_described(
+def test_tagged_instances_are_terminated_before_they_are_described(
     aws: Cloud, cloud: LocalCloud, run: str
 ) -> None:
     launched = launch(aws, cloud, run, 2)
     (other,) = launch(aws, cloud, f"{run}-other")
     (foreign,) = cloud.launch()
 
-    assert ec2.sweep(aws.ec2, run=run) == ids(launched)
+    assert ec2.terminate_tagged(aws.ec2, run=run) == ids(launched)
 
     ended = ec2.terminate(aws.ec2, run=run, asked=ids(launched))
     assert ids(ended) == ids(launched)
-    assert ec2.sweep(aws.ec2, run=run) == set()  # they were terminated before
+    assert (
+        ec2.terminate_tagged(aws.ec2, run=run) == set()
+    )  # they were terminated before
     assert cloud.reaches(other.id, "running")
     assert cloud.reaches(foreign, "running")
     ec2.terminate(aws.ec2, run=f"{run}-other")
     cloud.ec2.terminate_instances(InstanceIds=[foreign])
 
 
-# --- terminate, when AWS does not play along
+# --- terminate, when AWS fails
 
 
 @pytest.fixture
@@ -313,26 +317,26 @@ def described(**states: str) -> dict[str, Any]:
 
 
 def terminate(
-    stub: Stub, *known: str, looks: int = 4, **more: Any
+    stub: Stub, *known: str, looks: int = 4, look: float = 0.0, **more: Any
 ) -> list[ec2.Instance]:
-    """Terminate the run r; time is up after so many looks."""
+    """Terminate the run r; the timeout ends it after `looks` readings of the clock."""
     seconds = itertools.count()
-    return ec2.terminate(
-        stub.ec2,
-        run="r",
-        known=known,
+    patience = ec2.Patience(
         timeout=float(looks),
+        look=look,
         clock=lambda: float(next(seconds)),
         sleep=lambda pause: None,
-        **more,
     )
+    return ec2.terminate(stub.ec2, run="r", known=known, patience=patience, **more)
 
 
 def asks(stub: Stub, *names: str) -> None:
     stub.add_response("terminate_instances", {}, {"InstanceIds": list(names)})
 
 
-def test_a_batch_that_is_refused_keeps_no_other_from_its_end(stub: Stub) -> None:
+def test_a_refused_batch_of_tagged_instances_does_not_stop_the_others(
+    stub: Stub,
+) -> None:
     names = [f"i-{i:03}" for i in range(150)]
     tags = [{"ResourceId": name, "Key": "cnd:run", "Value": "r"} for name in names]
     filters = [
@@ -345,7 +349,7 @@ def test_a_batch_that_is_refused_keeps_no_other_from_its_end(stub: Stub) -> None
     last = {"InstanceId": names[149], "PreviousState": {"Name": "running"}}
     gone = {"InstanceId": names[148], "PreviousState": {"Name": "terminated"}}
     stub.add_response("terminate_instances", {"TerminatingInstances": [gone, last]})
-    assert ec2.sweep(stub.ec2, run="r") == {names[149]}
+    assert ec2.terminate_tagged(stub.ec2, run="r") == {names[149]}
 
 
 class Terminating:
@@ -406,7 +410,7 @@ def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:
 def test_instances_that_are_known_are_terminated_although_none_can_be_listed(
     stub: Stub,
 ) -> None:
-    """And not called gone, since nobody has seen that."""
+    """And not reported as terminated, since that was not seen."""
     for _ in range(2):
         stub.add_client_error("describe_instances", "RequestLimitExceeded")
         asks(stub, "i-1", "i-2")
@@ -416,7 +420,7 @@ def test_instances_that_are_known_are_terminated_although_none_can_be_listed(
 
 
 class Broken:
-    """An EC2 client that is broken in itself for some calls, and then is not."""
+    """An EC2 client that raises for some calls, and then works."""
 
     def __init__(self, client: Any, errors: Iterator[Exception]) -> None:
         self._client, self._errors = client, errors
@@ -427,13 +431,13 @@ class Broken:
         return getattr(self._client, name)
 
 
-def test_nothing_that_is_raised_keeps_a_termination_from_going_on(stub: Stub) -> None:
+def test_no_exception_stops_a_termination(stub: Stub) -> None:
     errors = (KeyError("Reservations"), MemoryError(), RecursionError(), ValueError())
     broken: Any = Broken(stub.ec2, iter(errors))
-    told: list[str] = []
+    reported: list[str] = []
 
     def seen(instance: ec2.Instance) -> None:
-        told.append(instance.id)
+        reported.append(instance.id)
         raise ZeroDivisionError("a view")
 
     for _ in range(1 + len(errors)):
@@ -443,30 +447,30 @@ def test_nothing_that_is_raised_keeps_a_termination_from_going_on(stub: Stub) ->
     stub.add_response(
         "describe_instances", described(i_1="terminated", i_2="terminated")
     )
-    with pytest.raises(ZeroDivisionError):  # a bug is told, when all are gone
+    with pytest.raises(ZeroDivisionError):  # a bug is raised when all are terminated
         ec2.terminate(
-            broken, run="r", known=["i-1", "i-2"], sleep=lambda _: None, seen=seen
+            broken,
+            run="r",
+            known=["i-1", "i-2"],
+            patience=ec2.Patience(sleep=lambda _: None),
+            seen=seen,
         )
-    assert told == ["i-2", "i-1"]
+    assert reported == ["i-2", "i-1"]
 
 
 def test_a_leak_names_region_and_command(stub: Stub) -> None:
     broken: Any = Broken(stub.ec2, itertools.repeat(KeyError("Reservations")))
     seconds = itertools.count()
+    patience = ec2.Patience(
+        4.0, clock=lambda: float(next(seconds)), sleep=lambda _: None
+    )
     with pytest.raises(LeakError, match="running in eu-west-2: i-1") as caught:
-        ec2.terminate(
-            broken,
-            run="r",
-            known=["i-1"],
-            timeout=4.0,
-            clock=lambda: float(next(seconds)),
-            sleep=lambda _: None,
-        )
+        ec2.terminate(broken, run="r", known=["i-1"], patience=patience)
     assert caught.value.hint == "run `fab scram --run r --region eu-west-2`"
 
 
-def test_what_ran_in_a_cloud_that_has_ended_has_ended(stub: Stub) -> None:
-    told: list[str] = []
+def test_instances_of_a_cloud_that_has_ended_have_ended(stub: Stub) -> None:
+    reported: list[str] = []
     for _ in range(2):
         stub.add_client_error("terminate_instances", "Unavailable")
         stub.add_client_error("describe_instances", "Unavailable")
@@ -476,17 +480,17 @@ def test_what_ran_in_a_cloud_that_has_ended_has_ended(stub: Stub) -> None:
         "i-1",
         "i-2",
         looks=10,
-        seen=lambda instance: told.append(instance.id),
+        seen=lambda instance: reported.append(instance.id),
         is_gone=lambda: next(gone),
     )
     assert [(i.id, i.state) for i in ended] == [
         ("i-1", "terminated"),
         ("i-2", "terminated"),
     ]
-    assert sorted(told) == ["i-1", "i-2"]
+    assert sorted(reported) == ["i-1", "i-2"]
 
 
-def test_a_leak_is_told_even_if_nothing_is_known(stub: Stub) -> None:
+def test_a_leak_is_reported_even_if_no_id_is_known(stub: Stub) -> None:
     for _ in range(4):
         stub.add_client_error("describe_instances", "Unavailable")
     with pytest.raises(LeakError, match="unknown"):
@@ -515,7 +519,9 @@ def test_an_instance_that_never_ends_is_named_and_the_others_are_not(
     assert caught.value.ids == ("i-2",)
 
 
-def test_failures_on_the_way_do_not_matter_once_the_end_is_seen(stub: Stub) -> None:
+def test_earlier_failures_do_not_matter_once_the_termination_is_seen(
+    stub: Stub,
+) -> None:
     stub.add_client_error("describe_instances", "RequestLimitExceeded")
     stub.add_response("describe_instances", described(i_1="running"))
     stub.add_client_error("terminate_instances", "InternalError")
@@ -535,7 +541,7 @@ def test_an_id_that_is_known_but_not_listed_yet_is_terminated(stub: Stub) -> Non
     assert ids(terminate(stub, "i-1")) == {"i-1"}
 
 
-def test_an_id_that_aws_does_not_know_yet_holds_up_no_other(stub: Stub) -> None:
+def test_an_id_that_aws_does_not_know_yet_does_not_delay_the_others(stub: Stub) -> None:
     unknown = "InvalidInstanceID.NotFound"
     stub.add_response("describe_instances", described(i_1="running"))
     stub.add_client_error("terminate_instances", unknown)
@@ -549,7 +555,7 @@ def test_an_id_that_aws_does_not_know_yet_holds_up_no_other(stub: Stub) -> None:
     assert ids(terminate(stub, "i-1", "i-2", looks=9)) == {"i-1", "i-2"}
 
 
-def test_what_somebody_else_ended_between_two_looks_was_there_all_the_same(
+def test_an_instance_that_another_program_ended_between_two_polls_counts(
     stub: Stub,
 ) -> None:
     stub.add_response("describe_instances", described(i_0="terminated"))
@@ -557,7 +563,7 @@ def test_what_somebody_else_ended_between_two_looks_was_there_all_the_same(
     for _ in range(2):
         stub.add_response("describe_instances", both)
 
-    ended = terminate(stub, looks=20, look=6.0, past=["i-0"])
+    ended = terminate(stub, looks=20, look=6.0, already_ended=["i-0"])
 
     assert ids(ended) == {"i-1"}
 

@@ -39,18 +39,18 @@ def bucket(aws: Cloud, run: str) -> str:
 
 @pytest.fixture
 def made(aws: Cloud, bucket: str) -> str:
-    """A bucket as CND makes it."""
+    """A bucket as CND creates it."""
     s3logs.ensure_bucket(aws.s3, bucket, REGION, aws.account)
     return bucket
 
 
-def test_the_name_of_a_bucket_says_whose_it_is() -> None:
+def test_the_name_of_a_bucket_has_account_and_region() -> None:
     name = s3logs.bucket_name("123456789012", "ap-southeast-2")
     assert name == "cnd-logs-123456789012-ap-southeast-2"
     assert len(name) <= 63  # the most that S3 allows
 
 
-def test_a_missing_bucket_is_made_private_and_its_objects_expire(
+def test_a_missing_bucket_is_created_private_and_its_objects_expire(
     aws: Cloud, made: str
 ) -> None:
     blocked = aws.s3.get_public_access_block(Bucket=made)
@@ -63,7 +63,7 @@ def test_a_missing_bucket_is_made_private_and_its_objects_expire(
     assert expiry(aws.s3, made) == [30]
 
 
-def test_a_bucket_is_made_in_the_region_of_the_run(aws: Cloud, made: str) -> None:
+def test_a_bucket_is_created_in_the_region_of_the_run(aws: Cloud, made: str) -> None:
     location = aws.s3.get_bucket_location(Bucket=made)
     assert location["LocationConstraint"] == REGION
 
@@ -100,7 +100,7 @@ def test_a_bucket_that_exists_is_left_as_it_is(aws: Cloud, bucket: str) -> None:
         aws.s3.get_public_access_block(Bucket=bucket)
 
 
-def test_a_bucket_that_was_left_half_made_is_finished(aws: Cloud, bucket: str) -> None:
+def test_an_incomplete_bucket_is_completed(aws: Cloud, bucket: str) -> None:
     aws.s3.create_bucket(
         Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION}
     )
@@ -110,7 +110,7 @@ def test_a_bucket_that_was_left_half_made_is_finished(aws: Cloud, bucket: str) -
     assert all(blocked["PublicAccessBlockConfiguration"].values())
 
 
-def test_a_bucket_whose_rule_may_not_be_asked_for_is_taken_as_it_is() -> None:
+def test_a_bucket_whose_rule_may_not_be_read_is_left_as_it_is() -> None:
     with stubbed("s3") as clerk:
         cloud = clerk.cloud
         clerk.answer("s3", "head_bucket", {})
@@ -118,7 +118,7 @@ def test_a_bucket_whose_rule_may_not_be_asked_for_is_taken_as_it_is() -> None:
         s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
 
 
-def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
+def test_a_bucket_of_cnds_name_in_another_account_is_not_used() -> None:
     with stubbed("s3") as clerk:
         cloud = clerk.cloud
         asked = {"Bucket": "cnd-logs", "ExpectedBucketOwner": cloud.account}
@@ -127,7 +127,7 @@ def test_a_bucket_that_somebody_else_made_in_our_name_is_not_used() -> None:
             s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
 
 
-def test_a_bucket_that_another_run_makes_at_the_same_time_is_no_failure() -> None:
+def test_a_bucket_that_another_run_creates_at_the_same_time_is_no_failure() -> None:
     with stubbed("s3") as clerk:
         cloud = clerk.cloud
         clerk.refuse("s3", "head_bucket", "404")
@@ -137,7 +137,7 @@ def test_a_bucket_that_another_run_makes_at_the_same_time_is_no_failure() -> Non
         s3logs.ensure_bucket(cloud.s3, "cnd-logs", cloud.region, cloud.account)
 
 
-def test_a_bucket_of_which_it_is_not_known_whether_it_is_private_is_not_used() -> None:
+def test_a_bucket_that_may_not_be_private_is_not_used() -> None:
     with stubbed("s3") as clerk:
         cloud = clerk.cloud
         for code in ("NoSuchLifecycleConfiguration", "InternalError"):
@@ -165,7 +165,7 @@ def test_every_put_names_the_account_that_it_expects(tmp_path: Path) -> None:
         assert s3logs.upload(cloud.s3, "cnd-logs", "r", files, owner=owner) == {}
 
 
-def test_a_bucket_of_the_users_must_exist(aws: Cloud, made: str, bucket: str) -> None:
+def test_a_users_own_bucket_must_exist(aws: Cloud, made: str, bucket: str) -> None:
     s3logs.check_bucket(aws.s3, made)
     with pytest.raises(CloudError, match="no such bucket: not-there") as caught:
         s3logs.check_bucket(aws.s3, "not-there")
@@ -187,7 +187,7 @@ def test_files_are_uploaded_under_the_runs_name(
         assert content(aws.s3, made, f"runs/{run}/{name}") == path.read_bytes()
 
 
-def test_a_browser_is_told_what_it_gets(
+def test_objects_have_content_types_for_browsers(
     aws: Cloud, made: str, run: str, tmp_path: Path
 ) -> None:
     kinds = {"report.html": "text/html; charset=utf-8", "logs/a.log": "text/plain"}
@@ -218,7 +218,7 @@ def test_a_missing_bucket_fails_every_upload_and_raises_nothing(
     assert (tmp_path / "log").read_text() == "kept"
 
 
-def test_a_file_that_cannot_be_read_is_told_by_name_and_stops_no_other(
+def test_a_file_that_cannot_be_read_is_reported_by_name_and_stops_no_other(
     aws: Cloud, made: str, tmp_path: Path
 ) -> None:
     (tmp_path / "log").write_text("here")
@@ -230,7 +230,7 @@ def test_a_file_that_cannot_be_read_is_told_by_name_and_stops_no_other(
     assert content(aws.s3, made, "runs/r/log") == b"here"
 
 
-def test_uploads_go_side_by_side(
+def test_uploads_run_in_parallel(
     aws: Cloud, made: str, run: str, tmp_path: Path
 ) -> None:
     """Sixteen at a time: as many files as that begin before the first one ends."""
@@ -274,7 +274,7 @@ def test_an_object_that_is_too_large_is_refused_and_a_log_is_cut(
     assert (whole[0], whole[1].whole) == (b"first line\nlast line\n", True)
 
 
-def test_a_log_of_no_bytes_is_none(aws: Cloud, made: str) -> None:
+def test_a_log_of_0_bytes_counts_as_none(aws: Cloud, made: str) -> None:
     aws.s3.put_object(Bucket=made, Key=s3logs.prefix("r") + "empty", Body=b"")
     assert s3logs.fetch_log(aws.s3, made, "r", "empty", most=10) is None
     assert s3logs.fetch_log(aws.s3, made, "r", "absent", most=10) is None

@@ -20,7 +20,7 @@ SOON = 5.0  # seconds; far less than a long poll takes
 
 @dataclass
 class Listener:
-    """One orchestrator's ear on a queue, in a thread of its own."""
+    """The listener of one orchestrator on a queue, in a thread of its own."""
 
     cloud: Cloud
     queue: str
@@ -72,7 +72,7 @@ def test_a_run_without_a_queue_is_no_failure(aws: Cloud, run: str) -> None:
     assert run not in sqs.runs(aws.sqs)
 
 
-def test_queues_of_others_are_not_taken_for_runs(aws: Cloud, run: str) -> None:
+def test_queues_of_other_programs_do_not_count_as_runs(aws: Cloud, run: str) -> None:
     for name in (f"other-{run}", "cnd-orders", f"cnd-{run}-copy"):
         foreign = aws.sqs.create_queue(QueueName=name)["QueueUrl"]
         assert not any(run in name for name in sqs.runs(aws.sqs))
@@ -80,7 +80,7 @@ def test_queues_of_others_are_not_taken_for_runs(aws: Cloud, run: str) -> None:
         aws.sqs.delete_queue(QueueUrl=foreign)
 
 
-def test_a_queue_is_deleted_and_deleting_it_twice_is_harmless(
+def test_a_queue_is_deleted_and_deleting_it_twice_is_no_failure(
     aws: Cloud, run: str
 ) -> None:
     url = sqs.create(aws.sqs, run)
@@ -98,26 +98,28 @@ def test_any_message_ends_the_listening(aws: Cloud, queue: str, text: str) -> No
     assert listener.troubles == []
 
 
-def test_a_message_from_before_the_listening_is_heard(aws: Cloud, queue: str) -> None:
+def test_a_message_from_before_the_listening_is_received(
+    aws: Cloud, queue: str
+) -> None:
     sqs.send(aws.sqs, queue, "early")
     assert Listener(aws, queue).ends()
 
 
-def test_every_listener_hears_the_same_message(aws: Cloud, queue: str) -> None:
+def test_every_listener_receives_the_same_message(aws: Cloud, queue: str) -> None:
     listeners = [Listener(aws, queue) for _ in range(4)]
     sqs.send(aws.sqs, queue, "all of you")
     assert all(listener.ends() for listener in listeners)
     assert [listener.messages for listener in listeners] == [["all of you"]] * 4
 
 
-def test_a_message_stays_for_whoever_reads_later(aws: Cloud, queue: str) -> None:
+def test_a_message_stays_for_later_readers(aws: Cloud, queue: str) -> None:
     sqs.send(aws.sqs, queue, "still here")
     assert Listener(aws, queue).ends()
     assert body(aws, queue) == body(aws, queue) == "still here"
 
 
-def test_the_stop_is_heard_at_once(aws: Cloud, queue: str) -> None:
-    """A long poll waits on the server: no interval of ours lies in between."""
+def test_a_stop_message_is_received_at_once(aws: Cloud, queue: str) -> None:
+    """A long poll waits on the server: there is no polling interval in between."""
     listener = Listener(aws, queue)
     assert eventually(listener.thread.is_alive)
     sent = time.monotonic()
@@ -127,14 +129,14 @@ def test_the_stop_is_heard_at_once(aws: Cloud, queue: str) -> None:
 
 
 def test_closing_ends_the_listening_within_a_poll(aws: Cloud, queue: str) -> None:
-    """Whoever closes sends a message too; it wakes the poll that is under way."""
+    """The closing code also sends a message, which ends the poll under way."""
     listener = Listener(aws, queue)
     listener.closing.set()
     sqs.send(aws.sqs, queue, "found")
     assert listener.ends()
 
 
-def test_a_closed_listener_asks_nothing(aws: Cloud) -> None:
+def test_a_closed_listener_calls_nothing(aws: Cloud) -> None:
     closing = threading.Event()
     closing.set()
     listener = Listener(aws, "http://127.0.0.1:1/no/queue", closing=closing)
@@ -142,7 +144,7 @@ def test_a_closed_listener_asks_nothing(aws: Cloud) -> None:
     assert (listener.messages, listener.troubles) == ([], [])
 
 
-def test_a_queue_that_is_gone_ends_the_listening_and_is_told_once(
+def test_a_missing_queue_ends_the_listening_and_is_reported_once(
     aws: Cloud, run: str
 ) -> None:
     url = sqs.create(aws.sqs, run)
@@ -177,5 +179,5 @@ def test_a_queue_keeps_its_messages_visible_and_does_not_keep_them_for_ever(
     assert found["MessageRetentionPeriod"] == "3600"
 
 
-def test_the_queue_carries_the_runs_tag(aws: Cloud, queue: str, run: str) -> None:
+def test_the_queue_has_the_runs_tag(aws: Cloud, queue: str, run: str) -> None:
     assert aws.sqs.list_queue_tags(QueueUrl=queue)["Tags"] == {"cnd:run": run}

@@ -168,9 +168,9 @@ LAUNCH_REFUSALS = {
     "InstanceLimitExceeded": "quota",
     "InsufficientInstanceCapacity": "--instance-type",
     "InvalidAMIID.NotFound": "--region",
-    "InvalidGroup.NotFound": "made anew",
+    "InvalidGroup.NotFound": "created again",
     "InvalidInstanceType": "--instance-type",
-    "InvalidKeyPair.NotFound": "made anew",
+    "InvalidKeyPair.NotFound": "created again",
     "InvalidParameterValue": "--instance-type",
     "MissingInput": "create-default-vpc",
     "OptInRequired": "signed up",
@@ -432,7 +432,7 @@ def test_a_group_that_may_not_be_made_leaves_nothing(
     lay(cloud, "CreateAutoScalingGroup", code="AccessDenied", times="forever")
     done = terminal.run(*JOB, "--hold")
     assert done.returncode == 3, done.stderr
-    assert "could not make an Auto Scaling group" in done.stderr
+    assert "could not create an Auto Scaling group" in done.stderr
     assert terminal.live() == []
 
 

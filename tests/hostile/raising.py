@@ -96,7 +96,7 @@ def run(hook: Hook, there: connection.Cloud, key: keys.UserKey) -> dict[str, Any
         default=time.time(),
     )
     told["seconds"] = None if hook.raised is None else round(zero - hook.raised, 2)
-    left = ec2.find(there.ec2, run=record.run, states=ec2.GOING)
+    left = ec2.find(there.ec2, run=record.run, states=ec2.EXISTING)
     told["left"] = [instance.id for instance in left]
     shown.close()
     return told

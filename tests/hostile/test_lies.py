@@ -12,8 +12,9 @@ import pytest
 from cnd import pow as worker
 from cnd.kernel import library
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
-from cnd.model.search_state import Ending
+from cnd.model.search_state import evidence, unproved
 from cnd.model.witness import bits_for
 from cnd.run import first_nonces
 from tests.conftest import a_state
@@ -61,8 +62,8 @@ def require_dropped(run: Story, why: str, index: int = 1) -> None:
     assert run.race.failed == [index]
     assert run.race.resumption(index) == index
     assert run.race.coverage[index]["tested"] == 0
-    evidence = run.race.evidence
-    assert evidence is not None and evidence["witnesses"] == 0
+    proof = evidence(run.race)
+    assert proof is not None and proof["witnesses"] == 0
     other = 1 - index
     for event in heard(Honest(run.race.plan, other).lines(), other, f"i-{other}"):
         run.see(event)
@@ -207,11 +208,11 @@ def test_an_honest_worker_is_believed_with_every_kernel(
     assert run.refuted == []
     assert run.race.outcome is not None
     assert run.race.outcome.ending is Ending.EXHAUSTED
-    evidence = run.race.evidence
-    assert evidence is not None
+    proof = evidence(run.race)
+    assert proof is not None
     shown = sum(len(Honest(PLAN, i).mine) for i in range(INSTANCES))
-    assert (evidence["witnesses"], run.race.tested) == (shown, NONCES)
-    assert evidence["tested_at_least"] > 0.8 * NONCES  # type: ignore[operator]
+    assert (proof["witnesses"], run.race.tested) == (shown, NONCES)
+    assert proof["tested_at_least"] > 0.8 * NONCES  # type: ignore[operator]
 
 
 def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> None:
@@ -240,7 +241,7 @@ def test_a_run_of_before_has_no_evidence_and_is_taken_up_as_it_was() -> None:
     run = lied({"event": "progress", "cursor": 200_001, "tested": 100_000}, plan=plan)
     assert run.refuted == []
     assert run.race.resumption(1) == 200_001
-    assert (run.race.evidence, run.race.unproved[:11]) == (None, "this search")
+    assert (evidence(run.race), unproved(run.race.plan)[:11]) == (None, "this search")
 
 
 # --- the whole program

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
-from cnd.model.search_state import Ending
 from cnd.model.witness import bits_for
 from cnd.run import first_nonces
 from tests.hostile.streams import Honest, Story, heard, recorded

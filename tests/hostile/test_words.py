@@ -80,7 +80,7 @@ def test_an_event_is_one_line_whatever_it_says(journal: Journal, locale: str) ->
 
 @pytest.mark.parametrize("words", WORDS)
 def test_what_is_shown_is_one_line_that_can_be_written(words: str) -> None:
-    shown = harmless(words)
+    shown = printable_line(words)
     assert len(shown.splitlines()) == 1
     assert shown.isprintable()
     shown.encode()

@@ -18,7 +18,7 @@ from cnd.errors import UsageError
 from cnd.model.billing import spent
 from cnd.model.events import Event
 from cnd.model.plan import Plan
-from cnd.model.replay import recall, unanswered
+from cnd.model.replay import replayed, unanswered
 from cnd.run import order, status
 from cnd.run.journal import EVENTS, LOCK, ORDER, RESULT, Journal
 from cnd.view.export import as_csv, as_json
@@ -123,7 +123,7 @@ def look_at(journal: Journal) -> None:
     events, result = list(journal.events()), journal.result()
     line = timeline(RUN, events, result)
     page(line, {}, [])
-    recall(PLAN, events)
+    replayed(PLAN, events)
     unanswered(events)
     spent(PLAN, events)
     stream = io.StringIO()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from cnd.model import events
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
-from cnd.model.search_state import Ending, SearchState
+from cnd.model.search_state import SearchState
 from cnd.run.roster import Roster
 from cnd.run.status import _doing
 from cnd.view.instance_rows import InstanceRows

@@ -1,4 +1,4 @@
-"""What `cnd.cloud.connection` promises: the right cloud, or a sentence why not."""
+"""What `cnd.cloud.connection` promises: the right cloud, or the reason why not."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
 
-NOWHERE = "http://127.0.0.1:1"  # nobody listens on the port of tcpmux
+NOWHERE = "http://127.0.0.1:1"  # no program listens on the port of tcpmux
 
 
 @pytest.fixture(autouse=True)
-def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment without credentials, and with no local cloud up."""
     wanted = clean_environment(tmp_path)
     for name in set(os.environ) - set(wanted):
@@ -37,7 +37,7 @@ def nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> Iterator[None]:
-    """Somebody with AWS credentials, whose AWS is the local cloud."""
+    """A user with AWS credentials, whose AWS is the local cloud."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", cloud.endpoint.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", cloud.endpoint.secret_key)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
@@ -105,7 +105,7 @@ def test_local_is_local_even_with_credentials(
     assert required(connect("local")).name == "local"
 
 
-def test_a_region_that_is_given_overrides_the_configured_one(
+def test_a_given_region_overrides_the_configured_one(
     student: None, cloud: LocalCloud
 ) -> None:
     assert required(connect("", "eu-central-1")).region == "eu-central-1"
@@ -125,7 +125,7 @@ def test_a_local_cloud_that_is_down_is_none() -> None:
     assert "fab local up" in (caught.value.hint or "")
 
 
-# --- why not
+# --- refusals
 
 
 def test_an_unknown_choice_is_refused() -> None:
@@ -163,7 +163,7 @@ def test_an_unknown_profile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         connect()
 
 
-def test_a_dead_endpoint_is_told_in_one_line_and_soon(
+def test_a_dead_endpoint_is_reported_in_one_line_and_soon(
     student: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
@@ -175,7 +175,7 @@ def test_a_dead_endpoint_is_told_in_one_line_and_soon(
     assert time.monotonic() - began < 30
 
 
-def test_an_endpoint_that_is_no_url_is_told_in_one_line(
+def test_an_endpoint_that_is_no_url_is_reported_in_one_line(
     student: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "not a url")
@@ -184,7 +184,7 @@ def test_an_endpoint_that_is_no_url_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_half_a_pair_of_credentials_is_told_in_one_line(
+def test_half_a_pair_of_credentials_is_reported_in_one_line(
     student: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -193,7 +193,7 @@ def test_half_a_pair_of_credentials_is_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_broken_configuration_is_told_in_one_line(
+def test_a_broken_configuration_is_reported_in_one_line(
     student: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     broken = tmp_path / "config"
@@ -207,7 +207,7 @@ def test_a_broken_configuration_is_told_in_one_line(
 # --- clients
 
 
-def test_a_client_is_made_once_by_however_many_threads(
+def test_a_client_is_created_once_by_any_number_of_threads(
     student: None, cloud: LocalCloud
 ) -> None:
     clients: Clients = required(connect()).clients
@@ -263,7 +263,7 @@ def test_the_local_cloud_reads_no_aws_configuration(
     works(required(connect("local", "us-east-1")))
 
 
-def test_the_local_cloud_heeds_no_variable_that_is_meant_for_aws(
+def test_the_local_cloud_ignores_every_variable_for_aws(
     up: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in ODD.items():
@@ -361,7 +361,7 @@ def test_an_endpoint_on_this_machine_is_never_asked_through_a_proxy(
     assert required(connect("aws")).ec2.describe_instances()
 
 
-def test_an_endpoint_elsewhere_is_asked_through_the_proxy(
+def test_an_endpoint_elsewhere_is_called_through_the_proxy(
     student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
 ) -> None:
     with portal(cloud.endpoint) as proxy:
@@ -374,7 +374,7 @@ def test_an_endpoint_elsewhere_is_asked_through_the_proxy(
         assert proxy.calls == ["GetCallerIdentity"] * 4
 
 
-def test_the_endpoint_of_a_service_goes_before_that_of_all(
+def test_the_endpoint_of_a_service_overrides_that_of_all(
     student: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
 ) -> None:
     with portal(cloud.endpoint) as storage:
@@ -398,7 +398,7 @@ def test_the_endpoint_of_a_service_goes_before_that_of_all(
         ),
     ],
 )
-def test_only_at_an_endpoint_of_awss_a_bucket_is_part_of_the_hosts_name(
+def test_only_at_an_endpoint_of_aws_the_bucket_is_part_of_the_host_name(
     monkeypatch: pytest.MonkeyPatch, url: str, address: str
 ) -> None:
     if url:

@@ -44,7 +44,7 @@ def test_a_key_pair_is_imported_by_its_public_half(tmp_path: Path) -> None:
     ("subnet", "name", "where"),
     [("", "cnd-ssh", {}), ("subnet-1", "cnd-ssh-vpc-1", {"VpcId": "vpc-1"})],
 )
-def test_a_group_is_made_in_its_network_and_opened_for_one_address(
+def test_a_group_is_created_in_its_network_and_opened_for_one_address(
     subnet: str, name: str, where: dict[str, str]
 ) -> None:
     filters = [{"Name": "group-name", "Values": [name]}]
@@ -91,7 +91,7 @@ DEBIAN = "/aws/service/debian/release/12/latest/{}"
         ("debian", "arm64", DEBIAN.format("arm64")),
     ],
 )
-def test_an_image_is_asked_for_by_its_public_parameter(
+def test_an_image_is_looked_up_by_its_public_parameter(
     image: str, architecture: str, parameter: str
 ) -> None:
     kind = {
@@ -117,7 +117,7 @@ def test_an_image_is_asked_for_by_its_public_parameter(
         ),
     ],
 )
-def test_a_bucket_is_made_private_and_expiring_in_its_region(
+def test_a_bucket_is_created_private_and_expiring_in_its_region(
     region: str, where: dict[str, Any]
 ) -> None:
     blocked = dict.fromkeys(
@@ -139,7 +139,7 @@ def test_a_bucket_is_made_private_and_expiring_in_its_region(
         s3logs.ensure_bucket(clerk.cloud.s3, "cnd-logs", region, "1" * 12)
 
 
-def test_a_queue_hides_no_message_from_anybody_and_forgets_after_an_hour() -> None:
+def test_a_queue_hides_no_message_and_keeps_it_for_an_hour() -> None:
     attributes = {
         "MessageRetentionPeriod": "3600",
         "ReceiveMessageWaitTimeSeconds": "20",
@@ -156,7 +156,7 @@ def test_a_queue_hides_no_message_from_anybody_and_forgets_after_an_hour() -> No
         "VisibilityTimeout": 0,
         "WaitTimeSeconds": 20,
     }
-    heard: list[str] = []
+    messages: list[str] = []
     with stubbed("sqs") as clerk:
         clerk.answer("sqs", "create_queue", {"QueueUrl": QUEUE}, made)
         sent = {"QueueUrl": QUEUE, "MessageBody": "enough"}
@@ -171,14 +171,14 @@ def test_a_queue_hides_no_message_from_anybody_and_forgets_after_an_hour() -> No
             client,
             QUEUE,
             closing=threading.Event(),
-            message=heard.append,
+            message=messages.append,
             trouble=lambda error: pytest.fail(str(error)),
         )
         sqs.delete(client, QUEUE)
-    assert heard == ["enough"]
+    assert messages == ["enough"]
 
 
-def test_runs_are_looked_for_by_the_name_of_their_queue() -> None:
+def test_runs_are_listed_by_the_names_of_their_queues() -> None:
     others = ["https://sqs/1/cnd-orders", "https://sqs/1/cnd-20260101-000000-zzzz"]
     with stubbed("sqs") as clerk:
         asked = {"QueueNamePrefix": "cnd-"}
@@ -207,8 +207,8 @@ def test_the_template_of_a_run_is_removed_by_its_name() -> None:
         ec2_fleet.remove_template(clerk.cloud.ec2, RUN)
 
 
-def test_only_regions_that_the_account_may_use_are_asked_for() -> None:
-    """DescribeRegions leaves out those that are not opted in, unless told otherwise."""
+def test_only_regions_that_the_account_may_use_are_requested() -> None:
+    """DescribeRegions leaves out those that are not opted in, unless requested."""
     with stubbed("ec2") as clerk:
         found = {"Regions": [{"RegionName": "b"}, {"RegionName": "a"}]}
         clerk.answer("ec2", "describe_regions", found, {})
@@ -227,7 +227,7 @@ def test_an_instance_gets_its_index_and_no_other_tag() -> None:
         address=None,
         ssh_port=22,
         zone="",
-        launched=None,  # type: ignore[arg-type]  # nobody asks
+        launched=None,  # type: ignore[arg-type]  # not read
         deadline="",
     )
     with stubbed("ec2") as clerk:

@@ -1,4 +1,4 @@
-"""What `cnd.cloud.replies` promises: what is no reply is refused, and asked again."""
+"""What `cnd.cloud.replies` promises: foreign replies are rejected, and retried."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def aws(cloud: LocalCloud, between: Portal, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
     found = required(connect("aws"))
-    assert found.ec2 and found.sqs and found.ssm  # made before the test's trouble
+    assert found.ec2 and found.sqs and found.ssm  # created before the trouble begins
     between.calls.clear()
     return found
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_what_is_no_reply_is_tried_again_and_then_told_in_one_line(
+def test_a_rejected_reply_is_retried_and_then_reported_in_one_line(
     aws: Cloud, between: Portal, answer: str
 ) -> None:
     between.answer = answer
     with pytest.raises(CloudError, match="could not list the instances") as caught:
         ec2.find(aws.ec2)
-    told = str(caught.value)
-    assert told.isprintable()
-    assert len(told) < 400
+    message = str(caught.value)
+    assert message.isprintable()
+    assert len(message) < 400
     assert between.calls == ["DescribeInstances"] * 4
     assert "proxy" in (caught.value.hint or "") or "network" in (
         caught.value.hint or ""
@@ -55,7 +55,7 @@ def test_what_is_no_reply_is_tried_again_and_then_told_in_one_line(
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_trouble_that_goes_by_within_a_call_is_not_seen(
+def test_trouble_that_ends_within_the_retries_of_a_call_is_not_reported(
     aws: Cloud, between: Portal, answer: str
 ) -> None:
     between.answer = answer
@@ -70,7 +70,7 @@ def test_trouble_that_goes_by_within_a_call_is_not_seen(
 
 
 @pytest.mark.parametrize("answer", ["html", "truncated"])
-def test_a_poll_that_is_answered_by_something_else_is_not_taken_for_an_empty_one(
+def test_a_poll_with_a_foreign_reply_does_not_count_as_empty(
     aws: Cloud, between: Portal, answer: str
 ) -> None:
     between.answer = answer
@@ -79,7 +79,7 @@ def test_a_poll_that_is_answered_by_something_else_is_not_taken_for_an_empty_one
     assert code(caught.value) == replies.UNREADABLE
 
 
-def test_a_launch_that_is_answered_by_something_else_may_have_launched(
+def test_a_launch_with_a_foreign_reply_may_have_launched(
     aws: Cloud, between: Portal
 ) -> None:
     between.answer = "html"
@@ -178,7 +178,7 @@ def test_no_more_of_a_reply_is_in_memory_than_the_limit(
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # In this process is the server, too, which holds all of its answer.
+    # The server is in this process, too, and holds all of its answer.
     assert peak < HUGE + 2.5 * replies.MOST_BYTES
 
 
@@ -194,7 +194,7 @@ def test_what_came_is_shown_in_one_printable_line(text: object, shown: str) -> N
     assert replies.excerpt(text) == shown
 
 
-def test_what_a_reply_must_have_is_in_the_reply_that_aws_describes() -> None:
+def test_the_required_members_are_in_the_replies_that_aws_describes() -> None:
     session: Any = botocore.session.get_session()
     models = [session.get_service_model(service) for service in SERVICES]
     known = {
@@ -202,5 +202,5 @@ def test_what_a_reply_must_have_is_in_the_reply_that_aws_describes() -> None:
         for model in models
         for name in model.operation_names
     }
-    for operation, members in replies.MUST.items():
+    for operation, members in replies.REQUIRED.items():
         assert set(members) <= set(known[operation].members), operation

@@ -59,7 +59,7 @@ def test_an_instance_that_powers_off_is_terminated(sent: dict[str, Any]) -> None
     assert sent["InstanceInitiatedShutdownBehavior"] == "terminate"
 
 
-def test_the_metadata_service_wants_a_token(sent: dict[str, Any]) -> None:
+def test_the_metadata_service_requires_a_token(sent: dict[str, Any]) -> None:
     assert sent["MetadataOptions"]["HttpTokens"] == "required"
 
 
@@ -74,7 +74,7 @@ def test_instances_and_their_disks_are_tagged_in_the_call(sent: dict[str, Any]) 
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\+00:00", tags["cnd:deadline"])
 
 
-def test_a_launch_is_what_was_prepared(sent: dict[str, Any]) -> None:
+def test_a_launch_uses_what_was_prepared(sent: dict[str, Any]) -> None:
     assert sent["ImageId"] == "ami-1"
     assert sent["InstanceType"] == "t3.micro"
     assert sent["KeyName"] == "cnd-key"
@@ -83,7 +83,7 @@ def test_a_launch_is_what_was_prepared(sent: dict[str, Any]) -> None:
     assert user_data == SPEC.user_data
 
 
-def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
+def test_a_launch_has_no_further_parameters(sent: dict[str, Any]) -> None:
     assert set(sent) == {
         "ClientToken",
         "ImageId",
@@ -102,12 +102,12 @@ def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
 def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
     stub.launches(1)
     spec = replace(SPEC, subnet="subnet-1")
-    ec2.launch(stub.ec2, spec, run="r", owner="somebody", token="t-1", count=1)
+    ec2.launch(stub.ec2, spec, run="r", owner="user", token="t-1", count=1)
     ((_, asked),) = stub.asked
     assert asked["SubnetId"] == "subnet-1"
 
 
-def test_instances_are_asked_for_by_tag_and_state_never_by_id(stub: Stub) -> None:
+def test_instances_are_listed_by_tag_and_state_never_by_id(stub: Stub) -> None:
     """An id is unknown to AWS for seconds after the launch; a filter is no error."""
     stub.add_response("describe_instances", {"Reservations": []})
     ec2.find(stub.ec2, run="r")
@@ -126,7 +126,7 @@ def test_all_pages_are_read(stub: Stub) -> None:
     assert [asked.get("NextToken") for _, asked in stub.asked] == [None, "more"]
 
 
-def test_many_instances_are_terminated_in_batches_that_aws_takes(stub: Stub) -> None:
+def test_many_instances_are_terminated_in_batches_that_aws_accepts(stub: Stub) -> None:
     for _ in range(3):
         stub.add_response("terminate_instances", {})
     names = {f"i-{i}" for i in range(250)}
@@ -136,7 +136,7 @@ def test_many_instances_are_terminated_in_batches_that_aws_takes(stub: Stub) -> 
     assert set().union(*asked) == names
 
 
-def test_all_are_asked_to_go_before_any_answer(stub: Stub) -> None:
+def test_all_terminations_are_requested_before_any_reply(stub: Stub) -> None:
     all_asked = threading.Barrier(3, timeout=10)
 
     def hold(**_: object) -> None:
@@ -149,7 +149,7 @@ def test_all_are_asked_to_go_before_any_answer(stub: Stub) -> None:
     assert not all_asked.broken
 
 
-def test_a_refused_batch_keeps_no_other_from_its_end(stub: Stub) -> None:
+def test_a_refused_batch_does_not_stop_the_others(stub: Stub) -> None:
     for _ in range(2):
         stub.add_client_error("terminate_instances", "InternalError")
     stub.add_response("terminate_instances", {})
@@ -212,14 +212,14 @@ def test_a_refusal_of_aws_says_what_to_do(stub: Stub, code: str) -> None:
     )
 
 
-def test_an_unknown_refusal_is_told_as_aws_told_it(stub: Stub) -> None:
+def test_an_unknown_refusal_keeps_the_message_of_aws(stub: Stub) -> None:
     stub.add_client_error("run_instances", "BrandNewCode", "Something else.")
     with pytest.raises(CloudError, match=r"Something else\. \(BrandNewCode\)"):
         stub.launch()
 
 
 def test_credentials_that_refresh_into_expired_ones_have_expired() -> None:
-    """As when the login that gives them is over; botocore has no class for that."""
+    """As when the login that gives them has ended; botocore has no class for that."""
     past = "2019-11-01T00:00:00Z"
     expired = {"access_key": "A", "secret_key": "S", "token": "T", "expiry_time": past}
     session = botocore.session.get_session()
@@ -251,7 +251,9 @@ def test_what_is_translated_already_is_not_translated_again() -> None:
         raise CapacityError("no room")
 
 
-def test_an_error_of_no_words_is_told_by_its_code_or_its_status(stub: Stub) -> None:
+def test_an_error_without_a_message_is_reported_by_its_code_or_its_status(
+    stub: Stub,
+) -> None:
     nothing: Any = None  # radosgw sends an empty Message
     stub.add_client_error("run_instances", "NoSuchBucket", nothing)
     with pytest.raises(CloudError, match=r"NoSuchBucket \(NoSuchBucket\)"):
@@ -261,7 +263,7 @@ def test_an_error_of_no_words_is_told_by_its_code_or_its_status(stub: Stub) -> N
         stub.launch()
 
 
-def test_a_refusal_without_a_text_is_told_by_its_code(stub: Stub) -> None:
+def test_a_refusal_without_a_text_is_reported_by_its_code(stub: Stub) -> None:
     stub.add_client_error("run_instances", "Silent", "")
     with pytest.raises(CloudError, match=r"t3\.micro: Silent"):
         stub.launch()
@@ -280,7 +282,7 @@ def test_a_refusal_of_several_lines_becomes_one(stub: Stub) -> None:
 
 
 class Portal(BaseHTTPRequestHandler):
-    """What a hotel's network or a wrong port answers: a page for people."""
+    """The answer of a captive portal or of a wrong port: a web page."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -306,7 +308,7 @@ def portal() -> Iterator[str]:
     server.server_close()
 
 
-def test_an_endpoint_that_is_no_cloud_is_told_in_one_line(
+def test_an_endpoint_that_is_no_cloud_is_reported_in_one_line(
     portal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", portal)
@@ -319,7 +321,7 @@ def test_an_endpoint_that_is_no_cloud_is_told_in_one_line(
 
 # --- the rights that a policy must grant
 
-# Tags that are given in the call that makes a thing need a right of their own.
+# Tags that are given in the call that creates a resource need a right of their own.
 TAGGING = {
     "Tags": "autoscaling:CreateOrUpdateTags",
     "TagSpecifications": "ec2:CreateTags",
@@ -367,8 +369,8 @@ def test_the_policy_grants_the_rights_that_cnd_needs_and_no_others() -> None:
     assert set(granted) == rights_used()
 
 
-def test_the_policy_lets_nobody_call_a_foreign_machine_cnds() -> None:
-    """With the tag `cnd:run` on it, a machine may be terminated."""
+def test_the_policy_does_not_allow_tagging_a_foreign_instance_as_cnds() -> None:
+    """With the tag `cnd:run` on it, an instance may be terminated."""
     tagging = [each for each in policy() if "ec2:CreateTags" in each["Action"]]
     assert all(each["Action"] == ["ec2:CreateTags"] for each in tagging)
     making, index = (each["Condition"] for each in tagging)
@@ -379,7 +381,7 @@ def test_the_policy_lets_nobody_call_a_foreign_machine_cnds() -> None:
     }
 
 
-def test_the_policy_lets_be_tagged_what_is_tagged_when_it_is_made() -> None:
+def test_the_policy_allows_the_tags_that_are_given_at_creation() -> None:
     (making,) = (each for each in policy() if each["Sid"] == "TagWhatIsBeingMade")
     allowed = making["Condition"]["StringEquals"]["ec2:CreateAction"]
     assert set(allowed) == calls_with("TagSpecifications")
@@ -399,7 +401,7 @@ def calls_with(parameter: str) -> set[str]:
     }
 
 
-def test_the_policy_lets_only_cnds_own_machines_be_terminated() -> None:
+def test_the_policy_allows_the_termination_of_cnds_own_instances_only() -> None:
     (statement,) = (
         each for each in policy() if "ec2:TerminateInstances" in each["Action"]
     )
@@ -418,7 +420,7 @@ def test_the_policy_reaches_no_bucket_and_no_queue_but_cnds() -> None:
 
 
 def test_every_call_whose_reply_is_read_has_its_members_listed() -> None:
-    """All that `cnd` calls, but those of which it reads nothing it could miss."""
+    """All calls of `cnd`, except those whose replies need no member."""
     session: Any = botocore.session.get_session()
     described = {
         xform_name(name): name
@@ -428,7 +430,7 @@ def test_every_call_whose_reply_is_read_has_its_members_listed() -> None:
     called = {right.partition(":")[2] for right in rights_used()}
     reading = {name for name in called if name.startswith(("Describe", "Get"))}
     unread = {
-        "GetLifecycleConfiguration",  # that there is one is all
+        "GetLifecycleConfiguration",  # only its existence matters
         "GetBucketLifecycleConfiguration",
     }
-    assert reading & set(described.values()) <= replies.MUST.keys() | unread
+    assert reading & set(described.values()) <= replies.REQUIRED.keys() | unread

@@ -52,12 +52,12 @@ def boot() -> dict[str, Any]:
 def test_the_user_data_of_a_thousand_instances_fits_into_what_ec2_allows(
     boot: dict[str, Any],
 ) -> None:
-    data = user_data.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
+    data = user_data.without_ssh(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     assert len(data.encode()) < user_data.MOST_BYTES
 
 
 def test_the_timer_is_armed_before_anything_is_fetched(boot: dict[str, Any]) -> None:
-    data = user_data.unreached(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
+    data = user_data.without_ssh(lifetime=PLAN.lifetime, boot=boot, log=LOG_COMMAND)
     config = yaml.safe_load(user_data.numbered(data, 128))
     assert list(config) == ["bootcmd", "write_files", "runcmd"]
     assert "cnd-lifetime.timer" in config["bootcmd"][-1]

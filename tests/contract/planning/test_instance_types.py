@@ -11,10 +11,10 @@ from botocore.stub import ANY
 from cnd import pow as worker
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
-from cnd.model.catalog import BESIDE, OFFERS, Rate
+from cnd.model.catalog import EXTRAS, OFFERS, Rate
+from cnd.model.outcome import Ending, Outcome
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request
 from tests.support.clerk import stubbed
@@ -61,7 +61,9 @@ def result(
     )
 
 
-def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) -> None:
+def test_a_measured_rate_is_preferred_to_the_estimate(
+    aws: Cloud, tmp_path: Path
+) -> None:
     before = instance_types.machine(aws, tmp_path, PLAN)
     assert before.rate == OFFERS["c7a.large"].rate
     instance_types.learn(tmp_path, aws, PLAN, before, result(400e6, [10**9] * 8))
@@ -76,7 +78,7 @@ def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) ->
     assert other.rate == after.rate
 
 
-def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
+def test_spot_prices_are_requested_if_instances_may_be_spot() -> None:
     plan = replace(PLAN, market="spot", others={"c6a.large": None})
     price = {"InstanceType": "c6a.large", "AvailabilityZone": "a", "SpotPrice": "0.03"}
     asked = {"InstanceTypes": ["c7a.large", "c6a.large"]}
@@ -89,7 +91,7 @@ def test_spot_prices_are_asked_for_where_instances_may_come_by_spot() -> None:
             {**asked, "ProductDescriptions": ["Linux/UNIX"], "StartTime": ANY},
         )
         found = instance_types.on_spot(clerk.cloud, Request(plan, True)).plan.spot
-    assert found == {"c6a.large": {"a": pytest.approx(0.03 + BESIDE)}}
+    assert found == {"c6a.large": {"a": pytest.approx(0.03 + EXTRAS)}}
 
 
 def test_instances_that_never_searched_are_not_counted_as_slow(
@@ -115,7 +117,7 @@ def test_a_rate_that_nothing_vouches_for_teaches_nothing(
 
 
 @pytest.mark.parametrize(("rate", "search"), [(None, 10.0), (400e6, None), (0.0, 1.0)])
-def test_a_run_without_a_search_teaches_nothing(
+def test_a_run_without_a_search_is_not_stored(
     aws: Cloud, tmp_path: Path, rate: float | None, search: float | None
 ) -> None:
     known = instance_types.machine(aws, tmp_path, PLAN)
@@ -143,7 +145,7 @@ def test_hosts_of_the_local_cloud_share_this_machine(tmp_path: Path) -> None:
     assert known.price == instance_types.FREE
 
 
-def test_hosts_held_to_a_rate_tell_nothing_of_those_that_are_not(
+def test_rates_of_limited_hosts_are_not_used_for_unlimited_ones(
     aws: Cloud, tmp_path: Path
 ) -> None:
     held = replace(aws, name="local", rate_cap=700.0)
@@ -160,7 +162,7 @@ def test_hosts_held_to_a_rate_tell_nothing_of_those_that_are_not(
 
 
 @pytest.mark.parametrize("zones", [[], ["eu-west-2a"]])
-def test_a_region_without_the_type_is_told_with_the_way_out(zones: list[str]) -> None:
+def test_a_region_without_the_type_is_refused_with_a_way_out(zones: list[str]) -> None:
     plan = replace(PLAN, others={"c8g.large": None})
     with stubbed("ec2") as clerk:
         offered = [[], [{"Location": zone} for zone in zones]]
@@ -176,7 +178,7 @@ def test_a_region_without_the_type_is_told_with_the_way_out(zones: list[str]) ->
     assert caught.value.exit_status == 3
 
 
-def test_who_may_not_ask_for_the_zones_is_not_refused_for_it() -> None:
+def test_a_user_who_may_not_list_the_zones_is_not_refused_for_it() -> None:
     with stubbed("ec2") as clerk:
         call = "describe_instance_type_offerings"
         clerk.refuse("ec2", call, "UnauthorizedOperation")

@@ -50,7 +50,7 @@ def case(clerk: Clerk, key: keys.UserKey) -> Case:
     return Case(clerk.cloud, PLAN, key)
 
 
-# --- a good account
+# --- a fit account
 
 
 def test_the_local_cloud_is_fit_but_for_a_quota(local: Case) -> None:
@@ -58,7 +58,7 @@ def test_the_local_cloud_is_fit_but_for_a_quota(local: Case) -> None:
     assert [check.name for check in checks] == [look.__name__ for look in preflight.ALL]
     unfit = {check.name: check.status for check in checks if check.status != OK}
     assert unfit.pop("quota") == WARNING
-    unfit.pop("ssh", None)  # another test may have let another address in
+    unfit.pop("ssh", None)  # another test may have allowed another address
     unfit.pop("data", None)  # it ages
     assert unfit == {}
 
@@ -85,7 +85,7 @@ def test_a_check_is_one_line(local: Case) -> None:
         assert "\n" not in check.line
 
 
-# --- bad ones
+# --- unfit accounts
 
 
 def test_a_type_that_the_region_lacks_is_a_fault(local: Case) -> None:
@@ -95,23 +95,23 @@ def test_a_type_that_the_region_lacks_is_a_fault(local: Case) -> None:
     assert "t9.giant" in checks["machine"].text
 
 
-def test_a_subnet_that_there_is_not_is_a_fault(local: Case) -> None:
+def test_a_subnet_that_does_not_exist_is_a_fault(local: Case) -> None:
     nowhere = replace(local, plan=replace(PLAN, subnet="subnet-0123"))
     (check,) = preflight.examine(nowhere, [preflight.network])
     assert check.status == FAULT
     assert "--subnet" in check.way_out
 
 
-def test_a_bucket_of_ones_own_must_exist(local: Case) -> None:
+def test_a_users_own_bucket_must_exist(local: Case) -> None:
     (check,) = preflight.examine(replace(local, bucket="nobodys"), [preflight.bucket])
     assert (check.status, check.text) == (FAULT, "no such bucket: nobodys")
 
 
-def test_somebody_elses_bucket_is_a_fault(clerk: Clerk, case: Case) -> None:
+def test_a_bucket_of_another_account_is_a_fault(clerk: Clerk, case: Case) -> None:
     clerk.refuse("s3", "head_bucket", "403")
     (check,) = preflight.examine(case, [preflight.bucket])
     assert check.status == FAULT
-    assert "not ours" in check.text
+    assert "this account may not use it" in check.text
 
 
 def offered(*zones: str) -> dict[str, Any]:
@@ -119,11 +119,11 @@ def offered(*zones: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("subnets", "told"),
+    ("subnets", "text"),
     [([], "no default subnet"), (["eu-west-2c"], "no subnet in a zone that offers")],
 )
 def test_no_place_for_an_instance_is_a_fault(
-    clerk: Clerk, case: Case, subnets: list[str], told: str
+    clerk: Clerk, case: Case, subnets: list[str], text: str
 ) -> None:
     asked: dict[str, Any] = {
         "LocationType": "availability-zone",
@@ -136,13 +136,13 @@ def test_no_place_for_an_instance_is_a_fault(
     clerk.answer("ec2", "describe_subnets", reply, wanted)
     (check,) = preflight.examine(case, [preflight.network])
     assert check.status == FAULT
-    assert told in check.text
+    assert text in check.text
     assert check.way_out
 
 
 @pytest.mark.parametrize("look", [preflight.network, preflight.machine])
 def test_a_region_without_the_type_is_a_fault_that_names_the_region(
-    clerk: Clerk, case: Case, look: preflight.Look
+    clerk: Clerk, case: Case, look: preflight.CheckFunction
 ) -> None:
     if look is preflight.machine:
         clerk.answer("ec2", "describe_instance_types", described(2))
@@ -153,7 +153,7 @@ def test_a_region_without_the_type_is_a_fault_that_names_the_region(
     assert "--region" in check.way_out
 
 
-def test_all_types_are_looked_at(clerk: Clerk, case: Case) -> None:
+def test_all_types_are_checked(clerk: Clerk, case: Case) -> None:
     plan = replace(PLAN, others={"c7g.large": None})
     several = replace(case, plan=plan)
     for zones in (("eu-west-2a",), ()):
@@ -167,7 +167,7 @@ def test_all_types_are_looked_at(clerk: Clerk, case: Case) -> None:
     )
 
 
-def test_the_quota_is_told_for_each_type(clerk: Clerk, case: Case) -> None:
+def test_the_quota_is_reported_for_each_type(clerk: Clerk, case: Case) -> None:
     plan = replace(PLAN, others={"c7g.xlarge": None, "g5.xlarge": None}, instances=9)
     reply = {"Quota": {"Value": 16.0}}
     clerk.answer("service-quotas", "get_service_quota", reply)
@@ -176,10 +176,10 @@ def test_the_quota_is_told_for_each_type(clerk: Clerk, case: Case) -> None:
         clerk.answer("ec2", "describe_instance_types", described(vcpus))
     check = preflight.quota(replace(case, plan=plan))
     assert "room for 8 x t3.micro or 4 x c7g.xlarge, not 9" in check.text
-    assert check.status == WARNING  # the third type is counted apart
+    assert check.status == WARNING  # the third type has its own quota
 
 
-def test_a_private_subnet_is_warned_of(clerk: Clerk, case: Case) -> None:
+def test_a_private_subnet_gives_a_warning(clerk: Clerk, case: Case) -> None:
     clerk.answer("ec2", "describe_instance_type_offerings", offered("eu-west-2a"))
     subnet = {"AvailabilityZone": "eu-west-2a", "MapPublicIpOnLaunch": False}
     asked = {"SubnetIds": ["subnet-01"]}
@@ -200,7 +200,7 @@ def busy(clerk: Clerk, *types: str, vcpus: int = 8) -> None:
 
 
 def described(vcpus: int) -> dict[str, Any]:
-    """What EC2 says of an instance type with so many vCPUs."""
+    """EC2's description of an instance type with so many vCPUs."""
     found = {
         "VCpuInfo": {"DefaultVCpus": vcpus},
         "ProcessorInfo": {"SupportedArchitectures": ["x86_64"]},
@@ -233,7 +233,7 @@ def test_only_standard_families_count_for_the_standard_quota(
 
 
 @pytest.mark.parametrize(("n", "status"), [(12, OK), (13, FAULT)])
-def test_the_quota_tells_the_largest_fleet(
+def test_the_quota_check_states_the_largest_fleet(
     clerk: Clerk, case: Case, n: int, status: str
 ) -> None:
     asked = {"ServiceCode": "ec2", "QuotaCode": "L-1216C47A"}
@@ -252,7 +252,7 @@ def test_the_quota_tells_the_largest_fleet(
 @pytest.mark.parametrize(
     ("seconds", "status"), [(0, OK), (-100, WARNING), (1000, FAULT)]
 )
-def test_a_wrong_clock_is_told(
+def test_a_wrong_clock_is_reported(
     clerk: Clerk, case: Case, seconds: int, status: str
 ) -> None:
     there = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=seconds)
@@ -263,10 +263,8 @@ def test_a_wrong_clock_is_told(
     assert check.status == status
 
 
-def test_a_right_that_is_missing_is_a_fault_with_its_way_out(
-    clerk: Clerk, case: Case
-) -> None:
-    """What AWS answers to a dry run that would have been refused."""
+def test_a_missing_right_is_a_fault_with_a_way_out(clerk: Clerk, case: Case) -> None:
+    """AWS's answer to a dry run of a call that would be refused."""
     clerk.answer("ec2", "describe_key_pairs", {"KeyPairs": []})
     clerk.refuse("ec2", "import_key_pair", "UnauthorizedOperation")
     (check,) = preflight.examine(case, [preflight.key_pair])
@@ -290,8 +288,8 @@ def test_a_dry_run_that_would_succeed_is_fine(clerk: Clerk, case: Case) -> None:
         (preflight.ssh, "ec2", "describe_security_groups"),
     ],
 )
-def test_what_a_run_needs_and_may_not_do_is_a_fault(
-    key: keys.UserKey, look: preflight.Look, service: str, call: str
+def test_a_denied_call_that_a_run_needs_is_a_fault(
+    key: keys.UserKey, look: preflight.CheckFunction, service: str, call: str
 ) -> None:
     with stubbed("ec2", "ssm") as clerk:
         if service == "ssm":
@@ -303,7 +301,7 @@ def test_what_a_run_needs_and_may_not_do_is_a_fault(
     assert "docs/aws.md" in check.way_out
 
 
-def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
+def test_a_denied_call_that_a_run_does_not_need_is_no_fault(
     clerk: Clerk, case: Case
 ) -> None:
     clerk.refuse("ec2", "describe_vpcs", "UnauthorizedOperation")
@@ -311,10 +309,10 @@ def test_what_a_run_needs_not_and_may_not_be_looked_at_is_no_fault(
     assert check.status == WARNING
 
 
-def test_this_machine_is_looked_for_among_those_that_are_let_in(
+def test_this_machines_address_is_checked_against_the_allowed_ranges(
     clerk: Clerk, case: Case
 ) -> None:
-    """An address that has changed since: whether it may be let in is asked."""
+    """Whether a changed address may be allowed is tried by a dry run."""
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     for ranges, answer, status in (
         ([], "DryRunOperation", OK),
@@ -335,7 +333,7 @@ def test_this_machine_is_looked_for_among_those_that_are_let_in(
     ("answer", "status"),
     [("DryRunOperation", OK), ("UnauthorizedOperation", FAULT)],
 )
-def test_whether_a_group_may_be_made_is_asked(
+def test_whether_a_group_may_be_created_is_checked(
     clerk: Clerk, case: Case, answer: str, status: str
 ) -> None:
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
@@ -349,7 +347,7 @@ def test_whether_a_group_may_be_made_is_asked(
     ("answer", "status"),
     [("DryRunOperation", OK), ("UnauthorizedOperation", WARNING)],
 )
-def test_whether_an_instance_may_be_tagged_is_asked_of_one_that_is_there(
+def test_whether_an_instance_may_be_tagged_is_tried_on_an_existing_one(
     clerk: Clerk, case: Case, answer: str, status: str
 ) -> None:
     clerk.answer("ec2", "describe_instances", {"Reservations": []})
@@ -379,7 +377,7 @@ DRY = {
 }
 
 
-def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
+def test_every_check_that_calls_more_than_a_description_makes_a_dry_run(
     cloud: LocalCloud, local: Case
 ) -> None:
     asked: dict[str, Any] = {}
@@ -402,7 +400,7 @@ def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
     preflight.examine(replace(local, plan=there), [preflight.ssh])
     events.unregister("before-parameter-build.ec2", keep)
     cloud.ec2.terminate_instances(InstanceIds=[host])
-    assert asked.pop("ImportKeyPair", True)  # not asked where it is there already
+    assert asked.pop("ImportKeyPair", True)  # not tried where the key pair exists
     assert asked == dict.fromkeys(DRY.keys() - {"ImportKeyPair"}, True)
 
 
@@ -414,7 +412,7 @@ def test_every_check_that_calls_for_more_than_a_look_calls_for_a_dry_run(
         (["192.0.2.0/24", EVERYWHERE], WARNING),
     ],
 )
-def test_whom_the_group_lets_in_is_told(
+def test_the_ranges_that_the_group_allows_are_reported(
     clerk: Clerk, case: Case, ranges: list[str], status: str
 ) -> None:
     permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
@@ -423,10 +421,10 @@ def test_whom_the_group_lets_in_is_told(
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
     assert check.status == status
-    assert ("whole world" in check.text) == (EVERYWHERE in ranges)
+    assert ("lets every address in" in check.text) == (EVERYWHERE in ranges)
 
 
-def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> None:
+def test_a_region_that_boto3_does_not_know_gives_a_warning(key: keys.UserKey) -> None:
     for name, status in (
         ("eu-west-2", OK),
         ("cn-north-1", OK),
@@ -436,7 +434,7 @@ def test_a_region_that_boto3_does_not_know_is_warned_of(key: keys.UserKey) -> No
             assert preflight.region(Case(clerk.cloud, PLAN, key)).status == status
 
 
-# --- whose account
+# --- lab accounts and credentials
 
 
 @pytest.mark.parametrize(
@@ -456,7 +454,7 @@ def test_the_regions_and_the_instances_of_a_lab_are_known(
 
 
 @pytest.mark.parametrize(
-    ("n", "each", "running", "told"),
+    ("n", "each", "running", "text"),
     [
         (8, 4, 0, ""),
         (9, 4, 0, "32 vCPUs, 0 are in use"),
@@ -465,27 +463,27 @@ def test_the_regions_and_the_instances_of_a_lab_are_known(
         (7, 2, 3, "9 instances, 3 run"),
     ],
 )
-def test_what_runs_in_a_lab_already_counts(
-    key: keys.UserKey, n: int, each: int, running: int, told: str
+def test_instances_that_run_in_a_lab_already_count(
+    key: keys.UserKey, n: int, each: int, running: int, text: str
 ) -> None:
     with stubbed("ec2", region="us-east-1", arn=LAB) as clerk:
         busy(clerk, *["t3.micro"] * running, vcpus=8 if each == 4 else 2)
-        if "instances" not in told:
+        if "instances" not in text:
             clerk.answer("ec2", "describe_instance_types", described(each))
-        plan = replace(PLAN, instances=n, at_least=1)  # so few would do
+        plan = replace(PLAN, instances=n, at_least=1)  # one would be accepted
         check = preflight.caller(Case(clerk.cloud, plan, key))
-    assert check.status == (FAULT if told else WARNING)
-    assert told in check.text
+    assert check.status == (FAULT if text else WARNING)
+    assert text in check.text
 
 
-def test_a_run_that_outlives_a_labs_session_is_a_fault(key: keys.UserKey) -> None:
+def test_a_run_longer_than_a_labs_session_is_a_fault(key: keys.UserKey) -> None:
     with stubbed(region="us-east-1", arn=LAB) as clerk:
         plan = replace(PLAN, time_limit=4 * 3600.0)
         check = preflight.caller(Case(clerk.cloud, plan, key))
     assert (check.status, check.way_out) == (FAULT, "less --t")
 
 
-def test_an_account_of_ones_own_has_no_such_limits(case: Case) -> None:
+def test_an_ordinary_account_has_no_such_limits(case: Case) -> None:
     assert preflight.caller(case).status == OK
 
 
@@ -511,27 +509,27 @@ def expiring(seconds: float) -> Credentials:
 
 
 @pytest.mark.parametrize(
-    ("credentials", "status", "told"),
+    ("credentials", "status", "text"),
     [
         (lambda: Credentials("a", "s"), OK, "they do not expire; a run may take 620 s"),
-        (lambda: Credentials("a", "s", "token"), WARNING, "do not tell for how long"),
+        (lambda: Credentials("a", "s", "token"), WARNING, "their end is not known"),
         (lambda: expiring(3630), OK, "good for 60 min"),
         (lambda: expiring(330), WARNING, "end in 5 min"),
         (lambda: expiring(-5), WARNING, "end in 0 min"),
     ],
 )
-def test_credentials_are_held_against_the_length_of_the_run(
-    case: Case, credentials: Callable[[], Credentials], status: str, told: str
+def test_the_life_of_credentials_is_compared_with_the_length_of_the_run(
+    case: Case, credentials: Callable[[], Credentials], status: str, text: str
 ) -> None:
     session: Any = Session(credentials())
     cloud = replace(case.cloud, clients=Clients(session, None))
     check = preflight.credentials(replace(case, cloud=cloud))
     assert check.status == status
-    assert told in check.text
+    assert text in check.text
 
 
 @pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])
-def test_the_age_of_what_is_known_without_asking_is_told(
+def test_the_age_of_the_shipped_data_is_reported(
     monkeypatch: pytest.MonkeyPatch, case: Case, days: int, status: str
 ) -> None:
     then = dt.datetime.now(dt.timezone.utc).date() - dt.timedelta(days)
@@ -541,13 +539,13 @@ def test_the_age_of_what_is_known_without_asking_is_told(
     assert re.search(rf"botocore \d+\.\d+\.\d+ .* {days} days old", check.text)
 
 
-# --- where SSH is let in from
+# --- from where SSH is allowed
 
 
 @pytest.mark.parametrize(
     "text", [EVERYWHERE, "192.0.2.1/24", "somewhere", "2001:db8::/32", "192.0.2.0/40"]
 )
-def test_a_range_that_is_none_or_the_whole_world_is_refused(text: str) -> None:
+def test_an_invalid_range_or_the_range_of_all_addresses_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--ssh-from"):
         replace(PLAN, ssh_from=text)
 
@@ -557,7 +555,7 @@ def ssh_group(cloud: Cloud, subnet: str = "") -> str:
     return access.ssh_group(cloud.ec2, where, owner="tests", subnet=subnet)
 
 
-def test_a_subnet_of_another_network_has_a_group_of_its_own(
+def test_a_subnet_of_another_network_has_its_own_group(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
     vpc = cloud.ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
@@ -571,9 +569,7 @@ def test_a_subnet_of_another_network_has_a_group_of_its_own(
     assert described["SecurityGroups"][0]["VpcId"] == vpc
 
 
-def test_a_key_of_ones_own_is_looked_for_by_its_name(
-    local: Case, tmp_path: Path
-) -> None:
+def test_a_users_own_key_is_looked_up_by_its_name(local: Case, tmp_path: Path) -> None:
     other = keys.user_key(tmp_path)
     (check,) = preflight.examine(replace(local, key=other), [preflight.key_pair])
     assert access.key_name(other) in check.text

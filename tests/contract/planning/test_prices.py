@@ -1,4 +1,4 @@
-"""What AWS is asked about prices, and what becomes of its answers."""
+"""What is requested about prices of AWS, and what its answers become."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from botocore.stub import ANY
 
 from cnd.cloud.connection import Cloud
-from cnd.model.catalog import BESIDE, OFFERS
+from cnd.model.catalog import EXTRAS, OFFERS
 from cnd.planning import prices
 from tests.support.clerk import Clerk, stubbed
 
@@ -50,22 +50,24 @@ def asked_for(instance_type: str) -> dict[str, Any]:
     return {"ServiceCode": "AmazonEC2", "Filters": filters}
 
 
-def test_the_price_list_is_asked_where_it_answers(aws: Cloud) -> None:
+def test_the_price_list_is_queried_in_its_own_region(aws: Cloud) -> None:
     client = aws.clients.get("pricing", prices.PRICING_REGION)
     assert client.meta.endpoint_url == "https://api.pricing.us-east-1.amazonaws.com"
 
 
-def test_the_price_of_the_region_is_asked_of_aws(aws: Cloud, clerk: Clerk) -> None:
+def test_the_price_of_the_region_is_requested_from_aws(
+    aws: Cloud, clerk: Clerk
+) -> None:
     listed = {"PriceList": [product("0.0000000000"), product("0.0910000000")]}
     clerk.answer("pricing", "get_products", listed, asked_for("c6a.large"))
     price = prices.on_demand(aws, "c6a.large")
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.091 + BESIDE)
+    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS)
     assert price.source == "AWS's price list, eu-west-2"
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnrecognizedClient"])
-def test_a_refusal_falls_back_to_the_table_and_says_so(
+def test_after_a_refusal_the_table_is_used_and_named(
     aws: Cloud, clerk: Clerk, code: str
 ) -> None:
     clerk.refuse("pricing", "get_products", code)
@@ -76,13 +78,13 @@ def test_a_refusal_falls_back_to_the_table_and_says_so(
     assert price.source.endswith(f"refused: {code}")
 
 
-def test_what_nobody_knows_has_no_price(aws: Cloud, clerk: Clerk) -> None:
+def test_an_unknown_price_is_none(aws: Cloud, clerk: Clerk) -> None:
     nothing = {"PriceList": [product("1.0", unit="Quantity")]}
     clerk.answer("pricing", "get_products", nothing, asked_for("c9x.large"))
     assert prices.on_demand(aws, "c9x.large") is None
 
 
-def test_spot_prices_in_force_are_told_by_type_and_zone_and_the_lowest_of_them(
+def test_present_spot_prices_are_returned_by_type_and_zone_with_the_lowest(
     aws: Cloud, clerk: Clerk
 ) -> None:
     history = [
@@ -102,15 +104,15 @@ def test_spot_prices_in_force_are_told_by_type_and_zone_and_the_lowest_of_them(
     reply = {"SpotPriceHistory": history}
     clerk.answer("ec2", "describe_spot_price_history", reply, asked)
     found = prices.spot(aws, ["c6a.large", "c5.large"])
-    assert found["c5.large"] == {"eu-west-2b": pytest.approx(0.03 + BESIDE)}
+    assert found["c5.large"] == {"eu-west-2b": pytest.approx(0.03 + EXTRAS)}
     assert found["c6a.large"].keys() == {"eu-west-2a", "eu-west-2b"}
     price = prices.lowest(found["c6a.large"])
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.032 + BESIDE)
+    assert price.usd_per_hour == pytest.approx(0.032 + EXTRAS)
     assert price.source == "spot price in eu-west-2b, just now"
 
 
-def test_only_the_spot_price_in_force_is_asked_for(aws: Cloud, clerk: Clerk) -> None:
+def test_only_the_present_spot_price_is_requested(aws: Cloud, clerk: Clerk) -> None:
     sent: list[dt.datetime] = []
     aws.ec2.meta.events.register(
         "before-parameter-build.ec2.DescribeSpotPriceHistory",

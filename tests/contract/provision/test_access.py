@@ -1,4 +1,4 @@
-"""What `cnd.provision.access` promises: what exists is used again, no wide door."""
+"""What `cnd.provision.access` promises: existing things are used, access is narrow."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_an_image_by_its_id_has_the_same_user(aws: Cloud, name: str) -> None:
     assert access.image(aws, "c5.large", chosen.id) == chosen
 
 
-def test_the_user_can_be_told(aws: Cloud) -> None:
+def test_the_login_user_can_be_given(aws: Cloud) -> None:
     assert access.image(aws, "c5.large", "debian", "me").user == "me"
 
 
@@ -94,11 +94,15 @@ def test_an_image_for_another_processor_is_refused(aws: Cloud) -> None:
         access.image(aws, "t3.micro", arm.id)
 
 
-def test_an_image_of_nobody_known_needs_a_user(aws: Cloud, cloud: LocalCloud) -> None:
+def test_an_image_of_an_unknown_publisher_needs_a_user(
+    aws: Cloud, cloud: LocalCloud
+) -> None:
     host = cloud.launch()[0]
     made = cloud.ec2.create_image(InstanceId=host, Name="my own")["ImageId"]
     cloud.ec2.terminate_instances(InstanceIds=[host])
-    with pytest.raises(CloudError, match="nobody knows who logs in") as caught:
+    with pytest.raises(
+        CloudError, match="cannot determine the login user for"
+    ) as caught:
         access.image(aws, "c5.large", made)
     assert caught.value.hint == "say --user"
     assert access.image(aws, "c5.large", made, "me").user == "me"
@@ -154,7 +158,7 @@ def test_another_key_is_another_key_pair(
 # --- security group
 
 
-def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
+def test_ssh_is_allowed_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> None:
     group = access.ssh_group(aws.ec2, CALLER, owner="me")
 
     for permission in permissions(cloud, group):
@@ -167,7 +171,7 @@ def test_ssh_is_let_in_from_the_caller_only(aws: Cloud, cloud: LocalCloud) -> No
     assert all(each.endswith("/32") for each in ranges)
 
 
-def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> None:
+def test_opening_the_group_twice_is_no_failure(aws: Cloud, cloud: LocalCloud) -> None:
     first = access.ssh_group(aws.ec2, CALLER, owner="me")
     before = permissions(cloud, first)
 
@@ -175,7 +179,7 @@ def test_opening_the_group_twice_is_harmless(aws: Cloud, cloud: LocalCloud) -> N
     assert permissions(cloud, first) == before
 
 
-def test_another_caller_is_let_into_the_same_group(
+def test_another_caller_is_allowed_by_the_same_group(
     aws: Cloud, cloud: LocalCloud
 ) -> None:
     first = access.ssh_group(aws.ec2, CALLER, owner="me")
@@ -185,8 +189,8 @@ def test_another_caller_is_let_into_the_same_group(
     assert {CALLER, "192.0.2.8/32"} <= ranges
 
 
-def test_an_address_of_before_is_closed_once_nobody_works_behind_it() -> None:
-    """Twice: while an instance is there, and when none is left."""
+def test_an_earlier_address_is_removed_once_no_instance_exists() -> None:
+    """Twice: while an instance exists, and when none is left."""
     rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
     others = {"CidrIp": "192.0.2.2/32", "Description": "CND for you"}
     ranges = [{"IpRanges": [rule, others]}]
@@ -213,7 +217,7 @@ def test_an_address_of_before_is_closed_once_nobody_works_behind_it() -> None:
 
 
 @pytest.mark.parametrize("owner", ["somebody", "user1=O'Brien", "ünï", "x" * 300])
-def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
+def test_a_rule_is_described_in_characters_that_aws_accepts(owner: str) -> None:
     """Constraints of IpRange.Description; an apostrophe is not among them."""
     sent: list[str] = []
     with stubbed("ec2") as clerk:
@@ -231,7 +235,7 @@ def test_a_rule_is_described_in_characters_that_aws_takes(owner: str) -> None:
         assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
 
 
-def test_of_two_first_runs_at_once_one_makes_the_group_and_both_use_it() -> None:
+def test_of_two_first_runs_at_once_one_creates_the_group_and_both_use_it() -> None:
     made = {"GroupId": "sg-1", "IpPermissions": []}
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
@@ -241,7 +245,7 @@ def test_of_two_first_runs_at_once_one_makes_the_group_and_both_use_it() -> None
         assert access.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
 
 
-def test_a_name_that_is_taken_where_nobody_finds_it_is_told() -> None:
+def test_a_name_in_use_by_a_group_that_is_not_found_is_reported() -> None:
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
@@ -250,7 +254,7 @@ def test_a_name_that_is_taken_where_nobody_finds_it_is_told() -> None:
             access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
 
 
-def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
+def test_the_group_is_tagged_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
     group = access.ssh_group(aws.ec2, CALLER, owner="me")
     reply = cloud.ec2.describe_security_groups(GroupIds=[group])
     assert {"Key": "cnd", "Value": "1"} in reply["SecurityGroups"][0]["Tags"]
@@ -259,7 +263,7 @@ def test_the_group_is_marked_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
 # --- the caller's address
 
 
-def test_the_cloud_says_where_the_caller_is(aws: Cloud) -> None:
+def test_the_cloud_returns_the_callers_address(aws: Cloud) -> None:
     assert access.caller_address(aws.checkip) == "127.0.0.1"
 
 

@@ -1,4 +1,4 @@
-"""What is asked of Auto Scaling: no group is ever filled that has no end."""
+"""What is requested of Auto Scaling: no group is filled without a scheduled end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def clerk() -> Iterator[Clerk]:
 
 
 def asked(clerk: Clerk, *names: str, spot: bool = False) -> list[dict[str, Any]]:
-    """Make a group of two for these types; return what was asked, in order."""
+    """Create a group of two for these types; return the requests, in order."""
     client = clerk.cloud.clients.get("autoscaling")
     found: list[dict[str, Any]] = []
     client.meta.events.register(
@@ -49,7 +49,7 @@ def asked(clerk: Clerk, *names: str, spot: bool = False) -> list[dict[str, Any]]
     return found
 
 
-def test_a_group_is_filled_only_after_it_was_given_its_end(clerk: Clerk) -> None:
+def test_a_group_is_filled_only_after_its_end_was_scheduled(clerk: Clerk) -> None:
     made, end, _, filled = asked(clerk, "t3.micro")
     assert (made["MinSize"], made["MaxSize"], made["DesiredCapacity"]) == (0, 2, 0)
     assert (end["MinSize"], end["MaxSize"], end["DesiredCapacity"]) == (0, 0, 0)
@@ -58,8 +58,10 @@ def test_a_group_is_filled_only_after_it_was_given_its_end(clerk: Clerk) -> None
     assert (filled["MinSize"], filled["DesiredCapacity"]) == (2, 2)
 
 
-def test_a_group_that_a_lost_answer_told_of_is_the_runs_own(clerk: Clerk) -> None:
-    for word in (auto_scaling.THERE, "LimitExceeded"):
+def test_a_group_created_by_a_request_without_an_answer_is_the_runs_own(
+    clerk: Clerk,
+) -> None:
+    for word in (auto_scaling.EXISTS, "LimitExceeded"):
         clerk.refuse("autoscaling", "create_auto_scaling_group", word)
     auto_scaling.create(clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2, spot=False)
     with pytest.raises(CloudError, match="LimitExceeded"):
@@ -78,12 +80,12 @@ def test_a_group_is_tagged_in_the_call_and_tags_its_instances(clerk: Clerk) -> N
     assert made["LaunchTemplate"] == {"LaunchTemplateName": "cnd-r", "Version": "1"}
 
 
-def test_a_search_is_not_ended_for_the_balance_of_the_zones(clerk: Clerk) -> None:
+def test_no_instance_is_terminated_to_balance_the_zones(clerk: Clerk) -> None:
     suspended = asked(clerk, "t3.micro")[2]
     assert suspended["ScalingProcesses"] == ["AZRebalance"]
 
 
-def test_several_types_and_spot_are_a_policy_of_the_group(clerk: Clerk) -> None:
+def test_several_types_and_spot_are_in_the_policy_of_the_group(clerk: Clerk) -> None:
     made, *_ = asked(clerk, "t3.micro", "c5.large", spot=True)
     policy = made["MixedInstancesPolicy"]
     types = [each["InstanceType"] for each in policy["LaunchTemplate"]["Overrides"]]
@@ -93,12 +95,12 @@ def test_several_types_and_spot_are_a_policy_of_the_group(clerk: Clerk) -> None:
     assert how["SpotAllocationStrategy"] == "price-capacity-optimized"
 
 
-def test_a_group_goes_with_its_instances_and_one_that_is_gone_is_no_failure(
+def test_a_group_is_deleted_with_its_instances_and_a_missing_one_is_no_failure(
     clerk: Clerk,
 ) -> None:
     gone = {"AutoScalingGroupName": "cnd-r", "ForceDelete": True}
     clerk.answer("autoscaling", "delete_auto_scaling_group", {}, gone)
-    clerk.refuse("autoscaling", "delete_auto_scaling_group", auto_scaling.NOT_THERE)
+    clerk.refuse("autoscaling", "delete_auto_scaling_group", auto_scaling.ABSENT)
     clerk.refuse("autoscaling", "delete_auto_scaling_group", "AccessDenied")
     auto_scaling.delete(clerk.cloud, "cnd-r")
     auto_scaling.delete(clerk.cloud, "cnd-r")
@@ -117,8 +119,8 @@ def activity(status: str, message: str) -> dict[str, Any]:
     }
 
 
-def test_each_reason_why_a_group_launches_too_few_is_told_once(clerk: Clerk) -> None:
-    """Looked for only while instances are missing; a failed look is told once, too."""
+def test_each_reason_why_a_group_launches_too_few_is_emitted_once(clerk: Clerk) -> None:
+    """Only while instances are missing; a failed poll is emitted once, too."""
     service, call = "autoscaling", "describe_scaling_activities"
     full = activity("Failed", "We do not have sufficient\nt3.micro capacity.")
     quota = activity("Failed", "Your quota allows for 0 more running instance(s).")
@@ -130,16 +132,18 @@ def test_each_reason_why_a_group_launches_too_few_is_told_once(clerk: Clerk) -> 
     clerk.refuse(service, call, "AccessDenied")
     clerk.answer(service, call, {"Activities": [quota, full, fine]})
     launcher = Launcher(clerk.cloud, Plan(2, 2, 60.0, hold=True), "r")
-    told: list[Event] = []
+    events: list[Event] = []
     missing = iter([0, 2, 2, 2, 2, 1])
     waits = iter([True] * 6 + [False])
-    launcher.tell_failures(told.append, lambda: next(missing), lambda _: next(waits))
-    assert [(event.kind, event.fields.get("count")) for event in told] == [
+    launcher.report_failures(
+        events.append, lambda: next(missing), lambda _: next(waits)
+    )
+    assert [(event.kind, event.fields.get("count")) for event in events] == [
         ("launch.refused", 2),
         ("cloud.trouble", None),
         ("launch.refused", 1),
     ]
-    assert sentence(told[0]) == (
+    assert sentence(events[0]) == (
         "no room for 2 x t3.micro in the group's zones: "
         "We do not have sufficient t3.micro capacity."
     )

@@ -1,4 +1,4 @@
-"""`clean` removes what CND made, all of it, and nothing else."""
+"""`clean` removes everything that CND created, and nothing else."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ours(own: LocalCloud) -> Cloud:
 
 
 def furnish(cloud: Cloud, folder: Path, run: str) -> None:
-    """Make all that a run makes."""
+    """Create everything that a run creates."""
     access.key_pair(cloud.ec2, keys.user_key(folder))
     access.ssh_group(cloud.ec2, "192.0.2.7/32", owner="me")
     bucket = s3logs.bucket_name(cloud.account, cloud.region)
@@ -47,7 +47,7 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     auto_scaling.create(cloud, [spec], subnets, run=run, count=1, spot=False)
 
 
-def test_all_that_a_run_makes_is_found_and_removed(
+def test_everything_that_a_run_creates_is_found_and_removed(
     ours: Cloud, tmp_path: Path, run: str
 ) -> None:
     furnish(ours, tmp_path, run)
@@ -62,7 +62,7 @@ def test_all_that_a_run_makes_is_found_and_removed(
     assert cleanup.find(ours) == ([], refused) == ([], [])
 
 
-def test_a_look_that_is_refused_hides_its_kind_only(run: str) -> None:
+def test_a_refused_listing_hides_its_kind_only(run: str) -> None:
     with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
         clerk.refuse("autoscaling", "describe_auto_scaling_groups", "AccessDenied")
         clerk.answer("ec2", "describe_launch_templates", {"LaunchTemplates": []})
@@ -86,7 +86,7 @@ def test_what_is_not_cnds_is_left_alone(ours: Cloud, own: LocalCloud) -> None:
     assert cleanup.find(ours) == ([], [])
 
 
-def test_what_is_in_use_is_left_and_said(tmp_path: Path) -> None:
+def test_a_resource_in_use_is_left_and_reported(tmp_path: Path) -> None:
     with stubbed("ec2") as clerk:
         clerk.refuse("ec2", "delete_security_group", "DependencyViolation")
         group = cleanup.Resource("security group", "cnd-ssh", "sg-1")

@@ -1,4 +1,4 @@
-"""What is asked of EC2 Fleet, and what its answers become."""
+"""What is requested of EC2 Fleet, and what its replies become."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def group(*ids: str, lifecycle: str = "spot") -> dict[str, Any]:
     }
 
 
-def test_the_template_says_all_that_a_launch_says(stub: Stub) -> None:
+def test_the_template_has_all_parameters_of_a_launch(stub: Stub) -> None:
     stub.add_response("create_launch_template", {})
-    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="somebody")
+    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="user")
     ((_, asked),) = stub.asked
     assert asked["LaunchTemplateName"] == "cnd-r"
     (ours,) = asked["TagSpecifications"]
@@ -62,7 +62,7 @@ def test_the_template_says_all_that_a_launch_says(stub: Stub) -> None:
     assert data["SecurityGroupIds"] == ["sg-1"]
     for each in data["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in each["Tags"]}
-        assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "somebody")
+        assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "user")
         assert "cnd:deadline" in tags
     kinds = {each["ResourceType"] for each in data["TagSpecifications"]}
     assert kinds == {"instance", "volume"}
@@ -94,7 +94,9 @@ def test_aws_chooses_among_all_types_and_zones(stub: Stub) -> None:
     assert tagged["ResourceType"] == "fleet"
 
 
-def test_what_is_missing_is_bought_on_demand_at_the_lowest_price(stub: Stub) -> None:
+def test_missing_instances_are_launched_on_demand_at_the_lowest_price(
+    stub: Stub,
+) -> None:
     caught = group("i", "j", lifecycle="on-demand")
     stub.add_response("create_fleet", {"FleetId": "f", "Instances": [caught]})
     found = launch(stub, on_spot=False)
@@ -106,7 +108,7 @@ def test_what_is_missing_is_bought_on_demand_at_the_lowest_price(stub: Stub) -> 
     assert [each.spot for each in found.instances] == [False, False]
 
 
-def test_a_catch_tells_type_and_zone_of_each(stub: Stub) -> None:
+def test_a_reply_has_type_and_zone_of_each_instance(stub: Stub) -> None:
     stub.add_response("create_fleet", {"FleetId": "f", "Instances": [group("i", "j")]})
     caught = launch(stub)
     assert [each.id for each in caught.instances] == ["i", "j"]
@@ -129,7 +131,7 @@ def test_a_catch_tells_type_and_zone_of_each(stub: Stub) -> None:
         ("UnauthorizedOperation", "docs/aws.md"),
     ],
 )
-def test_an_error_inside_the_answer_is_told_like_any_other(
+def test_an_error_inside_the_reply_is_translated_like_any_other(
     stub: Stub, name: str, way_out: str
 ) -> None:
     errors = [
@@ -147,15 +149,15 @@ def test_an_error_inside_the_answer_is_told_like_any_other(
     assert way_out in (trouble.hint or "")
 
 
-def test_too_few_without_a_word_is_want_of_capacity(stub: Stub) -> None:
+def test_too_few_instances_without_a_reason_is_a_lack_of_capacity(stub: Stub) -> None:
     stub.add_response("create_fleet", {"FleetId": "f", "Instances": []})
     caught = launch(stub)
     assert caught.instances == ()
     assert isinstance(caught.trouble, CapacityError)
 
 
-def test_a_template_that_is_there_or_gone_already_is_no_failure(stub: Stub) -> None:
+def test_a_template_that_exists_or_is_removed_already_is_no_failure(stub: Stub) -> None:
     stub.add_client_error("create_launch_template", ec2_fleet.EXISTS)
     stub.add_client_error("delete_launch_template", ec2_fleet.NOT_YET[0])
-    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="somebody")
+    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="user")
     ec2_fleet.remove_template(stub.ec2, "r")

@@ -1,4 +1,4 @@
-"""What is known of a launch that broke off."""
+"""What is known of an interrupted launch."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def broken_off(at_request: BaseException, at_event: CndError | None = None) -> L
         launcher = Launcher(clerk.cloud, Plan(2, 2, 60.0), "r")
         provision = Provision((SPEC,), LOGIN, "queue", "bucket", Future())
         with pytest.raises(type(at_event or at_request)):
-            launcher.launch(provision, 2, least=2, tell=tell, wait=lambda _: True)
+            launcher.launch(provision, 2, least=2, emit=tell, wait=lambda _: True)
     return launcher
 
 
-def test_a_launch_that_was_cut_short_is_in_doubt() -> None:
+def test_an_interrupted_launch_is_unsure() -> None:
     """Ctrl-C, twice, while the request is on its way: the fleet may come up yet."""
     assert broken_off(KeyboardInterrupt()).unsure
 
 
-def test_a_launch_that_was_never_asked_for_is_not() -> None:
+def test_a_launch_that_was_never_requested_is_not_unsure() -> None:
     assert not broken_off(KeyboardInterrupt(), UsageError("full", hint="")).unsure

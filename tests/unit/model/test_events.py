@@ -61,7 +61,7 @@ def test_a_worker_event_keeps_its_fields_and_its_own_time() -> None:
     assert event.fields == {"cursor": 7}
 
 
-def test_an_unknown_kind_is_a_bug() -> None:
+def test_an_unknown_kind_of_event_is_a_bug() -> None:
     with pytest.raises(ValueError, match=r"run\.dreamt"):
         Event("run.dreamt")
 

@@ -1,4 +1,4 @@
-"""A plan cannot hold nonsense."""
+"""A plan cannot hold invalid values."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_largest_space_and_block_are_possible() -> None:
 
 
 def test_a_run_that_would_outlive_its_pre_signed_urls_is_refused() -> None:
-    """They hold for a week, whoever signed them."""
+    """They are valid for a week at most."""
     longest = Plan(difficulty=2, instances=1, time_limit=MAX_TIME_LIMIT)
     assert longest.lifetime <= 7 * 86400
     with pytest.raises(UsageError, match="a week, less boot and end"):
@@ -67,7 +67,7 @@ def test_an_instance_outlives_boot_and_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"),
+    ("options", "message"),
     [
         ({"hold": True, "keep": True}, "--hold and --keep exclude each other"),
         ({"hold": True, "replace": True}, "--hold and --replace"),
@@ -81,13 +81,13 @@ def test_an_instance_outlives_boot_and_search() -> None:
         ({"subnet": "subnet-1,x"}, "--subnet must be subnet-..."),
     ],
 )
-def test_contradictory_wishes_on_machines_are_refused(
-    wish: dict[str, Any], told: str
+def test_contradictory_options_on_instances_are_refused(
+    options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(UsageError, match=re.escape(told)):
-        Plan(2, 8, 60.0, **wish)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Plan(2, 8, 60.0, **options)
 
 
-def test_a_gateway_goes_with_the_range_that_it_comes_from() -> None:
+def test_a_gateway_needs_the_range_from_which_ssh_comes() -> None:
     plan = Plan(2, 8, 60.0, gateway="me@jump:2222", ssh_from="10.0.0.0/16")
     assert plan.gateway == "me@jump:2222"

@@ -30,7 +30,7 @@ confidences = st.floats(1e-6, 1 - 1e-6)
 # --- known values
 
 
-def test_a_coin_of_sixteen_sides() -> None:
+def test_at_difficulty_one_a_trial_succeeds_with_one_sixteenth() -> None:
     assert within(1, 1) == pytest.approx(1 / 16)
     assert within(1, 2) == pytest.approx(1 - (15 / 16) ** 2)
     assert expected_trials(1, 10**6) == pytest.approx(16)
@@ -43,7 +43,9 @@ def test_at_difficulty_zero_the_first_nonce_is_golden() -> None:
     assert trials_for(0, 0.999) == 1
 
 
-def test_the_default_space_holds_an_answer_to_seven_digits_and_hardly_to_nine() -> None:
+def test_the_default_space_is_sure_to_hold_an_answer_of_7_digits_but_hardly_of_9() -> (
+    None
+):
     assert within(7, 2**32) > 1 - 1e-6
     assert within(8, 2**32) == pytest.approx(1 - math.exp(-1))
     assert within(9, 2**32) == pytest.approx(1 / 16, rel=0.04)
@@ -157,7 +159,7 @@ def simulated(
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_simulated_fleets_find_as_often_as_was_said(seed: int) -> None:
+def test_simulated_fleets_find_as_often_as_was_computed(seed: int) -> None:
     """Each instance for itself, as fleets search; the chance is one sum for all."""
     draw = random.Random(seed)
     difficulty = draw.randint(1, 9)

@@ -1,4 +1,4 @@
-"""What witnesses prove: an honest worker always enough, a lazy one too little."""
+"""Witnesses always prove the work of an honest worker, and refute one that skips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cnd.model import witness
 from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
-from cnd.model.witness import Lie, Missing, Proof, bits_for, is_lie
+from cnd.model.witness import FalseClaim, LostWitnesses, Proof, bits_for, is_implausible
 from cnd.pow import DEFAULT_BLOCK
 from cnd.run import first_nonces
 
@@ -38,41 +38,41 @@ def tail(tested: int, count: int, p: float) -> float:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 30, 150])
-def test_a_claim_is_a_lie_only_if_the_exact_law_says_so_too(count: int) -> None:
-    honest = witness.credible(count, 2**30, count, P)
-    assert not is_lie(honest, count, P)
-    assert is_lie(honest + 1, count, P)
+def test_a_claim_is_implausible_only_if_the_exact_law_says_so_too(count: int) -> None:
+    honest = witness.most_plausible(count, 2**30, count, P)
+    assert not is_implausible(honest, count, P)
+    assert is_implausible(honest + 1, count, P)
     exact = tail(honest + 1, count, P)
-    # Chernoff's bound wastes a factor of some tens, on the worker's side.
-    assert witness.LIE / 100 < exact < witness.LIE * 1.001
+    # Chernoff's bound loses a factor of some tens, in favour of the worker.
+    assert witness.FALSE_ALARM / 100 < exact < witness.FALSE_ALARM * 1.001
 
 
-def test_whoever_searches_half_of_what_is_expected_is_found_out() -> None:
+def test_a_worker_that_searches_half_of_its_claim_is_refuted() -> None:
     enough = 2**witness.ENOUGH
-    assert is_lie(round(enough / P), enough // 2, P)
-    assert not is_lie(round(enough / P), enough * 6 // 10, P)
-    # Who searches nothing gets 13 % of a class believed at most, before anything shows.
-    free = witness.credible(0, 2**30, 0, P)
+    assert is_implausible(round(enough / P), enough // 2, P)
+    assert not is_implausible(round(enough / P), enough * 6 // 10, P)
+    # A worker that searches nothing can claim 13 % of a class at most.
+    free = witness.most_plausible(0, 2**30, 0, P)
     assert free * P == pytest.approx(34.5, abs=0.1)
     assert free * P / enough < 0.14
 
 
-def test_however_often_it_is_looked_an_honest_worker_is_never_called_a_liar() -> None:
+def test_an_honest_worker_is_never_refuted_however_often_it_is_tested() -> None:
     chance = random.Random(7)
     worst = 0.0
     for _ in range(300):
         tested = 0
         for count in range(200):
             gap = 1 + int(math.log(1 - chance.random()) / math.log1p(-P))
-            # The worst moment to look: just before the next witness.
+            # The worst moment to test: just before the next witness.
             worst = min(worst, witness._log_tail(tested + gap - 1 or 1, count, P))
-            assert not is_lie(tested + gap - 1, count, P)
+            assert not is_implausible(tested + gap - 1, count, P)
             tested += gap
-    assert worst < -7  # 60 000 looks do see bad luck
+    assert worst < -7  # 60 000 tests do meet improbable counts
 
 
 @given(st.integers(0, 10**4), st.integers(4, 24))
-def test_what_was_tested_at_least_is_less_than_what_is_to_be_expected(
+def test_the_lower_bound_of_what_was_tested_is_below_the_expected_number(
     count: int, bits: int
 ) -> None:
     least = witness.at_least(count, 2.0**-bits)
@@ -81,7 +81,7 @@ def test_what_was_tested_at_least_is_less_than_what_is_to_be_expected(
         assert least > 0.6 * count * 2**bits
 
 
-def test_the_certainty_of_what_was_tested_at_least_is_what_it_says() -> None:
+def test_the_lower_bound_of_what_was_tested_has_the_stated_confidence() -> None:
     least = witness.at_least(100, P)
     assert 1 - tail(least, 99, P) < 1 - witness.CONFIDENCE
 
@@ -94,7 +94,7 @@ def test_the_certainty_of_what_was_tested_at_least_is_what_it_says() -> None:
     seconds=st.floats(0.1, 6e5),
     rate=st.one_of(st.none(), st.floats(1.0, 1e10)),
 )
-def test_the_bits_are_fewer_than_a_golden_nonce_has_and_enough_come_about(
+def test_the_bits_are_fewer_than_of_a_golden_nonce_and_give_enough_witnesses(
     difficulty: int, nonces: int, instances: int, seconds: float, rate: float | None
 ) -> None:
     instances = min(instances, nonces)
@@ -107,7 +107,7 @@ def test_the_bits_are_fewer_than_a_golden_nonce_has_and_enough_come_about(
     size = min(nonces, 16**difficulty) / instances
     if size >= 2 ** (witness.ENOUGH + witness.OFTENEST):
         assert size * 2.0**-bits >= 2**witness.ENOUGH
-    # All that the fleet ever shows is little, or little a second.
+    # The fleet shows few witnesses in all, or few a second.
     fast = instances * (rate or witness.FAST)
     most = min(witness.MOST_A_SECOND, instances * witness.MOST_OF_ONE)
     slowly = fast * 2.0**-bits <= 2 * most
@@ -140,13 +140,13 @@ def strong(bits: int, end: int) -> list[int]:
     return [n for n in range(end) if witness.zero_bits(DEFAULT_BLOCK, n) >= bits]
 
 
-def test_a_proof_counts_each_witness_once_however_often_it_is_heard() -> None:
+def test_a_proof_counts_each_witness_once_however_often_it_is_received() -> None:
     shown, members = strong(6, 2000), range(2000)
     proof = Proof(6).extended(DEFAULT_BLOCK, members, shown[:9])
     again = proof.extended(DEFAULT_BLOCK, members, shown[:9])
     assert again == proof
     assert proof.extended(DEFAULT_BLOCK, members, shown).count == len(shown)
-    with pytest.raises(Missing, match=r"of 12 witnesses .* 9 came"):
+    with pytest.raises(LostWitnesses, match=r"of 12 witnesses .* 9 came"):
         proof.require_whole(12)
 
 
@@ -163,8 +163,10 @@ def test_a_proof_counts_each_witness_once_however_often_it_is_heard() -> None:
         ([116.0], "no nonce"),
     ],
 )
-def test_what_is_no_witness_is_a_lie(shown: list[object], why: str) -> None:
-    with pytest.raises(Lie, match=why):
+def test_showing_what_is_no_witness_is_a_false_claim(
+    shown: list[object], why: str
+) -> None:
+    with pytest.raises(FalseClaim, match=why):
         Proof(6).extended(DEFAULT_BLOCK, range(2000), shown)
 
 
@@ -175,17 +177,17 @@ def test_of_too_many_witnesses_the_strongest_prove_as_much() -> None:
     whole = begun.extended(DEFAULT_BLOCK, members, half)
     proof = whole.thinned(5, 30)
     assert (proof.level, proof.count) == (5, len(half))
-    with pytest.raises(Lie, match="leaves out"):
+    with pytest.raises(FalseClaim, match="leaves out"):
         begun.thinned(5, 30)
-    with pytest.raises(Lie, match="leaves out"):
+    with pytest.raises(FalseClaim, match="leaves out"):
         whole.thinned(31, 30)
     assert begun.plus(proof).level == 5
 
 
-def test_the_law_costs_nothing_to_ask() -> None:
-    """A look at a claim takes no loop over its size."""
+def test_the_law_is_computed_in_constant_time() -> None:
+    """The test of a claim has no loop over its size."""
     claims = [(2**k, 2 ** max(0, k - 20)) for k in range(20, 64)]
-    assert all(not is_lie(n, c, 2.0**-20) for n, c in claims)
+    assert all(not is_implausible(n, c, 2.0**-20) for n, c in claims)
     assert all(a < b for a, b in pairwise(n for n, _ in claims))
 
 
@@ -193,17 +195,17 @@ def test_the_figures_of_the_guarantees_are_those_of_the_law() -> None:
     path = Path(__file__).parents[3] / "docs" / "guarantees.md"
     text = " ".join(path.read_text().split())
     p, enough = 2.0**-16, 2**witness.ENOUGH
-    nothing = (witness.credible(0, 2**40, 0, p) + 1) * p
+    nothing = (witness.most_plausible(0, 2**40, 0, p) + 1) * p
     assert "34.6 / p nonces: 13.5 % of a class with 256" in text
     assert 34.5 < nothing < 34.6
     assert round(100 * nothing / enough, 1) == 13.5
     even = range(2, 2 * enough, 2)
-    half = next(n for n in even if is_lie(round(n / p), n // 2, p))
+    half = next(n for n in even if is_implausible(round(n / p), n // 2, p))
     assert "some 224 / p nonces: 88 % of such a class" in text
     assert abs(half - 224) <= 2
     assert "256 witnesses for a whole class prove 78 % of it" in text
     assert int(100 * witness.at_least(enough, p) * p / enough) == 78
-    assert "below 10^-15" in text and witness.LIE == 1e-15
+    assert "below 10^-15" in text and witness.FALSE_ALARM == 1e-15
     assert f"a confidence of {witness.CONFIDENCE}" in text
     assert f"{witness.MOST_A_SECOND:.0f} a second of the fleet" in text
     assert f"{witness.MOST_OF_ONE:.0f} of an instance" in text
@@ -216,8 +218,8 @@ def test_the_figures_of_the_guarantees_are_those_of_the_law() -> None:
 def test_a_class_without_a_witness_goes_on_from_its_own_first_nonce(
     index: int,
 ) -> None:
-    race = SearchState(replace(Plan(8, 3, 60.0), witness_bits=20))
-    race.see(Event("instance.launched", index, "i-0"))
+    search = SearchState(replace(Plan(8, 3, 60.0), witness_bits=20))
+    search.see(Event("instance.launched", index, "i-0"))
     fields = {"cursor": index + 3 * 1000, "tested": 1000, "witnesses": []}
-    race.see(Event("worker.progress", index, "i-0", fields))
-    assert race.resumption(index) == index
+    search.see(Event("worker.progress", index, "i-0", fields))
+    assert search.resumption(index) == index

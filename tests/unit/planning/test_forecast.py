@@ -1,4 +1,4 @@
-"""What `plan` says before the money is spent."""
+"""What `plan` says before anything is launched."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.errors import UsageError
-from cnd.model.catalog import BESIDE, OFFERS, Price, Rate, all_in
+from cnd.model.catalog import EXTRAS, OFFERS, Price, Rate, with_extras
 from cnd.model.plan import Plan
 from cnd.planning.forecast import (
     Forecast,
     Machine,
     Request,
     alternatives,
-    at_most,
     charged,
     check_budget,
     decide,
@@ -26,6 +25,7 @@ from cnd.planning.forecast import (
     percent,
     text,
     trial,
+    trial_cost,
     usd,
     verdicts,
 )
@@ -37,7 +37,7 @@ TABLE = [Machine(o.type, o.vcpus, o.rate, o.price) for o in OFFERS.values()]
 HERE = Rate(25e6, "measured here")
 
 
-def wish(
+def request(
     n: int | None = None,
     *,
     d: int = 7,
@@ -50,68 +50,70 @@ def wish(
     return Request(plan, n is not None, confidence, budget)
 
 
-def made(asked: Request, machine: Machine = FAST) -> Forecast:
-    return forecast(decide(asked, machine), machine)
+def forecast_of(requested: Request, machine: Machine = FAST) -> Forecast:
+    return forecast(decide(requested, machine), machine)
 
 
 # --- N
 
 
 def test_the_confidence_chooses_the_least_number_that_reaches_it() -> None:
-    asked = wish(t=10.0, d=8, confidence=0.5)
-    said = made(asked)
-    assert said.chances is not None
-    assert said.chances.found >= 0.5
-    fewer = made(wish(said.plan.instances - 1, t=10.0, d=8))
+    requested = request(t=10.0, d=8, confidence=0.5)
+    estimate = forecast_of(requested)
+    assert estimate.chances is not None
+    assert estimate.chances.found >= 0.5
+    fewer = forecast_of(request(estimate.plan.instances - 1, t=10.0, d=8))
     assert fewer.chances is not None
     assert fewer.chances.found < 0.5
 
 
 def test_without_a_number_and_a_confidence_it_is_one_instance() -> None:
-    assert made(wish()).plan.instances == 1
+    assert forecast_of(request()).plan.instances == 1
 
 
 def test_a_number_that_reaches_the_confidence_stands() -> None:
-    assert made(wish(8, confidence=0.95)).plan.instances == 8
+    assert forecast_of(request(8, confidence=0.95)).plan.instances == 8
 
 
 def test_a_number_that_contradicts_the_confidence_is_refused() -> None:
     with pytest.raises(UsageError, match="--n contradicts --confidence") as caught:
-        decide(wish(1, d=8, t=10.0, confidence=0.6), FAST)
+        decide(request(1, d=8, t=10.0, confidence=0.6), FAST)
     assert "--n 8 reaches 60 %" in (caught.value.hint or "")
-    assert decide(wish(8, d=8, t=10.0, confidence=0.6), FAST).instances == 8
+    assert decide(request(8, d=8, t=10.0, confidence=0.6), FAST).instances == 8
 
 
 def test_a_space_that_holds_no_answer_is_called_impossible() -> None:
     with pytest.raises(
         UsageError, match=r"impossible: even all 4294967296 .* 6\.059 %"
     ):
-        decide(wish(d=9, confidence=0.95), FAST)
+        decide(request(d=9, confidence=0.95), FAST)
 
 
-def test_more_instances_than_can_be_had_are_called_impossible() -> None:
+def test_more_instances_than_are_available_are_called_impossible() -> None:
     with pytest.raises(UsageError, match=r"with 1000 x c7a\.large the chance is"):
-        decide(wish(d=12, nonces=2**64, confidence=0.95), FAST)
+        decide(request(d=12, nonces=2**64, confidence=0.95), FAST)
 
 
 def test_one_machine_does_not_search_faster_under_more_hosts() -> None:
     full = replace(FAST, at_once=2.0)
     assert full.fleet_rate(8) == full.fleet_rate(2) == 100e6
     with pytest.raises(UsageError, match="impossible within 10 s"):
-        decide(wish(d=8, t=10.0, confidence=0.6), full)
+        decide(request(d=8, t=10.0, confidence=0.6), full)
 
 
-def test_an_unknown_rate_is_no_ground_for_a_number() -> None:
+def test_without_a_known_rate_no_number_is_chosen() -> None:
     with pytest.raises(
         UsageError, match=r"hash rate of c7a\.large is not known"
     ) as caught:
-        decide(wish(confidence=0.95), replace(FAST, rate=None))
+        decide(request(confidence=0.95), replace(FAST, rate=None))
     assert "tries one instance first" in (caught.value.hint or "")
 
 
-def test_a_trial_is_one_instance_that_searches_and_finds_nothing() -> None:
-    asked = wish(confidence=0.95, budget=0.5, smallest=True, hold=True, nonces=100)
-    tried = forecast(decide(trial(asked), replace(FAST, rate=None)), FAST)
+def test_a_trial_is_one_instance_that_is_expected_to_find_nothing() -> None:
+    requested = request(
+        confidence=0.95, budget=0.5, smallest=True, hold=True, nonces=100
+    )
+    tried = forecast(decide(trial(requested), replace(FAST, rate=None)), FAST)
     assert tried.plan.instances == 1
     assert tried.plan.instance_type == "c7a.large"
     assert not (tried.plan.hold or tried.plan.smallest)
@@ -121,76 +123,81 @@ def test_a_trial_is_one_instance_that_searches_and_finds_nothing() -> None:
 
 
 def test_a_trial_is_paid_out_of_the_budget() -> None:
-    asked = wish(confidence=0.95, budget=0.5)
-    assert charged(asked, 0.2).budget == pytest.approx(0.3)
-    assert charged(asked, None).budget == 0.5
-    assert charged(wish(), 0.2).budget is None
+    requested = request(confidence=0.95, budget=0.5)
+    assert charged(requested, 0.2).budget == pytest.approx(0.3)
+    assert charged(requested, None).budget == 0.5
+    assert charged(request(), 0.2).budget is None
 
 
 def test_a_trial_on_spot_is_charged_at_the_price_on_demand() -> None:
-    tried = replace(made(wish(1)).plan, usd_per_hour=3.6)
-    assert at_most(tried, 100.0, 0.01) == 0.01
+    tried = replace(forecast_of(request(1)).plan, usd_per_hour=3.6)
+    assert trial_cost(tried, 100.0, 0.01) == 0.01
     on_spot = replace(tried, market="spot", spot={tried.instance_type: {"a": 0.36}})
-    assert at_most(on_spot, 100.0, 0.01) == pytest.approx(0.1)
-    assert at_most(on_spot, 100.0, None) == pytest.approx(0.1)
+    assert trial_cost(on_spot, 100.0, 0.01) == pytest.approx(0.1)
+    assert trial_cost(on_spot, 100.0, None) == pytest.approx(0.1)
     with pytest.raises(UsageError, match="exceeds the budget"):
-        decide(trial(wish(confidence=0.95, budget=0.01)), FAST)
+        decide(trial(request(confidence=0.95, budget=0.01)), FAST)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, -1.0, 2.0, math.nan, math.inf])
 def test_a_confidence_that_is_no_chance_is_refused(confidence: float) -> None:
     with pytest.raises(UsageError, match="--confidence must be between 0 and 1"):
-        wish(confidence=confidence)
+        request(confidence=confidence)
 
 
 # --- the price
 
 
 def test_the_worst_case_is_every_instance_for_its_whole_lifetime() -> None:
-    plan = made(wish(10)).plan
+    plan = forecast_of(request(10)).plan
     assert plan.worst_case_usd == pytest.approx(10 * 620 * 0.36 / 3600)
 
 
 def test_the_expected_price_pays_for_a_minute_at_least() -> None:
-    assert made(wish(10, d=1)).expected_usd == pytest.approx(10 * 60 * 0.36 / 3600)
+    assert forecast_of(request(10, d=1)).expected_usd == pytest.approx(
+        10 * 60 * 0.36 / 3600
+    )
 
 
-def test_on_spot_the_expected_price_is_spots_and_the_worst_case_is_not() -> None:
-    plan, spot = made(wish(10, market="spot")).plan, Price(0.12, "spot price, just now")
-    on_demand, said = forecast(plan, FAST), forecast(plan, FAST, spot)
-    assert said.expected_usd == pytest.approx((on_demand.expected_usd or 0) / 3)
-    assert said.plan.worst_case_usd == on_demand.plan.worst_case_usd
-    shown = text(said, [], None, spot)
+def test_on_spot_only_the_expected_price_is_the_spot_price() -> None:
+    plan, spot = (
+        forecast_of(request(10, market="spot")).plan,
+        Price(0.12, "spot price, just now"),
+    )
+    on_demand, estimate = forecast(plan, FAST), forecast(plan, FAST, spot)
+    assert estimate.expected_usd == pytest.approx((on_demand.expected_usd or 0) / 3)
+    assert estimate.plan.worst_case_usd == on_demand.plan.worst_case_usd
+    shown = text(estimate, [], None, spot)
     assert "expected on spot at $0.1200/h" in shown
     assert f"{usd(plan.worst_case_usd)} at worst" in shown
     assert "expected on demand (spot's price is unknown), " in text(on_demand, [], None)
-    assert said.to_json()["usd"]["spot_source"] == "spot price, just now"
+    assert estimate.to_json()["usd"]["spot_source"] == "spot price, just now"
 
 
 @given(st.integers(1, 100), st.integers(0, 10), st.floats(1, 1e5))
 def test_the_expected_price_never_exceeds_the_worst_case(
     n: int, d: int, t: float
 ) -> None:
-    said = made(wish(n, d=d, t=t))
-    worst = said.plan.worst_case_usd
-    assert said.expected_usd is not None
+    estimate = forecast_of(request(n, d=d, t=t))
+    worst = estimate.plan.worst_case_usd
+    assert estimate.expected_usd is not None
     assert worst is not None
-    assert said.expected_usd <= worst
+    assert estimate.expected_usd <= worst
 
 
 def test_a_budget_that_the_worst_case_exceeds_is_refused() -> None:
-    assert decide(wish(10, budget=0.63), FAST).instances == 10
+    assert decide(request(10, budget=0.63), FAST).instances == 10
     with pytest.raises(UsageError, match=r"\$0\.6200, exceeds the budget of \$0\.6100"):
-        decide(wish(10, budget=0.61), FAST)
+        decide(request(10, budget=0.61), FAST)
 
 
 def test_a_budget_without_a_price_is_refused() -> None:
     with pytest.raises(UsageError, match=r"price of c7a\.large is not known"):
-        decide(wish(10, budget=100.0), replace(FAST, price=None))
+        decide(request(10, budget=100.0), replace(FAST, price=None))
 
 
 def test_a_budget_is_for_all_runs_of_a_bench_together() -> None:
-    plans = [decide(wish(10), FAST)] * 3  # 0.62 USD each at worst
+    plans = [decide(request(10), FAST)] * 3  # 0.62 USD each at worst
     check_budget(plans, 1.87)
     check_budget(plans, None)
     with pytest.raises(
@@ -202,44 +209,52 @@ def test_a_budget_is_for_all_runs_of_a_bench_together() -> None:
 @pytest.mark.parametrize("budget", [0.0, -1.0, math.nan, math.inf])
 def test_a_budget_that_is_no_amount_is_refused(budget: float) -> None:
     with pytest.raises(UsageError, match="--budget must be more than 0"):
-        wish(budget=budget)
+        request(budget=budget)
 
 
-# --- what else is said
+# --- further output
 
 
-def test_what_is_unknown_is_said_and_not_invented() -> None:
+def test_what_is_unknown_is_reported_as_unknown() -> None:
     unknown = Machine("c7a.large")
-    said = made(wish(8), unknown)
-    assert (said.hash_rate, said.chances, said.expected_usd) == (None, None, None)
-    assert said.plan.worst_case_usd is None
-    shown = text(said, [], None)
+    estimate = forecast_of(request(8), unknown)
+    assert (estimate.hash_rate, estimate.chances, estimate.expected_usd) == (
+        None,
+        None,
+        None,
+    )
+    assert estimate.plan.worst_case_usd is None
+    shown = text(estimate, [], None)
     assert "hash rate      unknown" in shown
     assert "price          unknown" in shown
     assert "a first run with --n 1 measures it" in shown
 
 
-def test_a_search_that_this_machine_does_while_a_fleet_boots_is_called_so() -> None:
-    (said, *_) = verdicts(made(wish(8, d=6)), HERE)
-    assert said.startswith("this machine alone does it in 671 ms for nothing")
-    assert not any("alone" in said for said in verdicts(made(wish(8, d=8)), HERE))
+def test_a_search_that_this_machine_does_while_a_fleet_boots_is_pointed_out() -> None:
+    (estimate, *_) = verdicts(forecast_of(request(8, d=6)), HERE)
+    assert estimate.startswith("this machine alone does it in 671 ms for nothing")
+    assert not any(
+        "alone" in estimate for estimate in verdicts(forecast_of(request(8, d=8)), HERE)
+    )
 
 
 def test_a_fleet_for_a_moments_search_is_called_too_large() -> None:
-    assert "one instance would do" in " ".join(verdicts(made(wish(8, d=4)), None))
+    assert "one instance would do" in " ".join(
+        verdicts(forecast_of(request(8, d=4)), None)
+    )
 
 
 def test_more_processors_than_a_new_account_has_are_pointed_out() -> None:
-    assert "34 vCPUs" in " ".join(verdicts(made(wish(17, d=8)), None))
-    assert "vCPUs" not in " ".join(verdicts(made(wish(16, d=8)), None))
+    assert "34 vCPUs" in " ".join(verdicts(forecast_of(request(17, d=8)), None))
+    assert "vCPUs" not in " ".join(verdicts(forecast_of(request(16, d=8)), None))
 
 
 def test_an_empty_space_is_called_impossible_also_with_a_number() -> None:
-    assert "impossible" in " ".join(verdicts(made(wish(8, d=9)), None))
+    assert "impossible" in " ".join(verdicts(forecast_of(request(8, d=9)), None))
 
 
 def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
-    found = alternatives(wish(confidence=0.99), TABLE)
+    found = alternatives(request(confidence=0.99), TABLE)
     costs = [each.expected_usd or 0.0 for each in found]
     assert costs == sorted(costs)
     families = [each.plan.instance_type.partition(".")[0] for each in found]
@@ -250,28 +265,32 @@ def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
 
 
 def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -> None:
-    """D=8 in 2^32 nonces: an answer is there with 63 %, whatever is paid."""
-    found = alternatives(wish(8, d=8), TABLE)
+    """D=8 in 2^32 nonces: an answer exists with 63 %, at any price."""
+    found = alternatives(request(8, d=8), TABLE)
     assert found
     for each in found:
         assert each.chances is not None
         assert each.chances.found >= 0.99 * 0.632
 
 
-def test_this_machine_alone_is_told_of_also_where_the_price_is_not_known() -> None:
-    unpriced = made(wish(8, d=6), replace(FAST, price=None))
-    assert any("this machine alone" in said for said in verdicts(unpriced, HERE))
-    free = made(wish(8, d=6), replace(FAST, price=Price(0.0, "nobody")))
-    assert not any("this machine alone" in said for said in verdicts(free, HERE))
+def test_this_machine_alone_is_pointed_out_even_if_the_price_is_unknown() -> None:
+    unpriced = forecast_of(request(8, d=6), replace(FAST, price=None))
+    assert any(
+        "this machine alone" in estimate for estimate in verdicts(unpriced, HERE)
+    )
+    free = forecast_of(request(8, d=6), replace(FAST, price=Price(0.0, "free")))
+    assert not any(
+        "this machine alone" in estimate for estimate in verdicts(free, HERE)
+    )
 
 
 def test_the_alternatives_of_the_impossible_are_none() -> None:
-    assert alternatives(wish(d=9), TABLE) == []
-    assert alternatives(wish(d=64), TABLE) == []
+    assert alternatives(request(d=9), TABLE) == []
+    assert alternatives(request(d=64), TABLE) == []
 
 
 @pytest.mark.parametrize(
-    ("chance", "said"),
+    ("chance", "estimate"),
     [
         (0.0, "0 %"),
         (1.0, "100 %"),
@@ -281,9 +300,9 @@ def test_the_alternatives_of_the_impossible_are_none() -> None:
     ],
 )
 def test_a_chance_is_rounded_to_neither_never_nor_always(
-    chance: float, said: str
+    chance: float, estimate: str
 ) -> None:
-    assert percent(chance) == said
+    assert percent(chance) == estimate
 
 
 def test_small_amounts_keep_their_digits() -> None:
@@ -325,6 +344,6 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
 def test_a_burstable_type_is_not_as_cheap_as_it_looks(
     name: str, vcpu_hours: float, usd: float
 ) -> None:
-    """Surplus credits: what an hour of full load takes above the baseline."""
-    price = all_in(name, 1.0, "somewhere").usd_per_hour
-    assert price == pytest.approx(1.0 + BESIDE + vcpu_hours * usd)
+    """Surplus credits: the use above the baseline in an hour of full load."""
+    price = with_extras(name, 1.0, "somewhere").usd_per_hour
+    assert price == pytest.approx(1.0 + EXTRAS + vcpu_hours * usd)

@@ -1,4 +1,4 @@
-"""What earlier runs teach, and how long instances were paid for."""
+"""What earlier runs measured, and how long instances were billed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_nothing_is_known_before_the_first_run(tmp_path: Path) -> None:
     assert recall(tmp_path, NAME) is None
 
 
-def test_a_run_is_remembered_for_its_account_and_type_only(tmp_path: Path) -> None:
+def test_a_run_is_stored_for_its_account_and_type_only(tmp_path: Path) -> None:
     remember(tmp_path, NAME, Measured(50e6, 10.0, 25.0))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == 50e6
-    assert past.rate.source == "measured in 1 earlier run"
-    assert past.boot == 25.0
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == 50e6
+    assert history.rate.source == "measured in 1 earlier run"
+    assert history.boot == 25.0
     for other in (
         key("aws", "210987654321", "c7a.large", "auto"),
         key("aws", "123456789012", "c7a.medium", "auto"),
@@ -35,26 +35,26 @@ def test_a_run_is_remembered_for_its_account_and_type_only(tmp_path: Path) -> No
         assert recall(tmp_path, other) is None
 
 
-def test_a_run_beside_a_busy_neighbour_misleads_nobody(tmp_path: Path) -> None:
+def test_one_slow_run_does_not_change_the_median(tmp_path: Path) -> None:
     for rate, boot in ((50e6, 20.0), (5e6, 90.0), (52e6, 22.0)):
         remember(tmp_path, NAME, Measured(rate, 10.0, boot))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == 50e6
-    assert past.rate.source == "measured in 3 earlier runs"
-    assert past.boot == 22.0
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == 50e6
+    assert history.rate.source == "measured in 3 earlier runs"
+    assert history.boot == 22.0
 
 
 def test_only_the_newest_runs_are_kept(tmp_path: Path) -> None:
     for rate in range(1, 2 * KEPT + 1):
         remember(tmp_path, NAME, Measured(float(rate), 1.0, 20.0))
-    past = recall(tmp_path, NAME)
-    assert past is not None
-    assert past.rate.nonces_per_second == pytest.approx(KEPT + (KEPT + 1) / 2)
+    history = recall(tmp_path, NAME)
+    assert history is not None
+    assert history.rate.nonces_per_second == pytest.approx(KEPT + (KEPT + 1) / 2)
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.0, 10.0), (50e6, 0.001)])
-def test_a_run_that_measured_nothing_teaches_nothing(
+def test_a_run_that_measured_nothing_is_not_stored(
     tmp_path: Path, rate: float, seconds: float
 ) -> None:
     remember(tmp_path, NAME, Measured(rate, seconds, 20.0))
@@ -62,14 +62,16 @@ def test_a_run_that_measured_nothing_teaches_nothing(
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"x": 1}', '{"x": [{"y": 1}]}'])
-def test_a_damaged_memory_is_as_good_as_none(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_counts_as_empty(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert recall(tmp_path, NAME) is None
     remember(tmp_path, NAME, Measured(50e6, 10.0, 25.0))
     assert recall(tmp_path, NAME) is not None
 
 
-def test_a_folder_that_cannot_be_written_loses_the_memory_only(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_loses_the_measurement_only(
+    tmp_path: Path,
+) -> None:
     remember(tmp_path / "missing", NAME, Measured(50e6, 10.0, 25.0))
 
 
@@ -79,7 +81,7 @@ def test_this_machine_measures_itself() -> None:
     assert rate.nonces_per_second > 10e3
 
 
-# --- what was paid for
+# --- billing
 
 
 def event(kind: str, host: str, time: float) -> Event:
@@ -120,7 +122,7 @@ def test_each_type_costs_its_own_price() -> None:
         pytest.approx(100 * 0.001 + 100 * 0.002)
     )
     assert plan.usd([Usage(100.0), Usage(100.0, "odd")]) is None
-    assert plan.usd([Usage(100.0), Usage(100.0, "never heard of")]) is None
+    assert plan.usd([Usage(100.0), Usage(100.0, "unknown")]) is None
 
 
 SPOT = Plan(
@@ -134,16 +136,14 @@ SPOT = Plan(
 )
 
 
-def test_what_came_on_spot_costs_what_its_zone_costs_and_the_rest_the_full_price() -> (
-    None
-):
+def test_a_spot_instance_costs_its_zones_price_and_the_others_the_full_price() -> None:
     def launched(host: str, zone: str, *, spot: bool) -> Event:
         fields = {"type": "c5.large", "zone": zone, "spot": spot}
         return Event("instance.launched", 0, host, fields, time=100.0)
 
     story = [
         launched("i-1", "a", spot=True),
-        launched("i-2", "", spot=True),  # its zone is told later
+        launched("i-2", "", spot=True),  # its zone is reported later
         launched("i-3", "a", spot=False),
         *(event("instance.running", f"i-{i}", 100.0) for i in (1, 3)),
         Event("instance.running", 0, "i-2", {"zone": "b"}, time=100.0),
@@ -152,7 +152,7 @@ def test_what_came_on_spot_costs_what_its_zone_costs_and_the_rest_the_full_price
     assert spent(SPOT, story) == pytest.approx((1.2 + 1.8 + 3.6) * 100 / 3600)
 
 
-def test_a_spot_price_that_nobody_knows_is_not_made_up() -> None:
+def test_an_unknown_spot_price_is_not_invented() -> None:
     assert SPOT.usd([Usage(100.0, zone="c", spot=True)]) is None
     assert SPOT.usd([Usage(100.0, "c5.xlarge", "a", spot=True)]) is None
     free = replace(SPOT, usd_per_hour=0.0, spot={})

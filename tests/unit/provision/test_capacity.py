@@ -1,4 +1,4 @@
-"""Which launch is asked for next: laws, in small worlds that have so much room."""
+"""Which launch is requested next: laws, in small clouds of limited capacity."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from cnd.model.plan import Plan
 from cnd.provision.capacity import (
     BATCH,
     THROTTLED_PAUSES,
-    Answer,
-    Bid,
+    LaunchAnswer,
+    LaunchRequest,
     Wanted,
     by_price,
     divided,
-    next_bid,
+    next_request,
     pause,
 )
 
@@ -29,31 +29,34 @@ SHORT, QUOTA = "InsufficientInstanceCapacity", "VcpuLimitExceeded"
 
 @dataclass
 class World:
-    """A cloud with so much room in each place, and a quota for each type."""
+    """A cloud with a capacity for each place, and a quota for each type."""
 
     room: Mapping[tuple[str, str], int]
     quota: Mapping[str, int] = field(default_factory=dict)
-    asked: list[Bid] = field(default_factory=list)
+    asked: list[LaunchRequest] = field(default_factory=list)
     launched: dict[tuple[str, str], int] = field(default_factory=dict)
 
-    def answer(self, bid: Bid) -> Answer:
-        self.asked.append(bid)
-        place = bid.type, bid.subnet or SUBNETS[0]  # AWS chooses, badly
-        used = sum(n for (name, _), n in self.launched.items() if name == bid.type)
-        allowed = self.quota.get(bid.type, 10**6) - used
-        if allowed < bid.least:
-            return Answer(bid, refusal=QUOTA)
+    def answer(self, request: LaunchRequest) -> LaunchAnswer:
+        self.asked.append(request)
+        place = (
+            request.type,
+            request.subnet or SUBNETS[0],
+        )  # AWS's choice is the first one
+        used = sum(n for (name, _), n in self.launched.items() if name == request.type)
+        allowed = self.quota.get(request.type, 10**6) - used
+        if allowed < request.least:
+            return LaunchAnswer(request, refusal=QUOTA)
         free = self.room.get(place, 0) - self.launched.get(place, 0)
-        if free < bid.least:
-            return Answer(bid, refusal=SHORT)
-        given = min(bid.most, free, allowed)
+        if free < request.least:
+            return LaunchAnswer(request, refusal=SHORT)
+        given = min(request.most, free, allowed)
         self.launched[place] = self.launched.get(place, 0) + given
-        return Answer(bid, given)
+        return LaunchAnswer(request, given)
 
     def launch(self, wanted: Wanted) -> int:
-        answers: list[Answer] = []
-        while bid := next_bid(wanted, answers):
-            answers.append(self.answer(bid))
+        answers: list[LaunchAnswer] = []
+        while request := next_request(wanted, answers):
+            answers.append(self.answer(request))
             assert len(answers) < 1000, "it goes on for ever"
         return sum(answer.launched for answer in answers)
 
@@ -67,16 +70,16 @@ ROOMS = st.fixed_dictionaries({place: st.integers(0, 150) for place in PLACES})
 
 
 @given(ROOMS, st.integers(1, 1000))
-def test_all_the_room_there_is_is_found_and_no_more_is_taken(
+def test_all_available_capacity_is_found_and_no_more_is_launched(
     room: dict[tuple[str, str], int], n: int
 ) -> None:
     world = World(room)
     assert world.launch(wanted(n)) == min(n, sum(room.values()))
-    assert all(1 <= bid.least <= bid.most <= BATCH for bid in world.asked)
+    assert all(1 <= request.least <= request.most <= BATCH for request in world.asked)
 
 
 @given(ROOMS, st.integers(2, 300), st.integers(0, 300), st.data())
-def test_a_quota_is_used_up_where_fewer_will_do(
+def test_a_quota_is_used_up_if_fewer_instances_are_accepted(
     room: dict[tuple[str, str], int], n: int, quota: int, data: st.DataObject
 ) -> None:
     least = data.draw(st.integers(1, n - 1))
@@ -85,31 +88,31 @@ def test_a_quota_is_used_up_where_fewer_will_do(
     assert world.launch(wanted(n, least)) == min(n, there, quota)
 
 
-def test_where_there_is_room_one_request_does_it() -> None:
+def test_with_enough_capacity_one_request_suffices() -> None:
     world = World({(CHEAP, SUBNETS[0]): 8})
     assert world.launch(wanted(8)) == 8
-    assert world.asked == [Bid(CHEAP, "", 8, 8)]
+    assert world.asked == [LaunchRequest(CHEAP, "", 8, 8)]
 
 
-def test_a_fleet_in_one_zone_goes_before_one_in_pieces() -> None:
+def test_a_fleet_in_one_zone_is_tried_before_one_in_parts() -> None:
     world = World({(CHEAP, SUBNETS[0]): 7, (CHEAP, SUBNETS[2]): 8})
     assert world.launch(wanted(8)) == 8
     assert world.launched == {(CHEAP, SUBNETS[2]): 8}
 
 
-def test_pieces_of_the_cheap_type_go_before_the_dear_one() -> None:
+def test_parts_of_the_cheap_type_are_tried_before_the_expensive_one() -> None:
     world = World({(CHEAP, s): 5 for s in SUBNETS} | {(DEAR, SUBNETS[0]): 20})
     assert world.launch(wanted(12)) == 12
     assert {name for name, _ in world.launched} == {CHEAP}
 
 
-def test_a_thousand_come_in_batches() -> None:
+def test_a_thousand_instances_are_launched_in_batches() -> None:
     world = World({(CHEAP, SUBNETS[0]): 2000})
     assert world.launch(wanted(1000)) == 1000
-    assert world.asked == [Bid(CHEAP, "", BATCH, BATCH)] * 10
+    assert world.asked == [LaunchRequest(CHEAP, "", BATCH, BATCH)] * 10
 
 
-def test_a_whole_fleet_that_the_quota_forbids_is_not_bought_in_pieces() -> None:
+def test_a_whole_fleet_that_the_quota_forbids_is_not_launched_in_parts() -> None:
     world = World({(CHEAP, s): 100 for s in SUBNETS}, {CHEAP: 5})
     assert world.launch(wanted(8, types=(CHEAP,))) == 0
     assert len(world.asked) == 1
@@ -122,11 +125,11 @@ def test_a_throttled_request_is_sent_again_for_half_a_minute_and_no_longer() -> 
 
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", SHORT, QUOTA])
-def test_what_was_refused_for_a_reason_is_not_asked_again(code: str) -> None:
+def test_a_final_refusal_is_not_repeated(code: str) -> None:
     assert pause(code, 1) is None
 
 
-def test_a_lost_answer_is_asked_for_again() -> None:
+def test_a_request_whose_answer_was_lost_is_repeated() -> None:
     assert pause("", 1) is not None
 
 
@@ -135,13 +138,13 @@ def test_types_are_ordered_by_price_and_unknown_ones_come_last_as_given() -> Non
     assert list(by_price(prices)) == ["a", "b", "c", "x", "y"]
 
 
-def test_a_divided_plan_tells_what_was_asked_for() -> None:
+def test_a_divided_plan_keeps_the_number_requested() -> None:
     plan = divided(Plan(2, 8, 60.0, at_least=3), 5)
     assert (plan.instances, plan.asked) == (5, 8)
     assert divided(plan, 4).asked == 8
 
 
-def test_the_worst_case_is_that_of_the_dearest_type() -> None:
+def test_the_worst_case_is_that_of_the_most_expensive_type() -> None:
     plan = Plan(2, 2, 60.0, usd_per_hour=1.0, others={"b": 3.0})
     assert plan.worst_case_usd == pytest.approx(2 * plan.lifetime * 3.0 / 3600)
     assert Plan(2, 2, 60.0, usd_per_hour=1.0, others={"b": None}).worst_case_usd is None

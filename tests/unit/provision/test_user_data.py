@@ -1,4 +1,4 @@
-"""User data: the lifetime timer comes first, and nothing in it can hang a boot."""
+"""User data: the lifetime timer comes first, and nothing in it can block a boot."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_timer_is_armed_before_anything_else(data: str) -> None:
     assert any("OnBootSec=620\\n" in command for command in config["bootcmd"])
 
 
-def test_no_command_can_hold_up_the_boot(data: str) -> None:
+def test_no_command_can_block_the_boot(data: str) -> None:
     commands = yaml.safe_load(data)["bootcmd"]
     systemctl = [c for c in commands if "systemctl" in c and "printf" not in c]
     assert len(systemctl) == 2
@@ -38,12 +38,12 @@ def test_no_command_can_hold_up_the_boot(data: str) -> None:
     assert not any("systemd-run" in c or "shutdown" in c for c in commands)
 
 
-def test_user_data_fits_into_what_ec2_allows(data: str) -> None:
+def test_user_data_is_within_the_limit_of_ec2(data: str) -> None:
     assert len(data.encode()) < 16384
 
 
 def test_the_units_are_written_as_systemd_reads_them(data: str, tmp_path: Path) -> None:
-    """The very commands, run by a shell with another folder for the units."""
+    """The same commands, run by a shell with another folder for the units."""
     for command in yaml.safe_load(data)["bootcmd"]:
         if "systemctl " not in command or "printf" in command:
             local = command.replace(user_data.UNITS, str(tmp_path))
@@ -58,10 +58,10 @@ def test_the_units_are_written_as_systemd_reads_them(data: str, tmp_path: Path) 
 
 @pytest.fixture(scope="module")
 def of_unreached() -> str:
-    """Of the second batch of instances that nobody reaches over SSH."""
+    """Of the second batch of instances without SSH."""
     boot = {"word": "https://example.com/?X-Amz-Signature=1", "report": {}}
     return user_data.numbered(
-        user_data.unreached(lifetime=620.0, boot=boot, log="true"), 128
+        user_data.without_ssh(lifetime=620.0, boot=boot, log="true"), 128
     )
 
 

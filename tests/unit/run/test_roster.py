@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnd.model.class_progress import ClassProgress
 from cnd.model.events import Event
-from cnd.model.search_state import ClassProgress
 from cnd.run.roster import UNFIT, Roster
 
 IDS = ("i-0", "i-1", "i-2", "i-3")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from cnd.model.events import Event
+from cnd.model.outcome import Ending, Outcome
 from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
-from cnd.model.search_state import Ending, Outcome, SearchState
+from cnd.model.search_state import SearchState
 from cnd.view.guarded import FallbackViewer
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator, report
