@@ -58,9 +58,9 @@ REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
 BATCH = 100  # ids a call; AWS takes up to 1000
-ASKING = 8  # such calls at once
-ASK_PATIENCE = 60.0  # seconds for an answer in another thread
-ASKED = 200  # values a filter takes
+PARALLEL = 8  # such calls at once
+REPLY_PATIENCE = 60.0  # seconds for an answer in another thread
+FILTER_VALUES = 200  # values a filter takes
 
 
 @dataclass(frozen=True)
@@ -246,16 +246,16 @@ def terminate_tagged(ec2: EC2Client, *, run: str | None = None) -> set[str]:
 
 
 def request_termination(
-    ec2: EC2Client, ids: Collection[str], at_once: int = ASKING
+    ec2: EC2Client, ids: Collection[str], at_once: int = PARALLEL
 ) -> None:
-    """Ask for the end of `ids`; ids that are gone already are no failure."""
-    _, refused = _ask_to_go(ec2, ids, at_once)
+    """Request termination of `ids`; ids that are terminated already are no failure."""
+    _, refused = _request_in_batches(ec2, ids, at_once)
     if refused:
         raise refused
 
 
-def _ask_to_go(
-    ec2: EC2Client, ids: Collection[str], at_once: int = ASKING
+def _request_in_batches(
+    ec2: EC2Client, ids: Collection[str], at_once: int = PARALLEL
 ) -> tuple[set[str], CloudError | None]:
     """Request termination of `ids`, in calls that do not wait for each other.
 
@@ -263,39 +263,39 @@ def _ask_to_go(
     """
     names = sorted(ids)
     calls = [
-        partial(_ask_batch, ec2, names[i : i + BATCH])
+        partial(_request_batch, ec2, names[i : i + BATCH])
         for i in range(0, len(names), BATCH)
     ]
-    going: set[str] = set()
+    lived: set[str] = set()
     refused: CloudError | None = None
-    for answer in _answers(calls, at_once):
+    for answer in _replies(calls, at_once):
         try:
-            going |= answer()
+            lived |= answer()
         except CloudError as error:
             refused = refused or error
     return lived, refused
 
 
-def _answers(
+def _replies(
     calls: Sequence[Callable[[], T]], at_once: int
 ) -> Sequence[Callable[[], T]]:
-    """Return what gives the answer to each call; some are made in threads meanwhile."""
+    """Return what gives the reply to each call; some are made in threads meanwhile."""
     if min(len(calls), at_once) <= 1:  # to need no thread: perhaps none is to be had
         return calls
-    # Its threads are daemons: an interrupted caller does not wait for the answer.
+    # Its threads are daemons: an interrupted caller does not wait for the replies.
     pool = Pool(at_once, "terminate")
     futures = [pool.submit(call) for call in calls]
-    return [partial(_answer, *pair) for pair in zip(futures, calls, strict=True)]
+    return [partial(_reply, *pair) for pair in zip(futures, calls, strict=True)]
 
 
-def _answer(future: Future[T], call: Callable[[], T]) -> T:
+def _reply(future: Future[T], call: Callable[[], T]) -> T:
     try:
-        return future.result(ASK_PATIENCE)
+        return future.result(REPLY_PATIENCE)
     except (RuntimeError, MemoryError, NotDone):  # no thread could make the call
         return call()
 
 
-def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
+def _request_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
     with translated(f"terminate {len(ids)} instances"):
         reply = ec2.terminate_instances(InstanceIds=ids)
         return {
@@ -332,7 +332,7 @@ def terminate(
     patience: Patience = USUAL_PATIENCE,
     seen: Callable[[Instance], None] = lambda instance: None,
     is_gone: Callable[[], bool] = lambda: False,
-    at_once: int = ASKING,
+    at_once: int = PARALLEL,
 ) -> list[Instance]:
     """Terminate every instance of `run` (None: of every run) and see it terminated.
 
@@ -358,43 +358,26 @@ def terminate(
     Raises:
         LeakError: some were not seen terminated in time; it names them.
     """
-    began = clock()
-    deadline = began + timeout
-    patience = REFUSED_PATIENCE if refused is None else refused
-    ended: dict[str, Instance] = {}
-    waiting = {*known, *asked}
-    bug: Exception | None = None
-    last_accepted = began  # when a call was last not refused
+    clock = patience.clock
+    began = last_accepted = clock()  # `last_accepted`: when a call was last not refused
+    refused = REFUSED_PATIENCE if patience.refused is None else patience.refused
+    request = partial(request_termination, ec2, at_once=at_once)
+    work = _Termination(ec2, run, {*known, *asked}, already_ended, seen, request)
     pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
-    # At once: to list hundreds takes a second.  It is asked for again below.
-    _tried(lambda: request_termination(ec2, known, at_once), None)
+    # At once: to list hundreds takes a second.  It is requested again below.
+    _attempt(lambda: request(known), None)
     while True:
         looked = clock()
-        # Those that are known can be told to go all the same if this fails.
-        listed, cause = _tried(partial(_listing, ec2, run), NOTHING)
-        waiting |= {i.id for i in listed.values() if i.state in GOING}
-        if past is not None:
-            waiting |= listed.keys() - set(past) - ended.keys()
-        if cause and is_gone():
-            listed, cause, look = {i: _vanished(i, run) for i in waiting}, None, 0.0
-        gone = _ended(listed, waiting)
-        waiting -= {instance.id for instance in gone}
-        ended |= {instance.id: instance for instance in gone}
-        failure = _request_again(ec2, waiting, listed, at_once)
-        cause = cause or failure
-        for instance in gone:  # told after the others were asked to go
-            bug = _tried(partial(seen, instance), None)[1] or bug
-        if not waiting and cause is None and clock() >= began + look:
-            break
+        cause = work.poll(is_gone)
+        look = 0.0 if work.cloud_gone else patience.look
+        if not work.waiting and cause is None and clock() >= began + look:
+            return work.result()
         if code(cause) not in REFUSALS:
             last_accepted = clock()
-        if clock() >= min(deadline, last_accepted + patience):
-            raise _leak(ec2, waiting, run) from cause or bug
-        # A look at a large fleet takes long, here and there: rest for as long.
-        sleep(max(next(pauses), clock() - looked))
-    if bug:
-        raise bug
-    return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))
+        if clock() >= min(began + patience.timeout, last_accepted + refused):
+            raise _leak(ec2, work.waiting, run) from cause or work.bug
+        # To list a large fleet takes long, here and at AWS: pause for as long.
+        patience.sleep(max(next(pauses), clock() - looked))
 
 
 class _Termination:
@@ -407,8 +390,10 @@ class _Termination:
         waiting: set[str],
         already_ended: Collection[str] | None,
         seen: Callable[[Instance], None],
+        request: Callable[[Collection[str]], None],
     ) -> None:
         self._ec2, self._run, self._seen = ec2, run, seen
+        self._request = request  # the termination of these ids
         self._already_ended = already_ended
         self._ended: dict[str, Instance] = {}
         self.waiting = waiting
@@ -430,7 +415,7 @@ class _Termination:
         gone = _ended(listed, self.waiting)
         self.waiting -= {instance.id for instance in gone}
         self._ended |= {instance.id: instance for instance in gone}
-        failure = _request_again(self._ec2, self.waiting, listed)
+        failure = _request_again(self._request, self.waiting, listed)
         for instance in gone:  # reported after the termination of the others
             self.bug = _attempt(partial(self._seen, instance), None)[1] or self.bug
         return cause or failure
@@ -487,17 +472,19 @@ def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
 
 
 def _request_again(
-    ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance], at_once: int
+    request: Callable[[Collection[str]], None],
+    waiting: set[str],
+    listed: Mapping[str, Instance],
 ) -> Exception | None:
     """Request termination of those that do not shut down yet; return the failure.
 
     An id that is not listed may be listed in a moment.
     """
-    asked = {i for i in waiting if i not in listed or listed[i].state in LIVE}
-    _, refused = _tried(lambda: request_termination(ec2, asked, at_once), None)
+    ids = {i for i in waiting if i not in listed or listed[i].state in LIVE}
+    _, refused = _attempt(lambda: request(ids), None)
     if code(refused) == "InvalidInstanceID.NotFound":
-        asked &= listed.keys()
-        _, refused = _tried(lambda: request_termination(ec2, asked, at_once), None)
+        ids &= listed.keys()
+        _, refused = _attempt(lambda: request(ids), None)
     return refused
 
 

@@ -90,7 +90,7 @@ def scram(c: Context, options: ScramOptions) -> None:
     cloud = connected(options)
     regions = [cloud] if cloud else []
     if cloud and options.all_regions:
-        regions = [cloud.within(name) for name in ec2.regions(cloud.ec2)]
+        regions = [cloud.in_region(name) for name in ec2.regions(cloud.ec2)]
     ended, failures = scram_runs.scram_regions(regions, options.run, say)
     if options.json:
         print_data(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))

@@ -70,7 +70,7 @@ def compare(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[T
         launcher = Launcher(cloud, plan, run)
         count = plan.instances
         launched = launcher.launch(
-            provision, count, least=count, tell=_ignored, wait=_slept
+            provision, count, least=count, emit=_ignored, wait=_slept
         )
         hosts = _answering(cloud, plan, run)
         return _trials(cloud, plan, provision, hosts, first)

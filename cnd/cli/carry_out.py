@@ -20,10 +20,10 @@ from cnd.cli.output import print_data, say
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, LeakError
 from cnd.model.events import Event
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.run_name import new_run
-from cnd.model.search_state import Ending
 from cnd.planning import forecast, instance_types, local_rate, preflight
 from cnd.planning.forecast import Machine, Request
 from cnd.run.job import Job
@@ -71,7 +71,7 @@ def _after_trial(
     result = searched(plan, known, cloud, new_journal(), key, options)
     if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
         conclude(result, options.json)
-    cost = forecast.at_most(plan, result.seconds.total, result.usd)
+    cost = forecast.trial_cost(plan, result.seconds.total, result.usd)
     return forecast.charged(asked, cost)
 
 
@@ -82,7 +82,7 @@ def check_account(cloud: Cloud, plan: Plan, key: UserKey) -> None:
         UsageError: this machine cannot hold so many connections.
         CloudError: the first fault.  Warnings are printed.
     """
-    if not plan.unreached:
+    if not plan.without_ssh:
         open_files.allow(plan.instances)
     if cloud.name == "local":
         return  # nothing there is limited, and nothing costs

@@ -23,7 +23,7 @@ from cnd.cli.output import reader_is_gone
 from cnd.cli.settings import FABRIC, Config
 from cnd.cli.task import Task, shown
 from cnd.errors import UsageError
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 
 READERS = ("fabric.config", "invoke.config", "invoke.env")  # of Fabric's settings
 NEW_OBJECTS = 50_000  # before Python collects garbage; some 10 MB
@@ -49,7 +49,9 @@ def report_broken_settings() -> None:
     def end(kind: Any, error: BaseException, trace: Any) -> None:
         if isinstance(error, Exception) and (place := _setting_read(trace)):
             why = str(error).strip().partition("\n")[0] or kind.__name__
-            print(harmless(f"cnd: {place} cannot be used: {why}"), file=sys.stderr)
+            print(
+                printable_line(f"cnd: {place} cannot be used: {why}"), file=sys.stderr
+            )
             print("hint: `cnd` reads none of Fabric's settings", file=sys.stderr)
             reader_is_gone()
             os._exit(UsageError.exit_status)  # as in `ignore_lost_readers`

@@ -19,7 +19,7 @@ from cnd.cli.output import say
 from cnd.cli.task import shown
 from cnd.cloud.connection import Cloud
 from cnd.errors import CndError
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 from cnd.run import stored_files
 from cnd.run.journal import Journal
 from cnd.view import write_report
@@ -43,7 +43,7 @@ def reported(journal: Journal, cloud: Cloud, *, wanted: bool) -> Iterator[None]:
     finally:
         wanted = wanted and os.environ.get(NO_REPORT) != "0"
         if wanted and (trouble := _report(journal, cloud)):
-            say(harmless(f"{trouble}; `fab report {journal.run}` tries again"))
+            say(printable_line(f"{trouble}; `fab report {journal.run}` tries again"))
 
 
 def _report(journal: Journal, cloud: Cloud) -> str:
@@ -68,7 +68,7 @@ def _report(journal: Journal, cloud: Cloud) -> str:
     if done.returncode:
         return f"no report: {lines[-1] if lines else f'status {done.returncode}'}"
     if lines:
-        say(harmless(lines[-1]))
+        say(printable_line(lines[-1]))
     return _uploaded(journal, cloud)
 
 

@@ -23,7 +23,7 @@ from invoke.util import yaml  # type: ignore[attr-defined]
 
 from cnd import pow as worker
 from cnd.errors import UsageError
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 from cnd.system import folders, small_files
 
 if sys.version_info >= (3, 11):
@@ -232,4 +232,4 @@ def _obeyed(found: Iterable[Setting], files: Iterable[Source]) -> Iterator[str]:
         values = {each.name: each.value for each in found if each.source == name}
         if values:
             each = (f"{k} = {v[:MOST_SHOWN]}" for k, v in sorted(values.items()))
-            yield harmless(f"{name} sets {', '.join(each)}")
+            yield printable_line(f"{name} sets {', '.join(each)}")

@@ -28,7 +28,7 @@ from cnd.cli.option_fields import (
 )
 from cnd.cli.output import reader_is_gone
 from cnd.errors import CndError, UsageError
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 from cnd.system import standard_streams
 
 
@@ -235,7 +235,7 @@ def _exhausted(error: MemoryError | RuntimeError) -> CndError | None:
 def shown(error: CndError) -> Exit:
     """Return the exit that shows `error`: one line, its hint, and its exit status."""
     hint = f"\nhint: {error.hint}" if error.hint else ""
-    return Exit(f"cnd: {harmless(str(error))}{hint}", code=error.exit_status)
+    return Exit(f"cnd: {printable_line(str(error))}{hint}", code=error.exit_status)
 
 
 def rest() -> list[str]:

@@ -35,9 +35,9 @@ from cnd.cli.task import task
 from cnd.cloud import connection
 from cnd.cloud.connection import Cloud
 from cnd.errors import HostError, LeakError
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
-from cnd.model.search_state import Ending
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request, check_budget, decide
 from cnd.run.job import Job

@@ -22,7 +22,7 @@ from cnd.cli.output import say
 from cnd.cli.task import task
 from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
-from cnd.model.events import Event, harmless
+from cnd.model.events import Event, printable_line
 from cnd.model.format import duration
 from cnd.run import find_run, order, stored_files
 from cnd.run.journal import ORDER, Journal, runs
@@ -210,7 +210,7 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
         for line in lines:
             shown = True
             who = f"{line.name} | " if several else ""
-            text = line.text if not sys.stdout.isatty() else harmless(line.text)
+            text = line.text if not sys.stdout.isatty() else printable_line(line.text)
             record = jsonlib.dumps({"instance": line.name, "line": line.text})
             print(record if json else f"{who}{text}", flush=True)
     return shown
@@ -238,7 +238,7 @@ def _line(event: Event) -> str:
     who = f"Instance{event.index}" if event.index is not None else "-"
     fields = {k: v for k, v in event.fields.items() if k not in ("run", "token")}
     details = " ".join(f"{name}={value}" for name, value in fields.items())
-    return harmless(f"{when}  {who:<12} {event.kind:<20} {details}").rstrip()
+    return printable_line(f"{when}  {who:<12} {event.kind:<20} {details}").rstrip()
 
 
 # --- export
@@ -263,4 +263,4 @@ def export(c: Context, options: ExportOptions) -> None:
 
 
 def _say(text: str) -> None:
-    say(harmless(text))
+    say(printable_line(text))

@@ -74,7 +74,7 @@ def doctor(c: Context, options: DoctorOptions) -> None:
 def clean(c: Context, options: CleanOptions) -> None:
     """Remove what CND made besides instances: key pair, group, bucket with its logs."""
     cloud, yes = required(options.cloud, options.region), options.yes
-    if live := ec2.find(cloud.ec2, states=ec2.GOING):
+    if live := ec2.find(cloud.ec2, states=ec2.EXISTING):
         message = f"{len(live)} instances of CND are there"
         raise UsageError(message, hint="`fab scram` ends them; then clean")
     found, refused = cleanup.find(cloud)

@@ -192,7 +192,7 @@ class Clients:
 
         url = self._endpoint or AWS_URL
         try:
-            client = made(url)
+            client = client_for(url)
             _check_port(client.meta.endpoint_url)
         except UNDESCRIBED:
             raise

@@ -113,7 +113,7 @@ def guard(session: Any) -> None:
     # Here: it takes a tenth of a second, and some commands do not need it.
     from botocore.credentials import CredentialResolver, ProcessProvider
 
-    start = _Starter()
+    start = _ProcessLauncher()
 
     def timed(provider: Any, profile: str) -> Any:
         if isinstance(provider, ProcessProvider):

@@ -123,7 +123,7 @@ def _failure(action: str, error: Exception) -> CloudError:
         return CloudError(f"could not {action}: {error}", hint=error.hint)
     if isinstance(error, ClientError):
         kind, hint = KNOWN.get(code(error), (CloudError, None))
-        return kind(f"could not {action}: {_told(error)}", hint=hint)
+        return kind(f"could not {action}: {_message(error)}", hint=hint)
     if isinstance(error, BotoCoreError):
         hint = next((hint for kind, hint in WAYS_OUT if isinstance(error, kind)), None)
         told = str(error).partition("\n")[0]

@@ -29,7 +29,7 @@ HEAD_STATUSES = (301, 307, 400, 403, 404, 405, 412)
 
 # Operation -> members of its reply without which CND cannot go on.  AWS sends each of
 # them, if empty; what it may leave out is not listed.
-MUST: dict[str, tuple[str, ...]] = {
+REQUIRED: dict[str, tuple[str, ...]] = {
     # EC2
     "CreateFleet": ("FleetId",),
     "CreateSecurityGroup": ("GroupId",),
@@ -171,7 +171,7 @@ def _check(response: Any, operation: Any, **_: Any) -> None:
     http, parsed = response
     code = (parsed.get("Error") or {}).get("Code")
     if http.status_code <= 300 and code is None:
-        lacking = [n for n in MUST.get(operation.name, ()) if parsed.get(n) is None]
+        lacking = [n for n in REQUIRED.get(operation.name, ()) if parsed.get(n) is None]
         if lacking:
             told = f"it lacks {' and '.join(lacking)}"
             body = b"" if operation.has_streaming_output else http.content

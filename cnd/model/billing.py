@@ -30,10 +30,10 @@ def spent(plan: Plan, events: Iterable[Event]) -> float | None:
     fields: dict[str, dict[str, object]] = {}
     for event in seen:
         if event.kind in (LAUNCHED, RUNNING):
-            told.setdefault(event.host or "", {}).update(event.fields)
+            fields.setdefault(event.host or "", {}).update(event.fields)
     # Its own timer has ended what was not seen to end.
-    stays = ((i, min(seconds, plan.lifetime)) for i, seconds in lives(seen).items())
-    return plan.usd(_stay(told[i], seconds) for i, seconds in stays)
+    ran = ((i, min(seconds, plan.lifetime)) for i, seconds in lives(seen).items())
+    return plan.usd(_usage(fields[i], seconds) for i, seconds in ran)
 
 
 def _usage(fields: Mapping[str, object], seconds: float) -> Usage:

@@ -14,7 +14,14 @@ from typing import Any
 from cnd.errors import UsageError
 from cnd.model.catalog import Price, Rate
 from cnd.model.format import duration, number, table
-from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Usage
+from cnd.model.plan import (
+    HASH_DIGITS,
+    MARKETS,
+    MAX_INSTANCES,
+    MAX_NONCES,
+    Plan,
+    Usage,
+)
 from cnd.model.probability import Chances, chances, instances_for, success, within
 from cnd.model.witness import bits_for
 
@@ -359,7 +366,9 @@ def text(
     if spot:
         use = "not used" if estimate.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
-    rows += [("verdict", said) for said in verdicts(made, here, outlived=outlived)]
+    rows += [
+        ("verdict", said) for said in verdicts(estimate, local_rate, outlived=outlived)
+    ]
     lines = [*table(rows, ("<14", "<"), gap=" ")]
     if others:
         lines += ["", *_table(others)]

@@ -163,7 +163,7 @@ def _user_data(
         polls_per_second=cloud.polls_per_second,
         patience=cloud.orphan_patience,
     )
-    return boot_script.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    return boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 
 def _done() -> Future[None]:

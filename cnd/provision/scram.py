@@ -28,7 +28,7 @@ def scram(
     look: float = 0.0,
     already_ended: Collection[str] | None = None,
     seen: Callable[[ec2.Instance], None] = lambda instance: None,
-    at_once: int = ec2.ASKING,
+    at_once: int = ec2.PARALLEL,
 ) -> list[ec2.Instance]:
     """End every instance of `run` (None: of every run); return them.
 

@@ -17,10 +17,10 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, CndError
 from cnd.model import system_log
 from cnd.model.billing import LAUNCHED, spent
-from cnd.model.claim import objection_to
 from cnd.model.events import Event, trouble
+from cnd.model.outcome import Ending, Outcome
 from cnd.model.result import Result
-from cnd.model.search_state import Ending, Outcome
+from cnd.model.search_state import evidence, unproved
 from cnd.provision.prepare import Provision
 from cnd.provision.retry import again
 from cnd.run.journal import EVENTS, RESULT, Journal

@@ -15,6 +15,7 @@ from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from cnd.model import replay
+from cnd.model.claim import objection_to
 from cnd.model.events import Event, trouble
 from cnd.run.recorder import Recorder, failure
 from cnd.system.background import within
@@ -96,7 +97,7 @@ class OrphanReports:
 
     def _is_news(self, event: Event) -> bool:
         """Whether an event of a report may not have been received before."""
-        begun = self._recorder.search.standings[event.index or 0].started
+        begun = self._recorder.search.classes[event.index or 0].started
         return not (begun and event.kind == "worker.started")
 
     def take_claim(self, bucket: str) -> None:
@@ -106,4 +107,4 @@ class OrphanReports:
         if claim := orphans.claim(self._cloud.s3, bucket, self._run, instances):
             claim = self._judged(claim)
             # A false one may be anybody's: it is held against no worker.
-            recorder.put(recorder.search.refuted(claim) or claim)
+            recorder.put(objection_to(recorder.plan, claim) or claim)

@@ -178,7 +178,7 @@ class Recorder:
         if self._clock and self._clock.update(event, self.search):
             self._set_search_began()
         if event.kind in LAST_WORDS:
-            self.marks["stopped"] = max(event.heard, self.marks.get("stopped", 0.0))
+            self.marks["stopped"] = max(event.received, self.marks.get("stopped", 0.0))
         if event.kind in RECEIPT:
             self.receipt.append(event)
         for observe in self.observers:

@@ -100,8 +100,8 @@ class Roster:
         """Return whether it is known what may be expected of an instance."""
         return instance_id in self._done | self.lost | self._fit
 
-    def survivor(self, standings: Iterable[ClassProgress]) -> str | None:
+    def survivor(self, classes: Iterable[ClassProgress]) -> str | None:
         """Return the fit instance with the fewest classes to search, or None."""
-        load = Counter(s.host for s in standings if not s.ended)
+        load = Counter(s.host for s in classes if not s.ended)
         fit = self._fit - self.lost
         return min(fit, key=lambda host: (load[host], self.index[host]), default=None)

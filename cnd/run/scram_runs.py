@@ -55,10 +55,10 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     queued, followed = _notified(cloud, run, say)
     # Instances cost while hundreds of them are listed, which takes seconds; but a group
     # replaces those that are terminated before it.
-    asked = set() if groups else ec2.sweep(client, run=run or None)
+    asked = set() if groups else ec2.terminate_tagged(client, run=run or None)
     listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in status.under_way(listed, cloud) if run in ("", r)]
-    going = {i.id for i in listed if i.state in ec2.GOING} | asked
+    going = {i.id for i in listed if i.state in ec2.EXISTING} | asked
     lived = [i for i in listed if i.id in going or i.run in followed]
     unsure += status.launching(queued, lived)
     if unsure:
@@ -72,7 +72,7 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
         asked=asked,
         look=cloud.listed_within if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
-        past={i.id for i in listed} - {i.id for i in lived},
+        already_ended={i.id for i in listed} - {i.id for i in lived},
     )
     by_run = ec2.by_run(ended)
     for name in {*by_run, *unsure}:

@@ -280,7 +280,7 @@ class Shutdown:
         delete = partial(sqs.delete, self._cloud.sqs, queue)
         works: list[Future[object]] = [
             saving,
-            self.pool.submit(again, self._launcher.tidy, hopeless=self._cloud.gone),
+            self.pool.submit(again, self._launcher.clean_up, hopeless=self._cloud.gone),
             self.pool.submit(again, delete, hopeless=self._cloud.gone),
         ]
         late = wait(works, timeout=self._limits.save).not_done

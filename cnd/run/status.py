@@ -14,7 +14,7 @@ from typing import Any
 
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
-from cnd.ec2 import GOING, LIVE, Instance, by_run
+from cnd.ec2 import EXISTING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.claim import refutation

@@ -11,7 +11,7 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model.events import Event
 from cnd.model.plan import Plan
-from cnd.provision.prepare import way_in
+from cnd.provision.prepare import security_group
 from cnd.run.journal import Journal
 from cnd.run.order import RunOrder
 from cnd.system import open_files
@@ -32,7 +32,7 @@ def prepared(journal: Journal, order: RunOrder, cloud: Cloud, say: Say) -> list[
     past = list(journal.events())
     if journal.complaint:
         say(f"run {journal.run}: {journal.complaint}")
-    if not order.plan.unreached:
+    if not order.plan.without_ssh:
         open_files.allow(order.plan.instances)
         _let_in(cloud, order.plan, say)
     return past
@@ -41,6 +41,6 @@ def prepared(journal: Journal, order: RunOrder, cloud: Cloud, say: Say) -> list[
 def _let_in(cloud: Cloud, plan: Plan, say: Say) -> None:
     """Let SSH in from this machine's present address; it may be let in already."""
     try:
-        way_in(cloud, plan)
+        security_group(cloud, plan)
     except CloudError as error:
         say(f"{error}: SSH is let in from where the run was started")

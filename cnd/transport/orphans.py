@@ -156,7 +156,7 @@ def words(report: dict[str, Any], place: Place, put: float) -> tuple[Event, ...]
         put: when it was put into S3, on the monotonic clock.
     """
     return tuple(
-        replace(event, heard=put - min(before, MAX_LIFETIME))
+        replace(event, received=put - min(before, MAX_LIFETIME))
         for part, index in place.parts.items()
         for event, before in instance_report.words(
             report, part, index=index, host=place.host

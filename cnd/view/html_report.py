@@ -16,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 import cnd
-from cnd.model.events import harmless
+from cnd.model.events import printable_line
 from cnd.view import report_facts
 from cnd.view.colors import COLORS
 from cnd.view.timeline import Timeline
@@ -109,5 +109,5 @@ def _bounded(value: Any) -> Any:
     """Return a value of unknown origin as text of limited length."""
     if isinstance(value, Markup):
         return value  # made by the template itself
-    text = harmless(str(value))
+    text = printable_line(str(value))
     return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TextIO
 
-from cnd.model.events import Event, harmless
+from cnd.model.events import Event, printable_line
 from cnd.model.format import duration, number, table
+from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.search_state import SearchState
@@ -136,7 +137,7 @@ def sentence(event: Event) -> str:
     name = f"Instance{event.index}" if event.index is not None else ""
     host = event.host or "the cloud"
     fields = {**event.fields, "instance": name, "host": host}
-    return harmless(text.format_map(_Fields(fields)))
+    return printable_line(text.format_map(_Fields(fields)))
 
 
 class _Unknown:

@@ -14,8 +14,8 @@ from typing import Any
 from cnd.errors import UsageError
 from cnd.model.catalog import OFFERS
 from cnd.model.events import NOTHING, Event, amount
-from cnd.model.plan import Plan, billed, class_size
-from cnd.model.replay import recall
+from cnd.model.plan import Plan, billed_hours, class_size
+from cnd.model.replay import replayed
 from cnd.view.instance_history import InstanceHistory, histories, shifted
 
 
@@ -210,4 +210,4 @@ def _coverage(
         )
     except (KeyError, UsageError):
         return []
-    return recall(plan, seen).race.coverage
+    return replayed(plan, seen).search.coverage

@@ -102,7 +102,7 @@ class Story:
 
     def __init__(self, plan: Plan, *, checked: Event | None = None) -> None:
         self.race, self.crew = SearchState(plan), Roster()
-        self.refuted: list[Event] = []
+        self.refuted_: list[Event] = []
         self._spare = 0
         if checked:
             self.see(checked)
@@ -113,7 +113,7 @@ class Story:
     def see(self, event: Event) -> None:
         self.crew.note(event)
         if objection := self.race.see(event):
-            self.refuted.append(objection)
+            self.refuted_.append(objection)
             self.see(objection)
 
     def hand_over(self, lines: Callable[[int, int], Sequence[bytes]]) -> bool:

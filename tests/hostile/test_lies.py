@@ -57,8 +57,8 @@ def lied(*events: dict[str, Any], plan: Plan = PLAN, index: int = 1) -> Story:
 
 def require_dropped(run: Story, why: str, index: int = 1) -> None:
     """The liar has lost its class, which begins anew; nothing of it counts."""
-    assert [event.kind for event in run.refuted] == ["worker.refuted"]
-    assert why in str(run.refuted[0].fields["reason"])
+    assert [event.kind for event in run.refuted_] == ["worker.refuted"]
+    assert why in str(run.refuted_[0].fields["reason"])
     assert run.race.failed == [index]
     assert run.race.resumption(index) == index
     assert run.race.coverage[index]["tested"] == 0
@@ -103,7 +103,7 @@ def test_what_nothing_vouches_for_is_searched_again_after_a_loss() -> None:
     """A leap too small to be refuted gains nothing: the next begins before it."""
     leap = {"event": "progress", "cursor": 20_001, "tested": 10_000, "witnesses": []}
     run = lied(leap)
-    assert run.refuted == []
+    assert run.refuted_ == []
     run.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
     assert run.race.resumption(1) == 1
     shown = Honest(PLAN, 1).mine[:9]
@@ -163,14 +163,14 @@ def test_a_golden_nonce_that_is_known_here_cannot_be_kept_back() -> None:
         run = Story(plan, checked=first_nonces.first_nonces(plan))
         (event,) = heard([json.dumps({"event": kind, **claim}).encode()], 0, "i-0")
         run.see(event)
-        assert "116 is golden" in str(run.refuted[0].fields["reason"])
+        assert "116 is golden" in str(run.refuted_[0].fields["reason"])
         assert run.race.resumption(0) == 0
 
 
 def test_more_than_the_witnesses_prove_is_not_counted_above_the_cursor() -> None:
     claim = {"event": "timeout", "cursor": 1, "tested": SIZE, "witnesses": []}
     run = lied(claim)
-    assert run.refuted == []
+    assert run.refuted_ == []
     counted = run.race.coverage[1]["tested"]
     assert isinstance(counted, int) and counted < SIZE / 4
 
@@ -180,8 +180,8 @@ def test_words_that_were_lost_cost_the_class_and_are_nobodys_lie(
 ) -> None:
     lost = next(i for i, event in enumerate(honest) if event.get("witnesses"))
     run = lied(*honest[:lost], *honest[lost + 1 :])
-    assert [event.kind for event in run.refuted] == ["worker.failed"]
-    assert "came here" in str(run.refuted[0].fields["reason"])
+    assert [event.kind for event in run.refuted_] == ["worker.failed"]
+    assert "came here" in str(run.refuted_[0].fields["reason"])
     assert (run.race.failed, run.race.resumption(1)) == ([1], 1)
 
 
@@ -205,7 +205,7 @@ def test_an_honest_worker_is_believed_with_every_kernel(
         for event in heard(recorded(PLAN, index, *words), index, f"i-{index}"):
             run.see(event)
     run.race.settle()
-    assert run.refuted == []
+    assert run.refuted_ == []
     assert run.race.outcome is not None
     assert run.race.outcome.ending is Ending.EXHAUSTED
     proof = evidence(run.race)
@@ -230,7 +230,7 @@ def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> Non
     for event in heard(recorded(PLAN, 0), 0, "i-0"):
         run.see(event)
     run.race.settle()
-    assert run.refuted == []
+    assert run.refuted_ == []
     assert run.race.outcome is not None
     assert run.race.outcome.ending is Ending.EXHAUSTED
     assert run.race.tested - run.race.repeated == NONCES
@@ -239,7 +239,7 @@ def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> Non
 def test_a_run_of_before_has_no_evidence_and_is_taken_up_as_it_was() -> None:
     plan = Plan(8, 2, 60.0, nonces=NONCES)
     run = lied({"event": "progress", "cursor": 200_001, "tested": 100_000}, plan=plan)
-    assert run.refuted == []
+    assert run.refuted_ == []
     assert run.race.resumption(1) == 200_001
     assert (evidence(run.race), unproved(run.race.plan)[:11]) == (None, "this search")
 

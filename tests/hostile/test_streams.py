@@ -203,6 +203,6 @@ def test_real_streams_are_believed_as_they_are(real: list[list[bytes]]) -> None:
         for index, lines in enumerate(real):
             for event in heard(lines, index, f"i-{index}"):
                 run.see(event)
-        assert run.refuted == []
+        assert run.refuted_ == []
         assert run.race.outcome is not None
         assert run.race.outcome.nonce == GOLDEN

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cnd.model.events import from_worker, harmless
+from cnd.model.events import from_worker, printable_line
 from cnd.run.journal import Journal
 from cnd.view import write_report
 from cnd.view.export import as_csv, as_json

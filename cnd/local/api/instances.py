@@ -46,7 +46,7 @@ CODES = {
     "stopping": 64,
     "stopped": 80,
 }
-GOING = ("shutting-down", "terminated")
+EXISTING = ("shutting-down", "terminated")
 BY_USER = StateReason(
     "Client.UserInitiatedShutdown: User initiated shutdown",
     "Client.UserInitiatedShutdown",
@@ -145,7 +145,7 @@ class HostInstance(_Base):
     def terminate(self, reason: StateReason = BY_USER) -> InstanceState:
         with self.cloud.lock:
             before = self._state
-            if self.phase in GOING:
+            if self.phase in EXISTING:
                 return before
             self.phase = "shutting-down"
         super().terminate()
@@ -158,7 +158,7 @@ class HostInstance(_Base):
     def stop(self, reason: StateReason = BY_USER) -> InstanceState:
         with self.cloud.lock:
             before = self._state
-            if self.phase in GOING:
+            if self.phase in EXISTING:
                 raise EC2ClientError(
                     "IncorrectInstanceState",
                     f"The instance '{self.id}' is not in a state from which it can be "
@@ -276,7 +276,7 @@ class Cloud:
                 "Arguments on this idempotent request are inconsistent with arguments "
                 "used in previous request(s).",
             )
-        if all(instance.state in GOING for instance in launch.reservation.instances):
+        if all(instance.state in EXISTING for instance in launch.reservation.instances):
             raise EC2ClientError(
                 "IdempotentInstanceTerminated",
                 "The instances launched with this client token are terminated.",
@@ -307,7 +307,7 @@ class Cloud:
             self.fleet.befall(fault)
             return
         instance = self._instances.get(fault.host)
-        if instance is None or instance.phase in GOING:
+        if instance is None or instance.phase in EXISTING:
             raise UsageError(f"no host lives by the name {fault.host!r}")
         self.fleet.give_notice(fault)
         timer = threading.Timer(fault.seconds, instance.terminate, [BY_SPOT])

@@ -38,10 +38,12 @@ def test_its_order_is_understood_whole(journal: Journal) -> None:
 def test_its_events_say_how_far_each_class_is(journal: Journal) -> None:
     plan = order.to_take_over(journal).plan
 
-    past = replay.recall(plan, list(journal.events()))
+    past = replay.replayed(plan, list(journal.events()))
 
     assert len(past.index) == 4
     assert not past.lost and not past.ended
-    assert past.race.searching == [0, 1, 2, 3]
-    assert past.race.tested == sum(past.race.standings[i].tested for i in range(4)) > 0
+    assert past.search.searching == [0, 1, 2, 3]
+    assert (
+        past.search.tested == sum(past.search.classes[i].tested for i in range(4)) > 0
+    )
     assert replay.unanswered(list(journal.events())) == 0

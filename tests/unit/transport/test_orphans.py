@@ -43,7 +43,7 @@ def report(*lines: str, **fields: Any) -> dict[str, Any]:
 def test_words_are_heard_when_they_were_said() -> None:
     left = report(line("started", time=70.0), line("timeout", time=80.0), time=100.0)
     said = words(left, PLACE, 1000.0)
-    assert [(event.kind, event.heard) for event in said] == [
+    assert [(event.kind, event.received) for event in said] == [
         ("worker.started", 970.0),
         ("worker.timeout", 980.0),
     ]
@@ -53,7 +53,7 @@ def test_words_are_heard_when_they_were_said() -> None:
 @pytest.mark.parametrize("at", [None, "soon", -1.0, True, 60.0])
 def test_a_time_that_makes_no_sense_is_that_of_the_report(at: object) -> None:
     (event,) = words(report(line("timeout", time=80.0), time=at), PLACE, 1000.0)
-    assert event.heard == 1000.0
+    assert event.received == 1000.0
 
 
 def test_the_report_of_another_instance_is_none() -> None:
@@ -101,7 +101,7 @@ def test_that_a_class_was_exhausted_is_not_believed_without_witnesses() -> None:
     end = line("exhausted", cursor=plan.nonces + 1, tested=size, witnesses=[], shown=0)
     objections = [race.see(event) for event in words(report(end), PLACE, 0.0)]
     assert [each and each.kind for each in objections] == ["worker.refuted"]
-    assert race.standings[1].ended == "failed"
+    assert race.classes[1].ended == "failed"
 
 
 def test_what_the_workers_of_an_instance_said_fits_in_its_report() -> None:
