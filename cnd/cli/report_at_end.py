@@ -10,11 +10,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from invoke.exceptions import Exit
 
-import cnd
 from cnd.cli.output import say
 from cnd.cli.task import shown
 from cnd.cloud.connection import Cloud
@@ -22,6 +20,7 @@ from cnd.errors import CndError
 from cnd.model.events import printable_line
 from cnd.run import stored_files
 from cnd.run.journal import Journal
+from cnd.system import folders
 from cnd.view import write_report
 
 PATIENCE = 60.0  # seconds that drawing a report may take
@@ -49,8 +48,10 @@ def reported(journal: Journal, cloud: Cloud, *, wanted: bool) -> Iterator[None]:
 def _report(journal: Journal, cloud: Cloud) -> str:
     """Write and upload a report; return what went wrong, or ""."""
     program = [sys.executable, "-m", write_report.__name__, journal.run]
-    above = str(Path(cnd.__file__).resolve().parents[1])
-    search = [above, *filter(None, [os.environ.get("PYTHONPATH")])]
+    search = [
+        str(folders.above_package()),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     try:
         done = subprocess.run(
             program,

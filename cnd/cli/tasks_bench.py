@@ -17,7 +17,6 @@ from types import ModuleType
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-import cnd
 from cnd.bench import kernels as benches
 from cnd.bench import process_usage, run_cost, speedup, ssh_comparison
 from cnd.cli.carry_out import check_account, new_journal
@@ -41,7 +40,7 @@ from cnd.model.result import Result
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request, check_budget, decide
 from cnd.run.job import Job
-from cnd.system.folders import state_folder
+from cnd.system.folders import above_package, state_folder
 from cnd.transport.keys import UserKey
 from cnd.view.guarded import BackgroundViewer
 from cnd.view.narrator import Narrator
@@ -56,9 +55,8 @@ PROGRAM = (
     "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
     "from cnd.tasks import main; main()"
 )
-ABOVE = str(Path(cnd.__file__).resolve().parents[1])
 START = (
-    *(sys.executable, "-c", PROGRAM, ABOVE, "start"),
+    *(sys.executable, "-c", PROGRAM, str(above_package()), "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
 OUT_OF_REACH = 32  # zero hex digits: no search finds so many within its time limit

@@ -69,3 +69,8 @@ def expanded(text: str) -> Path:
     """Return `text` as a path, with ``~`` as the shell has it, where that is known."""
     # `Path.expanduser` raises RuntimeError where there is no such home.
     return Path(os.path.expanduser(text))
+
+
+def above_package() -> Path:
+    """Return the folder in which a child process finds the package `cnd`."""
+    return Path(__file__).resolve().parents[2]
