@@ -176,7 +176,7 @@ class Proof:
     def thinned(self, bits: object, most: int) -> Proof:
         """Return this proof for a worker that shows only the strongest witnesses.
 
-        It may do so where there are too many: see `pow.Witnesses` and `agent.Lines`.
+        It may do so if there are too many: `pow.PendingWitnesses`, `agent.EventBuffer`.
 
         Args:
             bits: that those have which it shows.

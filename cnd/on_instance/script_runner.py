@@ -51,7 +51,7 @@ class Script:
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            preexec_fn=worker.step_back,
+            preexec_fn=worker.lower_priority,
         )
         assert self._process.stdout is not None
         self.descriptor = self._process.stdout.fileno()
@@ -229,14 +229,14 @@ def main(arguments: List[str]) -> int:
         job = job_in(arguments[1])
         detached = worker.detach(arguments[3])
     except (ValueError, OSError) as error:
-        worker.complain(error)
+        worker.print_error(error)
         return worker.USAGE_STATUS
     report = worker.Reporter(sys.stdout.fileno(), job["run"], use_syslog=True)
     try:
         kind = Runner(job, report, stop).run(detached.started)
         return worker.STATUS[kind]
     except OSError as error:  # the disk is full
-        worker.complain(f"cannot go on: {error}")
+        worker.print_error(f"cannot go on: {error}")
         return worker.STATUS["failed"]
     finally:
         report.close()

@@ -121,14 +121,14 @@ def test_the_books_are_exact_whatever_happens(
     held: dict[int, list[tuple[int, int]]] = {c: [] for c in range(children)}
     tested: set[int] = set()
     for _ in range(10_000):
-        if ledger.over:
+        if ledger.decided:
             break
         child = data.draw(st.integers(0, children - 1))
         deed = data.draw(st.sampled_from(["take", "answer", "answer", "cut", "die"]))
         if deed == "take" and (got := ledger.take(child, data.draw(st.integers(1, 9)))):
             held[child].append(got)
         elif deed == "die":
-            ledger.lost(child)
+            ledger.reclaim(child)
             held[child] = []
         elif deed in ("answer", "cut") and held[child]:
             first, count = held[child].pop(0)
@@ -143,7 +143,7 @@ def test_the_books_are_exact_whatever_happens(
         assert ledger.tested == len(tested)
         assert set(range(ledger.cursor)) <= tested
     smallest = min((p for p in golden if p < size), default=None)
-    if ledger.over:
+    if ledger.decided:
         assert ledger.hit == smallest
         assert set(range(size if smallest is None else smallest)) <= tested
 
@@ -151,7 +151,7 @@ def test_the_books_are_exact_whatever_happens(
 @pytest.mark.parametrize("bits", [0, 1, 3, 4, 6, 8, 11])
 def test_witnesses_are_all_that_lie_before_the_golden_nonce(bits: int) -> None:
     search = Search(BLOCK, 3, 10**6, 1, 3)
-    scanner = worker.Witnessing(HashlibScanner, search, bits, (0,))
+    scanner = worker.WitnessScanner(HashlibScanner, search, bits, (0,))
     golden = None
     shown: list[int] = []
     start, left = 1, 30_000
@@ -175,13 +175,13 @@ def test_a_childs_answers_are_read_whole_wherever_the_pipe_has_cut_them(
     data, read = b"".join(reply.packed() for reply in replies), []
     partial = b""
     for at in range(0, len(data), 7):
-        got, partial = worker.unpacked(partial + data[at : at + 7])
+        got, partial = worker.unpack_replies(partial + data[at : at + 7])
         read += got
     assert (read, partial) == (replies, b"")
 
 
 def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:
-    books = worker.Witnesses(BLOCK, 1)
+    books = worker.PendingWitnesses(BLOCK, 1)
     end, told = 40_000, []
     for first in range(0, end, 2000):
         for nonce in range(first, first + 2000):

@@ -122,8 +122,8 @@ class Raised:
 
 def test_a_scan_that_is_stopped_tells_what_it_has_tested() -> None:
     scanner = HashlibScanner("b", 64, Raised())  # type: ignore[arg-type]
-    assert scanner.scan(5, 7, 10 * worker.POLL) is None
-    assert scanner.tested == worker.POLL
+    assert scanner.scan(5, 7, 10 * worker.STOP_CHECK) is None
+    assert scanner.tested == worker.STOP_CHECK
 
 
 def test_a_flag_that_is_up_before_the_scan_means_nothing_is_tested() -> None:

@@ -178,17 +178,17 @@ def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
     On a machine with other work most of them measure when whose turn it is.
     """
     chosen = worker.choose_kernel("auto", path=str(library))
-    crew = worker.ProcessPool(1, lambda stop, bell: chosen.make("x", 64, stop), 1)
+    pool = worker.ProcessPool(1, lambda stop, wakeup: chosen.make("x", 64, stop), 1)
     delays: list[float] = []
     try:
-        child = crew.grow()
+        child = pool.add()
         assert child is not None
         deadline = time.monotonic() + 30
         while min(delays, default=1.0) >= 0.002 and time.monotonic() < deadline:
-            child.hand(0, 2**40)
+            child.send(0, 2**40)
             time.sleep(0.02)  # let it be in the midst of that stretch
             began = time.perf_counter()
-            crew.hurry(child, True)
+            pool.set_stop(child, True)
             answer = os.read(child.descriptor, worker.REPLY.size)
             delay = time.perf_counter() - began
             tested, golden, _, _ = worker.REPLY.unpack(answer)
@@ -196,9 +196,9 @@ def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
             assert tested < 2**40
             if tested:  # else it had not had its turn yet
                 delays.append(delay)
-            crew.hurry(child, False)
+            pool.set_stop(child, False)
     finally:
-        crew.end()
+        pool.end()
     assert min(delays) < 0.002
 
 
