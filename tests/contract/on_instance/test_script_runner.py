@@ -127,7 +127,7 @@ def test_a_script_that_ends_without_a_last_word_has_failed(
     place.start(text)
     last = place.last()
     assert last["event"] == "failed"
-    assert "without a last word" in last["reason"]
+    assert "without a final event" in last["reason"]
 
 
 def test_a_script_is_ended_at_the_time_limit(place: Place) -> None:

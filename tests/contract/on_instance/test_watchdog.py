@@ -27,7 +27,7 @@ from werkzeug.http import parse_options_header
 from cnd import pow as worker
 from cnd import s3logs
 from cnd.cloud.connection import Cloud
-from cnd.on_instance import watchdog
+from cnd.on_instance import http_client, watchdog
 from cnd.transport import orphans
 from tests.support.processes import MINORS, python
 from tests.support.waiting import eventually
@@ -124,7 +124,7 @@ class Instance:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        for module in (worker, watchdog):
+        for module in (worker, watchdog, http_client):
             assert module.__file__
             shutil.copy(module.__file__, self.folder)
         programs = self.root / "bin"
@@ -237,7 +237,7 @@ class Instance:
 
     @property
     def alone(self) -> bool:
-        return "going on alone" in self.syslog
+        return watchdog.ORPHAN in self.syslog
 
     def last(self, part: str) -> dict[str, Any]:
         """Return the last event of a worker."""
@@ -317,7 +317,7 @@ def test_an_orphan_that_finds_puts_result_and_log_then_powers_off(
         "nonce": GOLDEN,
         "hash": worker.digest(BLOCK, GOLDEN),
     }
-    assert b"going on alone" in instance.bucket.objects[LOG]
+    assert watchdog.ORPHAN.encode() in instance.bucket.objects[LOG]
     assert b"sent the result" in instance.bucket.objects[LOG]
 
 
@@ -407,11 +407,11 @@ def test_only_a_golden_nonce_is_believed(
     bucket: Bucket, text: str, believed: bool
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
-    orders = watchdog.Orders(
+    orders = watchdog.WatchdogJob(
         "r", "i", BLOCK, DIFFICULTY, "", 1, 1, True, False, "", {}, None
     )
-    claim = watchdog.get(bucket.url(RESULT)).get("nonce")
-    assert watchdog.golden(orders, claim) == believed
+    claim = http_client.get(bucket.url(RESULT)).get("nonce")
+    assert watchdog.is_golden(orders, claim) == believed
 
 
 def test_a_worker_that_lies_puts_nothing(instance: Instance) -> None:
@@ -432,13 +432,13 @@ def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
     process = instance.keep()
     eventually(lambda: instance.alone)
     with instance.heartbeat():
-        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         before = instance.bucket.gets
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2 * PATIENCE)
         assert instance.bucket.gets == before
     assert instance.pids() == [pid]
-    eventually(lambda: instance.syslog.count("going on alone") == 2)
+    eventually(lambda: instance.syslog.count(watchdog.ORPHAN) == 2)
     assert instance.bucket.puts == []
 
 
@@ -449,7 +449,7 @@ def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instanc
     process = instance.keep()
     eventually(lambda: instance.bucket.puts == [LOG])
     with instance.heartbeat():
-        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         assert process.poll() is None
     instance.goes_off()
 
@@ -505,16 +505,16 @@ def test_a_bucket_out_of_reach_is_given_up_and_only_the_reason_is_told() -> None
         unused.bind(("127.0.0.1", 0))  # nobody listens
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/log?{SECRET}"
         form = {"url": url, "fields": {}}
-        assert watchdog.put(form, b"text", patience=1.5) == "ConnectionRefusedError"
-        assert watchdog.get(url) == {}
+        assert http_client.put(form, b"text", patience=1.5) == "ConnectionRefusedError"
+        assert http_client.get(url) == {}
 
 
 @pytest.mark.parametrize("url", ["no-url?secret", "http://x y/?secret", "ftp://?s"])
 def test_a_url_that_is_none_is_never_told(url: str) -> None:
-    why = watchdog.put({"url": url, "fields": {"policy": "?"}}, b"text", patience=0)
+    why = http_client.put({"url": url, "fields": {"policy": "?"}}, b"text", patience=0)
     assert why
     assert not set("?/ ") & set(why)
-    assert watchdog.get(url) == {}
+    assert http_client.get(url) == {}
 
 
 def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
@@ -537,7 +537,7 @@ def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
     try:
         began = time.monotonic()
         url = f"http://127.0.0.1:{server.server_port}/"
-        assert watchdog.get(url, patience=0.5) == {}
+        assert http_client.get(url, patience=0.5) == {}
         assert time.monotonic() - began < 5
     finally:
         over.set()
@@ -552,8 +552,9 @@ def test_a_log_that_cannot_be_read_in_time_is_done_without(
 ) -> None:
     if interpreter is None:
         pytest.skip("no Python 3.6 here")
-    assert watchdog.__file__
-    shutil.copy(watchdog.__file__, tmp_path)
+    for module in (watchdog, http_client):
+        assert module.__file__
+        shutil.copy(module.__file__, tmp_path)
     script = (
         "import sys; sys.path.insert(0, '.'); import watchdog;"
         "print(watchdog.run(['sh', '-c', 'echo half; sleep 60 | cat; true'], 0.5))"
@@ -644,7 +645,7 @@ def test_a_job_file_without_orders_changes_nothing(
         timeout=20,
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
-    assert "no orders" in instance.syslog
+    assert "no valid job file" in instance.syslog
 
 
 @pytest.mark.parametrize("minor", MINORS)
@@ -681,8 +682,8 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
 
 
 def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
-    orders = watchdog.Orders(
+    orders = watchdog.WatchdogJob(
         "r", "i", "", 0, "worker.py", 1, 1, True, False, "", {}, None
     )
-    assert watchdog.golden(orders, 5)
-    assert not watchdog.golden(orders, "5")
+    assert watchdog.is_golden(orders, 5)
+    assert not watchdog.is_golden(orders, "5")

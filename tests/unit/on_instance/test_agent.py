@@ -22,34 +22,34 @@ def said(path: Path, *events: str) -> None:
 
 def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = agent.EventBuffer(str(path))
     said(path, "started", *["progress"] * 1000)
     assert lines.read()
-    assert [number for number, _ in lines.told()] == [1, 1001]
+    assert [number for number, _ in lines.numbered()] == [1, 1001]
     said(path, "progress")
     assert not lines.read()
     said(path, "progress", "exhausted")
     assert lines.read() and lines.ended
-    assert [number for number, _ in lines.told()] == [1, 1003, 1004]
+    assert [number for number, _ in lines.numbered()] == [1, 1003, 1004]
 
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = agent.EventBuffer(str(path))
     path.write_text('{"event": "sta')
-    assert not lines.read() and lines.told() == []
+    assert not lines.read() and lines.numbered() == []
     path.write_text('{"event": "started"}\n')
-    assert lines.read() and len(lines.told()) == 1
+    assert lines.read() and len(lines.numbered()) == 1
 
 
 def test_a_worker_that_babbles_costs_no_more_than_its_last_words(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "events.jsonl"
-    lines = agent.Lines(str(path))
+    lines = agent.EventBuffer(str(path))
     said(path, *["noise"] * 5000, "failed")
     lines.read()
-    assert len(lines.told()) <= agent.KEPT_LINES + 1
+    assert len(lines.numbered()) <= agent.KEPT_LINES + 1
     assert lines.ended
 
 
@@ -89,12 +89,12 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     path = tmp_path / "events.jsonl"
     members, bits = range(20_000), 3
     shown = [n for n in members if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
-    lines = agent.Lines(str(path), pow.DEFAULT_BLOCK, bits)
+    lines = agent.EventBuffer(str(path), pow.DEFAULT_BLOCK, bits)
     proof = witness.Proof(bits)
 
     def told() -> dict[str, Any]:
         lines.read()
-        latest: dict[str, Any] = json.loads(lines.told()[-1][1])
+        latest: dict[str, Any] = json.loads(lines.numbered()[-1][1])
         return latest
 
     def say(event: str, first: int, last: int) -> None:
@@ -125,4 +125,4 @@ def test_witnesses_that_are_none_do_not_end_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     odd = [None, "116", -5, 2**70, [1], 1.5, True]
     path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
-    assert not agent.Lines(str(path), pow.DEFAULT_BLOCK, 8).read()
+    assert not agent.EventBuffer(str(path), pow.DEFAULT_BLOCK, 8).read()
