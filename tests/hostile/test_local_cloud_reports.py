@@ -91,7 +91,7 @@ def test_a_failure_is_told_and_a_log_that_is_full_is_no_failure(
     tmp_path: Path,
 ) -> None:
     code = """
-from cnd.local.guard import guarded
+from cnd.local.host.guard import guarded
 for number in range(2):
     with guarded(f"number {number}"):
         raise KeyError("id")

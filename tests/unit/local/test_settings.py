@@ -9,7 +9,7 @@ import pytest
 from cnd import ec2
 from cnd.errors import UsageError
 from cnd.local import settings
-from cnd.local.api.fleet import cores, known_hosts_text, ssh_config_text
+from cnd.local.api.host_manager import cores, known_hosts_text, ssh_config_text
 from cnd.local.host.wire import HostSpec
 from cnd.local.settings import Delay, Patience, Settings
 from cnd.transport import orphans
