@@ -1,4 +1,4 @@
-"""The worker's books and its scanner: exact, whatever the order of answers."""
+"""The worker's ledger and its scanner: exact, whatever the order of replies."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_classes_of_a_search_cover_the_space(
         {"difficulty": 1, "block": "ü" * 2049},
     ],
 )
-def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
+def test_an_invalid_search_is_refused(fields: dict[str, object]) -> None:
     arguments = {"block": BLOCK, **fields}
     with pytest.raises(ValueError, match=r".") as caught:
         Search(**arguments)  # type: ignore[arg-type]
@@ -113,10 +113,10 @@ def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
     children=st.integers(1, 4),
     data=st.data(),
 )
-def test_the_books_are_exact_whatever_happens(
+def test_the_ledger_is_exact_whatever_happens(
     size: int, golden: set[int], children: int, data: st.DataObject
 ) -> None:
-    """Any order of answers, stretches cut short, and deaths: no hole, nothing twice."""
+    """Any order of replies, cut stretches and deaths: no gap, no nonce twice."""
     ledger = Ledger(size)
     held: dict[int, list[tuple[int, int]]] = {c: [] for c in range(children)}
     tested: set[int] = set()
@@ -181,22 +181,23 @@ def test_a_childs_answers_are_read_whole_wherever_the_pipe_has_cut_them(
 
 
 def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:
-    books = worker.PendingWitnesses(BLOCK, 1)
-    end, told = 40_000, []
+    pending = worker.PendingWitnesses(BLOCK, 1)
+    end, fields = 40_000, []
     for first in range(0, end, 2000):
         for nonce in range(first, first + 2000):
             if worker.zero_bits(worker.digest(BLOCK, nonce)) >= 1:
-                books.add(nonce)
-        told.append(books.show(first + 1000, first / 20_000, first + 2000 == end))
-    shown = [nonce for each in told for nonce in each["witnesses"]]
+                pending.add(nonce)
+        fields.append(pending.show(first + 1000, first / 20_000, first + 2000 == end))
+    shown = [nonce for each in fields for nonce in each["witnesses"]]
     assert shown == sorted(set(shown))
-    # After 2 s; while too few would be left, somewhat more.
+    # After 2 s; somewhat more, as long as too few would be left.
     most = worker.WITNESSES_AT_FIRST + 2 * worker.WITNESSES_A_SECOND
     assert len(shown) <= most + 2 * worker.WITNESSES_LEFT
-    assert [each["shown"] for each in told[1:]] == [
-        sum(len(each["witnesses"]) for each in told[:i]) for i in range(1, len(told))
+    assert [each["shown"] for each in fields[1:]] == [
+        sum(len(each["witnesses"]) for each in fields[:i])
+        for i in range(1, len(fields))
     ]
-    level = told[-1]["thinned_to"]
+    level = fields[-1]["thinned_to"]
     strong = [
         n
         for n in range(end - 1000)
