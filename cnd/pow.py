@@ -611,7 +611,7 @@ def _in_child(work: Callable[[], Any]) -> Any:
 
     Raises `Refused` if `work` raises it, or if the child crashes or takes too long.
     """
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -619,17 +619,17 @@ def _in_child(work: Callable[[], Any]) -> Any:
                 reply = {"answer": work()}  # type: Dict[str, Any]
             except Refused as reason:
                 reply = {"refused": str(reason)}
-            os.write(theirs, json.dumps(reply).encode())
+            os.write(writer, json.dumps(reply).encode())
         finally:
             os._exit(0)
-    os.close(theirs)
+    os.close(writer)
     poll = select.poll()
-    poll.register(ours, select.POLLIN)
+    poll.register(reader, select.POLLIN)
     in_time = poll.poll(1000 * TRIAL_PATIENCE)
     if not in_time:
         os.kill(pid, signal.SIGKILL)
-    text = os.read(ours, 65536) if in_time else b""
-    os.close(ours)
+    text = os.read(reader, 65536) if in_time else b""
+    os.close(reader)
     _, status = os.waitpid(pid, 0)
     if not in_time:
         raise Refused(f"gave no answer within {TRIAL_PATIENCE:g} s")
@@ -960,16 +960,18 @@ class ProcessPool:
             for descriptor in pipes:
                 os.close(descriptor)
             raise
-        theirs_in, ours_out, ours_in, theirs_out, wakeup, ours_wakeup = pipes
+        request_read, request_write, reply_read, reply_write, wake_read, wake_write = (
+            pipes
+        )
         if pid == 0:
             # With a copy of a parent's end, a child would outlive its parent.
-            for descriptor in (ours_out, ours_in, ours_wakeup):
+            for descriptor in (request_write, reply_read, wake_write):
                 os.close(descriptor)
-            self._run_child(number, theirs_in, theirs_out, wakeup)
-        for descriptor in (theirs_in, theirs_out, wakeup):
+            self._run_child(number, request_read, reply_write, wake_read)
+        for descriptor in (request_read, reply_write, wake_read):
             os.close(descriptor)
-        os.set_blocking(ours_wakeup, False)
-        return Child(number, pid, ours_out, ours_in, ours_wakeup)
+        os.set_blocking(wake_write, False)
+        return Child(number, pid, request_write, reply_read, wake_write)
 
     def _run_child(
         self, number: int, requests: int, replies: int, wakeup: int
@@ -1280,12 +1282,12 @@ class Worker:
         before, tested = self._last_progress
         self._last_progress = (now, self._ledger.tested)
         rate = (self._ledger.tested - tested) / (now - before)
-        fields = dict(self._position_fields(now), rate=round(rate, 1))
+        fields = dict(self._progress_fields(now), rate=round(rate, 1))
         self._report.event("progress", **fields)
 
     def _report_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
-        fields = self._position_fields(now, last=True)
+        fields = self._progress_fields(now, last=True)
         fields["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
         if ledger.decided and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
@@ -1302,7 +1304,7 @@ class Worker:
         self._report.event(kind, **fields)
         return kind
 
-    def _position_fields(self, now: float, last: bool = False) -> Dict[str, Any]:
+    def _progress_fields(self, now: float, last: bool = False) -> Dict[str, Any]:
         """Return the fields for the progress so far; `last`: of the last event."""
         fields = {
             "cursor": self._search.nonce(self._ledger.cursor),
@@ -1325,8 +1327,8 @@ def _first_stretch(options: WorkerOptions) -> int:
     """Return the length of a child's first stretch, in nonces."""
     if options.rate is None:
         return FIRST_STRETCH
-    paced = int(options.rate / options.processes * FIRST_LIMITED)
-    return max(1, min(FIRST_STRETCH, paced))
+    count = int(options.rate / options.processes * FIRST_LIMITED)
+    return max(1, min(FIRST_STRETCH, count))
 
 
 def _next_stretch(stretch: int, tested: int, took: float, target: float) -> int:
@@ -1384,11 +1386,11 @@ def detach(folder: str) -> Detached:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     pid_file = _locked(os.path.join(folder, "worker.pid"))
     streams = _streams(folder)
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     if os.fork():
-        os.close(theirs)
-        os._exit(_introduce(ours, folder))
-    os.close(ours)
+        os.close(writer)
+        os._exit(_introduce(reader, folder))
+    os.close(reader)
     os.setsid()
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
@@ -1396,7 +1398,7 @@ def detach(folder: str) -> Detached:
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)
-    return Detached(pid_file, theirs)
+    return Detached(pid_file, writer)
 
 
 def _locked(path: str) -> int:

@@ -240,8 +240,8 @@ class ForkServer:
                         wire.send(REPORTS, report)
         known = {pid for pid, _ in self._hosts.values()} | {*self._thawers.values()}
         known |= self._cleaners
-        orphans = set(processes.children(os.getpid())) - known
-        processes.kill_trees(orphans)
+        adopted = set(processes.children(os.getpid())) - known
+        processes.kill_trees(adopted)
 
     def end(self) -> None:
         roots = [pid for pid, _ in self._hosts.values()]
@@ -256,7 +256,7 @@ class ForkServer:
 def main() -> None:
     os.umask(0o022)  # as on a real host; only the user may enter the folder of trees
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    processes.adopt_orphans()
+    processes.become_subreaper()
     processes.die_with_parent()
     gc.collect()
     gc.freeze()  # keeps the memory of the imports shared with the hosts

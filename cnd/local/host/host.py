@@ -51,12 +51,12 @@ def serve(
         life: a pipe that closes when the fork server ends; the host then ends, too.
         booted: lets the fork server boot another host.
     """
-    processes.adopt_orphans()
+    processes.become_subreaper()
     processes.die_with_parent()
     os.umask(UMASK)
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
-    processes.yield_cpu(os.getpid(), BOOTING)
+    processes.set_nice(os.getpid(), BOOTING)
     asyncio.run(_Host(spec, report, booted).live(life))
 
 
@@ -115,7 +115,7 @@ class _Host:
             self._spec, key, self._children, self._log, self._connections
         )
         self._log("sshd", f"Server listening on {self._spec.address}.")
-        processes.yield_cpu(os.getpid(), UP)
+        processes.set_nice(os.getpid(), UP)
         self._init.booted = True
         (self._root / "run/cnd/booted").touch()
         self._report(up)

@@ -30,7 +30,7 @@ SESSION_NICE = 7
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Become the parent of every descendant whose own parent has died."""
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -42,7 +42,7 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-def yield_cpu(session: int, nice: int) -> None:
+def set_nice(session: int, nice: int) -> None:
     """Lower the priority of a session's processes (by its leader's id).
 
     If Linux groups processes by session, "nice" counts within a session only, and a
@@ -187,16 +187,16 @@ class Children:
             start_new_session=True,
             preexec_fn=before_exec,
         )
-        yield_cpu(child.pid, SESSION_NICE)
+        set_nice(child.pid, SESSION_NICE)
         ended = asyncio.get_running_loop().create_future()
         self._running[child.pid] = child, ended
         return child.pid, ended
 
-    def calm_orphans(self) -> None:
+    def lower_adopted(self) -> None:
         """Lower the priority of processes that commands have left behind."""
         for pid in children(os.getpid()):
             if pid not in self._running:
-                yield_cpu(pid, SESSION_NICE)
+                set_nice(pid, SESSION_NICE)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):

@@ -125,7 +125,7 @@ async def _serve(
 
 
 # The descriptor of a command's input, and (descriptor, target) of its outputs.
-_Plumbing: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
+_Pipes: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
 
 
 class _SshServer(asyncssh.SSHServer):
@@ -248,16 +248,16 @@ class _Session:
         """Run the session until the command ends or the client is gone."""
         with_terminal = self._process.term_type is not None
         source, sinks = self._start_on_terminal() if with_terminal else self._start()
-        pumps = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
-        feed = asyncio.create_task(self._feed(await _writer(source)))
-        done = asyncio.create_task(self._finish(pumps))
-        gone = asyncio.create_task(self._process.channel.wait_closed())
+        copies = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
+        forward = asyncio.create_task(self._forward_input(await _writer(source)))
+        done = asyncio.create_task(self._finish(copies))
+        closed = asyncio.create_task(self._process.channel.wait_closed())
         try:
-            await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({done, closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*pumps, feed, done, gone):
+            for task in (*copies, forward, done, closed):
                 task.cancel()
-            await asyncio.gather(*pumps, feed, done, gone, return_exceptions=True)
+            await asyncio.gather(*copies, forward, done, closed, return_exceptions=True)
 
     def _command(self) -> list[str]:
         text = self._process.command
@@ -276,7 +276,7 @@ class _Session:
             environment["PS1"] = f"{self._spec.user}@{self._spec.hostname}:\\w$ "
         return environment
 
-    def _start(self) -> _Plumbing:
+    def _start(self) -> _Pipes:
         """Start the command with three pipes."""
         in_read, in_write = os.pipe()
         out_read, out_write = os.pipe()
@@ -289,7 +289,7 @@ class _Session:
             (err_read, self._process.stderr),
         ]
 
-    def _start_on_terminal(self) -> _Plumbing:
+    def _start_on_terminal(self) -> _Pipes:
         """Start the command on a terminal of its own."""
         master, slave = pty.openpty()
         self._terminal = master
@@ -315,21 +315,21 @@ class _Session:
             before_exec=before_exec,
         )
 
-    async def _finish(self, pumps: list[asyncio.Task[None]]) -> None:
+    async def _finish(self, copies: list[asyncio.Task[None]]) -> None:
         """Send the exit status after all output, as OpenSSH does.
 
         It waits for processes that keep the output open, such as background jobs.
         """
         status = await self._ended
-        self._children.calm_orphans()
-        await asyncio.gather(*pumps)
+        self._children.lower_adopted()
+        await asyncio.gather(*copies)
         if status < 0:
             name = signal.Signals(-status).name.removeprefix("SIG")
             self._process.exit_with_signal(name)
         else:
             self._process.exit(status)
 
-    async def _feed(self, stdin: asyncio.StreamWriter) -> None:
+    async def _forward_input(self, stdin: asyncio.StreamWriter) -> None:
         """Pass the client's input on as it arrives, and its end."""
         try:
             while True:
