@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cnd.cloud.failures import code, translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError, LeakError
-from cnd.system.background import Pool
+from cnd.system.background import NotDone, Pool
+from cnd.system.pauses import growing
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -55,10 +57,9 @@ REFUSALS = (
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
-# AWS lists a new instance late, and a terminated one for about an hour.
-LISTED_WITHIN = 20.0  # seconds from its launch
 BATCH = 100  # ids a call; AWS takes up to 1000
 ASKING = 8  # such calls at once
+ASK_PATIENCE = 60.0  # seconds for an answer in another thread
 ASKED = 200  # values a filter takes
 
 
@@ -137,7 +138,10 @@ def launch(
                 {"ResourceType": "volume", "Tags": tag_list(tags)},
             ],
         )
-        return [_instance(raw) for raw in reply["Instances"]]
+        found = [_instance(raw) for raw in reply["Instances"]]
+        if len(found) < (count if least is None else least):
+            raise ValueError(f"{len(found)} instances")  # it launches the least or none
+        return found
 
 
 def tags_of(
@@ -241,32 +245,54 @@ def sweep(ec2: EC2Client, *, run: str | None = None) -> set[str]:
         return set()
 
 
-def request_termination(ec2: EC2Client, ids: Collection[str]) -> None:
+def request_termination(
+    ec2: EC2Client, ids: Collection[str], at_once: int = ASKING
+) -> None:
     """Ask for the end of `ids`; ids that are gone already are no failure."""
-    _, refused = _ask_to_go(ec2, ids)
+    _, refused = _ask_to_go(ec2, ids, at_once)
     if refused:
         raise refused
 
 
 def _ask_to_go(
-    ec2: EC2Client, ids: Collection[str]
+    ec2: EC2Client, ids: Collection[str], at_once: int = ASKING
 ) -> tuple[set[str], CloudError | None]:
     """Ask for the end of `ids`, in calls none of which waits for another's answer.
 
     Return those that lived until now, and the first failure.
     """
     names = sorted(ids)
-    batches = [names[i : i + BATCH] for i in range(0, len(names), BATCH)]
+    calls = [
+        partial(_ask_batch, ec2, names[i : i + BATCH])
+        for i in range(0, len(names), BATCH)
+    ]
     going: set[str] = set()
     refused: CloudError | None = None
-    # Its threads are daemons: an interrupted caller does not wait for the answer.
-    pool = Pool(ASKING, "terminate")
-    for answer in [pool.submit(_ask_batch, ec2, batch) for batch in batches]:
+    for answer in _answers(calls, at_once):
         try:
-            going |= answer.result()
+            going |= answer()
         except CloudError as error:
             refused = refused or error
     return going, refused
+
+
+def _answers(
+    calls: Sequence[Callable[[], T]], at_once: int
+) -> Sequence[Callable[[], T]]:
+    """Return what gives the answer to each call; some are made in threads meanwhile."""
+    if min(len(calls), at_once) <= 1:  # to need no thread: perhaps none is to be had
+        return calls
+    # Its threads are daemons: an interrupted caller does not wait for the answer.
+    pool = Pool(at_once, "terminate")
+    futures = [pool.submit(call) for call in calls]
+    return [partial(_answer, *pair) for pair in zip(futures, calls, strict=True)]
+
+
+def _answer(future: Future[T], call: Callable[[], T]) -> T:
+    try:
+        return future.result(ASK_PATIENCE)
+    except (RuntimeError, MemoryError, NotDone):  # no thread could make the call
+        return call()
 
 
 def _ask_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
@@ -293,6 +319,7 @@ def terminate(
     sleep: Callable[[float], None] = time.sleep,
     seen: Callable[[Instance], None] = lambda instance: None,
     is_gone: Callable[[], bool] = lambda: False,
+    at_once: int = ASKING,
 ) -> list[Instance]:
     """Terminate every instance of `run` (None: of every run) and see it terminated.
 
@@ -313,6 +340,7 @@ def terminate(
             is raised again once all are.
         is_gone: whether the cloud has ceased to be, and its instances with it; asked
             when it does not answer.
+        at_once: calls to be made side by side; with 1, no thread is needed.
 
     Returns:
         What was terminated, each as last described.
@@ -327,9 +355,9 @@ def terminate(
     waiting = {*known, *asked}
     bug: Exception | None = None
     last_accepted = began  # when a call was last not refused
-    pause = FIRST_LOOK
+    pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
     # At once: to list hundreds takes a second.  It is asked for again below.
-    _tried(lambda: request_termination(ec2, known), None)
+    _tried(lambda: request_termination(ec2, known, at_once), None)
     while True:
         looked = clock()
         # Those that are known can be told to go all the same if this fails.
@@ -342,7 +370,7 @@ def terminate(
         gone = _ended(listed, waiting)
         waiting -= {instance.id for instance in gone}
         ended |= {instance.id: instance for instance in gone}
-        failure = _request_again(ec2, waiting, listed)
+        failure = _request_again(ec2, waiting, listed, at_once)
         cause = cause or failure
         for instance in gone:  # told after the others were asked to go
             bug = _tried(partial(seen, instance), None)[1] or bug
@@ -353,8 +381,7 @@ def terminate(
         if clock() >= min(deadline, last_accepted + patience):
             raise _leak(ec2, waiting, run) from cause or bug
         # A look at a large fleet takes long, here and there: rest for as long.
-        sleep(max(pause, clock() - looked))
-        pause = min(1.5 * pause, LAST_LOOK)
+        sleep(max(next(pauses), clock() - looked))
     if bug:
         raise bug
     return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))
@@ -405,17 +432,17 @@ def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:
 
 
 def _request_again(
-    ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance]
+    ec2: EC2Client, waiting: set[str], listed: Mapping[str, Instance], at_once: int
 ) -> Exception | None:
     """Ask for those that do not go yet; return the failure.
 
     An id that is not listed may be listed in a moment.
     """
     asked = {i for i in waiting if i not in listed or listed[i].state in LIVE}
-    _, refused = _tried(lambda: request_termination(ec2, asked), None)
+    _, refused = _tried(lambda: request_termination(ec2, asked, at_once), None)
     if code(refused) == "InvalidInstanceID.NotFound":
         asked &= listed.keys()
-        _, refused = _tried(lambda: request_termination(ec2, asked), None)
+        _, refused = _tried(lambda: request_termination(ec2, asked, at_once), None)
     return refused
 
 
@@ -424,7 +451,7 @@ def _instance(raw: InstanceTypeDef) -> Instance:
     index = tags.get(INDEX_TAG, "")
     address = raw.get("PublicIpAddress") or raw.get("PrivateIpAddress")
     return Instance(
-        id=raw["InstanceId"],
+        id=named(raw["InstanceId"]),
         run=tags.get(RUN_TAG, ""),
         index=int(index) if index.isdecimal() else raw.get("AmiLaunchIndex", 0),
         owner=tags.get(OWNER_TAG, ""),
@@ -438,6 +465,13 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         spot=raw.get("InstanceLifecycle") == "spot",
         private=raw.get("PrivateIpAddress") or None,
     )
+
+
+def named(identity: str) -> str:
+    """Return the id of an instance; ValueError for an empty one, which names none."""
+    if not identity:
+        raise ValueError("an instance without an id")
+    return identity
 
 
 def tag_list(tags: Mapping[str, str]) -> list[TagTypeDef]:

@@ -6,8 +6,11 @@ names, so that a report's links hold; a bucket that refuses costs a copy, never 
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import io
 from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +194,15 @@ def upload(
 
 
 def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes | None:
-    """Return the run's object `name`, or None if there is none.
+    """Return the run's object `name`, or None if there is none; as `fetch_aged`."""
+    found = fetch_aged(s3, bucket, run, name, most=most)
+    return found[0] if found else None
+
+
+def fetch_aged(
+    s3: S3Client, bucket: str, run: str, name: str, *, most: int
+) -> tuple[bytes, float] | None:
+    """Return the run's object `name` and its age in seconds, or None if there is none.
 
     Raises:
         CloudError: S3 refuses, or the object has more than `most` bytes: whoever may
@@ -208,7 +219,19 @@ def fetch(s3: S3Client, bucket: str, run: str, name: str, *, most: int) -> bytes
     if len(data) > most:
         told = f"{size:,} bytes, the most that are read are {most:,}"
         raise CloudError(f"could not fetch {name}: it has {told}")
-    return data
+    return data, _age(reply)
+
+
+def _age(reply: Mapping[str, Any]) -> float:
+    """Return how old an object is, in seconds: S3's clock says both, if it says so."""
+    now = dt.datetime.now(dt.timezone.utc)
+    told = reply["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
+    with contextlib.suppress(ValueError, TypeError):
+        now = parsedate_to_datetime(told)
+    if now.tzinfo is None:  # "-0000": it is in UTC, and nobody knows where
+        now = now.replace(tzinfo=dt.timezone.utc)
+    since: dt.datetime = reply.get("LastModified", now)
+    return max(0.0, (now - since).total_seconds())
 
 
 def fetch_log(

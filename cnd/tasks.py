@@ -28,6 +28,7 @@ from cnd.cli.program import (
     Executor,
     Help,
     Program,
+    collect_rarely,
     left_at_once,
     nobody_reads,
     rest,
@@ -59,10 +60,12 @@ from cnd.planning import forecast, instance_types, local_rate
 from cnd.provision import auto_scaling
 from cnd.provision import scram as ending
 from cnd.provision.prepare import way_in
+from cnd.provision.retry import again
 from cnd.run import custom_worker, order, viewer
 from cnd.run import status as run_status
-from cnd.run.job import Job, scram_words
+from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
+from cnd.run.shutdown import scram_words
 from cnd.system import folders, open_files, standard_streams
 from cnd.system.folders import state_folder
 from cnd.transport.keys import UserKey
@@ -405,21 +408,21 @@ def _scrammed(place: clouds.Cloud, run: str) -> list[ec2.Instance]:
     # To list hundreds takes seconds, in which they cost; but what a group holds it
     # would launch anew.
     asked = set() if groups else ec2.sweep(client, run=run or None)
-    listed = ec2.find(client, run=run or None, states=ec2.ALL)
+    listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in run_status.under_way(listed, place) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.GOING} | asked
     lived = [i for i in listed if i.id in going or i.run in heeded]
     unsure += run_status.launching(queued, lived)
     if unsure:
         said = f"a launch of {', '.join(unsure)} may be under way: looking for"
-        _say(f"{said} {ec2.LISTED_WITHIN:.0f} s what comes of it")
+        _say(f"{said} {place.listed_within:.0f} s what comes of it")
     ended = ending.scram(
         place,
         run or None,
         groups=groups,
         known=going - asked,
         asked=asked,
-        look=ec2.LISTED_WITHIN if unsure else 0.0,
+        look=place.listed_within if unsure else 0.0,
         # A run that is stopped may itself end what it has launched meanwhile.
         past={i.id for i in listed} - {i.id for i in lived},
     )
@@ -723,6 +726,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    collect_rarely()
     standard_streams.prepare()
     folders.name_user()
     with left_at_once():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,8 @@ for number in (signal.SIGINT, signal.SIGHUP):
 # The tests start a thousand processes: what these import is compiled once.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-WAITING = 4  # test processes beside one for each core
+WAITING = 6  # test processes beside one for each core
+NEW_OBJECTS = 50_000  # before Python looks for garbage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,6 +43,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return what `-n auto` is: more than cores, as most tests wait for something."""
     return (os.cpu_count() or 1) + WAITING
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the tests that mostly wait, those of faults, among those that compute.
+
+    Together they would be the last, and the cores idle.  Modules stay together, as some
+    have a cloud of their own.
+    """
+    waiting = [item for item in items if "tests/fault/" in item.nodeid]
+    others = [item for item in items if "tests/fault/" not in item.nodeid]
+    spread: list[pytest.Item] = []
+    done = placed = 0
+    for _, module in groupby(others, lambda item: item.path):
+        group = list(module)
+        done += len(group)
+        due = len(waiting) * done // len(others)
+        spread += [*waiting[placed:due], *group]
+        placed = due
+    items[:] = [*spread, *waiting[placed:]]
+
+
+def pytest_collection_finish() -> None:
+    """Have Python look for garbage rarely: the tests themselves are none, and many."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
-"""Measures how fast this machine searches: every kernel, side by side.
+"""How fast this machine searches: every kernel, measured side by side.
 
-Its one rule: only slices that took turns on the same core are compared.  A shared
-machine's speed swings by half within seconds; a ratio of medians of interleaved slices
-hardly moves.
+One rule: only slices that took turns on the same core are compared.  A shared machine's
+speed changes by half within seconds; a ratio of medians of interleaved slices hardly
+does.
 
-Cycles are of the clock that the core ran at during a slice, told by a chain of
+Cycles are of the clock that the core ran at during a slice, measured by a chain of
 dependent additions, one cycle each (cnd/kernel's library has it, so that no compiler
 is needed).  The limits to compare with are 96 cycles a nonce, which sha256rnds2 alone
 takes at one a cycle (three blocks of 32 each), and about 121 with what else those ports
@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
+from cnd.model.format import table
 
 MIX_LIMIT = 121  # cycles a nonce of SHA-NI
 SLICE = 0.005  # seconds
 CHAIN = 64_000  # additions: some 20 microseconds
 START = 10**9  # ten digits, like most nonces of the default space
-PROGRAM_PATIENCE = 20.0  # seconds for one program that is measured beside
+PROGRAM_PATIENCE = 20.0  # seconds for one other program
 
 Scan = Callable[[int], object]  # tests that many nonces
 
@@ -92,14 +93,11 @@ class KernelBench:
         return json.dumps(record)
 
     def text(self) -> str:
-        """Return the table for people; rates in millions of nonces a second."""
+        """Return the table to read; rates in millions of nonces a second."""
         head = ("", "min", "median", "max", "of best", "cycles", "limit")
         rows = [head, *map(self._row, self.core)]
         lines = [f"{processor()}, one core, {len(self.best.rates)} slices in turn, M/s"]
-        lines += [
-            f"{name:<18}" + "".join(f"{cell:>9}" for cell in cells)
-            for name, *cells in rows
-        ]
+        lines += table(rows, ("<18", ">9"))
         ratio = self.all_cores / self.one_core
         lines.append(
             f"{self.cores} cores: {self.all_cores / 1e6:.2f} M/s, {ratio:.2f} x one"
@@ -121,9 +119,10 @@ class KernelBench:
 
 
 def kernel_bench(seconds: float = 10.0) -> KernelBench:
-    """Measure for about `seconds` (programs beside take up to 20 more each).
+    """Measure for about `seconds` (other programs take up to 20 more each).
 
-    Raises nothing for what is not here: no library leaves hashlib's two loops.
+    Raises nothing where something is missing: without the library, hashlib's two loops
+    are measured.
     """
     library = _library()
     scans = dict(_native(library)) | {
@@ -134,7 +133,7 @@ def kernel_bench(seconds: float = 10.0) -> KernelBench:
     core = _in_turn(scans, clock, 0.7 * seconds)
     best = max(core, key=lambda measured: measured.median)
     one, every, cores = _all_cores(scans[best.name], 0.3 * seconds)
-    return KernelBench(core, cores, every, one, beside(best.median))
+    return KernelBench(core, cores, every, one, beside())
 
 
 def processor() -> str:
@@ -174,7 +173,7 @@ def _by_hashlib(count: int) -> None:
 
 
 def _obvious(count: int) -> None:
-    """The loop as one writes it down."""
+    """The loop that the task describes."""
     for nonce in range(START, START + count):
         first = hashlib.sha256((str(nonce) + pow.DEFAULT_BLOCK).encode()).hexdigest()
         second = hashlib.sha256(first.encode()).hexdigest()
@@ -183,7 +182,7 @@ def _obvious(count: int) -> None:
 
 
 def _clock(library: Any) -> Callable[[], float] | None:
-    """Return what tells the core's cycles a second, if the library can."""
+    """Return a function for the core's cycles a second, if the library has one."""
     try:
         chain = library.cnd_chain
     except AttributeError:
@@ -195,12 +194,12 @@ def _clock(library: Any) -> Callable[[], float] | None:
     return clock
 
 
-# --- how
+# --- how it is measured
 
 
 @contextlib.contextmanager
 def _one_core() -> Iterator[None]:
-    """Stay on one core, where the system lets us choose."""
+    """Stay on one core, where the system allows a choice."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -213,7 +212,7 @@ def _one_core() -> Iterator[None]:
 
 
 def _timed(scan: Scan, count: int) -> float:
-    """Return the processor time it takes: what others take of the core is not ours."""
+    """Return the processor time it takes, without that of other processes."""
     began = time.thread_time()
     scan(count)
     return max(time.thread_time() - began, 1e-9)
@@ -242,7 +241,7 @@ def _in_turn(
                 before = clock() if clock else 0.0
                 rate = counts[name] / _timed(scan, counts[name])
                 rates[name].append(rate)
-                if clock:  # the slower of two looks was disturbed
+                if clock:  # the slower of two measurements was disturbed
                     cycles[name].append(max(before, clock()) / rate)
     return tuple(
         Measured(
@@ -285,17 +284,14 @@ def _together(scan: Scan, count: int, processes: int) -> float:
 # --- other programs, where they are installed
 
 
-def beside(ours: float) -> dict[str, float]:
-    """Return what hashcat and OpenSSL do on one core, where they are installed.
-
-    `ours` is not used to judge them; it is the rate to put next to theirs.
-    """
+def beside() -> dict[str, float]:
+    """Return the rates of hashcat and OpenSSL on one core, where they are installed."""
     found = {"hashcat -m 20710": _hashcat(), "openssl speed, thirds": _openssl()}
     return {name: rate for name, rate in found.items() if rate}
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints; nothing if it is not here or fails in time."""
+    """Return what a program prints; "" if it is not installed, or not over in time."""
     path = shutil.which(command[0])
     if path is None:
         return ""

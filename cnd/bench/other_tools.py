@@ -1,7 +1,7 @@
-"""Other programs that push, run and fetch on many hosts, to be measured beside CND.
+"""Other programs that push, run and fetch on many hosts, measured beside CND.
 
 One rule: each does the task as its own documentation says, with as many hosts at a
-time as it likes; what of it is not installed is left out.
+time as it allows; a program that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AT_ONCE = 64  # processes of programs that start one or more for each host
 class TrialTask:
     """Push `program`, run it, fetch the system log, on every host."""
 
-    name: str  # of one attempt: no host has heard it before
+    name: str  # of one attempt: new to every host
     hosts: Sequence[tuple[str, int]]  # address and port
     user: str
     key: Path  # private
@@ -45,15 +45,15 @@ class TrialTask:
 
     @property
     def command(self) -> str:
-        """What to run; the last line in the log tells `name` and how it ended."""
+        """What to run; the last line in the log has `name` and how it ended."""
         program = f"python3 -I -S {self.pushed} --kernel hashlib"
         search = f"--difficulty 64 --nonces {self.nonces} --run {self.name}"
-        # Its status says that nothing was found, which is no failure here.
+        # Its exit status means that nothing was found, which is no failure here.
         return f"{program} {search} >/dev/null; true"
 
     @property
     def done(self) -> int:
-        """How many hosts' logs are here that tell of its end: each has its own line."""
+        """How many hosts' logs are here and have the line of its end."""
         files = (path for path in self.folder.rglob("*") if path.is_file())
         lines = {line for path in files for line in path.read_bytes().splitlines()}
         mine = f"run={self.name} ".encode()
@@ -61,7 +61,7 @@ class TrialTask:
 
 
 def installed() -> dict[str, Callable[[TrialTask], None]]:
-    """Return who is here, by name; each returns when it is done or has given up."""
+    """Return the installed programs by name; each returns when done or given up."""
     found: dict[str, Callable[[TrialTask], None]] = {"ThreadingGroup": threading_group}
     if shutil.which("parallel") and shutil.which("rsync"):
         found["GNU parallel"] = gnu_parallel
@@ -93,7 +93,7 @@ def threading_group(task: TrialTask) -> None:
     watchdog.daemon = True
     watchdog.start()
     for step in steps:
-        with contextlib.suppress(GroupException):  # the others went on
+        with contextlib.suppress(GroupException):  # the other hosts went on
             step()
     watchdog.cancel()
     group.close()
@@ -105,8 +105,8 @@ def gnu_parallel(task: TrialTask) -> None:
     ssh = f"ssh -F {_ssh_config(task)}"
     logins = task.folder / "logins"
     logins.write_text("".join(f"1/{ssh} {name}\n" for name in _names(task)))
-    # The command arrives encoded, where the local cloud cannot tell it the place
-    # of a host's root.
+    # The command arrives encoded, so that the local cloud cannot put the path of a
+    # host's root into it.
     command = f"{task.command}; cat ~/../../var/log/syslog"
     _run(
         *("parallel", "--nonall", "-j", str(AT_ONCE), "--slf", str(logins)),
@@ -181,7 +181,7 @@ def _block(host: str, options: Mapping[str, object]) -> str:
 
 
 def _run(*command: str, folder: Path) -> None:
-    """Run a program to its end, or to the end of patience; keep what it prints."""
+    """Run a program for `PATIENCE` at most; keep what it prints."""
     with open(folder / "output", "ab") as output:
         process = subprocess.Popen(
             command,

@@ -1,7 +1,7 @@
-"""What a run costs the machine that conducts it, as N grows; others beside it.
+"""What a run takes of the orchestrator's machine, as N grows; other programs beside it.
 
-One rule: pure.  Runs with the same N are told by their medians; the share of the
-local cloud, whose hosts live on the same machine, stays apart.
+One rule: pure.  Runs with the same N are shown by their medians; what the local cloud
+takes, whose hosts are on the same machine, is counted apart.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+
+from cnd.model.format import table
 
 PHASES = ("boot", "search", "stop", "logs", "scram", "total")
 
@@ -22,9 +24,9 @@ class Run:
     processor: float  # seconds of the orchestrator
     memory: int  # bytes of the orchestrator at most
     threads: int  # of the orchestrator at most
-    calls: Mapping[str, int]  # "ec2:RunInstances" -> how many, by whomever
+    calls: Mapping[str, int]  # "ec2:RunInstances" -> how many, of all callers
     cloud: float  # processor seconds of the local cloud, hosts and workers included
-    fetched: int  # syslogs; a host that boots long after the find leaves none
+    fetched: int  # syslogs; a host that boots long after the find has none
 
 
 @dataclass(frozen=True)
@@ -51,56 +53,62 @@ class CostRow:
 
 
 @dataclass(frozen=True)
-class Lap:
-    """A file pushed to all hosts, run there, and the log fetched, by somebody."""
+class Trial:
+    """A file pushed to all hosts, run there, and the log fetched, by one program."""
 
-    who: str
+    who: str  # the program
     instances: int
     seconds: float
-    processor: float  # seconds of his, children included
-    done: float  # hosts whose log came, and tells of the end
+    processor: float  # seconds of the program, children included
+    done: float  # hosts whose log came, and has the line of the end
 
 
-def medians(laps: Sequence[Lap]) -> list[Lap]:
-    """Return a lap for each N and whoever ran it, N ascending."""
-    keys = {(lap.instances, lap.who): None for lap in laps}
+def medians(trials: Sequence[Trial]) -> list[Trial]:
+    """Return a trial for each N and program, N ascending."""
+    keys = {(trial.instances, trial.who): None for trial in trials}
     found = []
     for instances, who in sorted(keys, key=lambda key: key[0]):
-        same = [lap for lap in laps if (lap.instances, lap.who) == (instances, who)]
+        same = [
+            trial
+            for trial in trials
+            if (trial.instances, trial.who) == (instances, who)
+        ]
         found.append(
-            Lap(
+            Trial(
                 who,
                 instances,
-                seconds=statistics.median(lap.seconds for lap in same),
-                processor=statistics.median(lap.processor for lap in same),
-                done=statistics.median(lap.done for lap in same),
+                seconds=statistics.median(trial.seconds for trial in same),
+                processor=statistics.median(trial.processor for trial in same),
+                done=statistics.median(trial.done for trial in same),
             )
         )
     return found
 
 
-def laps_text(laps: Sequence[Lap]) -> str:
-    """Return the table for people: seconds of each, and hosts where not all were done.
+def trials_text(trials: Sequence[Trial]) -> str:
+    """Return the table to read: seconds of each, and hosts where not all were done.
 
     Args:
-        laps: one for each N and whoever ran it.
+        trials: one for each N and program.
     """
-    names = list({lap.who: None for lap in laps})
+    names = list({trial.who: None for trial in trials})
     lines = [
         "push, run and fetch on the same hosts, seconds; in brackets CPU seconds of "
-        "whoever does it",
-        f"{'N':>5}" + "".join(f"{name:>19}" for name in names),
+        "the program",
     ]
-    for n in sorted({lap.instances for lap in laps}):
-        of = {lap.who: lap for lap in laps if lap.instances == n}
-        cells = [_lap_cell(of[name]) if name in of else "-" for name in names]
-        lines.append(f"{n:>5}" + "".join(f"{cell:>19}" for cell in cells))
-    return "\n".join(lines)
+    rows = [["N", *names]]
+    for n in sorted({trial.instances for trial in trials}):
+        of = {trial.who: trial for trial in trials if trial.instances == n}
+        cells = [_trial_cell(of[name]) if name in of else "-" for name in names]
+        rows.append([str(n), *cells])
+    return "\n".join([*lines, *table(rows, (">5", ">19"))])
 
 
-def _lap_cell(lap: Lap) -> str:
-    short = f" {lap.done:.0f}/{lap.instances}" if lap.done < lap.instances else ""
-    return f"{lap.seconds:.2f} ({lap.processor:.1f}){short}"
+def _trial_cell(trial: Trial) -> str:
+    short = (
+        f" {trial.done:.0f}/{trial.instances}" if trial.done < trial.instances else ""
+    )
+    return f"{trial.seconds:.2f} ({trial.processor:.1f}){short}"
 
 
 def rows(runs: Sequence[Run]) -> list[CostRow]:
@@ -114,29 +122,27 @@ def rows(runs: Sequence[Run]) -> list[CostRow]:
 def calls_between(
     before: Mapping[str, int], after: Mapping[str, int]
 ) -> dict[str, int]:
-    """Return how many calls came in between two counts, those that did by name."""
+    """Return how many calls came between two counts, by the names of those that did."""
     grown = {name: count - before.get(name, 0) for name, count in after.items()}
     return {name: count for name, count in sorted(grown.items()) if count}
 
 
-def text(table: Sequence[CostRow], difficulty: int) -> str:
-    """Return the tables for people: seconds and memory, then calls by API."""
-    runs = max(row.runs for row in table)
-    heads = [*PHASES, "CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
-    lines = [
+def text(costs: Sequence[CostRow], difficulty: int) -> str:
+    """Return the tables to read: seconds and memory, then calls by API."""
+    runs = max(row.runs for row in costs)
+    title = (
         f"whole runs, difficulty {difficulty}, local cloud, medians of {runs}; "
-        "seconds, and what this process took of them as CPU",
-        f"{'N':>5}" + "".join(f"{head:>10}" for head in heads),
-    ]
-    lines += [f"{row.instances:>5}" + "".join(map(_cell, _cells(row))) for row in table]
-    lines.append(
-        f"{'calls, by all on it':<36}" + "".join(f"{row.instances:>9}" for row in table)
+        "seconds, and what this process took of them as CPU"
     )
-    names = {name for row in table for name, count in row.calls.items() if count}
+    heads = ["CPU", "ms each", "MB", "threads", "cloud CPU", "syslogs"]
+    took = [["N", *PHASES, *heads]]
+    took += [[str(row.instances), *_cells(row)] for row in costs]
+    names = {name for row in costs for name, count in row.calls.items() if count}
+    calls = [["calls, by all on it", *(str(row.instances) for row in costs)]]
     for name in sorted(names):
-        counts = [row.calls.get(name, 0) for row in table]
-        lines.append(f"{name:<36}" + "".join(f"{count:>9.0f}" for count in counts))
-    return "\n".join(lines)
+        counts = (row.calls.get(name, 0) for row in costs)
+        calls.append([name, *(f"{count:.0f}" for count in counts)])
+    return "\n".join([title, *table(took, (">5", ">10")), *table(calls, ("<36", ">9"))])
 
 
 def _cells(row: CostRow) -> list[str]:
@@ -150,10 +156,6 @@ def _cells(row: CostRow) -> list[str]:
         f"{row.cloud:.1f}",
         f"{row.fetched:.0f}",
     ]
-
-
-def _cell(text: str) -> str:
-    return f"{text:>10}"
 
 
 def _row(n: int, runs: Sequence[Run]) -> CostRow:
@@ -175,6 +177,6 @@ def _row(n: int, runs: Sequence[Run]) -> CostRow:
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    """Return the median of what is known; a run may lack a phase."""
+    """Return the median of the known values; a run may lack a phase."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None

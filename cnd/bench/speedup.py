@@ -1,4 +1,4 @@
-"""How the time of a search falls with N, and what types of instances are worth.
+"""How the time of a search falls with N; and the rate and price of instance types.
 
 One rule: pure.  Runs that are compared had the same answer, since they all ended with
 the smallest golden nonce; the median of repeated runs is shown with their spread.
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from cnd.errors import UsageError
+from cnd.model.format import table
 
 BAR = 40  # characters of the longest bar
 # The coursework report's own times for the same golden nonce, by 1 and by 8 instances,
@@ -34,14 +35,14 @@ class SpeedupRow:
     most: float
     speed_up: float  # against the smallest N, whose own is that N
     of_ideal: float  # 1.0: N instances are N times as fast as one
-    beside: float | None = None  # seconds that somebody else has measured
+    beside: float | None = None  # seconds that were measured elsewhere
     beside_speed_up: float | None = None  # from these, where the smallest N has some
 
 
 def rows(
     seconds: Mapping[int, Sequence[float]], beside: Mapping[int, float] | None = None
 ) -> list[SpeedupRow]:
-    """Return a row for each N, ascending; `beside`: seconds by N, of somebody else.
+    """Return a row for each N, ascending; `beside`: seconds by N, from elsewhere.
 
     Raises:
         UsageError: a search took no time at all.
@@ -62,62 +63,69 @@ def rows(
     return found
 
 
-def caveat(table: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
-    """Return what is to be said of searches too short to compare fleets, or "".
+def caveat(compared: Sequence[SpeedupRow], nonce: int, *, local: bool) -> str:
+    """Return a warning of searches that are too short to compare fleets, or "".
 
     Args:
         local: whether they were done on the local cloud, which can be slowed down.
     """
-    base, most = table[0], table[-1].instances
+    base, most = compared[0], compared[-1].instances
     if base.median >= SHORT:
         return ""
-    told = (
+    warning = (
         f"with N={base.instances} the search took {base.median:.2g} s: this compares "
-        "how workers start, not how they search; say a larger --d"
+        "how workers start, not how they search; use a larger --d"
     )
     rate = float(f"{nonce / (LONG * most):.2g}")
     if not local or rate < 1:
-        return told
-    whole = sum(len(row.seconds) * nonce / rate / row.instances for row in table)
+        return warning
+    whole = sum(len(row.seconds) * nonce / rate / row.instances for row in compared)
     return (
-        f"{told}, or, for searches of {LONG:.0f} s and more, {whole / 60:.0f} min in "
-        f"all: `fab local down`, then the same with CND_LOCAL_RATE={rate:g} before it"
+        f"{warning}, or, for searches of {LONG:.0f} s and more, {whole / 60:.0f} min "
+        "in all: `fab local down`, then the same with "
+        f"CND_LOCAL_RATE={rate:g} before it"
     )
 
 
 def text(
-    table: Sequence[SpeedupRow], difficulty: int, nonce: int, beside_is: str = "beside"
+    compared: Sequence[SpeedupRow],
+    difficulty: int,
+    nonce: int,
+    beside_is: str = "beside",
 ) -> str:
-    """Return the table for people, with bars of the median time.
+    """Return the table to read, with bars of the median time.
 
     Args:
-        beside_is: the title of the column with the times of somebody else.
+        beside_is: the title of the column with the times from elsewhere.
     """
-    longest = max(row.median for row in table)
-    head = (
-        f"{'N':>4}{'median':>10}{'least':>10}{'most':>10}{'speed-up':>10}{'ideal':>7}"
-    )
-    if beside := any(row.beside is not None for row in table):
-        head += f"{beside_is:>10}"
-    lines = [f"difficulty {difficulty}, smallest golden nonce {nonce}", head]
-    lines += [
-        f"{r.instances:>4}{r.median:>8.2f} s{r.least:>8.2f} s{r.most:>8.2f} s"
-        f"{r.speed_up:>10.2f}{r.of_ideal:>7.0%}"
-        + beside * ("-" if r.beside is None else f"{r.beside:.2f} s").rjust(10)
-        + "  "
-        + "█" * max(1, round(BAR * r.median / longest))
-        for r in table
-    ]
+    longest = max(row.median for row in compared)
+    beside = any(row.beside is not None for row in compared)
+    found = [["N", "median", "least", "most", "speed-up", "ideal"]]
+    found[0] += [beside_is] if beside else []
+    for row in compared:
+        times = [f"{each:.2f} s" for each in (row.median, row.least, row.most)]
+        other = "-" if row.beside is None else f"{row.beside:.2f} s"
+        found.append(
+            [
+                *(str(row.instances), *times),
+                *(f"{row.speed_up:.2f}", f"{row.of_ideal:.0%}"),
+                *([other] if beside else []),
+                "  " + "█" * max(1, round(BAR * row.median / longest)),
+            ]
+        )
+    columns = (">4", *[">10"] * 4, ">7", *[">10"] * beside, "<")
+    lines = [f"difficulty {difficulty}, smallest golden nonce {nonce}"]
+    lines += table(found, columns)
     if beside and beside_is == REPORTS:
         lines.append("report: the coursework report's own, with 13 nonces/s by N=8")
     return "\n".join(lines)
 
 
 def others(text: str) -> dict[int, float]:
-    """Return somebody else's times: lines of N and seconds, as CSV; a head will do.
+    """Return times from elsewhere: CSV lines of N and seconds; the first may be a head.
 
     Raises:
-        UsageError: a line is none.
+        UsageError: a line has no N or no seconds.
     """
     found = {}
     for number, line in enumerate(csv.reader(io.StringIO(text)), 1):
@@ -132,13 +140,13 @@ def others(text: str) -> dict[int, float]:
     return found
 
 
-def to_csv(table: Sequence[SpeedupRow], beside_is: str = "beside") -> str:
+def to_csv(compared: Sequence[SpeedupRow], beside_is: str = "beside") -> str:
     """Return the table as CSV: a line for each N, the single runs left out."""
     titles = {"beside": beside_is, "beside_speed_up": f"{beside_is}_speed_up"}
     return written(
         [
             {titles.get(k, k): v for k, v in asdict(row).items() if k != "seconds"}
-            for row in table
+            for row in compared
         ]
     )
 
@@ -188,16 +196,19 @@ class TypeRate:
 
 
 def type_table(found: Sequence[TypeRate]) -> str:
-    """Return the types as a table for people, the fastest first."""
-    lines = [
-        f"{'type':<14}{'nonces/s':>14}{'least':>14}{'most':>14}{'USD/h':>9}"
-        f"{'USD/10^9':>10}  kernel"
-    ]
-    for w in sorted(found, key=lambda worth: -worth.nonces_per_second):
-        hour = "-" if w.usd_per_hour is None else f"{w.usd_per_hour:.4f}"
-        price = w.usd_per_billion
-        billion = "-" if price is None else f"{price:.6f}"
-        speeds = (w.nonces_per_second, min(w.rates), max(w.rates))
-        shown = "".join(f"{speed:>14,.0f}" for speed in speeds)
-        lines.append(f"{w.type:<14}{shown}{hour:>9}{billion:>10}  {w.kernel}")
-    return "\n".join(lines)
+    """Return the types as a table to read, the fastest first."""
+    heads = ["type", "nonces/s", "least", "most", "USD/h", "USD/10^9", "  kernel"]
+    rows = [heads]
+    for each in sorted(found, key=lambda each: -each.nonces_per_second):
+        speeds = (each.nonces_per_second, min(each.rates), max(each.rates))
+        hour, price = each.usd_per_hour, each.usd_per_billion
+        rows.append(
+            [
+                each.type,
+                *(f"{speed:,.0f}" for speed in speeds),
+                "-" if hour is None else f"{hour:.4f}",
+                "-" if price is None else f"{price:.6f}",
+                f"  {each.kernel}",
+            ]
+        )
+    return "\n".join(table(rows, ("<14", *[">14"] * 3, ">9", ">10", "<")))

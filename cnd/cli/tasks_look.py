@@ -37,15 +37,17 @@ from cnd.model.run_name import is_run
 from cnd.run import order
 from cnd.run.journal import EVENTS, ORDER, RESULT, Journal, runs
 from cnd.run.log_follower import Follower
-from cnd.system import private_files
+from cnd.system import private_files, small_files
 from cnd.system.folders import expanded
 from cnd.view import write_report
-from cnd.view.timeline import PHASES, InstanceHistory, timeline
+from cnd.view.instance_history import PHASES, InstanceHistory
+from cnd.view.timeline import timeline
 
 JSON_HELP = "print one JSON object to stdout, and nothing else"
 RUN_HELP = "its name, or the beginning or end of it; default: the newest"
 PATIENCE = 60.0  # seconds until a report that is not there is given up
 LOOK = 0.2  # seconds between two looks at a run's events
+MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
 MOST_BROUGHT = 256 << 20  # bytes of the events of a run that is brought from S3
 NO_REPORT = "CND_REPORT"  # "0": a run writes no report
 
@@ -357,9 +359,12 @@ def _logs(journal: Journal, only: int | None) -> dict[str, bytes]:
     found, missing = {}, []
     for index in sorted(i for i in wanted if i is not None and only in (None, i)):
         path = journal.log(f"Instance{index}")
-        if path.exists():
-            found[path.name] = path.read_bytes()
-        else:
+        try:
+            found[path.name] = small_files.read(path, MOST_LOG)
+        except FileNotFoundError:
+            missing.append(path.name)
+        except OSError as error:
+            _say(f"{path} cannot be read: {error.strerror}")
             missing.append(path.name)
     if missing:
         found |= _fetched(journal, missing)
@@ -509,7 +514,7 @@ def as_json(journal: Journal) -> str:
         "run": line.run,
         "outcome": line.outcome,
         "result": journal.result(),
-        "instances": [_exported(line.run, life) for life in line.lives],
+        "instances": [_exported(line.run, life) for life in line.instances],
         "events": [jsonlib.loads(event.to_json()) for event in line.events],
     }
     # A worker may claim NaN, which Python writes and nobody else reads.
@@ -523,7 +528,7 @@ def as_csv(journal: Journal) -> str:
     file = io.StringIO()
     table = csv.DictWriter(file, COLUMNS)
     table.writeheader()
-    table.writerows(_exported(line.run, life) for life in line.lives)
+    table.writerows(_exported(line.run, life) for life in line.instances)
     return file.getvalue()
 
 

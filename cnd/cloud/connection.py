@@ -6,22 +6,28 @@ that knows AWS from the local cloud.  Nothing below it asks.
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from botocore.loaders import JSONFileLoader
+
 from cnd import local
 from cnd.cloud import credentials, replies
-from cnd.cloud.failures import LOGIN, translated
+from cnd.cloud.failures import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
 
 if TYPE_CHECKING:
     import boto3
+    import botocore.session
     from types_boto3_ec2 import EC2Client
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
@@ -42,11 +48,16 @@ FILES = {
     "AWS_CONFIG_FILE": "~/.aws/config",
     "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
 }
+# What botocore raises of a description of a service that it cannot read.
+UNDESCRIBED = (JSONDecodeError, UnicodeDecodeError)
+MODELS = "~/.aws/models"  # where botocore looks for descriptions of services
 AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
+# The same of what botocore itself calls to get credentials, while all others wait.
+CREDENTIALS_TIMEOUT, CREDENTIALS_ATTEMPTS = 10.0, 2
 CONNECTIONS = 32  # per client: uploads and polls run side by side
 
 
@@ -73,6 +84,7 @@ class Cloud:
     # termination is repeated; None: as `orphans` and `ec2` say.
     orphan_patience: float | None = None
     refused_patience: float | None = None
+    listed_within: float = LISTED_WITHIN  # seconds until an instance is listed, at most
 
     @property
     def title(self) -> str:
@@ -150,15 +162,9 @@ class Clients:
             return self._made[key]
         with self._lock:
             if key not in self._made:
-                try:
-                    with translated(f"reach {service}"):
-                        self._made[key] = self._make(service, region, attempts)
-                except CloudError as error:
-                    if not isinstance(error.__cause__, ValueError):
-                        raise
-                    # botocore's word for a bad URL
-                    hint = "check AWS_ENDPOINT_URL"
-                    raise UsageError(str(error.__cause__), hint=hint) from error
+                # It calls nothing: what fails is in the configuration.
+                with _configuration_read(f"use {service}"):
+                    self._made[key] = self._make(service, region, attempts)
             return self._made[key]
 
     def _make(self, service: str, region: str | None, attempts: int) -> Any:
@@ -187,7 +193,14 @@ class Clients:
             )
 
         url = self._endpoint or AWS_URL
-        client = made(url)
+        try:
+            client = made(url)
+            _check_port(client.meta.endpoint_url)
+        except UNDESCRIBED:
+            raise
+        except ValueError as error:  # botocore's word for a bad URL
+            hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
+            raise UsageError(str(error), hint=hint) from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):
             client = made(client.meta.endpoint_url)  # of the user's: known by now only
         replies.watch(client)
@@ -247,12 +260,20 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
     """
     import boto3  # here: it costs a third of a second, and some commands go without
     import botocore.session
+    from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
     with _configuration_read():
         core = botocore.session.get_session()
-        core.register_component("response_parser_factory", replies.Parsers())
+        core.set_default_client_config(
+            Config(
+                connect_timeout=CONNECT_TIMEOUT,
+                read_timeout=CREDENTIALS_TIMEOUT,
+                retries={"total_max_attempts": CREDENTIALS_ATTEMPTS},
+            )
+        )
         try:
+            _prepare(core)
             session = boto3.Session(botocore_session=core, region_name=region or None)
             credentials.guard(core)
             if session.get_credentials() is None:
@@ -262,17 +283,42 @@ def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
             raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
         configured = {*core.get_scoped_config()} & {"endpoint_url", "services"}
         in_environment = [x for x in os.environ if x.startswith(ENDPOINTS)]
-    if not session.region_name:
-        hint = "say --region, or set AWS_DEFAULT_REGION"
-        raise UsageError("no AWS region is configured", hint=hint)
-    _check_region(session)
+        if not session.region_name:
+            hint = "say --region, or set AWS_DEFAULT_REGION"
+            raise UsageError("no AWS region is configured", hint=hint)
+        _check_region(session)
     return session, bool(configured or in_environment)
 
 
+class Models(JSONFileLoader):
+    """Reads what botocore knows of services as plain dicts.
+
+    It makes ordered ones, in twice the time: 25 ms of computing for every command
+    that asks EC2 (botocore 1.44, measured).
+    """
+
+    def load_file(self, file_path: str) -> Any:
+        for path, opened in (
+            (f"{file_path}.json", open),
+            (f"{file_path}.json.gz", gzip.open),
+        ):
+            if os.path.isfile(path):
+                with opened(path, "rb") as file:
+                    return json.load(file)
+        return None
+
+
+def _prepare(core: botocore.session.Session) -> None:
+    """Give a session what all clients of ours have in common."""
+    core.register_component("response_parser_factory", replies.Parsers())
+    core.get_component("data_loader").file_loader = Models()
+
+
 @contextmanager
-def _configuration_read() -> Iterator[None]:
+def _configuration_read(
+    action: str = "read the AWS configuration",
+) -> Iterator[None]:
     """Name the files and the way out where the user's configuration is unreadable."""
-    what = "could not read the AWS configuration"
     try:
         yield
     except CndError:
@@ -281,8 +327,12 @@ def _configuration_read() -> Iterator[None]:
         raise CloudError(str(error), hint=error.hint) from error
     except Exception as error:  # of any kind: botocore translates few of them
         names = [os.environ.get(name) or usual for name, usual in FILES.items()]
-        hint = f"mend {' or '.join(names)}, or use `--cloud local`, which reads neither"
-        raise CloudError(f"{what}: {replies.excerpt(error, 200)}", hint=hint) from error
+        if isinstance(error, UNDESCRIBED):
+            names = [*filter(None, [os.environ.get("AWS_DATA_PATH")]), MODELS]
+        mend = f"mend {', '.join(names)} or what AWS_... variables say"
+        hint = f"{mend}, or use `--cloud local`, which reads none of it"
+        message = f"could not {action}: {replies.excerpt(error, 200)}"
+        raise CloudError(message, hint=hint) from error
 
 
 def _check_region(session: boto3.Session) -> None:
@@ -328,6 +378,7 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
         gone=lambda: not local.lives(endpoint),
         orphan_patience=patience.orphan,
         refused_patience=patience.refused,
+        listed_within=LISTED_WITHIN if patience.listed is None else patience.listed,
     )
 
 
@@ -335,6 +386,7 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     """Return a session that reads nothing of the user's AWS configuration."""
     import boto3
     import botocore.session
+    from botocore.loaders import Loader
 
     core = botocore.session.Session()
     store = core.get_component("config_store")
@@ -343,7 +395,10 @@ def _session_of_nobody(endpoint: local.Endpoint, region: str) -> boto3.Session:
     for name in ("config_file", "credentials_file"):
         store.set_config_variable(name, os.devnull)
     store.set_config_variable("region", region)
-    core.register_component("response_parser_factory", replies.Parsers())
+    # Nor what the user's files say of services.
+    described = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
+    core.register_component("data_loader", described)
+    _prepare(core)
     return boto3.Session(
         botocore_session=core,
         aws_access_key_id=endpoint.access_key,
@@ -387,6 +442,12 @@ def _identified(
 def _is_aws(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     return any(host == name or host.endswith(f".{name}") for name in AWS_DOMAINS)
+
+
+def _check_port(url: str) -> None:
+    """Raise ValueError for a port that cannot be."""
+    if urlsplit(url).port == 0:
+        raise ValueError(f"Invalid endpoint: {url}")
 
 
 def is_loopback(url: str) -> bool:

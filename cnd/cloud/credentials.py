@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import bisect
 import math
+import os
+import selectors
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 # As AWS's SDK for Go: https://pkg.go.dev/github.com/aws/aws-sdk-go-v2/credentials/processcreds
 FIRST_SECONDS = 60.0
 LATER_SECONDS = 15.0
+MOST_SAID = 1 << 20  # bytes of what such a program prints
 HUNG_FOR = 5.0  # seconds after a hang in which no other call tries the program again
 MOST_LIFE = 7 * 24 * 60  # minutes; no temporary credentials hold longer
 EXPIRED = "refreshed credentials are still expired"  # botocore, in a RuntimeError
@@ -90,22 +93,50 @@ def _named(profile: str, method: str) -> Iterator[None]:
         raise CredentialFailure(profile, method, error) from error
 
 
+def _sendable(found: Any) -> Any:
+    """Return credentials as they are; RuntimeError if no header has room for them.
+
+    What sends them would fail with them in its words.
+    """
+    for name in ("access_key", "secret_key", "token"):
+        text, shown = getattr(found, name), name.replace("_", " ")
+        if not text and name != "token":
+            raise RuntimeError(f"the {shown} is empty")
+        if any(c.isspace() or not c.isprintable() for c in text or ""):
+            raise RuntimeError(f"the {shown} has a space or a line break")
+    return found
+
+
 def guard(session: Any) -> None:
     """Let a botocore session find its credentials through this module."""
     # Here: it takes a tenth of a second, and some commands go without.
     from botocore.credentials import CredentialResolver, ProcessProvider
 
+    start = _Starter()
+
+    def timed(provider: Any, profile: str) -> Any:
+        if isinstance(provider, ProcessProvider):
+            return ProcessProvider(profile, lambda: session.full_config, popen=start)
+        # Of a role; there is no public way to the profiles that it builds on.
+        if inner := getattr(provider, "_profile_provider_builder", None):
+            provider._profile_provider_builder = _Profiles(inner, timed)
+        return provider
+
     resolver = session.get_component("credential_provider")
     profile = session.get_config_variable("profile") or "default"
-    start = _Starter()
-    providers = [
-        ProcessProvider(profile, lambda: session.full_config, popen=start)
-        if isinstance(provider, ProcessProvider)
-        else provider
-        for provider in resolver.providers
-    ]
-    guarded: Any = [_Provider(each, profile) for each in providers]
+    guarded: Any = [_Provider(timed(p, profile), profile) for p in resolver.providers]
     session.register_component("credential_provider", CredentialResolver(guarded))
+
+
+class _Profiles:
+    """botocore's maker of the providers of another profile, on which a role builds."""
+
+    def __init__(self, inner: Any, timed: Callable[[Any, str], Any]) -> None:
+        self._inner, self._timed = inner, timed
+
+    def providers(self, profile_name: str, **options: Any) -> list[Any]:
+        found = self._inner.providers(profile_name, **options)
+        return [_Provider(self._timed(p, profile_name), profile_name) for p in found]
 
 
 class _Provider:
@@ -127,10 +158,18 @@ class Guarded:
 
     def __init__(self, inner: Any, profile: str, method: str) -> None:
         self._inner, self._profile, self._method = inner, profile, method
+        self._fetching = threading.local()
 
     def get_frozen_credentials(self) -> Any:
         with _named(self._profile, self._method):
-            return self._inner.get_frozen_credentials()
+            # botocore would wait for itself, without end.
+            if getattr(self._fetching, "now", False):
+                raise RuntimeError("to fetch them takes these very credentials")
+            self._fetching.now = True
+            try:
+                return _sendable(self._inner.get_frozen_credentials())
+            finally:
+                self._fetching.now = False
 
     def get_deferred_property(self, name: str) -> Any:
         return lambda: getattr(self, name, None)
@@ -196,12 +235,47 @@ class _Timed:
         self.returncode: int | None = None
 
     def communicate(self) -> tuple[bytes, bytes]:
+        process, deadline = self._process, time.monotonic() + self._limit
         try:
-            told, complaint = self._process.communicate(timeout=self._limit)
-        except subprocess.TimeoutExpired as error:
-            self._process.kill()
+            told = _said(process, deadline)
+            self.returncode = process.wait(max(0.0, deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired) as error:
             self._late()
             message = f"it did not answer within {self._limit:g} s"
             raise TimeoutError(message) from error
-        self.returncode = self._process.returncode
-        return told, complaint
+        finally:
+            process.kill()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+        if self.returncode and not told[1].strip():  # botocore shows that and no more
+            return told[0], _ending(self.returncode).encode()
+        return told
+
+
+def _said(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
+    """Return what a program prints to stdout and stderr.
+
+    Raises:
+        TimeoutError: it goes on after the deadline, on the monotonic clock.
+        RuntimeError: it prints more than `MOST_SAID`.
+    """
+    told = {process.stdout: bytearray(), process.stderr: bytearray()}
+    with selectors.DefaultSelector() as selector:
+        for pipe in told:
+            selector.register(pipe, selectors.EVENT_READ)  # type: ignore[arg-type]
+        while selector.get_map():
+            if not (ready := selector.select(max(0.0, deadline - time.monotonic()))):
+                raise TimeoutError
+            for key, _ in ready:
+                if not (piece := os.read(key.fd, MOST_SAID)):
+                    selector.unregister(key.fileobj)
+                told[key.fileobj] += piece  # type: ignore[index]
+            if sum(map(len, told.values())) > MOST_SAID:
+                raise RuntimeError(f"it printed more than {MOST_SAID >> 20} MiB")
+    out, err = told.values()
+    return bytes(out), bytes(err)
+
+
+def _ending(status: int) -> str:
+    return f"a signal ({-status})" if status < 0 else f"exit status {status}"

@@ -12,9 +12,11 @@ from typing import Any
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
-    EndpointConnectionError,
+    ConnectionError,
     HTTPClientError,
     NoCredentialsError,
+    ProxyConnectionError,
+    SSLError,
 )
 
 from cnd.cloud.credentials import CredentialFailure
@@ -34,9 +36,21 @@ SPOT_ROLE = (
 DELETED = "somebody deleted it just now: try again, it will be made anew"
 TYPE = "check --instance-type, or another --region"
 AGAIN = "start again: a new run is a new request"
-UNREACHED = "check the network, --region and AWS_ENDPOINT_URL"
+UNREACHED = "check the network, --region, AWS_ENDPOINT_URL and HTTPS_PROXY"
+PROXY = "check HTTP_PROXY and HTTPS_PROXY; NO_PROXY names hosts that need none"
+TLS = "check AWS_CA_BUNDLE, and ca_bundle in ~/.aws/config: a file of certificates"
 PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
+# AWS lists a new instance late, and a terminated one for about an hour.
+LISTED_WITHIN = 20.0  # seconds from its launch
 LATER = "AWS is throttling this account: try again in a minute"
+
+# What a call fails of before AWS says a word, and what the user can do.
+WAYS_OUT: tuple[tuple[type[Exception], str], ...] = (
+    (SSLError, TLS),
+    (ProxyConnectionError, PROXY),
+    (ConnectionError, UNREACHED),
+    (HTTPClientError, UNREACHED),
+)
 
 # AWS error code -> (our error, what the user can do).
 # Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -110,10 +124,10 @@ def _failure(action: str, error: Exception) -> CloudError:
     if isinstance(error, ClientError):
         kind, hint = KNOWN.get(code(error), (CloudError, None))
         return kind(f"could not {action}: {_told(error)}", hint=hint)
-    if isinstance(error, (EndpointConnectionError, HTTPClientError)):
-        return CloudError(f"could not {action}: {error}", hint=UNREACHED)
     if isinstance(error, BotoCoreError):
-        return CloudError(f"could not {action}: {str(error).partition(chr(10))[0]}")
+        hint = next((hint for kind, hint in WAYS_OUT if isinstance(error, kind)), None)
+        told = str(error).partition("\n")[0]
+        return CloudError(f"could not {action}: {told}", hint=hint)
     what = f"{type(error).__name__}: {excerpt(error)}"
     return CloudError(
         f"could not {action}: what came is no reply ({what})", hint=PORTAL

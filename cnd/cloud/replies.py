@@ -9,6 +9,8 @@ after any status 502, and where that is in vain a `ClientError` says what came.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -17,9 +19,13 @@ from botocore.parsers import ResponseParserFactory
 
 MOST_BYTES = 32 << 20  # of one reply; EC2 describes 1000 instances in about 8 MB
 PIECE = 1 << 16  # bytes read at a time
+MOST_SECONDS = 60.0  # for the body of one reply; each wait for a piece has its own end
 EXCERPT = 80  # characters of what came, for the user
 UNREADABLE = "UnreadableReply"  # the error code of what is no reply
 HTML = (b"<!doctype html", b"<html")
+
+# HTTP statuses by which S3 answers HEAD, to which no reply has an error code.
+HEAD_STATUSES = (301, 307, 400, 403, 404, 405, 412)
 
 # Operation -> members of its reply without which CND cannot go on.  AWS sends each of
 # them, if empty; what it may leave out is not listed.
@@ -117,7 +123,7 @@ class _Limited:
     def send(self, request: Any) -> Any:
         streamed, request.stream_output = request.stream_output, True
         reply = self._session.send(request)
-        if not streamed:
+        if not streamed or reply.status_code >= 300:  # errors are never streamed
             try:
                 reply._content = read(reply.raw)
             except Exception as error:  # urllib3's, of which botocore knows few
@@ -128,18 +134,30 @@ class _Limited:
         self._session.close()
 
 
-def read(stream: Any, most: int = MOST_BYTES) -> bytes:
-    """Return all of a stream; ValueError, and its connection closed, if it is longer.
+def read(
+    stream: Any,
+    most: int = MOST_BYTES,
+    *,
+    limit: float = MOST_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> bytes:
+    """Return all of a stream; ValueError, and its connection closed, if that fails.
 
-    A stream that ends before its Content-Length does is not told from a whole one.
+    Because it is longer, takes longer, or ends before its Content-Length does.
     """
-    pieces, size = [], 0
-    while piece := stream.read(PIECE):
+    pieces, size, deadline = [], 0, clock() + limit
+    # `read` would wait for a whole piece, however slowly its bytes come.
+    more = getattr(stream, "read1", stream.read)  # urllib3 1 has no `read1`
+    while piece := more(PIECE):
         pieces.append(piece)
         size += len(piece)
-        if size > most:
+        if size > most or clock() > deadline:
             stream.close()
-            raise ValueError(f"a reply of more than {most >> 20} MiB")
+            told = f"more than {most >> 20} MiB" if size > most else f"{limit:g} s"
+            raise ValueError(f"a reply of {told}")
+    if getattr(stream, "length_remaining", None):  # of which urllib3 1 says nothing
+        stream.close()
+        raise ValueError("a reply that ends too soon")
     return b"".join(pieces)
 
 
@@ -151,12 +169,16 @@ def _check(response: Any, operation: Any, **_: Any) -> None:
     if response is None:  # nothing was answered
         return
     http, parsed = response
-    if http.status_code < 300 and (parsed.get("Error") or {}).get("Code") is None:
+    code = (parsed.get("Error") or {}).get("Code")
+    if http.status_code <= 300 and code is None:
         lacking = [n for n in MUST.get(operation.name, ()) if parsed.get(n) is None]
         if lacking:
             told = f"it lacks {' and '.join(lacking)}"
             body = b"" if operation.has_streaming_output else http.content
             parsed.update(_refused(told, body, http.status_code))
+    elif not _is_error(code, http.status_code, operation.http["method"]):
+        told = "it is no error of AWS"
+        parsed.update(_refused(told, http.content, http.status_code))
     error = parsed.get("Error") or {}
     if error.get("Code") == UNREADABLE:
         service = operation.service_model.service_name
@@ -165,6 +187,13 @@ def _check(response: Any, operation: Any, **_: Any) -> None:
             f"what came is no reply to {service}:{operation.name}: {told}"
         )
         http.status_code = HTTPStatus.BAD_GATEWAY
+
+
+def _is_error(code: str | None, status: int, method: str) -> bool:
+    """Whether an error is AWS's own: a proxy's has an HTTP status and no code."""
+    if code and code != str(status):
+        return True
+    return method == "HEAD" and status in HEAD_STATUSES
 
 
 def _objection(body: bytes, *, is_json: bool) -> str:

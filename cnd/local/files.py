@@ -28,6 +28,7 @@ from cnd.local.host.paths import SAFE_TREE
 from cnd.system import folders, private_files, small_files
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
+LAST_BYTES = 4096  # of the log: more than its last line
 POLL_SECONDS = 0.01
 PROBED_SECONDS = 1.0  # for processes that only check whether a server lives
 
@@ -60,9 +61,9 @@ def is_plain(folder: Path) -> bool:
 
 def _linked(folder: Path, environ: Mapping[str, str]) -> Path:
     """Return a link to `folder`, in a folder that no other user can write to."""
-    given = Path(environ.get("XDG_RUNTIME_DIR", ""))
-    bases = [given] if given.is_absolute() else []
-    bases = [base for base in (*bases, Path(tempfile.gettempdir())) if is_plain(base)]
+    given = folders.base(folders.RUNTIME, environ)
+    bases = [base for base in (given, Path(tempfile.gettempdir())) if base]
+    bases = [base for base in bases if is_plain(base)]
     place = (bases or [Path("/tmp")])[0] / f"cnd-{os.getuid()}"
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = place.lstat()
@@ -126,7 +127,9 @@ def remove_endpoint(folder: Path) -> None:
 
 def last_log_line(folder: Path) -> str:
     try:
-        lines = (folder / LOG).read_text(errors="replace").split("\n")
+        with small_files.opened(folder / LOG) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_BYTES))
+            lines = file.read(LAST_BYTES).decode(errors="replace").split("\n")
     except OSError:
         return ""
     return next((line for line in reversed(lines) if line.strip()), "")

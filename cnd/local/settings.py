@@ -9,6 +9,7 @@ One rule: an invalid value is refused before anything starts.
     CND_LOCAL_RATE           nonces/s of each host's worker, at most (default: no limit)
     CND_LOCAL_ORPHAN_SECONDS silence until a host is an orphan (default 30)
     CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
+    CND_LOCAL_LISTED_SECONDS how long a launched instance may not be listed (default 20)
     CND_LOCAL_HOSTS          the kind of instances: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
     CND_LOCAL_MIRROR         source of an image's packages (default: that of apt)
@@ -61,6 +62,7 @@ class Patience:
 
     orphan: float | None = None  # seconds
     refused: float | None = None  # seconds
+    listed: float | None = None  # seconds
 
 
 def patience(environ: Mapping[str, str]) -> Patience:
@@ -69,7 +71,11 @@ def patience(environ: Mapping[str, str]) -> Patience:
     def of(name: str) -> float | None:
         return _seconds(environ[name], name) if environ.get(name) else None
 
-    return Patience(of("CND_LOCAL_ORPHAN_SECONDS"), of("CND_LOCAL_REFUSED_SECONDS"))
+    return Patience(
+        orphan=of("CND_LOCAL_ORPHAN_SECONDS"),
+        refused=of("CND_LOCAL_REFUSED_SECONDS"),
+        listed=of("CND_LOCAL_LISTED_SECONDS"),
+    )
 
 
 def read(environ: Mapping[str, str]) -> Settings:

@@ -127,6 +127,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
         "zone": str | None,
         "classes": list[int],
     },
+    "instance.lost": {"at": float},
     "class.handed_over": {"start": int},
 }
 

@@ -17,8 +17,10 @@ from cnd.model.events import Event, amount
 from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
 
-# What these say of a host holds for whoever comes after.
 JITTER = 0.05  # seconds by which a better word on the time must be better
+RUNS = ("pending", "running")  # states of an instance that may search
+UNLISTED = "no longer listed"
+# What these say of a host holds for whoever comes after.
 UNFIT = ("worker.failed", "worker.refuted")
 
 
@@ -127,6 +129,25 @@ def recall(plan: Plan, events: Iterable[Event]) -> RunHistory:
         lasted=max(0.0, now - began),
         searched=searched,
     )
+
+
+def ended(
+    listed: Mapping[str, str],
+    launched: Mapping[str, float],
+    now: float,
+    *,
+    listed_within: float,
+) -> dict[str, str]:
+    """Return the instances that have ended, or begun to, and their states.
+
+    Args:
+        listed: the state of each instance that the cloud lists.
+        launched: when each was launched, in seconds since the epoch, as `now` is.
+        listed_within: seconds after the launch in which one may not be listed yet.
+    """
+    late = {host for host, at in launched.items() if now - at >= listed_within}
+    states = {**dict.fromkeys(late, UNLISTED), **listed}
+    return {host: state for host, state in states.items() if state not in RUNS}
 
 
 def unanswered(events: Iterable[Event], *, since: float = 0.0) -> int:

@@ -35,12 +35,14 @@ class Seconds:
         Args:
             marks: when it came to "searching", "decided", "stopped", "logged",
                 "scramming" and "scrammed", as far as it did, on the same clock.
+            now: what came later is not counted: the fleet had ended by then.
         """
 
         def between(first: str, last: str) -> float | None:
             if first not in marks or last not in marks:
                 return None
-            return round(max(0.0, marks[last] - marks[first]), 4)
+            seconds = min(now, marks[last]) - min(now, marks[first])
+            return round(max(0.0, seconds), 4)
 
         boot = marks.get("searching")
         return cls(
@@ -49,7 +51,7 @@ class Seconds:
             stop=between("decided", "stopped"),
             logs=between("stopped", "logged"),
             scram=between("scramming", "scrammed"),
-            total=round(now - began, 4),
+            total=round(max(0.0, now - began), 4),
         )
 
 

@@ -176,7 +176,7 @@ class Proof:
     def thinned(self, bits: object, most: int) -> Proof:
         """Return this proof for a worker that shows only the strongest witnesses.
 
-        It may do so if there are too many: `pow.PendingWitnesses`, `agent.EventBuffer`.
+        It may do so if there are too many: `pow.PendingWitnesses`, `EventBuffer`.
 
         Args:
             bits: that those have which it shows.

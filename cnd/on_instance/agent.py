@@ -2,7 +2,7 @@
 """The agent: runs the workers of an instance that is reached through S3, without SSH.
 
 It runs on any Python from 3.6 on, with the standard library only, beside pow.py,
-watchdog.py, http_client.py and boot.json:
+watchdog.py, worker_events.py, http_client.py and boot.json:
 
     python3 agent.py 128 'cat /var/log/syslog'
 
@@ -25,27 +25,23 @@ import random
 import sys
 import time
 import urllib.error
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional
 
 try:
-    from cnd.on_instance import http_client, watchdog
+    from cnd.on_instance import http_client, watchdog, worker_events
 except ImportError:  # on an instance; isolated, Python does not look beside the file
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import http_client  # type: ignore[import-not-found, no-redef]
     import watchdog  # type: ignore[import-not-found, no-redef]
+    import worker_events  # type: ignore[import-not-found, no-redef]
 
 METADATA_ATTEMPTS = 30
 NOT_MODIFIED = 304  # HTTP status
 # Long, as a request that is given up too soon makes a busy server busier.
 REQUEST = http_client.Limits(60.0, 60.0)
 MOST_REPORT = 16 << 20  # bytes
-KEPT_LINES = 500  # of a worker, besides its latest progress
-# Of a worker's witnesses.  If there are more, only those with one zero bit more are
-# kept: about a half.
-KEPT_WITNESSES = 1024
 FIRST_RETRY, LAST_RETRY = 1.0, 30.0  # seconds between attempts to report, growing
 FAILURES = http_client.FAILURES
-FINAL_EVENTS = ("found", "exhausted", "timeout", "stopped", "failed")  # of a worker
 
 
 class ControlMessage(NamedTuple):
@@ -129,84 +125,6 @@ class ControlChannel:
 # --- the workers
 
 
-class EventBuffer:
-    """The events of one worker to report: all of them, but only the latest progress.
-
-    The latest progress has the witnesses of all progress events before it, too.
-    """
-
-    def __init__(self, path: str, block: str = "", bits: int = 0) -> None:
-        """Read events from `path`; a witness for `block` has `bits` zero bits."""
-        self._path = path
-        self._block, self._bits = block, bits
-        self._witnesses = []  # type: List[Tuple[int, int]]  # nonce, its zero bits
-        self._thinned_to = None  # type: Optional[int]
-        self._position = 0
-        self._count = 0
-        self._kept = []  # type: List[Tuple[int, str]]
-        self._progress = None  # type: Optional[Tuple[int, str]]
-        self.ended = False
-
-    def read(self) -> bool:
-        """Read the new events; return whether they are to be reported at once."""
-        urgent = False
-        for text in self._new_lines():
-            record = http_client.json_object(text.encode())
-            event = record.get("event")
-            if isinstance(record.get("witnesses"), list):
-                text = self._with_all_witnesses(record)
-            urgent |= self.add(text, progress=event == "progress")
-            self.ended |= event in FINAL_EVENTS
-        return urgent
-
-    def add(self, text: str, progress: bool = False) -> bool:
-        """Add a line; return whether it is more than progress."""
-        self._count += 1
-        if progress:
-            self._progress = (self._count, text)
-        else:
-            self._kept = [*self._kept[-KEPT_LINES:], (self._count, text)]
-        return not progress
-
-    def _with_all_witnesses(self, record: Dict[str, Any]) -> str:
-        """Return an event with all witnesses so far, or the strongest of them."""
-        thinned_to = record.get("thinned_to")
-        if isinstance(thinned_to, int):
-            self._thinned_to = max(thinned_to, self._thinned_to or 0)
-        for nonce in record["witnesses"]:
-            if not isinstance(nonce, int):
-                continue
-            hashed = int(watchdog.digest(self._block, nonce), 16)
-            self._witnesses.append((nonce, 256 - hashed.bit_length()))
-        while len(self._witnesses) > KEPT_WITNESSES:
-            self._thinned_to = (self._thinned_to or self._bits) + 1
-            kept = [each for each in self._witnesses if each[1] >= self._thinned_to]
-            self._witnesses = kept
-        record["witnesses"] = [nonce for nonce, _ in self._witnesses]
-        record["shown"] = 0  # none were shown before these
-        if self._thinned_to is not None:
-            record["thinned_to"] = self._thinned_to
-        return json.dumps(record)
-
-    def fail(self, reason: str) -> None:
-        """Add, in place of the worker, the event that it has failed."""
-        self.add(json.dumps({"event": "failed", "reason": reason}))
-        self.ended = True
-
-    def numbered(self) -> List[Tuple[int, str]]:
-        """Return the lines with their numbers, from 1 on."""
-        latest = [self._progress] if self._progress else []
-        return sorted(self._kept + latest)
-
-    def _new_lines(self) -> List[str]:
-        with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            file.seek(self._position)
-            whole, newline, _ = file.read().rpartition(b"\n")
-            self._position += len(whole) + len(newline)
-            return whole.decode("utf-8", "replace").splitlines() if newline else []
-        return []
-
-
 def start_worker(arguments: List[str]) -> Optional[str]:
     """Start a detached worker in a fork of this process; return an error, or None.
 
@@ -244,11 +162,12 @@ class Agent:
         self._name = f"Instance{index}"
         self._folder = os.getcwd()
         self._channel = ControlChannel(boot["word"], boot["poll"], boot["patience"])
-        self._parts = {}  # type: Dict[str, EventBuffer]
+        self._parts = {}  # type: Dict[str, worker_events.EventBuffer]
         self._next_report, self._retry = 0.0, FIRST_RETRY
         self._urgent = True  # there is something to report at once
         self._reported_idle = False  # the latest report says that no worker runs here
-        job = dict(boot["job"], instance=instance, log_form=None, **boot["keeper"])
+        forms = {"log_form": None, "report_form": None}  # the agent sends both
+        job = dict(boot["job"], instance=instance, **forms, **boot["keeper"])
         names = watchdog.WatchdogJob._fields
         self._watchdog = watchdog.Watchdog(
             watchdog.WatchdogJob(**{name: job[name] for name in names}),
@@ -306,7 +225,7 @@ class Agent:
             json.dump(job, file)
         events = os.path.join(name, "events.jsonl")
         bits = job.get("witness_bits") or 0
-        self._parts[name] = EventBuffer(events, job["block"], bits)
+        self._parts[name] = worker_events.EventBuffer(events, job["block"], bits)
         error = start_worker(["--job", name + ".json", "--detach", name])
         if error is not None:
             self._parts[name].fail("the worker did not start: " + error[-500:])
@@ -338,8 +257,7 @@ class Agent:
             return
         if idle and not self._urgent:
             return
-        report = {"instance": self._instance, "parts": {}}  # type: Dict[str, Any]
-        report["parts"] = {name: part.numbered() for name, part in self._parts.items()}
+        report = self._events()
         if idle:
             text, report["log_missing"] = watchdog.system_log(self._boot["log"])
             report["log"] = text.decode("utf-8", "replace")
@@ -353,12 +271,23 @@ class Agent:
         self._urgent, self._reported_idle, self._retry = False, idle, FIRST_RETRY
         self._next_report = now + self._boot["every"] * (0.75 + random.random() / 2)
 
+    def _events(self) -> Dict[str, Any]:
+        parts = {name: part.numbered() for name, part in self._parts.items()}
+        return worker_events.report(self._instance, parts)
+
     def _deliver_final_report(self) -> None:
         """Write the system log and a last report, for a later orchestrator to read."""
-        with contextlib.suppress(*FAILURES):
-            self._post(self._name + ".log", watchdog.system_log(self._boot["log"])[0])
-        self._urgent, self._retry = True, FIRST_RETRY
-        self._report()
+        text, missing = watchdog.system_log(self._boot["log"])
+        log = {"log": text.decode("utf-8", "replace"), "log_missing": missing}
+        report = packed(dict(self._events(), **log))
+        for what, name, data in (
+            ("the report", ".json", report),
+            ("the log", ".log", text),
+        ):
+            key = self._boot["prefix"] + self._name + name
+            form = dict(self._boot["report"])
+            form["fields"] = dict(form["fields"], key=key)
+            watchdog.deliver(what, form, data)
 
     def _post(self, name: str, data: bytes) -> None:
         key = self._boot["prefix"] + name

@@ -3,14 +3,18 @@
 It runs on a host, as the input of a program that an SSH session starts, on any Python
 from 3.6 on, with the standard library only:
 
-    python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read(3000))'
+    python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read(3000))' 'cat SYSLOG'
+
+The argument is the command by which the watchdog reads the system log.  It is an
+argument like those of other commands for a host, since a host of the local cloud
+rewrites the paths in them.
 
 The protocol, in lines of JSON (<- is sent by the loader):
 
     -> {"folder": ...}
     <- {"machine": "x86_64", "magic": "a70d0d0a", "there": {"pow.py": SHA-256}}
     -> {"files": [[name, size, SHA-256]...], "packed": size, "code": size, "job": size,
-        "part": name, "program": "pow.py", "pause": seconds, "log": command}
+        "part": name, "program": "pow.py", "pause": seconds}
     -> the missing files one after the other, in zlib's format; the code; the job
     <- the worker's output as it detaches
 
@@ -108,7 +112,7 @@ def main() -> Optional[Any]:
     if os.path.exists(events) and os.path.getsize(events):
         sys.exit("a worker runs in this folder already")
     install(job_file, job)
-    start_watchdog(job_file, order["pause"], order["log"])
+    start_watchdog(job_file, order["pause"], sys.argv[1])
     sys.argv = [order["program"], "--job", job_file, "--detach", part]
     return compiled(order["program"], code)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The watchdog: ends an instance whose orchestrator is gone.
 
-It runs beside the worker and http_client.py, on any Python from 3.6 on, with the
-standard library only, in the folder of a run:
+It runs beside the worker, http_client.py and worker_events.py, on any Python from 3.6
+on, with the standard library only, in the folder of a run:
 
     python3 watchdog.py class-3-from-3.json 'cat /var/log/syslog' 15
 
@@ -10,8 +10,8 @@ The arguments are the job file, a command that prints the system log, and the se
 for which the orchestrator may have been silent already.  While the orchestrator touches
 the file `heard`, the watchdog only waits.  After some silence the instance is an
 orphan: its search continues, its golden nonce goes to S3, and a golden nonce of another
-orphan ends its search.  When no worker lives any more, the system log goes to S3 and
-the instance is powered off.
+orphan ends its search.  When no worker lives any more, their events and the system log
+go to S3, and the instance is powered off.
 
 One rule: whatever fails, the instance is powered off.  The pre-signed URLs and forms in
 the job file are secrets: no message contains one.
@@ -19,7 +19,6 @@ the job file are secrets: no message contains one.
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import signal
@@ -29,10 +28,11 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 try:
-    from cnd.on_instance import http_client
+    from cnd.on_instance import http_client, worker_events
 except ImportError:  # on an instance; isolated, Python does not look beside the file
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
     import http_client  # type: ignore[import-not-found, no-redef]
+    import worker_events  # type: ignore[import-not-found, no-redef]
 
 HEARTBEAT = "heard"  # touched by the orchestrator's session
 LOCK = "keeper.pid"
@@ -54,16 +54,17 @@ class WatchdogJob(NamedTuple):
     instance: str
     block: str
     difficulty: int
+    witness_bits: Optional[int]  # zero bits of a witness; None: there are none
     script: str  # a worker of the user's own: its claims cannot be checked here; or ""
     patience: float  # seconds of silence that make an orphan
     poll: float  # seconds between two checks for the others' result
     shutdown: bool  # whether to power off at the end
     spot: bool  # whether EC2 may take the instance back
     result_get: str  # a pre-signed URL
-    result_form: Dict[
-        str, Any
-    ]  # a signed form: see http_client.py; {}: no bucket for it
-    log_form: Optional[Dict[str, Any]]  # None: the agent sends the log
+    result_form: Dict[str, Any]  # a signed form: see http_client.py; {}: no bucket
+    # None: the agent sends the log and the report.
+    log_form: Optional[Dict[str, Any]]
+    report_form: Optional[Dict[str, Any]]
 
 
 def read_job(path: str) -> WatchdogJob:
@@ -79,13 +80,7 @@ def is_golden(job: WatchdogJob, nonce: Any) -> bool:
         return False
     if job.script:
         return True  # only a claim: the orchestrator that comes back asks the script
-    return digest(job.block, nonce).startswith("0" * job.difficulty)
-
-
-def digest(block: str, nonce: int) -> str:
-    """Return the hash of a nonce, as `pow.digest`."""
-    first = hashlib.sha256(b"%d" % nonce + block.encode()).hexdigest()
-    return hashlib.sha256(first.encode()).hexdigest()
+    return worker_events.digest(job.block, nonce).startswith("0" * job.difficulty)
 
 
 class Heartbeat:
@@ -124,7 +119,8 @@ class WorkerProcess:
     """A worker of this host, by its folder; see `detach` in pow.py."""
 
     def __init__(self, folder: str) -> None:
-        self._folder = folder
+        self.name = os.path.basename(folder)
+        self.events = os.path.join(folder, "events.jsonl")
         self._pid_file = os.path.join(folder, "worker.pid")
 
     @property
@@ -147,21 +143,18 @@ class WorkerProcess:
 
     def append_event(self, event: Dict[str, Any]) -> None:
         """Add an event to the worker's own, for the followers of its events."""
-        path = os.path.join(self._folder, "events.jsonl")
-        with contextlib.suppress(OSError), open(path, "ab", buffering=0) as file:
+        with contextlib.suppress(OSError), open(self.events, "ab", 0) as file:
             file.write(json.dumps(event).encode() + b"\n")
 
     def claimed_nonce(self) -> Any:
         """Return the nonce that the worker claims to have found, or None."""
-        path = os.path.join(self._folder, "events.jsonl")
         try:
-            with open(path, "rb") as file:
+            with open(self.events, "rb") as file:
                 file.seek(max(0, os.fstat(file.fileno()).st_size - LAST_LINE))
-                events = [
-                    http_client.json_object(line) for line in file.read().splitlines()
-                ]
+                lines = file.read().splitlines()
         except OSError:
             return None
+        events = [http_client.json_object(line) for line in lines]
         claims = [e.get("nonce") for e in events if e.get("event") == "found"]
         return claims[-1] if claims else None
 
@@ -247,6 +240,12 @@ def system_log(command: str) -> Tuple[bytes, Optional[int]]:
     return rest, missing
 
 
+def deliver(what: str, form: Dict[str, Any], data: bytes) -> None:
+    """Write an object to S3, and log the result."""
+    why = http_client.put(form, data) if form else "there is no bucket for it"
+    log(f"{what} could not be sent: {why}" if why else f"sent {what}")
+
+
 def power_off() -> None:
     """Power the instance off; EC2 then terminates it."""
     run(["sudo", "-n", "shutdown", "-P", "now"])
@@ -305,6 +304,7 @@ class Watchdog:
             self._deliver_result()
             living = living_workers(self._folder)
             if not living:
+                self._deliver_report()
                 self._deliver_log()
                 return True
             if self._delivered_nonce is not None:
@@ -334,7 +334,7 @@ class Watchdog:
                     "run": job.run,
                     "instance": job.instance,
                     "nonce": nonce,
-                    "hash": digest(job.block, nonce),
+                    "hash": worker_events.digest(job.block, nonce),
                     "time": round(time.time(), 3),
                 }
                 self._delivered_nonce = nonce
@@ -343,19 +343,31 @@ class Watchdog:
                     log("another instance has found a smaller golden nonce")
                 else:
                     text = json.dumps(claim).encode()
-                    self._deliver("the result", job.result_form, text)
+                    deliver("the result", job.result_form, text)
                 return
+
+    def _deliver_report(self) -> None:
+        """Write the workers' events to S3, as the system log has no witnesses."""
+        job = self._job
+        if job.report_form is None:
+            return
+        parts = {}  # type: worker_events.Parts
+        for worker in workers(self._folder):
+            bits = job.witness_bits or 0
+            events = worker_events.EventBuffer(worker.events, job.block, bits)
+            events.read()
+            if not events.ended:
+                events.fail("the worker died")
+            parts[worker.name] = events.numbered()
+        report = worker_events.packed(job.instance, parts)
+        deliver("the report", job.report_form, report)
 
     def _deliver_log(self) -> None:
         form = self._job.log_form
         if form is None:
             return
         log("no worker lives any more: sending this log, then powering off")
-        self._deliver("the log", form, system_log(self._log_command)[0])
-
-    def _deliver(self, what: str, form: Dict[str, Any], data: bytes) -> None:
-        why = http_client.put(form, data) if form else "there is no bucket for it"
-        log(f"{what} could not be sent: {why}" if why else f"sent {what}")
+        deliver("the log", form, system_log(self._log_command)[0])
 
 
 def take_lock(folder: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model.catalog import Price, Rate
-from cnd.model.format import duration, number
+from cnd.model.format import duration, number, table
 from cnd.model.plan import MARKETS, MAX_INSTANCES, Plan, Usage
 from cnd.model.probability import Chances, chances, instances_for, success, within
 from cnd.model.witness import bits_for
@@ -361,7 +361,7 @@ def text(
         use = "not used" if made.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [("verdict", said) for said in verdicts(made, here, outlived=outlived)]
-    lines = [f"{name:<14} {value}" for name, value in rows]
+    lines = [*table(rows, ("<14", "<"), gap=" ")]
     if others:
         lines += ["", *_table(others)]
     return "\n".join(lines)
@@ -424,15 +424,21 @@ def _table(others: list[Forecast]) -> Iterator[str]:
         f"on EC2, cheapest first, found with {confidence} at least "
         f"({source.source if source else ''}; rates mostly estimated):"
     )
-    for each in others:
-        seen = each.chances
-        yield (
-            f"  {each.plan.instances:>4} x {each.plan.instance_type:<12} "
-            f"{number(each.hash_rate or 0):>7}/s  "
-            f"{duration(seen.expected_seconds if seen else None):>9}  "
-            f"{usd(each.expected_usd)} expected, "
-            f"{usd(each.plan.worst_case_usd)} at worst"
-        )
+    columns = (">6", "<", "<12", ">9", ">10", "<")
+    yield from table(map(_offered, others), columns, gap=" ")
+
+
+def _offered(each: Forecast) -> tuple[str, ...]:
+    """Return one fleet as the cells of a row."""
+    seen = each.chances
+    return (
+        str(each.plan.instances),
+        "x",
+        each.plan.instance_type,
+        f"{number(each.hash_rate or 0)}/s",
+        duration(seen.expected_seconds if seen else None),
+        f" {usd(each.expected_usd)} expected, {usd(each.plan.worst_case_usd)} at worst",
+    )
 
 
 def percent(chance: float) -> str:

@@ -25,6 +25,8 @@ from cnd.provision import access, capacity
 LOCAL_BOOT = 1.0  # seconds; measured on two cores, with eight hosts
 AUTO = KERNELS[0]
 FREE = Price(0.0, "local cloud")
+# A rate that is so many times what was tested in the time was not measured.
+FAR_OFF = 4.0
 
 
 def machine(
@@ -131,6 +133,10 @@ def learn(
         return
     if {each["type"] for each in result.fleet} != {plan.instance_type}:
         return  # of several types together, each one's own rate is not known
+    # A rate is a worker's own word; that it has tested so much, its witnesses say.
+    tested = result.tested
+    if tested is not None and result.hash_rate * seconds.search > FAR_OFF * tested:
+        return
     # An early find leaves instances that never searched.
     searched = sum(bool(each["tested"]) for each in result.coverage)
     rate = result.hash_rate / max(1.0, min(searched, machine.at_once))

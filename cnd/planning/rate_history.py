@@ -13,7 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from cnd.model.catalog import Rate
-from cnd.system import private_files
+from cnd.model.events import plain
+from cnd.system import private_files, small_files
+from cnd.system.typed_json import made
 
 FILE = "rates.json"
 KEPT = 10  # runs of each instance type, the newest
@@ -27,6 +29,11 @@ class Measured:
     nonces_per_second: float  # of one instance
     seconds: float  # of search
     boot: float  # seconds from the start until the first worker searched
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a run can have measured this."""
+        return self.nonces_per_second > 0 and min(self.seconds, self.boot) >= 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ def recall(folder: Path, name: str) -> Measurements | None:
 def _read(folder: Path) -> dict[str, list[Measured]]:
     """Return all that is kept; a file that makes no sense is as good as none."""
     try:
-        found = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {name: [Measured(**run) for run in runs] for name, runs in found.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        found = plain(small_files.read(folder / FILE))
+        kept = {name: [made(Measured, r) for r in runs] for name, runs in found.items()}
+        return {n: [r for r in runs if r.is_possible] for n, runs in kept.items()}
+    except (OSError, ValueError, TypeError):
         return {}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnd.cloud.failures import code, refusal, translated
-from cnd.ec2 import RUN_TAG, TOOL_TAG, Instance, LaunchSpec, tag_list, tags_of
+from cnd.ec2 import RUN_TAG, TOOL_TAG, Instance, LaunchSpec, named, tag_list, tags_of
 from cnd.errors import CloudError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _instance(
     """Return an instance as far as the reply tells of it; the rest is found by tag."""
     overrides = group.get("LaunchTemplateAndOverrides", {}).get("Overrides", {})
     return Instance(
-        id=identity,
+        id=named(identity),
         run=run,
         index=0,
         owner="",

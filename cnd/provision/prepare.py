@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cnd.errors import CloudError
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
+from cnd.provision.retry import again
 from cnd.system.background import NotDone, Pool
 from cnd.system.typed_json import made
 from cnd.transport import keys, s3_protocol
@@ -109,9 +111,10 @@ def prepare(
             s3logs.check_bucket(cloud.s3, bucket)
             bucket_made = _done()
         else:
-            bucket_made = pool.submit(
+            make = partial(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
+            bucket_made = pool.submit(again, make, hopeless=cloud.gone)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
@@ -152,8 +155,14 @@ def _user_data(
 ) -> str:
     if not plan.unreached:
         return boot_script.user_data(lifetime=plan.lifetime, host_key=host_key)
-    rate = cloud.polls_per_second
-    boot = s3_protocol.boot(cloud.s3, bucket, run, plan, polls_per_second=rate)
+    boot = s3_protocol.boot(
+        cloud.s3,
+        bucket,
+        run,
+        plan,
+        polls_per_second=cloud.polls_per_second,
+        patience=cloud.orphan_patience,
+    )
     return boot_script.unreached(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
 
 

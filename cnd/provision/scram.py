@@ -28,12 +28,13 @@ def scram(
     look: float = 0.0,
     past: Collection[str] | None = None,
     seen: Callable[[ec2.Instance], None] = lambda instance: None,
+    at_once: int = ec2.ASKING,
 ) -> list[ec2.Instance]:
     """End every instance of `run` (None: of every run); return them.
 
     Args:
         groups: names of the Auto Scaling groups that hold them.
-        known, asked, look, past, seen: as for `ec2.terminate`.
+        known, asked, look, past, seen, at_once: as for `ec2.terminate`.
 
     Raises:
         LeakError: some were not seen terminated, or a group was not seen gone.
@@ -49,6 +50,7 @@ def scram(
         refused=cloud.refused_patience,
         seen=seen,
         is_gone=cloud.gone,
+        at_once=at_once,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
@@ -59,6 +61,7 @@ def scram(
             refused=cloud.refused_patience,
             seen=seen,
             is_gone=cloud.gone,
+            at_once=at_once,
         )
     return ended
 

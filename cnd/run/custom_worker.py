@@ -19,7 +19,7 @@ from typing import Any
 from cnd.errors import UsageError
 from cnd.model.events import Event
 from cnd.on_instance import script_runner
-from cnd.system import private_files
+from cnd.system import private_files, small_files
 
 CHECK_PATIENCE = 10.0  # seconds for a script to confirm a claim
 MOST_BYTES = 1 << 20  # of a script
@@ -41,17 +41,22 @@ def read(path: Path) -> bytes:
         UsageError: it cannot be one.
     """
     try:
-        data = path.read_bytes()
+        with small_files.opened(path) as file:
+            data = file.read(MOST_BYTES + 1)
+        size = path.stat().st_size
     except OSError as error:
         message = f"--worker {str(path)!r} cannot be read: {error.strerror}"
         raise UsageError(message) from error
     if not data or len(data) > MOST_BYTES:
         limits = f"1 to {MOST_BYTES} bytes"
-        raise UsageError(f"--worker {path.name}: must have {limits}, not {len(data)}")
+        raise UsageError(f"--worker {path.name}: must have {limits}, not {size}")
     if name_of(path) != script_runner.SCRIPTS[0] and not data.startswith(b"#!"):
         message = f"--worker {path.name}: neither Python (.py) nor with a first line #!"
         raise UsageError(message, hint="see docs/workers.md")
     first = data.split(b"\n", 1)[0]
+    if name_of(path) != script_runner.SCRIPTS[0] and not first[2:].strip():
+        message = f"--worker {path.name}: its first line #! names no interpreter"
+        raise UsageError(message, hint="for example #!/bin/sh; see docs/workers.md")
     if name_of(path) != script_runner.SCRIPTS[0] and first.endswith(b"\r"):
         message = f"--worker {path.name}: its first line ends with a carriage return"
         hint = "no system finds such an interpreter: `sed -i 's/\\r$//'` removes them"

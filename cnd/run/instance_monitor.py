@@ -13,16 +13,19 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from cnd import ec2
+from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.model.events import Emit, Event, trouble
+from cnd.model.replay import RUNS, UNLISTED
 from cnd.provision import launch
+from cnd.system.pauses import growing
 from cnd.transport.fleet import Fleet, Part
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
-TERMINATED, UNLISTED = "terminated", "no longer listed"
+TERMINATED = "terminated"
 NO_CLOUD = "the cloud has ended"
 
 
@@ -82,9 +85,9 @@ class InstanceMonitor:
             if instance.id not in self._index:  # they died before they knew of it
                 self._adopt(instance)
         # The clock may have been set since: nothing is waited for longer than is due.
-        waits = {i: at + ec2.LISTED_WITHIN - time.time() for i, at in launched.items()}
+        waits = {i: at + LISTED_WITHIN - time.time() for i, at in launched.items()}
         self._missing = {
-            instance: time.monotonic() + min(wait, ec2.LISTED_WITHIN)
+            instance: time.monotonic() + min(wait, LISTED_WITHIN)
             for instance, wait in waits.items()
         }
         self._miss(listed)
@@ -102,8 +105,8 @@ class InstanceMonitor:
 
     def run(self) -> None:
         """Look until it is over."""
-        pause, told = FIRST_LOOK, ""
-        while not self._over.wait(pause):
+        pauses, told = growing(FIRST_LOOK, LAST_LOOK, 1.15), ""
+        while not self._over.wait(next(pauses)):
             try:
                 for instance in self._changed():
                     self._look_at(instance)
@@ -115,7 +118,6 @@ class InstanceMonitor:
                 if str(error) != told:
                     self._put(trouble(error))
                 told = str(error)
-            pause = min(1.15 * pause, LAST_LOOK)
 
     def _changed(self) -> list[ec2.Instance]:
         """Return instances that may run by now, and those that vanished.
@@ -147,7 +149,7 @@ class InstanceMonitor:
         known = self.served.keys() | self._lost
         if instance.state == "running" and instance.id not in known:
             self._serve(instance, index)
-        elif instance.state not in ("pending", "running") and not self._over.is_set():
+        elif instance.state not in RUNS and not self._over.is_set():
             if instance.id not in self._lost:
                 self._lose(instance.id, instance.state)
                 self._fleet.drop(instance.id)

@@ -162,7 +162,8 @@ class Journal:
             UsageError: there is one, or the run has come to its end.
         """
         with self._translated():
-            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK
+            # What a link leads to is not ours to make empty.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
             lock = os.open(self.folder / LOCK, flags, 0o600)
         try:
             _take(lock)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnd.cloud.connection import Cloud
-from cnd.ec2 import GOING, LISTED_WITHIN, LIVE, Instance, by_run
+from cnd.cloud.failures import LISTED_WITHIN
+from cnd.ec2 import GOING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.events import Event, amount

@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from cnd.errors import LeakError
+from cnd.system.pauses import growing
 
 T = TypeVar("T")
 
@@ -38,8 +39,9 @@ def insist(
         LeakError: `strike` itself has given up.
         BaseException: the last failure, once `limit` seconds are over.
     """
-    deadline, pause = clock() + limit, FIRST_PAUSE
+    deadline, pauses = clock() + limit, growing(FIRST_PAUSE, LAST_PAUSE)
     while True:
+        pause = next(pauses)
         try:
             return strike()
         except LeakError:
@@ -49,7 +51,6 @@ def insist(
                 raise
             note(error)
         sleep(pause)
-        pause = min(2 * pause, LAST_PAUSE)
 
 
 class TerminationGuard(Generic[T]):

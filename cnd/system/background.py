@@ -1,7 +1,7 @@
-"""Work that may block, done in threads of its own: no disk, view or host is waited for.
+"""Work that may block, done in other threads than the caller's.
 
-One rule: every thread here is a daemon, which keeps no program from its end; every
-queue has a limit; and the caller of whatever waits says for how long.
+One rule: every thread here is a daemon, which does not delay the end of the program;
+every queue has a limit; and every wait has a limit that its caller gives.
 """
 
 from __future__ import annotations
@@ -19,8 +19,34 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Call = Callable[[], object]
 
+START_PATIENCE = 5.0  # seconds for a new thread to begin
+
 # What waiting for a future raises: in Python 3.10 not the built-in `TimeoutError`.
 NotDone = FutureTimeout
+
+
+class _Begun(threading.Event):
+    """What whoever starts a thread waits for: without end, as Python has it."""
+
+    def __init__(self, patience: float) -> None:
+        super().__init__()
+        self._patience = patience
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if not super().wait(self._patience if timeout is None else timeout):
+            raise RuntimeError("can't start new thread: it does not begin")
+        return True
+
+
+def begin(thread: threading.Thread, patience: float = START_PATIENCE) -> None:
+    """Start a thread; one that has no memory to begin with is not waited for.
+
+    Raises:
+        RuntimeError: none is to be had.
+    """
+    # No public way: https://github.com/python/cpython/blob/main/Lib/threading.py
+    thread._started = _Begun(patience)  # type: ignore[attr-defined]
+    thread.start()
 
 
 class Pool:
@@ -39,7 +65,10 @@ class Pool:
     def submit(
         self, work: Callable[P, T], *arguments: P.args, **options: P.kwargs
     ) -> Future[T]:
-        """Have `work` done; the future is cancelled if the pool is closed."""
+        """Let a thread do `work`; the future is cancelled if the pool is closed.
+
+        Where no thread can be started, the future fails with what Python raised.
+        """
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
@@ -49,11 +78,24 @@ class Pool:
             if self._threads == self._most:
                 return future
             self._threads += 1
-        threading.Thread(target=self._work, name=self._name, daemon=True).start()
+        try:
+            begin(threading.Thread(target=self._work, name=self._name, daemon=True))
+        except (RuntimeError, MemoryError) as error:
+            self._forgo(future, error)
         return future
 
+    def _forgo(self, future: Future[Any], error: BaseException) -> None:
+        """Let a future fail, unless another thread has it done meanwhile."""
+        with self._lock:
+            self._threads -= 1
+            left = deque(each for each in self._waiting if each[0] is not future)
+            waits = len(left) < len(self._waiting)
+            self._waiting = left
+        if waits:
+            future.set_exception(error)
+
     def close(self, *, cancel: bool = False) -> None:
-        """Take no more; what waits is done all the same, unless it is cancelled."""
+        """Take no more work; what waits is still done, unless it is cancelled."""
         waiting: deque[tuple[Future[Any], Call]] = deque()
         with self._lock:
             self._closed = True
@@ -71,9 +113,9 @@ class Pool:
                 future, call = self._waiting.popleft()
             try:
                 _complete(future, call)
-            except BaseException as error:  # nobody is to wait for it without end
+            except BaseException as error:  # a wait for the future must end
                 future.set_exception(error)
-            del future, call  # what came of it belongs to whoever asked for it
+            del future, call  # the result belongs to the caller alone
 
 
 def _complete(future: Future[Any], call: Call) -> None:
@@ -81,7 +123,7 @@ def _complete(future: Future[Any], call: Call) -> None:
         return
     try:
         result = call()
-    except BaseException as error:  # it is raised where the result is asked for
+    except BaseException as error:  # `Future.result` raises it
         future.set_exception(error)
     else:
         future.set_result(result)
@@ -91,7 +133,7 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     """Return what `work` returns, or raise what it raises.
 
     Raises:
-        TimeoutError: it took longer, and goes on in its thread.
+        TimeoutError: it took longer; it goes on in its thread.
     """
     future = Pool(1, "within").submit(work)
     try:
@@ -102,14 +144,14 @@ def within(seconds: float, work: Callable[[], T]) -> T:
         raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
-class Lane:
+class CallQueue:
     """One thread that makes the calls it is given, in their order.
 
-    To put a call never waits and takes no lock: a signal handler may do so.
+    To put a call never waits and takes no lock: a signal handler may do it.
     """
 
     def __init__(self, name: str, most: int) -> None:
-        """Make a lane in which at most `most` calls wait."""
+        """Start the thread; at most `most` calls wait for it."""
         self._most = most
         self._calls: SimpleQueue[Call] = SimpleQueue()
         self.error: BaseException | None = None  # the first that a call has raised
@@ -121,7 +163,7 @@ class Lane:
         return self._calls.qsize()
 
     def put(self, call: Call) -> bool:
-        """Have a call made; return False where too many wait: it is dropped then."""
+        """Add a call; return False where too many wait: it is dropped then."""
         if self._calls.qsize() >= self._most:
             return False
         self._calls.put(call)
@@ -142,5 +184,5 @@ class Lane:
             call = self._calls.get()
             try:
                 call()
-            except BaseException as error:  # it is raised by who looks at `error`
+            except BaseException as error:  # for the reader of `error`
                 self.error = self.error or error

@@ -1,7 +1,7 @@
 """Where the user's files are: the folders of the XDG Base Directory Specification.
 
-One rule: a folder that is not known is not guessed, and no relative one is taken: what
-it meant would depend on the working folder.
+One rule: a folder that is not known is not guessed, and a relative one is not taken:
+its meaning would depend on the working folder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cnd.errors import UsageError
 
-STATE, CONFIG = "XDG_STATE_HOME", "XDG_CONFIG_HOME"
+STATE, CONFIG, RUNTIME = "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"
 DEFAULTS = {STATE: ".local/state", CONFIG: ".config"}  # in the home folder
 
 
@@ -24,16 +24,16 @@ def base(name: str, environ: Mapping[str, str] = os.environ) -> Path | None:
     "If an implementation encounters a relative path ... it should consider the path
     invalid and ignore it" (https://specifications.freedesktop.org/basedir/latest/).
     """
-    if os.path.isabs(told := environ.get(name, "")):
-        return Path(told)
-    found = home(environ)
+    if os.path.isabs(given := environ.get(name, "")):
+        return Path(given)
+    found = home(environ) if name in DEFAULTS else None
     return found / DEFAULTS[name] if found else None
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path | None:
     """Return the user's home folder, or None: a uid need not have one."""
-    if os.path.isabs(told := environ.get("HOME", "")):
-        return Path(told)
+    if os.path.isabs(given := environ.get("HOME", "")):
+        return Path(given)
     try:
         found = pwd.getpwuid(os.getuid()).pw_dir
     except KeyError:
@@ -55,9 +55,9 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def name_user(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Give a user without an entry in the password database a name: its number.
+    """Name a user without an entry in the password database by its number.
 
-    Libraries ask for it where it does not matter, and fail where there is none.
+    Libraries ask for the name where it does not matter, and fail where there is none.
     """
     try:
         getpass.getuser()

@@ -1,6 +1,7 @@
 """How many files this process may have open: a connection to an instance is one, too.
 
-One rule: the limit is raised before anything is bought, or it is said how.
+One rule: the limit is raised before anything is bought; where it cannot be, the error
+names the way out.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import resource
 
 from cnd.errors import UsageError
 
-EACH = 4  # of an instance: its connection, that of a class handed to it, both anew
+EACH = 4  # for an instance: two connections, of its class and of one handed over, each
+# possibly made anew before the old one is closed
 OTHERS = 256  # HTTP connections, the journal, libraries
 
 

@@ -1,7 +1,7 @@
 """Files that only their owner may read: folders of mode 0700, files of mode 0600.
 
-One rule: whatever the umask is, and whoever made them before.  A file that is replaced
-is never seen half, and nothing is written through a symbolic link in its place.
+One rule: so they are whatever the umask is, and whichever process made them before.  A
+file is never seen half, and nothing is written through a symbolic link in its place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +49,27 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
     Args:
         durable: whether it is to be on disk, with its name, before this returns.
     """
+    with _draft(path, os.replace, durable=durable) as file:
+        yield file
+
+
+def write(path: Path, data: str | bytes, *, durable: bool = False) -> None:
+    """Write a file whole; text as UTF-8, with "?" for what that cannot express."""
+    with replaced(path, durable=durable) as file:
+        file.write(data if isinstance(data, bytes) else data.encode(errors="replace"))
+
+
+def write_once(path: Path, text: str) -> None:
+    """Write a file whole, unless it is there: of several at once the first remains."""
+    with contextlib.suppress(FileExistsError), _draft(path, _placed_once) as file:
+        file.write(text.encode())
+
+
+@contextlib.contextmanager
+def _draft(
+    path: Path, place: Callable[[str, Path], None], *, durable: bool = False
+) -> Iterator[BinaryIO]:
+    """Yield a draft beside `path`, and have it placed there after the block."""
     descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "w+b") as file:
@@ -57,7 +78,7 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             if durable:
                 os.fsync(descriptor)
-        os.replace(draft, path)
+        place(draft, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(draft)
@@ -66,10 +87,10 @@ def replaced(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
         sync(path.parent)
 
 
-def write(path: Path, data: str | bytes, *, durable: bool = False) -> None:
-    """Write a file whole; text as UTF-8, with "?" for what that cannot express."""
-    with replaced(path, durable=durable) as file:
-        file.write(data if isinstance(data, bytes) else data.encode(errors="replace"))
+def _placed_once(draft: str, path: Path) -> None:
+    """Give a draft its name; FileExistsError where a file has it already."""
+    os.link(draft, path)
+    os.unlink(draft)
 
 
 def open_end(path: Path) -> BinaryIO:
@@ -87,7 +108,7 @@ def open_end(path: Path) -> BinaryIO:
 
 
 def sync(folder: Path) -> None:
-    """Have the names in a folder on disk: a file's own fsync says nothing of them."""
+    """Have the names in a folder on disk: a file's own fsync does not write them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

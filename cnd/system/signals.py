@@ -1,6 +1,6 @@
-"""Signals that ask for the end of a run: once in order, twice at once.
+"""Signals that ask for the end of a run: the first in order, the second at once.
 
-One rule: the handler runs in the middle of anything, so it only passes the word on.
+One rule: the handler may interrupt any code, so it only passes the request on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-# What ends a run in order, and how a person calls it.
+# What ends a run in order, and its name in messages.
 ASKS = {
     int(signal.SIGINT): "Ctrl-C",
     int(signal.SIGTERM): "SIGTERM",
@@ -20,7 +20,7 @@ ASKS = {
 
 @contextlib.contextmanager
 def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[None]:
-    """Call `ask` with the name of a signal instead of dying of it.
+    """Call `ask` with the name of a signal, which then does not end the process.
 
     Under nohup a terminal that goes away is no reason to end.
 
@@ -28,8 +28,8 @@ def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[Non
         over: whether the end has come: then nothing is cut short any more.
 
     Raises:
-        KeyboardInterrupt: at the second signal, unless it is over; at no later one,
-            which could only cut short what ends the fleet.
+        KeyboardInterrupt: at the second signal, unless it is over.  No later one does:
+            it could only cut short the termination of the fleet.
     """
     signals = 0
 
@@ -41,10 +41,10 @@ def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[Non
         if signals == 1 or over():
             ask(ASKS[number])
 
-    heard = set(ASKS)
+    handled = set(ASKS)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        heard.remove(signal.SIGHUP)
-    before = {number: signal.signal(number, handle) for number in heard}
+        handled.remove(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in handled}
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
-"""Small files that others may have written, or put something else in the place of.
+"""Small files that another program may have written, or replaced by something else.
 
-One rule: reading takes a bounded time and memory, whatever lies there, and fails with
-nothing but an `OSError` that says what.
+One rule: reading takes a bounded time and memory, whatever lies there, and every
+failure is an `OSError` with its reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def opened(path: Path) -> BinaryIO:
     """Open a regular file to read; a pipe or a device would not end.
 
     Raises:
-        OSError: it is not there, not for us, or no regular file.
+        OSError: it is not there, may not be read, or is no regular file.
     """
     try:
         # A pipe that nothing writes to would keep `open` waiting.

@@ -1,8 +1,8 @@
-"""The standard streams of the program: there, and in nobody's way.
+"""The standard streams of the program: all three open, and any text can be written.
 
-One rule: what cannot be shown as it is, is replaced; what goes to stderr is told in
-passing, so no failure to write it matters.  Data on stdout that was not written is an
-error, which is for the command to tell.
+One rule: characters that a stream cannot express are replaced.  Messages on stderr are
+not the result, so no failure to write them matters; data on stdout that was not written
+is an error, which the command reports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NUMBERS = {"stdin": 0, "stdout": 1, "stderr": 2}
 
 
 class MessageStream(io.TextIOWrapper):
-    """A text stream that fails silently, and from then on is none."""
+    """A text stream that fails silently, and from then on drops everything."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -51,7 +51,7 @@ class DataStream(io.TextIOWrapper):
     def _noted(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:  # no failure: its reader has seen enough
+        except BrokenPipeError:  # no failure: the reader has closed its end
             raise
         except OSError as error:
             self.failure = error
@@ -60,16 +60,16 @@ class DataStream(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Have all three streams, and any text fit for the two that are written to."""
+    """Open those of the three that are closed, and let both outputs take any text."""
     for name, number in NUMBERS.items():
         if getattr(sys, name) is None:  # it was closed: ``2>&-``
             setattr(sys, name, _nothing(number))
-    sys.stdout = sys.__stdout__ = _made(DataStream, sys.stdout)  # type: ignore
-    sys.stderr = sys.__stderr__ = _made(MessageStream, sys.stderr)  # type: ignore
+    sys.stdout = sys.__stdout__ = _converted(DataStream, sys.stdout)  # type: ignore
+    sys.stderr = sys.__stderr__ = _converted(MessageStream, sys.stderr)  # type: ignore
 
 
-def _made(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:
-    """Return a stream of `kind` in the place of another."""
+def _converted(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:
+    """Return a stream of `kind` that takes the place of another."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # a test's own
     stream.flush()
@@ -78,19 +78,19 @@ def _made(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:
 
 
 def unwritten() -> OSError | None:
-    """Return why stdout could not be written to, if that was so."""
+    """Return why stdout could not be written to, or None."""
     return getattr(sys.stdout, "failure", None)
 
 
 def silence(stream: TextIO) -> None:
-    """Let all that is written to a stream go nowhere, also what is written already."""
+    """Drop all that is written to a stream, and what still waits in its buffer."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def _nothing(number: int) -> TextIO:
-    """Return an empty stream, which has `number`: no file is to get it by chance."""
+    """Return an empty stream with `number`, so that no other file gets that number."""
     opened = os.open(os.devnull, os.O_RDWR)
     if opened != number:
         os.dup2(opened, number)

@@ -1,6 +1,6 @@
-"""Whether what a file holds has the types that were once written there.
+"""Whether a value read from JSON has the types that were once written.
 
-One rule: pure, and total: any value of JSON gets an answer.
+One rule: pure, and total: it takes any value of JSON.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def made(kind: type[T], value: object) -> T:
     """Return the dataclass `kind` made of a JSON object.
 
     Raises:
-        ValueError: it is none, or not of this kind; also what `kind` itself refuses.
+        ValueError: it is no object, or not of this kind; or `kind` itself refuses it.
     """
     assert is_dataclass(kind)
     hints = get_type_hints(kind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +24,9 @@ END_PATIENCE = 15.0  # seconds
 GONE = "the instance is gone"
 NOISE = "worker.noise"
 TOO_MUCH = "says too much: what is over its allowance is not kept"
+# A worker has the time that is left when it is set up, and begins later.
+EARLY = 1.0  # seconds before the end at which no worker of ours says that it is over
+
 # A host that hears nothing for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
 
@@ -50,6 +53,22 @@ def dropped(host: str, what: str, allowance: Allowance) -> Event:
     """
     fields = {"text": f"{host} {what}", **allowance.account()}
     return Event(NOISE, None, host, fields)
+
+
+def believed(event: Event, *, early: bool, asked: bool) -> Event:
+    """Return a last event; or that the worker has failed, where it cannot be true.
+
+    Args:
+        early: whether the time is not over.
+        asked: whether the worker was to stop.
+    """
+    if event.kind == "worker.timeout" and early:
+        why = "it says that the time is over, which it is not"
+    elif event.kind == "worker.stopped" and not asked:
+        why = "it has stopped, and was not asked to"
+    else:
+        return event
+    return replace(event, kind="worker.failed", fields={**event.fields, "reason": why})
 
 
 class RunFiles(Protocol):

@@ -6,9 +6,7 @@ the first connection; nobody is trusted on first use.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,8 +59,8 @@ def user_key(folder: Path) -> UserKey:
     """Return CND's own key under `folder`, made on first use (mode 0600)."""
     path = folder / "id_ed25519"
     private_files.folder(folder)
-    if not path.exists():
-        _install(path, generate().private)
+    if not path.exists():  # two first runs at once both make one, and use the first
+        private_files.write_once(path, generate().private)
     try:
         return _read(path)
     except ValueError as error:
@@ -131,19 +129,3 @@ def _parsed(data: bytes) -> object:
             raise ValueError("it needs a passphrase") from error
         what = "holds no private key" if data else "is empty"
         raise ValueError(f"the file {what}") from error
-
-
-def _install(path: Path, text: str) -> None:
-    """Write a file that never exists half or readable by others.
-
-    Two first runs at once both make a key; the first link wins, and both use it.
-    """
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-    finally:
-        draft.unlink()

@@ -7,13 +7,20 @@ stand in its job file and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cnd import s3logs
+from cnd.errors import CloudError
 from cnd.model.events import Event, plain
 from cnd.model.plan import MAX_LIFETIME
+from cnd.on_instance.agent import MOST_REPORT
 from cnd.on_instance.watchdog import LAST_LINE, MOST_LOG
+from cnd.on_instance.worker_events import MOST_BYTES
+from cnd.system.background import Pool
+from cnd.transport import instance_report
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -23,6 +30,25 @@ MOST_RESULT = LAST_LINE  # bytes of it: no watchdog reads more
 NOTE = 1024  # bytes of a log's first line, at most
 PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
 POLL = 5.0  # seconds between an orphan's looks for the others' result
+FETCHES = 8  # reports read at a time, each of up to `MOST_REPORT` bytes
+
+
+@dataclass(frozen=True)
+class Left:
+    """What an instance that ended without us has left of its workers' words."""
+
+    # Up to the last word of each; `heard` is when it was said, as well as is known.
+    words: tuple[Event, ...]
+    age: float  # seconds since it was left, by S3's clock
+
+
+@dataclass(frozen=True)
+class Place:
+    """An instance in its run: where it leaves its report, and what it searched."""
+
+    host: str  # its id
+    index: int  # its place in the fleet
+    parts: Mapping[str, int]  # their classes, by their names
 
 
 def orders(
@@ -58,10 +84,12 @@ def orders(
     def of(instance: str, name: str) -> Mapping[str, object]:
         places: dict[str, object] = {
             "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
+            "report_form": form(f"{s3logs.LOGS}{name}.json", MOST_BYTES),
             **result,
         }
         if refused():
-            places = {"log_form": None, "result_form": {}, "result_get": ""}
+            places = {"log_form": None, "report_form": None}
+            places |= {"result_form": {}, "result_get": ""}
         return {
             "instance": instance,
             "patience": PATIENCE if patience is None else patience,
@@ -95,3 +123,43 @@ def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
         return plain(text or b"")
     except ValueError:
         return None
+
+
+def left(
+    s3: S3Client, bucket: str, run: str, places: Collection[Place]
+) -> list[Left | CloudError | None]:
+    """Return what each instance has left; None: nothing, or nothing that makes sense.
+
+    A failure of one is told in its place, and the others are read all the same.
+    """
+    pool = Pool(FETCHES, "left")
+    answers = [pool.submit(_left, s3, bucket, run, place) for place in places]
+    return [answer.result() for answer in answers]
+
+
+def _left(
+    s3: S3Client, bucket: str, run: str, place: Place
+) -> Left | CloudError | None:
+    name = f"{s3logs.LOGS}Instance{place.index}.json"
+    try:
+        found = s3logs.fetch_aged(s3, bucket, run, name, most=MOST_REPORT)
+    except CloudError as error:
+        return error
+    data, age = found or (b"", 0.0)
+    report = instance_report.parsed(data, place.host)
+    return Left(words(report, place, time.monotonic() - age), age) if report else None
+
+
+def words(report: dict[str, Any], place: Place, put: float) -> tuple[Event, ...]:
+    """Return what a report says of the parts of its instance.
+
+    Args:
+        put: when it was put into S3, on the monotonic clock.
+    """
+    return tuple(
+        replace(event, heard=put - min(before, MAX_LIFETIME))
+        for part, index in place.parts.items()
+        for event, before in instance_report.words(
+            report, part, index=index, host=place.host
+        )
+    )

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from cnd import kernel
 from cnd import pow as worker
-from cnd.on_instance import http_client, script_runner, watchdog
+from cnd.on_instance import http_client, script_runner, watchdog, worker_events
 
 # On every host; as files, since a host has no package `cnd`.
 COMMON = {
     "pow.py": Path(worker.__file__),
     "watchdog.py": Path(watchdog.__file__),
     "http_client.py": Path(http_client.__file__),
+    "worker_events.py": Path(worker_events.__file__),
 }
 
 

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import marshal
 import re
+import shlex
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from cnd.transport.bounded_lines import LONGEST
 
 LOADER = Path(loader.__file__).read_bytes()
 # Reads the loader, and runs it.
-COMMAND = f"python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read({len(LOADER)}))'"
+START = f"python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read({len(LOADER)}))'"
 MACHINE = re.compile(r"\w{1,40}")
 MOST_NOISE = LONGEST  # bytes that a host may say besides
 
@@ -40,6 +41,15 @@ class Session(Protocol):
     def recv(self, nbytes: int) -> bytes: ...
 
 
+def command(log: str) -> str:
+    """Return the shell command that awaits `begin`.
+
+    Args:
+        log: a shell command that prints the system log.
+    """
+    return f"{START} {shlex.quote(log)}"
+
+
 def begin(
     session: Session,
     folder: str,
@@ -50,10 +60,10 @@ def begin(
     """Send what is missing, and have the worker begin.
 
     Args:
-        session: in which `COMMAND` was just started.
+        session: in which `command` was just started.
         folder: where the files are to be.
         code: returns the files (name -> content) for a machine (`uname -m`).
-        order: part, program, pause and log: see `loader.py`.
+        order: part, program and pause: see `loader.py`.
 
     Returns:
         Whether it began, and what the session said after that, or instead.

@@ -11,7 +11,6 @@ only as its reports do.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
@@ -25,21 +24,23 @@ from cnd.cloud.failures import translated
 from cnd.ec2 import Instance
 from cnd.errors import CloudError
 from cnd.model import system_log
-from cnd.model.events import LAST_WORDS, Emit, Event, amount, from_worker, trouble
+from cnd.model.events import LAST_WORDS, Emit, Event, from_worker, trouble
 from cnd.model.plan import Plan
-from cnd.on_instance.agent import MOST_REPORT
+from cnd.on_instance.agent import LAST_RETRY, MOST_REPORT
 from cnd.system import private_files
 from cnd.system.background import Pool
-from cnd.transport import s3_protocol
+from cnd.transport import instance_report, s3_protocol
 from cnd.transport.bounded_lines import LONGEST, Allowance
 from cnd.transport.fleet import (
     BEAT,
+    EARLY,
     END_PATIENCE,
     GONE,
     NOISE,
     TOO_MUCH,
     Part,
     RunFiles,
+    believed,
     dropped,
 )
 
@@ -274,9 +275,8 @@ class S3Fleet:
         for hosts in batches(self._changed()):
             answers = [fetchers.submit(self._fetch, host) for host in hosts]
             for host, answer in zip(hosts, answers, strict=True):
-                report = _report_of(
-                    host, answer.result()
-                )  # one is taken apart at a time
+                # One is taken apart at a time.
+                report = instance_report.parsed(answer.result(), host.id)
                 with self._lock:
                     self._take(host, report)
         with self._lock:
@@ -323,29 +323,26 @@ class S3Fleet:
         if not report:
             return
         first, host.heard = host.heard is None, time.monotonic()
-        parts = report.get("parts")
         for task in host.pending:
             if first:
                 self._put(Event("instance.ready", task.index, host.id))
             if task.lost:
                 task.lost = False
                 self._put(Event("host.returned", task.index, host.id))
-            if task.part and isinstance(parts, dict):
-                self._pass_on(host, task, task.part, parts.get(task.part.name))
+            if task.part:
+                self._pass_on(host, task, task.part, report)
             log = report.get("log")
             # Without a word of its worker it has not heard of that class yet.
             idle = task.ended or task.part is None or self._ending.is_set()
             if isinstance(log, str) and idle:
-                self._end(host, task, log, _missing(report.get("log_missing", 0)))
+                self._end(host, task, log, instance_report.missing(report))
 
-    def _pass_on(self, host: _Host, task: _Task, part: Part, lines: Any) -> None:
-        """Pass on the lines that are new; nothing of the form is taken on trust."""
-        for line in lines if isinstance(lines, list) else []:
-            if not (isinstance(line, list) and len(line) == 2):
-                continue
-            number, text = line
-            if not (isinstance(number, int) and isinstance(text, str)):
-                continue
+    def _pass_on(
+        self, host: _Host, task: _Task, part: Part, report: dict[str, Any]
+    ) -> None:
+        """Pass on the lines that are new."""
+        fresh = () if task.ended else instance_report.lines(report, part.name)
+        for number, text in fresh:
             if number <= task.told:
                 continue
             task.told = number
@@ -354,8 +351,21 @@ class S3Fleet:
                 continue
             if event.kind == "worker.started" and self._search_began is None:
                 self._search_began = time.monotonic()
-            self._put(event)
+            self._put(self._judged(host, part, event))
             task.ended |= event.kind in LAST_WORDS
+            if task.ended:  # whatever is said after that has no allowance
+                break
+
+    def _judged(self, host: _Host, part: Part, event: Event) -> Event:
+        """Return what is believed of a word: see `fleet.believed`.
+
+        A worker begins before its report is here, which S3 may refuse a while.
+        """
+        if part.resumed:
+            return event
+        early = self._remaining() > EARLY + self.delay + LAST_RETRY
+        asked = self._ending.is_set() or self._holders[part.index] != host.name
+        return believed(event, early=early, asked=asked)
 
     def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
         """Return whether a word is within its host's allowance, or the last one."""
@@ -406,18 +416,3 @@ class S3Fleet:
             fields = {"reason": reason}
             self._put(Event("host.failed", task.index, host.id, fields))
             self._put(Event("host.done", task.index, host.id))
-
-
-def _missing(told: object) -> int | None:
-    """Return how many bytes of a log are missing, as its host tells; None: some."""
-    return None if told is None else int(amount(told) or 0)
-
-
-def _report_of(host: _Host, data: bytes) -> dict[str, Any]:
-    """Return what a host reports; nothing where that makes no sense."""
-    try:
-        report = json.loads(data or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    known = isinstance(report, dict) and report.get("instance") == host.id
-    return report if known else {}

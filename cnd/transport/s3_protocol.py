@@ -139,12 +139,23 @@ def put(
 
 
 def boot(
-    s3: S3Client, bucket: str, run: str, plan: Plan, *, polls_per_second: float
+    s3: S3Client,
+    bucket: str,
+    run: str,
+    plan: Plan,
+    *,
+    polls_per_second: float,
+    patience: float | None = None,
 ) -> dict[str, Any]:
     """Return what every instance of a run is told in its user data, for `agent.py`.
 
     It holds URLs that are signed for the instances' lifetime.
+
+    Args:
+        patience: seconds without a new word until an instance goes on alone, besides
+            three looks for it; None: `orphans.PATIENCE`.
     """
+    alone_after = orphans.PATIENCE if patience is None else patience
     hold = int(min(plan.lifetime, MAX_LIFETIME))
     rates = pace(plan.instances, polls_per_second)
 
@@ -168,7 +179,7 @@ def boot(
         "poll": rates.poll,
         "look": rates.look,
         "every": rates.every,
-        "patience": orphans.PATIENCE + 3 * rates.poll,
+        "patience": alone_after + 3 * rates.poll,
         "lifetime": plan.lifetime,
         "job": {
             "run": run,
@@ -184,7 +195,7 @@ def boot(
             "script": "",
         },
         "keeper": {
-            "patience": orphans.PATIENCE,
+            "patience": alone_after,
             "poll": orphans.POLL,
             "shutdown": not plan.keep,
             "spot": plan.market != "on-demand",

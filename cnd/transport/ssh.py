@@ -23,14 +23,19 @@ from pathlib import Path
 
 import fabric
 import paramiko
+from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
+from paramiko.buffered_pipe import BufferedPipe
 
 from cnd.errors import HostError, HostLost
 from cnd.model import system_log
 from cnd.on_instance.watchdog import MOST_LOG
 from cnd.system import private_files
+from cnd.system.background import begin
+from cnd.system.pauses import growing
 from cnd.transport import bounded_lines, keys, push
 from cnd.transport.bounded_lines import Splitter
 from cnd.transport.gateway import Gateway
+from cnd.transport.limited_connection import Link
 
 # paramiko reports every failed attempt on its own; ours are in the events.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -40,6 +45,8 @@ CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 COMMAND_TIMEOUT = 20.0  # seconds for one short command
 MOST_OUTPUT = 64 << 10  # bytes of what a command says
+# Bytes of a stream that wait to be read; a host may have 2 MiB under way, by paramiko.
+MOST_UNREAD = 4 << 20
 MOST_COMPLAINT = 1000  # characters of what it says of its failure
 LOG_TIMEOUT = 20.0  # seconds for a system log; what came by then is kept
 PUSH_TIMEOUT = 60.0  # seconds for files, some 200 KB packed, and the start of a worker
@@ -105,6 +112,35 @@ class Login:
     host_key: str  # public, "ssh-ed25519 AAAA…"
 
 
+class _KeyOnly(AuthStrategy):
+    """Logs in with the run's key and in no other way.
+
+    Where a host wants a password as well, paramiko would ask whoever sits at the
+    terminal, in the words of the host.
+    """
+
+    def __init__(self, login: Login) -> None:
+        super().__init__(ssh_config=paramiko.SSHConfig())
+        self._login = login
+
+    def get_sources(self) -> Iterator[AuthSource]:
+        key = _private_key(self._login.key)
+        yield InMemoryPrivateKey(self._login.user, key)
+
+
+class _Buffer(BufferedPipe):  # type: ignore[type-arg]  # at run time it has none
+    """What one stream of a session has brought, as far as it may bring more.
+
+    paramiko keeps all that comes, also of a host that sends more than it was told that
+    it may: our window.
+    """
+
+    def feed(self, data: bytes) -> None:
+        if len(self) + len(data) > MOST_UNREAD:
+            raise paramiko.SSHException("it sends more than it may")
+        super().feed(data)
+
+
 class Host:
     """An SSH connection to one instance; `name` says which in messages.
 
@@ -132,7 +168,7 @@ class Host:
         self._address, self._port, self._login = address, port, login
         self._gateway = gateway
         self._turn = turn
-        self._link: socket.socket | None = None
+        self._link: Link | None = None
         self._connection: fabric.Connection | None = None
         self._session: paramiko.Channel | None = None
         self._following = False
@@ -153,9 +189,10 @@ class Host:
             deadline: the time on the monotonic clock; asked anew for each attempt,
                 since the end of a run shortens everybody's patience.
         """
-        pause = FIRST_RETRY
+        last = LAST_RETRY if self._gateway is None else SLOW_RETRY
+        pauses = growing(FIRST_RETRY, last)
         self._drop()  # it fell silent, perhaps: its session would stay on the host
-        while True:
+        for pause in pauses:
             try:
                 self._check_open()
                 self._open(min(HANDSHAKE_TIMEOUT, deadline() - time.monotonic()))
@@ -170,7 +207,6 @@ class Host:
                     message = f"SSH did not answer in time: {_reason(error)}"
                     raise HostError(self.name, message) from error
             self._closed.wait(pause)
-            pause = min(2 * pause, LAST_RETRY if self._gateway is None else SLOW_RETRY)
 
     def _open(self, patience: float) -> None:
         """Make one attempt; a host that is frozen must not outlast our patience."""
@@ -178,28 +214,28 @@ class Host:
         if self._gateway is not None:
             with self._turn():
                 self._check_open()
-                self._link = self._gateway.link(self._address, self._port, patience)
-                self._shake_hands(patience, self._link)
-                self._link.settimeout(IDLE_WAKE)
+                link = Link(self._gateway.link(self._address, self._port, patience))
+                self._link = link
+                link.greet(patience)
+                self._shake_hands(patience, link)
+                link.settimeout(IDLE_WAKE)
             return
-        link = socket.create_connection((self._address, self._port), CONNECT_TIMEOUT)
-        self._link = link
+        where = (self._address, self._port)
+        self._link = link = Link(socket.create_connection(where, CONNECT_TIMEOUT))
         # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(link.close)
             self._check_open()  # who closes from now on finds the link
-            # A host that does not say a word yet must not keep others from theirs.
-            link.settimeout(patience)
-            if not link.recv(1, socket.MSG_PEEK):
-                raise EOFError("the connection was closed")
+            # A host that does not speak SSH yet must not keep others from their turn.
+            link.greet(patience)
             with self._turn():
                 self._check_open()
                 self._shake_hands(patience, link)
             link.settimeout(IDLE_WAKE)
             on_failure.pop_all()
 
-    def _shake_hands(self, patience: float, link: socket.socket) -> None:
+    def _shake_hands(self, patience: float, link: Link) -> None:
         """Find out who is there, over `link`, and log in."""
         self._connection = connection = fabric.Connection(
             self._address,
@@ -209,9 +245,7 @@ class Host:
             gateway=False,  # also where some configuration names one
             connect_kwargs={
                 "sock": link,
-                "pkey": _private_key(self._login.key),
-                "allow_agent": False,
-                "look_for_keys": False,
+                "auth_strategy": _KeyOnly(self._login),
                 "banner_timeout": patience,
                 "auth_timeout": patience,
             },
@@ -222,7 +256,9 @@ class Host:
         known.add(_known_name(self._address, self._port), kind, key)
         connection.client.set_missing_host_key_policy(paramiko.RejectPolicy())
         try:
-            connection.open()
+            # Time for the keys, and for the log-in; paramiko's thread may die unseen.
+            with self._limited(HANDSHAKE_TIMEOUT + patience):
+                connection.open()
         except LOST:
             raise
         except (
@@ -279,14 +315,14 @@ class Host:
             program: which of them to start.
             pause: seconds until its watchdog begins.
         """
-        order: dict[str, object] = {"part": part, "program": program}
-        order |= {"pause": pause, "log": LOG_COMMAND}
+        order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
+        command = f"{push.command(LOG_COMMAND)} && {{ {_follow(worker)}; }}"
         try:
             with self._limited(PUSH_TIMEOUT), self._answering():
-                session = self._fabric.create_session()
+                session = self._new_session()
                 session.settimeout(PUSH_TIMEOUT)
-                session.exec_command(f"{push.COMMAND} && {{ {_follow(worker)}; }}")
+                session.exec_command(command)
                 begun, said = push.begin(session, folder, code, job, order)
                 if begun:
                     self._session, self._following = session, True
@@ -318,7 +354,7 @@ class Host:
         began = time.monotonic()
         try:
             with self._limited(timeout):
-                session = self._fabric.create_session()
+                session = self._new_session()
                 session.settimeout(timeout)
                 session.exec_command(command)
                 output, whole = bounded_lines.read(session.recv, most)
@@ -408,7 +444,7 @@ class Host:
         """Yield what a command prints; `HostLost` if it is not over by the deadline."""
         try:
             with self._limited(max(0.0, deadline() - time.monotonic())):
-                session = self._fabric.create_session()
+                session = self._new_session()
                 session.exec_command(command)
             with contextlib.closing(session):
                 while (left := deadline() - time.monotonic()) > 0:
@@ -433,7 +469,7 @@ class Host:
         """
         try:
             with self._limited(COMMAND_TIMEOUT):
-                session = self._fabric.create_session()
+                session = self._new_session()
                 session.exec_command(TAIL_COMMAND)
             splitter = Splitter()
             while chunk := session.recv(65536):
@@ -492,7 +528,7 @@ class Host:
             self._session.settimeout(silence)  # the one that started it
             return self._session, said
         with self._limited(silence):
-            session = self._fabric.create_session()
+            session = self._new_session()
             session.settimeout(silence)
             session.exec_command(_follow(folder, position))
         self._session, self._following = session, True
@@ -538,7 +574,7 @@ class Host:
         """
         timer = threading.Timer(seconds, self._drop)
         timer.daemon = True
-        timer.start()
+        _begin(timer)
         try:
             yield
         finally:
@@ -559,11 +595,17 @@ class Host:
                     with self._limited(SILENCE - ASK_EVERY):
                         transport.global_request("keepalive@openssh.com", wait=True)
 
-        threading.Thread(target=ask, name="asking", daemon=True).start()
+        _begin(threading.Thread(target=ask, name="asking", daemon=True))
         try:
             yield
         finally:
             over.set()
+
+    def _new_session(self) -> paramiko.Channel:
+        """Open a session, of whose streams no more is kept than fits the window."""
+        session: paramiko.Channel = self._fabric.create_session()
+        session.in_buffer, session.in_stderr_buffer = _Buffer(), _Buffer()
+        return session
 
     @property
     def _fabric(self) -> fabric.Connection:
@@ -571,6 +613,14 @@ class Host:
         if self._connection is None or self._closed.is_set():
             raise HostError(self.name, "is not connected")
         return self._connection
+
+
+def _begin(thread: threading.Thread) -> None:
+    """Start a thread; where none is to be had, it is the connection that fails."""
+    try:
+        begin(thread)
+    except RuntimeError as error:
+        raise paramiko.SSHException(str(error)) from error
 
 
 def _follow(folder: str, position: int = 0) -> str:

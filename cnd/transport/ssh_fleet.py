@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
@@ -23,12 +24,14 @@ from cnd.system.background import Pool
 from cnd.transport.bounded_lines import Allowance
 from cnd.transport.fleet import (
     BEAT,
+    EARLY,
     END_PATIENCE,
     GONE,
     NOISE,
     TOO_MUCH,
     Part,
     RunFiles,
+    believed,
     dropped,
 )
 from cnd.transport.gateway import Gateway
@@ -74,8 +77,11 @@ class WorkerOutput:
         allowance: Allowance,
         put: Emit,
         slow_down: Callable[[], bool],
+        judged: Callable[[Event], Event] = lambda event: event,
     ) -> None:
+        """Make a voice; `judged` returns what is believed of a last word."""
         self._index, self._host, self._put = index, instance_id, put
+        self._judged = judged
         self._allowance, self._slow_down = allowance, slow_down
         self._told = allowance.dropped_bytes  # how much of that was told
         self._unpaid = 0  # bytes that were dropped since the last pause
@@ -87,7 +93,7 @@ class WorkerOutput:
         """
         last = any(word in line for word in LAST)
         if last and (event := self._event(line)).kind in LAST_WORDS:
-            self._put(event)
+            self._put(self._judged(event))
             return True
         if not self._allowance.keeps(len(line) + 1):
             return self._pay(len(line) + 1)
@@ -356,7 +362,7 @@ class SshFleet:
         """Pass the worker's events on until its last word, whatever drops meanwhile."""
         known = part.heard
         mute = math.inf  # since when it answers, but its worker does not
-        voice = self._voice(instance_id, part.index)
+        voice = self._voice(instance_id, part)
         with contextlib.closing(voice):
             while True:
                 try:
@@ -367,8 +373,7 @@ class SshFleet:
                         mute = math.inf
                         # It began after the word had gone round, or was away for so
                         # long that another has its class.
-                        given_away = self._holders[part.index] != instance_id
-                        if self._ending.is_set() or given_away:
+                        if self._is_to_stop(instance_id, part):
                             host.stop()
                         if known:
                             known -= 1
@@ -384,13 +389,29 @@ class SshFleet:
                     else:
                         mute = time.monotonic()
 
-    def _voice(self, instance_id: str, index: int) -> WorkerOutput:
+    def _is_to_stop(self, instance_id: str, part: Part) -> bool:
+        return self._ending.is_set() or self._holders[part.index] != instance_id
+
+    def _judged(self, instance_id: str, part: Part, event: Event) -> Event:
+        """Return what is believed of a last event: see `believed`.
+
+        What was begun under an orchestrator that died may have been stopped by an
+        orphan's find, and how long the search goes on is known by its workers only.
+        """
+        if part.resumed:
+            return event
+        asked = self._is_to_stop(instance_id, part)
+        return believed(event, early=self._remaining() > EARLY, asked=asked)
+
+    def _voice(self, instance_id: str, part: Part) -> WorkerOutput:
         """Return what passes a worker's words on, with the allowance of its host."""
         with self._lock:
             allowance = self._allowances.setdefault(
                 instance_id, Allowance(self._began())
             )
-        return WorkerOutput(index, instance_id, allowance, self._put, self._slow_down)
+        judged = partial(self._judged, instance_id, part)
+        out = self._put, self._slow_down
+        return WorkerOutput(part.index, instance_id, allowance, *out, judged)
 
     def _slow_down(self) -> bool:
         """Wait, as who says too much has to; return whether to listen on."""

@@ -1,7 +1,7 @@
-"""The colours of a run's phases, in its report and in its pictures.
+"""The colours of a run's phases, in its report and in its figures.
 
-One rule: told apart on a light page and on a dark one, also by people who see no red or
-green: neighbours differ in lightness.
+One rule: they differ on a light page and on a dark one, also for people who see no red
+or green: neighbours differ in lightness.
 """
 
 from __future__ import annotations

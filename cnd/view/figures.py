@@ -1,8 +1,7 @@
-"""A run's timeline as pictures, for its report and as files of their own.
+"""A run's timeline as figures, for its report and as files of their own.
 
-One rule: draws, and decides nothing; this is the only file that knows matplotlib.
-It draws on a light page; in a page of its own, the colours of ink become CSS variables.
-Nothing that a worker has said is drawn as text.
+One rule: it draws, and decides nothing; no text of a worker is drawn.  The figures are
+for a light page; in the report, the colours of ink become CSS variables.
 """
 
 from __future__ import annotations
@@ -23,18 +22,17 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from cnd.model.events import amount
+from cnd.model.format import number
 from cnd.model.plan import BILLED_AT_LEAST
 from cnd.view.colors import COLORS
-from cnd.view.timeline import (
+from cnd.view.instance_history import (
     PHASES,
-    Class,
     InstanceHistory,
-    Timeline,
-    list_usd,
-    phases_of,
-    present,
+    phase_counts,
+    phase_seconds,
     rates,
 )
+from cnd.view.timeline import ClassCoverage, Timeline, list_usd
 
 WIDE, NARROW, HALF = 1080, 360, 440  # CSS pixels, as the next
 TALL, LOW = 370, 280  # two figures beside each other have the same height
@@ -143,18 +141,18 @@ def _axes(
 
 def _timeline(line: Timeline, width: int) -> Figure | None:
     """Where the time went: a row for each instance, or how many are in each phase."""
-    if not line.lives:
+    if not line.instances:
         return None
-    found = phases_of(line.lives)
+    found = phase_seconds(line.instances)
     columns = len(found) if width >= WIDE else 3
     legend = 12 + 18 * -(-len(found) // columns)
-    count = len(line.lives)
+    count = len(line.instances)
     row = 26 if count <= 8 else 20 if count <= NAMED else 9
     inner = count * row if count <= ROWS else 320
     figure = _figure(width, inner + legend + 52)
     axes = _axes(figure, left=44, top=legend + 12)
     if count <= ROWS:
-        _rows(axes, line.lives)
+        _rows(axes, line.instances)
     else:
         _areas(axes, line)
     axes.set_xlim(0, line.seconds or 1)
@@ -174,29 +172,30 @@ def _timeline(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def _rows(axes: Axes, lives: Sequence[InstanceHistory]) -> None:
+def _rows(axes: Axes, instances: Sequence[InstanceHistory]) -> None:
     for phase in PHASES:
         bars = [
             (span.begin, span.end, row - 0.39, row + 0.39)
-            for row, life in enumerate(lives)
-            for span in life.spans
+            for row, instance in enumerate(instances)
+            for span in instance.spans
             if span.name == phase
         ]
         if bars:
             axes.add_patch(PathPatch(_boxes(bars), color=COLORS[phase], lw=0))
-    for row, life in enumerate(lives):
-        if life.end == "lost" and life.spans:
+    for row, instance in enumerate(instances):
+        if instance.end == "lost" and instance.spans:
             axes.annotate(
-                "lost" if len(lives) <= NAMED else "\N{MULTIPLICATION SIGN}",
-                (life.spans[-1].end, row),
+                "lost" if len(instances) <= NAMED else "\N{MULTIPLICATION SIGN}",
+                (instance.spans[-1].end, row),
                 xytext=(5, 0),
                 textcoords="offset points",
                 va="center",
                 color=STOP,
             )
-    axes.set_ylim(len(lives) - 0.4, -0.6)
-    every = 1 if len(lives) <= NAMED else 8
-    axes.set_yticks(range(0, len(lives), every), [str(i.index) for i in lives[::every]])
+    axes.set_ylim(len(instances) - 0.4, -0.6)
+    every = 1 if len(instances) <= NAMED else 8
+    names = [str(each.index) for each in instances[::every]]
+    axes.set_yticks(range(0, len(instances), every), names)
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel("instance")
     axes.spines["left"].set_visible(False)
@@ -214,10 +213,10 @@ def _boxes(boxes: Iterable[tuple[float, float, float, float]]) -> Path:
 
 def _areas(axes: Axes, line: Timeline) -> None:
     times = [line.seconds * i / 300 for i in range(301)]
-    found = present(line.lives, times)
+    found = phase_counts(line.instances, times)
     colors = [COLORS[name] for name in found]
     axes.stackplot(times, *found.values(), colors=colors, lw=0)
-    axes.set_ylim(0, len(line.lives))
+    axes.set_ylim(0, len(line.instances))
     axes.set_ylabel("instances")
 
 
@@ -241,12 +240,12 @@ def _mark_end(axes: Axes, line: Timeline) -> None:
 
 def _hash_rate(line: Timeline, width: int) -> Figure | None:
     """The hash rate over time: of all together, and of each."""
-    paces = [pace for life in line.lives for pace in life.paces]
-    if not paces:
+    samples = [sample for instance in line.instances for sample in instance.samples]
+    if not samples:
         return None
-    begin, end = min(p.begin for p in paces), max(p.end for p in paces)
+    begin, end = min(p.begin for p in samples), max(p.end for p in samples)
     edges = [begin + (end - begin) * i / BINS for i in range(BINS + 1)]
-    each = rates(line.lives, edges)
+    each = rates(line.instances, edges)
     figure = _figure(width, TALL)
     top = _axes(figure, bottom=205, top=24)
     total = [sum(column) for column in zip(*each, strict=True)]
@@ -274,9 +273,9 @@ def _lines(
     axes: Axes, line: Timeline, each: list[list[float]], edges: list[float]
 ) -> None:
     finder = line.result.get("instance_id")
-    for life, values in zip(line.lives, each, strict=True):
+    for instance, values in zip(line.instances, each, strict=True):
         if any(values):
-            won = life.id == finder
+            won = instance.id == finder
             color, width = (GOLD, 2.2) if won else (SEARCH, 1.0)
             axes.stairs(
                 [value or math.nan for value in values],
@@ -366,7 +365,7 @@ def _coverage(line: Timeline, width: int) -> Figure | None:
     return figure
 
 
-def _bars(axes: Axes, classes: Sequence[Class], winner: object) -> None:
+def _bars(axes: Axes, classes: Sequence[ClassCoverage], winner: object) -> None:
     """One bar for each class: dark up to its cursor, pale above; the winner golden."""
     half = 0.41 if len(classes) <= ROWS else 0.5
     for won, color in ((False, SEARCH), (True, GOLD)):
@@ -383,7 +382,7 @@ def _pale(label: str) -> Patch:
 
 
 def _stops(line: Timeline, width: int) -> Figure | None:
-    """How long each worker took from the decision to its last word."""
+    """How long each worker took from the decision to its last report."""
     stops = line.stops
     if not stops:
         return None
@@ -394,7 +393,7 @@ def _stops(line: Timeline, width: int) -> Figure | None:
         (True, STOP, "was searching"),
         (False, COLORS["push"], "was being set up"),
     ):
-        rows = [i for i, life in enumerate(stops) if life.was_searching is was]
+        rows = [i for i, instance in enumerate(stops) if instance.was_searching is was]
         values = [1000 * (stops[i].stop or 0) for i in rows]
         if not rows:
             continue
@@ -403,13 +402,13 @@ def _stops(line: Timeline, width: int) -> Figure | None:
         else:
             axes.plot(values, rows, "o", ms=3.5, mew=0, color=color, label=label)
     if few:
-        axes.set_yticks(range(len(stops)), [str(life.index) for life in stops])
+        axes.set_yticks(range(len(stops)), [str(instance.index) for instance in stops])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.6, len(stops) - 0.4)
     axes.set_xlim(left=0)
     axes.grid(axis="x")
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("ms from the decision to its last word")
+    axes.set_xlabel("ms from the decision to its last report")
     axes.set_ylabel("instance" if few else "instances")
     figure.legend(
         loc="upper left", ncols=2, handlelength=0.9, handleheight=0.9, fontsize=11
@@ -421,12 +420,13 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     """What the bill counts: seconds of running instances, by what they did."""
     found = {
         name: sum(seconds)
-        for name, seconds in phases_of(line.lives).items()
+        for name, seconds in phase_seconds(line.instances).items()
         if name != "pending"  # not billed
     }
     if not found:
         return None
-    rest = sum(max(0.0, BILLED_AT_LEAST - paid_life(life)) for life in line.lives)
+    ran = [each.running_seconds for each in line.instances]
+    rest = sum(max(0.0, BILLED_AT_LEAST - seconds) for seconds in ran)
     rows = {**found, f"rest of {BILLED_AT_LEAST:.0f} s": rest}
     figure = _figure(width, LOW)
     axes = _axes(figure, left=84, right=92, top=4)
@@ -452,26 +452,11 @@ def _bill(line: Timeline, width: int) -> Figure | None:
     paid, on_aws = amount(line.result.get("usd")), line.result.get("cloud") == "aws"
     if usd := paid or (None if on_aws else list_usd(line)):
         where = " on AWS" if line.result.get("cloud") == "local" else ""
-        told = f"instance-seconds; together ${usd:.4f}{where}"
-        axes.set_xlabel(told)
+        axes.set_xlabel(f"instance-seconds; together ${usd:.4f}{where}")
     return figure
 
 
-def paid_life(life: InstanceHistory) -> float:
-    """Return the seconds that an instance ran, as far as they were seen."""
-    return sum(span.seconds for span in life.spans if span.name != "pending")
-
-
-def unit(value: float) -> str:
-    """Return a value for an axis: 1.5 M."""
-    for prefix in ("", " k", " M", " G", " T"):
-        if abs(value) < 999.5:
-            return f"{value:.3g}{prefix}"
-        value /= 1000
-    return f"{value:.3g} P"
-
-
-UNITS = FuncFormatter(lambda value, _: unit(value))
+UNITS = FuncFormatter(lambda value, _: number(value))
 
 Painter = Callable[[Timeline, int], "Figure | None"]
 # In the order of the page; the first is as wide as it.

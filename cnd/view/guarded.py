@@ -1,6 +1,6 @@
 """A viewer in a thread of its own, whose failure ends that viewer only.
 
-One rule: a run neither waits for its view nor ends because of it.
+One rule: a run neither waits for its viewer nor ends because of it.
 """
 
 from __future__ import annotations
@@ -11,39 +11,39 @@ from collections.abc import Callable, Iterator
 from cnd.model.events import PROGRESS, Event
 from cnd.model.search_state import SearchState
 from cnd.run.viewer import Viewer
-from cnd.system.background import Lane
+from cnd.system.background import CallQueue
 
-# What may wait to be shown: a terminal that takes nothing gets the rest later, or not.
+# What may wait to be shown: a terminal that takes nothing gets the rest late or never.
 MOST_WAITING, MOST_MINOR = 20_000, 1000  # events; of the kinds that matter least
 MINOR = frozenset({PROGRESS, "worker.noise"})
 CLOSE_PATIENCE = 2.0  # seconds for the last lines to be shown
 
 
 class BackgroundViewer:
-    """Has another viewer show a run, in a thread of its own.
+    """Lets another viewer show a run, in a thread of its own.
 
-    A terminal that takes nothing (Ctrl-S, a pipe that nobody reads) holds up its view
-    and nothing else.  What the viewer raises is raised by the next call, once.
+    A terminal that takes nothing (Ctrl-S, a pipe that no process reads) delays its
+    viewer and nothing else.  What the viewer raises is raised by the next call, once.
     """
 
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
-        self._lane = Lane("view", MOST_WAITING)
+        self._calls = CallQueue("view", MOST_WAITING)
         self._race: SearchState | None = None  # as of the latest tick
         self._ticking = False  # a tick waits, which will show that
         self._raised = False
 
     def show(self, event: Event) -> None:
         self._raise()
-        if event.kind not in MINOR or self._lane.waiting < MOST_MINOR:
-            self._lane.put(lambda: self._viewer.show(event))
+        if event.kind not in MINOR or self._calls.waiting < MOST_MINOR:
+            self._calls.put(lambda: self._viewer.show(event))
 
     def tick(self, race: SearchState) -> None:
         self._raise()
         self._race = race
         if not self._ticking:
             self._ticking = True
-            if not self._lane.put(self._tick):
+            if not self._calls.put(self._tick):
                 self._ticking = False
 
     def _tick(self) -> None:
@@ -52,18 +52,18 @@ class BackgroundViewer:
             self._viewer.tick(self._race)
 
     def answer(self, text: str) -> None:
-        """Say `text` soon: the signal handler that calls this must not wait."""
-        self._lane.put(lambda: self._viewer.answer(text))
+        """Show `text` soon: the signal handler that calls this must not wait."""
+        self._calls.put(lambda: self._viewer.answer(text))
 
     def close(self) -> None:
-        """Leave the terminal, if it can be written to; see that all was shown."""
-        self._lane.put(self._viewer.close)
-        self._lane.settle(CLOSE_PATIENCE)
+        """Show what waits, and leave the terminal, if it can be written to."""
+        self._calls.put(self._viewer.close)
+        self._calls.settle(CLOSE_PATIENCE)
 
     def _raise(self) -> None:
-        if self._lane.error and not self._raised:
+        if self._calls.error and not self._raised:
             self._raised = True
-            raise self._lane.error
+            raise self._calls.error
 
 
 class Silent:
@@ -79,7 +79,7 @@ class Silent:
 
 
 class FallbackViewer:
-    """Shows a run by another viewer, whose failure is the end of that viewer only.
+    """Shows a run by another viewer, whose failure ends that viewer only.
 
     A run must not end, nor end otherwise, because it could not be shown.
     """
@@ -110,7 +110,7 @@ class FallbackViewer:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of whatever kind: the rule is the caller's life
+        except Exception as error:  # of any kind: the run must go on
             with contextlib.suppress(Exception):
                 self._viewer.close()
             self._viewer = Silent()

@@ -1,6 +1,6 @@
-"""What the live view shows: each instance's standing, which of them, and the whole.
+"""What the live table shows: the state of each instance, and which instances.
 
-One rule: pure; it learns from events alone, and who draws asks it.
+One rule: pure; its only input is events, and it draws nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LASTING = frozenset({"found", "failed", "lied", "lost"})
 
 @dataclass(frozen=True)
 class InstanceRow:
-    """One instance; times are in seconds, on the clock of whoever feeds the board."""
+    """One instance; times are in seconds, on the clock of the caller."""
 
     index: int
     host: str
@@ -54,9 +54,9 @@ class InstanceRow:
     classes: tuple[tuple[int, int], ...] = ()  # (class, nonces tested in it here)
     rate: float = 0.0  # nonces/s
     kernel: str = ""
-    note: str = ""  # the last thing that it told beyond figures
-    last: str = ""  # what happened last, in a word
-    heard: float = 0.0  # when
+    note: str = ""  # the last reason or nonce of its events
+    last: str = ""  # the kind of its last event, without its noun
+    last_at: float = 0.0  # when that came
     began: float | None = None  # when it was billed first
     ended: float | None = None  # when it went
 
@@ -67,9 +67,9 @@ class InstanceRow:
 
 @dataclass
 class InstanceRows:
-    """The rows of a run, by instance id; feed it every event with `see`."""
+    """The rows of a run, by instance id; it takes every event by `see`."""
 
-    rows: dict[str, InstanceRow] = field(default_factory=dict)
+    by_id: dict[str, InstanceRow] = field(default_factory=dict)
 
     def see(self, event: Event, now: float) -> None:
         """Take in an event that came `now`: the clocks of hosts may be wrong."""
@@ -77,37 +77,38 @@ class InstanceRows:
         if event.kind == "instance.launched" and event.index is not None:
             spot = event.fields.get("spot") is True
             row = InstanceRow(
-                event.index, host, spot=spot, since=now, last="launched", heard=now
+                event.index, host, spot=spot, since=now, last="launched", last_at=now
             )
-            self.rows[host] = _told(row, event.fields, ("type", "zone"))
-        elif host in self.rows:
-            row = _told(self.rows[host], event.fields, ("address", "zone", "kernel"))
-            self.rows[host] = _moved(_counted(row, event), event, now)
+            self.by_id[host] = _with_fields(row, event.fields, ("type", "zone"))
+        elif host in self.by_id:
+            names = ("address", "zone", "kernel")
+            row = _with_fields(self.by_id[host], event.fields, names)
+            self.by_id[host] = _with_state(_with_count(row, event), event, now)
 
-    def stays(self, now: float) -> list[Usage]:
-        """Return how long each instance ran, as `Plan.usd` wants it."""
+    def usages(self, now: float) -> list[Usage]:
+        """Return how long each instance ran, as `Plan.usd` takes it."""
         return [
             Usage(max(0.0, end - row.began), row.type, row.zone, row.spot)
-            for row in self.rows.values()
+            for row in self.by_id.values()
             if row.began is not None
             for end in [now if row.ended is None else row.ended]
         ]
 
     def census(self) -> Counter[str]:
         """Return how many instances are in each state."""
-        return Counter(row.state for row in self.rows.values())
+        return Counter(row.state for row in self.by_id.values())
 
 
-def _told(
+def _with_fields(
     row: InstanceRow, fields: Mapping[str, object], names: Iterable[str]
 ) -> InstanceRow:
-    """Take over the fields of these names that an event has."""
-    told = {name: str(fields[name]) for name in names if fields.get(name)}
-    return replace(row, **told)  # type: ignore[arg-type]
+    """Return the row with the fields of these names that an event has."""
+    given = {name: str(fields[name]) for name in names if fields.get(name)}
+    return replace(row, **given)  # type: ignore[arg-type]
 
 
-def _counted(row: InstanceRow, event: Event) -> InstanceRow:
-    """Take over what a worker says of its class."""
+def _with_count(row: InstanceRow, event: Event) -> InstanceRow:
+    """Return the row with what a worker reports of its class."""
     tested, rate = event.fields.get("tested"), amount(event.fields.get("rate"))
     if not event.kind.startswith("worker.") or event.index is None:
         return row
@@ -119,14 +120,14 @@ def _counted(row: InstanceRow, event: Event) -> InstanceRow:
     return row
 
 
-def _moved(row: InstanceRow, event: Event, now: float) -> InstanceRow:
-    """Take over the state that an event puts the instance in, and its reason."""
+def _with_state(row: InstanceRow, event: Event, now: float) -> InstanceRow:
+    """Return the row with the state that an event means, and its reason."""
     if event.kind == "instance.running" and row.began is None:
         row = replace(row, began=now)
     if event.kind in ENDS and row.ended is None:
         row = replace(row, ended=now)
     note = str(event.fields.get("reason") or event.fields.get("nonce") or row.note)
-    row = replace(row, last=event.kind.partition(".")[2], heard=now)
+    row = replace(row, last=event.kind.partition(".")[2], last_at=now)
     state = STATES.get(event.kind, row.state)
     if state == row.state or (row.state in LASTING and event.kind.startswith("log.")):
         return replace(row, note=note)
@@ -157,7 +158,7 @@ def _in_turn(groups: Sequence[Sequence[InstanceRow]]) -> list[InstanceRow]:
 
 
 def summed_up(rows: Iterable[InstanceRow], shown: Iterable[InstanceRow]) -> str:
-    """Return what the rows that are not shown do: "40 more: 32 searches, 8 boots"."""
+    """Return the states of the rows not shown: "40 more: 32 searches, 8 boots"."""
     hidden = {row.host: row for row in rows}
     for row in shown:
         hidden.pop(row.host, None)

@@ -1,7 +1,7 @@
 """The live view: a table of the fleet on a terminal, redrawn as things change.
 
-One rule: it draws what the board says, never more than a twentieth of the time.  The
-only user of rich, imported only where there is a terminal to draw on.
+One rule: it takes a twentieth of the time at most.  The only user of rich, imported
+only where there is a terminal to draw on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_SIDE = 1000  # characters or lines that a terminal may have
 REDRAW = 0.1  # seconds between two redraws, at least
 SHARE = 20  # a redraw may take this part of the time
 STILL = 1.0  # seconds after which the clocks on it are redrawn, if nothing happens
-# What stands in the table already is not told in words too.
+# Events whose text stands in the table already get no line above it.
 IN_TABLE = frozenset({"instance.running", "worker.started"})
 LAST_ROWS = 16  # rows that stay when the run is over
 SUMMARY = 3  # lines
@@ -47,7 +47,7 @@ class Column:
     width: int
     cell: Callable[[InstanceRow, float], str]
     right: bool = False
-    end: bool = False  # where there is no room, its end is what tells
+    end: bool = False  # where there is no room, its end is shown
     most: int = 0  # characters, where there is room to spare
 
     def fit(self, text: str) -> str:
@@ -71,9 +71,9 @@ def _count(value: float) -> str:
 
 
 def _last(row: InstanceRow, now: float) -> str:
-    """Return how long ago it was heard of last, and what was, or what is wrong."""
+    """Return how long ago its last event came, and which, or what is wrong."""
     trouble = row.note if row.state in TROUBLE else ""
-    return f"{_clock(now - row.heard):>5} {trouble or row.last}"
+    return f"{_clock(now - row.last_at):>5} {trouble or row.last}"
 
 
 # In their order on the screen: all of them take 100 characters.
@@ -98,7 +98,7 @@ WANTED = (
 
 
 class LiveView:
-    """Shows a run as a table that lives, with what matters told above it."""
+    """Shows a run as a table that changes, with lines of text above it."""
 
     def __init__(
         self, plan: Plan, stream: TextIO, *, past: Iterable[Event] = ()
@@ -111,7 +111,7 @@ class LiveView:
         """
         self._plan, self._stream = plan, stream
         self._race = SearchState(plan)
-        self._board = InstanceRows()
+        self._rows = InstanceRows()
         self._began = time.time()
         self._searching: float | None = None
         self._decided: float | None = None
@@ -131,14 +131,14 @@ class LiveView:
         self._live.start()
 
     def show(self, event: Event) -> None:
-        """Take in an event; tell it above the table, if it matters to a person."""
+        """Take in an event; write its line above the table, if it has one."""
         self._learn(event, time.time())
         self._changed = True
         if event.kind not in IN_TABLE and (text := sentence(event)):
             with contextlib.suppress(OSError):
                 line = wrapped(f"[{self._clock()}] {text}", self._console.width, STAMP)
                 self._console.print(line, markup=False)
-        self._redraw()  # nobody ticks while instances are being terminated
+        self._redraw()  # no ticks come while instances are being terminated
 
     def tick(self, race: SearchState) -> None:
         """Redraw, if there is something new and it is not too soon."""
@@ -146,7 +146,7 @@ class LiveView:
         self._redraw()
 
     def answer(self, text: str) -> None:
-        """Say at once, on the last line, that a signal has come."""
+        """Write at once, on the last line, that a signal has come."""
         with contextlib.suppress(OSError):  # the next redraw takes the line back
             line = f"[{self._clock()}] {text}"[: self._console.width - 1]
             line = f"\r{line}\x1b[K"
@@ -175,7 +175,7 @@ class LiveView:
             raise
 
     def _learn(self, event: Event, now: float) -> None:
-        self._board.see(event, now)
+        self._rows.see(event, now)
         if event.kind == "run.started":
             self._began = now
         if event.kind == "worker.started" and self._searching is None:
@@ -185,7 +185,7 @@ class LiveView:
         return f"{time.time() - self._began:6.2f} s"
 
     def _draw(self, most: int = 1_000_000) -> None:
-        """Draw, unless nobody looks any more: a closed terminal stops no run."""
+        """Draw, where the terminal is still there: a closed one stops no run."""
         began = time.monotonic()
         with contextlib.suppress(OSError):
             width, height = self._console.size
@@ -202,7 +202,7 @@ class LiveView:
             now: seconds since the epoch.
             width: characters.
         """
-        every = self._board.rows.values()
+        every = self._rows.by_id.values()
         shown = chosen(every, most)
         shape = columns(width)
         titles = " ".join(column.fit(column.title) for column in shape)
@@ -219,13 +219,13 @@ class LiveView:
     def _summary(self, now: float, width: int) -> Sequence[str]:
         """Return lines on the whole fleet, at most `SUMMARY`."""
         plan, race = self._plan, self._race
-        census = ", ".join(f"{n} {state}" for state, n in self._board.census().items())
+        census = ", ".join(f"{n} {state}" for state, n in self._rows.census().items())
         if race.outcome and not self._decided:
             self._decided = now
         until = self._decided or now
         spent = 0.0 if self._searching is None else until - self._searching
         chance = within(plan.difficulty, race.tested - race.repeated)
-        usd = plan.usd(self._board.stays(now))
+        usd = plan.usd(self._rows.usages(now))
         figures = [
             f"{number(race.tested) if race.counted else '-'} nonces",
             f"{number(race.rate)}/s",
@@ -234,7 +234,7 @@ class LiveView:
             "price unknown" if usd is None else f"${usd:.4f}" if usd else "$0",
         ]
         whole = [figure.replace(" ", NO_BREAK) for figure in figures]
-        text = " · ".join([f"{len(self._board.rows)} instances: {census}", *whole])
+        text = " · ".join([f"{len(self._rows.by_id)} instances: {census}", *whole])
         if race.outcome:
             text += f" · ending: {harmless(race.outcome.reason)}"
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")
@@ -265,14 +265,14 @@ def columns(width: int) -> list[Column]:
     for i, column in enumerate(chosen):
         more = max(0, min(column.most - column.width, spare))
         if column.end and column.width + more < column.most:
-            more = 0  # of an id a bit more tells nothing more
+            more = 0  # a little more of an id is of no use
         chosen[i] = replace(column, width=column.width + more)
         spare -= more
     return chosen
 
 
 def _style(row: InstanceRow) -> str:
-    """Return a style that reads on dark and on light; the state says it in words."""
+    """Return a style for dark and light terminals; the state column has the word."""
     if row.state in TROUBLE:
         return "red"
     return {"found": "bold green", "terminated": "dim"}.get(row.state, "")

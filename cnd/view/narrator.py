@@ -1,6 +1,6 @@
-"""What a person is told of a run, in words: lines that tell a story, fit for a file.
+"""Plain-text progress output, one line per event; and the result as text.
 
-One rule: narration goes to stderr, data to stdout.
+One rule: progress goes to stderr, the result to stdout.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Iterable, Mapping
 from typing import TextIO
 
 from cnd.model.events import Event, harmless
-from cnd.model.format import duration, number
+from cnd.model.format import duration, number, table
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.search_state import Ending, SearchState
 from cnd.view.terminal import NO_BREAK, STAMP, encoded, width_of, wrapped
 
 REPEAT = 10.0  # seconds between two lines of progress
-FEW = 16  # up to so many instances are told one by one
+FEW = 16  # up to so many instances have lines of their own
 TITLE = 15  # characters of a title in the result
 
 
 class Narrator:
-    """Tells a run on a text stream, as it happens."""
+    """Writes a run to a text stream, as it happens."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Narrator:
         past: Iterable[Event] = (),
         repeat: float = REPEAT,
     ) -> None:
-        """Begin to tell a run.
+        """Begin to write.
 
         Args:
             past: what happened before, of a run that is taken over.
@@ -54,7 +54,7 @@ class Narrator:
             self._count(event)
 
     def show(self, event: Event) -> None:
-        """Tell one event, if it matters to a person."""
+        """Write the line of an event, if it has one."""
         self._count(event)
         launched = self._seen("instance.launched")
         if event.kind == "logs.uploaded" and (logs := self._seen("log.pulled")):
@@ -65,12 +65,12 @@ class Narrator:
         if event.kind in EACH and not self._each:
             return
         if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
-            return  # it was answered
+            return  # `answer` has written it
         if text := sentence(event):
             self._line(text)
 
     def tick(self, race: SearchState) -> None:
-        """Say when it is decided, and now and then how far the run is."""
+        """Write when the end is decided, and now and then how far the run is."""
         now = time.monotonic()
         if race.outcome and not self._decided:
             self._decided = True
@@ -78,10 +78,10 @@ class Narrator:
         if now - self._drawn < self._repeat:
             return
         self._drawn = now
-        self._line(self._standing(race))
+        self._line(self._progress(race))
 
     def answer(self, text: str) -> None:
-        """Say at once that a signal has come, past what is being written."""
+        """Write at once that a signal has come, before what waits to be written."""
         with contextlib.suppress(OSError):
             line = f"{self._stamp()} {text}\n"
             os.write(self._stream.fileno(), encoded(line, self._stream))
@@ -103,7 +103,7 @@ class Narrator:
         self._write(wrapped(line, width_of(self._stream), STAMP) + "\n")
 
     def _write(self, text: str) -> None:
-        """Write, unless nobody reads any more: a closed terminal stops no run."""
+        """Write, where the stream is still read: a closed terminal stops no run."""
         with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
@@ -111,8 +111,8 @@ class Narrator:
     def _stamp(self) -> str:
         return f"[{time.monotonic() - self._began:6.2f} s]"
 
-    def _standing(self, race: SearchState) -> str:
-        """Say how the race stands, in less than a line."""
+    def _progress(self, race: SearchState) -> str:
+        """Return how far the run is, in less than a line."""
         total = self._total
         if race.outcome and (ended := self._seen("instance.terminated")):
             return f"{ended} of {total} instances terminated"
@@ -127,16 +127,16 @@ class Narrator:
 
 
 def sentence(event: Event) -> str:
-    """Return what an event is to a person, or "" if it is nothing."""
-    tell = SENTENCES.get(event.kind)
-    if event.kind in OWN and event.fields.get(OWN[event.kind][0]):
-        tell = OWN[event.kind][1]
-    if tell is None:
+    """Return the line of an event; "" for an event that has none."""
+    text = SENTENCES.get(event.kind)
+    if event.kind in VARIANTS and event.fields.get(VARIANTS[event.kind][0]):
+        text = VARIANTS[event.kind][1]
+    if text is None:
         return ""
-    who = f"Instance{event.index}" if event.index is not None else ""
+    name = f"Instance{event.index}" if event.index is not None else ""
     host = event.host or "the cloud"
-    fields = {**event.fields, "who": who, "host": host}
-    return harmless(tell.format_map(_Fields(fields)))
+    fields = {**event.fields, "instance": name, "host": host}
+    return harmless(text.format_map(_Fields(fields)))
 
 
 class _Unknown:
@@ -153,7 +153,7 @@ class _Fields(dict[str, object]):
         return _Unknown()
 
 
-# What a person is told; a kind that is not here is for the journal only.
+# The line of each kind of event; a kind that is not here is for the journal only.
 SENTENCES = {
     "run.started": (
         "run {run}: {instances} x {type}, difficulty {difficulty}, "
@@ -164,22 +164,22 @@ SENTENCES = {
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",
     "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
     "fleet.reduced": (
-        "ONLY {instances} OF {wanted} INSTANCES could be had: the search is divided "
-        "among these"
+        "ONLY {instances} OF {wanted} INSTANCES could be launched: the search is "
+        "divided among them"
     ),
-    "instance.running": "{who} runs ({host}, {address})",
-    "instance.lost": "{who} is {state}: lost ({host})",
-    "worker.started": "{who} searches with {processes} x {kernel}",
-    "worker.found": "{who} found {nonce} with hash {hash}",
-    "worker.refuted": "{who} is not believed: {reason}",
-    "worker.failed": "{who}'s worker failed: {reason}",
-    "worker.notice": "{who} will be taken back by AWS at {at}",
-    "worker.noise": "{who} said: {text}",
+    "instance.running": "{instance} runs ({host}, {address})",
+    "instance.lost": "{instance} is {state}: lost ({host})",
+    "worker.started": "{instance} searches with {processes} x {kernel}",
+    "worker.found": "{instance} found {nonce} with hash {hash}",
+    "worker.refuted": "{instance} is not believed: {reason}",
+    "worker.failed": "{instance}'s worker failed: {reason}",
+    "worker.notice": "{instance} will be interrupted by AWS at {at}",
+    "worker.noise": "{instance} printed: {text}",
     "host.failed": "failed: {reason}",
-    "class.handed_over": "{who}'s class goes on from {start} on {host}",
-    "host.returned": "{who} answers again",
+    "class.handed_over": "{instance}'s class goes on from {start} on {host}",
+    "host.returned": "{instance} answers again",
     "host.reconnecting": "reconnecting: {reason}",
-    "log.failed": "{who}: no log: {reason}",
+    "log.failed": "{instance}: no log: {reason}",
     "run.stop_requested": "stopping: asked for by {by} ({text})",
     "logs.uploaded": "{count} logs are in S3, in the bucket {bucket}",
     "cloud.trouble": "trouble: {reason}",
@@ -188,30 +188,38 @@ SMALLEST = {
     True: "yes: every smaller nonce was tested",
     False: "not known: the run ended before every smaller nonce was tested",
 }
-# The same where the worker is somebody's own script, or too loud: the field that shows
-# it, and what a person is told then.
-OWN = {
+# The same where the worker is the user's own script, or writes too much: the field that
+# shows it, and the line then.
+VARIANTS = {
     "run.started": (
         "script",
         "run {run}: {instances} x {type}, a worker of your own, "
         "at most {time_limit:g} s of search",
     ),
-    "worker.found": ("verdict", "{who} found {nonce}: {answer} ({verdict_reason})"),
+    "instance.lost": (
+        "at",
+        "{instance} ended while no orchestrator followed; "
+        "its worker's last lines are in S3 ({host})",
+    ),
+    "worker.found": (
+        "verdict",
+        "{instance} found {nonce}: {answer} ({verdict_reason})",
+    ),
     "worker.noise": ("dropped", "{text}"),
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
-# Told one by one only where the instances are few.
+# Kinds that have lines only where the instances are few.
 EACH = frozenset({"instance.running", "worker.started"})
 
 
 def report(result: Result, width: int | None = None) -> str:
-    """Return the last words on a run: the data that goes to stdout.
+    """Return the result of a run as text: the data that goes to stdout.
 
     Args:
         width: characters of a line; None: as many as it takes.
     """
-    lines = (f"{name:<14} {text}".rstrip() for name, text in _rows(result))
+    lines = table(_rows(result), (f"<{TITLE - 1}", "<"), gap=" ")
     return "\n".join(wrapped(line, width, TITLE) for line in lines)
 
 
@@ -247,14 +255,14 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
 
 
 def _proof(evidence: Mapping[str, object]) -> str:
-    """Say what was shown for the nonces that are said to be tested."""
+    """Return how many witnesses show that the nonces were tested."""
     shown, least = evidence["witnesses"], evidence["tested_at_least"]
     many = "witness" if shown == 1 else "witnesses"
     return f"{shown:,} {many}: {least:,} nonces at least"
 
 
 def _receipt(result: Result) -> Iterable[tuple[str, str]]:
-    """Say what is left running: the last line, and the one that costs money."""
+    """Yield what the run cost, and last what is left running, which costs money."""
     if result.usd == 0:
         why = (
             "local cloud" if result.cloud == "local" else "no instance was seen to run"

@@ -1,6 +1,6 @@
 """Lines of text on a terminal: how wide it is, and how a line is folded.
 
-One rule: a stream is asked and never changed.
+One rule: a stream is only read from here, and never changed.
 """
 
 from __future__ import annotations

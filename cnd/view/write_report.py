@@ -1,8 +1,8 @@
-"""A run's report and its pictures as files in its folder.
+"""A run's report and its figures as files in its folder.
 
 One rule: only the folder of the run is touched.  It is a program, too
-(``python -m cnd.view.write_report RUN``), so that a run can have its report drawn
-without waiting for matplotlib, and without failing with it.
+(``python -m cnd.view.write_report RUN``), so that a run gets its report without
+waiting for matplotlib, and does not fail with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from cnd.errors import UsageError
 from cnd.run.journal import Journal
 from cnd.system import private_files
-from cnd.view.html_report import page
 from cnd.view.timeline import Timeline, timeline
 
 if TYPE_CHECKING:
@@ -29,11 +28,13 @@ WITHOUT = "the report has no figures: they need matplotlib (pip install 'cnd[rep
 def write(journal: Journal) -> dict[str, Path]:
     """Write the report of a run; return its files by their names in the folder.
 
-    Without matplotlib there are no figures, and a line on stderr says so.
+    Without matplotlib there are no figures, and a line on stderr reports it.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
+    from cnd.view.html_report import page  # Jinja2: other commands do without it
+
     line = timeline(journal.run, journal.events(), journal.result())
     pictures = _pictures(line)
     logs = [path.name for path in journal.logs.glob("*.log")]
@@ -49,7 +50,7 @@ def write(journal: Journal) -> dict[str, Path]:
 
 
 def _pictures(line: Timeline) -> Mapping[str, Picture]:
-    if not line.lives:
+    if not line.instances:
         return {}
     try:
         from cnd.view import figures  # takes a second, and may not be installed
@@ -70,5 +71,5 @@ def _put(path: Path, data: str | bytes) -> Path:
 if __name__ == "__main__":
     try:
         write(Journal(sys.argv[1]))
-    except UsageError as told:
-        sys.exit(str(told))
+    except UsageError as error:
+        sys.exit(str(error))

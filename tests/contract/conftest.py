@@ -14,12 +14,15 @@ from tests.support.local_cloud import (
     connected,
     running_cloud,
 )
+from tests.support.terminal import MEMORY_SECONDS
 
 
 @pytest.fixture(scope="session")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """One cloud for all tests that leave it as they found it, or nearly."""
-    with running_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+    memory = str(MEMORY_SECONDS)
+    home = tmp_path_factory.mktemp("cloud")
+    with running_cloud(home, CND_LOCAL_MEMORY_SECONDS=memory) as cloud:
         yield cloud
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 
 from cnd import ec2
 from cnd.cloud.connection import Cloud
-from cnd.errors import LeakError
+from cnd.cloud.failures import code
+from cnd.errors import CloudError, LeakError
+from cnd.provision import capacity
 from tests.support.aws import Stub
 from tests.support.local_cloud import LocalCloud, connected, running_cloud
 
@@ -343,6 +346,47 @@ def test_a_batch_that_is_refused_keeps_no_other_from_its_end(stub: Stub) -> None
     gone = {"InstanceId": names[148], "PreviousState": {"Name": "terminated"}}
     stub.add_response("terminate_instances", {"TerminatingInstances": [gone, last]})
     assert ec2.sweep(stub.ec2, run="r") == {names[149]}
+
+
+class Terminating:
+    """A client whose calls are answered at once; it knows which threads made them."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+        self.asked: list[str] = []
+
+    def terminate_instances(self, InstanceIds: list[str]) -> dict[str, Any]:
+        self.threads.append(threading.current_thread().name)
+        self.asked += InstanceIds
+        return {"TerminatingInstances": []}
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "alone"),
+    [(100, {}, True), (250, {"at_once": 1}, True), (250, {}, False)],
+)
+def test_a_termination_needs_no_thread_where_it_is_to_need_none(
+    count: int, options: dict[str, int], alone: bool
+) -> None:
+    client: Any = Terminating()
+    names = [f"i-{number:017x}" for number in range(count)]
+    ec2.request_termination(client, names, **options)
+    assert sorted(client.asked) == names
+    assert (set(client.threads) == {threading.current_thread().name}) is alone
+
+
+def test_a_launch_that_tells_of_too_few_instances_is_no_reply(stub: Stub) -> None:
+    """It may have launched them all: asked again, it tells of them."""
+    stub.add_response("run_instances", {"Instances": []})
+    with pytest.raises(CloudError, match="0 instances") as caught:
+        stub.launch(8)
+    assert capacity.pause(code(caught.value), 1) is not None
+
+
+def test_an_instance_without_an_id_is_no_reply(stub: Stub) -> None:
+    stub.add_response("describe_instances", described(**{"": "running"}))
+    with pytest.raises(CloudError, match="an instance without an id"):
+        ec2.find(stub.ec2)
 
 
 def test_survivors_are_named_when_aws_never_answers(stub: Stub) -> None:

@@ -62,6 +62,14 @@ def test_a_report_is_drawn_without_code_of_the_folder(terminal: Terminal) -> Non
     assert "no report" not in done.stderr
 
 
+def test_a_bench_starts_no_code_of_the_folder(terminal: Terminal) -> None:
+    for name in ("cnd", "json", "fabric"):
+        (terminal.folder / f"{name}.py").write_text(CODE)
+    words = ("--instances", "1", "--difficulty", "2", "--repeat", "1", "--json")
+    done = terminal.run("bench", "scale", *words)
+    assert done.returncode == 0, done.stderr
+
+
 BROKEN_YAML = {
     "a tab": b"run:\n\techo: true\n",
     "nothing": b"run:\n",
@@ -202,6 +210,21 @@ def test_any_bytes_in_a_file_are_no_traceback(
 # --- the user
 
 
+def test_descriptions_of_services_in_the_home_are_not_read_by_the_local_cloud(
+    terminal: Terminal, home: Path, tmp_path: Path
+) -> None:
+    terminal.environment["XDG_STATE_HOME"] = str(tmp_path)  # with a cloud of its own
+    for name in ("endpoints.json", "s3/2099-01-01/service-2.json"):
+        path = home / ".aws" / "models" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("[")
+    try:
+        done = terminal.run(*START)
+        assert (done.returncode, "trouble" in done.stderr) == (0, False), done.stderr
+    finally:
+        terminal.run("local", "down")
+
+
 def test_a_user_without_a_name_and_a_home_runs_as_any_other(
     terminal: Terminal, tmp_path: Path
 ) -> None:
@@ -307,11 +330,28 @@ def test_cnds_own_key_is_named_where_it_is_empty(
     assert "id_ed25519, CND's own key, cannot be used: the file is empty" in told
 
 
-def test_a_worker_that_no_system_can_start_is_refused(terminal: Terminal) -> None:
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"#!/bin/sh\r\necho\r\n", "its first line ends with a carriage return"),
+        (b"#! \r\necho\r\n", "its first line #! names no interpreter"),
+    ],
+)
+def test_a_worker_that_no_system_can_start_is_refused(
+    terminal: Terminal, data: bytes, why: str
+) -> None:
     script = terminal.folder / "worker.sh"
-    script.write_bytes(b"#!/bin/sh\r\necho\r\n")
-    told = refused(terminal.run("start", "--worker", str(script), "--n", "1"))
-    assert "its first line ends with a carriage return" in told
+    script.write_bytes(data)
+    told = refused(terminal.call("start", "--worker", str(script), "--n", "1"))
+    assert why in told
+
+
+def test_no_more_of_a_worker_is_read_than_one_may_have(terminal: Terminal) -> None:
+    script = terminal.folder / "worker.py"
+    with script.open("wb") as file:
+        file.truncate(1 << 40)
+    told = refused(terminal.call("start", "--worker", str(script), "--n", "1"))
+    assert "1 to 1048576 bytes, not 1099511627776" in told
 
 
 @pytest.mark.parametrize(("limit", "fewer"), [(256, ""), (300, "or at most --n 11")])

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,22 +66,20 @@ class Jump:
 def jump(terminal: Terminal, tmp_path: Path) -> Iterator[Jump]:
     terminal.environment["HOME"] = str(tmp_path / "home")
     (tmp_path / "home/.ssh").mkdir(parents=True)
-    terminal.json("start", "--d", "1", "--n", "1")  # imports CND's key
+    result = terminal.json("start", "--d", "1", "--n", "1")  # imports CND's key
     ec2 = terminal.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
-    (pair,) = ec2.describe_key_pairs()["KeyPairs"]
-    launched = ec2.run_instances(
-        ImageId=image, KeyName=pair["KeyName"], MinCount=1, MaxCount=1
-    )
-    name = launched["Instances"][0]["InstanceId"]
 
-    def description() -> dict[str, object]:
-        found = ec2.describe_instances(InstanceIds=[name])
+    def described(instance: str) -> dict[str, Any]:
+        found = ec2.describe_instances(InstanceIds=[instance])
         return dict(found["Reservations"][0]["Instances"][0])
 
-    eventually(lambda: description()["State"] == {"Code": 16, "Name": "running"})
-    told = description()
-    tags = {tag["Key"]: tag["Value"] for tag in told["Tags"]}  # type: ignore[attr-defined]
+    pair = described(result["fleet"][0]["id"])["KeyName"]  # there may be others
+    launched = ec2.run_instances(ImageId=image, KeyName=pair, MinCount=1, MaxCount=1)
+    name = launched["Instances"][0]["InstanceId"]
+    eventually(lambda: described(name)["State"] == {"Code": 16, "Name": "running"})
+    told = described(name)
+    tags = {tag["Key"]: tag["Value"] for tag in told["Tags"]}
     user = next(
         iter(Path(terminal.state / "cnd/local/hosts" / name / "home").iterdir())
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,15 @@ from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.paced
+
+
+def groups(terminal: Terminal, run: str) -> list[dict[str, Any]]:
+    """Return the groups of a run: other tests may have left theirs."""
+    names = [f"cnd-{run}"]
+    found = terminal.client("autoscaling").describe_auto_scaling_groups(
+        AutoScalingGroupNames=names
+    )
+    return list(found["AutoScalingGroups"])
 
 
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
@@ -28,30 +38,29 @@ def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     assert handed["host"] == result["fleet"][2]["id"]
     assert (result["terminated"], result["left_running"]) == (3, 0)
     assert terminal.live() == []
-    groups = terminal.client("autoscaling").describe_auto_scaling_groups()
-    assert groups["AutoScalingGroups"] == []
-    assert terminal.client("ec2").describe_launch_templates()["LaunchTemplates"] == []
+    assert groups(terminal, result["run"]) == []
+    templates = terminal.client("ec2").describe_launch_templates()["LaunchTemplates"]
+    assert f"cnd-{result['run']}" not in {t["LaunchTemplateName"] for t in templates}
 
 
 def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
-    process, _ = searching(terminal, *HOPELESS, "--n", "2", "--hold", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "2", "--hold", "--json")
     process.kill()
     process.wait(10)
     done = terminal.run("scram")
     assert done.stdout.rstrip().endswith("0 instances running"), done.stderr
-    groups = terminal.client("autoscaling").describe_auto_scaling_groups()
-    assert groups["AutoScalingGroups"] == []
+    assert groups(terminal, folder.name) == []
     assert terminal.live() == []
 
 
 def test_a_group_that_everybody_forgot_is_emptied_by_the_cloud(
     terminal: Terminal,
 ) -> None:
-    process, _ = searching(terminal, *HOPELESS, "--n", "1", "--hold", "--json")
+    process, folder = searching(terminal, *HOPELESS, "--n", "1", "--hold", "--json")
     process.kill()
     process.wait(10)
     client = terminal.client("autoscaling")
-    (group,) = client.describe_auto_scaling_groups()["AutoScalingGroups"]
+    (group,) = groups(terminal, folder.name)
     name = group["AutoScalingGroupName"]
     actions = client.describe_scheduled_actions(AutoScalingGroupName=name)
     (action,) = actions["ScheduledUpdateGroupActions"]

@@ -1,7 +1,7 @@
-"""Every command of README.md does what it says, as it stands there.
+"""Every command of README.md and docs/cli.md does what it says, as it stands there.
 
 What is too long for a test is run smaller: with the same options and other numbers.
-A command that README names and this file does not is a failure.
+A command that they name and this file does not is a failure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.support.terminal import BIN, Terminal, clean_environment
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+REFERENCE = (ROOT / "docs" / "cli.md").read_text()
 MAIN_JOB = "fab start --t 200 --d 2 --n 8"
 
 # Each row of "Commands": what is run for it, where that is not the row itself, and the
@@ -88,9 +89,9 @@ ROWS: dict[str, tuple[list[str], int]] = {
 }
 
 
-def rows() -> list[str]:
-    """Return the commands in the first column of "Commands"."""
-    return re.findall(r"^\| `(fab [^`]*)` \|", README, re.MULTILINE)
+def rows(text: str) -> list[str]:
+    """Return the commands in the first column of a table."""
+    return re.findall(r"^\| `(fab [^`]*)` \|", text, re.MULTILINE)
 
 
 def blocks() -> list[str]:
@@ -115,14 +116,16 @@ def run(user: Terminal) -> str:
     return str(user.json("start", "--t", "60", "--d", "2", "--n", "4")["run"])
 
 
-def test_every_command_of_readme_is_tried_with_all_of_its_options() -> None:
-    assert rows() == list(ROWS)
+def test_every_command_of_the_tables_is_tried_with_all_of_its_options() -> None:
+    assert rows(REFERENCE) == list(ROWS)
+    everyday = rows(README)
+    assert len(everyday) == 10 and set(everyday) <= ROWS.keys()
     for row, (smaller, _) in ROWS.items():
         assert options(row) <= {o for each in smaller or [row] for o in options(each)}
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_command_of_readme_works(user: Terminal, run: str, row: str) -> None:
+def test_a_command_of_the_tables_works(user: Terminal, run: str, row: str) -> None:
     smaller, status = ROWS[row]
     for command in smaller or [row]:
         program, *words = command.replace("RUN", run).split()
@@ -136,8 +139,9 @@ def test_a_command_of_readme_works(user: Terminal, run: str, row: str) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_the_completion_line_of_readme_completes_commands(user: Terminal) -> None:
-    (line,) = re.findall(r'`eval "\$\(cnd (--print-completion-script bash)\)"`', README)
+def test_the_completion_line_completes_commands(user: Terminal) -> None:
+    asked = r'`eval "\$\(cnd (--print-completion-script bash)\)"`'
+    (line,) = re.findall(asked, REFERENCE)
     script = user.run(*line.split()).stdout
     asked = 'COMP_WORDS=(cnd sta); COMP_CWORD=1; COMP_LINE="cnd sta"; COMP_POINT=7'
     words = f'{asked}; _complete_cnd cnd sta; echo "${{COMPREPLY[@]}}"'

@@ -118,6 +118,18 @@ def test_what_a_whole_run_takes_of_this_machine_is_measured(
     assert terminal.live() == []
 
 
+def test_without_psutil_a_bench_of_whole_runs_says_what_to_install(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    missing = "raise ModuleNotFoundError('gone', name='psutil')\n"
+    (tmp_path / "psutil.py").write_text(missing)
+    done = terminal.run("bench", "scale", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    needs, way_out = done.stderr.splitlines()
+    assert needs == "cnd: bench scale needs psutil"
+    assert way_out == "hint: pip install 'cnd[bench]'"
+
+
 def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
     terminal: Terminal,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cnd.local import Endpoint
+from cnd.local import Endpoint, clear_faults
 from tests.fault.truth import Victim, forget, require
 from tests.support.terminal import paced_environment
 
@@ -37,8 +37,9 @@ def terminal(
 
 @pytest.fixture
 def cloud(terminal: Victim) -> Iterator[Endpoint]:
-    """The local cloud, to lay faults in; they are forgotten at the end."""
+    """The local cloud, to lay faults in; there are none before and after."""
     found = terminal.cloud()
+    clear_faults(found)
     yield found
     forget(terminal, found)
 

@@ -49,19 +49,22 @@ def test_numbers_without_end_on_a_workers_output_keep_nobody_alive(
 
 
 BROKEN = """
-from cnd import cloud, job, journal, naming, plan, view
-from cnd.tasks_plan import user_key
+from cnd.cli.tasks_plan import user_key
+from cnd.cloud import connection
+from cnd.model import plan, run_name
+from cnd.run import job, journal, shutdown
+from cnd.view import narrator
 
-class Broken(view.Narrator):
+class Broken(narrator.Narrator):
     def show(self, event):
         if event.kind == "worker.started":
             raise ZeroDivisionError("a bug")
         super().show(event)
 
 wanted = plan.Plan(difficulty=30, instances=2, time_limit=60)
-record = journal.Journal(naming.new_run())
+record = journal.Journal(run_name.new_run())
 record.create()
-there = cloud.required(cloud.connect("local", "", launch=True))
+there = connection.required(connection.connect("local", "", launch=True))
 key = user_key("")
 job.Job(wanted, there, record, view=Broken(wanted)).execute(key)
 """

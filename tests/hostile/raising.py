@@ -22,15 +22,18 @@ from cnd.cli.tasks_plan import user_key
 from cnd.cloud import connection
 from cnd.errors import LeakError
 from cnd.model import plan, run_name
-from cnd.run import job, journal
+from cnd.run import job, journal, shutdown
 from cnd.transport import keys
 from cnd.view import guarded, narrator
 
-ROOT = Path(job.__file__).parent
-KINDS = (RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt)
+ROOT = Path(ec2.__file__).parent
+KINDS = (
+    *(RuntimeError, MemoryError, RecursionError, KeyError, KeyboardInterrupt),
+    SystemExit,
+)
 LAUNCH = ec2.launch.__code__  # when it returns, instances may have been launched
 FOLLOW = job.Job._follow.__code__  # when it is called, the launch is over
-END = job.Job._terminated.__code__  # the fleet's end begins
+END = shutdown.Shutdown.terminated.__code__  # the fleet's end begins
 PHASES = ("launching", "searching", "ending")
 PLAN = plan.Plan(difficulty=1, instances=1, time_limit=30, kernel="hashlib")
 

@@ -38,6 +38,9 @@ WAYS = {
     "fails": "echo 'the session is over' >&2; exit 7",
     "hangs": "exec sleep 600",
     "expired": "expires=2019-11-01T00:00:00Z; hand_out",
+    "flood": "exec cat /dev/zero",
+    "killed": "kill -9 $$",
+    "nulls": """echo '{"Version": 1, "AccessKeyId": null, "SecretAccessKey": ""}'""",
     "gone": "",  # there is no such program any more
 }
 PROGRAM = """\
@@ -118,6 +121,58 @@ def config(text: str) -> Callable[[Path], dict[str, str]]:
         return {"AWS_CONFIG_FILE": str(path)}
 
     return made
+
+
+ROLE = """\
+[profile base]
+credential_process = {program}
+region = us-east-1
+[profile work]
+role_arn = arn:aws:iam::123456789012:role/x
+source_profile = base
+region = us-east-1
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "told"),
+    [
+        ("killed", "a signal (9)"),
+        ("flood", "it printed more than 1 MiB"),
+        ("nulls", "the access key is empty"),
+        pytest.param("hangs", "did not answer within 60 s", marks=pytest.mark.slow),
+    ],
+)
+def test_a_role_builds_on_credentials_that_fail_as_any_others(
+    terminal: Victim, helper: Helper, tmp_path: Path, way: str, told: str
+) -> None:
+    (tmp_path / "config").write_text(ROLE.format(program=tmp_path / "helper"))
+    helper.fail(way)
+    done = terminal.run("status", "--cloud", "aws")
+    one_line(done, "profile 'base' (credential_process) failed", told)
+
+
+@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
+def test_a_secret_with_a_line_break_is_refused_and_not_shown(
+    terminal: Victim, name: str
+) -> None:
+    secret = {**terminal.exports(), name: "hidden\nhere"}
+    done = terminal.call("status", "--cloud", "aws", **secret)
+    one_line(done, "has a space or a line break")
+    assert "hidden" not in done.stderr
+
+
+def test_a_configuration_that_no_client_takes_is_one_line_with_the_files_name(
+    terminal: Victim, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = us-east-1\ns3 = 5\n")
+    exports = {**terminal.exports(), "AWS_CONFIG_FILE": str(tmp_path / "config")}
+    done = terminal.call("status", "--cloud", "aws", **exports)
+    one_line(done, f"mend {tmp_path / 'config'}, ")
+    exports["AWS_ENDPOINT_URL"] = "http://127.0.0.1:99999"
+    done = terminal.call("status", "--cloud", "aws", **exports)
+    assert done.returncode == 2
+    assert "hint: check AWS_ENDPOINT_URL" in done.stderr
 
 
 SSO = """\

@@ -234,10 +234,13 @@ def test_a_disk_that_fills_up_costs_the_records_and_never_the_end(
 
 STUCK = """
 import sys, time
-from cnd import cloud, job, journal, naming, plan, view
-from cnd.tasks_plan import user_key
+from cnd.cli.tasks_plan import user_key
+from cnd.cloud import connection
+from cnd.model import plan, run_name
+from cnd.run import job, journal, shutdown
+from cnd.view import narrator
 
-class Stuck(view.Narrator):
+class Stuck(narrator.Narrator):
     def show(self, event):
         if event.kind == "worker.progress":
             print("stuck", flush=True)
@@ -248,10 +251,10 @@ class Stuck(view.Narrator):
                     pass
 
 wanted = plan.Plan(difficulty=30, instances=2, time_limit=60, kernel="hashlib")
-record = journal.Journal(naming.new_run())
+record = journal.Journal(run_name.new_run())
 record.create()
-there = cloud.required(cloud.connect("local", "", launch=True))
-limits = job.Limits(end=1.0, guard=1.0)
+there = connection.required(connection.connect("local", "", launch=True))
+limits = shutdown.Limits(end=1.0, guard=1.0)
 made = job.Job(wanted, there, record, view=Stuck(wanted), limits=limits)
 made.execute(user_key(""))
 """

@@ -259,8 +259,10 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     [
         {"event": "exhausted", "cursor": 200, "tested": 100},
         {"event": "progress", "cursor": 150, "tested": 75},
+        {"event": "timeout"},
+        {"event": "stopped"},
     ],
-    ids=["exhausted", "a false cursor"],
+    ids=["exhausted", "a false cursor", "time is over", "stopped"],
 )
 def test_a_forged_events_file_does_not_hide_the_answer(
     slow: Victim, lie: dict[str, object]
@@ -280,6 +282,6 @@ def test_a_forged_events_file_does_not_hide_the_answer(
     code, out, err = ended(run.process, within=60)
     assert code == 0, err
     assert json.loads(out)["nonce"] == 116
-    refuted = run.told("worker.refuted")
-    assert [event["host"] for event in refuted] == [hosts[0]]
+    failed = run.told("worker.refuted") + run.told("worker.failed")
+    assert [event["host"] for event in failed] == [hosts[0]]
     assert run.told("class.handed_over")[0]["start"] == 0

@@ -115,6 +115,12 @@ def test_faults_and_status_need_the_token(cloud: Endpoint, token: str) -> None:
         assert b"calls" not in answer.body
 
 
+@pytest.mark.parametrize("body", [60_000 * b"[", b"\xff\xfe", b"[]", b""])
+def test_a_fault_that_is_no_object_is_refused(cloud: Endpoint, body: bytes) -> None:
+    told = ask(cloud, "/faults", method="POST", body=body, x_cnd_token=cloud.token)
+    assert told.status == 400
+
+
 @pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/data.json"])
 def test_the_interface_that_empties_moto_is_closed(
     terminal: Victim, cloud: Endpoint, path: str

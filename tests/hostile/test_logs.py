@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from cnd.local import Endpoint
 from cnd.model import system_log
 from tests.fault.truth import Victim
 from tests.support.processes import ended
-from tests.support.runs import told
+from tests.support.runs import Run, told
 from tests.support.waiting import eventually
 
 MB = 1 << 20
@@ -68,3 +71,30 @@ def test_a_log_that_is_too_large_is_its_newest_part_and_says_so(
         file.seek(-2000, os.SEEK_END)
         assert b"cnd-pow" in file.read()
     assert result["seconds"]["logs"] < 20
+
+
+def keepers_words(tree: Path) -> list[str]:
+    """Return the words of the shell that waits until a host's keeper is to begin."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_text(errors="replace").split("\0")
+            ours = (entry / "cwd").resolve().is_relative_to(tree)
+            if ours and "exec python3 -I -S watchdog.py" in " ".join(words):
+                found = words
+    return found
+
+
+def test_an_orphan_would_send_its_own_log_and_none_of_the_machine(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """A host of the local cloud is no machine: it maps the paths in commands."""
+    run = Run(terminal, "start", "--d", "30", "--n", "1", "--t", "60", "--json")
+    tree = cloud.folder / "hosts" / run.searching(1)[0]
+    words = eventually(lambda: keepers_words(tree))
+    log = next(word for word in words if "log-bytes" in word)
+    assert f"{tree}/var/log/syslog" in log
+    assert "/var/log/" not in log.replace(f"{tree}/var/log/", "")
+    done = subprocess.run(["sh", "-c", log], capture_output=True, text=True, timeout=20)
+    assert "cnd-pow: started" in done.stdout
+    run.interrupted()

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cnd.errors import UsageError
+from cnd.planning import rate_history
+from cnd.run.journal import LOCK, Journal
 from tests.fault.kills import killed
 from tests.fault.truth import Victim
 from tests.support.runs import SPACE
@@ -109,6 +112,36 @@ def test_old_runs_that_are_damaged_keep_no_new_one_from_its_end(
         terminal.run("local", "down")
 
 
+def odd(path: Path) -> None:
+    """Have rates of which one is no number, and one none that was measured."""
+    told = [{"nonces_per_second": "fast", "seconds": 2.0, "boot": 1.0}]
+    none = [{"nonces_per_second": -1.0, "seconds": 2.0, "boot": 1.0}]
+    path.write_text(json.dumps({"local//t3.micro/auto": told, "a": none}))
+
+
+def deep(path: Path) -> None:
+    path.write_text(100_000 * "[")
+
+
+@pytest.mark.parametrize("put", [pipe, flip, odd, deep, full])
+def test_rates_that_are_damaged_teach_nothing(
+    tmp_path: Path, put: Callable[[Path], None]
+) -> None:
+    terminal = Terminal(tmp_path, clean_environment(tmp_path), tmp_path)
+    (tmp_path / "cnd").mkdir()
+    path = tmp_path / "cnd" / rate_history.FILE
+    path.write_text("{}")
+    put(path)
+    done = terminal.run("plan", "--d", "3", "--cloud", "local")
+    assert done.returncode == 0, done.stderr
+    rate_history.remember(
+        tmp_path / "cnd", "name", rate_history.Measured(1e6, 2.0, 1.0)
+    )
+    past = rate_history.recall(tmp_path / "cnd", "name")
+    assert past is not None
+    assert past.rate.nonces_per_second == 1e6
+
+
 def test_a_state_folder_that_cannot_be_written_to_keeps_no_fleet_up(
     terminal: Victim,
 ) -> None:
@@ -135,3 +168,27 @@ def test_a_cloud_whose_record_is_damaged_is_not_taken_for_dead(
     finally:
         shutil.rmtree(endpoint) if endpoint.is_dir() else endpoint.unlink()
         endpoint.write_text(kept)
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    journal = Journal("20261128-040000-abcd", tmp_path / "run")
+    journal.create()
+    (journal.folder / LOCK).symlink_to(precious)
+    with pytest.raises(UsageError, match="symbolic links"), journal.followed():
+        pytest.fail("it is followed")
+    assert precious.read_text() == "precious"
+
+
+def test_a_log_that_is_no_file_is_named_and_passed_over(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    run = tmp_path / "cnd/runs/20260101-000000-abcd"
+    (run / "logs").mkdir(parents=True)
+    event = {"kind": "instance.launched", "time": 1.0, "index": 0, "host": "i-0"}
+    (run / "events.jsonl").write_text(json.dumps(event) + "\n")
+    pipe(run / "logs/Instance0.log")
+    terminal.environment = clean_environment(tmp_path)
+    told = refused(terminal.run("logs", "20260101-000000-abcd"))
+    assert "Instance0.log cannot be read: Not a regular file" in told

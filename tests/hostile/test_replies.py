@@ -80,7 +80,10 @@ def test_trouble_that_goes_by_costs_a_run_nothing(
     result = json.loads(out)
     assert (result["outcome"], result["terminated"]) == ("timeout", 2)
     assert result["left_running"] == 0
+    assert result["logs"]["s3"]
     assert terminal.live() == []
+    queues = terminal.client("sqs").list_queues(QueueNamePrefix=f"cnd-{result['run']}")
+    assert not queues.get("QueueUrls")
 
 
 def test_a_reply_without_end_is_not_read_into_memory(

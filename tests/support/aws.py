@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import json
 import re
@@ -87,6 +88,16 @@ class Stub(Stubber):
 
     def _keep(self, params: dict[str, Any], model: Any, **_: object) -> None:
         self.asked.append((model.name, dict(params)))
+
+    def launches(self, count: int) -> None:
+        """Let the next RunInstances launch so many."""
+        new = {
+            "InstanceType": "t3.micro",
+            "LaunchTime": dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc),
+            "State": {"Name": "pending"},
+        }
+        found = [{"InstanceId": f"i-{number}", **new} for number in range(count)]
+        self.add_response("run_instances", {"Instances": found})
 
     def launch(self, count: int = 8) -> list[ec2.Instance]:
         return ec2.launch(

@@ -45,6 +45,7 @@ class Portal:
     cloud: Endpoint
     url: str = ""
     answer: str = ""  # one of ANSWERS, in place of the cloud's; "": it passes on
+    says: tuple[int, bytes] | None = None  # or a status and a body, likewise
     spoils: bool = False  # the cloud hears the call all the same
     calls: list[str] = field(default_factory=list)  # operations, as they came
     # Told of each call before it is dealt with.
@@ -56,11 +57,11 @@ class Portal:
         operation = _operation(handler, body)
         self.calls.append(operation)
         self.heard(operation)
-        answer = self.answer
+        answer = ANSWERS[self.answer] if self.answer else self.says
         if not answer or self.spoils:
             status, headers, told = self._passed_on(handler, body)
         if answer:
-            status, told = ANSWERS[answer]
+            status, told = answer
             headers = [("Content-Type", "text/html")]
         handler.send_response(status)
         for name, value in headers:

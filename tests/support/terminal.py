@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,10 @@ BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
 FOREIGN = ("AWS_", "BOTO_", "CND_")
 GONE = "terminated"
+ALIVE = ("pending", "running", "shutting-down", "stopping", "stopped")
+# How long a cloud of the tests lists what is gone: each instance costs a millisecond of
+# every look at all of them, and hundreds come and go.
+MEMORY_SECONDS = 60
 # Nonces a second of each host of a paced cloud.  Four that search so take a tenth of a
 # core; at full speed they would take all that there is, from the tests beside.
 RATE = 20_000
@@ -39,6 +43,7 @@ def clean_environment(state: Path) -> dict[str, str]:
         "AWS_CONFIG_FILE": nowhere,
         "AWS_SHARED_CREDENTIALS_FILE": nowhere,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "CND_LOCAL_MEMORY_SECONDS": str(MEMORY_SECONDS),
         "CND_REPORT": "0",  # drawing takes seconds a run; its own tests ask for it
     }
 
@@ -137,8 +142,11 @@ class Terminal:
         """Return a boto3 client, as another program makes it from the exports."""
         return aws.client(self.cloud(), service, region)
 
-    def instances(self, region: str = "") -> list[dict[str, Any]]:
-        """Return all that the cloud lists: id, run and state."""
+    def instances(
+        self, region: str = "", *, states: Sequence[str] = (*ALIVE, GONE)
+    ) -> list[dict[str, Any]]:
+        """Return what the cloud lists in these states: id, run and state."""
+        wanted = {"Name": "instance-state-name", "Values": list(states)}
         pages = self.client("ec2", region).get_paginator("describe_instances")
         return [
             {
@@ -146,14 +154,14 @@ class Terminal:
                 "run": {t["Key"]: t["Value"] for t in raw["Tags"]}.get("cnd:run", ""),
                 "state": raw["State"]["Name"],
             }
-            for page in pages.paginate()
+            for page in pages.paginate(Filters=[wanted])
             for reservation in page["Reservations"]
             for raw in reservation["Instances"]
         ]
 
     def live(self) -> list[dict[str, Any]]:
         """Return the instances of runs that live, as EC2 tells of them."""
-        return [i for i in self.instances() if i["run"] and i["state"] != GONE]
+        return [i for i in self.instances(states=ALIVE) if i["run"]]
 
     def status(self) -> list[dict[str, Any]]:
         """Return the instances that live and what they do, as `cnd status` tells."""

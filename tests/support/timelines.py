@@ -7,7 +7,7 @@ from typing import Any
 from cnd.model.events import Event
 from cnd.view.timeline import Timeline, timeline
 
-WISH: dict[str, Any] = {
+REQUEST: dict[str, Any] = {
     "run": "r",
     "block": "b",
     "difficulty": 9,
@@ -25,7 +25,7 @@ def at(
     return Event(kind, index, host or None, fields, BEGAN + seconds)
 
 
-def life_of(index: int, host: str, *, late: float = 0.0) -> list[Event]:
+def instance_events(index: int, host: str, *, late: float = 0.0) -> list[Event]:
     """Return an instance that is stopped at 10 s while it searches."""
     return [
         at(1, "instance.launched", index, host, type="t3.micro", zone="z"),
@@ -40,11 +40,11 @@ def life_of(index: int, host: str, *, late: float = 0.0) -> list[Event]:
 
 
 def whole_run() -> list[Event]:
-    lives = life_of(0, "i-0") + life_of(1, "i-1", late=1.0)
+    instances = instance_events(0, "i-0") + instance_events(1, "i-1", late=1.0)
     return [
-        at(0, "run.started", **WISH),
+        at(0, "run.started", **REQUEST),
         at(0.5, "instance.requested", count=2),
-        *sorted(lives, key=lambda event: event.time),
+        *sorted(instances, key=lambda event: event.time),
         at(12, "instance.terminated", 0, "i-0"),
         at(13, "instance.terminated", 1, "i-1"),
         at(13, "run.ended", outcome="timeout", reason="6 s are over"),
@@ -58,11 +58,16 @@ RESULT = {
 }
 
 
+def observed(events: list[Event], result: dict[str, Any] | None = None) -> Timeline:
+    """Return the timeline of a run called "r"."""
+    return timeline("r", events, result)
+
+
 def of(count: int) -> Timeline:
     """Return a run of so many instances, each a little later than the one before."""
-    events = [at(0, "run.started", **{**WISH, "instances": count})]
+    events = [at(0, "run.started", **{**REQUEST, "instances": count})]
     for index in range(count):
-        events += life_of(index, f"i-{index}", late=index / count)
+        events += instance_events(index, f"i-{index}", late=index / count)
         events.append(at(12, "instance.terminated", index, f"i-{index}"))
     coverage = [
         {"index": i, "cursor": 600, "tested": 300, "repeated": 0, "ended": "stopped"}

@@ -75,7 +75,7 @@ def shown(said: list[Event]) -> str:
 @given(st.lists(lines, min_size=1, max_size=4))
 def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]
-    race, board, crew = SearchState(PLAN), InstanceRows(), Roster()
+    race, rows, crew = SearchState(PLAN), InstanceRows(), Roster()
     for event in (*LAUNCHED, *said):
         kept = events.from_json(event.to_json())
         assert (kept.kind, kept.index, kept.host) == (
@@ -84,14 +84,14 @@ def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
             "i-1",
         ) or (event in LAUNCHED)
         race.see(event)
-        board.see(event, 0.0)
+        rows.see(event, 0.0)
         crew.note(event)
         assert _doing(event).isprintable()
         assert sentence(event).isprintable()
     race.settle()
     assert race.outcome is None or race.outcome.ending is Ending.INCOMPLETE
     assert 0 <= race.tested <= 500
-    told: list[Any] = [race.coverage, race.hash_rate, race.kernels, board.census()]
+    told: list[Any] = [race.coverage, race.hash_rate, race.kernels, rows.census()]
     json.dumps(told, allow_nan=False)
     timeline("run", (*LAUNCHED, *said), None)
 

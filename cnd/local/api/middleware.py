@@ -315,7 +315,7 @@ def _json_body(environ: WSGIEnvironment) -> Any:
         raise UsageError(f"a fault is described in at most {MOST_BYTES} bytes")
     try:
         return json.loads(environ["wsgi.input"].read(int(length)))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"a fault is described in JSON: {error}") from error
 
 

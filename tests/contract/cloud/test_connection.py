@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
+from botocore.loaders import JSONFileLoader
 
-from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
+from cnd.cloud.connection import CHECKIP, Clients, Cloud, Models, connect, required
+from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError, UsageError
 from cnd.provision.access import caller_address
 from tests.support.local_cloud import LocalCloud
@@ -47,7 +51,28 @@ def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(cloud.endpoint.folder.parents[1]))
 
 
+# --- what boto3's clients are made of
+
+
+@pytest.mark.parametrize(
+    "name", ["endpoints", "s3/2006-03-01/service-2", "no-such-service/service-2"]
+)
+def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(name: str) -> None:
+    path = str(Path(botocore.__file__).parent / "data" / name)
+    found = Models().load_file(path)
+    assert found == JSONFileLoader().load_file(path)
+    assert type(found) is (type(None) if name.startswith("no-") else dict)
+
+
 # --- which cloud
+
+
+def test_how_long_a_launch_may_be_unlisted_is_the_local_clouds_to_say(
+    up: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert required(connect("local")).listed_within == LISTED_WITHIN == 20.0
+    monkeypatch.setenv("CND_LOCAL_LISTED_SECONDS", "0")
+    assert required(connect("local")).listed_within == 0.0
 
 
 def test_without_credentials_the_local_cloud_is_meant(
@@ -259,6 +284,73 @@ def test_a_configuration_that_boto3_cannot_read_is_named_with_a_way_without_it(
     assert str(path) in f"{caught.value} {caught.value.hint}"
     assert "--cloud local" in (caught.value.hint or "")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"])
+@pytest.mark.parametrize("value", ["AKIA\nX-Amz-Odd: 1", "\udcff\udcfe", "a\tb"])
+def test_credentials_that_no_request_can_carry_are_named_and_not_shown(
+    student: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"AWS_{name}", value)
+    with pytest.raises(CloudError, match="the credentials in the environment") as told:
+        connect("aws")
+    assert "AWS_ACCESS_KEY_ID" in (told.value.hint or "")
+    assert not any(part in str(told.value) for part in ("\n", "AKIA", "Signature"))
+
+
+def test_a_proxy_that_does_not_answer_is_what_is_to_be_checked(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://cloud.example")
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, NOWHERE)
+    with pytest.raises(CloudError) as caught:
+        connect("aws")
+    assert "HTTP_PROXY" in (caught.value.hint or "")
+
+
+def test_a_file_of_certificates_that_is_missing_is_what_is_to_be_checked(
+    student: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/no/such/bundle")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
+        with pytest.raises(CloudError) as caught:
+            connect("aws")
+    assert "AWS_CA_BUNDLE" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    "setting", ["request_min_compression_size_bytes = odd", "services = none"]
+)
+def test_a_setting_that_no_client_can_be_made_with_leads_to_the_file(
+    student: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str
+) -> None:
+    path = tmp_path / "config"
+    path.write_text(f"[default]\nregion = us-west-2\n{setting}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with pytest.raises(CloudError) as caught:
+        connect("aws")
+    assert str(path) in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("text", [b"[", b"\xff\xfe", b"{"])
+@pytest.mark.parametrize("name", ["endpoints.json", "sts/2099-01-01/service-2.json"])
+def test_a_description_of_services_that_cannot_be_read_is_aws_s_only(
+    up: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, text: bytes
+) -> None:
+    path = tmp_path / "models" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(text)
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path / "models"))
+    works(required(connect("local", "us-east-1")))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(CloudError) as caught:
+        connect("aws", "us-west-2")
+    assert str(tmp_path / "models") in (caught.value.hint or "")
 
 
 def test_an_endpoint_on_this_machine_is_never_asked_through_a_proxy(

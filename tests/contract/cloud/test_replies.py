@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import botocore.session
 import pytest
 
-from cnd import ec2, sqs
+from cnd import ec2, s3logs, sqs
 from cnd.cloud import replies
-from cnd.cloud.connection import Cloud, connect, required
-from cnd.cloud.failures import code
+from cnd.cloud.connection import Clients, Cloud, connect, required
+from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
 from tests.support.aws import SERVICES
 from tests.support.local_cloud import LocalCloud
@@ -88,6 +88,83 @@ def test_a_launch_that_is_answered_by_something_else_may_have_launched(
         ec2.launch(aws.ec2_once, spec, run="r", owner="me", token="t", count=1)
     assert code(caught.value) in ec2.INTERNAL
     assert between.calls == ["RunInstances"]
+
+
+@pytest.mark.parametrize("status", [302, 403, 407, 500, 503, 511])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: c.get("ec2", attempts=1).run_instances(MinCount=1, MaxCount=1),
+        lambda c: c.get("s3", attempts=1).put_object(Bucket="b", Key="k", Body=b"x"),
+        lambda c: c.get("sqs", attempts=1).receive_message(QueueUrl="http://q/1/q"),
+    ],
+    ids=["ec2", "s3", "sqs"],
+)
+def test_a_status_without_an_error_code_is_no_answer_of_the_cloud(
+    aws: Cloud, between: Portal, status: int, call: Callable[[Clients], object]
+) -> None:
+    """A proxy's, which does not tell what became of the call: perhaps it was done."""
+    between.says = status, b""
+    with pytest.raises(CloudError) as caught, translated("try"):
+        call(aws.clients)
+    assert code(caught.value) in ec2.INTERNAL
+    assert f"with HTTP status {status}" in str(caught.value)
+
+
+@pytest.mark.parametrize(("status", "calls"), [(404, 1), (511, 2)])
+def test_to_head_a_bare_status_is_an_answer_where_s3_gives_it(
+    aws: Cloud, between: Portal, status: int, calls: int
+) -> None:
+    between.says = status, b""
+
+    def heard(operation: str) -> None:
+        if len(between.calls) == calls:
+            between.says = 404, b""
+
+    between.heard = heard
+    assert not s3logs.exists(aws.s3, "bucket")
+    assert len(between.calls) == calls
+
+
+def test_an_error_to_a_call_that_streams_is_read_within_the_limit(
+    aws: Cloud, between: Portal
+) -> None:
+    between.says = 403, b"<html>" + (replies.MOST_BYTES + 1) * b" "
+    client = aws.clients.get("s3", attempts=1)
+    with pytest.raises(CloudError, match="more than 32 MiB"), translated("fetch"):
+        client.get_object(Bucket="bucket", Key="key")
+
+
+class Slow:
+    """A body that comes in pieces, a second each."""
+
+    def __init__(self, pieces: int, missing: int = 0) -> None:
+        self.left, self.length_remaining = pieces, missing
+        self.now, self.closed = 0.0, False
+
+    def read1(self, most: int) -> bytes:
+        self.now += 1
+        self.left -= 1
+        return b"x" if self.left >= 0 else b""
+
+    read = read1
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("body", "told"), [(Slow(200), "a reply of 60 s"), (Slow(2, 5), "ends too soon")]
+)
+def test_a_body_that_does_not_come_to_its_end_is_given_up(
+    body: Slow, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        replies.read(body, clock=lambda: body.now)
+    assert body.closed
+    assert body.now < 65
+    whole = Slow(50)
+    assert replies.read(whole, clock=lambda: whole.now) == 50 * b"x"
 
 
 def test_no_more_of_a_reply_is_in_memory_than_the_limit(

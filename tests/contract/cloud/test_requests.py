@@ -40,7 +40,7 @@ def stub() -> Iterator[Stub]:
 @pytest.fixture
 def sent(stub: Stub) -> dict[str, Any]:
     """The parameters of the RunInstances that launches eight."""
-    stub.add_response("run_instances", {"Instances": []})
+    stub.launches(8)
     stub.launch(8)
     ((operation, parameters),) = stub.asked
     assert operation == "RunInstances"
@@ -100,7 +100,7 @@ def test_a_launch_asks_for_nothing_else(sent: dict[str, Any]) -> None:
 
 
 def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
-    stub.add_response("run_instances", {"Instances": []})
+    stub.launches(1)
     spec = replace(SPEC, subnet="subnet-1")
     ec2.launch(stub.ec2, spec, run="r", owner="somebody", token="t-1", count=1)
     ((_, asked),) = stub.asked

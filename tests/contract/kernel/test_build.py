@@ -19,6 +19,8 @@ from cnd.kernel import build
 ROOT = Path(__file__).parents[3]
 LIBRARIES = {f"cnd/kernel/{build.library_name(machine)}" for machine in build.UNITS}
 
+TEMPLATES = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("cnd/**/*.jinja")}
+
 pytestmark = pytest.mark.slow
 
 
@@ -60,6 +62,7 @@ def test_an_sdist_has_the_sources_and_no_library(sdist: Path) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"cnd/kernel/{path.name}" for path in build.sources()} <= names
     assert "hatch_build.py" in names
+    assert TEMPLATES and names >= TEMPLATES
     assert not LIBRARIES & names
 
 
@@ -69,7 +72,7 @@ def test_a_wheel_of_the_sdist_searches_natively_in_a_fresh_environment(
     wheel = built(tmp_path, sdist, CND_KERNELS="require")
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as archive:
-        assert set(archive.namelist()) >= LIBRARIES
+        assert set(archive.namelist()) >= LIBRARIES | TEMPLATES
         first = {name: archive.read(name) for name in LIBRARIES}
     again = built(tmp_path / "again", sdist, CND_KERNELS="require")
     with zipfile.ZipFile(again) as archive:

@@ -16,7 +16,8 @@ from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 JOB = json.dumps({"difficulty": 0, "nonces": 9, "syslog": False}).encode()
-ORDER = {"part": "part", "program": "pow.py", "pause": 60, "log": "true"}
+ORDER = {"part": "part", "program": "pow.py", "pause": 60}
+COMMAND = push.command("true")
 
 
 class Shell:
@@ -65,7 +66,7 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         files: Mapping[str, bytes] = WORKER,
         *,
         began: bool = True,
-        command: str = push.COMMAND,
+        command: str = COMMAND,
         damage: Callable[[bytes], bytes] = lambda data: data,
         **order: object,
     ) -> Shell:
@@ -93,7 +94,7 @@ def test_every_python_becomes_the_worker(
     interpreter = python(minor)
     if interpreter is None:
         pytest.skip(f"no Python 3.{minor} here")
-    command = push.COMMAND.replace("python3", interpreter)
+    command = COMMAND.replace("python3", interpreter)
     assert begin(command=command).ended()[0] == 0
     assert f'"python": "3.{minor}.' in last_word(tmp_path / "run" / "part")
 
@@ -143,7 +144,7 @@ def test_what_is_there_is_not_sent_again(begin: Begin, tmp_path: Path) -> None:
 
 
 def test_a_greeting_does_not_disturb(begin: Begin, tmp_path: Path) -> None:
-    begin(command=f"echo 'Welcome to {{'; {push.COMMAND}")
+    begin(command=f"echo 'Welcome to {{'; {COMMAND}")
     last_word(tmp_path / "run" / "part")
 
 
@@ -162,7 +163,7 @@ def test_what_arrives_damaged_is_not_used(begin: Begin, tmp_path: Path) -> None:
 
 
 def test_a_host_without_python_says_so(begin: Begin) -> None:
-    command = push.COMMAND.replace("python3", "no-python")
+    command = COMMAND.replace("python3", "no-python")
     status, complaints = begin(command=command, began=False).ended()
     assert (status, "not found" in complaints) == (127, True)
 

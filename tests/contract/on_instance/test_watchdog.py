@@ -27,7 +27,7 @@ from werkzeug.http import parse_options_header
 from cnd import pow as worker
 from cnd import s3logs
 from cnd.cloud.connection import Cloud
-from cnd.on_instance import http_client, watchdog
+from cnd.on_instance import http_client, watchdog, worker_events
 from cnd.transport import orphans
 from tests.support.processes import MINORS, python
 from tests.support.waiting import eventually
@@ -38,7 +38,7 @@ RATE = 20_000  # nonces/s of each worker, so that the machine is free for other 
 # With its smallest golden nonce: two seconds of search.
 BLOCK, DIFFICULTY, GOLDEN = "alone 16", 4, 42880
 PATIENCE, POLL = 1.0, 0.3
-RESULT, LOG = "result", "log"
+RESULT, LOG, REPORT = "result", "log", "report"
 DROP = 0  # instead of an HTTP status: the connection is reset
 
 
@@ -124,7 +124,7 @@ class Instance:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        for module in (worker, watchdog, http_client):
+        for module in (worker, watchdog, http_client, worker_events):
             assert module.__file__
             shutil.copy(module.__file__, self.folder)
         programs = self.root / "bin"
@@ -206,6 +206,8 @@ class Instance:
             "result_get": self.bucket.url(RESULT),
             "result_form": self.bucket.form(RESULT),
             "log_form": self.bucket.form(LOG),
+            "report_form": self.bucket.form(REPORT),
+            "witness_bits": None,
             **orders,
         }
         (self.folder / "job.json").write_text(json.dumps(job))
@@ -309,7 +311,7 @@ def test_an_orphan_that_finds_writes_result_and_log_then_powers_off(
         instance.watch()
         eventually(lambda: instance.alone)
     instance.goes_off()
-    assert instance.bucket.puts == [RESULT, LOG]
+    assert instance.bucket.puts == [RESULT, REPORT, LOG]
     claim = json.loads(instance.bucket.objects[RESULT])
     at = claim.pop("time")
     assert abs(at - time.time()) < 60
@@ -348,7 +350,7 @@ def test_a_search_that_ended_without_a_nonce_writes_the_log_only(
     instance.work("class-0", *words)
     instance.watch()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 def test_the_golden_nonce_of_another_orphan_ends_the_search(instance: Instance) -> None:
@@ -359,7 +361,7 @@ def test_the_golden_nonce_of_another_orphan_ends_the_search(instance: Instance) 
     instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN}).encode()
     instance.goes_off()
     assert instance.last("class-0")["event"] == "stopped"
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 @pytest.mark.parametrize("there", ["smaller", "larger"])
@@ -410,7 +412,7 @@ def test_only_a_golden_nonce_is_accepted(
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
     orders = watchdog.WatchdogJob(
-        "r", "i", BLOCK, DIFFICULTY, "", 1, 1, True, False, "", {}, None
+        "r", "i", BLOCK, DIFFICULTY, None, "", 1, 1, True, False, "", {}, None, None
     )
     claim = http_client.get(bucket.url(RESULT)).get("nonce")
     assert watchdog.is_golden(orders, claim) == believed
@@ -424,7 +426,7 @@ def test_a_false_claim_of_a_worker_is_not_written(instance: Instance) -> None:
     (folder / "events.jsonl").write_text(json.dumps(lie) + '\n{"half')
     instance.watch()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
 
 
 def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
@@ -449,7 +451,7 @@ def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instanc
 ) -> None:
     instance.bucket.faults[LOG] = [500]
     process = instance.watch()
-    eventually(lambda: instance.bucket.puts == [LOG])
+    eventually(lambda: instance.bucket.puts == [REPORT, LOG])
     with instance.heartbeat():
         eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         assert process.poll() is None
@@ -461,7 +463,7 @@ def test_of_two_workers_the_one_that_finds_ends_the_other(instance: Instance) ->
     instance.work("class-0", *SEARCH, "--index", "0", "--of", "2")
     instance.watch()
     instance.goes_off()
-    assert instance.bucket.puts == [RESULT, LOG]
+    assert instance.bucket.puts == [RESULT, REPORT, LOG]
     assert instance.last("class-1")["event"] == "stopped"
     assert json.loads(instance.bucket.objects[RESULT])["nonce"] == GOLDEN
 
@@ -485,7 +487,7 @@ def test_a_refused_or_troubled_bucket_never_keeps_an_instance_on(
     instance.bucket.faults[LOG] = faults
     instance.watch()
     instance.goes_off()
-    assert instance.bucket.puts == [LOG] * attempts
+    assert instance.bucket.puts == [REPORT, *[LOG] * attempts]
     refused = attempts == 1
     assert (LOG not in instance.bucket.objects) == refused
     assert ("the log could not be sent: HTTP status 40" in instance.syslog) == refused
@@ -498,7 +500,7 @@ def test_a_result_that_is_refused_ends_the_instance_with_its_log(
     instance.work("class-0", *SEARCH)
     instance.watch()
     instance.goes_off()
-    assert list(instance.bucket.objects) == [LOG]
+    assert list(instance.bucket.objects) == [REPORT, LOG]
     assert b"result could not be sent: HTTP status 403" in instance.bucket.objects[LOG]
 
 
@@ -554,7 +556,7 @@ def test_a_log_that_cannot_be_read_in_time_is_left_out(
 ) -> None:
     if interpreter is None:
         pytest.skip("no Python 3.6 here")
-    for module in (watchdog, http_client):
+    for module in (watchdog, http_client, worker_events):
         assert module.__file__
         shutil.copy(module.__file__, tmp_path)
     script = (
@@ -609,7 +611,7 @@ def test_a_watchdog_that_fails_powers_off(instance: Instance) -> None:
 def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
     process = instance.watch(shutdown=False)
     assert process.wait(timeout=20) == 0
-    assert instance.bucket.puts == [LOG]
+    assert instance.bucket.puts == [REPORT, LOG]
     assert not (instance.root / "calls").exists()
 
 
@@ -662,7 +664,7 @@ def test_a_watchdog_runs_on_every_python(
         instance.goes_off()
     finally:
         instance.close()
-    assert bucket.puts == [RESULT, LOG]
+    assert bucket.puts == [RESULT, REPORT, LOG]
 
 
 def test_pre_signed_urls_of_a_real_bucket_are_enough(
@@ -685,7 +687,7 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
 
 def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
     orders = watchdog.WatchdogJob(
-        "r", "i", "", 0, "worker.py", 1, 1, True, False, "", {}, None
+        "r", "i", "", 0, None, "worker.py", 1, 1, True, False, "", {}, None, None
     )
     assert watchdog.is_golden(orders, 5)
     assert not watchdog.is_golden(orders, "5")

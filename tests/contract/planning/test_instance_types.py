@@ -64,7 +64,7 @@ def result(
 def test_a_measured_rate_goes_before_the_estimate(aws: Cloud, tmp_path: Path) -> None:
     before = instance_types.machine(aws, tmp_path, PLAN)
     assert before.rate == OFFERS["c7a.large"].rate
-    instance_types.learn(tmp_path, aws, PLAN, before, result(400e6, [10] * 8))
+    instance_types.learn(tmp_path, aws, PLAN, before, result(400e6, [10**9] * 8))
     after = instance_types.machine(aws, tmp_path, PLAN)
     assert after.rate == Rate(50e6, "measured in 1 earlier run")
     assert after.boot == 25.0
@@ -97,10 +97,21 @@ def test_instances_that_never_searched_are_not_counted_as_slow(
 ) -> None:
     """An early find: three of eight had begun."""
     known = instance_types.machine(aws, tmp_path, PLAN)
-    instance_types.learn(tmp_path, aws, PLAN, known, result(150e6, [10] * 3 + [0] * 5))
+    instance_types.learn(
+        tmp_path, aws, PLAN, known, result(150e6, [10**9] * 3 + [0] * 5)
+    )
     learnt = instance_types.machine(aws, tmp_path, PLAN).rate
     assert learnt is not None
     assert learnt.nonces_per_second == 50e6
+
+
+def test_a_rate_that_nothing_vouches_for_teaches_nothing(
+    aws: Cloud, tmp_path: Path
+) -> None:
+    """One of eight says that it does 10**18 nonces a second."""
+    known = instance_types.machine(aws, tmp_path, PLAN)
+    instance_types.learn(tmp_path, aws, PLAN, known, result(1e18, [10**9] * 8))
+    assert instance_types.machine(aws, tmp_path, PLAN) == known
 
 
 @pytest.mark.parametrize(("rate", "search"), [(None, 10.0), (400e6, None), (0.0, 1.0)])
@@ -140,7 +151,7 @@ def test_hosts_held_to_a_rate_tell_nothing_of_those_that_are_not(
         held, tmp_path, PLAN, measure=lambda: Rate(24e6, "here")
     )
     assert before.fleet_rate(8) == pytest.approx(8 * 700)
-    instance_types.learn(tmp_path, held, PLAN, before, result(8 * 690.0, [10] * 8))
+    instance_types.learn(tmp_path, held, PLAN, before, result(8 * 690.0, [10**9] * 8))
     after = instance_types.machine(held, tmp_path, PLAN)
     assert after.rate == Rate(690.0, "measured in 1 earlier run")
     assert after.fleet_rate(100) == pytest.approx(100 * 690)

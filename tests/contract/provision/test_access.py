@@ -130,8 +130,9 @@ def test_a_processor_without_an_image_is_refused(aws: Cloud) -> None:
 
 
 def test_the_key_is_imported_once(
-    aws: Cloud, cloud: LocalCloud, key: keys.UserKey
+    aws: Cloud, cloud: LocalCloud, tmp_path: Path
 ) -> None:
+    key = keys.user_key(tmp_path)  # no other test has imported it
     before = len(cloud.ec2.describe_key_pairs()["KeyPairs"])
 
     names = {access.key_pair(aws.ec2, key) for _ in range(3)}

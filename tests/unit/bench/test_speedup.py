@@ -1,4 +1,4 @@
-"""What is said of repeated runs with several N, and of types of instances."""
+"""What is shown of repeated runs with several N, and of types of instances."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_price_of_a_billion_hashes_follows_from_rate_and_price() -> None:
     assert (told["least"], told["most"], told["runs"]) == (0.5e6, 2e6, 3)
 
 
-def test_somebody_elses_times_stand_beside_where_there_are_some() -> None:
+def test_times_from_elsewhere_stand_beside_where_there_are_some() -> None:
     table = speedup.rows({1: [4.0], 2: [2.0]}, speedup.others("n,s\n1,300\n"))
     assert [row.beside for row in table] == [300.0, None]
     head, one, two = speedup.text(table, 5, 7).splitlines()[1:]
@@ -69,7 +69,7 @@ def test_the_coursework_reports_own_times_stand_beside_by_its_name() -> None:
     assert head.endswith(",report,report_speed_up")
 
 
-def test_searches_too_short_to_compare_are_told_with_the_way_out() -> None:
+def test_a_warning_of_searches_too_short_to_compare_has_the_way_out() -> None:
     short = speedup.rows({1: [0.05] * 5, 8: [0.07] * 5})
     told = speedup.caveat(short, 46697, local=True)
     assert "not how they search" in told

@@ -41,9 +41,13 @@ def test_a_bad_delay_is_refused_by_name(value: str) -> None:
 
 
 def test_a_run_waits_as_on_aws_unless_set_otherwise() -> None:
-    assert settings.patience({}) == Patience(None, None)
-    given = {"CND_LOCAL_ORPHAN_SECONDS": "8", "CND_LOCAL_REFUSED_SECONDS": "0.5"}
-    assert settings.patience(given) == Patience(orphan=8, refused=0.5)
+    assert settings.patience({}) == Patience(None, None, None)
+    given = {
+        "CND_LOCAL_ORPHAN_SECONDS": "8",
+        "CND_LOCAL_REFUSED_SECONDS": "0.5",
+        "CND_LOCAL_LISTED_SECONDS": "0",
+    }
+    assert settings.patience(given) == Patience(orphan=8, refused=0.5, listed=0)
     with pytest.raises(UsageError, match="CND_LOCAL_ORPHAN_SECONDS"):
         settings.patience({"CND_LOCAL_ORPHAN_SECONDS": "soon"})
     assert orphans.PATIENCE == ec2.REFUSED_PATIENCE == 30.0  # as in the README

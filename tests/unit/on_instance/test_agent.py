@@ -11,7 +11,7 @@ import pytest
 from cnd import pow
 from cnd.model import witness
 from cnd.model.witness import zero_bits
-from cnd.on_instance import agent
+from cnd.on_instance import agent, worker_events
 from cnd.transport import s3_protocol
 
 
@@ -22,7 +22,7 @@ def write_events(path: Path, *events: str) -> None:
 
 def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    buffer = agent.EventBuffer(str(path))
+    buffer = worker_events.EventBuffer(str(path))
     write_events(path, "started", *["progress"] * 1000)
     assert buffer.read()
     assert [number for number, _ in buffer.numbered()] == [1, 1001]
@@ -35,7 +35,7 @@ def test_a_report_does_not_grow_with_the_search(tmp_path: Path) -> None:
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
-    buffer = agent.EventBuffer(str(path))
+    buffer = worker_events.EventBuffer(str(path))
     path.write_text('{"event": "sta')
     assert not buffer.read() and buffer.numbered() == []
     path.write_text('{"event": "started"}\n')
@@ -46,10 +46,10 @@ def test_a_report_of_much_noise_is_limited(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "events.jsonl"
-    buffer = agent.EventBuffer(str(path))
+    buffer = worker_events.EventBuffer(str(path))
     write_events(path, *["noise"] * 5000, "failed")
     buffer.read()
-    assert len(buffer.numbered()) <= agent.KEPT_LINES + 1
+    assert len(buffer.numbered()) <= worker_events.KEPT_LINES + 1
     assert buffer.ended
 
 
@@ -89,7 +89,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     path = tmp_path / "events.jsonl"
     members, bits = range(20_000), 3
     shown = [n for n in members if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
-    buffer = agent.EventBuffer(str(path), pow.DEFAULT_BLOCK, bits)
+    buffer = worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, bits)
     proof = witness.Proof(bits)
 
     def latest_event() -> dict[str, Any]:
@@ -113,7 +113,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     write("exhausted", 2200, len(shown))
     event = latest_event()
     assert event["event"] == "exhausted"
-    assert len(event["witnesses"]) <= agent.KEPT_WITNESSES
+    assert len(event["witnesses"]) <= worker_events.KEPT_WITNESSES
     proof.require_whole(event["shown"])
     proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
     proof = proof.thinned(event["thinned_to"], 255)
@@ -125,4 +125,4 @@ def test_invalid_witnesses_do_not_end_the_agent(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     odd = [None, "116", -5, 2**70, [1], 1.5, True]
     path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
-    assert not agent.EventBuffer(str(path), pow.DEFAULT_BLOCK, 8).read()
+    assert not worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, 8).read()

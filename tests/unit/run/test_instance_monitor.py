@@ -6,7 +6,7 @@ import threading
 import time
 from typing import Any
 
-from cnd.ec2 import LISTED_WITHIN
+from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.model.events import Event
 from cnd.run.instance_monitor import InstanceMonitor

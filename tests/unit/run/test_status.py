@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cnd.cloud.connection import Cloud
-from cnd.ec2 import LISTED_WITHIN, Instance
+from cnd.cloud.failures import LISTED_WITHIN
+from cnd.ec2 import Instance
 from cnd.errors import UsageError
 from cnd.model.events import Event
 from cnd.run.journal import Journal

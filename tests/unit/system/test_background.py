@@ -1,4 +1,4 @@
-"""Work aside holds up nobody: not its caller, and not the end of the program."""
+"""Work in other threads delays neither its caller nor the end of the program."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
 from cnd.run.journal import Journal
 from cnd.run.journal_writer import MOST, JournalWriter
-from cnd.system.background import Lane, Pool, within
+from cnd.system.background import CallQueue, Pool, begin, within
 from cnd.view.guarded import BackgroundViewer
 from cnd.view.narrator import Narrator
 
 PLAN = Plan(difficulty=2, instances=1, time_limit=9)
 
 
-def test_a_pool_does_as_much_at_a_time_as_it_is_told() -> None:
+def test_a_pool_does_no_more_at_a_time_than_it_was_made_for() -> None:
     pool, together, most = Pool(3, "test"), [0], [0]
     lock = threading.Lock()
 
@@ -62,14 +62,54 @@ def test_what_is_raised_is_raised_where_the_result_is_asked_for() -> None:
 
 def test_threads_that_hang_keep_no_program_from_its_end() -> None:
     program = (
-        "import threading; from cnd.system.background import Lane, Pool\n"
+        "import threading; from cnd.system.background import CallQueue, Pool\n"
         "never = threading.Event().wait\n"
-        "Pool(1, 'pool').submit(never); Lane('lane', 9).put(never)\n"
+        "Pool(1, 'pool').submit(never); CallQueue('calls', 9).put(never)\n"
     )
     subprocess.run([sys.executable, "-c", program], timeout=20, check=True)
 
 
-def test_nobody_waits_longer_than_is_said() -> None:
+NO_THREADS = """
+import os, resource, sys
+if not os.getuid():
+    os.setuid(54321)  # root may have any number
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+"""
+
+
+def test_where_no_thread_can_be_started_that_is_what_came_of_the_work() -> None:
+    program = NO_THREADS + (
+        "from cnd.system.background import Pool, within\n"
+        "pool = Pool(2, 'test')\n"
+        "for _ in range(3): print(pool.submit(int).exception(timeout=9))\n"
+        "try: within(9, int)\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import cnd.system.background\n{program}"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == 4 * "can't start new thread\n"
+
+
+class Stillborn(threading.Thread):
+    """A thread that ends before it begins, as where there is no memory for it."""
+
+    def _bootstrap(self) -> None: ...
+
+
+def test_a_thread_that_does_not_begin_is_not_waited_for() -> None:
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        begin(Stillborn(daemon=True), 0.05)
+    done = threading.Event()
+    begin(threading.Thread(target=done.set, daemon=True))
+    assert done.wait(10)
+
+
+def test_no_wait_is_longer_than_its_limit() -> None:
     assert within(10, lambda: 7) == 7
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         within(0.01, threading.Event().wait)
@@ -78,15 +118,15 @@ def test_nobody_waits_longer_than_is_said() -> None:
 
 
 def test_a_lane_keeps_the_order_and_drops_what_is_too_much() -> None:
-    lane, gate, done = Lane("test", 3), threading.Event(), list[int]()
-    lane.put(lambda: gate.wait(10))
-    while lane.waiting:
+    calls, gate, done = CallQueue("test", 3), threading.Event(), list[int]()
+    calls.put(lambda: gate.wait(10))
+    while calls.waiting:
         time.sleep(0.001)
-    taken = [lane.put(lambda i=i: done.append(i)) for i in range(5)]  # type: ignore[misc]
+    taken = [calls.put(lambda i=i: done.append(i)) for i in range(5)]  # type: ignore[misc]
     assert taken == [True, True, True, False, False]
-    assert not lane.settle(0.01)
+    assert not calls.settle(0.01)
     gate.set()
-    assert lane.settle(10)
+    assert calls.settle(10)
     assert done == [0, 1, 2]
 
 
@@ -141,7 +181,7 @@ def test_a_record_is_the_journal_in_order(tmp_path: Path) -> None:
     assert [event.index for event in journal.events()] == list(range(3000))
 
 
-def test_a_record_that_cannot_be_written_is_told_once_for_each_reason(
+def test_a_record_that_cannot_be_written_is_reported_once_for_each_reason(
     tmp_path: Path,
 ) -> None:
     told: list[Event] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -106,6 +108,40 @@ def test_a_report_of_too_many_lines_is_heard_to_its_last_word_and_not_kept() -> 
     assert told[-1].kind == "worker.stopped"
     assert len([event for event in told if "dropped" in event.fields]) == 1
     assert len(told) < 150
+
+
+def test_after_its_last_word_a_report_has_nothing_more_to_say() -> None:
+    told: list[Event] = []
+    late: Any = mailbox(told.append)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.close()
+    told.clear()
+    for first in (1, 1001):
+        word = json.dumps({"event": "failed", "reason": 60_000 * "x"})
+        lines = [[i, word] for i in range(first, first + 1000)]
+        report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
+        late._take(late._hosts["Instance0"], report)
+    assert [e.kind for e in told if "text" not in e.fields][-1] == "worker.failed"
+    assert len([e for e in told if e.kind == "worker.failed"]) == 1
+
+
+@pytest.mark.parametrize("word", ["timeout", "stopped"])
+@pytest.mark.parametrize("true", [False, True])
+def test_without_ssh_too_a_worker_has_no_say_over_the_time(
+    word: str, true: bool
+) -> None:
+    told: list[Event] = []
+    late: Any = mailbox(told.append)
+    late._plan = replace(PLAN, time_limit=10 if true else 600)
+    late.serve(LATE, "Instance0", [Part(0, 0)])
+    late.close()
+    late._ending.clear()
+    if true:
+        late.stop()
+    lines = [[1, '{"event": "started"}'], [2, json.dumps({"event": word})]]
+    report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
+    late._take(late._hosts["Instance0"], report)
+    assert told[-1].kind == ("worker." + word if true else "worker.failed")
 
 
 def test_reports_are_fetched_few_at_a_time_where_they_are_large() -> None:

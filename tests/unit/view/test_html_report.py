@@ -13,11 +13,12 @@ from cnd.cli.tasks_look import COLUMNS, as_csv, as_json, harmless_log, pick
 from cnd.errors import UsageError
 from cnd.model.events import Event
 from cnd.run.journal import Journal
-from cnd.view import write_report
+from cnd.view import html_report, write_report
 from cnd.view.figures import PICTURES, draw
-from cnd.view.html_report import facts, page
+from cnd.view.html_report import TEMPLATE, page
+from cnd.view.report_facts import facts
 from cnd.view.timeline import timeline
-from tests.support.timelines import RESULT, WISH, at, life_of, of, whole_run
+from tests.support.timelines import REQUEST, RESULT, at, instance_events, of, whole_run
 
 EVIL = "</td><script src=http://evil.example/x.js></script><img src=//e>\x1b]0;x\x07"
 
@@ -57,7 +58,7 @@ def test_a_report_holds_all_its_figures_and_asks_for_nothing(count: int) -> None
     assert "default-src 'none'" in text
 
 
-def test_what_a_worker_says_is_text_and_nothing_else(tmp_path: Path) -> None:
+def test_the_output_of_a_worker_is_text_and_nothing_else(tmp_path: Path) -> None:
     events = [
         *whole_run()[:8],
         at(5, "worker.noise", 0, "i-0", text=EVIL),
@@ -69,6 +70,18 @@ def test_what_a_worker_says_is_text_and_nothing_else(tmp_path: Path) -> None:
     line = timeline("r", events, {"outcome": EVIL, "reason": EVIL, "kernel": EVIL})
     found = Page(page(line, draw(line), []))
     assert not found.tags & {"script", "img"}
+
+
+def test_the_template_trusts_the_drawings_only() -> None:
+    source = Path(html_report.__file__).with_name(TEMPLATE).read_text()
+    assert re.findall(r"[^{]*\| *safe", source) == [" drawing | safe"]
+    assert not re.search(r"autoescape|forceescape|Markup", source)
+
+
+def test_a_value_of_any_length_takes_little_of_the_page() -> None:
+    result = {"outcome": "stopped", "reason": "x" * 100_000}
+    text = page(timeline("r", whole_run(), result), {}, [])
+    assert max(map(len, re.findall("x+", text))) == html_report.MOST_TEXT
 
 
 def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
@@ -83,29 +96,14 @@ def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
     }
 
 
-def test_the_facts_read_as_people_write_them() -> None:
-    local = {**RESULT, "cloud": "local", "usd": 0.0, "left_running": 0}
-    found = dict(facts(timeline("r", whole_run(), local)))
-    assert (found["nonce space"], found["time limit"]) == ("1,000", "30 s")
-    assert re.fullmatch(r"nothing, \$0\.\d{4} on AWS", found["price"])
-    paid = {**RESULT, "cloud": "aws", "usd": 0.5, "left_running": 0}
-    assert dict(facts(timeline("r", whole_run(), paid)))["price"] == (
-        "$0.5000, by the price before the launch"
-    )
-    kept = dict(facts(timeline("r", whole_run(), {**paid, "left_running": 1})))
-    assert kept["price"] == "$0.5000, so far, by the price before the launch"
-    unknown = dict(facts(timeline("r", whole_run(), {**paid, "usd": None})))
-    assert unknown["price"] == "-, a price is not known"
-
-
-def test_the_tile_of_the_stop_says_what_the_text_beside_its_figure_says() -> None:
+def test_the_tile_of_the_stop_has_the_time_in_the_text_of_its_figure() -> None:
     line = timeline("r", whole_run(), RESULT)
     text = page(line, draw(line), [])
     assert "all within 250 ms" in text
     assert "<h2>stop</h2><p>250 ms</p>" in text
 
 
-def test_gold_is_said_to_be_the_finders() -> None:
+def test_gold_is_labelled_as_the_finders() -> None:
     line = timeline("r", whole_run(), {**RESULT, "index": 0, "instance_id": "i-0"})
     pictures = draw(line)
     assert "the finder" in pictures["rate"].svg
@@ -197,13 +195,13 @@ def test_what_a_worker_of_ones_own_found_is_no_golden_nonce(
     assert "olden nonce" not in text
 
 
-def test_what_a_worker_of_ones_own_has_not_said_is_told_as_unknown() -> None:
-    life = [e for e in life_of(0, "i-0") if "tested" not in e.fields]
-    wish = {**WISH, "instances": 1, "script": "worker.py"}
-    events = [at(0, "run.started", **wish), *life]
+def test_what_a_worker_of_ones_own_has_not_reported_is_shown_as_unknown() -> None:
+    instance = [e for e in instance_events(0, "i-0") if "tested" not in e.fields]
+    request = {**REQUEST, "instances": 1, "script": "worker.py"}
+    events = [at(0, "run.started", **request), *instance]
     told = {"index": 0, "cursor": 0, "tested": None, "repeated": 0, "ended": "found"}
     result = {**RESULT, "difficulty": None, "tested": None, "coverage": [told]}
     line = timeline("r", events, result)
     assert dict(facts(line))["tested"] == "-"
     assert "<h2>tested</h2><p>-</p>" in page(line, draw(line), [])
-    assert not line.lives[0].is_counted
+    assert not line.instances[0].is_counted

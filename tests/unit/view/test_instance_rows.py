@@ -1,4 +1,4 @@
-"""The live view tells of every instance, and shows the right ones where few fit."""
+"""The live view counts every instance, and shows the right ones where few fit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ MICRO = {"type": "t3.micro", "zone": "a"}
 
 
 def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
-    board = InstanceRows()
+    rows = InstanceRows()
     story = [
         Event("instance.launched", 3, "i-1", {**MICRO, "spot": True}),
         Event("instance.running", 3, "i-1", {"address": "10.0.0.1"}),
@@ -88,25 +88,25 @@ def test_an_instance_goes_through_its_states_on_our_own_clock() -> None:
     ]
     states = []
     for now, event in enumerate(story):
-        board.see(event, float(now))
-        states.append(board.rows["i-1"].state)
+        rows.see(event, float(now))
+        states.append(rows.by_id["i-1"].state)
 
     assert states == [
         *("pending", "boots", "set up", "searches", "searches", "searches"),
         *("stopped", "log here", "terminated"),
     ]
-    row = board.rows["i-1"]
+    row = rows.by_id["i-1"]
     assert (row.type, row.address, row.kernel) == ("t3.micro", "10.0.0.1", "avx2")
     assert (row.tested, row.rate, row.since) == (130, 0.0, 8.0)
-    assert board.stays(99.0) == [Usage(7.0, "t3.micro", "a", spot=True)]
+    assert rows.usages(99.0) == [Usage(7.0, "t3.micro", "a", spot=True)]
 
 
 def test_a_log_does_not_hide_how_it_ended() -> None:
-    board = InstanceRows()
-    board.see(Event("instance.launched", 0, "i-1"), 0.0)
-    board.see(Event("host.failed", 0, "i-1", {"reason": "no key"}), 1.0)
-    board.see(Event("log.failed", 0, "i-1", {"reason": "no log"}), 2.0)
-    assert board.rows["i-1"].state == "failed"
+    rows = InstanceRows()
+    rows.see(Event("instance.launched", 0, "i-1"), 0.0)
+    rows.see(Event("host.failed", 0, "i-1", {"reason": "no key"}), 1.0)
+    rows.see(Event("log.failed", 0, "i-1", {"reason": "no log"}), 2.0)
+    assert rows.by_id["i-1"].state == "failed"
 
 
 @pytest.mark.parametrize("width", range(10, 200, 7))

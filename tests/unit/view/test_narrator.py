@@ -1,4 +1,4 @@
-"""The lines that tell a run where there is no table."""
+"""The lines that show a run where there is no table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cnd.view.narrator import Narrator, report
 PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
 
-def test_a_large_fleet_is_told_by_its_milestones() -> None:
+def test_a_large_fleet_is_shown_by_its_milestones() -> None:
     stream, race = io.StringIO(), SearchState(PLAN)
     lines = Narrator(PLAN, stream)
 
@@ -73,7 +73,7 @@ def test_a_signal_is_answered_with_a_time_before_it() -> None:
     ("ending", "told"),
     [(None, "0 of 8 instances ready"), (Ending.STOPPED, "ending: 0 of 8 logs here")],
 )
-def test_a_run_that_waits_says_now_and_then_for_what(
+def test_a_run_that_waits_shows_now_and_then_for_what(
     ending: Ending | None, told: str
 ) -> None:
     """Whoever reads a pipe takes silence for a hang."""
@@ -95,7 +95,7 @@ def test_a_run_that_waits_says_now_and_then_for_what(
         ("aws", None, "unknown: a price is not known"),
     ],
 )
-def test_the_receipt_says_what_a_run_cost_and_how_that_is_known(
+def test_the_receipt_has_what_a_run_cost_and_how_that_is_known(
     cloud: str, usd: float | None, told: str
 ) -> None:
     """A run on AWS that was stopped before its launch cost nothing, too."""

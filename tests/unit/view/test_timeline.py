@@ -1,188 +1,57 @@
-"""A run's events as phases, rates and stop latencies."""
+"""What the events of a run show, with its result and without it."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cnd.model.catalog import OFFERS
-from cnd.model.events import KINDS, Event
-from cnd.view.timeline import (
-    Span,
-    Timeline,
-    list_usd,
-    phases_of,
-    present,
-    rates,
-    timeline,
-)
-from tests.support.timelines import BEGAN, RESULT, WISH, at, life_of, whole_run
-
-
-def told(events: list[Event], result: dict[str, Any] | None = None) -> Timeline:
-    return timeline("r", events, result)
-
-
-def test_every_moment_of_an_instance_is_in_one_phase() -> None:
-    line = told(whole_run(), RESULT)
-    first = line.lives[0]
-    assert first.spans == (
-        Span("pending", 0.5, 2),
-        Span("boot", 2, 3),
-        Span("push", 3, 4),
-        Span("search", 4, 10),
-        Span("stop", 10, 10.25),
-        Span("log", 10.25, 10.5),
-        Span("terminate", 10.5, 12),
-    )
-    assert first.end == "terminated"
-    assert phases_of(line.lives)["search"] == [5, 6]
-
-
-def test_the_stop_latency_counts_from_the_decision_to_the_last_word() -> None:
-    line = told(whole_run(), RESULT)
-    assert (line.searching, line.decided) == (4, 10)
-    assert [life.stop for life in line.stops] == [0.25, 0.25]
-    assert all(life.was_searching for life in line.stops)
-
-
-def test_rates_times_widths_are_what_was_tested() -> None:
-    line = told(whole_run(), RESULT)
-    edges = [4 + i / 8 for i in range(60)]
-    sums = [sum(row) / 8 for row in rates(line.lives, edges)]
-    assert sums == pytest.approx([300, 300])
-
-
-def test_a_handed_over_class_makes_its_host_search_again() -> None:
-    events = [
-        *life_of(0, "i-0"),
-        at(11, "class.handed_over", 1, "i-0", start=7),
-        at(12, "worker.started", 1, "i-0", kernel="avx2"),
-        at(15, "worker.exhausted", 1, "i-0", tested=50),
-        at(15, "host.done", 1, "i-0"),
-    ]
-    (life,) = told(events).lives
-    names = [span.name for span in life.spans]
-    assert names == [
-        "pending",
-        "boot",
-        "push",
-        "search",
-        "log",
-        "wait",
-        "push",
-        "search",
-    ]
-    assert life.tested == 350
-
-
-def test_a_lost_instance_ends_there_and_a_connection_may_drop() -> None:
-    events = [
-        *life_of(0, "i-0")[:5],
-        at(7, "host.reconnecting", 0, "i-0", reason="dropped"),
-        at(8, "instance.lost", 0, "i-0", state="terminated"),
-        at(9, "host.done", 0, "i-0"),
-    ]
-    (life,) = told(events).lives
-    assert life.end == "lost"
-    assert life.spans[-1] == Span("out of touch", 6, 7)
-
-
-def test_what_nobody_asked_for_was_pending_from_its_own_launch_on() -> None:
-    """An Auto Scaling group's replacement, minutes later; and a lost request."""
-    late = [
-        at(7, "instance.launched", 2, "i-2", type="t3.micro"),
-        at(9, "instance.running", 2, "i-2", address="a", classes=[]),
-    ]
-    events = sorted([*whole_run(), *late], key=lambda event: event.time)
-    pending = [life.spans[0] for life in told(events, RESULT).lives]
-    assert [(span.name, span.begin) for span in pending] == [
-        *(("pending", 0.5), ("pending", 0.5), ("pending", 7))
-    ]
-    unasked = [e for e in whole_run() if e.kind != "instance.requested"]
-    assert told(unasked, RESULT).lives[0].spans[0] == Span("pending", 1, 2)
+from cnd.model.events import Event
+from cnd.view.timeline import list_usd
+from tests.support.timelines import REQUEST, RESULT, at, observed, whole_run
 
 
 def test_the_price_on_aws_follows_from_the_list() -> None:
     # 10 s and 9 s of running, and 60 s are billed at least.
-    usd = list_usd(told(whole_run(), RESULT))
+    usd = list_usd(observed(whole_run(), RESULT))
     assert usd == pytest.approx(2 / 60 * OFFERS["t3.micro"].price.usd_per_hour)
-    assert list_usd(told([at(0, "run.started", **WISH)])) == 0
+    assert list_usd(observed([at(0, "run.started", **REQUEST)])) == 0
     unknown = [
         replace(e, fields={**e.fields, "type": "x9.huge"})
         if e.kind == "instance.launched"
         else e
         for e in whole_run()
     ]
-    assert list_usd(told(unknown, RESULT)) is None
+    assert list_usd(observed(unknown, RESULT)) is None
 
 
-def test_a_run_without_a_result_tells_what_its_events_tell() -> None:
-    line = told(whole_run()[:-3])
+def test_a_run_without_a_result_shows_what_its_events_show() -> None:
+    line = observed(whole_run()[:-3])
     assert (line.outcome, line.decided) == ("unfinished", None)
     assert [(c.index, c.tested, c.size) for c in line.classes] == [
         (0, 300, 500),
         (1, 300, 500),
     ]
-    assert {life.end for life in line.lives} == {"not seen terminated"}
-    broken = told([*whole_run()[:-3], at(11, "run.aborted", terminated=2, left=0)])
+    assert {instance.end for instance in line.instances} == {"not seen terminated"}
+    broken = observed([*whole_run()[:-3], at(11, "run.aborted", terminated=2, left=0)])
     assert (broken.outcome, broken.decided) == ("aborted", 11)
 
 
 def test_a_run_of_nothing_is_no_failure() -> None:
-    line = told([])
-    assert (line.lives, line.classes, line.seconds) == ((), (), 0)
-
-
-def test_the_counts_of_phases_add_up_to_the_instances() -> None:
-    line = told(whole_run(), RESULT)
-    found = present(line.lives, [0.0, 1.0, 5.0, 11.9, 12.5])
-    assert [sum(column) for column in zip(*found.values(), strict=True)] == [
-        *(0, 2, 2, 2, 1)
-    ]
+    line = observed([])
+    assert (line.instances, line.classes, line.seconds) == ((), (), 0)
 
 
 @pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf, 0.0, 1e18])
-def test_a_workers_clock_is_not_believed_against_ours(time: float) -> None:
+def test_a_workers_clock_counts_only_where_the_orchestrators_does_not_contradict(
+    time: float,
+) -> None:
     events = whole_run()
     found = next(i for i, e in enumerate(events) if e.kind == "worker.progress")
     events[found] = Event("worker.progress", 0, "i-0", {"tested": 100}, time)
-    line = told(events, RESULT)
-    assert line.lives[0].tested == 300
-    for span in line.lives[0].spans:
+    line = observed(events, RESULT)
+    assert line.instances[0].tested == 300
+    for span in line.instances[0].spans:
         assert 0 <= span.begin <= span.end <= line.seconds
-
-
-ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.sampled_from(["", "1", "x" * 50]),
-    st.lists(st.integers(), max_size=2),
-)
-ANYTHING = st.builds(
-    Event,
-    st.sampled_from(sorted(KINDS)),
-    st.one_of(st.none(), st.integers(0, 2)),
-    st.sampled_from([None, "i-0", "i-1"]),
-    st.dictionaries(st.sampled_from(["tested", "rate", "kernel", "cursor"]), ODD),
-    st.floats(BEGAN, BEGAN + 100),
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(ANYTHING, max_size=20))
-def test_whatever_a_worker_says_phases_stay_in_order(events: list[Event]) -> None:
-    wild = [e for e in events if e.kind != "run.started"]
-    line = told([*whole_run()[:8], *wild])
-    for life in line.lives:
-        ends = [span.end for span in life.spans]
-        assert ends == sorted(ends)
-        assert life.tested >= 0
-        assert all(pace.end > pace.begin for pace in life.paces)

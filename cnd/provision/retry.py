@@ -1,0 +1,42 @@
+"""A call to the cloud that is made again while what it failed of may pass.
+
+One rule: only what can be repeated without harm comes here, and for some seconds only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from cnd.cloud.failures import code
+from cnd.errors import CloudError
+from cnd.provision.capacity import pause
+
+T = TypeVar("T")
+
+
+def again(
+    work: Callable[[], T],
+    *,
+    hopeless: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """Return what `work` returns; where it fails, try again, as a launch is.
+
+    Args:
+        hopeless: whether another attempt is in vain: the cloud has ceased to be.
+
+    Raises:
+        CloudError: the last failure, when it does not pass or has lasted for long.
+    """
+    failures = 0
+    while True:
+        try:
+            return work()
+        except CloudError as error:
+            failures += 1
+            seconds = pause(code(error), failures)
+            if seconds is None or hopeless():
+                raise
+        sleep(seconds)

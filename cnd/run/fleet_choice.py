@@ -1,0 +1,94 @@
+"""The fleet that a plan needs: hosts over SSH, or hosts that only S3 reaches.
+
+One rule: what a host of the user's own worker claims is confirmed by that worker here,
+in the thread of the host, before the claim becomes an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cnd.cloud.connection import Cloud
+from cnd.model.events import Event
+from cnd.model.search_state import refutation
+from cnd.provision.prepare import Provision
+from cnd.run import custom_worker
+from cnd.run.journal import Journal
+from cnd.run.recorder import Recorder
+from cnd.transport import orphans, payload
+from cnd.transport.fleet import Fleet
+from cnd.transport.s3_fleet import S3Fleet
+from cnd.transport.ssh_fleet import SshFleet
+
+Judge = Callable[[Event], Event]
+
+
+def new_fleet(
+    recorder: Recorder, cloud: Cloud, journal: Journal, provision: Provision
+) -> Fleet:
+    """Make the fleet of a run; it has no hosts yet."""
+    plan = recorder.plan
+    if plan.unreached:
+        return S3Fleet(
+            plan,
+            journal,
+            cloud.s3,
+            provision.bucket,
+            put=recorder.put,
+            owner=provision.owner,
+            polls_per_second=cloud.polls_per_second,
+            search_began=recorder.search_began,
+        )
+    alone = orphans.orders(
+        cloud.s3,
+        provision.bucket,
+        journal.run,
+        seconds=plan.lifetime,
+        # A group would replace what shuts itself down; it ends with its own timer.
+        shutdown=not (plan.keep or plan.hold),
+        spot=plan.market != "on-demand",
+        patience=cloud.orphan_patience,
+        refused=lambda: provision.bucket_refused,
+    )
+    script, judged = _script(recorder, journal), judge(recorder, journal)
+
+    def code(machine: str) -> Mapping[str, bytes]:
+        if script:
+            return payload.code_with(script)
+        return payload.code(machine, plan.kernel)
+
+    return SshFleet(
+        plan,
+        journal,
+        provision.login,
+        code=code,
+        alone=alone,
+        put=lambda event: recorder.put_patiently(judged(event)),
+        at_once=cloud.hosts_at_once,
+        search_began=recorder.search_began,
+    )
+
+
+def judge(recorder: Recorder, journal: Journal) -> Judge:
+    """Return what turns a claim of the user's own worker into one with a verdict.
+
+    It is called in the thread of the host that claims it: the check may take seconds.
+    """
+    script = _script(recorder, journal)
+
+    def judged(event: Event) -> Event:
+        plan, index = recorder.plan, event.index or 0
+        if not script or event.kind != "worker.found" or recorder.search.best:
+            return event
+        if refutation(plan, index, event.fields.get("nonce")):
+            return event  # it lies outside its class: no need to ask
+        return custom_worker.judged(event, script, plan.words)
+
+    return judged
+
+
+def _script(recorder: Recorder, journal: Journal) -> Path | None:
+    """Return the copy of the user's own worker in the run's folder, if it has one."""
+    name = recorder.plan.script
+    return journal.folder / name if name else None

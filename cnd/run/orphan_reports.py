@@ -1,0 +1,109 @@
+"""What instances that ended without an orchestrator have left in S3.
+
+One rule: it is another machine's report, and is taken in as a worker's events are,
+within limits and as far as it is proved; before the loss of its instance, since its
+classes may have come to their end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from cnd import ec2
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError
+from cnd.model import replay
+from cnd.model.events import Event, trouble
+from cnd.run.recorder import Recorder, failure
+from cnd.system.background import within
+from cnd.transport import orphans
+
+
+class OrphanReports:
+    """Reads what orphans of one run have left."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        cloud: Cloud,
+        run: str,
+        *,
+        judged: Callable[[Event], Event],
+        patience: float,
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            judged: returns the claim of a user's own worker with the verdict on it.
+            patience: seconds for S3 to give all reports.
+        """
+        self._recorder, self._cloud, self._run = recorder, cloud, run
+        self._judged, self._patience = judged, patience
+        # On the monotonic clock: when the fleet was last heard of.
+        self._last_sign: float | None = None
+
+    def take_in(
+        self,
+        listed: Iterable[ec2.Instance],
+        launched: Mapping[str, float],
+        bucket: str,
+    ) -> None:
+        """Take in the reports of instances that ended while nobody followed.
+
+        Args:
+            listed: what the cloud still knows of the fleet.
+            launched: when each instance was launched, seconds since the epoch.
+        """
+        recorder, roster = self._recorder, self._recorder.roster
+        ended = replay.ended(
+            {instance.id: instance.state for instance in listed},
+            launched,
+            time.time(),
+            listed_within=self._cloud.listed_within,
+        )
+        places = [
+            orphans.Place(host, i, {p.name: p.index for p in recorder.parts(host)})
+            for host, i in roster.index.items()
+            if host in ended and host not in roster.lost
+        ]
+        read = partial(orphans.left, self._cloud.s3, bucket, self._run, places)
+        try:
+            reports = within(self._patience, read)
+            for place, left in zip(places, reports, strict=True):
+                self._take(place, left, ended[place.host])
+            if places:
+                self.take_claim(bucket)
+        except (CloudError, TimeoutError) as error:
+            recorder.take(trouble(failure(error)))
+        if roster.index.keys() <= roster.lost | ended.keys():
+            recorder.ended_at = self._last_sign
+
+    def _take(
+        self, place: orphans.Place, left: orphans.Left | CloudError | None, state: str
+    ) -> None:
+        recorder = self._recorder
+        if isinstance(left, CloudError):
+            recorder.take(trouble(left))
+        elif left:
+            recorder.take(*map(self._judged, filter(self._is_news, left.words)))
+            at = round(time.time() - left.age, 3)
+            fields = {"state": state, "at": at}
+            recorder.take(Event("instance.lost", place.index, place.host, fields))
+            sign = time.monotonic() - left.age
+            self._last_sign = max(sign, self._last_sign or sign)
+
+    def _is_news(self, event: Event) -> bool:
+        """Whether an event of a report may not have been received before."""
+        begun = self._recorder.search.standings[event.index or 0].started
+        return not (begun and event.kind == "worker.started")
+
+    def take_claim(self, bucket: str) -> None:
+        """Take in what an orphan claims in S3 to have found; from any thread."""
+        recorder = self._recorder
+        instances = recorder.plan.instances
+        if claim := orphans.claim(self._cloud.s3, bucket, self._run, instances):
+            claim = self._judged(claim)
+            # A false one may be anybody's: it is held against no worker.
+            recorder.put(recorder.search.refuted(claim) or claim)

@@ -1,0 +1,231 @@
+"""What a run knows, and the one way into it: every event is taken in once.
+
+One rule: an event is kept in the journal, seen by the search state and the roster, and
+shown, in this order and in the deciding thread only.  What is done for each event must
+not grow with the fleet.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from cnd.errors import CloudError, CndError
+from cnd.model import replay
+from cnd.model.billing import ENDS, LAUNCHED, RUNNING
+from cnd.model.events import LAST_WORDS, Event, trouble
+from cnd.model.plan import Plan
+from cnd.model.result import Seconds
+from cnd.model.search_state import SearchState
+from cnd.run.event_queue import EventQueue
+from cnd.run.journal import DURABLE, Journal
+from cnd.run.journal_writer import MINOR, JournalWriter
+from cnd.run.roster import Roster
+from cnd.run.viewer import Viewer
+from cnd.transport.fleet import Part
+
+TICK = 0.1  # seconds between two looks at the clock
+LAST_PATIENCE = 3.0  # seconds for the last events to be on disk
+DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
+# What the receipt is made of.
+RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
+
+
+class Recorder:
+    """The state of a run, as its events have made it."""
+
+    def __init__(self, plan: Plan, journal: Journal, *, view: Viewer) -> None:
+        """Begin with no event.
+
+        Args:
+            view: shows each event; it is called from the deciding thread only.
+        """
+        self.plan = plan
+        self.search = SearchState(plan)
+        self.roster = Roster()
+        self.receipt: list[Event] = []  # the events of `RECEIPT`
+        self.marks: dict[str, float] = {}  # moments of the run, on the monotonic clock
+        self.began = time.monotonic()
+        # When a fleet that ended while nobody followed was last heard of; None: it is
+        # followed, or some of it lives.
+        self.ended_at: float | None = None
+        self.attached = False  # a former orchestrator began this run
+        self.over = threading.Event()  # the background threads end
+        self.observers: list[Callable[[Event], None]] = []  # called with each event
+        self.queue = EventQueue()
+        self.writer = JournalWriter(journal, self.queue.put)
+        self.view = view
+        self._clock: replay.SearchClock | None = None  # of a run that is taken over
+        self._boot: float | None = None  # seconds until its search began
+        self._unseen: deque[Event] = deque()  # of the batch that is being taken in
+        self._on_disk: dict[int, Event] = {}  # see `put_durably`
+
+    def recall(self, events: Sequence[Event]) -> replay.RunHistory:
+        """Take over what a former orchestrator knew; return it."""
+        self.receipt = [event for event in events if event.kind in RECEIPT]
+        past = replay.recall(self.plan, events)
+        self.search, self.attached = past.race, True
+        self.roster = Roster(
+            past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
+        )
+        now = time.monotonic()
+        self._clock = replay.SearchClock(past.searched, now)
+        self._boot, self.began = past.boot, now - past.lasted
+        self._set_search_began()
+        return past
+
+    def divide(self, plan: Plan) -> None:
+        """Begin anew with another number of classes; no worker has begun yet."""
+        self.plan, self.search = plan, SearchState(plan)
+
+    # --- from any thread
+
+    def put(self, event: Event) -> None:
+        """Add an event, which is taken in soon."""
+        self.queue.put(event)
+
+    def put_patiently(self, event: Event) -> None:
+        """Add an event of a host; if many wait, a minor one waits here."""
+        while event.kind in MINOR and self.queue.full:
+            if self.over.wait(TICK):
+                return
+        self.queue.put(event)
+
+    def put_durably(self, event: Event) -> None:
+        """Add an event of a background thread; on return a durable one is on disk.
+
+        Raises:
+            CloudError: the run is over or the disk is full, and what it was to precede
+                must not be done.
+        """
+        if event.kind in DURABLE:
+            try:
+                self.writer.keep_now(event)
+            except CndError as error:
+                raise CloudError(f"no replacement: {error}") from error
+            self._on_disk[id(event)] = event
+        self.queue.put(event)
+        if event.kind in DURABLE and self.over.is_set():
+            raise CloudError("no replacement: the run is over")
+
+    def trouble(self, error: Exception) -> None:
+        """Add a failure that costs something, but not the run."""
+        self.queue.put(trouble(failure(error)))
+
+    def search_began(self) -> float | None:
+        """Return when an old run's search began, on the monotonic clock, if known."""
+        return self._clock.began if self._clock else None
+
+    def parts(self, instance_id: str) -> list[Part]:
+        """Return what an instance has to search: its class, or what it took over."""
+        return [
+            Part(i, s.start, heard=s.heard, resumed=self.attached)
+            for i, s in self.search.standings.items()
+            if s.host == instance_id and not s.ended
+        ]
+
+    # --- in the deciding thread
+
+    def take(self, *events: Event) -> None:
+        """Keep, judge and show events; the only place where that is done."""
+        self._unseen.extend(events)
+        self._keep(*events)
+        while self._unseen:
+            self._see(self._unseen.popleft())
+
+    def take_next(self) -> None:
+        """Take in events until one may change the run's course, or a tick is over."""
+        self.take(*self.queue.batch(TICK))
+        self.view.tick(self.search)
+
+    def linger(self, seconds: float) -> bool:
+        """Take in events for so long; return whether the run is to go on."""
+        deadline = time.monotonic() + seconds
+        while not self.search.outcome:
+            left = max(0.0, deadline - time.monotonic())
+            if batch := self.queue.batch(min(TICK, left)):
+                self.take(*batch)
+                continue
+            self.view.tick(self.search)
+            if time.monotonic() >= deadline:
+                return True
+        return False
+
+    def drain(self) -> None:
+        """Take in what the threads put last, and what a second Ctrl-C has cut off."""
+        deadline = time.monotonic() + DRAIN_LIMIT
+        self.take()
+        while (batch := self.queue.batch()) and time.monotonic() < deadline:
+            self.take(*batch)
+
+    @property
+    def seconds(self) -> Seconds:
+        """How long each phase took; of a fleet that had ended, until then."""
+        if self.ended_at is None:
+            return Seconds.of(self.marks, self.began, time.monotonic())
+        decided = self.marks.get("stopped", self.ended_at)
+        return Seconds.of({**self.marks, "decided": decided}, self.began, self.ended_at)
+
+    def mark(self, name: str) -> None:
+        """Note the moment of the run that has this name; the first time counts."""
+        self.marks.setdefault(name, time.monotonic())
+
+    def _see(self, event: Event) -> None:
+        if event.kind == "worker.started":
+            self.mark("searching")
+        if self._clock and self._clock.hear(event, self.search):
+            self._set_search_began()
+        if event.kind in LAST_WORDS:
+            self.marks["stopped"] = max(event.heard, self.marks.get("stopped", 0.0))
+        if event.kind in RECEIPT:
+            self.receipt.append(event)
+        for observe in self.observers:
+            observe(event)
+        self.roster.note(event)
+        if event.kind == "instance.lost" and event.host not in self.roster.running:
+            self._give_up_unserved(event)
+        if event.kind == "run.stop_requested":
+            self.search.stop(event)
+        objection = self.search.see(event)
+        self.view.show(event)
+        if objection:
+            self.take(objection)
+
+    def _give_up_unserved(self, lost: Event) -> None:
+        """Give up what an instance had to search that this process has not served."""
+        when = "while nobody followed" if self.attached else "before it ran"
+        fields = {"reason": f"Instance{lost.index} went away {when}"}
+        classes = [part.index for part in self.parts(lost.host or "")]
+        for index in classes:
+            self.take(Event("host.failed", index, lost.host, fields))
+        if not classes and "at" not in lost.fields:  # it stood by
+            self.take(Event("host.failed", lost.index, lost.host, fields))
+        self.take(Event("host.done", lost.index, lost.host))
+
+    def _keep(self, *events: Event) -> None:
+        """Have events written to the journal.
+
+        A disk that is full or hangs ends the run before the purchase; later it costs
+        the record, and must not keep anybody from terminating the fleet.
+        """
+        new = [e for e in events if self._on_disk.pop(id(e), None) is not e]
+        if any(event.kind in DURABLE for event in new):
+            self.writer.keep_now(*new)
+        else:
+            self.writer.keep(*new)
+
+    def _set_search_began(self) -> None:
+        """Take over what the workers say of when the search began, in an old run."""
+        if self._clock is None or (began := self._clock.began) is None:
+            return
+        self.marks["searching"] = began
+        if self._boot is not None:
+            self.began = began - self._boot
+        self.began = min(self.began, began)
+
+
+def failure(error: Exception) -> CndError:
+    """Return a failure of a file or a deadline as one that a user can read."""
+    return error if isinstance(error, CndError) else CloudError(str(error))

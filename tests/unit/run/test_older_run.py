@@ -1,0 +1,47 @@
+"""A run that an older version began, before modules had folders, is taken over.
+
+`tests/data/older-run` is the folder of such a run, whose orchestrator was killed while
+four workers searched; only its host key was taken out.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cnd.model import replay
+from cnd.run import order
+from cnd.run.journal import Journal
+
+OLDER = Path(__file__).parents[2] / "data" / "older-run"
+RUN = "20261128-083336-ef0d"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    shutil.copytree(OLDER, tmp_path / RUN)
+    return Journal(RUN, tmp_path / RUN)
+
+
+def test_its_order_is_understood_whole(journal: Journal) -> None:
+    found = order.to_take_over(journal)
+
+    assert (found.cloud, found.region) == ("local", "us-east-1")
+    assert (found.plan.difficulty, found.plan.instances) == (6, 4)
+    assert (found.plan.lifetime, found.plan.witness_bits) == (540.0, 14)
+    assert found.provision.login.user == "ubuntu"
+    assert found.provision.queue.endswith(f"/cnd-{RUN}")
+
+
+def test_its_events_say_how_far_each_class_is(journal: Journal) -> None:
+    plan = order.to_take_over(journal).plan
+
+    past = replay.recall(plan, list(journal.events()))
+
+    assert len(past.index) == 4
+    assert not past.lost and not past.ended
+    assert past.race.searching == [0, 1, 2, 3]
+    assert past.race.tested == sum(past.race.standings[i].tested for i in range(4)) > 0
+    assert replay.unanswered(list(journal.events())) == 0
