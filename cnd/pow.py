@@ -1,19 +1,25 @@
 #!/usr/bin/env python3
 """The worker: searches one residue class of the nonce space, on every core.
 
-It runs alone, as one file, on any Python from 3.6 on, with the standard library only:
-
     python3 pow.py --block COMSM0010cloud --difficulty 2 --index 4 --of 8
 
-It prints one event a line, as JSON, and ends with exactly one of `found`, `exhausted`,
-`timeout`, `stopped` and `failed`.  Its one rule: what it says is exact.  The nonce it
-finds is the smallest golden one of its class, however many cores it has; a nonce is
-counted as tested once, after it was tested.  On request it proves its work: it also
-shows its witnesses, the nonces with some zero bits, fewer than a golden one has.
+It prints one event per line, as JSON.  The last event is exactly one of `found`,
+`exhausted`, `timeout`, `stopped` and `failed`.
 
-The parent hands out stretches of the class, in ascending order, to one child process
-per core, and keeps the books (`Ledger`); a child only scans, with the fastest native
-kernel that proved itself (`NativeScanner`) or else with hashlib (`HashlibScanner`).
+One rule: every figure it reports is exact.  The nonce it finds is the smallest golden
+nonce of its class, however many cores it uses.  A nonce counts as tested once, and only
+after it was tested.  On request the worker proves its work: it also reports witnesses,
+which are nonces with some zero bits, fewer than a golden nonce has.
+
+The parent process assigns stretches of the class, in ascending order, to one child
+process per core and records them (`Ledger`).  A child only scans: with the fastest
+native kernel that passed its test (`NativeScanner`), or else with hashlib
+(`HashlibScanner`).
+
+This is one long file on purpose.  Users may copy it to any host and run it alone, on
+any Python from 3.6 on, with the standard library only.  An instance receives it as one
+piece of compiled code, too: every further module would have to be sent and compiled
+there, before the search begins.
 """
 
 import contextlib
@@ -51,32 +57,32 @@ MAX_BLOCK_BYTES = 4096
 MAX_RUN_LENGTH = 100
 MAX_PROCESSES = 1024
 
-# Exit status by the last event.
+# Exit status by kind of the last event.
 STATUS = {"found": 0, "failed": 1, "timeout": 10, "exhausted": 11, "stopped": 12}
 USAGE_STATUS = 2
 
 FIRST_STRETCH = 512  # nonces: about half a millisecond
-TARGET = 0.05  # seconds a stretch, so that the parent has little to do
-GROWTH = 4  # the most that a stretch grows over the one before
-AHEAD = 2  # stretches that a child has before it, so that it never waits
-PACE_MEMORY = 0.5  # seconds that a paced worker may be late and catch up
-PACED_ALONE = 500000  # nonces/s that one process does, whatever the kernel
-PACED_PLAIN = 50000  # nonces/s; below, trying the kernels costs more than it saves
-PACED_STRETCHES = 2  # of a paced worker between two words on its progress
-FIRST_PACED = 0.01  # seconds of its first stretch
-POLL = 1000  # nonces between two looks at the stop flag: about a millisecond
-LINGER = 3.0  # seconds a detached worker stays after its last word
-END_PATIENCE = 1.0  # seconds for the children's last answers; a frozen one has none
+STRETCH_SECONDS = 0.05  # duration of a stretch: long, so that the parent does little
+MAX_GROWTH = 4  # a stretch is at most this many times as long as the one before
+QUEUED = 2  # stretches assigned to a child at a time, so that it never waits
+RATE_BURST = 0.5  # seconds of delay that a rate-limited worker may make up for
+ONE_PROCESS_RATE = 500000  # nonces/s that one process reaches with any kernel
+HASHLIB_RATE = 50000  # nonces/s; below, testing the kernels costs more than it saves
+STRETCHES_PER_PROGRESS = 2  # of a rate-limited worker, between two progress events
+FIRST_LIMITED = 0.01  # seconds; duration of its first stretch
+STOP_CHECK = 1000  # nonces between two checks of the stop flag: about a millisecond
+EXIT_DELAY = 3.0  # seconds that a detached worker lives on after its last event
+END_PATIENCE = 1.0  # seconds for the children's last replies; a frozen child has none
 START_PATIENCE = 30.0  # seconds for a detached worker's first event
-YOUNG = 1.0  # seconds; a child that dies younger was not kept alive
-MAX_YOUNG_DEATHS = 3  # in a row, of one core; then the core is given up
-SYSLOG_EVERY = 10.0  # seconds between two lines of progress in the syslog
-SYSLOG_PATIENCE = 1.0  # seconds for the last line to get there
-# Of more witnesses than these only the strongest are shown: a line stays below 48 KiB,
+EARLY_DEATH = 1.0  # seconds; a child that dies at a lower age counts as failed
+MAX_EARLY_DEATHS = 3  # in a row, of one core; then the core is not used any more
+SYSLOG_EVERY = 10.0  # seconds between two progress lines in the syslog
+SYSLOG_PATIENCE = 1.0  # seconds for the last line to be written
+# Of more witnesses than this, only the strongest are shown: a line stays below 48 KiB,
 # all lines below 24 KiB/s.
 WITNESSES_AT_ONCE = 2000
 WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
-WITNESSES_LEFT = 512  # so many must be left, of all, when the weaker are left out
+WITNESSES_LEFT = 512  # the fewest witnesses of a run after weaker ones are left out
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 
@@ -87,8 +93,8 @@ MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 def digest(block: str, nonce: int) -> str:
     """Return the hash of `nonce` for `block`: 64 lower-case hex digits.
 
-    The nonce stands in front, in decimal; the second SHA-256 (FIPS 180-4) reads the
-    64 hex digits of the first, not its 32 bytes.
+    The message is the nonce in decimal, followed by the block.  The second SHA-256
+    (FIPS 180-4) reads the 64 hex digits of the first, not its 32 bytes.
     """
     first = hashlib.sha256(b"%d" % nonce + block.encode()).hexdigest()
     return hashlib.sha256(first.encode()).hexdigest()
@@ -100,7 +106,7 @@ def is_golden(hash_digits: str, difficulty: int) -> bool:
 
 
 def zero_bits(hash_digits: str) -> int:
-    """Return with how many zero bits a hash begins, 0 to 256."""
+    """Return the number of leading zero bits of a hash, 0 to 256."""
     return 4 * HASH_DIGITS - int(hash_digits, 16).bit_length()
 
 
@@ -108,16 +114,16 @@ class _SearchFields(NamedTuple):
     block: str
     difficulty: int  # leading zero hex digits of the hash, 0..64
     nonces: int  # the space is range(nonces), up to 2**64
-    # The class: nonces congruent to index modulo of.  (Hides tuple.index: no loss.)
+    # The class: nonces congruent to index modulo of.  (Hides tuple.index: not needed.)
     index: int  # type: ignore[assignment]
     of: int
-    start: int  # where in the class to begin
+    start: int  # the first nonce to test, a member of the class
 
 
 class Search(_SearchFields):
-    """What to look for, and in which residue class of the nonce space.
+    """What to search for, and in which residue class of the nonce space.
 
-    Raises ValueError, in one line, for a search that makes no sense.
+    Raises ValueError, with a message of one line, for an impossible search.
     """
 
     __slots__ = ()
@@ -151,7 +157,7 @@ class Search(_SearchFields):
 
     @property
     def size(self) -> int:
-        """How many nonces there are to test, from `start` on."""
+        """The number of nonces to test, from `start` on."""
         return max(0, -((self.start - self.nonces) // self.of))
 
     def nonce(self, position: int) -> int:
@@ -160,16 +166,16 @@ class Search(_SearchFields):
 
 
 class WorkerOptions(NamedTuple):
-    """A search, and how to go about it."""
+    """A search, and how to do it."""
 
     search: Search
     processes: int
     time_limit: Optional[float] = None  # seconds
     progress: float = 1.0  # seconds between two progress events
     kernel: str = "auto"
-    run: str = ""  # a name that the events carry
+    run: str = ""  # the name of the run, a field of every event
     syslog: bool = True
-    rate: Optional[float] = None  # the most nonces a second, of all processes
+    rate: Optional[float] = None  # nonces/s of all processes together, at most
     witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
 
 
@@ -178,14 +184,14 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} must be {low} to {high}, not {value}")
 
 
-# --- the seam: whoever can scan
+# --- scanners
 
 
 class HashlibScanner:
-    """Scans with the standard library: slow, and right everywhere.
+    """Scans with the standard library: slow, and correct on every host.
 
-    `stop[0]` is looked at every millisecond or so; once it is not 0, `scan` returns
-    early.  It is a C int in memory shared with the parent, fit for a native kernel.
+    `scan` checks `stop[0]` about every millisecond, and returns early once it is not 0.
+    It is a C int in memory shared with the parent, so that a native kernel can read it.
     """
 
     name = "hashlib"
@@ -193,7 +199,7 @@ class HashlibScanner:
 
     def __init__(self, block: str, difficulty: int, stop: Sequence[int] = (0,)) -> None:
         self._message = b"%d" + block.encode().replace(b"%", b"%%")
-        # Golden means that the hash, as a number, is below this one.
+        # A nonce is golden if its hash, read as a number, is below this limit.
         bits = 4 * (HASH_DIGITS - difficulty)
         above_all = b"\xff" * 33
         self._limit = (1 << bits).to_bytes(32, "big") if difficulty else above_all
@@ -203,16 +209,16 @@ class HashlibScanner:
     def scan(self, start: int, step: int, count: int) -> Optional[int]:
         """Return the first golden nonce of a stretch, or None.
 
-        The stretch is start, start + step, ..., `count` nonces.  `tested` tells
-        afterwards how many of them were tested: up to the golden one, or to the stop.
+        The stretch is start, start + step, ..., `count` nonces.  Afterwards `tested`
+        is the number of them that were tested: up to the golden one, or to the stop.
         """
         end = start + step * count
-        for first in range(start, end, step * POLL):
+        for first in range(start, end, step * STOP_CHECK):
             if self._stop[0]:
                 self.tested = (first - start) // step
                 return None
             nonce = self._first_golden(
-                range(first, min(end, first + step * POLL), step)
+                range(first, min(end, first + step * STOP_CHECK), step)
             )
             if nonce is not None:
                 self.tested = (nonce - start) // step + 1
@@ -221,8 +227,8 @@ class HashlibScanner:
         return None
 
     def _first_golden(self, nonces: range) -> Optional[int]:
-        # Names of its own, %-formatting and bytes throughout: measured the fastest
-        # form that works for every step (tests/bench/bench_pow.py).
+        # Local names, %-formatting and bytes throughout: the fastest form measured
+        # that works for every step (tests/bench/bench_pow.py).
         sha256, hexed, message, limit = (
             hashlib.sha256,
             hexlify,
@@ -235,10 +241,11 @@ class HashlibScanner:
         return None
 
 
-class Witnessing:
-    """Finds golden nonces with a scanner that stops at less, and notes the witnesses.
+class WitnessScanner:
+    """Finds golden nonces, and collects the witnesses before them.
 
-    The scanner counts whole hex digits; what it stops at is hashed again here.
+    It uses a scanner of lower difficulty, which counts whole hex digits: the nonces
+    that this one finds are hashed again here, to count their zero bits.
     """
 
     def __init__(
@@ -251,7 +258,7 @@ class Witnessing:
         """Make a scanner for `search`.
 
         Args:
-            make: a scanner, from a block, a difficulty and a stop flag.
+            make: makes a scanner from a block, a difficulty and a stop flag.
             bits: zero bits of a witness, fewer than a golden nonce has.
         """
         self._scanner = make(search.block, bits // 4, stop)
@@ -262,7 +269,7 @@ class Witnessing:
     def scan(self, start: int, step: int, count: int) -> Optional[int]:
         """Return the first golden nonce of a stretch, or None, as `HashlibScanner`.
 
-        `witnesses` has those before it afterwards, in ascending order.
+        Afterwards `witnesses` has the witnesses before it, in ascending order.
         """
         block, difficulty = self._search.block, self._search.difficulty
         self.tested, self.witnesses = 0, []
@@ -280,24 +287,24 @@ class Witnessing:
         return None
 
 
-class Paced:
-    """A scanner that is held to `rate` nonces a second, on average.
+class RateLimitedScanner:
+    """A scanner that tests `rate` nonces per second at most, on average.
 
-    A stretch counts as tested when its time has come, so what a paced worker says is
-    what a slower machine would say.
+    A stretch counts as tested when its time has passed, so a rate-limited worker
+    reports what a worker on a slower machine would report.
     """
 
     def __init__(
-        self, scanner: Any, rate: float, stop: Sequence[int], bell: int
+        self, scanner: Any, rate: float, stop: Sequence[int], wakeup: int
     ) -> None:
-        """Make a scanner that waits.
+        """Limit the rate of `scanner`.
 
         Args:
-            bell: a descriptor that can be read when `stop` was raised.
+            wakeup: a descriptor that becomes readable when `stop` is raised.
         """
         self._scanner, self._rate, self._stop = scanner, rate, stop
-        self._bell = bell
-        self._due = time.monotonic()  # when what was tested so far is paid for
+        self._wakeup = wakeup
+        self._due = time.monotonic()  # when the nonces tested so far are due
 
     @property
     def tested(self) -> int:
@@ -311,47 +318,47 @@ class Paced:
         return found
 
     def scan(self, start: int, step: int, count: int) -> Optional[int]:
-        """Scan as the scanner, then wait until that may be over, or for the stop."""
+        """Scan a stretch, then wait until its time has passed, or for the stop."""
         nonce = self._scanner.scan(start, step, count)  # type: Optional[int]
-        # Time that was not used is not saved up for long.
-        since = max(self._due, time.monotonic() - PACE_MEMORY)
+        # Unused time may be made up for, but only a little of it.
+        since = max(self._due, time.monotonic() - RATE_BURST)
         self._due = since + self.tested / self._rate
         while not self._stop[0]:
             left = self._due - time.monotonic()
             if left <= 0:
                 break
-            # Whoever shares a machine with hundreds must not wake up to look.
-            rung, _, _ = select.select([self._bell], [], [], left)
-            if rung:
-                os.read(self._bell, 512)
+            # No polling: hundreds of such workers may share one machine.
+            ready, _, _ = select.select([self._wakeup], [], [], left)
+            if ready:
+                os.read(self._wakeup, 512)
         return nonce
 
 
 # --- the native kernels
 
 LIBRARY = "libcndpow.so"  # beside this file; built from cnd/kernel/
-TRIAL_SLICE = 0.0003  # seconds; three of them are a kernel's trial
+TRIAL_SLICE = 0.0003  # seconds; a kernel's rate is measured in three slices
 TRIAL_START = 10**9  # ten digits, like most nonces of the default space
-PROOF_PATIENCE = 5.0  # seconds for a kernel's proof and trial, some milliseconds' work
+TRIAL_PATIENCE = 5.0  # seconds to test and measure a kernel, some milliseconds' work
 FOUND, STOPPED, BAD = 1, 2, -1  # what cnd_scan returns: cnd/kernel/scan.h
 
 
 class Refused(Exception):
-    """A library or kernel that is not used, and why."""
+    """A library or kernel is not used; the message says why."""
 
 
 class Kernel(NamedTuple):
-    """Whoever scans, and why others do not."""
+    """The kernel that was chosen, and why others were not."""
 
     name: str
     make: Callable[[str, int, Sequence[int]], Any]  # a scanner: block, difficulty, stop
-    refused: Dict[str, str]  # by name of the kernel, or of the library
+    refused: Dict[str, str]  # reasons, by name of the kernel or of the library
 
 
 class NativeScanner:
     """Scans with one kernel of the library; as exact as `HashlibScanner`.
 
-    The library looks at `stop` every few microseconds.
+    The library checks `stop` every few microseconds.
     """
 
     witnesses = ()  # type: Sequence[int]
@@ -364,7 +371,7 @@ class NativeScanner:
         difficulty: int,
         stop: Optional[memoryview] = None,
     ) -> None:
-        import ctypes  # some Pythons lack it; then there is no library either
+        import ctypes  # some Pythons lack it; they use no library
 
         self._block = block.encode()
         self._tested, self._nonce = ctypes.c_uint64(), ctypes.c_uint64()
@@ -388,7 +395,7 @@ class NativeScanner:
 
 
 def find_library() -> Optional[str]:
-    """Return the path of this processor's library: pushed here, or of a checkout."""
+    """Return the path of this processor's library, beside this file or in kernel/."""
     folder = os.path.dirname(os.path.abspath(__file__))
     built = f"libcndpow-{os.uname().machine}.so"
     for path in (os.path.join(folder, LIBRARY), os.path.join(folder, "kernel", built)):
@@ -398,7 +405,7 @@ def find_library() -> Optional[str]:
 
 
 def load_library(path: str) -> Any:
-    """Load the library; `Refused` if that is none of ours, or not for this system."""
+    """Load the library; `Refused` if it is not CND's, or not for this system."""
     try:
         import ctypes
 
@@ -416,7 +423,7 @@ def load_library(path: str) -> Any:
 
 
 def list_kernels(library: Any) -> List[Tuple[str, bool]]:
-    """Return the names in the library's table, and whether this processor can."""
+    """Return the library's kernels: names, and whether this processor supports them."""
     kernels = []  # type: List[Tuple[str, bool]]
     while library.cnd_kernel_name(len(kernels)):
         name = library.cnd_kernel_name(len(kernels)).decode()
@@ -427,28 +434,28 @@ def list_kernels(library: Any) -> List[Tuple[str, bool]]:
 def choose_kernel(
     wanted: str, block: str = DEFAULT_BLOCK, path: Optional[str] = None
 ) -> Kernel:
-    """Return the fastest kernel that proved itself, or the `wanted` one.
+    """Return the fastest kernel that gives correct answers, or the `wanted` one.
 
-    `path` is the library's, if not where it is looked for.  Only the trial of a few
-    milliseconds says which is the fastest: a neighbour on the same core can turn the
-    order round.  Raises ValueError if a kernel is wanted that is not to be had.
+    `path` is the library's, if not in its usual place.  Which kernel is the fastest is
+    measured for a few milliseconds only, so that other load on the same core can change
+    the order.  Raises ValueError if the wanted kernel is not available.
     """
     path = path or find_library() or ""
     refused = {}  # type: Dict[str, str]
     if wanted == HashlibScanner.name:
-        return _by_hashlib(wanted, [], refused)
+        return _hashlib_kernel(wanted, [], refused)
     try:
         if not path:
             raise Refused("is not here")
-        trials = _examined(path, wanted, block)
+        trials = _trials_in_child(path, wanted, block)
         library = load_library(path)
     except Refused as reason:
         refused[os.path.basename(path) or LIBRARY] = str(reason)
-        return _by_hashlib(wanted, [], refused)
+        return _hashlib_kernel(wanted, [], refused)
     refused.update((trial.name, trial.reason) for trial in trials if trial.reason)
     best = max(trials, key=lambda trial: trial.rate, default=None)
     if best is None or not best.rate:
-        return _by_hashlib(wanted, [trial.name for trial in trials], refused)
+        return _hashlib_kernel(wanted, [trial.name for trial in trials], refused)
     number = trials.index(best)
 
     def make(block: str, difficulty: int, stop: Sequence[int]) -> NativeScanner:
@@ -459,51 +466,56 @@ def choose_kernel(
 
 
 class Trial(NamedTuple):
-    """What became of one of the library's kernels."""
+    """The result of testing one of the library's kernels."""
 
     name: str
-    rate: float  # nonces a second; 0 if it was refused or not tried
+    rate: float  # nonces/s; 0 if it was refused or not tested
     reason: str  # why it was refused
 
 
-def _examined(path: str, wanted: str, block: str) -> List[Trial]:
-    """Try the kernels in a child, since a broken one may crash or hang.
+def _trials_in_child(path: str, wanted: str, block: str) -> List[Trial]:
+    """Test the kernels in a child process, since a broken one may crash or hang.
 
-    One child for all of them: its start takes longer than a trial.  If it does not
-    come back, each kernel gets a child of its own, and who is to blame shows.
+    One child tests all kernels, as its start takes longer than a test.  If that child
+    fails, each kernel gets a child of its own, which shows the broken kernel.
     """
     try:
-        trials = _asked(lambda: _trials(path, wanted, block, lambda work: work()))
+        trials = _in_child(
+            lambda: _try_kernels(path, wanted, block, lambda work: work())
+        )
     except Refused:
-        return _trials(path, wanted, block, _asked)
+        return _try_kernels(path, wanted, block, _in_child)
     return [Trial(*trial) for trial in trials]
 
 
-def _trials(
-    path: str, wanted: str, block: str, ask: Callable[[Callable[[], Any]], Any]
+def _try_kernels(
+    path: str, wanted: str, block: str, call: Callable[[Callable[[], Any]], Any]
 ) -> List[Trial]:
-    """Try the kernels, each through `ask`; `Refused` if the library is no good."""
-    kernels = ask(lambda: list_kernels(load_library(path)))
+    """Test each kernel through `call`; `Refused` if the library cannot be used."""
+    kernels = call(lambda: list_kernels(load_library(path)))
     library = load_library(path)
-    answers = [_goldens(HashlibScanner, *question) for question in _questions(block)]
+    answers = [golden_nonces(HashlibScanner, *case) for case in _test_cases(block)]
     trials = []  # type: List[Trial]
     for number, (name, supported) in enumerate(kernels):
         rate, why = 0.0, ""
-        # The last one is the plain reference: it need not try if another can.
+        # The last one is the plain reference: not needed if another one works.
         needless = number == len(kernels) - 1 and any(trial.rate for trial in trials)
         if wanted == name or (wanted == "auto" and not needless):
             try:
                 if not supported:
                     raise Refused("this processor lacks it")
-                rate = ask(functools.partial(_proved, library, number, block, answers))
+                work = functools.partial(
+                    _verified_rate, library, number, block, answers
+                )
+                rate = call(work)
             except Refused as reason:
                 why = str(reason)
         trials.append(Trial(name, rate, why))
     return trials
 
 
-def _by_hashlib(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
-    """Return the standard library's kernel, unless a certain other one is wanted."""
+def _hashlib_kernel(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
+    """Return the standard library's kernel; ValueError if another one is wanted."""
     plain = HashlibScanner.name
     if wanted in ("auto", plain):
         return Kernel(plain, HashlibScanner, refused)
@@ -514,29 +526,29 @@ def _by_hashlib(wanted: str, others: List[str], refused: Dict[str, str]) -> Kern
     raise ValueError(message + reasons)
 
 
-def _questions(block: str) -> List[Tuple[str, int, int, int, int]]:
-    """Return what a kernel must answer: block, difficulty, start, step, count.
+def _test_cases(block: str) -> List[Tuple[str, int, int, int, int]]:
+    """Return the stretches that test a kernel: block, difficulty, start, step, count.
 
-    The first two are published, with the report and with the vectors of the tests.
-    The others take nonces of every length, half of them crossing to the next one.
+    The answers to the first two are published, with the report and in the test vectors.
+    The others have nonces of every length; half of them cross to the next length.
     """
-    questions = [(DEFAULT_BLOCK, 2, 0, 1, 117), (DEFAULT_BLOCK, 5, 46000, 1, 698)]
+    cases = [(DEFAULT_BLOCK, 2, 0, 1, 117), (DEFAULT_BLOCK, 5, 46000, 1, 698)]
     for digits in range(1, len(str(MAX_NONCES)) + 1):
-        seed = hashlib.sha256(b"%d" % digits).digest()  # as good as any random one
+        seed = hashlib.sha256(b"%d" % digits).digest()  # random, and the same each time
         step = int.from_bytes(seed[:2], "big") % 10 ** min(digits, 4) + 1
         start = 10 ** (digits - 1) + int.from_bytes(seed[2:10], "big") % 10**digits
         if digits % 2:
             start = 10**digits - 40 * step
         start = max(0, min(start, MAX_NONCES - 100 * step))
         text = block if digits % 3 else block[:1] * 60  # two blocks of SHA-256
-        questions.append((text, 1, start, step, 80))
-    return questions
+        cases.append((text, 1, start, step, 80))
+    return cases
 
 
-PUBLISHED = [[116], [46697]]  # the golden nonces of the first two questions
+PUBLISHED = [[116], [46697]]  # the golden nonces of the first two test cases
 
 
-def _goldens(
+def golden_nonces(
     make: Callable[[str, int], Any],
     block: str,
     difficulty: int,
@@ -544,7 +556,7 @@ def _goldens(
     step: int,
     count: int,
 ) -> List[int]:
-    """Return all golden nonces of a stretch; `Refused` if the count of them is off."""
+    """Return all golden nonces of a stretch; `Refused` if the scanner miscounts."""
     scanner, found = make(block, difficulty), []  # type: Any, List[int]
     while count:
         nonce = scanner.scan(start, step, count)
@@ -561,43 +573,45 @@ def _goldens(
     return found
 
 
-def _proved(library: Any, number: int, block: str, answers: List[List[int]]) -> float:
-    """Return a kernel's nonces a second; `Refused` if it gives one wrong answer."""
+def _verified_rate(
+    library: Any, number: int, block: str, answers: List[List[int]]
+) -> float:
+    """Return a kernel's rate in nonces/s; `Refused` if it gives one wrong answer."""
 
     def make(block: str, difficulty: int) -> NativeScanner:
         return NativeScanner(library, number, block, difficulty)
 
     if answers[:2] != PUBLISHED:
         raise Refused("hashlib itself gives wrong answers")
-    for question, answer in zip(_questions(block), answers):
-        given = _goldens(make, *question)
+    for case, answer in zip(_test_cases(block), answers):
+        given = golden_nonces(make, *case)
         if given != answer:
-            asked = "nonces from {2} by {3}".format(*question)
+            asked = "nonces from {2} by {3}".format(*case)
             raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
     return _rate(make(block, HASH_DIGITS))
 
 
 def _rate(scanner: NativeScanner) -> float:
-    """Return the nonces a second of the best of three short slices."""
+    """Return the rate in nonces/s: the best of three short slices."""
     count, took = 64, 0.0
     while took < TRIAL_SLICE:
         count *= 2
-        took = _timed(scanner, count)
-    return count / min(took, _timed(scanner, count), _timed(scanner, count))
+        took = _seconds_for(scanner, count)
+    return count / min(took, _seconds_for(scanner, count), _seconds_for(scanner, count))
 
 
-def _timed(scanner: NativeScanner, count: int) -> float:
+def _seconds_for(scanner: NativeScanner, count: int) -> float:
     began = time.perf_counter()
     scanner.scan(TRIAL_START, 1, count)
     return time.perf_counter() - began
 
 
-def _asked(work: Callable[[], Any]) -> Any:
-    """Return what `work` returns, done by a child: it may crash or never end.
+def _in_child(work: Callable[[], Any]) -> Any:
+    """Return what `work` returns; a child process does it, as it may crash or hang.
 
-    Raises `Refused`: what `work` raised, or what became of the child.
+    Raises `Refused` if `work` raises it, or if the child crashes or takes too long.
     """
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
@@ -605,20 +619,20 @@ def _asked(work: Callable[[], Any]) -> Any:
                 reply = {"answer": work()}  # type: Dict[str, Any]
             except Refused as reason:
                 reply = {"refused": str(reason)}
-            os.write(theirs, json.dumps(reply).encode())
+            os.write(writer, json.dumps(reply).encode())
         finally:
             os._exit(0)
-    os.close(theirs)
+    os.close(writer)
     poll = select.poll()
-    poll.register(ours, select.POLLIN)
-    in_time = poll.poll(1000 * PROOF_PATIENCE)
+    poll.register(reader, select.POLLIN)
+    in_time = poll.poll(1000 * TRIAL_PATIENCE)
     if not in_time:
         os.kill(pid, signal.SIGKILL)
-    text = os.read(ours, 65536) if in_time else b""
-    os.close(ours)
+    text = os.read(reader, 65536) if in_time else b""
+    os.close(reader)
     _, status = os.waitpid(pid, 0)
     if not in_time:
-        raise Refused(f"gave no answer within {PROOF_PATIENCE:g} s")
+        raise Refused(f"gave no answer within {TRIAL_PATIENCE:g} s")
     if not text:
         signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         raise Refused(f"crashed (signal {signum})" if signum else "failed")
@@ -628,14 +642,14 @@ def _asked(work: Callable[[], Any]) -> Any:
     return reply["answer"]
 
 
-# --- the books
+# --- bookkeeping
 
 
 class Ledger:
-    """Which positions are handed out, tested and left; pure, no processes.
+    """Which positions are assigned, tested and left; pure, no processes.
 
-    Positions count the members of the class from 0.  All that are below `cursor`
-    have been tested.  Once there is a hit, only what lies below it matters.
+    Positions count the members of the class from 0.  All positions below `cursor` have
+    been tested.  Once there is a hit, only the positions below it are needed.
     """
 
     def __init__(self, size: int) -> None:
@@ -643,35 +657,37 @@ class Ledger:
         self.tested = 0
         self.cursor = 0
         self.hit: Optional[int] = None  # the smallest golden position known
-        self._next = 0  # nothing from here on was ever handed out
+        self._next = 0  # no position from here on was ever assigned
         self._out: Dict[int, List[Tuple[int, int]]] = {}  # (first, count) by child
-        self._again: List[Tuple[int, int]] = []  # a heap of what came back untested
+        self._again: List[
+            Tuple[int, int]
+        ] = []  # a heap of returned, untested stretches
         self._done: List[Tuple[int, int]] = []  # a heap of (first, end) above cursor
 
     @property
     def end(self) -> int:
-        """Where positions stop to matter."""
+        """The first position that is not needed."""
         return self.size if self.hit is None else self.hit
 
     @property
-    def over(self) -> bool:
-        """Whether the answer is known: all that matters has been tested."""
+    def decided(self) -> bool:
+        """Whether the answer is known: all needed positions have been tested."""
         return self.cursor >= self.end
 
     @property
-    def more(self) -> bool:
-        """Whether `take` has something to give."""
+    def has_work(self) -> bool:
+        """Whether `take` would return a stretch."""
         again = self._again[0][0] if self._again else self.size
         return min(self._next, again) < self.end
 
     @property
-    def busy(self) -> bool:
-        """Whether any child owes an answer."""
+    def has_outstanding(self) -> bool:
+        """Whether any child has a stretch that it has not answered."""
         return bool(self._out)
 
     def take(self, child: int, count: int) -> Optional[Tuple[int, int]]:
-        """Hand out up to `count` positions to `child`: (first, how many), or None."""
-        if not self.more:
+        """Assign up to `count` positions to `child`: (first, how many), or None."""
+        if not self.has_work:
             return None
         if self._again and self._again[0][0] < self._next:
             stretch = heapq.heappop(self._again)
@@ -682,9 +698,9 @@ class Ledger:
         return stretch
 
     def done(self, child: int, tested: int, hit: bool) -> None:
-        """Book `child`'s oldest stretch: its first `tested` positions were tested.
+        """Record that `tested` positions of `child`'s oldest stretch were tested.
 
-        `hit` says that the last of them is golden.
+        `hit`: whether the last of them is golden.
         """
         first, count = self._out[child].pop(0)
         if not self._out[child]:
@@ -700,24 +716,24 @@ class Ledger:
         while self._done and self._done[0][0] == self.cursor:
             self.cursor = heapq.heappop(self._done)[1]
 
-    def lost(self, child: int) -> None:
-        """Take back what a dead child had: as far as is known, it was not tested."""
+    def reclaim(self, child: int) -> None:
+        """Take back the stretches of a dead child, as untested."""
         for stretch in self._out.pop(child, []):
             heapq.heappush(self._again, stretch)
 
-    def held(self, child: int) -> int:
-        """Return how many stretches `child` has before it."""
+    def outstanding(self, child: int) -> int:
+        """Return the number of stretches that `child` has not answered."""
         return len(self._out.get(child, ()))
 
-    def matters(self, child: int) -> bool:
-        """Whether what `child` has before it could still change the answer."""
+    def is_needed(self, child: int) -> bool:
+        """Whether a stretch of `child` could still change the answer."""
         return any(first < self.end for first, _ in self._out.get(child, ()))
 
 
-class Witnesses:
-    """The witnesses that were met, until they are shown; pure.
+class PendingWitnesses:
+    """The witnesses that were found and are not reported yet; pure.
 
-    Where there are too many, `level` rises: from then on, those with fewer zero bits
+    If there are too many, `level` rises: from then on, witnesses with fewer zero bits
     are left out.
     """
 
@@ -725,26 +741,26 @@ class Witnesses:
         self.level = bits
         self._block, self._bits = block, bits
         self._waiting = []  # type: List[Tuple[int, int]]  # a heap: nonce, zero bits
-        self._met = [0] * (4 * HASH_DIGITS + 2)  # by their zero bits
+        self._counts = [0] * (4 * HASH_DIGITS + 2)  # by their zero bits
         self._shown = 0
 
     def add(self, nonce: int) -> None:
-        """Take one that a child has met."""
+        """Add a witness that a child has found."""
         zeros = zero_bits(digest(self._block, nonce))
         heapq.heappush(self._waiting, (nonce, zeros))
 
     def show(self, cursor: int, seconds: float, last: bool) -> Dict[str, Any]:
-        """Return what an event says of those that were not shown yet.
+        """Return the fields of an event for the witnesses that were not shown yet.
 
         Args:
-            cursor: those below it are shown.
+            cursor: witnesses below it are shown.
             seconds: of search, so far.
-            last: show some of those above it, too.
+            last: show some of the witnesses above it, too.
         """
         ready = []
         while self._waiting and self._waiting[0][0] < cursor:
             nonce, zeros = heapq.heappop(self._waiting)
-            self._met[zeros] += 1
+            self._counts[zeros] += 1
             if zeros >= self.level:
                 ready.append((nonce, zeros))
         while self._too_many(len(ready), seconds) and self._enough_left:
@@ -755,8 +771,9 @@ class Witnesses:
             room = max(0, WITNESSES_AT_ONCE - len(ready))
             ready += heapq.nsmallest(room, above)
         shown, self._shown = self._shown, self._shown + len(ready)
-        told = {"witnesses": [nonce for nonce, _ in ready], "shown": shown}
-        return dict(told, thinned_to=self.level) if self.level > self._bits else told
+        fields = {"witnesses": [nonce for nonce, _ in ready], "shown": shown}
+        thinned = self.level > self._bits
+        return dict(fields, thinned_to=self.level) if thinned else fields
 
     def _too_many(self, count: int, seconds: float) -> bool:
         most = WITNESSES_AT_FIRST + WITNESSES_A_SECOND * seconds
@@ -764,18 +781,18 @@ class Witnesses:
 
     @property
     def _enough_left(self) -> bool:
-        return sum(self._met[self.level + 1 :]) >= WITNESSES_LEFT
+        return sum(self._counts[self.level + 1 :]) >= WITNESSES_LEFT
 
 
 # --- child processes
 
 REQUEST = struct.Struct("<QQ")  # first nonce, how many
-# tested, whether the last of them is golden, seconds, how many witnesses; then these
+# tested, whether the last one is golden, seconds, number of witnesses; then these
 REPLY = struct.Struct("<Q?dI")
 
 
 class Reply(NamedTuple):
-    """What a child says of one stretch."""
+    """A child's result for one stretch."""
 
     tested: int
     hit: bool  # whether the last of them is golden
@@ -787,8 +804,8 @@ class Reply(NamedTuple):
         return head + struct.pack(f"<{len(self.witnesses)}Q", *self.witnesses)
 
 
-def unpacked(data: bytes) -> Tuple[List[Reply], bytes]:
-    """Return the replies in `data`, and what is left: the beginning of another."""
+def unpack_replies(data: bytes) -> Tuple[List[Reply], bytes]:
+    """Return the replies in `data`, and the rest: the beginning of another reply."""
     replies, at = [], 0  # type: List[Reply], int
     while len(data) - at >= REPLY.size:
         tested, hit, took, count = REPLY.unpack_from(data, at)
@@ -802,10 +819,10 @@ def unpacked(data: bytes) -> Tuple[List[Reply], bytes]:
 
 
 class Child:
-    """One core's process, as its parent sees it: a pipe to it, a pipe from it."""
+    """One core's process, as seen by its parent: three pipes and a process id."""
 
     def __init__(
-        self, number: int, pid: int, requests: int, replies: int, bell: int
+        self, number: int, pid: int, requests: int, replies: int, wakeup: int
     ) -> None:
         self.number = number
         self.stretch = FIRST_STRETCH
@@ -813,50 +830,52 @@ class Child:
         self.descriptor = replies
         self._pid = pid
         self._requests = requests
-        self._bell = bell
+        self._wakeup = wakeup
         self._partial = b""
 
-    def hand(self, first: int, count: int) -> None:
-        """Send one request; a dead child is noticed when its answer is awaited."""
+    def send(self, first: int, count: int) -> None:
+        """Send one request; a dead child is noticed when its replies are read."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._requests, REQUEST.pack(first, count))
 
-    def ring(self) -> None:
-        """Wake it, if it waits."""
-        with contextlib.suppress(OSError):  # it is dead, or does not even listen
-            os.write(self._bell, b".")
+    def wake(self) -> None:
+        """Wake the child if it waits for its rate limit."""
+        with contextlib.suppress(OSError):  # it is dead, or its pipe is full
+            os.write(self._wakeup, b".")
 
     def replies(self) -> Optional[List[Reply]]:
-        """Return the replies that are here, or None if the child is dead."""
+        """Return the replies that have arrived, or None if the child is dead."""
         received = os.read(self.descriptor, 65536)
         if not received:
             return None
-        replies, self._partial = unpacked(self._partial + received)
+        replies, self._partial = unpack_replies(self._partial + received)
         return replies
 
     def close(self) -> None:
         os.close(self._requests)
-        os.close(self._bell)
+        os.close(self._wakeup)
         os.close(self.descriptor)
 
     def end(self) -> None:
-        """Kill it; it holds nothing that could be lost."""
+        """Kill the child; it has no data that could be lost."""
         self.close()
-        os.kill(self._pid, signal.SIGKILL)  # not reaped yet: the pid is its own
+        os.kill(
+            self._pid, signal.SIGKILL
+        )  # not reaped yet, so the pid is still its own
         os.waitpid(self._pid, 0)
 
 
 def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> None:
-    """Scan what is asked for until the parent is gone."""
-    # Requests are far below PIPE_BUF: a pipe has them whole.
+    """Scan the requested stretches until the parent is gone."""
+    # A request is far shorter than PIPE_BUF, so a pipe never splits it.
     for request in iter(lambda: os.read(requests, REQUEST.size), b""):
         start, count = REQUEST.unpack(request)
         began = time.perf_counter()
         nonce = scanner.scan(start, step, count)
         took = time.perf_counter() - began
-        told = (scanner.tested, nonce is not None, took, tuple(scanner.witnesses))
-        data = Reply(*told).packed()
-        while data:  # it may be more than a pipe takes at once
+        hit, witnesses = nonce is not None, tuple(scanner.witnesses)
+        data = Reply(scanner.tested, hit, took, witnesses).packed()
+        while data:  # a reply may be longer than a pipe takes at once
             data = data[os.write(replies, data) :]
 
 
@@ -871,55 +890,55 @@ class ProcessPool:
         first_stretch: int = FIRST_STRETCH,
     ) -> None:
         self.children: Dict[int, Child] = {}  # by the descriptor of their replies
-        self.trouble = ""  # why there is a child less than there should be
-        self._make = make  # a scanner, from a stop flag and its bell
+        self.failure = ""  # why a child is missing
+        self._make = make  # makes a scanner from a stop flag and its wake-up pipe
         self._step = step
         self._first_stretch = first_stretch
         self._flags = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
-        self._vacant = list(range(size - 1, -1, -1))  # cores without a child
-        self._young_deaths = [0] * size
+        self._free_slots = list(range(size - 1, -1, -1))  # cores without a child
+        self._early_deaths = [0] * size
         self._poll = select.poll()
 
     @property
     def complete(self) -> bool:
-        """Whether there is a child for every core that is not given up."""
-        return not self._vacant
+        """Whether every core that is in use has a child."""
+        return not self._free_slots
 
-    def hurry(self, child: Child, wanted: bool) -> None:
-        """Raise or lower a child's flag: under it, stretches come back untested."""
+    def set_stop(self, child: Child, wanted: bool) -> None:
+        """Raise or lower a child's stop flag; raised, its stretches return untested."""
         raised, self._flags[child.number] = self._flags[child.number], wanted
         if wanted and not raised:
-            child.ring()
+            child.wake()
 
     def wait(self, also: int, seconds: float) -> List[int]:
-        """Return the descriptors, of children and `also`, that have something."""
+        """Return the readable descriptors, of the children and `also`."""
         self._poll.register(also, select.POLLIN)
         timeout = 1000 * min(max(0.0, seconds), LONGEST_WAIT)
         return [descriptor for descriptor, _ in self._poll.poll(timeout)]
 
-    def grow(self) -> Optional[Child]:
-        """Fork a child for a vacant core; None, and `trouble`, if that fails."""
-        number = self._vacant.pop()
+    def add(self) -> Optional[Child]:
+        """Fork a child for a free core; None, and `failure` is set, if that fails."""
+        number = self._free_slots.pop()
         self._flags[number] = 0
         try:
             child = self._fork(number)
         except OSError as error:  # no memory, no descriptors, no more processes
-            self.trouble = f"cannot start a process: {error}"
+            self.failure = f"cannot start a process: {error}"
             return None
         child.stretch = self._first_stretch
         self.children[child.descriptor] = child
         self._poll.register(child.descriptor, select.POLLIN)
         return child
 
-    def bury(self, child: Child) -> None:
-        """Clear away a child that died; its core is vacant, or given up."""
-        young = time.monotonic() - child.born < YOUNG
-        deaths = self._young_deaths[child.number] + 1 if young else 0
-        self._young_deaths[child.number] = deaths
+    def remove_dead(self, child: Child) -> None:
+        """Remove a dead child; its core gets a new one, or is not used any more."""
+        young = time.monotonic() - child.born < EARLY_DEATH
+        deaths = self._early_deaths[child.number] + 1 if young else 0
+        self._early_deaths[child.number] = deaths
         self._remove(child)
-        self.trouble = "the processes keep dying"
-        if deaths < MAX_YOUNG_DEATHS:
-            self._vacant.append(child.number)
+        self.failure = "the processes keep dying"
+        if deaths < MAX_EARLY_DEATHS:
+            self._free_slots.append(child.number)
 
     def end(self) -> None:
         """End all children."""
@@ -941,42 +960,46 @@ class ProcessPool:
             for descriptor in pipes:
                 os.close(descriptor)
             raise
-        theirs_in, ours_out, ours_in, theirs_out, bell, ours_bell = pipes
+        request_read, request_write, reply_read, reply_write, wake_read, wake_write = (
+            pipes
+        )
         if pid == 0:
-            # A copy of a parent's end would keep a process alive after its parent.
-            for descriptor in (ours_out, ours_in, ours_bell):
+            # With a copy of a parent's end, a child would outlive its parent.
+            for descriptor in (request_write, reply_read, wake_write):
                 os.close(descriptor)
-            self._live(number, theirs_in, theirs_out, bell)
-        for descriptor in (theirs_in, theirs_out, bell):
+            self._run_child(number, request_read, reply_write, wake_read)
+        for descriptor in (request_read, reply_write, wake_read):
             os.close(descriptor)
-        os.set_blocking(ours_bell, False)
-        return Child(number, pid, ours_out, ours_in, ours_bell)
+        os.set_blocking(wake_write, False)
+        return Child(number, pid, request_write, reply_read, wake_write)
 
-    def _live(self, number: int, requests: int, replies: int, bell: int) -> NoReturn:
-        """Be a child: serve, and never return to what the parent was doing."""
+    def _run_child(
+        self, number: int, requests: int, replies: int, wakeup: int
+    ) -> NoReturn:
+        """Run as a child process; never return to the parent's code."""
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, signal.SIG_IGN)  # the parent's business
+                signal.signal(signum, signal.SIG_IGN)  # the parent handles them
             signal.set_wakeup_fd(-1)
             for sibling in self.children.values():
                 sibling.close()
-            step_back()
-            scanner = self._make(self._flags[number : number + 1], bell)
+            lower_priority()
+            scanner = self._make(self._flags[number : number + 1], wakeup)
             _serve(requests, replies, scanner, self._step)
         except BrokenPipeError:
             pass  # the parent is gone
         finally:
-            if sys.exc_info()[0]:  # a bug: say so here, before it is gone
+            if sys.exc_info()[0]:  # a bug: print it, as `_exit` would hide it
                 sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
             os._exit(0)
 
 
-def step_back() -> None:
-    """Let whoever serves this machine, or must hear a stop, go before this process.
+def lower_priority() -> None:
+    """Give this process a lower priority than the host's services and the parent.
 
-    Where Linux groups processes by session, a nice level only counts within one, and
-    each session has one of its own: sched(7), "The autogroup feature".
+    If Linux groups processes by session, a nice level counts within a session only, and
+    each session has a nice level of its own: sched(7), "The autogroup feature".
     """
     os.setsid()
     os.nice(19)
@@ -984,13 +1007,13 @@ def step_back() -> None:
         group.write("19")
 
 
-# --- telling
+# --- events and the system log
 
-UNLOGGED = ("event", "witnesses")  # fields that the syslog does without
+NOT_IN_SYSLOG = ("event", "witnesses")  # fields that are not written to the syslog
 
 
 class Reporter:
-    """Writes events, each line at once and whole; the important ones to syslog too."""
+    """Writes each event at once, as one whole line; important ones to syslog too."""
 
     def __init__(self, descriptor: int, run: str, use_syslog: bool) -> None:
         self._descriptor = descriptor
@@ -999,7 +1022,7 @@ class Reporter:
         self._logged = time.monotonic()
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Write one event; `progress` goes to the syslog only now and then."""
+        """Write one event; `progress` goes to the syslog every SYSLOG_EVERY seconds."""
         record = {"event": kind, "time": round(time.time(), 3)}  # type: Dict[str, Any]
         if self._run:
             record["run"] = self._run
@@ -1010,14 +1033,14 @@ class Reporter:
         now = time.monotonic()
         if self._syslog and (kind != "progress" or now >= self._logged + SYSLOG_EVERY):
             self._logged = now
-            kept = (each for each in record.items() if each[0] not in UNLOGGED)
-            told = (f"{name}={value}" for name, value in kept)
-            self._syslog.line(f"{kind} {' '.join(told)}")
+            kept = (each for each in record.items() if each[0] not in NOT_IN_SYSLOG)
+            text = " ".join(f"{name}={value}" for name, value in kept)
+            self._syslog.line(f"{kind} {text}")
 
-    def leave(self) -> None:
-        """Leave it to the process that forked this one."""
+    def release(self) -> None:
+        """In a child: leave the syslog to the parent process."""
         if self._syslog:
-            self._syslog.leave()
+            self._syslog.release()
 
     def close(self) -> None:
         syslog, self._syslog = self._syslog, None
@@ -1026,11 +1049,11 @@ class Reporter:
 
 
 class Syslog:
-    """The `logger` program, fed line by line; without one, nothing is logged."""
+    """The `logger` program, given line by line; without it, nothing is logged."""
 
     def __init__(self) -> None:
         reader, self._pipe = os.pipe()
-        self._ended, held = os.pipe()  # readable once nobody holds the other end
+        self._ended, held = os.pipe()  # readable once the logger has ended
         self._pid = os.fork()
         if self._pid == 0:
             try:
@@ -1039,25 +1062,25 @@ class Syslog:
                 for source, target in ((reader, 0), (null, 1), (null, 2)):
                     os.dup2(source, target)
                 for signum in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(signum, signal.SIG_IGN)  # it has the last line to log
+                    signal.signal(signum, signal.SIG_IGN)  # the last line is to come
                 os.execvp("logger", ["logger", "-t", "cnd-pow"])
             finally:
                 os._exit(127)
         os.close(reader)
         os.close(held)
-        # A logger that hangs must never hold up the search.
+        # A logger that hangs must never delay the search.
         os.set_blocking(self._pipe, False)
 
     def line(self, text: str) -> None:
-        # No logger, or one that hangs: the events are the record.
+        # Without a logger, or with one that hangs, the events are the record.
         with contextlib.suppress(OSError):
             os.write(self._pipe, text.encode() + b"\n")
 
-    def leave(self) -> None:
+    def release(self) -> None:
         os.close(self._pipe)
 
     def close(self) -> None:
-        """Let the last line get there, within reason."""
+        """Wait for the last line to be written, SYSLOG_PATIENCE seconds at most."""
         os.close(self._pipe)
         ended, _, _ = select.select([self._ended], [], [], SYSLOG_PATIENCE)
         if not ended:
@@ -1069,7 +1092,7 @@ class Syslog:
 
 
 class StopRequest:
-    """SIGTERM and SIGINT, from now on, as something to look at and to wait for."""
+    """SIGTERM and SIGINT, from now on, as a flag and a descriptor to wait for."""
 
     def __init__(self) -> None:
         self.made = False
@@ -1093,137 +1116,150 @@ class Worker:
     """One search on all cores, from `started` to its last event."""
 
     def __init__(
-        self, order: WorkerOptions, kernel: Kernel, report: Reporter, stop: StopRequest
+        self,
+        options: WorkerOptions,
+        kernel: Kernel,
+        report: Reporter,
+        stop: StopRequest,
     ) -> None:
-        self._order = order
-        self._search = search = order.search
+        self._options = options
+        self._search = search = options.search
         self._report = report
         self._stop = stop
         self._kernel = kernel
         self._ledger = Ledger(search.size)
-        self._crew = ProcessPool(
-            order.processes,
+        self._pool = ProcessPool(
+            options.processes,
             self._scanner,
             search.of,
-            first_stretch=_first_stretch(order),
+            first_stretch=_first_stretch(options),
         )
-        self._target = _target(order)
+        self._stretch_seconds = _stretch_seconds(options)
         self._began = time.monotonic()
-        limit = order.time_limit
+        limit = options.time_limit
         self._deadline = None if limit is None else self._began + limit
-        self._told = (self._began, 0)  # when progress was told, and what
-        self._witnesses = None  # type: Optional[Witnesses]
-        if order.witness_bits is not None:
-            self._witnesses = Witnesses(search.block, order.witness_bits)
+        self._last_progress = (self._began, 0)  # when, and nonces tested
+        self._witnesses = None  # type: Optional[PendingWitnesses]
+        if options.witness_bits is not None:
+            self._witnesses = PendingWitnesses(search.block, options.witness_bits)
         self._ending = ""  # "stopped" or "timeout", once decided
-        self._patience: Optional[float] = None  # until when last answers are awaited
+        self._end_deadline: Optional[float] = None  # for the last replies
 
-    def run(self, started: Callable[[], None], told: Callable[[], None]) -> str:
+    def run(self, started: Callable[[], None], ended: Callable[[], None]) -> str:
         """Search; return the kind of the last event.
 
-        Calls `started` after the first event and `told` after the last.
+        Calls `started` after the first event and `ended` after the last.
         """
-        self._tell_start()
+        self._report_start()
         started()
         try:
-            self._look_round()
+            self._update_state()
             while not self._finished():
-                self._grow()
+                self._add_process()
                 self._wait()
-                self._look_round()
-            kind = self._tell_end()
-            told()
+                self._update_state()
+            kind = self._report_end()
+            ended()
             return kind
         finally:
-            self._crew.end()
+            self._pool.end()
 
     def _finished(self) -> bool:
-        if self._patience is not None:
-            return not self._ledger.busy or time.monotonic() >= self._patience
-        return self._crew.complete and not self._crew.children
+        if self._end_deadline is not None:
+            return (
+                not self._ledger.has_outstanding
+                or time.monotonic() >= self._end_deadline
+            )
+        return self._pool.complete and not self._pool.children
 
-    def _scanner(self, stop: Sequence[int], bell: int) -> Any:
-        """Return what a child searches with; called in the child."""
-        self._report.leave()  # the logger ends when nobody can write to it any more
-        search, order = self._search, self._order
+    def _scanner(self, stop: Sequence[int], wakeup: int) -> Any:
+        """Return a child's scanner; called in the child."""
+        self._report.release()  # the logger ends when its last writer is gone
+        search, options = self._search, self._options
         make = self._kernel.make
-        if order.witness_bits is None:
+        if options.witness_bits is None:
             scanner = make(search.block, search.difficulty, stop)
         else:
-            scanner = Witnessing(make, search, order.witness_bits, stop)
-        if order.rate is None:
+            scanner = WitnessScanner(make, search, options.witness_bits, stop)
+        if options.rate is None:
             return scanner
-        return Paced(scanner, order.rate / order.processes, stop, bell)
+        return RateLimitedScanner(
+            scanner, options.rate / options.processes, stop, wakeup
+        )
 
     @property
-    def _wanted(self) -> bool:
-        """Whether to go on testing; below a hit always: the answer is that close."""
+    def _must_continue(self) -> bool:
+        """Whether to go on testing; below a hit always, as the answer is near."""
         return not self._ending or self._ledger.hit is not None
 
-    def _grow(self) -> None:
-        """Fork one more child if there is work: the first search while others start."""
-        if self._wanted and self._ledger.more and not self._crew.complete:
-            child = self._crew.grow()
+    def _add_process(self) -> None:
+        """Fork one more child if there is work; the others search meanwhile."""
+        if self._must_continue and self._ledger.has_work and not self._pool.complete:
+            child = self._pool.add()
             if child:
-                self._hand_out(child)
+                self._assign_work(child)
 
-    def _hand_out(self, child: Child) -> None:
+    def _assign_work(self, child: Child) -> None:
         ledger = self._ledger
-        while self._wanted and ledger.held(child.number) < AHEAD:
+        while self._must_continue and ledger.outstanding(child.number) < QUEUED:
             stretch = ledger.take(child.number, child.stretch)
             if stretch is None:
                 return
-            child.hand(self._search.nonce(stretch[0]), stretch[1])
+            child.send(self._search.nonce(stretch[0]), stretch[1])
 
     def _wait(self) -> None:
-        """Wait for an answer, a signal or the clock; book the answers."""
-        growing = self._wanted and self._ledger.more and not self._crew.complete
-        seconds = self._next_look() - time.monotonic()
-        if growing or not self._crew.children:  # nobody is there to wait for
+        """Wait for replies, a signal or the next deadline; record the replies."""
+        growing = (
+            self._must_continue and self._ledger.has_work and not self._pool.complete
+        )
+        seconds = self._next_deadline() - time.monotonic()
+        if growing or not self._pool.children:  # there is no reply to wait for
             seconds = 0.0
-        for descriptor in self._crew.wait(self._stop.descriptor, seconds):
+        for descriptor in self._pool.wait(self._stop.descriptor, seconds):
             if descriptor == self._stop.descriptor:
                 self._stop.clear()
                 continue
-            child = self._crew.children[descriptor]
+            child = self._pool.children[descriptor]
             replies = child.replies()
             if replies is None:
-                self._ledger.lost(child.number)
-                self._crew.bury(child)
-                for other in self._crew.children.values():
-                    self._hand_out(other)  # one that had nothing left to do
+                self._ledger.reclaim(child.number)
+                self._pool.remove_dead(child)
+                for other in self._pool.children.values():
+                    self._assign_work(other)  # it may have had no work left
                 continue
             for tested, hit, took, witnesses in replies:
                 self._ledger.done(child.number, tested, hit)
                 for nonce in witnesses:
                     if self._witnesses:
                         self._witnesses.add(nonce)
-                child.stretch = _next_stretch(child.stretch, tested, took, self._target)
-            self._hand_out(child)
+                child.stretch = _next_stretch(
+                    child.stretch, tested, took, self._stretch_seconds
+                )
+            self._assign_work(child)
 
-    def _next_look(self) -> float:
-        if self._patience is not None:
-            return self._patience
-        progress = self._told[0] + self._order.progress
+    def _next_deadline(self) -> float:
+        if self._end_deadline is not None:
+            return self._end_deadline
+        progress = self._last_progress[0] + self._options.progress
         return progress if self._deadline is None else min(progress, self._deadline)
 
-    def _look_round(self) -> None:
-        """See whether the end has come, and who need not finish what it has."""
+    def _update_state(self) -> None:
+        """Decide whether the search ends, and which children may stop early."""
         now = time.monotonic()
         if self._stop.made:
             self._ending = self._ending or "stopped"
         elif self._deadline is not None and now >= self._deadline:
             self._ending = self._ending or "timeout"
-        if self._ending or self._ledger.over:
-            self._patience = self._patience or now + END_PATIENCE
-        elif now >= self._told[0] + self._order.progress:
-            self._tell_progress(now)
+        if self._ending or self._ledger.decided:
+            self._end_deadline = self._end_deadline or now + END_PATIENCE
+        elif now >= self._last_progress[0] + self._options.progress:
+            self._report_progress(now)
         if self._ending or self._ledger.hit is not None:
-            for child in self._crew.children.values():
-                needed = self._wanted and self._ledger.matters(child.number)
-                self._crew.hurry(child, not needed)
+            for child in self._pool.children.values():
+                needed = self._must_continue and self._ledger.is_needed(child.number)
+                self._pool.set_stop(child, not needed)
 
-    def _tell_start(self) -> None:
+    def _report_start(self) -> None:
         search = self._search
         self._report.event(
             "started",
@@ -1233,128 +1269,128 @@ class Worker:
             start=search.start,
             nonces=search.nonces,
             difficulty=search.difficulty,
-            processes=self._order.processes,
+            processes=self._options.processes,
             kernel=self._kernel.name,
-            rate_cap=self._order.rate,
-            witness_bits=self._order.witness_bits,
+            rate_cap=self._options.rate,
+            witness_bits=self._options.witness_bits,
             refused=self._kernel.refused,
             python=sys.version.split()[0],
             version=VERSION,
         )
 
-    def _tell_progress(self, now: float) -> None:
-        before, tested = self._told
-        self._told = (now, self._ledger.tested)
+    def _report_progress(self, now: float) -> None:
+        before, tested = self._last_progress
+        self._last_progress = (now, self._ledger.tested)
         rate = (self._ledger.tested - tested) / (now - before)
-        standing = dict(self._standing(now), rate=round(rate, 1))
-        self._report.event("progress", **standing)
+        fields = dict(self._progress_fields(now), rate=round(rate, 1))
+        self._report.event("progress", **fields)
 
-    def _tell_end(self) -> str:
+    def _report_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
-        standing = self._standing(now, last=True)
-        standing["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
-        if ledger.over and ledger.hit is not None:
+        fields = self._progress_fields(now, last=True)
+        fields["rate"] = round(ledger.tested / max(now - self._began, 1e-9), 1)
+        if ledger.decided and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
             found = {"nonce": nonce, "hash": digest(self._search.block, nonce)}
-            self._report.event("found", **found, **standing)
+            self._report.event("found", **found, **fields)
             return "found"
-        if ledger.over:
+        if ledger.decided:
             kind = "exhausted"
         elif self._ending:
             kind = self._ending
         else:
             kind = "failed"
-            standing["reason"] = self._crew.trouble
-        self._report.event(kind, **standing)
+            fields["reason"] = self._pool.failure
+        self._report.event(kind, **fields)
         return kind
 
-    def _standing(self, now: float, last: bool = False) -> Dict[str, Any]:
-        """Return how far it is, with witnesses for it; `last`: nothing comes after."""
-        standing = {
+    def _progress_fields(self, now: float, last: bool = False) -> Dict[str, Any]:
+        """Return the fields for the progress so far; `last`: of the last event."""
+        fields = {
             "cursor": self._search.nonce(self._ledger.cursor),
             "tested": self._ledger.tested,
             "seconds": round(now - self._began, 4),
         }  # type: Dict[str, Any]
         if self._witnesses:
             seconds = now - self._began
-            standing.update(self._witnesses.show(standing["cursor"], seconds, last))
-        return standing
+            fields.update(self._witnesses.show(fields["cursor"], seconds, last))
+        return fields
 
 
-def _wanted_kernel(order: WorkerOptions) -> str:
-    """Return the kernel to use, or "auto" where they are to be tried."""
-    slow = order.rate is not None and order.rate <= PACED_PLAIN
-    return HashlibScanner.name if slow and order.kernel == "auto" else order.kernel
+def _wanted_kernel(options: WorkerOptions) -> str:
+    """Return the name of the kernel to use, or "auto" to test all of them."""
+    slow = options.rate is not None and options.rate <= HASHLIB_RATE
+    return HashlibScanner.name if slow and options.kernel == "auto" else options.kernel
 
 
-def _first_stretch(order: WorkerOptions) -> int:
-    """Return how many nonces a child begins with."""
-    if order.rate is None:
+def _first_stretch(options: WorkerOptions) -> int:
+    """Return the length of a child's first stretch, in nonces."""
+    if options.rate is None:
         return FIRST_STRETCH
-    paced = int(order.rate / order.processes * FIRST_PACED)
-    return max(1, min(FIRST_STRETCH, paced))
+    count = int(options.rate / options.processes * FIRST_LIMITED)
+    return max(1, min(FIRST_STRETCH, count))
 
 
 def _next_stretch(stretch: int, tested: int, took: float, target: float) -> int:
-    """Return how many nonces would take `target` seconds, going by the last stretch."""
+    """Return how many nonces take `target` seconds, at the rate of the last stretch."""
     if tested == 0 or took <= 0:
         return stretch
-    return max(1, min(int(tested * target / took), GROWTH * stretch))
+    return max(1, min(int(tested * target / took), MAX_GROWTH * stretch))
 
 
-def _target(order: WorkerOptions) -> float:
-    """Return the seconds that a stretch is to take.
+def _stretch_seconds(options: WorkerOptions) -> float:
+    """Return the duration of a stretch, in seconds.
 
-    Many hosts that are held to a rate may share one machine: they do not hurry.
+    Many rate-limited hosts may share one machine, so their stretches are longer.
     """
-    if order.rate is None:
-        return TARGET
-    return max(TARGET, order.progress / PACED_STRETCHES)
+    if options.rate is None:
+        return STRETCH_SECONDS
+    return max(STRETCH_SECONDS, options.progress / STRETCHES_PER_PROGRESS)
 
 
 # --- detached
 
 
 class Detached:
-    """This process, gone on by itself in a folder whose lock it holds."""
+    """This process, running in the background in a folder whose lock it holds."""
 
     def __init__(self, pid_file: int, handshake: int) -> None:
         self._pid_file = pid_file
         self._handshake = handshake
-        os.ftruncate(pid_file, 0)  # better no process than a former one
+        os.ftruncate(pid_file, 0)  # the file must never name a former process
         os.write(pid_file, b"%d\n" % os.getpid())
 
     def started(self) -> None:
-        """Let the process that waits for this one go."""
-        with contextlib.suppress(BrokenPipeError):  # it was killed: no matter
+        """Let the starting process end: it waits for this call."""
+        with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile
             os.write(self._handshake, b"%d" % os.getpid())
         os.close(self._handshake)
 
     def ended(self) -> None:
-        """Say that nothing runs here: soon the pid may be somebody else's.
+        """Clear the pid file: the system may soon give the pid to another process.
 
-        Returns a while later: to take down processes costs more than to stop them, and
-        others who share the machine may have their last words ahead of them.
+        Returns EXIT_DELAY seconds later: ending a process costs more than stopping a
+        search, and other workers on this machine may have their last event to write.
         """
         os.ftruncate(self._pid_file, 0)
-        time.sleep(LINGER)
+        time.sleep(EXIT_DELAY)
 
 
 def detach(folder: str) -> Detached:
-    """Go on as a process of its own in `folder`; return in that process only.
+    """Continue as a background process in `folder`; return in that process only.
 
-    The caller's process waits until `started` is called, then says which process
-    goes on and exits.  Two workers never run in one folder: the lock on `worker.pid`
-    lives as long as the worker and its children.
+    The calling process waits until `started` is called, prints the id of the background
+    process and exits.  Two workers never run in one folder: the worker and its children
+    hold the lock on `worker.pid`.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     pid_file = _locked(os.path.join(folder, "worker.pid"))
     streams = _streams(folder)
-    ours, theirs = os.pipe()
+    reader, writer = os.pipe()
     if os.fork():
-        os.close(theirs)
-        os._exit(_introduce(ours, folder))
-    os.close(ours)
+        os.close(writer)
+        os._exit(_introduce(reader, folder))
+    os.close(reader)
     os.setsid()
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
@@ -1362,7 +1398,7 @@ def detach(folder: str) -> Detached:
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)
-    return Detached(pid_file, theirs)
+    return Detached(pid_file, writer)
 
 
 def _locked(path: str) -> int:
@@ -1377,24 +1413,24 @@ def _locked(path: str) -> int:
 
 
 def _introduce(handshake: int, folder: str) -> int:
-    """Say which process goes on, once it has started; return the exit status."""
+    """Print the id of the background process once it has started; return the status."""
     ready, _, _ = select.select([handshake], [], [], START_PATIENCE)
     pid = os.read(handshake, 20) if ready else b""
     if pid:
         os.write(1, json.dumps({"event": "detached", "pid": int(pid)}).encode() + b"\n")
         return 0
     complaints = os.path.join(folder, "worker.err")
-    complain(f"the worker did not start: see {complaints}")
+    print_error(f"the worker did not start: see {complaints}")
     return STATUS["failed"]
 
 
 def _streams(folder: str) -> Tuple[int, int, int]:
-    """Open what a detached worker reads (nothing), and its two files."""
+    """Open a detached worker's standard input (empty), output and errors."""
     name = os.path.join(folder, "events.jsonl")
     events = os.open(name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     size = os.fstat(events).st_size
     if size and os.pread(events, 1, size - 1) != b"\n":
-        os.write(events, b"\n")  # a crash left half a line
+        os.write(events, b"\n")  # a crashed worker left half a line
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     complaints = os.open(os.path.join(folder, "worker.err"), flags, 0o600)
     return os.open(os.devnull, os.O_RDONLY), events, complaints
@@ -1404,7 +1440,7 @@ def _streams(folder: str) -> Tuple[int, int, int]:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -1429,7 +1465,10 @@ DEFAULTS: Dict[str, Any] = {
 
 
 def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
-    """Return the options (flags over job file over defaults) and where to detach."""
+    """Return the options and the folder to detach in ("": none).
+
+    Flags override the job file, which overrides the defaults.
+    """
     if len(arguments) == 4 and arguments[::2] == ["--job", "--detach"]:
         given = dict(zip(("job", "detach"), arguments[1::2]))  # type: Dict[str, Any]
     else:
@@ -1447,11 +1486,11 @@ def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
 
 def _flags(arguments: List[str]) -> Dict[str, Any]:
     """Return the options on the command line."""
-    # Here, since hosts do without: it takes as long as the trial of all kernels.
+    # Imported here, as hosts do not need it: it takes as long as testing all kernels.
     import argparse
 
     class Parser(argparse.ArgumentParser):
-        """Refuses in one line, like everything here."""
+        """Reports errors in one line, like the rest of this program."""
 
         def error(self, message: str) -> Any:
             raise ValueError(f"{message}; see --help")
@@ -1466,19 +1505,19 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--block", help=f"the block's text ({DEFAULT_BLOCK})")
     add("--difficulty", help="leading zero hex digits of the hash, 0 to 64")
     add("--index", help="the class: nonces congruent to it modulo --of (0)")
-    add("--of", help="how many classes there are (1)")
+    add("--of", help="number of classes (1)")
     add("--nonces", help="size of the nonce space, up to 2**64 (2**32)")
-    add("--start", help="the nonce of the class to begin with (the first)")
-    add("--time-limit", help="seconds after which to give up (never)")
-    add("--processes", help="how many processes (one per usable core)")
+    add("--start", help="the first nonce to test, of the class (its first)")
+    add("--time-limit", help="seconds after which the search ends (never)")
+    add("--processes", help="number of processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
-    add("--kernel", help="auto, hashlib or a native one's name (auto)")
-    add("--rate", help="the most nonces a second (CND_RATE, or without limit)")
-    add("--witness-bits", help="show nonces with so many zero bits too (none)")
-    add("--run", help="a name that the events carry")
-    add("--job", metavar="FILE", help="take options from a JSON object")
-    add("--detach", metavar="FOLDER", help="go on in the background, in this folder")
-    add("--no-syslog", dest="syslog", action="store_false", help="log no line")
+    add("--kernel", help="auto, hashlib or the name of a native kernel (auto)")
+    add("--rate", help="nonces per second, at most (CND_RATE, or no limit)")
+    add("--witness-bits", help="also report nonces with so many zero bits (none)")
+    add("--run", help="the name of the run, a field of every event")
+    add("--job", metavar="FILE", help="read options from a file with a JSON object")
+    add("--detach", metavar="FOLDER", help="run in the background, in this folder")
+    add("--no-syslog", dest="syslog", action="store_false", help="write no syslog")
     return vars(parser.parse_args(arguments))
 
 
@@ -1493,41 +1532,41 @@ def read_job(path: str) -> Dict[str, Any]:
     return job
 
 
-def checked(options: Dict[str, Any]) -> WorkerOptions:
-    """Return what `options` ask for; ValueError, in one line, if they make no sense."""
-    if options["difficulty"] is None:
-        raise ValueError("difficulty is missing: say --difficulty 2")
-    start, limit = options["start"], options["time_limit"]
-    rate = _rate_cap(options["rate"])
+def checked(raw: Dict[str, Any]) -> WorkerOptions:
+    """Return the checked options; ValueError, in one line, if one is invalid."""
+    if raw["difficulty"] is None:
+        raise ValueError("difficulty is missing: add --difficulty 2, for example")
+    start, limit = raw["start"], raw["time_limit"]
+    rate = _rate_cap(raw["rate"])
     search = Search(
-        _text("block", options["block"]),
-        _whole("difficulty", options["difficulty"]),
-        _whole("nonces", options["nonces"]),
-        _whole("index", options["index"]),
-        _whole("of", options["of"]),
+        _text("block", raw["block"]),
+        _whole("difficulty", raw["difficulty"]),
+        _whole("nonces", raw["nonces"]),
+        _whole("index", raw["index"]),
+        _whole("of", raw["of"]),
         None if start is None else _whole("start", start),
     )
-    order = WorkerOptions(
+    options = WorkerOptions(
         search,
-        _processes(options["processes"], rate),
+        _processes(raw["processes"], rate),
         None if limit is None else _seconds("time limit", limit, 0),
-        _seconds("progress", options["progress"], MIN_PROGRESS),
-        _text("kernel", options["kernel"]),
-        _text("run", options["run"]),
-        options["syslog"],
+        _seconds("progress", raw["progress"], MIN_PROGRESS),
+        _text("kernel", raw["kernel"]),
+        _text("run", raw["run"]),
+        raw["syslog"],
         rate,
-        _witness_bits(options["witness_bits"], search.difficulty),
+        _witness_bits(raw["witness_bits"], search.difficulty),
     )
-    if len(order.run) > MAX_RUN_LENGTH or not order.run.isprintable():
+    if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
-        raise ValueError(f"run must be {limits}, not {order.run[:200]!r}")
-    if not isinstance(order.syslog, bool):
-        raise ValueError(f"syslog must be true or false, not {order.syslog!r}")
-    return order
+        raise ValueError(f"run must be {limits}, not {options.run[:200]!r}")
+    if not isinstance(options.syslog, bool):
+        raise ValueError(f"syslog must be true or false, not {options.syslog!r}")
+    return options
 
 
 def _rate_cap(value: Any) -> Optional[float]:
-    """Return the cap that an option, or else the host's environment, sets."""
+    """Return the rate limit from the option, or else from the host's environment."""
     value = os.environ.get("CND_RATE") if value is None else value
     if value is None:
         return None
@@ -1538,7 +1577,7 @@ def _rate_cap(value: Any) -> Optional[float]:
 
 
 def _witness_bits(value: Any, difficulty: int) -> Optional[int]:
-    """Return the zero bits of a witness: fewer than those of a golden nonce."""
+    """Return the zero bits of a witness, fewer than those of a golden nonce."""
     if value is None:
         return None
     bits = _whole("witness bits", value)
@@ -1548,7 +1587,7 @@ def _witness_bits(value: Any, difficulty: int) -> Optional[int]:
 
 def _processes(value: Any, rate: Optional[float]) -> int:
     if value is None:
-        alone = rate is not None and rate <= PACED_ALONE
+        alone = rate is not None and rate <= ONE_PROCESS_RATE
         return 1 if alone else min(usable_cores(), MAX_PROCESSES)
     processes = _whole("processes", value)
     _check_range("processes", processes, 1, MAX_PROCESSES)
@@ -1578,8 +1617,8 @@ def _seconds(name: str, value: Any, least: float) -> float:
     raise ValueError(f"{name} must be a number of seconds {above}, not {value!r}")
 
 
-def complain(message: object) -> None:
-    """Say in one line, on stderr, what is wrong."""
+def print_error(message: object) -> None:
+    """Write a message of one line to standard error."""
     sys.stderr.write(f"pow.py: {message}\n")
     sys.stderr.flush()
 
@@ -1588,33 +1627,33 @@ def main(arguments: List[str]) -> int:
     """Run one search; return the exit status."""
     stop = StopRequest()
     try:
-        options, folder = parse(arguments)
-        order = checked(options)
-        kernel = choose_kernel(_wanted_kernel(order), order.search.block)
+        raw, folder = parse(arguments)
+        options = checked(raw)
+        kernel = choose_kernel(_wanted_kernel(options), options.search.block)
         detached = detach(folder) if folder else None
     except (ValueError, OSError) as error:
-        complain(error)
+        print_error(error)
         return USAGE_STATUS
-    report = Reporter(sys.stdout.fileno(), order.run, order.syslog)
+    report = Reporter(sys.stdout.fileno(), options.run, options.syslog)
 
     def started() -> None:
         if detached:
             detached.started()
 
-    def told() -> None:
+    def ended() -> None:
         report.close()
         if detached:
             detached.ended()
 
     try:
-        return STATUS[Worker(order, kernel, report, stop).run(started, told)]
-    except OSError as error:  # nobody reads the events any more, or the disk is full
-        complain(f"cannot go on: {error}")
-        told()
+        return STATUS[Worker(options, kernel, report, stop).run(started, ended)]
+    except OSError as error:  # the reader of the events is gone, or the disk is full
+        print_error(f"cannot go on: {error}")
+        ended()
         return STATUS["failed"]
 
 
 if __name__ == "__main__":
-    # All is written and closed.  An interpreter that ends in order takes longer for it
-    # than for everything from the signal to the last word.
+    # Everything is written and closed.  An orderly end of the interpreter would take
+    # longer than everything from the signal to the last event.
     os._exit(main(sys.argv[1:]))

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Brute force of a salted hash: which word of a few letters has this SHA-256?
+"""Brute-force search of a salted hash: which word of a few letters has this SHA-256?
 
     digest=$(printf 'pepperquiz' | sha256sum | cut -d' ' -f1)
     fab start --worker examples/salted_hash.py --nonces 26**4 --n 4 -- \\
         --salt pepper --length 4 --digest $digest
 
-Word number 0 of four letters is aaaa, number 1 aaab, and so on: so the words are a
-space of numbers, `--nonces 26**4` of them, and every instance has its share.
+Word number 0 of four letters is aaaa, number 1 is aaab, and so on.  So the words are a
+space of numbers, with `--nonces 26**4`, and every instance searches a part of it.
 """
 
 import argparse
@@ -17,12 +17,12 @@ import sys
 import time
 
 LETTERS = string.ascii_lowercase
-EVERY = 1.0  # seconds between two words on the progress
-LOOK = 4096  # words between two looks at the clock
+EVERY = 1.0  # seconds between two progress events
+CHECK = 4096  # words between two checks of the clock
 
 
 def word(number, length):
-    """Return the word of a number: its digits to the base 26, as letters."""
+    """Return the word of a number: its digits in base 26, as letters."""
     letters = []
     for _ in range(length):
         number, digit = divmod(number, len(LETTERS))
@@ -31,7 +31,7 @@ def word(number, length):
 
 
 def matches(text, options):
-    """Tell whether a word has the digest that is looked for."""
+    """Tell whether a word has the wanted digest."""
     salted = (options.salt + text).encode()
     return hashlib.sha256(salted).hexdigest() == options.digest
 
@@ -43,11 +43,11 @@ def say(event, **fields):
 
 def search(options):
     """Try the words of one class in ascending order."""
-    told = time.monotonic()
+    reported = time.monotonic()
     numbers = range(options.start, options.nonces, options.of)
     for tested, number in enumerate(numbers):
-        if tested % LOOK == 0 and time.monotonic() > told + EVERY:
-            told = time.monotonic()
+        if tested % CHECK == 0 and time.monotonic() > reported + EVERY:
+            reported = time.monotonic()
             say("progress", cursor=number, tested=tested)
         text = word(number, options.length)
         if matches(text, options):
@@ -59,7 +59,7 @@ def search(options):
 def parse():
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--salt", default="", help="what stands before the word")
+    add("--salt", default="", help="the text before the word")
     add("--length", type=int, default=4, help="letters of the word")
     add("--digest", required=True, help="its SHA-256, 64 hex digits")
     add("--index", type=int, default=0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A worker of your own: fill in `is_answer`; docs/workers.md tells the protocol.
+"""A worker of your own: change `is_answer`; docs/workers.md has the protocol.
 
 fab start --worker worker_template.py --nonces 1000000 --n 4 -- --divisor 999983
 """
@@ -8,11 +8,11 @@ import argparse
 import json
 import time
 
-EVERY = 1.0  # seconds between two words on the progress
+EVERY = 1.0  # seconds between two progress events
 
 
 def is_answer(number, options):
-    """Tell whether `number` is what we look for."""
+    """Tell whether `number` is an answer."""
     return number > 0 and number % options.divisor == 0
 
 
@@ -23,11 +23,11 @@ def say(event, **fields):
 
 def search(options):
     """Try start, start + of, start + 2 of, ... below nonces."""
-    told = time.monotonic()
+    reported = time.monotonic()
     numbers = range(options.start, options.nonces, options.of)
     for tested, number in enumerate(numbers):
-        if tested % 1000 == 0 and time.monotonic() > told + EVERY:
-            told = time.monotonic()
+        if tested % 1000 == 0 and time.monotonic() > reported + EVERY:
+            reported = time.monotonic()
             say("progress", cursor=number, tested=tested)
         if is_answer(number, options):
             say("found", nonce=number, answer=str(number), tested=tested + 1)

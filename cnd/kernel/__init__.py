@@ -1,12 +1,12 @@
-"""The native search kernels: C sources, and the libraries built of them.
+"""The native search kernels: C sources, and the libraries built from them.
 
-The libraries are made when the package is built (hatch_build.py).  Where that was
-impossible there are none, and the worker searches with hashlib.
+One rule: a library is optional.  The libraries are made when the package is built
+(hatch_build.py); if that was impossible, the worker searches with hashlib.
 """
 
 from pathlib import Path
 
-# Beside pow.py the worker looks for the library under this name.
+# The library's name on a host, where it is beside pow.py.
 PUSHED_NAME = "libcndpow.so"
 
 

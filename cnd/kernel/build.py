@@ -1,12 +1,12 @@
 """Builds the kernels' library for one architecture, from C, with any compiler.
 
-Its one rule: the same sources and compiler give the same bytes, wherever they are
-built.  Each C file is compiled with the flags of its own instruction set, so that
-no other file is given an instruction which the processor may lack.
+One rule: the same sources and compiler give the same bytes on every machine.  Each C
+file is compiled with the flags of its own instruction set, so that no other file gets
+an instruction that the processor may lack.
 
-The build hook (hatch_build.py) runs it with the compiler that ziglang brings; the
-tests run it with what there is, with sanitizers, and with a kernel broken on purpose.
-It imports nothing of the package: the hook loads it before there is one.
+The build hook (hatch_build.py) runs it with the compiler of the package ziglang; the
+tests run it with all installed compilers, with sanitizers, and with a kernel broken on
+purpose.  It imports nothing of the package, as the hook loads it before that exists.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
-STAMP = "kernel.stamp"  # the file that says what the libraries there were built from
+STAMP = "kernel.stamp"  # a file with the digest of the sources of the built libraries
 
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl")
-# clang's scheduler undoes the order in which the streams take turns (docs/kernel.md).
+# clang's scheduler changes the order in which the streams take turns (docs/kernel.md).
 AS_WRITTEN = ("-mllvm", "-enable-misched=false")
 
 FLAGS = (
@@ -72,12 +72,12 @@ def library_name(machine: str) -> str:
 
 
 def sources() -> list[Path]:
-    """Return every file that goes into a library, sorted."""
+    """Return all source files of a library, sorted."""
     return sorted([*FOLDER.glob("*.c"), *FOLDER.glob("*.h"), Path(__file__)])
 
 
 def source_digest() -> str:
-    """Return what identifies the sources, this file's flags included."""
+    """Return a digest of the sources, including this file with its flags."""
     digest = hashlib.sha256()
     for path in sources():
         digest.update(f"{path.name}\n".encode() + path.read_bytes())
@@ -94,8 +94,8 @@ def build(
 ) -> None:
     """Compile the library for `machine` from the sources in `folder`.
 
-    `extra` is added to every command.  Raises OSError if the compiler cannot be
-    run and subprocess.CalledProcessError, with its complaints in `stderr`, if it fails.
+    `extra` is added to every command.  Raises OSError if the compiler cannot be run,
+    and subprocess.CalledProcessError, with its messages in `stderr`, if it fails.
     """
 
     def compile_unit(number: int, unit: Unit, to: str) -> str:

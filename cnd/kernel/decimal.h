@@ -4,9 +4,9 @@
  * Idea: with '0' + a in the bytes of one number and b + 0xc6 in those of another,
  * their sum has 0xf6 + a + b in a byte, which carries into the byte before exactly
  * if a + b is 10 or more; so one addition carries through all digits.  Where
- * it carried, the byte holds the digit; elsewhere it holds 0xf6 + the digit, which
- * the top bit tells, and 6 is taken off.  Then 0x30 becomes the upper half of every
- * digit.  Bytes behind the digits have 0 added and are left alone.
+ * it carried, the byte has the digit; elsewhere it has 0xf6 + the digit, which its top
+ * bit shows, and 6 is subtracted.  Then 0x30 becomes the upper half of every digit.
+ * Bytes after the digits have 0 added and do not change.
  */
 #ifndef CND_DECIMAL_H
 #define CND_DECIMAL_H
@@ -36,7 +36,7 @@ decimal_of(const uint32_t words[NONCE_WORDS])
 	return (decimal);
 }
 
-/* Put digits right after the addition: see above. */
+/* Correct the digits after the addition: see above. */
 static ALWAYS_INLINE uint64_t
 tidied(uint64_t sum, uint64_t digits)
 {
@@ -47,7 +47,7 @@ tidied(uint64_t sum, uint64_t digits)
 	return (sum | (digits & 0x3030303030303030));
 }
 
-/* Return the sum; `varying` tells whether the last word matters. */
+/* Return the sum; `varying` shows whether the last word is needed. */
 static ALWAYS_INLINE struct decimal
 decimal_add(struct decimal x, const struct decimal_step * step,
     const int varying)

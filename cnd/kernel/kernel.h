@@ -10,10 +10,10 @@
  * of a hash, so the second message takes two blocks, of which the latter is the
  * same padding for every nonce.
  *
- * The one rule: a kernel only rejects.  It looks at the first word of the last
- * hash, and whatever that word does not rule out, the plain code decides (scan.c).
- * So a wrong kernel can miss a golden nonce, which the self-test at start is for,
- * but never make one up.
+ * One rule: a kernel only rejects.  It checks the first word of the last hash, and the
+ * plain code checks every nonce that this word does not reject (scan.c).  So a wrong
+ * kernel can miss a golden nonce, which the self-test at start detects, but it can
+ * never report a false one.
  *
  * There are no mutable globals and no allocation: any number of threads may scan.
  *
@@ -59,7 +59,7 @@ enum {
  */
 struct stretch {
 	uint64_t first, step, count;	/* count below 2**63 */
-	const volatile int * stop;	/* not 0: come back soon */
+	const volatile int * stop;	/* not 0: return soon */
 	unsigned digits;		/* of every nonce: 1 to 20 */
 	unsigned varying;		/* FEW_NONCE_WORDS or NONCE_WORDS */
 	uint32_t mask;			/* of a hash's first word: 0 if golden */

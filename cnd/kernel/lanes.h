@@ -185,7 +185,7 @@ v_decimal_add(vec text[], const uint32_t addend[], const uint32_t digit_mask[],
 
 		if (i < words - 1)
 			more = v_carry(more, sum, text[i + 1]);
-		/* The word behind is needed no more: tidy it up. */
+		/* The word after it is not needed any more: correct it. */
 		if (i < words - 1)
 			text[i + 1] = sum;
 		sum = more;

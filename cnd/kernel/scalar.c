@@ -2,9 +2,9 @@
  * The plain kernel: one nonce at a time, SHA-256 as the standard writes it
  * (FIPS 180-4, 6.2.2).
  *
- * It decides what the others only suspect, so it is written to be read, and
- * shares no trick with them: a nonce's text is made by division, every word of
- * every schedule is computed.
+ * It checks what the others do not reject, so it is written to be read, and shares no
+ * optimization with them: a nonce's text is made by division, every word of every
+ * schedule is computed.
  */
 #include "plain.h"
 

@@ -1,9 +1,9 @@
 /*
- * The scan: cuts what is asked for into stretches whose nonces are equally long,
- * lets a kernel reject, and decides by the plain code what is left.
+ * The scan: divides the requested nonces into stretches whose nonces are equally long,
+ * lets a kernel reject nonces, and checks the others with the plain code.
  *
- * Nothing is said that was not checked: a nonce is found only after its whole hash
- * was computed by nonce_hash(), and `tested` counts just those before it.
+ * One rule: every result was checked.  A nonce counts as found only after nonce_hash()
+ * has computed its whole hash; `tested` counts it and the nonces before it.
  */
 #include "plain.h"
 #include "scan.h"
@@ -261,7 +261,7 @@ cnd_chain(unsigned additions)
 		UNROLL
 		for (int j = 0; j < 16; j++) {
 			sum += i;
-			/* Nobody knows the sum: it cannot be worked out ahead. */
+			/* Hides the sum from the compiler, which would compute it. */
 			__asm__ volatile ("" : "+r"(sum));
 		}
 	}

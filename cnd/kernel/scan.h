@@ -16,13 +16,13 @@ enum {
  *     tested, nonce):
  * Look for the first golden nonce among ${start}, ${start} + ${step}, ...,
  * ${count} nonces, none above 2**64 - 1.  ${difficulty} is 0 to 64; ${block} has
- * at most MAX_BLOCK bytes; ${step} is at least 1.  Come back within some
- * microseconds once the int at ${stop}, unless NULL, is not 0.
+ * at most MAX_BLOCK bytes; ${step} is at least 1.  Return within some microseconds
+ * once the int at ${stop}, unless NULL, is not 0.
  *
  * ${kernel} is a number in the table below, of one that is supported.
  *
- * Store in ${tested} how many were tested, a golden one included, and that one
- * in ${nonce}.  Return what became of it, as above.
+ * Store in ${tested} the number of tested nonces, a golden one included, and that one
+ * in ${nonce}.  Return one of the values above.
  */
 CND_PUBLIC int cnd_scan(unsigned kernel, const uint8_t * block, size_t block_len,
     unsigned difficulty, uint64_t start, uint64_t step, uint64_t count,
@@ -43,7 +43,7 @@ CND_PUBLIC int cnd_kernel_supported(unsigned kernel);
 /**
  * cnd_chain(additions):
  * Do that many additions (a multiple of 16), each of which waits for the one before:
- * one cycle of the clock each, so that a benchmark can tell the clock.
+ * one clock cycle each, so that a benchmark can measure the clock rate.
  */
 CND_PUBLIC void cnd_chain(unsigned additions);
 

@@ -4,9 +4,9 @@
  * Idea: sha256rnds2 does two rounds (FIPS 180-4, 6.2.2, step 3).  One can start
  * every cycle, but its answer takes four and the next round of a hash waits for it: so
  * several hashes take turns.  sha256msg1 and sha256msg2, which make the schedule
- * (step 1), are dear, and a nonce's three blocks need them unevenly: the last block
+ * (step 1), are slow, and a nonce's three blocks need them unevenly: the last block
  * is padding and has no schedule to make.  Hashes in step with each other would all
- * want them at once, then none.  So the hashes are staggered: while two nonces are in
+ * need them at once, then none.  So the hashes are staggered: while two nonces are in
  * their first block, the two before are in their second, and the two before those
  * in the last, and the work is the same from the first round to the last.  Measured
  * on a Zen 4: 137 cycles a nonce, against 155 for four hashes in step.
@@ -253,7 +253,7 @@ reject_pairs(const struct stretch * stretch, const int varying,
 	step.addend = decimal_of(words);
 	step.digits = decimal_of(stretch->digit_mask);
 
-	/* What comes out before the first nonces do is not looked at. */
+	/* The output before the first nonces' results is ignored. */
 	memset(first, 0, sizeof(first));
 	memset(second, 0, sizeof(second));
 

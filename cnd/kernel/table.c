@@ -1,5 +1,5 @@
 /*
- * The table of kernels, and what a processor must have for each.
+ * The table of kernels, and what each requires of the processor.
  *
  * A processor that has an instruction is not enough where that instruction works
  * on wider registers: the system must save those on a switch of tasks (XGETBV).

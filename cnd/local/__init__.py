@@ -1,7 +1,7 @@
 """The local cloud: EC2, SQS, S3, STS and SSM on loopback, with hosts that boot.
 
-One rule: what runs here is another process.  This file starts, finds and ends
-it; it imports no part of the cloud itself, so that importing it costs nothing.
+One rule: the cloud is another process.  This module starts, finds and ends it; it
+imports no part of the cloud itself, so that its import is cheap.
 
     endpoint = up()                     # idempotent; survives the caller
     boto3.client("ec2", endpoint_url=endpoint.url, ...)
@@ -52,9 +52,9 @@ __all__ = [
 NEEDED = ("asyncssh", "flask", "flask_cors", "moto", "werkzeug", "yaml")
 LOOPBACK = "http://127.0.0.1:"
 TOKEN_HEADER = "X-Cnd-Token"
-ANSWER_SECONDS = 2.0  # for the cloud to say how it is
-FAULT_SECONDS = 20.0  # to take a fault: the first one may have to wait for moto
-MOST_BYTES = 1 << 20  # of what the cloud says of itself
+ANSWER_SECONDS = 2.0  # for the cloud to return its status
+FAULT_SECONDS = 20.0  # to accept a fault: the first one may have to wait for moto
+MOST_BYTES = 1 << 20  # of the cloud's status
 POLL_SECONDS = 0.01
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
@@ -62,7 +62,7 @@ REAP_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a cloud answers, and as whom to call it."""
+    """Where a cloud answers, and the credentials to call it with."""
 
     url: str  # "http://127.0.0.1:PORT"
     region: str
@@ -70,7 +70,7 @@ class Endpoint:
     secret_key: str = field(repr=False)
     pid: int
     folder: Path
-    hosts: str = "process"  # what its instances are; or "vm"
+    hosts: str = "process"  # the kind of its instances; or "vm"
     rate: float | None = None  # nonces/s of each host's worker at most
     token: str = field(default="", repr=False)  # for /cnd/* and /faults
 
@@ -81,20 +81,20 @@ def up(
     hosts: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Endpoint:
-    """Start the cloud unless it runs; returns when it answers.
+    """Start the cloud unless it runs; return when it answers.
 
     The cloud is a process of its own, which outlives this one and its terminal.
-    Callers at the same time start exactly one.
+    Concurrent callers start exactly one cloud.
 
     Args:
-        timeout: seconds; the image of virtual machines, built once, takes its own.
-        hosts: what instances are: "process" or "vm"; empty: as those of the cloud
-            that runs, or else as the environment says.
-        say: told what takes so long, in a sentence.
+        timeout: seconds; the image of virtual machines, built once, is not included.
+        hosts: the kind of instances: "process" or "vm"; empty: that of the running
+            cloud, or else the setting in the environment.
+        say: called with a sentence about a step that takes minutes.
 
     Raises:
-        UsageError: a setting in the environment is bad, the cloud that runs has other
-            hosts, or this machine cannot boot such.
+        UsageError: a setting in the environment is invalid, the running cloud has
+            another kind of hosts, or this machine cannot boot the wanted kind.
         CloudError: it did not start within `timeout` seconds, or a package is
             missing.
     """
@@ -121,21 +121,21 @@ def up(
 
 
 def status() -> Endpoint | None:
-    """Return the running cloud, or None if there is none that answers.
+    """Return the running cloud, or None if no cloud answers.
 
     Raises:
-        CloudError: there is one, and it is not known where.
+        CloudError: a cloud runs, but its address is not known.
     """
     try:
         return _find(files.state_folder(os.environ), "/cnd/status")
-    except UsageError:  # no folder is known where one could have been kept
+    except UsageError:  # there is no state folder, and so no cloud
         return None
 
 
 def lives(endpoint: Endpoint) -> bool:
-    """Say whether that very cloud still lives, answering or not.
+    """Tell whether this cloud, and not a later one, still lives, answering or not.
 
-    Its hosts die with it, however it dies; another one may have taken its place.
+    Its hosts die with it, however it dies.
     """
     try:
         if not files.is_alive(endpoint.folder):
@@ -147,7 +147,7 @@ def lives(endpoint: Endpoint) -> bool:
 
 
 def summary(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the cloud's own account of itself (GET /cnd/status).
+    """Return the cloud's status (GET /cnd/status).
 
     Raises CloudError if it does not answer.
     """
@@ -170,14 +170,14 @@ def lay_fault(endpoint: Endpoint, fault: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def faults_laid(endpoint: Endpoint) -> list[dict[str, Any]]:
-    """Return the faults that are laid, each with how often it has struck."""
+    """Return the faults that are laid, each with its number of effects so far."""
     laid = _faults(endpoint, "GET")
     assert isinstance(laid, list)
     return laid
 
 
 def clear_faults(endpoint: Endpoint) -> int:
-    """Forget all faults; return how many there were.  A frozen host stays frozen."""
+    """Remove all faults; return their number.  A frozen host stays frozen."""
     return int(_faults(endpoint, "DELETE"))
 
 
@@ -189,16 +189,16 @@ def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
         with _opener().open(request, timeout=FAULT_SECONDS) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
-        told = json.load(error)
-        raise UsageError(told["error"], hint=told.get("hint")) from error
+        answer = json.load(error)
+        raise UsageError(answer["error"], hint=answer.get("hint")) from error
     except (OSError, ValueError) as error:
         raise CloudError(f"the local cloud does not answer: {error}") from error
 
 
 def down(*, timeout: float = 20.0) -> bool:
-    """End the cloud with all its hosts; returns whether there was one.
+    """End the cloud with all its hosts; return whether there was one.
 
-    Raises CloudError if it is still there after `timeout` seconds.
+    Raises CloudError if it still lives after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
     folder = files.state_folder(os.environ)
@@ -210,7 +210,7 @@ def down(*, timeout: float = 20.0) -> bool:
         if pid is not None:
             _signal(pid, signal.SIGTERM)
             if not _wait_for_death(folder, pid, deadline):
-                # Its hosts notice its death by themselves.
+                # Its hosts notice its death, and end.
                 _signal(pid, signal.SIGKILL)
                 if not _wait_for_death(folder, pid, time.monotonic() + KILL_SECONDS):
                     raise CloudError(f"process {pid} does not end")
@@ -230,10 +230,10 @@ def environment(endpoint: Endpoint) -> dict[str, str]:
 
 
 def exports(endpoint: Endpoint) -> list[str]:
-    """Return the lines that make another shell's AWS tools use the cloud.
+    """Return the shell commands that make other AWS tools use the cloud.
 
-    Variables, and last a function: the AWS CLI version 1 ignores AWS_ENDPOINT_URL
-    for SQS (awscli/customizations/overridesslcommonname.py).
+    They set variables, and define a function, since version 1 of the AWS CLI ignores
+    AWS_ENDPOINT_URL for SQS (awscli/customizations/overridesslcommonname.py).
     """
     variables = environment(endpoint)
     return [
@@ -261,9 +261,9 @@ def _require_hosts(running: Endpoint, hosts: str) -> None:
 
 def _require_rate(running: Endpoint, rate: float | None) -> None:
     if rate is not None and running.rate != rate:
-        held = f"CND_LOCAL_RATE={running.rate:g}" if running.rate else "no such limit"
+        limit = f"CND_LOCAL_RATE={running.rate:g}" if running.rate else "no such limit"
         raise UsageError(
-            f"CND_LOCAL_RATE={rate:g}: the local cloud runs already, with {held}",
+            f"CND_LOCAL_RATE={rate:g}: the local cloud runs already, with {limit}",
             hint="`fab local down` ends it, and its instances",
         )
 
@@ -280,7 +280,7 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
             stdout=log,
             stderr=log,
             cwd="/",
-            # asyncssh asks for a home folder, and fails where there is none.
+            # asyncssh needs a home folder, and fails without one.
             env={
                 **environ,
                 "PYTHONPATH": os.pathsep.join(search),
@@ -303,8 +303,8 @@ def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoin
 
 
 def _find(folder: Path, path: str) -> Endpoint | None:
-    # Another user's program may have got the port of a cloud that died: nothing is
-    # asked there, neither with the token nor with a signature.
+    # Another user's program may listen at the port of a cloud that died: it must get
+    # no request, neither with the token nor with a signature.
     if (endpoint := _recorded(folder) or _settled(folder)) is None:
         return None
     if not files.is_alive(folder):
@@ -319,12 +319,12 @@ def _find(folder: Path, path: str) -> Endpoint | None:
 
 
 def _settled(folder: Path) -> Endpoint | None:
-    """Look again at a record that was not there, or was not what a cloud writes.
+    """Read again a record that was missing, or not in the form that a cloud writes.
 
-    It comes and goes in one piece: one that is there before and after is damaged.
+    A cloud writes and removes it in one piece, so one in another form is damaged.
 
     Raises:
-        CloudError: so it is, and the cloud lives, perhaps with hosts.
+        CloudError: the record is damaged, and the cloud lives, perhaps with hosts.
     """
     record = folder / files.ENDPOINT
     if not os.path.lexists(record):
@@ -333,13 +333,13 @@ def _settled(folder: Path) -> Endpoint | None:
         return found
     if os.path.lexists(record) and files.is_alive(folder):
         message = f"the local cloud runs, but {record} is damaged"
-        hint = f"end the process that `fuser {folder / 'alive'}` tells, and its hosts"
+        hint = f"end the process that `fuser {folder / 'alive'}` prints, and its hosts"
         raise CloudError(message, hint=hint)
     return None
 
 
 def _recorded(folder: Path) -> Endpoint | None:
-    """Return what a cloud has written of itself; None if it is nothing of the kind."""
+    """Return the record that a cloud has written; None if there is no valid one."""
     record = files.read_endpoint(folder)
     try:
         found = made(Endpoint, {**(record or {}), "folder": folder})
@@ -349,7 +349,7 @@ def _recorded(folder: Path) -> Endpoint | None:
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what asks without a proxy from the environment: this is loopback."""
+    """Return an opener that uses no proxy, as the cloud is on loopback."""
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -360,7 +360,7 @@ def _get(url: str, token: str) -> dict[str, Any]:
             answer = json.loads(reply.read(MOST_BYTES))
     except urllib.error.HTTPError as error:
         raise ValueError(f"status {error.code}") from error
-    except http.client.HTTPException as error:  # another program has its port
+    except http.client.HTTPException as error:  # another program uses its port
         raise ValueError(f"no HTTP ({type(error).__name__})") from error
     if not isinstance(answer, dict):
         raise ValueError("not an object")
@@ -370,7 +370,7 @@ def _get(url: str, token: str) -> dict[str, Any]:
 def _pid(folder: Path, deadline: float) -> int | None:
     """Return the living server's process id, or None if it has just ended.
 
-    One that has just begun to live, or is about to end, has no record.
+    A server that has just started, or is about to end, has no record.
     """
     while files.is_alive(folder):
         if (endpoint := _recorded(folder)) is not None:
@@ -386,7 +386,7 @@ def _wait_for_death(folder: Path, pid: int, deadline: float) -> bool:
         if time.monotonic() > deadline:
             return False
         time.sleep(POLL_SECONDS)
-    # Its lock goes with its last breath; somebody may still have to reap it.
+    # The lock is free when the process dies; its parent may still have to reap it.
     deadline = min(deadline, time.monotonic() + REAP_SECONDS)
     while _exists(pid) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)

@@ -1,10 +1,10 @@
-"""The state folder of a local cloud: who is alive, and where it answers.
+"""The state folder of a local cloud: whether a cloud lives, and where it answers.
 
-One rule: a lock says who lives, never a file's existence: the kernel drops a
-lock when its holder dies, however it dies.
+One rule: a lock shows that a cloud lives, never the existence of a file: the kernel
+releases a lock when its holder dies, however it dies.
 
     endpoint.json  where the cloud answers (0600)    lock   one `up` or `down` at a time
-    cloud.log      what the server has printed       alive  held by the living server
+    cloud.log      the server's output               alive  held by the living server
     hosts/         the file trees of the hosts       ssh_config, known_hosts
 """
 
@@ -30,16 +30,16 @@ from cnd.system import folders, private_files, small_files
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 LAST_BYTES = 4096  # of the log: more than its last line
 POLL_SECONDS = 0.01
-PROBED_SECONDS = 1.0  # for those to let go who only look whether a server lives
+PROBED_SECONDS = 1.0  # for processes that only check whether a server lives
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the state folder, which may not be there; UsageError if none is known."""
+    """Return the state folder, existing or not; UsageError if none is known."""
     return Path(os.path.realpath(folders.state_folder(environ))) / "local"
 
 
 def made_folder(environ: Mapping[str, str]) -> Path:
-    """Return, and make, the state folder, by a name that means nothing to a shell.
+    """Make the state folder; return a name of it without special shell characters.
 
     Raises:
         UsageError: it cannot be made.
@@ -55,12 +55,12 @@ def made_folder(environ: Mapping[str, str]) -> Path:
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a host's tree may lie in `folder`: its name is put in shell commands."""
+    """Tell whether hosts may lie in `folder`: shell commands contain its name."""
     return bool(SAFE_TREE.fullmatch(str(folder)))
 
 
 def _linked(folder: Path, environ: Mapping[str, str]) -> Path:
-    """Return a link to `folder`, in a folder that nobody else can write to."""
+    """Return a link to `folder`, in a folder that no other user can write to."""
     given = folders.base(folders.RUNTIME, environ)
     bases = [base for base in (given, Path(tempfile.gettempdir())) if base]
     bases = [base for base in bases if is_plain(base)]
@@ -68,17 +68,17 @@ def _linked(folder: Path, environ: Mapping[str, str]) -> Path:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = place.lstat()
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise PermissionError(errno.EPERM, "it is somebody else's", str(place))
+        raise PermissionError(errno.EPERM, "another user owns it", str(place))
     place.chmod(0o700)
     link = place / hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    with suppress(FileExistsError):  # by its name it leads nowhere else
+    with suppress(FileExistsError):  # its name is a digest of where it leads
         link.symlink_to(folder)
     return link
 
 
 @contextmanager
 def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
-    """Be the only `up` or `down`; raises CloudError at `deadline` (monotonic)."""
+    """Be the only `up` or `down`; CloudError at `deadline` (monotonic time)."""
     with _lock_file(folder / "lock") as file:
         while not _locked(file.fileno()):
             if time.monotonic() > deadline:
@@ -89,10 +89,10 @@ def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
 
 @contextmanager
 def alive_lock(folder: Path) -> Iterator[None]:
-    """Be the living server; raises CloudError if there is one."""
+    """Be the living server; CloudError if there is another one."""
     with _lock_file(folder / "alive") as file:
         deadline = time.monotonic() + PROBED_SECONDS
-        while not _locked(file.fileno()):  # `is_alive` takes it for an instant
+        while not _locked(file.fileno()):  # `is_alive` takes it for a moment
             if time.monotonic() > deadline:
                 raise CloudError("a local cloud already runs here")
             time.sleep(POLL_SECONDS)
@@ -100,16 +100,16 @@ def alive_lock(folder: Path) -> Iterator[None]:
 
 
 def is_alive(folder: Path) -> bool:
-    """Say whether a server lives, answering or not."""
+    """Tell whether a server lives, answering or not."""
     try:
         with small_files.opened(folder / "alive") as file:
             return not _locked(file.fileno())
-    except OSError:  # nothing has ever lived here
+    except OSError:  # no server has ever run here
         return False
 
 
 def read_endpoint(folder: Path) -> dict[str, Any] | None:
-    """Return what the server has written; it may be dead by now."""
+    """Return the server's record; the server may be dead by now."""
     try:
         record = json.loads(small_files.read(folder / ENDPOINT))
     except (OSError, ValueError, RecursionError):
@@ -139,7 +139,7 @@ def last_log_line(folder: Path) -> str:
 def _lock_file(path: Path) -> Iterator[BinaryIO]:
     """Open a file to lock, made if it is missing; UsageError if it cannot be."""
     try:
-        # Of a pipe in its place `open` would wait for a reader.
+        # If a pipe has this name, `open` would wait for a reader.
         flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
     except OSError as error:

@@ -1,19 +1,19 @@
-"""What the user may tell the local cloud through the environment.
+"""Settings of the local cloud, which come from the environment.
 
-One rule: a value that cannot be understood is refused before anything starts.
+One rule: an invalid value is refused before anything starts.
 
     CND_LOCAL_BOOT_SECONDS   how long a host takes to boot   "0", "3", "20-30"
     CND_LOCAL_API_SECONDS    how long an API call takes      same form
     CND_LOCAL_IDLE_SECONDS   life without instances and calls (default 900)
     CND_LOCAL_MEMORY_SECONDS how long terminated instances are shown (default 3600)
-    CND_LOCAL_RATE           the most nonces/s of each host's worker (default: no limit)
-    CND_LOCAL_ORPHAN_SECONDS until a host that hears nothing goes on alone (default 30)
+    CND_LOCAL_RATE           nonces/s of each host's worker, at most (default: no limit)
+    CND_LOCAL_ORPHAN_SECONDS silence until a host is an orphan (default 30)
     CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
-    CND_LOCAL_LISTED_SECONDS how long what was launched may not be listed (default 20)
-    CND_LOCAL_HOSTS          what an instance is: "process" (default) or "vm"
-    CND_LOCAL_IMAGES         folder of virtual machines' images (default: in the state)
-    CND_LOCAL_MIRROR         where an image's packages come from (default: as apt's)
-    CND_LOCAL_ACCELERATOR    "kvm", or "tcg" for none (default: found out by trying)
+    CND_LOCAL_LISTED_SECONDS how long a launched instance may not be listed (default 20)
+    CND_LOCAL_HOSTS          the kind of instances: "process" (default) or "vm"
+    CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
+    CND_LOCAL_MIRROR         source of an image's packages (default: that of apt)
+    CND_LOCAL_ACCELERATOR    "kvm", or "tcg" for none (default: found by a trial)
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DEFAULT_MEMORY_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Delay:
-    """A time in seconds that is drawn anew, uniformly, at each use."""
+    """A time in seconds; each use draws it at random, uniformly."""
 
     low: float = 0.0
     high: float = 0.0
@@ -49,16 +49,16 @@ class Settings:
     api: Delay = Delay()
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
-    rate: float | None = None  # nonces/s of each host's worker at most
+    rate: float | None = None  # nonces/s of each host's worker, at most
     hosts: str = HOSTS[0]
     images: str = ""  # a folder; empty: in the state folder
-    mirror: str = ""  # a URL; empty: as apt's
-    accelerator: str = ""  # of virtual machines; empty: to be found out
+    mirror: str = ""  # a URL; empty: that of apt
+    accelerator: str = ""  # of virtual machines; empty: found by a trial
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long runs on the cloud wait where runs on AWS wait longer; None: as there."""
+    """Shorter waits for runs on the local cloud; None: as on AWS."""
 
     orphan: float | None = None  # seconds
     refused: float | None = None  # seconds
@@ -66,7 +66,7 @@ class Patience:
 
 
 def patience(environ: Mapping[str, str]) -> Patience:
-    """Return what a command that uses the cloud is told; raises UsageError."""
+    """Return the settings for a command that uses the cloud; raises UsageError."""
 
     def of(name: str) -> float | None:
         return _seconds(environ[name], name) if environ.get(name) else None
@@ -79,11 +79,11 @@ def patience(environ: Mapping[str, str]) -> Patience:
 
 
 def read(environ: Mapping[str, str]) -> Settings:
-    """Return the settings in `environ`; raises UsageError for a bad value."""
+    """Return the settings in `environ`; raises UsageError for an invalid value."""
     rate, hosts = _rate(environ.get("CND_LOCAL_RATE")), environ.get("CND_LOCAL_HOSTS")
     if rate is not None and hosts == "vm":
-        message = "CND_LOCAL_RATE holds for hosts that are processes only"
-        raise UsageError(message, hint="unset it, or say --hosts process")
+        message = "CND_LOCAL_RATE applies to hosts that are processes only"
+        raise UsageError(message, hint="unset it, or use --hosts process")
     return Settings(
         rate=rate,
         boot=_delay(environ, "CND_LOCAL_BOOT_SECONDS"),
@@ -120,7 +120,7 @@ def _rate(text: str | None) -> float | None:
     except ValueError:
         rate = math.nan
     if not 1 <= rate < 1e15:
-        message = f"CND_LOCAL_RATE: {text!r} is not a number of nonces a second"
+        message = f"CND_LOCAL_RATE: {text!r} is not a number of nonces per second"
         raise UsageError(message, hint="write a number such as 20000")
     return rate
 

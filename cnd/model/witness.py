@@ -178,7 +178,7 @@ class Proof:
     def thinned(self, bits: object, most: int) -> Proof:
         """Return this proof for a worker that shows only the strongest witnesses.
 
-        It may do so where there are too many: see `pow.Witnesses` and `keeper.Lines`.
+        It may do so if there are too many: `pow.PendingWitnesses`, `EventBuffer`.
 
         Args:
             bits: the zero bits of those that it shows, at least.

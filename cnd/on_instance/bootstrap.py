@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""What user data runs first: fetches the rest, then is the agent.
+"""The first program of the user data: fetches the other files, then runs the agent.
 
-It stands in the user data as it is, and so is short; like all that runs on instances
-it takes any Python from 3.6 on and the standard library only:
+It is a part of the user data, and so is short.  Like all programs of an instance it
+needs only Python 3.6 or newer and the standard library:
 
     python3 bootstrap.py 128 'cat /var/log/syslog'
 
-beside boot.json, whose ``bundles`` say by machine where the files are and what their
-digest is.  All words are the agent's.
+It runs beside boot.json, whose ``bundles`` give the URL and the digest of the files for
+each machine architecture.  All arguments are the agent's.
 
-Its one rule: nothing is run whose digest is not the one in the user data.
+One rule: nothing runs here whose digest is not the one in the user data.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ from typing import List
 ATTEMPTS, PAUSE = 100, 2.0  # until the network is up, and S3 not busy
 
 
-def main(words: List[str]) -> str:
-    """Be the agent; return why that is impossible."""
+def main(arguments: List[str]) -> str:
+    """Start the agent; return an error message on failure."""
     with open("boot.json", encoding="utf-8") as file:
         bundles = json.load(file)["bundles"]
     bundle = bundles.get(platform.machine()) or bundles["x86_64"]
@@ -37,18 +37,18 @@ def main(words: List[str]) -> str:
         data = fetched(bundle["url"])
         if hashlib.sha256(data).hexdigest() == bundle["sha256"]:
             zipfile.ZipFile(io.BytesIO(data)).extractall()
-            # Here, not as another process: its start and imports took a tenth of a
-            # second, as long as all the rest.
+            # In this process: another one would take a tenth of a second for its start
+            # and imports, as long as all the rest.
             sys.path.insert(0, os.getcwd())
             import agent  # type: ignore[import-not-found, unused-ignore]
 
-            sys.exit(agent.main(words))
+            sys.exit(agent.main(arguments))
         time.sleep(PAUSE * random.random())
     return "the files of the run did not arrive"
 
 
 def fetched(url: str) -> bytes:
-    """Return what is behind a URL; nothing while there is none."""
+    """Return the bytes at a URL; none if it does not answer."""
     try:
         with urllib.request.urlopen(url, timeout=60) as reply:
             return bytes(reply.read())

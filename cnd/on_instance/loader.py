@@ -1,26 +1,28 @@
-"""The loader: takes a worker's files from whoever is connected, and becomes the worker.
+"""The loader: receives a worker's files over SSH, and then becomes the worker.
 
-It runs on a host as the input of a program that an SSH session starts, on any Python
+It runs on a host, as the input of a program that an SSH session starts, on any Python
 from 3.6 on, with the standard library only:
 
     python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read(3000))' 'cat SYSLOG'
 
-The word is the command by which the watchdog reads the system log.  It stands where the
-other commands for a host do: a host of the local cloud takes their paths for its own.
-What goes to and fro, in lines of JSON:
+The argument is the command by which the watchdog reads the system log.  It is an
+argument like those of other commands for a host, since a host of the local cloud
+rewrites the paths in them.
+
+The protocol, in lines of JSON (<- is sent by the loader):
 
     -> {"folder": ...}
     <- {"machine": "x86_64", "magic": "a70d0d0a", "there": {"pow.py": SHA-256}}
     -> {"files": [[name, size, SHA-256]...], "packed": size, "code": size, "job": size,
         "part": name, "program": "pow.py", "pause": seconds}
-    -> the missing files one after the other, by zlib; the program's code; the job
-    <- what the worker says as it detaches
+    -> the missing files one after the other, in zlib's format; the code; the job
+    <- the worker's output as it detaches
 
-One session and one interpreter: to a host far away, or to hundreds on one machine, that
-is most of what a start costs.  The code is the compiled program, for the Python that it
-was compiled by; another one compiles the file.
+It takes one session and one interpreter: most of the cost of a start, for a host far
+away and for hundreds of hosts on one machine.  The code is the compiled program, for
+the version of Python that compiled it; another version compiles the file.
 
-Its one rule: a file is here whole, under its name, or not at all.
+One rule: a file is in the folder whole, under its name, or not at all.
 """
 
 import hashlib
@@ -33,22 +35,22 @@ import zlib
 from _frozen_importlib_external import MAGIC_NUMBER
 from typing import Any, Dict, Optional
 
-# The shell that waits for it is smaller than a Python.
+# A shell waits, as it takes less memory than a Python.
 WATCHDOG = 'sleep "$0"; exec python3 -I -S watchdog.py "$1" "$2" "$0"'
 
 
-def say(answer: Dict[str, Any]) -> None:
+def send(answer: Dict[str, Any]) -> None:
     os.write(1, json.dumps(answer).encode() + b"\n")
 
 
-def take(size: int) -> bytes:
+def receive(size: int) -> bytes:
     data = sys.stdin.buffer.read(size)
     if len(data) != size:
         sys.exit("arrived cut short")
     return data
 
 
-def there() -> Dict[str, str]:
+def present_files() -> Dict[str, str]:
     """Return the digests of the files in this folder, by name."""
     found = {}
     for name in os.listdir("."):
@@ -59,7 +61,7 @@ def there() -> Dict[str, str]:
 
 
 def install(name: str, data: bytes) -> None:
-    """Write a file for its owner only; somebody else may be about the same."""
+    """Write a file for its owner only; another loader may do so at the same time."""
     new = f".{name}.{os.getpid()}"
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "wb") as file:
@@ -67,8 +69,8 @@ def install(name: str, data: bytes) -> None:
     os.replace(new, name)
 
 
-def begin_watchdog(job: str, pause: float, log: str) -> None:
-    """Have the watchdog start in a while, whatever becomes of this session."""
+def start_watchdog(job: str, pause: float, log: str) -> None:
+    """Start the watchdog in `pause` seconds, even if this session ends before."""
     if os.fork():
         return
     os.setsid()
@@ -79,8 +81,8 @@ def begin_watchdog(job: str, pause: float, log: str) -> None:
     os.execvp("sh", ["sh", "-c", WATCHDOG, f"{pause:g}", job, log])
 
 
-def program_in(name: str, code: bytes) -> Any:
-    """Return a program of this folder, compiled."""
+def compiled(name: str, code: bytes) -> Any:
+    """Return a program as code: the received code, or the compiled file."""
     if code:
         return marshal.loads(code)
     with open(name, "rb") as file:
@@ -88,16 +90,17 @@ def program_in(name: str, code: bytes) -> Any:
 
 
 def main() -> Optional[Any]:
-    """Take the files; return the compiled program to go on as, its words in argv."""
+    """Receive the files; return the code to run next, and set its arguments."""
     folder = json.loads(sys.stdin.buffer.readline())["folder"]
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.chdir(folder)
-    say({"machine": os.uname()[4], "magic": MAGIC_NUMBER.hex(), "there": there()})
+    magic = MAGIC_NUMBER.hex()
+    send({"machine": os.uname()[4], "magic": magic, "there": present_files()})
     order = json.loads(sys.stdin.buffer.readline() or b"{}")
     if not order:
         return None  # the connection was lost
-    data = zlib.decompress(take(order["packed"]))
-    code, job = take(order["code"]), take(order["job"])
+    data = zlib.decompress(receive(order["packed"]))
+    code, job = receive(order["code"]), receive(order["job"])
     for name, size, digest in order["files"]:
         content, data = data[:size], data[size:]
         if hashlib.sha256(content).hexdigest() != digest:
@@ -109,9 +112,9 @@ def main() -> Optional[Any]:
     if os.path.exists(events) and os.path.getsize(events):
         sys.exit("a worker runs in this folder already")
     install(job_file, job)
-    begin_watchdog(job_file, order["pause"], sys.argv[1])
+    start_watchdog(job_file, order["pause"], sys.argv[1])
     sys.argv = [order["program"], "--job", job_file, "--detach", part]
-    return program_in(order["program"], code)
+    return compiled(order["program"], code)
 
 
 if __name__ == "__main__":

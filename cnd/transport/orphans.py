@@ -17,7 +17,8 @@ from cnd.errors import CloudError
 from cnd.model.events import Event, plain
 from cnd.model.plan import MAX_LIFETIME
 from cnd.on_instance.agent import MOST_REPORT
-from cnd.on_instance.watchdog import LAST_LINE, MOST_LOG, MOST_WORDS
+from cnd.on_instance.watchdog import LAST_LINE, MOST_LOG
+from cnd.on_instance.worker_events import MOST_BYTES
 from cnd.system.background import Pool
 from cnd.transport import instance_report
 
@@ -83,7 +84,7 @@ def orders(
     def of(instance: str, name: str) -> Mapping[str, object]:
         places: dict[str, object] = {
             "log_form": form(f"{s3logs.LOGS}{name}.log", MOST_LOG + NOTE),
-            "report_form": form(f"{s3logs.LOGS}{name}.json", MOST_WORDS),
+            "report_form": form(f"{s3logs.LOGS}{name}.json", MOST_BYTES),
             **result,
         }
         if refused():

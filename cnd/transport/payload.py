@@ -11,9 +11,16 @@ from pathlib import Path
 
 from cnd import kernel
 from cnd import pow as worker
-from cnd.on_instance import script_runner, watchdog
+from cnd.on_instance import http_client, script_runner, watchdog, worker_events
 
 WORKER = Path(worker.__file__)
+# On every host; as files, since a host has no package `cnd`.
+COMMON = {
+    "pow.py": WORKER,
+    "watchdog.py": Path(watchdog.__file__),
+    "http_client.py": Path(http_client.__file__),
+    "worker_events.py": Path(worker_events.__file__),
+}
 
 
 @functools.cache
@@ -25,7 +32,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
     Args:
         kernel_name: what it is to search with.
     """
-    files = {"pow.py": WORKER, "watchdog.py": Path(watchdog.__file__)}
+    files = dict(COMMON)
     library = kernel.library(machine)
     if library and kernel_name != "hashlib":
         files[kernel.PUSHED_NAME] = library
@@ -35,8 +42,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
 def code_with(script: Path) -> Mapping[str, bytes]:
     """Return the files for a host that runs somebody's own script as its worker."""
     files = {
-        "pow.py": WORKER,
-        "watchdog.py": Path(watchdog.__file__),
+        **COMMON,
         "script_runner.py": Path(script_runner.__file__),
         script.name: script,
     }

@@ -101,7 +101,7 @@ def bundle(machine: str) -> bytes:
     Its modules are there compiled as well, for hosts with our own version of Python.
     """
     files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
-    for name in ("agent.py", "watchdog.py", "pow.py"):
+    for name in ("agent.py", *payload.COMMON):
         files[importlib.util.cache_from_source(name)] = _compiled(name, files[name])
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:

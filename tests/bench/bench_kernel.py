@@ -52,7 +52,7 @@ def witnesses(bits: int) -> tuple[list[float], str]:
     kernel = worker.choose_kernel("auto")
     stop = memoryview(bytearray(4)).cast("i")
     plain = kernel.make(search.block, search.difficulty, stop)
-    scanners = (plain, worker.Witnessing(kernel.make, search, bits, stop))
+    scanners = (plain, worker.WitnessScanner(kernel.make, search, bits, stop))
     ratios = []
     for i in range(SLICES):
         took = []

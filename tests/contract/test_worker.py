@@ -1,4 +1,4 @@
-"""The worker as a program of its own: copied alone, on every Python at hand."""
+"""The worker as a program of its own: copied alone, on every installed Python."""
 
 from __future__ import annotations
 
@@ -117,23 +117,23 @@ def test_a_search_goes_on_from_a_cursor(run: Run) -> None:
     assert last["nonce"] % 8 == 4
 
 
-def test_the_time_limit_is_kept_and_progress_is_told(run: Run) -> None:
+def test_the_time_limit_is_kept_and_progress_is_reported(run: Run) -> None:
     words = ("--difficulty", "30", "--time-limit", "2.5", "--progress", "0.25")
     began = time.monotonic()
     done = run(*words)
     took = time.monotonic() - began
-    told = events(done.stdout)
-    assert (done.returncode, told[-1]["event"]) == (10, "timeout")
-    progress = [e for e in told if e["event"] == "progress"]
+    printed = events(done.stdout)
+    assert (done.returncode, printed[-1]["event"]) == (10, "timeout")
+    progress = [e for e in printed if e["event"] == "progress"]
     assert len(progress) >= 4
-    cursors = [e["cursor"] for e in told[1:]]
+    cursors = [e["cursor"] for e in printed[1:]]
     assert cursors == sorted(cursors)
     assert all(e["cursor"] <= e["tested"] for e in progress)
     assert 2.5 <= took < 10
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_is_obeyed_at_once(
+def test_a_stop_ends_the_search_at_once(
     spawn: Callable[..., subprocess.Popen[str]],
     number: signal.Signals,
     record_property: Callable[[str, object], None],
@@ -209,7 +209,7 @@ def test_a_reader_that_goes_away_ends_the_search(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ((), "difficulty is missing"),
         (("--difficulty", "x"), "difficulty must be a whole number, not 'x'"),
@@ -224,15 +224,15 @@ def test_a_reader_that_goes_away_ends_the_search(
     ],
 )
 def test_bad_input_is_one_line_and_status_2(
-    run: Run, words: tuple[str, ...], told: str
+    run: Run, words: tuple[str, ...], message: str
 ) -> None:
     done = run(*words)
     assert (done.returncode, done.stdout) == (2, "")
-    assert told in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_job_file_says_the_same_as_options(run: Run, alone: Path) -> None:
+def test_a_job_file_has_the_same_effect_as_options(run: Run, alone: Path) -> None:
     job = {"block": "ü '\"$%d\n", "difficulty": 1, "index": 1, "of": 2, "later": True}
     (alone.parent / "job.json").write_text(json.dumps(job))
     first, *_, last = events(run("--job", "job.json", "--run", "r1").stdout)
@@ -319,7 +319,7 @@ def test_a_broken_logger_never_hurts_the_search(
         ("--difficulty", "64", "--time-limit", "0.3", "--progress", "0.05"),
     ],
 )
-def test_the_documentation_tells_every_field_that_a_worker_says(
+def test_the_documentation_lists_every_field_of_a_worker(
     run: Run, words: tuple[str, ...]
 ) -> None:
     docs = (Path(__file__).parents[2] / "docs" / "events.md").read_text()

@@ -1,4 +1,4 @@
-"""The worker in trouble: frozen processes, full disks, odd locales, repeated starts."""
+"""The worker under faults: frozen processes, full disks, locales, repeated starts."""
 
 from __future__ import annotations
 
@@ -115,12 +115,12 @@ def test_a_frozen_process_does_not_hold_up_the_end(spawn: Spawn) -> None:
 
 @LINUX
 def test_a_frozen_process_does_not_make_an_answer_wrong(spawn: Spawn) -> None:
-    """It may hold the smallest golden nonce: a greater one must not be reported."""
+    """It may have the smallest golden nonce, so a greater one must not be reported."""
     words = ("--difficulty", "6", "--start", "3600000", "--time-limit", "1")
     process = spawn(*words, "--processes", "2", "--no-syslog")
     os.kill(forked(process, 2)[0], signal.SIGSTOP)
     status, last, _ = outcome(process)
-    if status == 0:  # it had been quick
+    if status == 0:  # it had finished before
         assert last["nonce"] == 3730945
     else:
         assert (status, last["event"]) == (10, "timeout")

@@ -1,4 +1,4 @@
-"""A block that looks like paths of a host is searched as it was given."""
+"""A block that looks like paths of a host is searched unchanged."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def test_a_block_that_holds_paths_is_searched_without_ssh_too(
     first = hashlib.sha256(b"%d" % result["nonce"] + BLOCK.encode()).hexdigest()
     assert hashlib.sha256(first.encode()).hexdigest() == result["hash"]
     (run,) = terminal.runs()[-1:]
-    # What the agent calls its system log is the host's, not that of this machine.
+    # The system log that the agent reads is the host's, not that of this machine.
     assert "cloud-init" in (run / "logs" / "Instance0.log").read_text()

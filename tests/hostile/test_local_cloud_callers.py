@@ -1,4 +1,4 @@
-"""Who may call the local cloud: nobody but its user's programs, and no web page."""
+"""Only programs of its user may call the local cloud, and no web page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAULT = json.dumps({"action": "RunInstances", "times": "forever"})
 
 @pytest.fixture(autouse=True)
 def untouched(terminal: Victim, cloud: Endpoint) -> Iterator[None]:
-    """Whatever is tried, no call comes through, no fault is laid, the cloud lives."""
+    """No refused request has an effect: no call, no fault, and the cloud lives."""
     before = summary(cloud)["calls"]
     yield
     found = summary(cloud)
@@ -32,9 +32,7 @@ def untouched(terminal: Victim, cloud: Endpoint) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("forged", ["", FORGED, "AWS AKIAX:c2ln", "Bearer x", "x" * 99])
-def test_nobody_without_the_key_launches_an_instance(
-    cloud: Endpoint, forged: str
-) -> None:
+def test_without_the_key_no_instance_is_launched(cloud: Endpoint, forged: str) -> None:
     signed = {"authorization": forged} if forged else {}
     answer = ask(cloud, method="POST", body=LAUNCH, content_type=FORM, **signed)
     assert answer.status == 403
@@ -51,7 +49,7 @@ def test_nobody_without_the_key_launches_an_instance(
         ("s3", "list_buckets", "InvalidAccessKeyId"),
     ],
 )
-def test_a_wrong_key_and_a_wrong_secret_are_told_in_the_words_of_the_service(
+def test_a_wrong_key_and_a_wrong_secret_get_the_errors_of_the_service(
     cloud: Endpoint, service: str, call: str, code: str
 ) -> None:
     def error(access: str, secret: str) -> Any:
@@ -88,13 +86,13 @@ def test_a_wrong_key_and_a_wrong_secret_are_told_in_the_words_of_the_service(
 def test_no_page_is_answered_whatever_it_knows(
     cloud: Endpoint, header: dict[str, str], path: str
 ) -> None:
-    """Also where it had the token: a page cannot hide where it comes from."""
+    """Even with the token, as a page cannot hide its origin."""
     answer = ask(cloud, path, x_cnd_token=cloud.token, **header)
     assert answer.status == 403
     assert not [name for name in answer.headers if name.startswith(CORS)]
 
 
-def test_a_name_with_the_right_port_is_foreign_all_the_same(cloud: Endpoint) -> None:
+def test_another_name_with_the_right_port_is_refused(cloud: Endpoint) -> None:
     port = cloud.url.rpartition(":")[2]
     assert ask(cloud, "/checkip", host=f"evil.example:{port}").status == 403
     assert ask(cloud, "/checkip", host=f"localhost:{port}").status == 200
@@ -124,7 +122,7 @@ def test_a_fault_that_is_no_object_is_refused(cloud: Endpoint, body: bytes) -> N
 
 
 @pytest.mark.parametrize("path", ["/moto-api/reset", "/moto-api/data.json"])
-def test_what_would_empty_the_cloud_is_not_there(
+def test_the_interface_that_empties_moto_is_closed(
     terminal: Victim, cloud: Endpoint, path: str
 ) -> None:
     assert ask(cloud, path, method="POST").status == 404
@@ -136,10 +134,10 @@ def test_the_metadata_that_moto_invents_is_closed(cloud: Endpoint) -> None:
     assert ask(cloud, "/latest/api/token", method="PUT").status == 403
 
 
-def test_an_impostor_at_the_port_of_a_dead_cloud_is_asked_nothing(
+def test_an_impostor_at_the_port_of_a_dead_cloud_gets_no_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lock says whether a cloud lives; the port may be another user's by now."""
+    """Its lock shows whether a cloud lives; another user may have the port by now."""
     from cnd import local
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""A page of the web, in a real browser, moves nothing in the local cloud."""
+"""A web page in a real browser has no effect on the local cloud."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ FAULT = json.dumps({"action": "RunInstances", "times": "forever"})
 
 
 class Recorder(socketserver.ThreadingTCPServer):
-    """Stands before the cloud and notes what is asked of it, and the answers."""
+    """A proxy of the cloud that records requests and answers."""
 
     daemon_threads = True
 
@@ -125,7 +125,7 @@ class Passing(socketserver.StreamRequestHandler):
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """evil.example: one page, which tells what it could read."""
+    """evil.example: one page, which reports what it could read."""
 
     daemon_threads = True
 
@@ -153,7 +153,7 @@ class Visit(http.server.BaseHTTPRequestHandler):
         self.server.over.set()
 
     def log_message(self, *args: object) -> None:
-        """Nothing: a test's output is its failures."""
+        """Log nothing: the output of a test is its failures."""
 
 
 @contextmanager
@@ -168,7 +168,7 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 
 def visit(page: Site, recorder: Recorder, folder: Path, cloud: int) -> None:
-    """Let a browser open the page, and wait until that has tried everything."""
+    """Open the page in a browser, and wait until it has tried everything."""
     here = "127.0.0.1"
     rules = (
         f"MAP {here}:{cloud} {here}:{recorder.server_address[1]},"
@@ -213,7 +213,7 @@ def test_a_page_in_a_browser_moves_nothing_and_reads_nothing(
         "POST",
         "OPTIONS",
     }
-    # All were answered, none with leave to be read.
+    # All were answered, none with a permission to read.
     let_in = [(asked, headers) for asked, headers, s, _ in recorder.seen if s < 400]
     assert let_in == []
     assert {status for *_, status, _ in recorder.seen} <= {403, 404}

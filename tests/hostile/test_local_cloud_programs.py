@@ -1,4 +1,4 @@
-"""The user's own programs work with what `local up` exports, signatures and all."""
+"""The user's own programs work with the variables that `local up` prints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @cache
 def aws_folder() -> str:
-    """Return where an AWS command line is that starts; a name may be a mere shim."""
+    """Return the path of an AWS command line that works; some paths are shims only."""
     for folder in (*os.environ["PATH"].split(os.pathsep), "/usr/bin"):
         program = shutil.which("aws", path=folder)
         if (

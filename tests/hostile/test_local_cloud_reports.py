@@ -1,4 +1,4 @@
-"""What goes wrong inside the local cloud costs what it was about, not the cloud."""
+"""A failure inside the local cloud does not end it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @pytest.fixture(autouse=True)
 def alive(cloud: LocalCloud) -> Iterator[None]:
-    """The same cloud answers afterwards, with none of its instances left."""
+    """The same cloud answers afterwards, without instances."""
     yield
     found = cloud.ec2.describe_instances()["Reservations"]
     ids = [i["InstanceId"] for each in found for i in each["Instances"]]
@@ -62,14 +62,14 @@ def limit(pid: int, size: int) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs Linux")
 def test_a_full_disk_ends_no_host_that_runs(cloud: LocalCloud) -> None:
-    """As near as one gets without rights: no file of the cloud can grow."""
+    """The closest to a full disk without special rights: no file can grow."""
     host = cloud.host()
     server = cloud.endpoint.pid
     (fork_server,) = children(server)[:1]
     limit(server, 0)
     limit(fork_server, 0)
     try:
-        # One that boots now may be lost; the others, and the cloud, are not.
+        # A host that boots now may be lost; the others, and the cloud, are not.
         (victim,) = cloud.launch()
         eventually(lambda: cloud.state(victim) in ("running", "terminated"))
         assert host.run("echo here")[1] == "here\n"
@@ -87,7 +87,7 @@ def test_no_reset_makes_the_cloud_forget_its_hosts(cloud: LocalCloud) -> None:
     assert cloud.state(host.id) == "running"
 
 
-def test_a_failure_is_told_and_a_log_that_is_full_is_no_failure(
+def test_a_failure_is_logged_and_a_full_log_is_no_failure(
     tmp_path: Path,
 ) -> None:
     code = """
@@ -103,6 +103,6 @@ print("here")"""
 
     assert run("/dev/full").stdout == "here\n"
     assert run(str(tmp_path / "log")).stdout == "here\n"
-    told = (tmp_path / "log").read_text()
-    assert "number 1: failed" in told
-    assert "KeyError: 'id'" in told
+    logged = (tmp_path / "log").read_text()
+    assert "number 1: failed" in logged
+    assert "KeyError: 'id'" in logged

@@ -1,4 +1,4 @@
-"""What is signed for one thing lets nobody do another: URLs, forms, bodies."""
+"""A signature allows only what was signed: URLs, forms, bodies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.hostile.asking import Answer, ask, multipart
 from tests.support import aws
 
 BUCKET = "signed"
-SECRET = b"what nobody else may read"
+SECRET = b"what no other user may read"
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def signed_at(cloud: Endpoint, when: datetime, *, seconds: int) -> str:
     ("ago", "seconds", "status"),
     [(0, 60, 200), (59, 80, 200), (61, 60, 403), (-1000, 3600, 403), (9, 604801, 403)],
 )
-def test_a_url_has_its_time(
+def test_a_url_expires(
     s3: Any, cloud: Endpoint, ago: int, seconds: int, status: int
 ) -> None:
     when = datetime.now(timezone.utc) - timedelta(seconds=ago)
@@ -119,7 +119,7 @@ def test_a_url_has_its_time(
 
 
 def test_a_url_to_write_reads_nothing_by_a_header_that_is_not_signed(s3: Any) -> None:
-    """S3 would copy what this header names; an instance may write, not read."""
+    """S3 would copy the object in this header; an instance may write, but not read."""
     source = f"/{BUCKET}/secret"
     answer = ask(url(s3, "put", "copy"), method="PUT", x_amz_copy_source=source)
     assert answer.status == 403
@@ -129,7 +129,7 @@ def test_a_url_to_write_reads_nothing_by_a_header_that_is_not_signed(s3: Any) ->
 def test_a_signature_does_not_hold_longer_in_another_place(
     s3: Any, cloud: Endpoint
 ) -> None:
-    """The one of a URL that has expired, as a header's."""
+    """The signature of an expired URL, moved to a header."""
     when = datetime.now(timezone.utc) - timedelta(seconds=120)
     address, _, signature = signed_at(cloud, when, seconds=60).rpartition("&")
     stamp = when.strftime("%Y%m%dT%H%M%SZ")
@@ -144,7 +144,7 @@ def test_a_signature_does_not_hold_longer_in_another_place(
     assert answer.status == 403
 
 
-def test_a_url_of_the_old_signature_is_refused_with_the_way_out(
+def test_a_url_of_the_old_signature_is_refused_with_a_hint(
     s3: Any, cloud: Endpoint
 ) -> None:
     old = aws.client(cloud, "s3", config=Config(signature_version="s3"))
@@ -156,7 +156,7 @@ def test_a_url_of_the_old_signature_is_refused_with_the_way_out(
 def test_an_instance_cannot_turn_its_url_into_a_call_of_another_service(
     s3: Any,
 ) -> None:
-    """moto guesses the service of what has no Authorization by its body."""
+    """Without Authorization, moto guesses the service from the body."""
     body = "Action=AssumeRoleWithSAML&Version=2011-06-15"
     form = "application/x-www-form-urlencoded"
     signed = url(s3, "put", "new")
@@ -185,7 +185,7 @@ def test_a_body_is_the_one_that_was_signed(s3: Any, cloud: Endpoint) -> None:
 
 
 @pytest.mark.parametrize(("ago", "status"), [(890, 200), (910, 403), (-910, 403)])
-def test_a_request_is_signed_within_a_quarter_of_an_hour(
+def test_a_signature_is_valid_for_a_quarter_of_an_hour(
     s3: Any, cloud: Endpoint, ago: int, status: int
 ) -> None:
     headers = signed_put(cloud, b"x", ago=ago)
@@ -292,7 +292,7 @@ def test_a_wider_policy_is_not_the_one_that_was_signed(
         {"to": "/"},
     ],
 )
-def test_a_form_says_everything_once(
+def test_a_form_has_each_field_once(
     s3: Any, cloud: Endpoint, more: dict[str, Any]
 ) -> None:
     before = stored(s3)
@@ -300,7 +300,7 @@ def test_a_form_says_everything_once(
     assert stored(s3) == before
 
 
-def test_a_form_has_its_time(s3: Any, cloud: Endpoint) -> None:
+def test_a_form_expires(s3: Any, cloud: Endpoint) -> None:
     refused = post(cloud, signed_form(s3, seconds=-1))
     assert refused.status == 403
     assert b"expired" in refused.body
@@ -309,7 +309,7 @@ def test_a_form_has_its_time(s3: Any, cloud: Endpoint) -> None:
 @pytest.mark.parametrize(
     "kind", ["multipart/form-data", "multipart/form-data; boundary=x"]
 )
-def test_what_is_no_form_is_refused(cloud: Endpoint, kind: str) -> None:
+def test_an_invalid_form_is_refused(cloud: Endpoint, kind: str) -> None:
     for body in (b"", b"--x\r\n\r\n", b"x" * 5_000_000, b"--x--\r\n"):
         answer = ask(cloud, "/b", method="POST", body=body, content_type=kind)
         assert answer.status == 403

@@ -1,4 +1,4 @@
-"""Another user of the same machine learns nothing of the local cloud, moves nothing."""
+"""Another user of the same machine cannot read or change the local cloud."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ other_user = pytest.mark.skipif(
     reason="needs root, to be another user, and Linux",
 )
 
-# What any user may see: who listens on loopback, and what all processes were given.
+# What every user may see: listening ports on loopback, and all processes' arguments.
 SPY = """
 import glob, json, sys, urllib.error, urllib.request
 
@@ -79,7 +79,7 @@ def spy(code: str, *words: str) -> Any:
 
 @pytest.fixture(scope="module")
 def open_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """A cloud whose user hides nothing: open folders, and a umask of 0."""
+    """A cloud whose user protects nothing: open folders, and a umask of 0."""
     folder = tmp_path_factory.mktemp("open")
     for parent in (folder, *folder.parents):
         if parent.owner() == folder.owner() and parent != Path("/"):
@@ -156,10 +156,10 @@ print(json.dumps([
         assert secret not in environments + commands
 
 
-def test_all_that_it_writes_is_its_users_alone(
+def test_its_files_can_be_read_by_its_user_only(
     open_cloud: LocalCloud, host: Host
 ) -> None:
-    """Inside a host's tree rights are those of a machine; the tree itself is closed."""
+    """Permissions inside a host's tree are a machine's; the tree itself is closed."""
     folder = open_cloud.endpoint.folder
     for path in (folder, *folder.iterdir(), *(folder / "hosts").iterdir()):
         rights = stat.S_IMODE(path.lstat().st_mode)
@@ -192,7 +192,7 @@ def test_botocore_finds_the_service_as_well(host: Host) -> None:
     assert fetcher._get_request(path, lambda reply: False, token).text == host.id
 
 
-def test_the_token_of_one_host_is_worthless_at_another(
+def test_the_token_of_one_host_is_invalid_at_another(
     open_cloud: LocalCloud, host: Host
 ) -> None:
     second = open_cloud.host()

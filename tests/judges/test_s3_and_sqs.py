@@ -18,7 +18,7 @@ from cnd import s3logs
 from cnd.cloud.connection import Clients
 from cnd.local import Endpoint
 from cnd.model.plan import Plan
-from cnd.on_instance import watchdog
+from cnd.on_instance import http_client
 from cnd.transport import orphans, s3_protocol
 from tests.judges.server import LocalStack
 from tests.support.runs import told
@@ -61,7 +61,7 @@ def signed(s3: Any, seconds: int = 60) -> str:
 
 def posted(form: Mapping[str, Any], data: bytes = b"sent", key: str = "") -> int:
     """Put data by a form as an instance does; return the status."""
-    body, headers = watchdog.encoded(dict(form), data, key)
+    body, headers = http_client.form_body(dict(form), data, key)
     return asked(form["url"], "POST", body, **headers)[0]
 
 

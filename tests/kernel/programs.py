@@ -1,4 +1,4 @@
-"""Builds the C test program in its variants, and the libraries tests are made of."""
+"""Builds the variants of the C test program, and the libraries for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NONE, FOUND, STOPPED, BAD = 0, 1, 2, -1
 
 
 class Scan(NamedTuple):
-    """What one line asks the program for."""
+    """The request in one line to the program."""
 
     block: bytes
     difficulty: int
@@ -45,7 +45,7 @@ def c_compiler() -> str | None:
 
 
 def current_library() -> Path | None:
-    """Return the built library of this machine, if it is of these very sources."""
+    """Return the built library of this machine, if it was built from these sources."""
     stamp = build.FOLDER / build.STAMP
     if stamp.exists() and stamp.read_text().startswith(build.source_digest()):
         return kernel.library(MACHINE)

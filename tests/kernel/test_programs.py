@@ -41,7 +41,7 @@ def scans(seed: int, count: int) -> Iterator[Scan]:
 def check(
     command: Sequence[str | Path], count: int, names: frozenset[str] = frozenset()
 ) -> list[str]:
-    """Ask the program and hashlib; return the kernels that were asked."""
+    """Compare the program with hashlib; return the kernels that were compared."""
     table, _ = ask(command, [])
     able = [
         number
@@ -65,9 +65,9 @@ def needs(*programs: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_sanitizers_have_nothing_to_say(tmp_path: Path) -> None:
+def test_the_sanitizers_report_nothing(tmp_path: Path) -> None:
     """AddressSanitizer and UndefinedBehaviorSanitizer, every kernel that runs here."""
-    # By gcc: clang takes minutes over the unrolled rounds with every check in them.
+    # With gcc, as clang takes minutes for the unrolled rounds with all checks.
     compiler = needs("gcc")
     program = tmp_path / "driver"
     sanitize = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover")
@@ -82,7 +82,7 @@ def test_avx512_is_right_in_software(tmp_path: Path) -> None:
         pytest.skip("needs SIMDe (libsimde-dev) on x86-64")
     program = tmp_path / "driver"
     simde = Path(__file__).parent / "simde"
-    # gnu11, no warnings: SIMDe's own code is no matter of ours.
+    # gnu11, no warnings, as SIMDe's code is not ours.
     software = ("-std=gnu11", "-O1", "-w", f"-I{simde}")
     build_program(
         program,
@@ -106,7 +106,7 @@ def cross_compiler() -> tuple[list[str], bool]:
 def test_the_arm_kernels_are_right_with_and_without_sha2(
     tmp_path: Path, sha2: bool
 ) -> None:
-    """Every processor that QEMU 7 emulates has SHA2: without, its flag is not seen."""
+    """Every processor that QEMU 7 emulates has SHA2; a test build ignores its flag."""
     emulator = needs("qemu-aarch64-static", "qemu-aarch64")
     command, is_clang = cross_compiler()
     program = tmp_path / "driver"

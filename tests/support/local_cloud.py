@@ -41,7 +41,7 @@ def environment(home: Path, **variables: str) -> Iterator[None]:
 
 @dataclass
 class LocalCloud:
-    """A running cloud with an imported key, and short words for what tests do."""
+    """A running cloud with an imported key, and short methods for tests."""
 
     endpoint: Endpoint
     key: Path  # a private key; its public half becomes the key pair "tests"
@@ -66,7 +66,7 @@ class LocalCloud:
         return str(parameter["Value"])
 
     def launch(self, count: int = 1, **more: Any) -> list[str]:
-        """Launch without waiting; returns the instance ids."""
+        """Launch without waiting; return the instance ids."""
         reply = self.ec2.run_instances(
             **{
                 "ImageId": self.image,
@@ -87,7 +87,7 @@ class LocalCloud:
         return str(self.describe(instance)["State"]["Name"])
 
     def reaches(self, instance: str, state: str, *, within: float = SECONDS) -> bool:
-        """Wait until an instance is in a state; returns True."""
+        """Wait until an instance is in a state; return True."""
         return eventually(lambda: self.state(instance) == state, within=within)
 
     def host(self, **more: Any) -> Host:
@@ -139,7 +139,7 @@ class Host:
             yield client
 
     def run(self, command: str) -> tuple[int, str, str]:
-        """Run one command; returns exit status, output, errors."""
+        """Run one command; return exit status, output, errors."""
         with self.ssh() as client:
             _, out, err = client.exec_command(command, timeout=SECONDS)
             output, errors = out.read().decode(), err.read().decode()
@@ -149,7 +149,7 @@ class Host:
         return (self.tree / "var/log/syslog").read_text()
 
     def logs(self, text: str, *, within: float = SECONDS) -> bool:
-        """Wait until the syslog of the host has a text; returns True."""
+        """Wait until the syslog of the host has a text; return True."""
         return eventually(lambda: text in self.syslog(), within=within)
 
 

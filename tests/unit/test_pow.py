@@ -1,4 +1,4 @@
-"""The worker's books and its scanner: exact, whatever the order of answers."""
+"""The worker's ledger and its scanner: exact, whatever the order of replies."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_classes_of_a_search_cover_the_space(
         {"difficulty": 1, "block": "ü" * 2049},
     ],
 )
-def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
+def test_an_invalid_search_is_refused(fields: dict[str, object]) -> None:
     arguments = {"block": BLOCK, **fields}
     with pytest.raises(ValueError, match=r".") as caught:
         Search(**arguments)  # type: ignore[arg-type]
@@ -113,22 +113,22 @@ def test_a_search_cannot_hold_nonsense(fields: dict[str, object]) -> None:
     children=st.integers(1, 4),
     data=st.data(),
 )
-def test_the_books_are_exact_whatever_happens(
+def test_the_ledger_is_exact_whatever_happens(
     size: int, golden: set[int], children: int, data: st.DataObject
 ) -> None:
-    """Any order of answers, stretches cut short, and deaths: no hole, nothing twice."""
+    """Any order of replies, cut stretches and deaths: no gap, no nonce twice."""
     ledger = Ledger(size)
     held: dict[int, list[tuple[int, int]]] = {c: [] for c in range(children)}
     tested: set[int] = set()
     for _ in range(10_000):
-        if ledger.over:
+        if ledger.decided:
             break
         child = data.draw(st.integers(0, children - 1))
         deed = data.draw(st.sampled_from(["take", "answer", "answer", "cut", "die"]))
         if deed == "take" and (got := ledger.take(child, data.draw(st.integers(1, 9)))):
             held[child].append(got)
         elif deed == "die":
-            ledger.lost(child)
+            ledger.reclaim(child)
             held[child] = []
         elif deed in ("answer", "cut") and held[child]:
             first, count = held[child].pop(0)
@@ -143,7 +143,7 @@ def test_the_books_are_exact_whatever_happens(
         assert ledger.tested == len(tested)
         assert set(range(ledger.cursor)) <= tested
     smallest = min((p for p in golden if p < size), default=None)
-    if ledger.over:
+    if ledger.decided:
         assert ledger.hit == smallest
         assert set(range(size if smallest is None else smallest)) <= tested
 
@@ -151,7 +151,7 @@ def test_the_books_are_exact_whatever_happens(
 @pytest.mark.parametrize("bits", [0, 1, 3, 4, 6, 8, 11])
 def test_witnesses_are_all_that_lie_before_the_golden_nonce(bits: int) -> None:
     search = Search(BLOCK, 3, 10**6, 1, 3)
-    scanner = worker.Witnessing(HashlibScanner, search, bits, (0,))
+    scanner = worker.WitnessScanner(HashlibScanner, search, bits, (0,))
     golden = None
     shown: list[int] = []
     start, left = 1, 30_000
@@ -175,28 +175,29 @@ def test_a_childs_answers_are_read_whole_wherever_the_pipe_has_cut_them(
     data, read = b"".join(reply.packed() for reply in replies), []
     partial = b""
     for at in range(0, len(data), 7):
-        got, partial = worker.unpacked(partial + data[at : at + 7])
+        got, partial = worker.unpack_replies(partial + data[at : at + 7])
         read += got
     assert (read, partial) == (replies, b"")
 
 
 def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:
-    books = worker.Witnesses(BLOCK, 1)
-    end, told = 40_000, []
+    pending = worker.PendingWitnesses(BLOCK, 1)
+    end, fields = 40_000, []
     for first in range(0, end, 2000):
         for nonce in range(first, first + 2000):
             if worker.zero_bits(worker.digest(BLOCK, nonce)) >= 1:
-                books.add(nonce)
-        told.append(books.show(first + 1000, first / 20_000, first + 2000 == end))
-    shown = [nonce for each in told for nonce in each["witnesses"]]
+                pending.add(nonce)
+        fields.append(pending.show(first + 1000, first / 20_000, first + 2000 == end))
+    shown = [nonce for each in fields for nonce in each["witnesses"]]
     assert shown == sorted(set(shown))
-    # After 2 s; while too few would be left, somewhat more.
+    # After 2 s; somewhat more, as long as too few would be left.
     most = worker.WITNESSES_AT_FIRST + 2 * worker.WITNESSES_A_SECOND
     assert len(shown) <= most + 2 * worker.WITNESSES_LEFT
-    assert [each["shown"] for each in told[1:]] == [
-        sum(len(each["witnesses"]) for each in told[:i]) for i in range(1, len(told))
+    assert [each["shown"] for each in fields[1:]] == [
+        sum(len(each["witnesses"]) for each in fields[:i])
+        for i in range(1, len(fields))
     ]
-    level = told[-1]["thinned_to"]
+    level = fields[-1]["thinned_to"]
     strong = [
         n
         for n in range(end - 1000)

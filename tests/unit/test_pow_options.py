@@ -1,4 +1,4 @@
-"""What the worker is asked: every way in, and every refusal in one line."""
+"""The worker's options: all sources of them, and every refusal in one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked(*words: str, job: Path | None = None) -> worker.WorkerOptions:
     return worker.checked(worker.parse([*words, *extra])[0])
 
 
-def test_the_worker_says_the_version_of_the_package() -> None:
+def test_the_worker_has_the_version_of_the_package() -> None:
     assert cnd.__version__ == worker.VERSION
 
 
@@ -29,7 +29,7 @@ def test_the_worker_is_written_in_the_language_of_python_3_6() -> None:
     ast.parse(Path(worker.__file__).read_text(), feature_version=(3, 6))
 
 
-def test_flags_go_over_the_job_and_the_job_over_defaults(tmp_path: Path) -> None:
+def test_flags_override_the_job_and_the_job_overrides_defaults(tmp_path: Path) -> None:
     job = tmp_path / "job.json"
     job.write_text('{"difficulty": 3, "index": 2, "of": 4, "of_tomorrow": []}')
     order = asked("--index", "1", job=job)
@@ -44,7 +44,7 @@ def test_a_folder_to_detach_in_is_no_option_of_the_search() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "told"),
+    ("job", "message"),
     [
         ({"difficulty": 2.5}, "difficulty must be a whole number, not 2.5"),
         ({"difficulty": True}, "difficulty must be a whole number, not True"),
@@ -66,13 +66,13 @@ def test_a_folder_to_detach_in_is_no_option_of_the_search() -> None:
     ],
 )
 def test_a_bad_value_in_a_job_is_named_in_one_line(
-    tmp_path: Path, job: dict[str, Any], told: str
+    tmp_path: Path, job: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "job.json"
     path.write_text(json.dumps({"difficulty": 2, **job}))
     with pytest.raises(ValueError, match=r".") as refused:
         asked(job=path)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -110,7 +110,7 @@ def test_known_hashes_are_reproduced() -> None:
 
 
 class Raised:
-    """A stop flag that goes up at the second look, as a parent raises it."""
+    """A stop flag that is raised before the second check."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -120,12 +120,12 @@ class Raised:
         return self.looks > 1
 
 
-def test_a_scan_that_is_stopped_tells_what_it_has_tested() -> None:
+def test_a_scan_that_is_stopped_reports_what_it_has_tested() -> None:
     scanner = HashlibScanner("b", 64, Raised())  # type: ignore[arg-type]
-    assert scanner.scan(5, 7, 10 * worker.POLL) is None
-    assert scanner.tested == worker.POLL
+    assert scanner.scan(5, 7, 10 * worker.STOP_CHECK) is None
+    assert scanner.tested == worker.STOP_CHECK
 
 
-def test_a_flag_that_is_up_before_the_scan_means_nothing_is_tested() -> None:
+def test_a_flag_raised_before_the_scan_means_nothing_is_tested() -> None:
     scanner = HashlibScanner("b", 0, (1,))
     assert (scanner.scan(0, 1, 10), scanner.tested) == (None, 0)

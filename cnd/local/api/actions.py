@@ -1,8 +1,8 @@
-"""Which API action a request asks for, and an error in the words of its protocol.
+"""The API action of a request, and errors in the format of its protocol.
 
-One rule: a request is only looked at; whoever comes next finds it whole.  Names,
-paths and error codes come from botocore's descriptions of the services, so that
-botocore understands what is said here.
+One rule: a request is only read; the next layer gets it unchanged.  Names, paths and
+error codes come from botocore's descriptions of the services, so that botocore
+understands the errors.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ XML = '<?xml version="1.0" encoding="UTF-8"?>\n'
 
 @dataclass(frozen=True)
 class Call:
-    """What a request asks for."""
+    """The API action of a request."""
 
     service: str  # as botocore names it
-    action: str  # "RunInstances"; empty where it is none that is known
-    is_json: bool  # the protocol, where the service speaks two
+    action: str  # "RunInstances"; empty if it is unknown
+    is_json: bool  # the protocol, if the service has two
 
     @property
     def name(self) -> str:
@@ -52,7 +52,7 @@ class Answer:
 
 
 def call_of(environ: WSGIEnvironment) -> Call:
-    """Return what a request asks for; a form's body is read and put back."""
+    """Return the action of a request; a form's body is read and put back."""
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     service = _service(environ, query)
     target = environ.get("HTTP_X_AMZ_TARGET", "")
@@ -68,7 +68,7 @@ def call_of(environ: WSGIEnvironment) -> Call:
 
 
 def protocol_of(environ: WSGIEnvironment) -> Call:
-    """Return in whose words to answer a request whose body is not to be read."""
+    """Return the protocol of a request whose body is not to be read."""
     query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     service, is_json = _service(environ, query), False
     if target := environ.get("HTTP_X_AMZ_TARGET", ""):
@@ -105,8 +105,8 @@ def known() -> frozenset[str]:
 def error(call: Call, code: str, message: str) -> Answer:
     """Return the error as the service of `call` would send it.
 
-    The answer to an S3 HEAD request has no body (the server sees to that), so that
-    a client learns no more than the HTTP status, as on AWS.
+    The server removes the body of an answer to an S3 HEAD request, so that a client
+    gets the HTTP status only, as on AWS.
     """
     if call.is_json:
         body = json.dumps(
@@ -116,20 +116,20 @@ def error(call: Call, code: str, message: str) -> Answer:
         if call.service == "sqs":
             headers.append(("x-amzn-query-error", f"{code};Sender"))
         return Answer(tuple(headers), body.encode())
-    told = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    text = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     if call.service == "ec2":
-        body = f"<Response><Errors><Error>{told}</Error></Errors>"
+        body = f"<Response><Errors><Error>{text}</Error></Errors>"
         body += f"<RequestID>{REQUEST_ID}</RequestID></Response>"
     elif call.service == "s3":
-        body = f"<Error>{told}<RequestId>{REQUEST_ID}</RequestId></Error>"
+        body = f"<Error>{text}<RequestId>{REQUEST_ID}</RequestId></Error>"
     else:
-        body = f"<ErrorResponse><Error><Type>Sender</Type>{told}</Error>"
+        body = f"<ErrorResponse><Error><Type>Sender</Type>{text}</Error>"
         body += f"<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
     return Answer((("Content-Type", "text/xml"),), (XML + body).encode())
 
 
 def _service(environ: WSGIEnvironment, query: Mapping[str, list[str]]) -> str:
-    """Read the service from the signature; S3 is the one that may go unsigned."""
+    """Read the service from the signature; only a request to S3 may have none."""
     # AWS4-HMAC-SHA256 Credential=KEY/DATE/REGION/SERVICE/aws4_request, ...
     signed = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2]
     scope = (signed or query.get("X-Amz-Credential", [""])[0]).split(",")[0]
@@ -139,7 +139,7 @@ def _service(environ: WSGIEnvironment, query: Mapping[str, list[str]]) -> str:
 
 @dataclass(frozen=True)
 class _Route:
-    """How an S3 action is told from others: by what its request must have."""
+    """How an S3 action is recognized: by the required parts of its request."""
 
     action: str
     method: str
@@ -155,7 +155,7 @@ class _Route:
 
 
 def _s3_action(environ: WSGIEnvironment, query: Mapping[str, list[str]]) -> str:
-    """Return the action whose request asks for most among those that fit."""
+    """Return, of the actions that fit, the one with the most required parts."""
     bucket, _, key = environ.get("PATH_INFO", "").lstrip("/").partition("/")
     depth = 2 if key else 1 if bucket else 0
     routes = _s3_routes().get((environ["REQUEST_METHOD"], depth), ())
@@ -198,9 +198,9 @@ def _route(action: str, operation: Any) -> _Route:
 
 
 def _shape_name(service: str, code: str) -> str:
-    """Return what the JSON protocol calls an error code that has another name too.
+    """Return the name of an error code in the JSON protocol.
 
-    botocore raises SQS's own exceptions by these names, which its model does not tie
+    botocore raises SQS's own exceptions by these names, which its model does not link
     to the codes (https://github.com/boto/botocore, `_handle_sqs_compatible_error`).
     """
     if service == "sqs":

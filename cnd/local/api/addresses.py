@@ -1,9 +1,9 @@
 """Addresses and the SSH port of the hosts of one cloud.
 
-One rule: whatever is handed out was free, and no other local cloud on this
-machine hands it out.  On Linux all of 127.0.0.0/8 is local: each cloud takes a
-block 127.X.0.0/16 for itself and each host an address with one common SSH port.
-Elsewhere (macOS) only 127.0.0.1 is: each host gets a port of its own.
+One rule: an address that is given to a host is free, and no other local cloud on this
+machine gives it to a host.  On Linux all of 127.0.0.0/8 is local: each cloud claims a
+block 127.X.0.0/16, and each host has an address with one common SSH port.  Elsewhere
+(macOS) only 127.0.0.1 is local: each host has a port of its own.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from itertools import count
 
 from cnd.errors import CloudError
 
-BLOCKS = range(64, 251)  # second octet; below 64 others live (127.0.0.53, 127.0.1.1)
-CLAIM_PORT = 61022  # any port would do: the block is claimed by binding this one
+BLOCKS = range(64, 251)  # second octet; below 64: 127.0.0.53, 127.0.1.1 and others
+CLAIM_PORT = 61022  # any port would do: a cloud claims a block by binding this one
 SSH_PORTS = (22, 2222, 22022, 22122, 22222, 22322)
 
 
 class Addresses:
-    """Hands out (address, SSH port) pairs; keeps the block for its own life."""
+    """Assigns (address, SSH port) pairs; claims the block until it is deleted."""
 
     def __init__(self) -> None:
         self._numbers = count(1)
         self._claim: socket.socket | None = None
-        self.block: int | None = None  # None: 127.0.0.1 is all there is
+        self.block: int | None = None  # None: 127.0.0.1 only
         self.port: int | None = None  # None: a port per host
         for block in random.sample(BLOCKS, len(BLOCKS)):
             try:
@@ -63,7 +63,7 @@ def _free_port(address: str, candidates: Iterable[int]) -> int:
 
 
 def _bound(address: str, port: int, *, share: bool = True) -> socket.socket:
-    """Bind, as an SSH server would; `share` False if nobody else may as well."""
+    """Bind, as an SSH server does; without `share` no other socket can do so."""
     probe = socket.socket()
     try:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(share))

@@ -1,7 +1,7 @@
-"""moto, loaded and ready: its application with the hosts in it.
+"""moto, loaded and ready: its WSGI application, with hosts behind its instances.
 
-One rule: everything that would make somebody's first call slow happens here,
-in the background.  Importing this file imports moto.
+One rule: everything that would make a client's first call slow is done here, in the
+background.  Importing this file imports moto.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import botocore.session
 from botocore.loaders import Loader
 from werkzeug.test import Client
 
-from cnd.local.api.fleet import Fleet
+from cnd.local.api.host_manager import HostManager
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
-    from cnd.local.api.instances import Cloud
+    from cnd.local.api.instances import Instances
 
-MOST_NAMES = 256  # of services in regions, whose backends are remembered
-# One call per service, most urgent first: enough to load its API description.
+MOST_NAMES = 256  # of services in regions, whose backends are cached
+# One call per service loads its API description; the most urgent first.
 FIRST_CALLS = (
     ("ec2", "", "Action=DescribeInstances&Version=2016-11-15"),
     ("ssm", "AmazonSSM.DescribeParameters", "{}"),
@@ -33,9 +33,9 @@ FIRST_CALLS = (
 )
 
 
-def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
-    """Import moto and put the hosts of `fleet` behind its instances."""
-    Loader.CUSTOMER_DATA_PATH = os.devnull  # what the user's files say of services
+def load(hosts: HostManager) -> tuple[Instances, WSGIApplication]:
+    """Import moto; let its instances be `hosts`."""
+    Loader.CUSTOMER_DATA_PATH = os.devnull  # ignore the user's files about services
     session = _share_one_session()
     _list_modules_once()
     _read_models_once(session)
@@ -45,20 +45,20 @@ def load(fleet: Fleet) -> tuple[Cloud, WSGIApplication]:
     )
 
     from cnd.local.api import images, templates
-    from cnd.local.api.instances import Cloud
+    from cnd.local.api.instances import Instances
 
     images.install()
     templates.install()
-    cloud = Cloud(fleet)
-    cloud.install()
+    instances = Instances(hosts)
+    instances.install()
     application = DomainDispatcherApplication(create_backend_app)
     _find_backends_once(application)
     application.app_instances["ec2"] = create_backend_app("ec2")
-    return cloud, application
+    return instances, application
 
 
 def warm_up(application: WSGIApplication) -> None:
-    """Make one harmless call to each service that CND uses."""
+    """Make one call without effect to each service that CND uses."""
     client = Client(application)
     for service, target, body in FIRST_CALLS:
         headers = {
@@ -79,7 +79,7 @@ def warm_up(application: WSGIApplication) -> None:
 def _list_modules_once() -> None:
     """Let moto list the folder of its services once, not for each request.
 
-    It took a sixth of the time of a small one (moto 5.2, measured).
+    Listing took a sixth of the time of a small request (moto 5.2, measured).
     """
     from moto import backends
 
@@ -90,18 +90,18 @@ def _list_modules_once() -> None:
 def _find_backends_once(application: Any) -> None:
     """Let moto look up the backend of a service once, not for each request.
 
-    It tries one pattern after the other for it: up to 18 us, where to check a signature
-    takes 34 (moto 5.2, measured).
+    It tries one pattern after the other: up to 18 us, while checking a signature takes
+    34 us (moto 5.2, measured).
     """
     find = application.get_backend_for_host
     application.get_backend_for_host = functools.lru_cache(MOST_NAMES)(find)
 
 
 def _read_models_once(session: botocore.session.Session) -> None:
-    """Let moto and `session` read the descriptions of services by one loader.
+    """Let moto and `session` read the descriptions of services with one loader.
 
-    moto makes one for each service, which lists all services of AWS again, and EC2's
-    4 MB are read by both: a fifth of the computing of a start (moto 5.2, measured).
+    moto makes a loader for each service, which lists all services of AWS again, and
+    both read EC2's 4 MB: a fifth of the computing time of a start (moto 5.2, measured).
     """
     from moto.core import loaders, utils
 
@@ -111,10 +111,10 @@ def _read_models_once(session: botocore.session.Session) -> None:
 
 
 def _share_one_session() -> botocore.session.Session:
-    """Let moto ask one session for all its lists of regions; return it.
+    """Let moto use one session for all its lists of regions; return it.
 
-    It makes a new one for each list, and each reads botocore's endpoints anew:
-    0.3 s of a start that takes 1.1 s (moto 5.2, measured).
+    It makes a new session for each list, and each session reads botocore's endpoints
+    again: 0.3 s of a start that takes 1.1 s (moto 5.2, measured).
     """
     core = botocore.session.Session()
     shared = boto3.session.Session(botocore_session=core)

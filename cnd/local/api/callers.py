@@ -1,8 +1,8 @@
-"""Who may speak to the cloud: programs of its user, and no web page.
+"""Which callers the cloud accepts: programs of its user, and no web page.
 
-One rule: what a browser adds to a request by itself refuses it.  A page can send
+One rule: a request with anything that only a browser adds is refused.  A page can send
 requests to loopback and give it a name of its own (DNS rebinding), but it cannot hide
-its origin or the name.  That the caller is the user is seen by `signatures`, or by the
+its origin or that name.  `signatures` checks that the caller is the user, as does the
 token that only the user can read.
 """
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 HEADERS = "cnd.headers"  # in the environment: (name, value), as they were sent
 TOKEN = "HTTP_X_CND_TOKEN"  # X-Cnd-Token, as WSGI names it
 OWN_SITE = ("none", "same-origin")
-# moto's own interface: it empties the cloud for anybody who asks.
+# moto's own interface: it can delete everything in the cloud, without a signature.
 CLOSED = ("/moto-api", "/favicon.ico")
 
 
 def refusal(environ: WSGIEnvironment) -> tuple[int, str] | None:
-    """Return the HTTP status and reason why a request is refused, or None."""
+    """Return the HTTP status and the reason if a request is refused, else None."""
     host, port = environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]
     if host.lower() not in (f"127.0.0.1:{port}", f"localhost:{port}"):
         return 403, f"This cloud answers to 127.0.0.1:{port} only."
@@ -40,5 +40,5 @@ def refusal(environ: WSGIEnvironment) -> tuple[int, str] | None:
 
 
 def has_token(environ: WSGIEnvironment, token: str) -> bool:
-    """Tell whether the caller has shown the token of the cloud."""
+    """Tell whether a request has the token of the cloud."""
     return hmac.compare_digest(environ.get(TOKEN, "").encode(), token.encode())

@@ -1,8 +1,8 @@
-"""Faults that a test or a user lays: what they are, and the book that counts them.
+"""Faults that a test or a user injects: their kinds, and the registry that counts them.
 
-One rule: a fault is a frozen value and was checked as a whole before it was laid;
-nothing here acts.  `middleware.faulty` makes API calls fail, `fleet` and `host` what
-happens to hosts.
+One rule: a fault is a frozen value and was checked completely before it is registered;
+nothing here acts.  `middleware.faulty` applies the faults of API calls, `host_manager`
+and `host` those of hosts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cnd.local.host import clock
 FOREVER = "forever"
 MOST_CALLS = 10**6
 MOST_SECONDS = 86400.0
-# What AWS answers with these, where it is not 400.
+# HTTP status of these error codes on AWS, if not 400.
 # https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 STATUS = {
@@ -44,48 +44,48 @@ HINT = "for example: fab local fault RunInstances --code RequestLimitExceeded --
 
 @dataclass(frozen=True)
 class ApiFault:
-    """What happens to calls of an API action; after the delay, one thing of four.
+    """A fault of the calls of one API action: a delay, and then at most one effect.
 
-    An error (`code`, `http`), a connection that is reset before the call is carried
-    out (`reset`) or after it (`lost_reply`), or a launch of fewer instances
-    (`at_most`).  With none of them the call only takes longer.
+    The effects: an error (`code`, `http`), a connection that is reset before the call
+    is executed (`reset`) or after it (`lost_reply`), or a launch of fewer instances
+    (`at_most`).  Without any of them the call only takes longer.
     """
 
     action: str  # "RunInstances"; wildcards and a service: "s3:*", "Describe*"
     code: str = ""
     http: int = 0
     message: str = ""
-    times: int = 1  # calls that it strikes; 0: for ever
-    skip: int = 0  # calls that it lets pass first
+    times: int = 1  # calls that it affects; 0: for ever
+    skip: int = 0  # calls that it does not affect, before those
     delay: float = 0.0  # seconds
     reset: bool = False
     lost_reply: bool = False
     at_most: int = 0  # instances; 0: no limit
 
     def matches(self, name: str) -> bool:
-        """Say whether a call, such as "ec2:RunInstances", is meant."""
+        """Tell whether the fault is for a call, such as "ec2:RunInstances"."""
         pattern = self.action if ":" in self.action else f"*:{self.action}"
         return fnmatchcase(name, pattern)
 
 
-# What can befall a host that boots ...
+# Faults of a host that boots ...
 BOOT_KINDS = {
     "never-boots": "it counts as running, but its SSH never answers",
     "boots-late": "its SSH answers so many seconds after it counts as running",
     "no-key": "its SSH refuses every key for so many seconds",
-    "mute": "its SSH port accepts connections and says nothing",
+    "mute": "its SSH port accepts connections and sends nothing",
     "wrong-clock": "its clock is so many seconds ahead, or behind if less than 0",
 }
-# ... and one that lives.
+# ... and of a host that is up.
 LIVE_KINDS = {
     "kill": "all its processes die at once, and the instance with them",
-    "freeze": "all its processes stand still",
-    "thaw": "they go on",
+    "freeze": "all its processes stop, and can continue",
+    "thaw": "they continue",
     "cut": "its SSH connections are reset, once",
-    "no-sshd": "its SSH is gone, connections and all; its processes go on",
+    "no-sshd": "its SSH server ends with all connections; its processes continue",
     "disk-full": "no file of it can grow any more",
-    "interrupt": "the cloud takes it back, as a spot instance, in so many seconds, "
-    "of which its metadata service gives notice",
+    "interrupt": "the cloud takes it back, as a spot instance, in so many seconds; "
+    "its metadata service gives notice",
 }
 TIMED = ("boots-late", "no-key", "interrupt", "wrong-clock")  # they have `seconds`
 HOST_HINT = (
@@ -95,9 +95,9 @@ HOST_HINT = (
 
 @dataclass(frozen=True)
 class HostFault:
-    """What befalls one host.
+    """A fault of one host.
 
-    `host` is an instance id, or its place among those launched from now on, from 0.
+    `host` is an instance id, or its place among the hosts launched from now on, from 0.
     """
 
     host: str
@@ -106,12 +106,12 @@ class HostFault:
 
     @property
     def place(self) -> int | None:
-        """The place of a host that is yet to be launched."""
+        """The place of a host that is not launched yet."""
         return int(self.host) if self.kind in BOOT_KINDS else None
 
 
 def parse_host(fields: Mapping[str, Any]) -> HostFault:
-    """Return the fault of a host that `fields` describe.  Raises UsageError."""
+    """Return the host's fault that `fields` describe.  Raises UsageError."""
     names = HostFault.__dataclass_fields__
     if unknown := sorted(fields.keys() - names.keys()):
         message = f"a host's fault has no {unknown[0]!r}, only {', '.join(names)}"
@@ -119,7 +119,7 @@ def parse_host(fields: Mapping[str, Any]) -> HostFault:
     host, kind = str(fields.get("host", "")), _text(fields, "kind")
     if kind not in {**BOOT_KINDS, **LIVE_KINDS}:
         kinds = ", ".join([*BOOT_KINDS, *LIVE_KINDS])
-        message = f"what befalls a host is one of {kinds}, not {kind!r}"
+        message = f"the fault of a host is one of {kinds}, not {kind!r}"
         raise UsageError(message, hint=HOST_HINT)
     if kind in BOOT_KINDS and not (host.isdecimal() and int(host) < MOST_CALLS):
         message = f"{kind} is for a host by its place in the next launch, not {host!r}"
@@ -135,9 +135,9 @@ def parse_host(fields: Mapping[str, Any]) -> HostFault:
 
 
 def parse(fields: Mapping[str, Any], known: Collection[str]) -> ApiFault:
-    """Return the fault that `fields` describe, with all that they leave open.
+    """Return the API fault that `fields` describe, with defaults for missing fields.
 
-    Numbers may be given as text.  `known` are the actions that exist, in the form
+    Numbers may be given as text.  `known` are the existing actions, in the form
     "ec2:RunInstances".  Raises UsageError.
     """
     names = ApiFault.__dataclass_fields__
@@ -162,7 +162,7 @@ def parse(fields: Mapping[str, Any], known: Collection[str]) -> ApiFault:
 
 
 def _check(fault: ApiFault, known: Collection[str]) -> None:
-    """Refuse a fault that could never strike, or would not be felt."""
+    """Refuse a fault that could never happen, or would have no effect."""
     if not any(map(fault.matches, known)):
         message = f"{fault.action!r} is no action of a service of the local cloud"
         raise UsageError(message, hint=HINT)
@@ -192,8 +192,8 @@ class _Entry:
     number: int
     fault: ApiFault | HostFault
     seen: int = 0  # matching calls
-    struck: int = 0
-    host: int | None = None  # whom it befalls, in the order of all launches
+    struck: int = 0  # calls or hosts that it has affected
+    host: int | None = None  # the affected host's number, in the order of all launches
 
     def is_open(self) -> bool:
         fault = self.fault
@@ -206,8 +206,8 @@ class _Entry:
         return {**counts, **asdict(self.fault)}
 
 
-class Book:
-    """The faults that are laid, and how often each has struck."""
+class FaultRegistry:
+    """The registered faults, and how often each has happened."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -215,8 +215,8 @@ class Book:
         self._laid = 0
         self._launched = 0  # hosts
 
-    def lay(self, fault: ApiFault | HostFault) -> dict[str, Any]:
-        """Write a fault down; that of a living host has struck already."""
+    def add(self, fault: ApiFault | HostFault) -> dict[str, Any]:
+        """Register a fault; that of a host that is up has happened already."""
         with self._lock:
             self._laid += 1
             entry = _Entry(self._laid, fault)
@@ -228,8 +228,8 @@ class Book:
             self._entries.append(entry)
             return entry.to_json()
 
-    def launched(self) -> HostFault | None:
-        """Count one more host; returns what befalls it as it boots."""
+    def next_host_fault(self) -> HostFault | None:
+        """Count one more launched host; return its fault, if there is one."""
         with self._lock:
             number, self._launched = self._launched, self._launched + 1
             for entry in reversed(self._entries):
@@ -238,12 +238,12 @@ class Book:
                     return entry.fault
         return None
 
-    def strikes(self) -> bool:
-        """Say whether any fault may strike yet: most of the time, none is laid."""
+    def has_open(self) -> bool:
+        """Tell whether any API fault can still happen: mostly there is none."""
         return any(entry.is_open() for entry in list(self._entries))
 
-    def strike(self, name: str) -> ApiFault | None:
-        """Return what happens to the call `name`: the first fault laid that is due."""
+    def take(self, name: str) -> ApiFault | None:
+        """Return the fault of a call, the first registered one that is due, if any."""
         with self._lock:
             for entry in self._entries:
                 fault = entry.fault
@@ -262,7 +262,7 @@ class Book:
             return [entry.to_json() for entry in self._entries]
 
     def clear(self) -> int:
-        """Forget all faults; returns how many there were."""
+        """Remove all faults; return their number."""
         with self._lock:
             count = len(self._entries)
             self._entries.clear()
@@ -317,7 +317,7 @@ def _seconds(fields: Mapping[str, Any], name: str, least: float = 0.0) -> float:
 
 
 def _number(given: Any) -> float:
-    """Return a number given as such or as text; not a number if it is none."""
+    """Return a number given as such or as text; NaN if it is not one."""
     if isinstance(given, bool) or not isinstance(given, (int, float, str)):
         return math.nan
     try:

@@ -1,7 +1,7 @@
-"""S3's signed forms: what a policy allows, and whether a form keeps to it.
+"""S3's signed forms: what a policy allows, and whether a form complies with it.
 
-One rule: the policy is judged before a byte of the file is read; what it does not
-mention is refused, as on S3.  Whether it is signed is not asked here.
+One rule: the policy is checked before a byte of the file is read; a field that it does
+not mention is refused, as on S3.  The signature is not checked here.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
 """
@@ -29,16 +29,16 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
-MOST_FIELD_BYTES = 1 << 16  # of all fields together; S3 takes 20 KB
-MOST_AT_ONCE = 4 << 20  # bytes that are taken apart at once
+MOST_FIELD_BYTES = 1 << 16  # of all fields together; S3 accepts 20 KB
+MOST_AT_ONCE = 4 << 20  # bytes that are parsed at once
 MOST_FIELDS = 100
-# What a policy need not mention; and all that begin with "x-ignore-".
-FREE = ("file", "policy", "x-amz-signature")
+# Fields that a policy need not mention, besides all that begin with "x-ignore-".
+EXEMPT = ("file", "policy", "x-amz-signature")
 TIMES = ("%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 class Refused(Exception):
-    """A request that is not answered: the error code of its service, and why."""
+    """A refused request: the error code of its service, and the reason."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """What the file of a form may be."""
+    """The allowed sizes of a form's file."""
 
     least: int = 0  # bytes
     most: float = math.inf
@@ -57,12 +57,12 @@ class Policy:
 
 
 def policy(text: str, fields: Mapping[str, str], bucket: str, now: float) -> Policy:
-    """Return what a policy allows the file; `Refused` if it does not allow the rest.
+    """Return what a policy allows for the file; `Refused` if it forbids the fields.
 
     Args:
-        text: the policy: base64 of JSON.
+        text: the policy, as base64 of JSON.
         fields: of the form, before the file; their names in lower case.
-        bucket: that the form is sent to.
+        bucket: to which the form is sent.
         now: seconds since the epoch.
     """
     try:
@@ -83,7 +83,7 @@ def policy(text: str, fields: Mapping[str, str], bucket: str, now: float) -> Pol
         elif not _holds(kind, values.get(name, ""), value):
             message = f"Invalid according to Policy: Policy Condition failed: {name}"
             raise Refused("AccessDenied", message)
-    mentioned = {name for _, name, _ in rules} | {*FREE, "bucket"}
+    mentioned = {name for _, name, _ in rules} | {*EXEMPT, "bucket"}
     for name in fields:
         if name not in mentioned and not name.startswith("x-ignore-"):
             message = f"Invalid according to Policy: Extra input fields: {name}"
@@ -122,10 +122,10 @@ def _holds(kind: str, value: str, wanted: str) -> bool:
 def read(
     body: Iterator[bytes], content_type: str, admit: Callable[[dict[str, str]], Policy]
 ) -> None:
-    """Read a form to its end; `Refused` if it is none, or its file has a wrong size.
+    """Read a form to its end; `Refused` if it is invalid, or its file has a wrong size.
 
     Args:
-        admit: is given the fields, once, before the file is read.
+        admit: checks the fields, once, before the file is read.
     """
     allowed, size, ended = None, 0, False
     fields = _Fields()
@@ -149,7 +149,7 @@ def read(
 
 
 class _Fields:
-    """The fields that come before the file."""
+    """The fields before the file."""
 
     def __init__(self) -> None:
         self._values: dict[str, bytes] = {}
@@ -160,7 +160,8 @@ class _Fields:
         if isinstance(event, (Field, File)):
             self._name = str(event.name)
             if isinstance(event, File) or self._name in self._values:
-                raise Refused("AccessDenied", f"Not one field {self._name!r}.")
+                message = f"The field {self._name!r} is there twice, or has a file."
+                raise Refused("AccessDenied", message)
             if len(self._values) == MOST_FIELDS:
                 raise Refused("AccessDenied", f"More than {MOST_FIELDS} fields.")
             self._values[self._name] = b""
@@ -171,15 +172,15 @@ class _Fields:
             self._values[self._name] += event.data
 
     def whole(self) -> dict[str, str]:
-        """Return them, their names in lower case; `Refused` if two are the same."""
+        """Return the fields by name in lower case; `Refused` if two are the same."""
         found = {n.lower(): v.decode(errors="replace") for n, v in self._values.items()}
         if len(found) < len(self._values):
-            raise Refused("AccessDenied", "Two fields of one name.")
+            raise Refused("AccessDenied", "Two fields have the same name.")
         return found
 
 
 def _events(body: Iterator[bytes], content_type: str) -> Iterator[Event]:
-    """Take a form apart; `Refused` if it is none."""
+    """Parse a form; `Refused` if it is invalid."""
     boundary = parse_options_header(content_type)[1].get("boundary", "")
     try:
         decoder = MultipartDecoder(boundary.encode("latin-1"), MOST_AT_ONCE)

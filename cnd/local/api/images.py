@@ -1,7 +1,7 @@
-"""The machine images that moto lacks: Ubuntu's and Debian's, found through SSM.
+"""The machine images that moto lacks: of Ubuntu and Debian, found through SSM.
 
-One rule: every id that an SSM parameter gives exists in every EC2 region.
-Imported by the server only, when moto is loaded.
+One rule: every image id in an SSM parameter exists in every EC2 region.  Imported by
+the server only, when moto is loaded.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ class Image:
     parameter: str  # SSM
     name: str
     owner: str
-    architecture: str  # EC2's name of it
+    architecture: str  # as EC2 names it
     root_device: str
 
     @property
     def id(self) -> str:
-        """An id that is the same in every run, in the form of a real one."""
+        """An id in the form of a real one, the same in every cloud."""
         return "ami-0" + hashlib.sha256(self.parameter.encode()).hexdigest()[:16]
 
 
@@ -65,7 +65,7 @@ IMAGES = _images()
 
 
 def login_user(image_name: str | None) -> str:
-    """Return who logs in to machines made from an image of that name."""
+    """Return the login user of instances of an image of that name."""
     name = image_name or ""
     if name.startswith("debian"):
         return "admin"
@@ -83,7 +83,7 @@ def install() -> None:
         self.amis |= {image.id: _ami(self, image) for image in IMAGES}
 
     def describe_quickly(self: AmiBackend, *args: Any, **named: Any) -> list[Ami]:
-        """One image by its id needs no search of 1300; moto does that per instance."""
+        """Find one image by its id; moto searches all 1300 for each instance."""
         filters = named.get("filters")
         if not args and len(named) == 1 and filters and filters.keys() == {"image-id"}:
             image = self.amis.get(str(filters["image-id"]))

@@ -1,7 +1,7 @@
-"""What stands between the HTTP server and moto: layers round a WSGI application.
+"""The layers between the HTTP server and moto, each round a WSGI application.
 
-One rule: a layer is a function from application to application; the server lists
-them, outermost first.
+One rule: a layer is a function from application to application; the server lists the
+layers, the outermost first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from cnd.errors import UsageError
 from cnd.local.api import callers
-from cnd.local.api.faults import ApiFault, Book
+from cnd.local.api.faults import ApiFault, FaultRegistry
 from cnd.local.settings import Delay
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ MOST_BYTES = 1 << 16  # of the description of a fault
 
 
 class Activity:
-    """When somebody last asked for something, and what for; a call is activity until
-    its end."""
+    """The time of the last call, and the number of calls by action.
+
+    A call is activity until it ends.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -76,7 +78,7 @@ class Activity:
 
 
 def programs_only(application: WSGIApplication) -> WSGIApplication:
-    """Refuse what no program of the user sends: see `callers`."""
+    """Refuse requests that are not of a program of the user: see `callers`."""
 
     def refusing(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         if refused := callers.refusal(environ):
@@ -88,10 +90,10 @@ def programs_only(application: WSGIApplication) -> WSGIApplication:
     return refusing
 
 
-def own(token: str, inner: WSGIApplication) -> Layer:
-    """Let `inner` answer what comes with a token, if it is the cloud's own.
+def with_token(token: str, inner: WSGIApplication) -> Layer:
+    """Let `inner` answer requests with a token, if it is the cloud's token.
 
-    All other requests are API calls: a bucket may have any name.
+    All other requests are API calls, with any path, as a bucket may have any name.
     """
 
     def layer(application: WSGIApplication) -> WSGIApplication:
@@ -108,14 +110,14 @@ def own(token: str, inner: WSGIApplication) -> Layer:
 
 
 def signed(access_key: str, secret_key: str) -> Layer:
-    """Let through what is signed with this key: see `signatures`."""
+    """Accept only requests that are signed with this key: see `signatures`."""
 
     def layer(application: WSGIApplication) -> WSGIApplication:
         def checked(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            if environ["PATH_INFO"] == ADDRESS_PATH and not _signs(environ):
+            if environ["PATH_INFO"] == ADDRESS_PATH and not _is_signed(environ):
                 body = environ["REMOTE_ADDR"].encode() + b"\n"
                 return _answer(start, "200 OK", "text/plain", body)
-            # Here, as botocore would delay the server's start.
+            # Imported here, as botocore would delay the server's start.
             from cnd.local.api import actions, signatures
             from cnd.local.api.forms import Refused
 
@@ -137,10 +139,10 @@ def not_found(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]
 
 
 def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> Layer:
-    """Answer for the cloud's own status.
+    """Answer requests for the cloud's status.
 
-    Asking for it does not keep the cloud from ending when idle; asking for
-    TOUCH_PATH, which answers the same, does.
+    A request for STATUS_PATH is no activity: the idle cloud still ends.  One for
+    TOUCH_PATH, with the same answer, is activity.
     """
 
     def layer(application: WSGIApplication) -> WSGIApplication:
@@ -160,7 +162,7 @@ def control(status: Callable[[], dict[str, Any]], touch: Callable[[], None]) -> 
 
 
 def delayed(delay: Delay) -> Layer:
-    """Let every API call take `delay` longer."""
+    """Delay every API call."""
 
     def layer(application: WSGIApplication) -> WSGIApplication:
         if delay.high <= 0:
@@ -178,9 +180,9 @@ def delayed(delay: Delay) -> Layer:
 def fault_control(
     lay: Callable[[Any], Any], listed: Callable[[], Any], clear: Callable[[], Any]
 ) -> Layer:
-    """Answer FAULTS_PATH: POST lays a fault, GET lists them, DELETE clears all.
+    """Answer FAULTS_PATH: POST adds a fault, GET lists the faults, DELETE removes all.
 
-    `lay` gets what the body says in JSON.
+    `lay` gets the JSON value of the body.
     """
 
     def layer(application: WSGIApplication) -> WSGIApplication:
@@ -205,11 +207,11 @@ def fault_control(
 
 
 def counted(count: Callable[[str], None]) -> Layer:
-    """Let `count` know of every API call that came through, as "ec2:RunInstances"."""
+    """Call `count` for every accepted API call, with a name as "ec2:RunInstances"."""
 
     def layer(application: WSGIApplication) -> WSGIApplication:
         def counting(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            # Here, as botocore would delay the server's start.
+            # Imported here, as botocore would delay the server's start.
             from cnd.local.api import actions
 
             count(actions.call_of(environ).name)
@@ -220,28 +222,28 @@ def counted(count: Callable[[str], None]) -> Layer:
     return layer
 
 
-def faulty(book: Book) -> Layer:
-    """Let the faults of `book` happen to API calls."""
+def faulty(registry: FaultRegistry) -> Layer:
+    """Apply the faults of `registry` to API calls."""
 
     def layer(application: WSGIApplication) -> WSGIApplication:
         def struck(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            if not book.strikes():
+            if not registry.has_open():
                 return application(environ, start)
-            # Here, as botocore would delay the server's start.
+            # Imported here, as botocore would delay the server's start.
             from cnd.local.api import actions
 
             call = actions.call_of(environ)
-            fault = book.strike(call.name)
+            fault = registry.take(call.name)
             if fault is None:
                 return application(environ, start)
-            return _strike(fault, call, application, environ, start)
+            return _inject(fault, call, application, environ, start)
 
         return struck
 
     return layer
 
 
-def _strike(
+def _inject(
     fault: ApiFault,
     call: Call,
     application: WSGIApplication,
@@ -250,7 +252,7 @@ def _strike(
 ) -> Iterable[bytes]:
     from cnd.local.api import actions
 
-    # Also where nobody will use it: what is left of a body would be taken for the
+    # Read the body even if it is not used: the rest of a body would be taken for the
     # next request of the connection.
     body = actions.read_body(environ)
     time.sleep(fault.delay)
@@ -258,7 +260,7 @@ def _strike(
         b"".join(application(environ, lambda *_: lambda _: None))
     if fault.reset or fault.lost_reply:
         reset(environ["werkzeug.socket"])
-        raise ConnectionResetError("a fault")  # the server takes it as what it is
+        raise ConnectionResetError("a fault")  # as if the client had reset it
     code, status = fault.code, fault.http
     if fault.at_most and call.action == "CreateFleet":
         asked = dict(parse_qsl(body.decode()))
@@ -275,14 +277,14 @@ def _strike(
             actions.replace_body(environ, fewer.encode())
     if not code:
         return application(environ, start)
-    answer = actions.error(call, code, fault.message or "A fault was laid here.")
+    answer = actions.error(call, code, fault.message or "A fault was injected.")
     return _refuse(environ, start, status, answer)
 
 
 def _refuse(
     environ: WSGIEnvironment, start: StartResponse, status: int, answer: Answer
 ) -> Iterable[bytes]:
-    """Answer with the error of a service."""
+    """Answer with an error of a service."""
     content = b"" if environ["REQUEST_METHOD"] == "HEAD" else answer.body
     length = ("Content-Length", str(len(content)))
     start(_status_line(status), [*answer.headers, length])
@@ -290,9 +292,9 @@ def _refuse(
 
 
 def reset(connection: socket.socket) -> None:
-    """End a TCP connection with a reset, whoever else still holds the socket.
+    """End a TCP connection with a reset, even if others still use the socket.
 
-    A dead socket takes its descriptor: whoever reads from it finds the end.
+    A closed socket takes its descriptor, so that further reads find the end.
     """
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     dead, other = socket.socketpair()
@@ -301,8 +303,8 @@ def reset(connection: socket.socket) -> None:
         os.dup2(dead.fileno(), connection.fileno(), inheritable=False)
 
 
-def _signs(environ: WSGIEnvironment) -> bool:
-    """Tell whether a request is one to S3, for a bucket that has such a name."""
+def _is_signed(environ: WSGIEnvironment) -> bool:
+    """Tell whether a request is signed: then it is for a bucket of that name."""
     in_query = "X-Amz-Signature=" in environ.get("QUERY_STRING", "")
     return "HTTP_AUTHORIZATION" in environ or in_query
 

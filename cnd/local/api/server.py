@@ -1,8 +1,8 @@
-"""The local cloud's process: moto behind HTTP, the hosts beside it.
+"""The local cloud's process: an HTTP server in front of moto, and the hosts.
 
-One rule: it answers at once and loads moto meanwhile (about 1.5 s); a call that
-comes too early waits for that.  It listens on loopback only, ends on SIGTERM or
-when idle, and takes every host with it.
+One rule: it accepts calls at once and loads moto meanwhile (about 1.5 s); an early call
+waits until moto is loaded.  It listens on loopback only.  It ends on SIGTERM or when
+idle, and ends every host.
 
 Run by `cnd.local.up` as `python -m cnd.local.api.server --folder FOLDER`.
 """
@@ -29,8 +29,8 @@ from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import files, settings
 from cnd.local.api import faults, middleware
 from cnd.local.api.callers import HEADERS
-from cnd.local.api.faults import Book
-from cnd.local.api.fleet import Fleet
+from cnd.local.api.faults import FaultRegistry
+from cnd.local.api.host_manager import HostManager
 from cnd.local.api.middleware import Activity
 from cnd.local.host import vm, vmimage
 from cnd.local.host.guard import guarded
@@ -39,23 +39,23 @@ from cnd.local.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-    from cnd.local.api.instances import Cloud
+    from cnd.local.api.instances import Instances
 
 REGION = "us-east-1"
-BACKLOG = 1024  # connections that wait to be accepted: a fleet's worth
+BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
 LOAD_SECONDS = 60.0
-SILENCE_SECONDS = 60.0  # until a connection that says or takes nothing is closed
+SILENCE_SECONDS = 60.0  # without a byte, until a connection is closed
 LIVE = ("pending", "running", "shutting-down", "stopping")
-WATCH_SECONDS = 0.25  # how often to look whether all has been idle too long
+WATCH_SECONDS = 0.25  # between two checks whether the cloud has been idle too long
 
-# moto checks these only if asked to.
+# moto checks these only on request.
 STRICT = {
     "MOTO_ENABLE_KEYPAIR_VALIDATION": "true",
     "MOTO_ENABLE_AMI_VALIDATION": "true",
     "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
     # No web page may read an answer: see `callers`.
     "MOTO_DISABLE_GLOBAL_CORS": "true",
-    # moto uses boto3: the user's own configuration is none of its business.
+    # moto uses boto3, which must not read the user's configuration.
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
@@ -64,9 +64,9 @@ STRICT = {
 class Moto:
     """moto's WSGI application, loaded in the background."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self.cloud: Cloud | None = None
-        self._fleet = fleet
+    def __init__(self, hosts: HostManager) -> None:
+        self.instances: Instances | None = None
+        self._hosts = hosts
         self._application: WSGIApplication | None = None
         self._ready = threading.Event()
         threading.Thread(target=self._load, name="load", daemon=True).start()
@@ -80,32 +80,32 @@ class Moto:
             return []
         return self._application(environ, start)
 
-    def loaded(self) -> Cloud:
-        """Return the instances, once they are there."""
+    def loaded(self) -> Instances:
+        """Return the instances when moto is loaded."""
         self._ready.wait(LOAD_SECONDS)
-        if self.cloud is None:
+        if self.instances is None:
             raise CloudError("the local cloud did not load")
-        return self.cloud
+        return self.instances
 
     def _load(self) -> None:
         try:
-            gc.disable()  # nothing of what an import makes is garbage: a fifth quicker
+            gc.disable()  # imports make no garbage; without collection a fifth faster
             from cnd.local.api import backends
 
-            self.cloud, self._application = backends.load(self._fleet)
+            self.instances, self._application = backends.load(self._hosts)
             self._ready.set()
             backends.warm_up(self._application)
             gc.enable()
             gc.freeze()
-            # From here on this thread waits for what the hosts report.
-            self._fleet.listen(self.cloud.tell)
+            # From here on this thread waits for the hosts' reports.
+            self._hosts.listen(self.instances.handle_report)
         finally:
             # Without moto or without the fork server there is no cloud.
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Handler(WSGIRequestHandler):
-    """HTTP/1.1, quiet: boto3 keeps its connections."""
+    """HTTP/1.1, as boto3 keeps its connections open; writes no log."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -117,14 +117,14 @@ class Handler(WSGIRequestHandler):
         return environ
 
     def log_request(self, *args: Any) -> None:
-        """Nothing: calls are many."""
+        """Log nothing, as there are many calls."""
 
     def log_error(self, *args: Any) -> None:
-        """Nothing: clients may go as they like."""
+        """Log nothing, as a client may close its connection at any time."""
 
 
 class Server:
-    """One local cloud: made of its parts, then `run` until it is to end."""
+    """One local cloud."""
 
     def __init__(self, folder: Path, wanted: Settings) -> None:
         self._folder, self._wanted = folder, wanted
@@ -132,12 +132,12 @@ class Server:
         self._ending = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())
-        self._faults = Book()
+        self._faults = FaultRegistry()
         image = vmimage.find(vmimage.place(wanted.images, folder)).folder
-        self._fleet = Fleet(
+        self._hosts = HostManager(
             folder,
             wanted.boot,
-            self._faults.launched,
+            self._faults.next_host_fault,
             image=str(image) if wanted.hosts == "vm" else "",
             accelerator=wanted.accelerator,
             rate=wanted.rate,
@@ -146,17 +146,17 @@ class Server:
         self._access_key = "AKIA" + secrets.token_hex(8).upper()
         self._secret_key = secrets.token_urlsafe(30)
         self._token = secrets.token_urlsafe(30)
-        self._moto = Moto(self._fleet)
+        self._moto = Moto(self._hosts)
 
     def run(self) -> None:
-        """Serve; returns when all hosts are gone."""
+        """Serve; return when all hosts are gone."""
         http = make_server(
             "127.0.0.1", 0, self._application(), threaded=True, request_handler=Handler
         )
         http.socket.listen(BACKLOG)
         http.daemon_threads = True  # type: ignore[attr-defined]
         threading.Thread(target=http.serve_forever, name="http", daemon=True).start()
-        self._fleet.cloud_port = http.server_port
+        self._hosts.cloud_port = http.server_port
         files.write_endpoint(
             self._folder,
             {
@@ -172,31 +172,29 @@ class Server:
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
-            self._fleet.keep_files()
-            if cloud := self._moto.cloud:
-                with guarded("what is to be forgotten"):
-                    cloud.forget(self._wanted.memory)
-                with guarded("the schedules"):
-                    cloud.keep_schedules()
-        self._fleet.end()
+            self._hosts.keep_files()
+            if instances := self._moto.instances:
+                with guarded("removing terminated instances"):
+                    instances.forget(self._wanted.memory)
+                with guarded("scheduled actions"):
+                    instances.keep_schedules()
+        self._hosts.end()
 
     def _application(self) -> WSGIApplication:
-        book = self._faults
-        own = middleware.control(self._status, self._activity.touch)(
-            self._activity.layer(
-                middleware.fault_control(self._lay_fault, book.to_json, book.clear)(
-                    middleware.not_found
-                )
-            )
+        registry = self._faults
+        status = middleware.control(self._status, self._activity.touch)
+        fault_control = middleware.fault_control(
+            self._lay_fault, registry.to_json, registry.clear
         )
+        own = status(self._activity.layer(fault_control(middleware.not_found)))
         layers = [
             middleware.programs_only,
-            middleware.own(self._token, own),
+            middleware.with_token(self._token, own),
             middleware.signed(self._access_key, self._secret_key),
             self._activity.layer,
             middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
-            middleware.faulty(book),
+            middleware.faulty(registry),
         ]
         application: WSGIApplication = self._moto
         for layer in reversed(layers):
@@ -210,26 +208,26 @@ class Server:
             fault = faults.parse_host(fields)
             if self._wanted.hosts == "vm" and fault.kind not in vm.FAULTS:
                 kinds = ", ".join(vm.FAULTS)
-                message = f"what befalls a virtual machine is one of {kinds}"
+                message = f"the fault of a virtual machine is one of {kinds}"
                 raise UsageError(f"{message}, not {fault.kind!r}")
             if fault.place is None:
-                self._moto.loaded().befall(fault)
-            return self._faults.lay(fault)
-        # Here, as botocore would delay the start.
+                self._moto.loaded().apply_fault(fault)
+            return self._faults.add(fault)
+        # Imported here, as botocore would delay the server's start.
         from cnd.local.api import actions
 
-        return self._faults.lay(faults.parse(fields, actions.known()))
+        return self._faults.add(faults.parse(fields, actions.known()))
 
     def _end_if_idle(self) -> None:
         if self._activity.idle_seconds <= self._wanted.idle:
             return
         if self._live():
-            self._activity.touch()  # the time runs from the last instance's end
+            self._activity.touch()  # the idle time begins at the last instance's end
         else:
             self._ending.set()
 
     def _states(self) -> Counter[str]:
-        return self._moto.cloud.count() if self._moto.cloud else Counter()
+        return self._moto.instances.count() if self._moto.instances else Counter()
 
     def _live(self) -> int:
         states = self._states()
@@ -249,8 +247,8 @@ class Server:
             "live": self._live(),
             "boot_seconds": [self._wanted.boot.low, self._wanted.boot.high],
             "api_seconds": [self._wanted.api.low, self._wanted.api.high],
-            "addresses": self._fleet.addresses.pattern,
-            "ssh_port": self._fleet.addresses.port,
+            "addresses": self._hosts.addresses.pattern,
+            "ssh_port": self._hosts.addresses.port,
             "calls": self._activity.counts,
         }
 
@@ -259,7 +257,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="cnd.local.api.server")
     parser.add_argument("--folder", type=Path, required=True)
     folder = parser.parse_args().folder
-    os.umask(0o077)  # what it and its hosts write is their user's alone
+    os.umask(0o077)  # only the user may read the files of the cloud and its hosts
     try:
         wanted = settings.read(os.environ)
         with files.alive_lock(folder):
@@ -269,7 +267,7 @@ def main() -> None:
             shutil.rmtree(folder / "hosts", ignore_errors=True)
             files.remove_endpoint(folder)
             sys.stderr.flush()
-            os._exit(0)  # calls that still wait in their threads wait for nothing
+            os._exit(0)  # without waiting for threads whose calls still wait
     except CndError as error:
         sys.exit(str(error))
 

@@ -1,10 +1,11 @@
-"""Whether a request is signed with the cloud's own key: AWS Signature Version 4.
+"""Whether a request is signed with the cloud's key: AWS Signature Version 4.
 
-One rule: botocore's own signers compute what the signature must be, from what moto will
-act on; a request that says nothing, something else, or the same too late is refused.
+One rule: botocore's own signers compute the expected signature, from exactly the parts
+of the request that moto uses.  A request with no signature, with another one, or with
+an expired one is refused.
 
-What is not checked: the signatures of the single chunks of a streamed body (the one of
-its head is), and a session token, as there are no temporary credentials.
+Not checked: the signatures of the single chunks of a streamed body (that of its head is
+checked), and a session token, as there are no temporary credentials.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from cnd.local.api.forms import Refused
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-SKEW_SECONDS = 900  # between the caller's clock and ours, as on AWS
-LONGEST_SECONDS = 7 * 24 * 3600  # that a pre-signed URL may hold
-# Bytes of a body.  Without a hash in its head the body must be here before it is known
-# who sent it: larger ones are S3's, whose head has one.
+SKEW_SECONDS = 900  # between the caller's clock and the cloud's, as on AWS
+LONGEST_SECONDS = 7 * 24 * 3600  # validity of a pre-signed URL
+# Bytes of a body.  Without a hash in its head the whole body must be read before the
+# signature can be checked; larger bodies are sent to S3 only, with a hash in the head.
 MOST_UNHASHED = 16 << 20
-MOST_BYTES = 5 << 30  # what S3 takes in one request
-IN_MEMORY = 8 << 20  # what is larger waits in an unnamed file until its hash is known
+MOST_BYTES = 5 << 30  # of one request to S3
+IN_MEMORY = 8 << 20  # a larger body is kept in an unnamed file until it is checked
 CHUNK = 1 << 20
 
 _AUTHORIZATION = re.compile(
@@ -54,24 +55,24 @@ _AUTHORIZATION = re.compile(
 _CREDENTIAL = re.compile(r"([^/]+)/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 _STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
-# What S3 and EC2 call a caller whose clock is wrong.
+# Error codes for a caller whose clock is wrong.
 _LATE = {"s3": "RequestTimeTooSkewed", "ec2": "RequestExpired"}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a request says of its signature."""
+    """The signature of a request, with its parameters."""
 
     credential: str  # KEY/DATE/REGION/SERVICE/aws4_request
     stamp: str  # "20261123T101112Z"
     signature: str
-    headers: tuple[str, ...] = ()  # the names of those that are signed
-    in_query: bool = False  # a pre-signed URL's
+    headers: tuple[str, ...] = ()  # the names of the signed headers
+    in_query: bool = False  # of a pre-signed URL
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Whose key signed, when and for what; all of it as the signature has it."""
+    """When and for which service a signature was made, as the signature says."""
 
     stamp: str
     seconds: int  # since the epoch
@@ -89,7 +90,7 @@ UNSIGNED = (
 def check(
     environ: WSGIEnvironment, access_key: str, secret_key: str, now: float
 ) -> None:
-    """Raise `Refused` unless this key signed the request; its body can be read after.
+    """Raise `Refused` unless this key signed the request; its body stays readable.
 
     Args:
         environ: of WSGI, with HEADERS.
@@ -116,7 +117,7 @@ def _check_header(
     found = _AUTHORIZATION.fullmatch(environ["HTTP_AUTHORIZATION"].strip())
     if found is None:
         raise Refused("AccessDenied", UNSIGNED)
-    # A pre-signed URL whose signature has moved here would hold for ever.
+    # A pre-signed URL whose signature is moved here would be valid for ever.
     if any(name.lower().startswith("x-amz-") for name, _ in query):
         raise Refused("AccessDenied", "A request is signed in one way only.")
     stamp = environ.get("HTTP_X_AMZ_DATE", "")
@@ -135,31 +136,32 @@ def _check_query(
     keys: ReadOnlyCredentials,
     now: float,
 ) -> None:
-    told = dict(query)
-    if len(told) < len(query):
-        raise Refused("AccessDenied", "A pre-signed URL says everything once.")
+    values = dict(query)
+    if len(values) < len(query):
+        message = "A pre-signed URL must have each parameter once."
+        raise Refused("AccessDenied", message)
     claim = Claim(
-        told.get("X-Amz-Credential", ""),
-        told.get("X-Amz-Date", ""),
-        told.pop("X-Amz-Signature"),
-        tuple(told.get("X-Amz-SignedHeaders", "").split(";")),
+        values.get("X-Amz-Credential", ""),
+        values.get("X-Amz-Date", ""),
+        values.pop("X-Amz-Signature"),
+        tuple(values.get("X-Amz-SignedHeaders", "").split(";")),
         in_query=True,
     )
     scope = _scope(claim, keys)
-    life = told.get("X-Amz-Expires", "")
+    life = values.get("X-Amz-Expires", "")
     if not re.fullmatch("[0-9]{1,6}", life) or not 0 < int(life) <= LONGEST_SECONDS:
         message = f"X-Amz-Expires must be 1 to {LONGEST_SECONDS}."
         raise Refused("AccessDenied", message)
     if not -SKEW_SECONDS <= now - scope.seconds <= int(life):
         raise Refused("AccessDenied", "Request has expired")
-    _compare(environ, list(told.items()), claim, scope, keys)
+    _compare(environ, list(values.items()), claim, scope, keys)
     _show_service(environ, claim)
 
 
 def _check_form(
     environ: WSGIEnvironment, keys: ReadOnlyCredentials, now: float
 ) -> None:
-    """Check a signed form of S3: its policy, and that what it writes keeps to that."""
+    """Check a signed form of S3: its policy, and that its file complies with it."""
     if environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
         raise Refused("AccessDenied", UNSIGNED)
     bucket = environ["PATH_INFO"].strip("/")
@@ -175,7 +177,7 @@ def _check_form(
         )
         scope, policy = _scope(claim, keys), fields.get("policy", "")
         if scope.service != "s3":
-            raise Refused("AccessDenied", "Only S3 takes signed forms.")
+            raise Refused("AccessDenied", "Only S3 accepts signed forms.")
         signer = SigV4Auth(keys, scope.service, scope.region)
         _equal(signer.signature(policy, _timed(scope.stamp)), claim.signature)
         _show_service(environ, claim)
@@ -186,7 +188,7 @@ def _check_form(
 
 
 def _scope(claim: Claim, keys: ReadOnlyCredentials) -> Scope:
-    """Take a claim apart; `Refused` if it is none, or another key's."""
+    """Return the scope of a claim; `Refused` if it is invalid, or of another key."""
     found = _CREDENTIAL.fullmatch(claim.credential)
     stamp = _STAMP.fullmatch(claim.stamp)
     if found is None or stamp is None:
@@ -198,14 +200,14 @@ def _scope(claim: Claim, keys: ReadOnlyCredentials) -> Scope:
     try:
         then = datetime(*map(int, stamp.groups()), tzinfo=timezone.utc)  # type: ignore[arg-type,misc]
     except ValueError:
-        raise Refused("AccessDenied", f"No time: {claim.stamp}") from None
+        raise Refused("AccessDenied", f"Not a time: {claim.stamp}") from None
     if claim.stamp[:8] != day:
         raise Refused("SignatureDoesNotMatch", "The scope is of another day.")
     return Scope(claim.stamp, int(then.timestamp()), region, service)
 
 
 class _AsNamed(SigV4Auth):
-    """Signs the headers that the caller says it has signed, not botocore's choice."""
+    """Signs the headers that the request names as signed, not botocore's choice."""
 
     def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
         named: HTTPHeaders = request.context["named"]
@@ -250,12 +252,12 @@ def _compare(
     signer = kinds[claim.in_query, scope.service == "s3"](
         keys, scope.service, scope.region
     )
-    # The path and the query as moto takes them: no other spelling can be signed.
+    # The path and the query as moto reads them: no other spelling can be signed.
     path = quote(environ["PATH_INFO"].encode("latin-1"), safe="/~")
     request = AWSRequest(
         method=environ["REQUEST_METHOD"],
         url=f"http://{environ['HTTP_HOST']}{path}",
-        params=query,  # type: ignore[arg-type]  # pairs, which it takes as well
+        params=query,  # type: ignore[arg-type]  # pairs, which it accepts as well
         headers={"X-Amz-Content-SHA256": payload},
     )
     request.context |= {"timestamp": scope.stamp, "named": named}
@@ -267,15 +269,15 @@ def _compare(
 
 
 def _named(environ: WSGIEnvironment, names: tuple[str, ...]) -> HTTPHeaders:
-    """Return the headers that are signed; `Refused` if they leave one out.
+    """Return the signed headers; `Refused` if a required one is not signed.
 
-    One that is not signed could change what the request means (x-amz-copy-source).
+    An unsigned one could change the meaning of the request (x-amz-copy-source).
     """
     headers = [(name.lower(), _text(value)) for name, value in environ[HEADERS]]
     must = {name for name, _ in headers if name.startswith("x-amz-")} | {"host"}
     if not must <= set(names):
         missing = ", ".join(sorted(must - set(names)))
-        raise Refused("AccessDenied", f"Headers that are not signed: {missing}")
+        raise Refused("AccessDenied", f"Headers must be signed: {missing}")
     named = HTTPHeaders()
     for name, value in headers:
         if name in names:
@@ -284,13 +286,13 @@ def _named(environ: WSGIEnvironment, names: tuple[str, ...]) -> HTTPHeaders:
 
 
 def _text(value: str) -> str:
-    """Return a header as its sender wrote it: HTTP's characters are bytes."""
+    """Return a header as its sender wrote it, as HTTP's characters are bytes."""
     return value.encode("latin-1").decode(errors="replace")
 
 
 def _equal(expected: str, claimed: str) -> None:
     if not hmac.compare_digest(expected.encode(), claimed.encode()):
-        message = "The signature is not the one that the key of this cloud gives."
+        message = "The signature was not made with the key of this cloud."
         raise Refused("SignatureDoesNotMatch", message)
 
 
@@ -301,7 +303,7 @@ def _timed(stamp: str) -> AWSRequest:
 
 
 def _show_service(environ: WSGIEnvironment, claim: Claim) -> None:
-    """Let moto see for which service it is signed: it would guess by path and body."""
+    """Show moto the signed service, which it would guess from path and body."""
     environ["HTTP_AUTHORIZATION"] = (
         f"AWS4-HMAC-SHA256 Credential={claim.credential}, "
         f"SignedHeaders=host, Signature={claim.signature}"
@@ -309,7 +311,7 @@ def _show_service(environ: WSGIEnvironment, claim: Claim) -> None:
 
 
 class _Body:
-    """The body of a request, read once; held in memory up to IN_MEMORY bytes."""
+    """The body of a request, read once; kept in memory up to IN_MEMORY bytes."""
 
     def __init__(self, environ: WSGIEnvironment, most: int) -> None:
         self._environ, self._most = environ, most
@@ -317,12 +319,12 @@ class _Body:
         self._size = 0
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield what arrives; `Refused` if that is more than the limit."""
-        # An upload in chunks ends by itself; else the head says how long it is.
+        """Yield the body in pieces; `Refused` if it is longer than the limit."""
+        # The body of an upload in chunks has an end mark, others have a length.
         ends = bool(self._environ.get("wsgi.input_terminated"))
         length = self._environ.get("CONTENT_LENGTH") or "0"
         if not re.fullmatch("[0-9]{1,18}", length):
-            raise Refused("AccessDenied", "The length of the body is no number.")
+            raise Refused("AccessDenied", "The length of the body is not a number.")
         left = self._most + 1 if ends else int(length)
         if left > self._most and not ends:
             raise Refused("EntityTooLarge", f"At most {self._most} bytes.")
@@ -337,14 +339,14 @@ class _Body:
 
     def _keep(self, data: bytes, *, last: bool) -> None:
         if self._kept is None and last:
-            self._kept = io.BytesIO(data)  # which copies nothing: most are in one piece
+            self._kept = io.BytesIO(data)  # without a copy: most bodies are one piece
             return
         if self._kept is None:
             self._kept = tempfile.SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115
         self._kept.write(data)
 
     def put_back(self) -> None:
-        """Let the next one read it from its beginning."""
+        """Let the next layer read the body from its beginning."""
         self._kept = self._kept or io.BytesIO()
         self._kept.seek(0)
         self._environ["wsgi.input"] = self._kept

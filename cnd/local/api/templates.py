@@ -1,6 +1,6 @@
-"""What moto leaves out where instances are launched by a launch template.
+"""The behaviour of launch templates and Auto Scaling that moto lacks.
 
-One rule: whichever way an instance was launched, it ends as its launch said, and a
+One rule: however an instance was launched, it ends as its launch requires, and a
 repeated request launches nothing more.  Imported by the server only, with moto.
 """
 
@@ -19,19 +19,19 @@ BEHAVIOR = "InstanceInitiatedShutdownBehavior"
 
 
 def install() -> None:
-    """Put this in moto's place."""
-    _end_as_launched()
-    _heed_client_tokens()
+    """Replace moto's functions."""
+    _apply_shutdown_behavior()
+    _apply_client_tokens()
 
 
 def behavior(backend: Any, template: dict[str, Any]) -> str | None:
-    """Return what a template says of an instance that powers itself off."""
+    """Return a template's behaviour for an instance that powers itself off."""
     found = backend._get_template_from_args(template).data.get(BEHAVIOR)
     return str(found) if found else None
 
 
-def _end_as_launched() -> None:
-    """Let the instances of an EC2 Fleet have their template's shutdown behaviour."""
+def _apply_shutdown_behavior() -> None:
+    """Give the instances of an EC2 Fleet their template's shutdown behaviour."""
     plain = FleetsBackend.create_fleet
 
     def create_fleet(backend: Any, *a: Any, **k: Any) -> Any:
@@ -47,8 +47,8 @@ def _end_as_launched() -> None:
     FleetsBackend.create_fleet = create_fleet  # type: ignore[method-assign,assignment]
 
 
-def _heed_client_tokens() -> None:
-    """Answer a CreateFleet that was asked before as it was answered before."""
+def _apply_client_tokens() -> None:
+    """Answer a repeated CreateFleet with the answer to the original one."""
     plain: Any = Fleets.create_fleet
     answers: dict[tuple[str, ...], Any] = {}
     lock = threading.Lock()
@@ -68,7 +68,7 @@ def _heed_client_tokens() -> None:
 
 
 def notice(instance: Any) -> None:
-    """Let an Auto Scaling group see that an instance of it has ended by itself."""
+    """Notify an Auto Scaling group that an instance of it has ended by itself."""
     group = getattr(instance, "autoscaling_group", None)
     if group is not None:
         replace = group.autoscaling_backend.notify_terminate_instances
@@ -76,10 +76,10 @@ def notice(instance: Any) -> None:
 
 
 def keep_schedules(modules: Mapping[str, Any] = sys.modules) -> None:
-    """Carry out the scheduled actions of Auto Scaling groups that are due.
+    """Execute the scheduled actions of Auto Scaling groups that are due.
 
-    moto only keeps them.  Its module is loaded by the first call that needs it, in that
-    call's thread: it may stand among the modules and be empty still.
+    moto only stores them.  The first call that needs its module loads it, in the call's
+    thread, so the module may be in `modules` and still be empty.
     """
     module = modules.get("moto.autoscaling.models")
     accounts = getattr(module, "autoscaling_backends", {})

@@ -1,7 +1,7 @@
-"""User data as cloud-init understands it: bytes in, a frozen plan out.
+"""User data, parsed as cloud-init does: bytes in, frozen values out.
 
-One rule: pure functions; nothing in user data can make a host fail to boot.
-What is not understood becomes a line for the host's syslog.
+One rule: pure functions; no user data can make a host fail to boot.  A part that is
+not understood becomes a line of the host's syslog.
 Source: https://cloudinit.readthedocs.io/en/latest/reference/modules.html
 """
 
@@ -39,7 +39,7 @@ class File:
     content: bytes
     permissions: int
     append: bool
-    encoded: bool = False  # data, or a program, that means what its bytes say
+    encoded: bool = False  # its bytes must not be changed
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class UserData:
     files: tuple[File, ...] = ()
     runcmd: str = ""  # a shell script, when SSH already answers
     script: str = ""  # user data that is itself a script, last
-    remarks: tuple[str, ...] = ()  # what was ignored, for the syslog
+    remarks: tuple[str, ...] = ()  # messages about ignored parts, for the syslog
 
 
 def parse(encoded: str) -> UserData:
-    """Read user data as EC2 keeps it: base64, of text or of gzip.  Never raises."""
+    """Read user data as EC2 stores it: base64, of text or of gzip.  Never raises."""
     try:
         raw = base64.b64decode(encoded, validate=False)
         if raw.startswith(b"\x1f\x8b"):
@@ -77,7 +77,7 @@ def parse(encoded: str) -> UserData:
 def shell_script(commands: Iterable[object]) -> str:
     """Join the entries of `bootcmd` or `runcmd` into one script, as cloud-init does.
 
-    A text is a line of shell, a list is one command word by word.
+    A string is a line of shell code; a list is the words of one command.
     """
     lines = [
         shlex.join(str(word) for word in entry)
@@ -114,7 +114,7 @@ def _cloud_config(text: str) -> UserData:
 
 
 def _loaded(text: str) -> Any:
-    """Read YAML; where it is JSON, in a hundredth of the time."""
+    """Read YAML; if it is JSON, that takes a hundredth of the time."""
     try:
         return json.loads(text.partition("\n")[2])
     except ValueError:
@@ -122,7 +122,7 @@ def _loaded(text: str) -> Any:
 
 
 def _typed(config: dict[Any, Any], key: str, kind: type, remarks: list[str]) -> Any:
-    """Take `key` out of `config`; what has the wrong type is empty."""
+    """Remove `key` from `config` and return its value; empty if of a wrong type."""
     value = config.pop(key, None)
     if value is None:
         return kind()

@@ -1,8 +1,8 @@
-"""What may fail without ending the cloud.
+"""Keeps a failure inside the cloud from ending it.
 
-One rule: the cloud ends when it is told to, or idle; a failure inside costs what it was
-about, and is told in the log.  Every host dies with the cloud, and their users would
-wait for machines that are gone.
+One rule: the cloud ends on request, or when idle, and never by a failure: that is
+logged, and only the failed action is lost.  Every host dies with the cloud, and its
+users would wait for hosts that are gone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Let a failure of the block be told, and no more; also a log that is full."""
+    """Log an exception of the block, and continue after the block."""
     try:
         yield
     except Exception as error:
-        say(f"{what}: failed\n{''.join(traceback.format_exception(error))}")
+        log(f"{what}: failed\n{''.join(traceback.format_exception(error))}")
 
 
-def say(text: str) -> None:
-    """Write into the log; a full disk costs the text."""
+def log(text: str) -> None:
+    """Write to the log; on a full disk the text is lost."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)

@@ -27,14 +27,14 @@ from cnd.local.host.init import Init, Reply
 from cnd.local.host.paths import in_tree, map_paths
 from cnd.local.host.wire import HostSpec, Message
 
-# How the fork server lets a fault happen inside: see faults.LIVE_KINDS.
+# Signals by which the fork server applies a fault: see faults.LIVE_KINDS.
 SIGNALS = {"cut": signal.SIGUSR1, "no-sshd": signal.SIGUSR2}
-# Nice levels: a fleet must not keep its user waiting, nor those of its hosts that still
-# boot the ones that work.
+# Nice levels: hosts must not slow down their user's programs, and hosts that boot must
+# not slow down those that work.
 BOOTING, UP = 15, 5
-# A connection that closes with something unsaid ends with a reset (socket(7)).
+# Closing such a connection resets it (socket(7)).
 NO_LINGER = struct.pack("ii", 1, 0)
-UMASK = 0o022  # a machine's usual; its tree itself is its user's alone
+UMASK = 0o022  # as on a real host; the user's other files are protected by the folder
 CLOUD_INIT_LOG = "var/log/cloud-init-output.log"
 
 
@@ -44,19 +44,19 @@ def serve(
     life: int,
     booted: Callable[[], None],
 ) -> None:
-    """Be the host until it is killed.
+    """Run the host until it is killed.
 
     Args:
-        report: tells the server.
-        life: a pipe that ends when the fork server does, and the host ends with it.
-        booted: tells the fork server that another host may boot.
+        report: sends a report to the server.
+        life: a pipe that closes when the fork server ends; the host then ends, too.
+        booted: lets the fork server boot another host.
     """
-    processes.adopt_orphans()
+    processes.become_subreaper()
     processes.die_with_parent()
     os.umask(UMASK)
     if spec.cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec.cpus)
-    processes.yield_cpu(os.getpid(), BOOTING)
+    processes.set_nice(os.getpid(), BOOTING)
     asyncio.run(_Host(spec, report, booted).live(life))
 
 
@@ -69,7 +69,7 @@ class _Host:
     ) -> None:
         self._spec, self._report, self._booted = spec, report, booted
         self._root = Path(spec.root)
-        self._door: sshd.Door | None = None
+        self._listener: sshd.LazyListener | None = None
         self._connections: set[asyncssh.SSHServerConnection] = set()
 
     async def live(self, life: int) -> None:
@@ -106,16 +106,16 @@ class _Host:
         public = key.export_public_key().decode().split()[:2]
         up = {"kind": "up", "id": self._spec.id, "host_key": " ".join(public)}
         if self._spec.fault in ("never-boots", "boots-late", "mute"):
-            self._report(up)  # AWS counts it as running, too
+            self._report(up)  # on AWS such an instance is running, too
             self._booted()
-            await self._befall(self._spec.fault)
+            await self._apply_fault(self._spec.fault)
         if self._spec.fault != "no-key":
             self._authorize(user_data.authorized_keys)
-        self._door = sshd.listen(
+        self._listener = sshd.listen(
             self._spec, key, self._children, self._log, self._connections
         )
         self._log("sshd", f"Server listening on {self._spec.address}.")
-        processes.yield_cpu(os.getpid(), UP)
+        processes.set_nice(os.getpid(), UP)
         self._init.booted = True
         (self._root / "run/cnd/booted").touch()
         self._report(up)
@@ -130,10 +130,10 @@ class _Host:
 
     # Faults.
 
-    async def _befall(self, fault: str) -> None:
-        """Do not go on with the boot, or not yet."""
+    async def _apply_fault(self, fault: str) -> None:
+        """Delay the boot, or stop it for ever."""
         if fault == "mute":
-            held: list[object] = []  # a connection that nobody holds is closed
+            held: list[object] = []  # without a reference a connection is closed
             await asyncio.start_server(
                 lambda *streams: held.append(streams),
                 self._spec.address,
@@ -150,14 +150,14 @@ class _Host:
             connection.abort()
 
     def _lose_sshd(self) -> None:
-        if self._door:
-            self._door.close()
+        if self._listener:
+            self._listener.close()
         self._cut()
 
     # User data.
 
     async def _script(self, step: str, text: str) -> None:
-        """Run a script as cloud-init does: from a file, output into its log."""
+        """Run a script as cloud-init does: from a file, with output to its log."""
         if not text:
             return
         path = self._root / "run/cnd" / step.replace(" ", "-")
@@ -222,7 +222,7 @@ class _Host:
     # The programs of /bin (shims/control).
 
     def _listen_to_programs(self) -> None:
-        # Open for writing as well: the pipe never ends, whoever comes and goes.
+        # Open for writing as well, so that the pipe never ends.
         pipe = os.open(self._root / "run/cnd/control", os.O_RDWR | os.O_NONBLOCK)
         self._requests: set[asyncio.Task[None]] = set()
         rest = b""
@@ -240,7 +240,7 @@ class _Host:
     async def _answer(self, line: str) -> None:
         reply_to, program, *words = line.split("\t")
         reply: Reply = await self._init.request(program, words)
-        # A dash before each line: a line that is only a dot ends the reply.
+        # A dash before each line, as a line with only a dot ends the reply.
         lines = [str(reply.status)]
         lines += ["-" + text for text in reply.text.splitlines()] + ["."]
         with contextlib.suppress(OSError):  # the program has been killed meanwhile
@@ -251,14 +251,14 @@ class _Host:
     # The end.
 
     def _power_off(self) -> None:
-        """Ask the cloud to take this host away, as a machine that powers off does."""
+        """Report to the cloud that this host powers off; the cloud ends it."""
         self._log("systemd", "Powering off.")
         self._report({"kind": "poweroff", "id": self._spec.id})
 
     def _halt(self) -> None:
         self._log("systemd", "System halted.")
-        if self._door:
-            self._door.close()
+        if self._listener:
+            self._listener.close()
         processes.kill_trees([os.getpid()], spare_roots=True)
 
     def _end(self) -> None:
@@ -270,7 +270,7 @@ class _Host:
         pid = "" if tag == "kernel" else f"[{os.getpid()}]"
         stamp = time.strftime("%b %e %H:%M:%S")
         line = f"{stamp} {self._spec.hostname} {tag}{pid}: {text}\n"
-        # A full disk costs the line, as with rsyslog.
+        # On a full disk the line is lost, as with rsyslog.
         with (
             contextlib.suppress(OSError),
             open(self._root / "var/log/syslog", "a", encoding="utf-8") as syslog,

@@ -1,8 +1,8 @@
 """The part of systemd on a host: units, timers, and the ways to power off.
 
-One rule: `Init.request` answers as the real program would, in words and exit
-status, and never touches anything outside the host.  The programs in the host's
-/bin ask it through a named pipe (shims/control).
+One rule: `Init.request` answers as the real program would, with the same text and exit
+status, and changes nothing outside the host.  The programs in the host's /bin send
+requests through a named pipe (shims/control).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cnd.local.host.units import Unit
 NOT_RUNNING, NOT_FOUND = 3, 5
 UNIT_FOLDERS = ("run/systemd/system", "etc/systemd/system", "usr/local/lib/systemd")
 ALWAYS_ACTIVE = ("ssh.service", "sshd.service", "multi-user.target")
-# As the real one says in `bootcmd`, where it has no logind to ask yet.
+# The real message in `bootcmd`, before logind has started.
 NO_LOGIND = (
     "Failed to connect to bus: No such file or directory\n"
     "Failed to schedule shutdown: the system has not finished booting"
@@ -41,7 +41,7 @@ class Init:
         tree: the host's file tree.
         run: runs a command as root; returns its exit status.
         power_off: ends the host.
-        halt: stops the host, which stays there and does nothing.
+        halt: stops the host, which stays and does nothing.
         log: writes a syslog line (tag, message).
     """
 
@@ -64,7 +64,7 @@ class Init:
         self.booted = False  # logind is up: `shutdown +N` works from here on
 
     async def request(self, program: str, words: Sequence[str]) -> Reply:
-        """Do what `program words...` asks for."""
+        """Execute the command `program words...`."""
         if program == "shutdown":
             return self._shut_down(words)
         if program != "systemctl":
@@ -126,7 +126,7 @@ class Init:
     # Units.
 
     def _unit(self, name: str) -> Unit | None:
-        """Find a unit: as loaded, or from its file if it was not loaded yet."""
+        """Return a unit: the loaded one, or else the one in its file."""
         if name in self._loaded:
             return self._loaded[name]
         for folder in UNIT_FOLDERS:
@@ -155,7 +155,7 @@ class Init:
         return Reply()
 
     def _start_unit(self, unit: Unit) -> asyncio.Task[int] | None:
-        """Start a timer, or a service, whose end then can be waited for.
+        """Start a timer (returns None), or a service (returns its task).
 
         Raises ValueError for a bad unit file.
         """
@@ -191,7 +191,7 @@ class Init:
             self._log("systemd", f"{timer.name}: {error}")
 
     async def _serve(self, name: str, commands: Sequence[Sequence[str]]) -> int:
-        """Run the commands of a oneshot service until one fails."""
+        """Run the commands of a oneshot service until one fails; return its status."""
         self._log("systemd", f"Starting {name}...")
         for command in commands:
             try:

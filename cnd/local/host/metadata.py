@@ -1,10 +1,10 @@
 """The instance metadata service of one host, version 2 (IMDSv2).
 
-One rule: it answers as that of a virtual machine does (`vmdata`), and only to those who
-know its path.  It cannot be at 169.254.169.254, which takes root; the standard variable
-AWS_EC2_METADATA_SERVICE_ENDPOINT leads to it.  That is in the environment of the host's
-own processes, which no other user can read.  (Where a request comes from says nothing:
-all of loopback asks as 127.0.0.1.)
+One rule: it answers as the service of a virtual machine does (`vmdata`), and only to
+requests with its secret path.  It cannot be at 169.254.169.254, which needs root; the
+standard variable AWS_EC2_METADATA_SERVICE_ENDPOINT has its URL.  Only the host's own
+processes have it in their environment, which no other user can read.  (The source
+address proves nothing, as all requests on loopback come from 127.0.0.1.)
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from cnd.local.host.wire import HostSpec
 
 SECRET_BYTES = 24
 PATIENCE = 10.0  # seconds for a request to arrive
-NOTICE = "run/cnd/spot-notice"  # in the host's tree: its interruption, once decided
+NOTICE = "run/cnd/spot-notice"  # in the host's tree: the time of its interruption
 
 
 def facts(spec: HostSpec) -> dict[str, Any]:
-    """Return what the service of a host tells right now: see `vmdata.answer`."""
+    """Return the current data of a host's service: see `vmdata.answer`."""
     data: dict[str, Any] = {
         "ami-launch-index": str(spec.launch_index),
         "instance-id": spec.id,
@@ -44,8 +44,8 @@ async def listen(spec: HostSpec) -> str:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request, and close."""
-        trouble = (OSError, ValueError, asyncio.TimeoutError, EOFError)
-        with contextlib.suppress(*trouble, asyncio.LimitOverrunError):
+        failures = (OSError, ValueError, asyncio.TimeoutError, EOFError)
+        with contextlib.suppress(*failures, asyncio.LimitOverrunError):
             head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), PATIENCE)
             request, *lines = head.decode("latin-1").split("\r\n")
             method, asked, _ = request.split(" ")

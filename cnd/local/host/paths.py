@@ -2,11 +2,11 @@
 
 One rule: text in, text out.  Commands on hosts of the local cloud are not
 chrooted (that takes root), so a command written for a real machine has its paths
-rewritten before it runs: `/run/x` becomes `TREE/run/x`, and a program that the
-hosts have one of their own for (`/usr/bin/systemctl`) becomes that one.
+rewritten before it runs: `/run/x` becomes `TREE/run/x`, and a program that the hosts
+replace (`/usr/bin/systemctl`) becomes the host's own.
 
-It works on text, not on shell syntax, and prefers to rewrite too much: a path
-that is put together at run time (`cd / && rm -r etc`) is beyond it.
+It works on text, not on shell syntax, and rewrites rather too much than too little.
+It cannot rewrite a path that a command builds as it runs (`cd / && rm -r etc`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import posixpath
 import re
 from collections.abc import Collection
 
-# The folders a command may write to; the rest (/usr, /bin, /dev, /proc) is shared.
+# Folders in the host's tree; the others (/usr, /bin, /dev, /proc) are the machine's.
 OWN_FOLDERS = (
     "boot",
     "etc",
@@ -34,7 +34,7 @@ _PROGRAM = re.compile(r"/(?:usr/)?s?bin/([^/]+)\Z")
 # The file system root under another name.
 _ALIAS = re.compile(r"/proc/(?:self|thread-self|\d+)/(?:root|cwd)(?=/)")
 _WORD = re.compile(r"/[\w.+@%~/-]*|~[a-z]+(?![\w.+@%-])")
-# A slash after one of these goes on with a relative path: `a/etc`, `*/etc`.
+# A slash after one of these continues a relative path: `a/etc`, `*/etc`.
 _GOES_ON = re.compile(r"[\w.~*?\]+-]\Z")
 # ... as after a variable, in quotes or not: `$X/etc`, `"${X}"/etc`.
 _AFTER_VARIABLE = re.compile(r"""\$(?:\w+|\{[^{}]*\})["']?\Z""")
@@ -74,7 +74,7 @@ def in_tree(path: str, tree: str) -> str:
 
 
 def _is_relative(before: str, word: str) -> bool:
-    """Say whether `word` goes on with what stands before it, or is a URL's rest."""
+    """Tell whether `word` continues the text before it, or is a part of a URL."""
     if _AFTER_OPTION.search(before):
         return False
     if before.endswith(":") and re.match("//[^/]", word):

@@ -1,8 +1,8 @@
-"""Process trees: start a child, learn how it ended, kill all that it ever started.
+"""Process trees: start a child, wait for its end, kill all its descendants.
 
-One rule: nothing that a host started outlives it, also what called `setsid`.
-On Linux a host adopts its orphans, so that every descendant hangs below it; on
-other systems this is a best effort by parent process ids.
+One rule: no process that a host started outlives it, even if it called `setsid`.  On
+Linux a host adopts its orphaned processes, so that every descendant stays in its tree;
+on other systems this is a best effort by parent process ids.
 """
 
 from __future__ import annotations
@@ -25,39 +25,39 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
 LINUX = sys.platform == "linux"
-# Nice level of the sessions that a host starts: behind the hosts themselves.
+# Nice level of the sessions that a host starts: lower priority than the hosts.
 SESSION_NICE = 7
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
 
 
-def adopt_orphans() -> None:
+def become_subreaper() -> None:
     """Become the parent of every descendant whose own parent has died."""
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def die_with_parent() -> None:
-    """Get SIGTERM when the parent dies (its forking thread, to be exact)."""
+    """Get SIGTERM when the parent dies (more exactly: its forking thread)."""
     if LINUX:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-def yield_cpu(session: int, nice: int) -> None:
-    """Let the processes of a session (by its leader) step back behind others.
+def set_nice(session: int, nice: int) -> None:
+    """Lower the priority of a session's processes (by its leader's id).
 
-    Where Linux groups processes by session, "nice" only counts within a session,
-    and a session has a nice level of its own (sched(7), autogroup).  Best effort.
+    If Linux groups processes by session, "nice" counts within a session only, and a
+    session has a nice level of its own (sched(7), autogroup).  Best effort.
     """
     with contextlib.suppress(OSError):
         Path(f"/proc/{session}/autogroup").write_text(str(nice))
 
 
 def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
-    """Kill the processes `roots` and all their descendants; returns when done.
+    """Kill the processes `roots` and all their descendants; return when done.
 
-    The roots are stopped first: a stopped process cannot fork, and still adopts
-    orphans, so that the walk ends.  `spare_roots` leaves the roots themselves
-    alone and running, and is for a process that clears its own tree.
+    The roots are stopped first: a stopped process cannot fork, but still adopts
+    orphans, so that the search for descendants ends.  With `spare_roots` the roots are
+    neither stopped nor killed: for a process that clears its own tree.
     """
     roots = list(roots)
     if not spare_roots:
@@ -76,18 +76,18 @@ def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
 
 
 def signal_tree(root: int, number: signal.Signals) -> None:
-    """Send a signal to a process and all its descendants, also those just born."""
-    told: set[int] = set()
-    while new := {root, *_descendants([root])} - told:
+    """Send a signal to a process and all its descendants, new ones included."""
+    signalled: set[int] = set()
+    while new := {root, *_descendants([root])} - signalled:
         for pid in new:
             _send(pid, number)
-        told |= new
+        signalled |= new
 
 
 def forbid_growth(root: int) -> None:
-    """Let no file grow any more that a process or a descendant of it writes.
+    """Let no file grow any more that a process or its descendants write.
 
-    The nearest thing to a full disk that needs no rights: a write fails with EFBIG,
+    This comes closest to a full disk without special rights: a write fails with EFBIG,
     or ends a program that does not expect that (SIGXFSZ).  Linux only.
     """
     for pid in [root, *_descendants([root])]:
@@ -132,7 +132,7 @@ def _children_by_ps() -> Callable[[int], list[int]]:
 
 
 def _is_alive(pid: int) -> bool:
-    """Say whether `pid` still runs; a zombie is dead, it only waits to be reaped."""
+    """Tell whether `pid` still runs; a zombie is dead and waits to be reaped."""
     if not LINUX:
         return True
     try:
@@ -148,10 +148,10 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 class Children:
-    """The children of an asyncio process that also adopts orphans.
+    """The children of an asyncio process that also adopts orphaned processes.
 
-    asyncio's own subprocesses would not do: somebody must reap the adopted, and
-    whoever reaps "any child" takes asyncio's results away.
+    asyncio's own subprocesses cannot be used: the adopted processes must be reaped, and
+    a wait for "any child" would take the exit statuses from asyncio.
     """
 
     def __init__(self) -> None:
@@ -172,10 +172,10 @@ class Children:
         stderr: int = subprocess.DEVNULL,
         before_exec: Callable[[], None] | None = None,
     ) -> tuple[int, asyncio.Future[int]]:
-        """Start `argv` in a session of its own, behind everybody else.
+        """Start `argv` in a session of its own, with a low priority.
 
-        Returns its process id, and a future that gets the exit status, or minus
-        the signal that ended it.  Raises OSError if it cannot be started.
+        Returns its process id, and a future of the exit status, or of minus the signal
+        that ended it.  Raises OSError if it cannot be started.
         """
         child = subprocess.Popen(
             argv,
@@ -187,16 +187,16 @@ class Children:
             start_new_session=True,
             preexec_fn=before_exec,
         )
-        yield_cpu(child.pid, SESSION_NICE)
+        set_nice(child.pid, SESSION_NICE)
         ended = asyncio.get_running_loop().create_future()
         self._running[child.pid] = child, ended
         return child.pid, ended
 
-    def calm_orphans(self) -> None:
-        """Let what commands have left behind, each a session of its own, step back."""
+    def lower_adopted(self) -> None:
+        """Lower the priority of processes that commands have left behind."""
         for pid in children(os.getpid()):
             if pid not in self._running:
-                yield_cpu(pid, SESSION_NICE)
+                set_nice(pid, SESSION_NICE)
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -205,7 +205,7 @@ class Children:
                 if pid == 0:
                     return
                 if pid not in self._running:
-                    continue  # an orphan that was adopted
+                    continue  # an adopted process
                 child, ended = self._running.pop(pid)
                 child.returncode = os.waitstatus_to_exitcode(status)
                 if not ended.done():

@@ -1,8 +1,8 @@
 """The SSH and SFTP server of one host.
 
-One rule: a client cannot tell it from OpenSSH's where CND and its users look: a
-dropped connection ends a command's input but not the command, output comes
-before the exit status, relative paths mean the same in SFTP and in the shell.
+One rule: for CND and its users it behaves as OpenSSH does: a dropped connection ends a
+command's input but not the command, all output is sent before the exit status, and
+relative paths mean the same in SFTP and in the shell.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from cnd.local.host.processes import Children
 from cnd.local.host.wire import HostSpec
 
 CHUNK = 65536
-# The two names of one method: old clients know only the second.
+# Two names of one method: old clients know only the second.
 KEY_EXCHANGES = ("curve25519-sha256", "curve25519-sha256@libssh.org")
-# Commands share the machine with whoever looks after them: those go first.
+# Commands get a lower priority than the hosts, which share the machine with them.
 NICE = ("nice", "-n", "5")
 Log = Callable[[str, str], None]
 
 
-class Door:
-    """The port of SSH, open at once; the server behind it is made for the first guest.
+class LazyListener:
+    """The SSH port, open at once; the first connection makes the server behind it.
 
-    It takes 4 of a host's 9 MB (measured): those that nobody visits do without it.
+    The server takes 4 of a host's 9 MB (measured), which a host without connections
+    does not need.
     """
 
     def __init__(
@@ -52,17 +53,17 @@ class Door:
         self._acceptor: asyncssh.SSHAcceptor | None = None
         self._socket = socket.create_server((spec.address, spec.port), backlog=128)
         self._socket.setblocking(False)
-        asyncio.get_running_loop().add_reader(self._socket, self._knocked)
+        asyncio.get_running_loop().add_reader(self._socket, self._on_first_connection)
 
     def close(self) -> None:
-        """Let nobody in any more."""
+        """Accept no connection any more."""
         if self._acceptor:
-            self._acceptor.close()  # and the socket with it
+            self._acceptor.close()  # closes the socket, too
         else:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
 
-    def _knocked(self) -> None:
+    def _on_first_connection(self) -> None:
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._socket)
         self._opening = loop.create_task(self._open())
@@ -77,12 +78,16 @@ def listen(
     children: Children,
     log: Log,
     connections: set[asyncssh.SSHServerConnection],
-) -> Door:
-    """Start to answer SSH at the host's address; raises OSError if it cannot.
+) -> LazyListener:
+    """Start to listen at the host's address; raises OSError if that fails.
 
-    `connections` holds those that are open, from now on.
+    `connections`: the open ones, updated from now on.
     """
-    return Door(spec, lambda sock: _serve(sock, spec, key, children, log, connections))
+
+    async def serve(sock: socket.socket) -> asyncssh.SSHAcceptor:
+        return await _serve(sock, spec, key, children, log, connections)
+
+    return LazyListener(spec, serve)
 
 
 async def _serve(
@@ -93,15 +98,15 @@ async def _serve(
     log: Log,
     connections: set[asyncssh.SSHServerConnection],
 ) -> asyncssh.SSHAcceptor:
-    def files(channel: asyncssh.SSHServerChannel[bytes]) -> Files:
-        return Files(channel, spec)
+    def files(channel: asyncssh.SSHServerChannel[bytes]) -> SftpServer:
+        return SftpServer(channel, spec)
 
     async def session(process: asyncssh.SSHServerProcess[bytes]) -> None:
         await _Session(spec, children, process).run()
 
     return await asyncssh.listen(
         sock=sock,
-        server_factory=lambda: _Gate(spec, log, connections),
+        server_factory=lambda: _SshServer(spec, log, connections),
         server_host_keys=[key],
         process_factory=session,
         sftp_factory=files,
@@ -119,12 +124,12 @@ async def _serve(
     )
 
 
-# Where to write a command's input, and what to copy from where to where.
-_Plumbing: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
+# The descriptor of a command's input, and (descriptor, target) of its outputs.
+_Pipes: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
 
 
-class _Gate(asyncssh.SSHServer):
-    """Lets in the image's login user, with a key of its authorized_keys file."""
+class _SshServer(asyncssh.SSHServer):
+    """Accepts the image's login user, with a key of its authorized_keys file."""
 
     def __init__(
         self,
@@ -155,7 +160,7 @@ class _Gate(asyncssh.SSHServer):
     def connection_requested(
         self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
     ) -> bool:
-        """Be a jump host: sshd allows TCP forwarding, unless it is told not to."""
+        """Allow TCP forwarding, as sshd does by default: the host is a jump host."""
         return True
 
     def begin_auth(self, username: str) -> bool:
@@ -188,7 +193,7 @@ class _Gate(asyncssh.SSHServer):
 
 
 def authorized_keys(spec: HostSpec) -> list[asyncssh.SSHKey]:
-    """Read the keys that may log in; lines that are no key do not count."""
+    """Read the keys that may log in; lines without a valid key are ignored."""
     keys = []
     path = Path(tree.home(spec), ".ssh/authorized_keys")
     with contextlib.suppress(OSError):
@@ -198,8 +203,8 @@ def authorized_keys(spec: HostSpec) -> list[asyncssh.SSHKey]:
     return keys
 
 
-class Files(asyncssh.SFTPServer):
-    """SFTP confined to the host's tree, links included; it starts in the home."""
+class SftpServer(asyncssh.SFTPServer):
+    """SFTP restricted to the host's tree, links included; it starts in the home."""
 
     def __init__(
         self, channel: asyncssh.SSHServerChannel[bytes], spec: HostSpec
@@ -216,12 +221,12 @@ class Files(asyncssh.SFTPServer):
         return inside
 
     def scandir(self, path: bytes) -> AsyncIterator[asyncssh.SFTPName]:
-        """Refuse at once what is no folder, as sftp-server(8); some clients ask so."""
+        """Refuse at once what is not a folder, as sftp-server(8) does."""
         os.scandir(self.map_path(path)).close()
         return super().scandir(path)
 
     def exit(self) -> None:
-        """End with a status, as sftp-server(8): without one scp(1) calls it failed."""
+        """End with a status, as sftp-server(8) does: scp(1) needs it for success."""
         self.channel.exit(0)
 
 
@@ -240,26 +245,26 @@ class _Session:
         self._terminal: int | None = None
 
     async def run(self) -> None:
-        """Serve the session until the command ends or the client is gone."""
+        """Run the session until the command ends or the client is gone."""
         with_terminal = self._process.term_type is not None
         source, sinks = self._start_on_terminal() if with_terminal else self._start()
-        pumps = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
-        feed = asyncio.create_task(self._feed(await _writer(source)))
-        done = asyncio.create_task(self._finish(pumps))
-        gone = asyncio.create_task(self._process.channel.wait_closed())
+        copies = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
+        forward = asyncio.create_task(self._forward_input(await _writer(source)))
+        done = asyncio.create_task(self._finish(copies))
+        closed = asyncio.create_task(self._process.channel.wait_closed())
         try:
-            await asyncio.wait({done, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({done, closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*pumps, feed, done, gone):
+            for task in (*copies, forward, done, closed):
                 task.cancel()
-            await asyncio.gather(*pumps, feed, done, gone, return_exceptions=True)
+            await asyncio.gather(*copies, forward, done, closed, return_exceptions=True)
 
     def _command(self) -> list[str]:
         text = self._process.command
         if text is not None:
             mapped = map_paths(text, self._spec.root, tree.PROGRAMS)
             return [*NICE, "/bin/sh", "-c", mapped]
-        # Not a login shell: /etc/profile would put the machine's programs first.
+        # Not a login shell, as /etc/profile would put the machine's programs first.
         shell = [tree.SHELL, *(["--norc"] if tree.SHELL.endswith("bash") else [])]
         return [*NICE, *shell, *(["-i"] if self._process.term_type else [])]
 
@@ -271,7 +276,7 @@ class _Session:
             environment["PS1"] = f"{self._spec.user}@{self._spec.hostname}:\\w$ "
         return environment
 
-    def _start(self) -> _Plumbing:
+    def _start(self) -> _Pipes:
         """Start the command with three pipes."""
         in_read, in_write = os.pipe()
         out_read, out_write = os.pipe()
@@ -284,7 +289,7 @@ class _Session:
             (err_read, self._process.stderr),
         ]
 
-    def _start_on_terminal(self) -> _Plumbing:
+    def _start_on_terminal(self) -> _Pipes:
         """Start the command on a terminal of its own."""
         master, slave = pty.openpty()
         self._terminal = master
@@ -310,22 +315,22 @@ class _Session:
             before_exec=before_exec,
         )
 
-    async def _finish(self, pumps: list[asyncio.Task[None]]) -> None:
-        """Send the exit status when all output is sent, as OpenSSH does.
+    async def _finish(self, copies: list[asyncio.Task[None]]) -> None:
+        """Send the exit status after all output, as OpenSSH does.
 
-        Whoever still holds the output open, a background job say, is waited for.
+        It waits for processes that keep the output open, such as background jobs.
         """
         status = await self._ended
-        self._children.calm_orphans()
-        await asyncio.gather(*pumps)
+        self._children.lower_adopted()
+        await asyncio.gather(*copies)
         if status < 0:
             name = signal.Signals(-status).name.removeprefix("SIG")
             self._process.exit_with_signal(name)
         else:
             self._process.exit(status)
 
-    async def _feed(self, stdin: asyncio.StreamWriter) -> None:
-        """Pass the client's input on, line for line; its end, too."""
+    async def _forward_input(self, stdin: asyncio.StreamWriter) -> None:
+        """Pass the client's input on as it arrives, and its end."""
         try:
             while True:
                 try:
@@ -387,7 +392,7 @@ async def _copy(descriptor: int, sink: asyncssh.SSHWriter[bytes]) -> None:
             sink.write(data)
             await sink.drain()
     except (OSError, asyncssh.Error):
-        pass  # gone; a terminal also ends with EIO
+        pass  # the client is gone; a terminal also ends with EIO
     finally:
         transport.close()
 

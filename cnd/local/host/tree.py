@@ -1,7 +1,7 @@
-"""The file tree of one host: what is in it when the host boots.
+"""The file tree of one host, as it is when the host boots.
 
-One rule: everything a host owns lies below its tree, and its /bin comes first in
-every PATH, so that no command of a host reaches the machine's own init.
+One rule: all files of a host lie below its tree, and its /bin comes first in every
+PATH, so that no command of a host reaches the machine's own init.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from cnd.local.host import clock
 from cnd.local.host.wire import HostSpec
 
-# Few, because a file or folder costs up to a millisecond, and a fleet has many.
+# Few, as each file or folder takes up to a millisecond, and there may be many hosts.
 FOLDERS = (
     "etc",
     "home",
@@ -29,7 +29,7 @@ FOLDERS = (
     "var/log",
 )
 CONTROLS = ("systemctl", "shutdown", "poweroff", "halt", "reboot")
-# User data is written for a machine of its own; these would change the real one.
+# Programs that may be in user data and would change the machine itself.
 UNAVAILABLE = (
     "apt",
     "apt-get",
@@ -66,7 +66,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def build_programs(folder: Path) -> None:
     """Make the folder of programs that all hosts of a cloud share as /bin.
 
-    The programs find the tree of their host by the path they are called by.
+    The programs find the tree of their host by the path of their call.
     """
     folder.mkdir(parents=True)
     (folder / "python3").symlink_to(python())
@@ -84,9 +84,9 @@ def build_programs(folder: Path) -> None:
 
 
 def _bash_tells_time() -> bool:
-    """Whether bash(1) is here, and new enough that logger can do without date(1).
+    """Tell whether bash(1) is new enough that `logger` does not need date(1).
 
-    A process for each line of each host is much, when hundreds have a last word.
+    A further process for each line is slow when hundreds of hosts log at a time.
     """
     try:
         command = ["/bin/bash", "-c", "printf '%(%Y)T' -1"]
@@ -96,9 +96,9 @@ def _bash_tells_time() -> bool:
 
 
 def python() -> str:
-    """The interpreter behind this one: not a virtual environment's, not a shim.
+    """Return the base interpreter: not that of a virtual environment, not a shim.
 
-    A host must not see the packages that the cloud itself has.
+    A host must not have the packages of the cloud.
     """
     return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
 
@@ -108,10 +108,10 @@ def home(spec: HostSpec) -> str:
 
 
 def environment(spec: HostSpec, user: str) -> dict[str, str]:
-    """The whole environment of a command: nothing of the cloud's own."""
-    paced = {} if spec.rate is None else {"CND_RATE": str(spec.rate)}
+    """Return the whole environment of a command, with nothing of the cloud's own."""
+    rate = {} if spec.rate is None else {"CND_RATE": str(spec.rate)}
     return {
-        **paced,
+        **rate,
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata,
         "HOME": f"{spec.root}/root" if user == "root" else home(spec),
         "LANG": "C.UTF-8",
@@ -125,9 +125,9 @@ def environment(spec: HostSpec, user: str) -> dict[str, str]:
 
 
 def build(spec: HostSpec) -> None:
-    """Make the tree; raises OSError (FileExistsError if it is already there)."""
+    """Make the tree; raises OSError (FileExistsError if it exists already)."""
     root = Path(spec.root)
-    root.mkdir(mode=0o700)  # inside it, rights are those of a machine of its own
+    root.mkdir(mode=0o700)  # inside it, permissions are those of a real host
     for folder in (*FOLDERS, f"home/{spec.user}", f"home/{spec.user}/.ssh"):
         (root / folder).mkdir()
     (root / "tmp").chmod(0o1777)

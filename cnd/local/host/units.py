@@ -1,4 +1,4 @@
-"""systemd's unit files, as far as a lifetime timer needs them.
+"""Parser of systemd's unit files, as far as a lifetime timer needs it.
 
 One rule: pure functions from text to values; `cnd.local.host.init` acts on them.
 Source: systemd.syntax(7), systemd.timer(5), systemd.service(5), systemd.time(7).
@@ -36,7 +36,7 @@ _UNITS = {
     "weeks": 604800,
 }
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*")
-# What may stand before a command: ignore failure, other argv[0], full privileges.
+# Prefixes of a command: ignore failure, other argv[0], full privileges and others.
 _EXEC_PREFIXES = "-@:+!"
 
 
@@ -48,7 +48,7 @@ class Unit:
     settings: tuple[tuple[str, str, str], ...]
 
     def values(self, section: str, key: str) -> list[str]:
-        """All values of a key; an empty assignment resets the list, as in systemd."""
+        """Return all values of a key; an empty one resets the list, as in systemd."""
         found: list[str] = []
         for entry in self.settings:
             if entry[:2] == (section, key):
@@ -76,7 +76,7 @@ class Unit:
 
 
 def parse(name: str, text: str) -> Unit:
-    """Read a unit file; lines that are no assignment are ignored, as in systemd."""
+    """Read a unit file; lines without an assignment are ignored, as in systemd."""
     settings: list[tuple[str, str, str]] = []
     section = ""
     for raw in text.replace("\\\n", " ").splitlines():
@@ -106,7 +106,7 @@ def seconds(span: str) -> float:
 
 
 def exec_words(line: str) -> list[str]:
-    """Split an ExecStart line; `$$` and `%%` stand for one.  Raises ValueError."""
+    """Split an ExecStart line; `$$` means `$`, `%%` means `%`.  Raises ValueError."""
     words = shlex.split(line.lstrip(_EXEC_PREFIXES))
     if not words:
         raise ValueError("an empty command")
@@ -114,7 +114,7 @@ def exec_words(line: str) -> list[str]:
 
 
 def shutdown_seconds(when: str) -> float:
-    """Return the delay that shutdown(8) is given: `now`, `+5`; minutes.
+    """Return the delay in seconds of a time for shutdown(8): `now`, `+5` (minutes).
 
     Raises ValueError for anything else (a time of day is not supported).
     """

@@ -1,10 +1,10 @@
 """One instance as a virtual machine: a real Debian under qemu, until it powers off.
 
-One rule: the guest gets what EC2 would give it: the user data byte by byte, the key
-pair's key, the image's login user, and a network that reaches the cloud.  Nothing in
-it is made for CND, and nothing in CND asks whether a host is one of these.
+One rule: the guest gets the same as on EC2: the unchanged user data, the key pair's
+key, the image's login user, and a network that reaches the cloud.  Nothing in it is
+made for CND, and CND treats it as any other host.
 
-The instance counts as running when SSH answers, with the key that it then shows.
+The instance counts as running when SSH answers; its host key is the one that it shows.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ATTEMPT = 10.0  # seconds for one SSH handshake
 PAUSE = 0.5  # seconds between two
 STEP_SECONDS = 60.0  # for the overlay to be made
 FACTS, DISK, CONSOLE = "facts.json", "disk.qcow2", "console.log"
-# In the network of each machine, which has nobody else in it.
+# In the network of each machine, which has no other machine.
 MAC, GUEST = "0a:00:00:00:00:01", "169.254.0.15"
 ZONE = "us-east-1a"
-# The faults that can happen to a machine from outside; see `faults`.
+# The faults that can be applied to a virtual machine from outside; see `faults`.
 FAULTS = ("kill", "freeze", "thaw", "interrupt")
 
 
@@ -47,17 +47,17 @@ def serve(
     life: int,
     booted: Callable[[], None],
 ) -> None:
-    """Be the machine until it is killed or powers off.
+    """Run the machine until it is killed or powers off.
 
     Args:
-        report: tells the server.
-        life: a pipe that ends when the fork server does, and the machine ends with it.
-        booted: tells the fork server that another machine may boot.
+        report: sends a report to the server.
+        life: a pipe that closes when the fork server ends; the machine then ends, too.
+        booted: lets the fork server boot another machine.
     """
     processes.die_with_parent()
     if spec.cpus:
         os.sched_setaffinity(0, spec.cpus)
-    # No low priority, as other hosts have: a boot is work enough without KVM.
+    # With the normal priority, unlike other hosts: without KVM a boot takes long.
     asyncio.run(_live(spec, report, life, booted))
 
 
@@ -72,7 +72,7 @@ async def _live(
     loop.add_reader(life, _end)
     await asyncio.sleep(spec.delay)
     root = Path(spec.root)
-    _furnish(spec, root)
+    _write_files(spec, root)
     machine = await asyncio.create_subprocess_exec(
         *command(spec, root), stdin=asyncio.subprocess.DEVNULL
     )
@@ -94,11 +94,11 @@ def _end() -> NoReturn:
     os._exit(0)
 
 
-# What the guest is given.
+# Disk and metadata of the guest.
 
 
-def _furnish(spec: HostSpec, root: Path) -> None:
-    """Make its disk, which grows with what it writes, and what it can ask for."""
+def _write_files(spec: HostSpec, root: Path) -> None:
+    """Make the guest's disk, which grows as it writes, and its metadata."""
     root.mkdir(mode=0o700, parents=True)
     record = {"facts": facts(spec), "token": vmdata.new_token()}
     (root / FACTS).write_text(json.dumps(record))
@@ -111,7 +111,7 @@ def _furnish(spec: HostSpec, root: Path) -> None:
 
 
 def facts(spec: HostSpec) -> dict[str, Any]:
-    """Return what the metadata service tells the machine: see `vmdata`.
+    """Return the data of the machine's metadata service: see `vmdata`.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html
     """
@@ -138,14 +138,14 @@ def facts(spec: HostSpec) -> dict[str, Any]:
 
 
 def kernel_arguments(spec: HostSpec) -> str:
-    """Return the kernel's command line: what an image on EC2 has built in.
+    """Return the kernel's command line, with settings that images on EC2 contain.
 
-    The login user differs by image, and the cloud's port on loopback by cloud:
-    `host-port@.socket` in the image leads from there to the machine outside.
+    The login user depends on the image, and the cloud's port on loopback on the cloud:
+    `host-port@.socket` in the image forwards it to the machine outside.
     """
     user = {"system_info": {"default_user": {"name": spec.user}}}
     return (
-        # Without KVM an eighth of the boot went into guarding an emulated processor.
+        # Without KVM the mitigations took an eighth of the boot time.
         "root=/dev/vda rw console=ttyS0 mitigations=off "
         f"systemd.wants=host-port@{spec.cloud_port}.socket "
         f"cc: {json.dumps(user)} end_cc"
@@ -155,8 +155,8 @@ def kernel_arguments(spec: HostSpec) -> str:
 def network(spec: HostSpec, root: Path) -> str:
     """Return the network of the machine: its own, with the metadata service in it.
 
-    Left alone, a request to 169.254.169.254 would reach the service of the machine
-    outside, where that is an EC2 instance itself.
+    Without it, a request to 169.254.169.254 would reach the service of the machine
+    outside, if that is an EC2 instance itself.
     """
     service = [sys.executable, "-I", "-S", vmdata.__file__, str(root / FACTS)]
     return ",".join(
@@ -171,7 +171,7 @@ def network(spec: HostSpec, root: Path) -> str:
 
 
 def identity(instance: str) -> str:
-    """Return the UUID by which the machine knows that it is on EC2."""
+    """Return a UUID in the form by which programs recognize an EC2 instance."""
     digits = ("ec2" + hashlib.sha256(instance.encode()).hexdigest())[:32]
     return str(uuid.UUID(digits))
 
@@ -179,7 +179,7 @@ def identity(instance: str) -> str:
 def command(spec: HostSpec, root: Path) -> list[str]:
     """Return the command that runs the machine until it powers off.
 
-    `root` is the folder of its facts, disk and console.
+    `root`: the folder of its metadata, disk and console output.
     """
     image = Image(Path(spec.image))
     name = identity(spec.id)
@@ -204,11 +204,11 @@ def command(spec: HostSpec, root: Path) -> list[str]:
 
 
 async def _host_key(address: str, port: int) -> str:
-    """Ask until SSH answers; return the host key, or raise CloudError after PATIENCE.
+    """Return the host key when SSH answers; CloudError after PATIENCE seconds.
 
     qemu accepts connections long before its guest does.
     """
-    import asyncssh  # here: the cloud's own process loads this file, and starts sooner
+    import asyncssh  # here, as the cloud's process imports this file at its start
 
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:

@@ -1,9 +1,9 @@
 """The instance metadata service of a virtual machine, one request at a time.
 
 One rule: it runs alone, `python3 -I -S vmdata.py FACTS.json`, since qemu starts it for
-each connection that its guest makes to 169.254.169.254, with the connection as standard
-input and output.  It needs the standard library only, and little of that: a boot asks
-some sixty times.
+each connection of its guest to 169.254.169.254, with the connection as standard input
+and output.  It imports little, and of the standard library only: a boot makes some
+sixty requests.
 
 Version 2 of the service only: a request without a token is refused.  Source:
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/configuring-instance-metadata-service.html
@@ -23,7 +23,7 @@ MOST_LINES = 100
 
 
 def new_token() -> str:
-    """Return a token, worthless elsewhere and the same for all who ask here."""
+    """Return a token, valid for one host only, and the same for all its requests."""
     return os.urandom(24).hex()
 
 
@@ -42,14 +42,14 @@ def answer(
         path.partition("?")[0].split("/") if path[:1] == "/" else ["", ""]
     )
     if names == ["api", "token"]:
-        if "x-forwarded-for" in headers:  # somebody asks through a proxy, as on EC2
+        if "x-forwarded-for" in headers:  # no requests through a proxy, as on EC2
             return refusal(403)
         return _reply("200 OK", token.encode()) if method == "PUT" else refusal(405)
     if headers.get("x-aws-ec2-metadata-token") != token:
         return refusal(401)
     found: Any = facts if version else {"latest": ""}
     for name in filter(None, names):
-        # A key is listed as "0=its-name", and asked for as "0".
+        # A key is listed as "0=its-name", and requested as "0".
         known = {key.partition("=")[0]: key for key in found} if found else {}
         if not isinstance(found, dict) or name not in known:
             return refusal(404)
@@ -62,7 +62,7 @@ def answer(
 
 
 def _decoded(text: str) -> bytes:
-    """Return user data as it was given; EC2 refuses earlier what is no base64."""
+    """Return the original user data; EC2 refuses invalid base64 at the launch."""
     try:
         return base64.b64decode(text)
     except ValueError:

@@ -1,10 +1,10 @@
 """The disk image that virtual machines boot: a Debian as on EC2, built once.
 
-One rule: an image is there whole or not at all; it is built beside its place and
-renamed, and its name is a digest of its recipe, so that another recipe makes another.
+One rule: an image exists whole or not at all: it is built under another name and then
+renamed.  Its name is a digest of its recipe, so that each recipe has its own image.
 
-A cloud image has no host keys, no login and no machine id: cloud-init makes them at
-the first boot.  To build one takes root and debootstrap, to boot it only qemu.
+A cloud image has no host keys, no login user and no machine id: cloud-init makes them
+at the first boot.  Building one needs root and debootstrap, booting it only qemu.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ QEMU = "qemu-system-x86_64"
 # Program: the Debian package that has it.
 TO_BOOT = {QEMU: "qemu-system-x86", "qemu-img": "qemu-utils"}
 TO_BUILD = {"debootstrap": "debootstrap", "mkfs.ext4": "e2fsprogs"}
-BUILD_SECONDS = 1800.0  # 2 minutes where packages come quickly
+BUILD_SECONDS = 1800.0  # it takes 2 minutes with a fast mirror
 BUILD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 KVM = "/dev/kvm"
-# All that the processor has; kvm refuses the one in some virtual machines.
+# All features of the processor, but one that kvm refuses in some virtual machines.
 CPU = "max,-arch-capabilities"
 PROBE_SECONDS = 10.0
 
-# The address, in the network of a machine, of the loopback that it runs beside.
+# The address of the outer machine's loopback, in the network of a virtual machine.
 OUTSIDE = "169.254.0.2"
 
 RELEASE = "bookworm"
@@ -47,19 +47,19 @@ PACKAGES = (
     *("linux-image-cloud-amd64", "systemd", "systemd-sysv", "dbus", "udev"),
     *("cloud-init", "python3-minimal", "python3-cffi-backend", "ca-certificates"),
     *("openssh-server", "sudo", "rsyslog", "ifupdown", "iproute2", "isc-dhcp-client"),
-    "libpam-systemd",  # sessions of logind, as on EC2: what they may leave behind
+    "libpam-systemd",  # sessions of logind, as on EC2
 )
 FILES = {
     "etc/fstab": "/dev/vda / ext4 defaults 0 1\n",
     "etc/hostname": "localhost\n",
     "etc/machine-id": "",
     "etc/network/interfaces": "source /etc/network/interfaces.d/*\n",
-    # The first is for any cloud, the others stand in Debian's own images for EC2.
+    # The first line is for any cloud, the others are in Debian's own images for EC2.
     "etc/cloud/cloud.cfg.d/90-ec2.cfg": (
         "datasource_list: [Ec2, None]\nmanage_etc_hosts: true\nlocale: C.UTF-8\n"
     ),
-    # 127.0.0.1:PORT is here what it is on the machine outside: pre-signed URLs are
-    # made for that one, which is OUTSIDE for those in here.
+    # In the guest 127.0.0.1:PORT leads to the same port of the outer machine, since
+    # pre-signed URLs contain it; the outer machine has the address OUTSIDE there.
     "etc/systemd/system/host-port@.socket": "[Socket]\nListenStream=127.0.0.1:%i\n",
     "etc/systemd/system/host-port@.service": (
         f"[Service]\nExecStart=/lib/systemd/systemd-socket-proxyd {OUTSIDE}:%i\n"
@@ -94,12 +94,12 @@ class Image:
 
 
 def place(images: str, state: Path) -> Path:
-    """Return the folder of images: as the user said, or in the state folder."""
+    """Return the folder of images: the given one, or one in the state folder."""
     return Path(images).absolute() if images else state / "images"
 
 
 def find(folder: Path) -> Image:
-    """Return where in `folder` the image of the present recipe lies, or would lie."""
+    """Return the image of the current recipe in `folder`, existing or not."""
     recipe = repr((RELEASE, DISK, PACKAGES, sorted(FILES.items()), IN_CHROOT))
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
     return Image(folder / f"debian-{RELEASE}-{digest}")
@@ -108,14 +108,14 @@ def find(folder: Path) -> Image:
 def prepare(
     folder: Path, *, mirror: str = "", say: Callable[[str], None] = lambda _: None
 ) -> Image:
-    """Return the image in `folder`; build it if it is not there, which takes minutes.
+    """Return the image in `folder`; build it first if needed, which takes minutes.
 
     Args:
-        mirror: where the packages come from; empty: where apt gets its own from.
-        say: told, in a sentence, what takes so long.
+        mirror: the source of the packages; empty: that of apt.
+        say: called with a sentence about a step that takes minutes.
 
     Raises:
-        UsageError: this machine cannot boot it, or not build it.
+        UsageError: this machine cannot boot it, or cannot build it.
         CloudError: the build failed.
     """
     image = find(folder)
@@ -131,11 +131,11 @@ def prepare(
 
 
 def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
-    """Return "kvm" where that boots the kernel of `image`, else "tcg".
+    """Return "kvm" if that boots the kernel of `image`, else "tcg".
 
-    Found out by trying: /dev/kvm may be there and of no use, in machines that are
-    virtual themselves (seen: qemu fails an assertion, or the kernel never says a word).
-    Without a disk the kernel panics, and qemu ends: within seconds where KVM works.
+    Only a trial shows it: in a virtual machine /dev/kvm may exist and not work (seen:
+    qemu fails an assertion, or the kernel prints nothing).  Without a disk the kernel
+    panics, and qemu ends: within seconds if KVM works.
     """
     if not os.access(KVM, os.R_OK | os.W_OK):
         return "tcg"
@@ -152,9 +152,9 @@ def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
 
 
 def apt_mirror(release: str) -> str:
-    """Return where apt gets the packages of a Debian release, or an empty string.
+    """Return the URL from which apt gets the packages of a Debian release, or "".
 
-    Empty also on another distribution: debootstrap knows a mirror by itself.
+    Also "" on another distribution: debootstrap has a default mirror.
     """
     command = ["apt-get", "indextargets", "--format", "$(RELEASE) $(REPO_URI)"]
     try:
@@ -169,17 +169,17 @@ def apt_mirror(release: str) -> str:
 
 
 def require(image: Image, *, path: str, root: bool, system: str = BUILD_PATH) -> None:
-    """Raise UsageError unless this machine can boot `image`, and build it if need be.
+    """Raise UsageError unless this machine can boot `image`, and build it if needed.
 
     Args:
-        path: where the programs to boot are looked for; `system`: those to build.
+        path: of the programs to boot; `system`: of the programs to build.
         root: whether the caller is root.
     """
     machine = platform.machine()
     if sys.platform != "linux" or machine != "x86_64":
         raise UsageError(
             f"virtual machines need Linux on x86-64, not {sys.platform} on {machine}",
-            hint="without `--hosts vm`, hosts are processes",
+            hint="without `--hosts vm` the hosts are processes",
         )
     built = image.folder.is_dir()
     wanted = [(path, TO_BOOT)] if built else [(path, TO_BOOT), (system, TO_BUILD)]
@@ -197,7 +197,7 @@ def require(image: Image, *, path: str, root: bool, system: str = BUILD_PATH) ->
     if not built and not root:
         raise UsageError(
             "the image of virtual machines is not built yet, and only root can do that",
-            hint="let root do `CND_LOCAL_IMAGES=/var/lib/cnd fab local up --hosts vm` "
+            hint="run `CND_LOCAL_IMAGES=/var/lib/cnd fab local up --hosts vm` as root "
             "once, and set the same variable",
         )
 
@@ -219,7 +219,7 @@ def _only_builder(folder: Path) -> Iterator[None]:
 
 
 def _build(image: Image, mirror: str) -> None:
-    """Build beside its place, then rename: whoever sees the folder sees it whole."""
+    """Build under another name, then rename, so that the image is never incomplete."""
     new = image.folder.with_name(image.folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir()
@@ -249,7 +249,7 @@ def _build(image: Image, mirror: str) -> None:
 def _run(
     command: Sequence[str | Path], output: int, log: Path, deadline: float
 ) -> None:
-    """Run one step with mounts of its own, which are gone with it, come what may."""
+    """Run one step with mounts of its own, which end with it in any case."""
     step = subprocess.Popen(
         ["unshare", "--mount", "--", *command],
         stdin=subprocess.DEVNULL,
@@ -272,8 +272,7 @@ def _run(
             os.killpg(step.pid, signal.SIGKILL)
         step.wait()
     if status:
-        said = log.read_text(errors="replace").split("\n")
-        last = next(
-            (line for line in reversed(said) if line.strip()), "no reason given"
-        )
+        lines = log.read_text(errors="replace").split("\n")
+        filled = [line for line in lines if line.strip()]
+        last = filled[-1] if filled else "no reason given"
         raise CloudError(f"{command[0]} failed: {last}", hint=f"see {log}")

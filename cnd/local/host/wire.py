@@ -1,9 +1,8 @@
-"""What the server and the fork server of hosts say to each other.
+"""The protocol between the cloud's server and the fork server.
 
-One rule: one JSON object a line, each with a `kind`; orders go down the fork
-server's standard input, reports come up through its standard output.  A report
-is written by one `write` of at most PIPE_BUF bytes, so that the hosts may share
-the pipe.
+One rule: one JSON object per line, each with a `kind`; orders go to the fork server's
+standard input, reports come from its standard output.  A report is written by one
+`write` of at most PIPE_BUF bytes, so that the hosts may share the pipe.
 
 Orders:   boot (a HostSpec) · kill (ids; keep: leave their file trees)
           fault (id, what)
@@ -23,30 +22,30 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True)
 class HostSpec:
-    """All that one host needs to know to boot."""
+    """Everything that one host needs to boot."""
 
     id: str  # of its instance
     address: str
     port: int  # of SSH
-    user: str  # who may log in: the login user of the image
-    public_key: str  # OpenSSH format; empty: nobody may
-    user_data: str  # base64, as EC2 keeps it; may be empty
-    cpus: tuple[int, ...]  # cores it may run on; empty: all
+    user: str  # the login user of the image
+    public_key: str  # of the user, in OpenSSH format; empty: no login
+    user_data: str  # base64, as EC2 stores it; may be empty
+    cpus: tuple[int, ...]  # cores that it may use; empty: all
     delay: float  # seconds until the boot begins
     root: str  # its file tree
-    programs: str  # folder of the programs that are its /bin
-    fault: str = ""  # one of faults.BOOT_KINDS that befalls it
+    programs: str  # the folder that is its /bin
+    fault: str = ""  # one of faults.BOOT_KINDS, applied as it boots
     fault_seconds: float = 0.0
     launch_index: int = 0  # its place in its launch
     metadata: str = ""  # URL of its metadata service, once that is up
     image: str = ""  # folder of the image of a virtual machine; empty: a process
     accelerator: str = ""  # of a virtual machine: "kvm", or "tcg" for none
-    rate: float | None = None  # nonces/s of its worker at most
-    cloud_port: int = 0  # where the cloud answers on 127.0.0.1
+    rate: float | None = None  # nonces/s of its worker, at most
+    cloud_port: int = 0  # of the cloud, on 127.0.0.1
 
     @property
     def hostname(self) -> str:
-        """The name AWS gives by default, from the private address."""
+        """The default name on AWS, made from the private address."""
         return "ip-" + self.address.replace(".", "-")
 
 
@@ -66,8 +65,8 @@ def send(descriptor: int, message: Message) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-class Lines:
-    """Cuts what arrives in pieces into whole messages."""
+class MessageReader:
+    """Assembles messages from pieces as they arrive."""
 
     def __init__(self) -> None:
         self._rest = b""

@@ -94,7 +94,7 @@ def test_a_wheel_of_the_sdist_searches_natively_in_a_fresh_environment(
 def test_where_the_kernels_cannot_be_built_the_package_still_installs(
     sdist: Path, tmp_path: Path
 ) -> None:
-    """Without ziglang, as on a platform that it does not know."""
+    """Without ziglang, as on a platform that it does not support."""
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
@@ -104,7 +104,7 @@ def test_where_the_kernels_cannot_be_built_the_package_still_installs(
         [*install, "-v", "--no-deps", "--no-build-isolation", sdist],
         check=True,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # where pip tells what the build said
+        stderr=subprocess.STDOUT,  # where pip prints the output of the build
         text=True,
         timeout=600,
     )

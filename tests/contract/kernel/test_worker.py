@@ -1,4 +1,4 @@
-"""The worker with a native library beside it: sound, broken, cut short, foreign."""
+"""The worker with a native library beside it: valid, broken, truncated, foreign."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER = 116  # of the default block at difficulty 2
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library of these sources, as it is in the wheel or built here."""
+    """The library of these sources, from the wheel or built here."""
     shipped = current_library()
     if shipped:
         return shipped
@@ -156,7 +156,7 @@ BREAKS = {
 def test_a_broken_kernel_is_refused_by_name(
     alone: Path, tmp_path: Path, how: str
 ) -> None:
-    """Broken are those that lanes.h makes; the answer is right all the same."""
+    """The kernels of lanes.h are broken; the answer is right all the same."""
     right, wrong, reason = BREAKS[how]
     sources = Path(shutil.copytree(build.FOLDER, tmp_path / "sources"))
     text = (sources / "lanes.h").read_text()
@@ -172,38 +172,38 @@ def test_a_broken_kernel_is_refused_by_name(
     assert "kernel portable is refused: " in event["complaint"]
 
 
-def test_a_stop_is_obeyed_within_two_milliseconds(library: Path) -> None:
-    """From raising the flag to the child's answer; the best of many tries.
+def test_a_stop_takes_effect_within_two_milliseconds(library: Path) -> None:
+    """From raising the flag to the child's reply; the best of many measurements.
 
-    On a machine with other work most of them measure when whose turn it is.
+    On a machine with other work most of them measure the scheduler.
     """
     chosen = worker.choose_kernel("auto", path=str(library))
-    crew = worker.ProcessPool(1, lambda stop, bell: chosen.make("x", 64, stop), 1)
+    pool = worker.ProcessPool(1, lambda stop, wakeup: chosen.make("x", 64, stop), 1)
     delays: list[float] = []
     try:
-        child = crew.grow()
+        child = pool.add()
         assert child is not None
         deadline = time.monotonic() + 30
         while min(delays, default=1.0) >= 0.002 and time.monotonic() < deadline:
-            child.hand(0, 2**40)
-            time.sleep(0.02)  # let it be in the midst of that stretch
+            child.send(0, 2**40)
+            time.sleep(0.02)  # so that it is within that stretch
             began = time.perf_counter()
-            crew.hurry(child, True)
+            pool.set_stop(child, True)
             answer = os.read(child.descriptor, worker.REPLY.size)
             delay = time.perf_counter() - began
             tested, golden, _, _ = worker.REPLY.unpack(answer)
             assert not golden
             assert tested < 2**40
-            if tested:  # else it had not had its turn yet
+            if tested:  # else it had not begun yet
                 delays.append(delay)
-            crew.hurry(child, False)
+            pool.set_stop(child, False)
     finally:
-        crew.end()
+        pool.end()
     assert min(delays) < 0.002
 
 
-def test_what_a_stop_left_untested_is_told_to_the_nonce(library: Path) -> None:
-    """A stretch under a raised flag comes back with nothing tested."""
+def test_a_stopped_scan_reports_exactly_what_it_tested(library: Path) -> None:
+    """A stretch under a raised flag returns with no nonce tested."""
     chosen = worker.choose_kernel("auto", path=str(library))
     flag = memoryview(bytearray(4)).cast("i")
     scanner = chosen.make("x", 1, flag)

@@ -1,4 +1,4 @@
-"""The local cloud as a process: it starts once, outlives callers, ends wholly."""
+"""The local cloud as a process: it starts once, outlives callers, ends completely."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ UP = "from cnd import local; print(local.up().url)"
 proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 
 
-def test_there_is_none_before_it_is_started(tmp_path: Path) -> None:
+def test_no_cloud_runs_before_it_is_started(tmp_path: Path) -> None:
     with environment(tmp_path):
         assert local.status() is None
         assert local.down() is False
 
 
-def test_up_twice_is_up_once(cloud: LocalCloud) -> None:
+def test_a_second_up_starts_no_second_cloud(cloud: LocalCloud) -> None:
     with environment(cloud.endpoint.folder.parents[1]):
         assert local.up() == cloud.endpoint
         assert local.status() == cloud.endpoint
 
 
-def test_callers_at_the_same_time_start_exactly_one(tmp_path: Path) -> None:
+def test_concurrent_callers_start_exactly_one_cloud(tmp_path: Path) -> None:
     with environment(tmp_path):
         callers = [
             subprocess.Popen([sys.executable, "-c", UP], stdout=subprocess.PIPE)
@@ -89,7 +89,7 @@ def test_down_leaves_no_process_and_no_tree_and_a_stale_record_is_no_cloud(
             assert not (cloud.endpoint.folder / "hosts").exists()
             assert not record.exists()
 
-            record.write_text(stale)  # as one that was killed leaves it
+            record.write_text(stale)  # as left by a cloud that was killed
             assert local.status() is None
             assert local.down() is False
 
@@ -158,7 +158,7 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
             )
 
 
-def test_a_failed_start_says_why(tmp_path: Path) -> None:
+def test_a_failed_start_gives_the_reason(tmp_path: Path) -> None:
     with environment(tmp_path):
         assert local.status() is None
         (tmp_path / "cnd/local").mkdir(parents=True)
@@ -214,7 +214,7 @@ def test_it_listens_on_loopback_only(cloud: LocalCloud) -> None:
 
 
 def test_a_part_of_moto_that_is_still_being_loaded_has_no_schedules() -> None:
-    # One thread looks at the schedules while another's call imports this module.
+    # One thread executes schedules while the call of another imports this module.
     pytest.importorskip("moto")
     from cnd.local.api import templates
 
@@ -233,7 +233,7 @@ def test_its_summary_counts_instances_by_state(cloud: LocalCloud) -> None:
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
-def test_it_tells_callers_their_address(cloud: LocalCloud) -> None:
+def test_it_returns_callers_their_address(cloud: LocalCloud) -> None:
     with urllib.request.urlopen(cloud.endpoint.url + "/checkip", timeout=5) as reply:
         assert reply.read() == b"127.0.0.1\n"
 

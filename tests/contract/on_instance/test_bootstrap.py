@@ -1,4 +1,4 @@
-"""Instances that nobody reaches: what they are told, and may ask of S3."""
+"""Instances without SSH: what their user data contains, and what S3 allows them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PLAN = Plan(
     bootstrap="user-data",
 )
 RUN = "20261123-101112-abcd"
-# Those of a role carry a token; 1 to 2 KB are usual.
+# Credentials of a role have a token; 1 to 2 KB are usual.
 # https://docs.aws.amazon.com/STS/latest/APIReference/API_GetSessionToken.html
 TOKEN = base64.b64encode(bytes(i * i % 251 for i in range(1000))).decode()
 

@@ -1,4 +1,4 @@
-"""The loader as a program of its own: what a host makes of what it is sent."""
+"""The loader as a program of its own: what a host does with the files it receives."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Shell:
         return self._process.stdout.read1(nbytes)  # type: ignore[attr-defined, no-any-return]
 
     def ended(self) -> tuple[int, str]:
-        """Return its exit status and its complaints."""
+        """Return its exit status and its error output."""
         _, complaints = self._process.communicate(timeout=30)
         return self._process.returncode, complaints.decode()
 
@@ -59,7 +59,7 @@ Begin = Callable[..., Shell]
 
 @pytest.fixture
 def begin(tmp_path: Path) -> Iterator[Begin]:
-    """Send files to a loader in a folder of its own; whether the worker began."""
+    """Send files to a loader in a folder of its own; check whether the worker began."""
     shells = []
 
     def begin(
@@ -100,7 +100,7 @@ def test_every_python_becomes_the_worker(
 
 
 def test_the_compiled_program_is_what_runs(begin: Begin, tmp_path: Path) -> None:
-    """A host whose Python is ours need not compile it again, which takes long."""
+    """A host with the same Python does not compile the program, which takes long."""
     seen = []
 
     def damage(data: bytes) -> bytes:
@@ -121,7 +121,7 @@ def test_a_host_with_another_python_compiles_the_program(
     def damage(data: bytes) -> bytes:
         if data.startswith(b'{"part"'):
             sizes.append(json.loads(data)["code"])
-        # As long as what it stands for.
+        # As long as the text that it replaces.
         return data.replace(b"MAGIC_NUMBER.hex()", b"'another one of 1'")
 
     begin(damage=damage)

@@ -1,7 +1,7 @@
-"""What runs on instances is written in the language of Python 3.6.
+"""The programs of an instance are written in the language of Python 3.6.
 
-Where old interpreters are at hand it runs on them (test_worker.py, test_watchdog.py and
-others); this holds everywhere, for language and standard library alike.
+If old interpreters are installed, tests run on them (test_worker.py, test_watchdog.py,
+others).  This test needs none of them; it checks language and standard library.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ON_INSTANCES = [
 
 
 def vermin(*files: Path) -> subprocess.CompletedProcess[str]:
-    """Ask which Python some files need."""
+    """Check the version of Python that files need."""
     words = ("--no-tips", "--violations", f"--target={OLDEST}")
     return subprocess.run(
         [BIN / "vermin", *words, *files], capture_output=True, text=True, timeout=60

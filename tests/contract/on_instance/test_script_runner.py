@@ -1,4 +1,4 @@
-"""Somebody's own script, run as a worker: exactly one last word, and nothing left."""
+"""A user's own script, run as a worker: exactly one final event, and nothing left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDLESS = "import time\nwhile True: time.sleep(0.05)"
 
 
 class Place:
-    """A folder of a host, with all that a script needs there."""
+    """A folder of a host, with everything that a script needs there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Place:
             shutil.copy(module.__file__, folder)
 
     def start(self, text: str, *, time_limit: float = 30.0, words: Any = ()) -> int:
-        """Start a script; return the runner's pid."""
+        """Start a script; return the process id of the script runner."""
         (self.folder / "worker.py").write_text(text)
         job = {
             "run": "r1",
@@ -63,7 +63,7 @@ class Place:
         return [json.loads(line) for line in lines]
 
     def last(self) -> dict[str, Any]:
-        """Return the last word, once it is said."""
+        """Return the final event as soon as it is there."""
         ends = ("found", "exhausted", "failed", "stopped", "timeout")
         eventually(lambda: self.events()[-1]["event"] in ends)
         return self.events()[-1]
@@ -74,11 +74,11 @@ def place(tmp_path: Path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
     pid = (tmp_path / "part" / "worker.pid").read_text().strip()
-    # Whoever has said the last word has a few more lines to run before he is gone.
+    # The process lives a little longer than its final event.
     eventually(lambda: not pid or not alive(int(pid)))
 
 
-def test_a_script_gets_its_words_and_its_class(place: Place) -> None:
+def test_a_script_gets_its_arguments_and_its_class(place: Place) -> None:
     text = (
         "import sys, json; print(json.dumps({'event': 'failed', 'reason': sys.argv}))"
     )
@@ -89,7 +89,7 @@ def test_a_script_gets_its_words_and_its_class(place: Place) -> None:
     ]
 
 
-def test_what_a_script_says_is_passed_on_and_the_rest_is_noise(place: Place) -> None:
+def test_events_of_a_script_are_passed_on_and_the_rest_is_noise(place: Place) -> None:
     place.start(
         "import json, time\n"
         "print('hello')\n"
@@ -101,33 +101,33 @@ def test_what_a_script_says_is_passed_on_and_the_rest_is_noise(place: Place) -> 
     last = place.last()
     assert (last["event"], last["nonce"], last["cursor"]) == ("found", 7, 7)
     assert "verdict" not in last
-    told = [e for e in place.events() if "tested" in e or "rate" in e]
-    assert not told  # it has not said how much it tested
+    counted = [e for e in place.events() if "tested" in e or "rate" in e]
+    assert not counted  # it has not reported how much it tested
     kinds = [event["event"] for event in place.events()]
     assert kinds[0] == "started"
     assert kinds.count("noise") == 1
     assert set(kinds[1:-1]) == {"noise", "progress"}
 
 
-def test_exhausted_is_said_with_the_whole_class(place: Place) -> None:
+def test_exhausted_is_reported_with_the_whole_class(place: Place) -> None:
     place.start('print(\'{"event": "exhausted"}\')')
     last = place.last()
     assert (last["event"], last["cursor"], last["tested"]) == ("exhausted", 100, 32)
 
 
-def test_the_last_word_counts_without_its_newline(place: Place) -> None:
+def test_the_final_event_counts_without_its_newline(place: Place) -> None:
     place.start("""print('{"event": "found", "nonce": 7}', end="")""")
     assert place.last()["nonce"] == 7
 
 
 @pytest.mark.parametrize("text", ["", "import sys; sys.exit(3)", "not python"])
-def test_a_script_that_ends_without_a_last_word_has_failed(
+def test_a_script_that_ends_without_a_final_event_has_failed(
     place: Place, text: str
 ) -> None:
     place.start(text)
     last = place.last()
     assert last["event"] == "failed"
-    assert "without a last word" in last["reason"]
+    assert "without a final event" in last["reason"]
 
 
 def test_a_script_is_ended_at_the_time_limit(place: Place) -> None:
@@ -163,7 +163,7 @@ def test_a_stop_ends_a_script_that_ignores_it_and_what_it_has_started(
         ("import time; time.sleep(60)", "unknown"),
     ],
 )
-def test_only_a_scripts_own_clear_word_confirms_or_refutes_a_claim(
+def test_only_a_clear_answer_of_the_script_confirms_or_refutes_a_claim(
     tmp_path: Path, body: str, verdict: str
 ) -> None:
     script = tmp_path / "worker.py"

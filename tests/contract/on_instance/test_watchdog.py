@@ -1,4 +1,4 @@
-"""The keeper as a program of its own: what an instance does that nobody follows."""
+"""The watchdog as a program of its own: what an instance without orchestrator does."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from werkzeug.http import parse_options_header
 from cnd import pow as worker
 from cnd import s3logs
 from cnd.cloud.connection import Cloud
-from cnd.on_instance import watchdog
+from cnd.on_instance import http_client, watchdog, worker_events
 from cnd.transport import orphans
 from tests.support.processes import MINORS, python
 from tests.support.waiting import eventually
 
 SECRET = "X-Amz-Signature=0123456789abcdef"
 ENDLESS = ("--difficulty", "30")
-RATE = 20_000  # nonces/s of each worker, which so leaves the machine to the others
+RATE = 20_000  # nonces/s of each worker, so that the machine is free for other tests
 # With its smallest golden nonce: two seconds of search.
 BLOCK, DIFFICULTY, GOLDEN = "alone 16", 4, 42880
 PATIENCE, POLL = 1.0, 0.3
@@ -43,11 +43,11 @@ DROP = 0  # instead of an HTTP status: the connection is reset
 
 
 class Bucket:
-    """S3 as a keeper sees it: gets by URL, posts by form, with faults to order."""
+    """S3 as a watchdog uses it: GET by URL, POST by form; with faults on request."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.faults: dict[str, list[int]] = {}  # what the next puts of an object get
+        self.faults: dict[str, list[int]] = {}  # statuses of the next writes
         self.puts: list[str] = []  # every attempt
         self.gets = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -108,14 +108,14 @@ class Bucket:
                 self.wfile.write(text)
 
             def log_message(self, *_: Any) -> None:
-                """Stay quiet."""
+                """Log nothing."""
 
         return Handler
 
 
 @dataclass
 class Instance:
-    """A folder as it is on an instance, with programs of its own first in PATH."""
+    """A folder as on an instance, with replaced programs first in PATH."""
 
     root: Path
     bucket: Bucket
@@ -124,15 +124,15 @@ class Instance:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        for module in (worker, watchdog):
+        for module in (worker, watchdog, http_client, worker_events):
             assert module.__file__
             shutil.copy(module.__file__, self.folder)
         programs = self.root / "bin"
         programs.mkdir()
-        # A power-off ends everybody, whoever asked for it, too.
+        # A power-off ends every process, also the one that requested it.
         self._program("sudo", f'printf "%s\\n" "$*" >>{self.root}/calls; kill -9 $PPID')
         self._program("logger", f'printf "%s\\n" "$*" >>{self.root}/syslog')
-        self.heard()
+        self.touch()
 
     @property
     def folder(self) -> Path:
@@ -147,7 +147,7 @@ class Instance:
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
-    def heard(self) -> None:
+    def touch(self) -> None:
         (self.folder / "heard").write_bytes(b"")
 
     @contextlib.contextmanager
@@ -157,7 +157,7 @@ class Instance:
 
         def beat() -> None:
             while not over.wait(PATIENCE / 10):
-                self.heard()
+                self.touch()
 
         thread = threading.Thread(target=beat)
         thread.start()
@@ -191,8 +191,8 @@ class Instance:
         assert done.returncode == 0, done.stderr
         return int(json.loads(done.stdout)["pid"])
 
-    def keep(self, **orders: object) -> subprocess.Popen[str]:
-        """Start a keeper."""
+    def watch(self, **orders: object) -> subprocess.Popen[str]:
+        """Start a watchdog."""
         job = {
             "run": "r1",
             "instance": "i-1",
@@ -225,7 +225,7 @@ class Instance:
 
     @property
     def off(self) -> bool:
-        """Whether a power-off was asked for."""
+        """Whether a power-off was requested."""
         path = self.root / "calls"
         return path.exists() and path.read_text() == "-n shutdown -P now\n"
 
@@ -239,7 +239,7 @@ class Instance:
 
     @property
     def alone(self) -> bool:
-        return "going on alone" in self.syslog
+        return watchdog.ORPHAN in self.syslog
 
     def last(self, part: str) -> dict[str, Any]:
         """Return the last event of a worker."""
@@ -252,7 +252,7 @@ class Instance:
         return [int(text) for text in texts if text]
 
     def close(self) -> None:
-        """End what runs here, and see that nobody told a secret."""
+        """End all processes, and check that no message contains a secret."""
         for process in self._processes:
             process.kill()
             out, err = process.communicate(timeout=10)
@@ -285,50 +285,52 @@ def held(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it was ended meanwhile
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
             os.kill(pid, signal.SIGCONT)
 
 
 SEARCH = ("--difficulty", str(DIFFICULTY))
 
 
-def test_nothing_happens_while_the_orchestrator_is_heard(instance: Instance) -> None:
+def test_nothing_happens_while_the_orchestrator_is_not_silent(
+    instance: Instance,
+) -> None:
     instance.work("class-0", *ENDLESS)
     with instance.heartbeat():
-        process = instance.keep()
+        process = instance.watch()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=4 * PATIENCE)
     assert (instance.syslog, instance.bucket.puts, instance.bucket.gets) == ("", [], 0)
     assert instance.last("class-0")["event"] in ("started", "progress")
 
 
-def test_an_orphan_that_finds_puts_result_and_log_then_powers_off(
+def test_an_orphan_that_finds_writes_result_and_log_then_powers_off(
     instance: Instance,
 ) -> None:
     with held(instance.work("class-0", *SEARCH)):
-        instance.keep()
+        instance.watch()
         eventually(lambda: instance.alone)
     instance.goes_off()
     assert instance.bucket.puts == [RESULT, REPORT, LOG]
     claim = json.loads(instance.bucket.objects[RESULT])
-    told = claim.pop("time")
-    assert abs(told - time.time()) < 60
+    at = claim.pop("time")
+    assert abs(at - time.time()) < 60
     assert claim == {
         "run": "r1",
         "instance": "i-1",
         "nonce": GOLDEN,
         "hash": worker.digest(BLOCK, GOLDEN),
     }
-    assert b"going on alone" in instance.bucket.objects[LOG]
+    assert watchdog.ORPHAN.encode() in instance.bucket.objects[LOG]
     assert b"sent the result" in instance.bucket.objects[LOG]
 
 
-def test_a_search_that_was_over_before_is_told_all_the_same(
+def test_the_result_of_a_search_that_ended_before_is_written_too(
     instance: Instance,
 ) -> None:
     with instance.heartbeat():
         instance.work("class-0", *SEARCH)
-        instance.keep()
+        instance.watch()
         eventually(lambda: instance.last("class-0")["event"] == "found")
         assert instance.bucket.puts == []
     instance.goes_off()
@@ -342,18 +344,18 @@ def test_a_search_that_was_over_before_is_told_all_the_same(
         (*ENDLESS, "--time-limit", "0.1"),
     ],
 )
-def test_a_search_that_ended_without_a_nonce_puts_the_log_only(
+def test_a_search_that_ended_without_a_nonce_writes_the_log_only(
     instance: Instance, words: tuple[str, ...]
 ) -> None:
     instance.work("class-0", *words)
-    instance.keep()
+    instance.watch()
     instance.goes_off()
     assert instance.bucket.puts == [REPORT, LOG]
 
 
-def test_a_neighbours_golden_nonce_ends_the_search(instance: Instance) -> None:
+def test_the_golden_nonce_of_another_orphan_ends_the_search(instance: Instance) -> None:
     instance.work("class-0", *ENDLESS)
-    instance.keep()
+    instance.watch()
     eventually(lambda: instance.bucket.gets >= 2)
     assert instance.pids() != []
     instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN}).encode()
@@ -374,7 +376,7 @@ def test_of_two_golden_nonces_the_smaller_stays_in_the_bucket(
         instance.work("class-0", "--difficulty", "2")
         eventually(lambda: instance.last("class-0")["event"] == "found")
         instance.bucket.objects[RESULT] = json.dumps({"nonce": other}).encode()
-        instance.keep(difficulty=1)
+        instance.watch(difficulty=1)
     instance.goes_off()
     assert json.loads(instance.bucket.objects[RESULT])["nonce"] == min(found, other)
 
@@ -382,7 +384,7 @@ def test_of_two_golden_nonces_the_smaller_stays_in_the_bucket(
 def test_a_false_result_in_the_bucket_ends_nothing(instance: Instance) -> None:
     instance.work("class-0", *ENDLESS)
     instance.bucket.objects[RESULT] = json.dumps({"nonce": GOLDEN + 1}).encode()
-    process = instance.keep()
+    process = instance.watch()
     eventually(lambda: instance.bucket.gets >= 3)
     assert instance.last("class-0")["event"] in ("started", "progress")
     assert (process.poll(), instance.bucket.puts) == (None, [])
@@ -405,24 +407,24 @@ def test_a_false_result_in_the_bucket_ends_nothing(instance: Instance) -> None:
         ("", False),
     ],
 )
-def test_only_a_golden_nonce_is_believed(
+def test_only_a_golden_nonce_is_accepted(
     bucket: Bucket, text: str, believed: bool
 ) -> None:
     bucket.objects[RESULT] = text.encode("latin-1")
-    orders = watchdog.Orders(
+    orders = watchdog.WatchdogJob(
         "r", "i", BLOCK, DIFFICULTY, None, "", 1, 1, True, False, "", {}, None, None
     )
-    claim = watchdog.get(bucket.url(RESULT)).get("nonce")
-    assert watchdog.golden(orders, claim) == believed
+    claim = http_client.get(bucket.url(RESULT)).get("nonce")
+    assert watchdog.is_golden(orders, claim) == believed
 
 
-def test_a_worker_that_lies_puts_nothing(instance: Instance) -> None:
+def test_a_false_claim_of_a_worker_is_not_written(instance: Instance) -> None:
     folder = instance.folder / "class-0"
     folder.mkdir()
     (folder / "worker.pid").touch()
     lie = {"event": "found", "nonce": GOLDEN + 1}
     (folder / "events.jsonl").write_text(json.dumps(lie) + '\n{"half')
-    instance.keep()
+    instance.watch()
     instance.goes_off()
     assert instance.bucket.puts == [REPORT, LOG]
 
@@ -431,16 +433,16 @@ def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
     instance: Instance,
 ) -> None:
     pid = instance.work("class-0", *ENDLESS)
-    process = instance.keep()
+    process = instance.watch()
     eventually(lambda: instance.alone)
     with instance.heartbeat():
-        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         before = instance.bucket.gets
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=2 * PATIENCE)
         assert instance.bucket.gets == before
     assert instance.pids() == [pid]
-    eventually(lambda: instance.syslog.count("going on alone") == 2)
+    eventually(lambda: instance.syslog.count(watchdog.ORPHAN) == 2)
     assert instance.bucket.puts == []
 
 
@@ -448,10 +450,10 @@ def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instanc
     instance: Instance,
 ) -> None:
     instance.bucket.faults[LOG] = [500]
-    process = instance.keep()
+    process = instance.watch()
     eventually(lambda: instance.bucket.puts == [REPORT, LOG])
     with instance.heartbeat():
-        eventually(lambda: "somebody follows the run again" in instance.syslog)
+        eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         assert process.poll() is None
     instance.goes_off()
 
@@ -459,7 +461,7 @@ def test_an_orchestrator_that_comes_back_while_the_log_is_sent_keeps_the_instanc
 def test_of_two_workers_the_one_that_finds_ends_the_other(instance: Instance) -> None:
     instance.work("class-1", *ENDLESS, "--index", "1", "--of", "2")
     instance.work("class-0", *SEARCH, "--index", "0", "--of", "2")
-    instance.keep()
+    instance.watch()
     instance.goes_off()
     assert instance.bucket.puts == [RESULT, REPORT, LOG]
     assert instance.last("class-1")["event"] == "stopped"
@@ -469,7 +471,7 @@ def test_of_two_workers_the_one_that_finds_ends_the_other(instance: Instance) ->
 def test_one_worker_that_ends_does_not_end_the_other(instance: Instance) -> None:
     instance.work("class-0", *ENDLESS, "--nonces", "1000")
     instance.work("class-1", *ENDLESS)
-    process = instance.keep()
+    process = instance.watch()
     eventually(lambda: instance.bucket.gets >= 3)
     assert (process.poll(), instance.bucket.puts) == (None, [])
     assert instance.last("class-1")["event"] in ("started", "progress")
@@ -483,7 +485,7 @@ def test_a_refused_or_troubled_bucket_never_keeps_an_instance_on(
     instance: Instance, faults: list[int], attempts: int
 ) -> None:
     instance.bucket.faults[LOG] = faults
-    instance.keep()
+    instance.watch()
     instance.goes_off()
     assert instance.bucket.puts == [REPORT, *[LOG] * attempts]
     refused = attempts == 1
@@ -496,30 +498,30 @@ def test_a_result_that_is_refused_ends_the_instance_with_its_log(
 ) -> None:
     instance.bucket.faults[RESULT] = [403]
     instance.work("class-0", *SEARCH)
-    instance.keep()
+    instance.watch()
     instance.goes_off()
     assert list(instance.bucket.objects) == [REPORT, LOG]
     assert b"result could not be sent: HTTP status 403" in instance.bucket.objects[LOG]
 
 
-def test_a_bucket_out_of_reach_is_given_up_and_only_the_reason_is_told() -> None:
+def test_an_unreachable_bucket_is_given_up_and_only_the_reason_is_logged() -> None:
     with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # nobody listens
+        unused.bind(("127.0.0.1", 0))  # no server listens there
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/log?{SECRET}"
         form = {"url": url, "fields": {}}
-        assert watchdog.put(form, b"text", patience=1.5) == "ConnectionRefusedError"
-        assert watchdog.get(url) == {}
+        assert http_client.put(form, b"text", patience=1.5) == "ConnectionRefusedError"
+        assert http_client.get(url) == {}
 
 
 @pytest.mark.parametrize("url", ["no-url?secret", "http://x y/?secret", "ftp://?s"])
-def test_a_url_that_is_none_is_never_told(url: str) -> None:
-    why = watchdog.put({"url": url, "fields": {"policy": "?"}}, b"text", patience=0)
+def test_an_invalid_url_is_never_logged(url: str) -> None:
+    why = http_client.put({"url": url, "fields": {"policy": "?"}}, b"text", patience=0)
     assert why
     assert not set("?/ ") & set(why)
-    assert watchdog.get(url) == {}
+    assert http_client.get(url) == {}
 
 
-def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
+def test_a_slow_server_does_not_block_a_watchdog() -> None:
     over = threading.Event()
 
     class Trickle(BaseHTTPRequestHandler):
@@ -531,7 +533,7 @@ def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
                     self.wfile.write(b" ")
 
         def log_message(self, *_: Any) -> None:
-            """Stay quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Trickle)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -539,7 +541,7 @@ def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
     try:
         began = time.monotonic()
         url = f"http://127.0.0.1:{server.server_port}/"
-        assert watchdog.get(url, patience=0.5) == {}
+        assert http_client.get(url, patience=0.5) == {}
         assert time.monotonic() - began < 5
     finally:
         over.set()
@@ -549,13 +551,14 @@ def test_a_server_that_trickles_does_not_hold_a_keeper() -> None:
 
 
 @pytest.mark.parametrize("interpreter", [sys.executable, python(6)])
-def test_a_log_that_cannot_be_read_in_time_is_done_without(
+def test_a_log_that_cannot_be_read_in_time_is_left_out(
     interpreter: str | None, tmp_path: Path
 ) -> None:
     if interpreter is None:
         pytest.skip("no Python 3.6 here")
-    assert watchdog.__file__
-    shutil.copy(watchdog.__file__, tmp_path)
+    for module in (watchdog, http_client, worker_events):
+        assert module.__file__
+        shutil.copy(module.__file__, tmp_path)
     script = (
         "import sys; sys.path.insert(0, '.'); import watchdog;"
         "print(watchdog.run(['sh', '-c', 'echo half; sleep 60 | cat; true'], 0.5))"
@@ -570,19 +573,19 @@ def test_a_log_that_cannot_be_read_in_time_is_done_without(
     assert (done.stdout, done.stderr) == ("b''\n", "")
 
 
-def test_a_worker_that_does_not_obey_is_killed(instance: Instance) -> None:
+def test_a_worker_that_does_not_stop_is_killed(instance: Instance) -> None:
     with held(instance.work("class-0", *ENDLESS)):
         (stubborn,) = watchdog.workers(str(instance.folder))
         assert stubborn.alive
         watchdog.stop([stubborn], patience=0.3)
         eventually(lambda: not stubborn.alive)
-        # What has the lock no more is not signalled: the pid may be another's.
+        # A worker without the lock gets no signal: its pid may be another process's.
         stubborn.signal(signal.SIGKILL)
         (instance.folder / "class-0" / "worker.pid").write_text("")
 
 
-def test_a_keeper_that_was_frozen_listens_anew(instance: Instance) -> None:
-    process = instance.keep(patience=3)
+def test_a_watchdog_that_was_frozen_waits_again(instance: Instance) -> None:
+    process = instance.watch(patience=3)
     eventually(lambda: (instance.folder / "keeper.pid").exists())
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -593,9 +596,9 @@ def test_a_keeper_that_was_frozen_listens_anew(instance: Instance) -> None:
     assert instance.syslog == ""
 
 
-def test_a_keeper_that_cannot_go_on_powers_off(instance: Instance) -> None:
+def test_a_watchdog_that_fails_powers_off(instance: Instance) -> None:
     pid = instance.work("class-0", *ENDLESS)
-    process = instance.keep()
+    process = instance.watch()
     try:
         eventually(lambda: instance.alone)
         shutil.rmtree(instance.folder)
@@ -606,24 +609,24 @@ def test_a_keeper_that_cannot_go_on_powers_off(instance: Instance) -> None:
 
 
 def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
-    process = instance.keep(shutdown=False)
+    process = instance.watch(shutdown=False)
     assert process.wait(timeout=20) == 0
     assert instance.bucket.puts == [REPORT, LOG]
     assert not (instance.root / "calls").exists()
 
 
-def test_a_second_keeper_leaves_at_once_and_silently(instance: Instance) -> None:
+def test_a_second_watchdog_ends_at_once_without_a_message(instance: Instance) -> None:
     with instance.heartbeat():
-        first = instance.keep()
+        first = instance.watch()
         path = instance.folder / "keeper.pid"
         eventually(lambda: path.exists() and path.read_text() == f"{first.pid}\n")
-        second = instance.keep()
+        second = instance.watch()
         assert second.communicate(timeout=10) == ("", "")
         assert (second.returncode, first.poll()) == (0, None)
 
 
-def test_a_keeper_ends_at_once_when_it_is_told_to(instance: Instance) -> None:
-    process = instance.keep()
+def test_a_watchdog_ends_at_once_on_a_signal(instance: Instance) -> None:
+    process = instance.watch()
     eventually(lambda: instance.alone)
     began = time.monotonic()
     process.terminate()
@@ -633,9 +636,7 @@ def test_a_keeper_ends_at_once_when_it_is_told_to(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"run": "r"}', "\xff"])
-def test_a_job_file_without_orders_changes_nothing(
-    instance: Instance, text: str
-) -> None:
+def test_an_invalid_job_file_changes_nothing(instance: Instance, text: str) -> None:
     (instance.folder / "bad.json").write_bytes(text.encode("latin-1"))
     done = subprocess.run(
         [sys.executable, "-I", "-S", "watchdog.py", "bad.json", "true"],
@@ -646,18 +647,20 @@ def test_a_job_file_without_orders_changes_nothing(
         timeout=20,
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
-    assert "no orders" in instance.syslog
+    assert "no valid job file" in instance.syslog
 
 
 @pytest.mark.parametrize("minor", MINORS)
-def test_it_keeps_on_every_python(minor: int, tmp_path: Path, bucket: Bucket) -> None:
+def test_a_watchdog_runs_on_every_python(
+    minor: int, tmp_path: Path, bucket: Bucket
+) -> None:
     interpreter = python(minor)
     if interpreter is None:
         pytest.skip(f"no Python 3.{minor} here")
     instance = Instance(tmp_path, bucket, interpreter)
     try:
         instance.work("class-0", "--difficulty", "4")
-        instance.keep(difficulty=4)
+        instance.watch(difficulty=4)
         instance.goes_off()
     finally:
         instance.close()
@@ -671,7 +674,7 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
     s3logs.ensure_bucket(aws.s3, name, "eu-west-2", aws.account)
     give = orphans.orders(aws.s3, name, run, seconds=600, shutdown=True)
     instance.work("class-7", *SEARCH)
-    instance.keep(**{**give("i-7", "Instance7"), "run": run, "patience": PATIENCE})
+    instance.watch(**{**give("i-7", "Instance7"), "run": run, "patience": PATIENCE})
     instance.goes_off()
     claim = orphans.result(aws.s3, name, run)
     assert claim is not None
@@ -683,8 +686,8 @@ def test_pre_signed_urls_of_a_real_bucket_are_enough(
 
 
 def test_what_only_a_script_could_check_ends_an_orphan_as_a_claim() -> None:
-    orders = watchdog.Orders(
+    orders = watchdog.WatchdogJob(
         "r", "i", "", 0, None, "worker.py", 1, 1, True, False, "", {}, None, None
     )
-    assert watchdog.golden(orders, 5)
-    assert not watchdog.golden(orders, "5")
+    assert watchdog.is_golden(orders, 5)
+    assert not watchdog.is_golden(orders, "5")

@@ -134,11 +134,11 @@ def test_the_ends_of_the_range_are_reached(number: int, scan: Scan) -> None:
         Scan(bytes(4097), 1, 1, 1, 1),
     ],
 )
-def test_nonsense_is_refused(number: int, scan: Scan) -> None:
+def test_invalid_arguments_are_refused(number: int, scan: Scan) -> None:
     assert asked(number, scan) == (BAD, 0, 0)
 
 
-def test_a_kernel_that_is_not_there_scans_nothing() -> None:
+def test_an_unknown_kernel_scans_nothing() -> None:
     scan = Scan(b"x", 0, 1, 1, 1)
     for number in (len(kernels()) + 10, 2**32 - 1):
         assert asked(number, scan) == (BAD, 0, 0)

@@ -1,4 +1,4 @@
-"""The local cloud's settings, and what it derives from them."""
+"""The local cloud's settings, and values derived from them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from cnd import ec2
 from cnd.errors import UsageError
 from cnd.local import settings
-from cnd.local.api.fleet import cores, known_hosts_text, ssh_config_text
+from cnd.local.api.host_manager import cores, known_hosts_text, ssh_config_text
 from cnd.local.host.wire import HostSpec
 from cnd.local.settings import Delay, Patience, Settings
 from cnd.transport import orphans
@@ -40,17 +40,17 @@ def test_a_bad_delay_is_refused_by_name(value: str) -> None:
         settings.read({"CND_LOCAL_BOOT_SECONDS": value})
 
 
-def test_a_run_waits_as_on_aws_unless_it_is_told_otherwise() -> None:
+def test_a_run_waits_as_on_aws_unless_set_otherwise() -> None:
     assert settings.patience({}) == Patience(None, None, None)
-    told = {
+    given = {
         "CND_LOCAL_ORPHAN_SECONDS": "8",
         "CND_LOCAL_REFUSED_SECONDS": "0.5",
         "CND_LOCAL_LISTED_SECONDS": "0",
     }
-    assert settings.patience(told) == Patience(orphan=8, refused=0.5, listed=0)
+    assert settings.patience(given) == Patience(orphan=8, refused=0.5, listed=0)
     with pytest.raises(UsageError, match="CND_LOCAL_ORPHAN_SECONDS"):
         settings.patience({"CND_LOCAL_ORPHAN_SECONDS": "soon"})
-    assert orphans.PATIENCE == ec2.REFUSED_PATIENCE == 30.0  # as README tells
+    assert orphans.PATIENCE == ec2.REFUSED_PATIENCE == 30.0  # as in the README
 
 
 def test_cores_are_taken_in_rotation() -> None:

@@ -22,7 +22,7 @@ INSTANCES = (1, 2, 3, 5, 8, 13)
 def goldens(difficulty: int) -> list[int]:
     """Return all golden nonces of the space, by a plain scan."""
     make = worker.choose_kernel("auto").make
-    return worker._goldens(
+    return worker.golden_nonces(
         lambda block, digits: make(block, digits, memoryview(bytearray(4)).cast("i")),
         *(worker.DEFAULT_BLOCK, difficulty, 0, 1, SPACE),
     )

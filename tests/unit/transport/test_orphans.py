@@ -15,7 +15,7 @@ from cnd.model.plan import Plan
 from cnd.model.replay import UNLISTED, ended
 from cnd.model.result import Seconds
 from cnd.model.search_state import SearchState
-from cnd.on_instance import watchdog
+from cnd.on_instance import worker_events
 from cnd.transport import instance_report
 from cnd.transport.bounded_lines import LINES_AT_ONCE
 from cnd.transport.orphans import Place, words
@@ -36,7 +36,7 @@ def line(event: str, **fields: object) -> str:
 def report(*lines: str, **fields: Any) -> dict[str, Any]:
     """Return what an instance leaves, as it is once it was read from S3."""
     told = {PART: list(enumerate(lines, 1))}
-    left = {**watchdog.report(HOST, told), **fields}
+    left = {**worker_events.report(HOST, told), **fields}
     return instance_report.parsed(json.dumps(left).encode(), HOST)
 
 
@@ -57,7 +57,7 @@ def test_a_time_that_makes_no_sense_is_that_of_the_report(at: object) -> None:
 
 
 def test_the_report_of_another_instance_is_none() -> None:
-    told = json.dumps(watchdog.report("i-2", {})).encode()
+    told = json.dumps(worker_events.report("i-2", {})).encode()
     assert instance_report.parsed(told, HOST) == {}
 
 
@@ -106,13 +106,13 @@ def test_that_a_class_was_exhausted_is_not_believed_without_witnesses() -> None:
 
 def test_what_the_workers_of_an_instance_said_fits_in_its_report() -> None:
     told = {
-        f"class-{i}": [(n, "x" * 3_000) for n in range(watchdog.KEPT_LINES)]
+        f"class-{i}": [(n, "x" * 3_000) for n in range(worker_events.KEPT_LINES)]
         for i in range(3)
     }
-    data = watchdog.packed(HOST, told)
-    assert len(data) <= watchdog.MOST_WORDS
+    data = worker_events.packed(HOST, told)
+    assert len(data) <= worker_events.MOST_BYTES
     parts = json.loads(data)["parts"]
-    assert all(lines[-1][0] == watchdog.KEPT_LINES - 1 for lines in parts.values())
+    assert all(lines[-1][0] == worker_events.KEPT_LINES - 1 for lines in parts.values())
 
 
 def test_what_was_launched_a_moment_ago_has_not_ended_because_it_is_not_listed() -> (

@@ -1,4 +1,4 @@
-"""Faults laid in the local cloud strike as botocore and SSH would meet them."""
+"""Faults injected into the local cloud, as botocore and SSH clients meet them."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ def lay(cloud: LocalCloud, **fault: object) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("action", [a for a in CALLS if a != "HeadBucket"])
-def test_an_error_is_understood_in_the_words_of_every_service(
-    cloud: LocalCloud, action: str
-) -> None:
+def test_an_error_has_the_format_of_its_service(cloud: LocalCloud, action: str) -> None:
     lay(cloud, action=action, code="RequestLimitExceeded", times=1)
     client = once(cloud, CALLS[action][0])
     with pytest.raises(ClientError) as error:
@@ -74,14 +72,16 @@ def test_an_error_is_understood_in_the_words_of_every_service(
     assert entry["struck"] == 1
 
 
-def test_a_head_request_learns_the_status_only(cloud: LocalCloud) -> None:
+def test_a_head_request_gets_the_status_only(cloud: LocalCloud) -> None:
     lay(cloud, action="HeadBucket", code="AccessDenied")
     with pytest.raises(ClientError) as error:
         call(once(cloud, "s3"), "HeadBucket")
     assert error.value.response["Error"]["Code"] == "403"
 
 
-def test_it_strikes_as_often_as_told_after_as_many_as_told(cloud: LocalCloud) -> None:
+def test_a_fault_skips_calls_and_then_happens_as_often_as_set(
+    cloud: LocalCloud,
+) -> None:
     lay(cloud, action="ListQueues", code="InternalError", skip=1, times=2)
     client, failed = once(cloud, "sqs"), []
     for _ in range(5):
@@ -93,7 +93,7 @@ def test_it_strikes_as_often_as_told_after_as_many_as_told(cloud: LocalCloud) ->
     assert failed == [False, True, True, False, False]
 
 
-def test_a_fault_for_ever_ends_when_all_are_forgotten(cloud: LocalCloud) -> None:
+def test_a_fault_for_ever_ends_when_all_faults_are_removed(cloud: LocalCloud) -> None:
     lay(cloud, action="DescribeInstances", code="Unavailable", times="forever")
     client = once(cloud, "ec2")
     for _ in range(3):
@@ -122,7 +122,7 @@ def test_a_connection_survives_an_upload_that_was_refused(cloud: LocalCloud) -> 
     assert s3.get_object(Bucket="survivor", Key="k")["Body"].read() == body
 
 
-def test_a_presigned_upload_is_struck_as_well(cloud: LocalCloud) -> None:
+def test_a_fault_applies_to_a_presigned_upload_too(cloud: LocalCloud) -> None:
     s3 = once(cloud, "s3")
     s3.create_bucket(Bucket="presigned")
     address = s3.generate_presigned_url(
@@ -136,7 +136,7 @@ def test_a_presigned_upload_is_struck_as_well(cloud: LocalCloud) -> None:
     assert error.value.code == 503
 
 
-def test_a_bucket_may_have_the_name_of_the_faults(cloud: LocalCloud) -> None:
+def test_a_bucket_may_have_the_name_faults(cloud: LocalCloud) -> None:
     lay(cloud, action="CreateQueue", reset=True)
     s3 = once(cloud, "s3")
     s3.create_bucket(Bucket="faults")
@@ -145,26 +145,26 @@ def test_a_bucket_may_have_the_name_of_the_faults(cloud: LocalCloud) -> None:
     assert len(local.faults_laid(cloud.endpoint)) == 1
 
 
-def test_a_reset_connection_was_answered_by_nobody(cloud: LocalCloud) -> None:
+def test_a_call_on_a_reset_connection_was_not_executed(cloud: LocalCloud) -> None:
     lay(cloud, action="ec2:DescribeInstances", reset=True)
     with pytest.raises((ConnectionError, HTTPClientError)):
         call(once(cloud, "ec2"), "DescribeInstances")
 
 
-def test_a_lost_reply_is_of_a_call_that_was_carried_out(cloud: LocalCloud) -> None:
-    cloud.ec2  # noqa: B018  # the key pair is there
+def test_a_lost_reply_is_of_a_call_that_was_executed(cloud: LocalCloud) -> None:
+    cloud.ec2  # noqa: B018  # now the key pair exists
     before = instances(cloud)
     lay(cloud, action="RunInstances", lost_reply=True)
     launch = {"ImageId": cloud.image, "MinCount": 1, "MaxCount": 1}
     with pytest.raises((ConnectionError, HTTPClientError)):
         once(cloud, "ec2").run_instances(InstanceType="c5.large", **launch)
-    # Only its own: others share the cloud, and a host in it.
+    # Only the instances of this test: others share the cloud, and a host in it.
     found = instances(cloud) - before
     assert len(found) == 1
     cloud.ec2.terminate_instances(InstanceIds=list(found))
 
 
-def test_a_launch_may_give_fewer_than_asked_for(cloud: LocalCloud) -> None:
+def test_a_launch_may_give_fewer_instances_than_requested(cloud: LocalCloud) -> None:
     lay(cloud, action="RunInstances", at_most=2)
     made = cloud.launch(count=5, MinCount=1)
     assert len(made) == 2
@@ -197,7 +197,7 @@ def instances(cloud: LocalCloud) -> set[str]:
         ({"host": "0", "kind": "mute", "seconds": 3}, "takes no seconds"),
     ],
 )
-def test_a_fault_that_makes_no_sense_is_refused(
+def test_an_invalid_fault_is_refused(
     cloud: LocalCloud, fault: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(UsageError, match=named):
@@ -208,7 +208,7 @@ def test_a_fault_that_makes_no_sense_is_refused(
 
 
 def banner(host: Host, seconds: float = 1.0) -> bytes | None:
-    """Return what the SSH port says first; None if nobody listens."""
+    """Return the first line from the SSH port; None if it is closed."""
     try:
         with socket.create_connection((host.address, host.port), seconds) as link:
             return link.recv(20)
@@ -231,7 +231,7 @@ def test_a_host_that_never_boots_counts_as_running(cloud: LocalCloud) -> None:
     assert (eventually(lambda: banner(other)) or b"").startswith(b"SSH-2.0")
 
 
-def test_a_fault_laid_before_a_launch_counts_and_can_be_taken_back(
+def test_a_fault_before_a_launch_counts_and_can_be_removed(
     cloud: LocalCloud,
 ) -> None:
     lay(cloud, host="1", kind="never-boots")
@@ -251,9 +251,9 @@ def test_a_host_that_boots_late_answers_late(cloud: LocalCloud) -> None:
     assert eventually(lambda: bool(banner(host)))
 
 
-def test_a_mute_host_lets_one_connect_and_says_nothing(cloud: LocalCloud) -> None:
+def test_a_mute_host_accepts_connections_and_sends_nothing(cloud: LocalCloud) -> None:
     host = befallen(cloud, "mute")
-    eventually(lambda: banner(host) is not None)  # it listens soon after it runs
+    eventually(lambda: banner(host) is not None)  # it listens soon after it is running
     assert banner(host) == b""
 
 
@@ -270,7 +270,7 @@ def authorized(host: Host) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_a_killed_host_takes_its_instance_along(cloud: LocalCloud) -> None:
+def test_the_instance_of_a_killed_host_is_terminated(cloud: LocalCloud) -> None:
     host = cloud.host()
     lay(cloud, host=host.id, kind="kill")
     assert cloud.reaches(host.id, "terminated")
@@ -339,7 +339,7 @@ def test_nothing_can_be_written_on_a_full_disk(cloud: LocalCloud) -> None:
             file.close()
 
 
-def test_a_spot_instance_is_taken_back_when_told(cloud: LocalCloud) -> None:
+def test_a_spot_instance_is_interrupted_at_the_set_time(cloud: LocalCloud) -> None:
     host = cloud.host()
     lay(cloud, host=host.id, kind="interrupt", seconds=0.5)
     assert cloud.reaches(host.id, "terminated")

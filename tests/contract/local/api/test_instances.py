@@ -55,7 +55,7 @@ def test_a_pending_instance_can_be_terminated(tmp_path: Path) -> None:
         assert cloud.reaches(instance, "terminated", within=5)
 
 
-def test_api_calls_take_as_long_as_they_are_told_to(tmp_path: Path) -> None:
+def test_api_calls_take_as_long_as_set(tmp_path: Path) -> None:
     with running_cloud(tmp_path, CND_LOCAL_API_SECONDS="0.3") as cloud:
         cloud.ec2.describe_instances()
         started = time.monotonic()
@@ -63,7 +63,7 @@ def test_api_calls_take_as_long_as_they_are_told_to(tmp_path: Path) -> None:
         assert time.monotonic() - started >= 0.3
 
 
-def test_a_launch_has_its_tags_its_indexes_and_all_its_machines(
+def test_a_launch_has_its_tags_its_indexes_and_all_its_instances(
     cloud: LocalCloud,
 ) -> None:
     reply = cloud.ec2.run_instances(
@@ -96,7 +96,7 @@ def test_a_terminated_instance_has_no_address_and_a_reason(cloud: LocalCloud) ->
     assert before["PublicIpAddress"] == before["PrivateIpAddress"]
 
     terminate(cloud, instance)
-    terminate(cloud, instance)  # again is no error
+    terminate(cloud, instance)  # a second time is no error
 
     assert cloud.reaches(instance, "terminated")
     after = cloud.describe(instance)
@@ -105,7 +105,7 @@ def test_a_terminated_instance_has_no_address_and_a_reason(cloud: LocalCloud) ->
     assert after["StateReason"]["Code"] == "Client.UserInitiatedShutdown"
 
 
-def test_a_terminated_instance_is_forgotten_after_a_while(tmp_path: Path) -> None:
+def test_a_terminated_instance_is_removed_after_a_while(tmp_path: Path) -> None:
     with running_cloud(tmp_path, CND_LOCAL_MEMORY_SECONDS="3") as cloud:
         first, second = cloud.launch(2, ClientToken="forgotten")
         terminate(cloud, first)

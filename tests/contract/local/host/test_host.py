@@ -134,7 +134,7 @@ def test_absolute_paths_of_a_command_are_the_hosts_own(host: Host) -> None:
     assert not Path("/tmp/only-here").exists()
 
 
-def test_the_syslog_tells_of_the_boot_and_of_logins(host: Host) -> None:
+def test_the_syslog_records_the_boot_and_logins(host: Host) -> None:
     host.run("true")
 
     log = host.syslog()
@@ -234,7 +234,7 @@ def test_an_interactive_session_has_a_terminal(host: Host) -> None:
 
 
 @pytest.mark.parametrize("user", ["root", "nobody"])
-def test_nobody_but_the_images_user_may_log_in(host: Host, user: str) -> None:
+def test_only_the_images_user_may_log_in(host: Host, user: str) -> None:
     with pytest.raises(paramiko.AuthenticationException), host.ssh(user):
         pass
 
@@ -299,7 +299,7 @@ def copied(host: Host, *words: str) -> subprocess.CompletedProcess[str]:
 
 @ssh_program
 @pytest.mark.parametrize("protocol", [[], ["-O"]])
-def test_the_scp_program_copies_there_and_back_and_tells_failures(
+def test_the_scp_program_copies_both_ways_and_reports_failures(
     host: Host, tmp_path: Path, protocol: list[str]
 ) -> None:
     (tmp_path / "there").write_text("hello\n")
@@ -313,7 +313,7 @@ def test_the_scp_program_copies_there_and_back_and_tells_failures(
     assert done.returncode == 1
 
 
-def test_what_is_no_folder_is_not_opened_as_one(host: Host) -> None:
+def test_a_file_cannot_be_opened_as_a_folder(host: Host) -> None:
     with host.ssh() as client, client.open_sftp() as sftp:
         with pytest.raises(OSError, match="Not a directory"):
             sftp.listdir("/var/log/syslog")
@@ -334,7 +334,7 @@ def test_sudo_drops_its_options(host: Host) -> None:
     assert host.run("sudo -n -u root -H X=1 sh -c 'echo $X'")[1] == "1\n"
 
 
-def test_programs_that_would_change_the_machine_are_not_there(host: Host) -> None:
+def test_programs_that_would_change_the_machine_are_not_available(host: Host) -> None:
     status, _, errors = host.run("sudo apt-get install -y sl")
 
     assert (status, errors) == (

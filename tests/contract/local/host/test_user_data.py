@@ -1,4 +1,4 @@
-"""User data on a host of the local cloud: what goes to AWS does the same thing here."""
+"""User data on a host of the local cloud has the same effect as on AWS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cloud_config(**keys: Any) -> str:
 
 
 def lifetime(seconds: float, command: str = "systemctl poweroff") -> list[str]:
-    """The timer that was tried on a real boot: early, without D-Bus and logind."""
+    """The timer as tested on a real boot: early, without D-Bus and logind."""
     return [
         f"mkdir -p {UNITS}",
         "printf '[Unit]\\nDefaultDependencies=no\\n[Timer]\\n"
@@ -80,7 +80,7 @@ def test_a_timer_that_is_stopped_does_nothing(cloud: LocalCloud) -> None:
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
-def test_systemctl_names_what_it_does_not_know(host: Host) -> None:
+def test_systemctl_names_an_unknown_unit(host: Host) -> None:
     status, output, _ = host.run("systemctl start nothing.timer")
 
     assert status == 5
@@ -99,13 +99,13 @@ def test_a_power_off_inside_ends_the_instance(cloud: LocalCloud, command: str) -
         assert cloud.reaches(host.id, "terminated")
 
 
-def test_a_shutdown_can_be_arranged_and_called_off(host: Host) -> None:
+def test_a_shutdown_can_be_scheduled_and_cancelled(host: Host) -> None:
     assert host.run("sudo shutdown -P +10")[0] == 0
     assert host.logs("Power off scheduled in 600 s.")
     assert host.run("sudo shutdown -c")[0] == 0
 
 
-def test_halt_is_no_power_off(cloud: LocalCloud) -> None:
+def test_halt_does_not_power_off(cloud: LocalCloud) -> None:
     host = cloud.host(InstanceInitiatedShutdownBehavior="terminate")
     with host.ssh() as client:
         client.exec_command("sudo halt")
@@ -241,10 +241,10 @@ def test_user_data_touches_nothing_of_the_machine(cloud: LocalCloud) -> None:
 
 
 def test_encoded_content_is_written_byte_by_byte(cloud: LocalCloud) -> None:
-    """A block that holds a path is no path, and a program means what it says."""
-    told = '{"block": "see /var/log/syslog and ~ubuntu/x", "is": "/usr/bin/systemctl"}'
-    plain = base64.b64encode(told.encode()).decode()
-    packed = base64.b64encode(gzip.compress(told.encode())).decode()
+    """A path in a block, or in a program, is not rewritten."""
+    content = '{"block": "see /var/log/syslog ~ubuntu/x", "is": "/usr/bin/systemctl"}'
+    plain = base64.b64encode(content.encode()).decode()
+    packed = base64.b64encode(gzip.compress(content.encode())).decode()
     host = cloud.host(
         UserData=cloud_config(
             write_files=[
@@ -254,8 +254,8 @@ def test_encoded_content_is_written_byte_by_byte(cloud: LocalCloud) -> None:
             ]
         )
     )
-    assert (host.tree / "opt/a").read_text() == told
-    assert (host.tree / "opt/b").read_text() == told
+    assert (host.tree / "opt/a").read_text() == content
+    assert (host.tree / "opt/b").read_text() == content
     text = (host.tree / "opt/text").read_text()
     assert text == f"cat {host.tree}/var/log/syslog"
     cloud.ec2.terminate_instances(InstanceIds=[host.id])

@@ -1,4 +1,4 @@
-"""A launch that this machine has no memory for is refused, not tried."""
+"""A launch that does not fit into memory is refused, not tried."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def test_there_is_room_for_what_memory_and_swap_hold() -> None:
     assert memory.room(MEMINFO, 0, EACH) == 11
 
 
-def test_hosts_that_still_boot_will_take_theirs() -> None:
+def test_memory_is_reserved_for_hosts_that_boot() -> None:
     assert memory.room(MEMINFO, 4, EACH) == 7
     assert memory.room(MEMINFO, 40, EACH) == 0
 
 
-def test_a_virtual_machine_takes_what_it_is_given() -> None:
+def test_a_virtual_machine_takes_its_whole_memory() -> None:
     assert memory.room(MEMINFO, 0, memory.MACHINE) == 0
 
 
-def test_where_it_is_not_told_what_is_available_nothing_is_refused() -> None:
+def test_if_the_available_memory_is_unknown_nothing_is_refused() -> None:
     assert memory.room(MEMINFO.replace("MemAvailable", "Active"), 0, EACH) is None

@@ -1,4 +1,4 @@
-"""User data: what a host does with it, and that it boots whatever it is."""
+"""User data: its effect on a host, which boots whatever it contains."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_keys_are_taken() -> None:
     assert (plan.host_key, plan.authorized_keys) == ("PRIVATE", ("ssh-ed25519 AAAA",))
 
 
-def test_what_is_not_understood_is_remarked_and_the_rest_done() -> None:
+def test_unknown_parts_are_logged_and_the_rest_is_done() -> None:
     plan = parse("#cloud-config\npackages: [vim]\nruncmd: oops\nbootcmd: [a]\n")
 
     assert plan.bootcmd == "#!/bin/sh\na\n"
@@ -70,7 +70,7 @@ def test_what_is_not_understood_is_remarked_and_the_rest_done() -> None:
     assert "packages" in plan.remarks[1]
 
 
-def test_broken_yaml_is_remarked() -> None:
+def test_broken_yaml_is_logged() -> None:
     (remark,) = parse("#cloud-config\n{ no: [yaml\n").remarks
 
     assert "yaml" in remark

@@ -1,4 +1,4 @@
-"""User data must not touch the machine that the local cloud runs on."""
+"""User data must not change the machine that the local cloud runs on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_path_of_the_hosts_own_lies_in_its_tree(text: str, expected: str) -> N
         "sed s/var/opt/",
     ],
 )
-def test_what_every_machine_shares_stays(text: str) -> None:
+def test_a_shared_path_is_not_rewritten(text: str) -> None:
     assert mapped(text) == text
 
 

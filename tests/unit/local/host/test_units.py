@@ -25,7 +25,7 @@ def test_a_time_span_is_read_as_systemd_reads_it(span: str, expected: float) -> 
 
 
 @pytest.mark.parametrize("span", ["", "soon", "5 fortnights", "-1", "3s later"])
-def test_what_is_no_time_span_is_refused(span: str) -> None:
+def test_an_invalid_time_span_is_refused(span: str) -> None:
     with pytest.raises(ValueError, match="time span"):
         units.seconds(span)
 
@@ -57,7 +57,7 @@ def test_a_service_has_its_commands_in_order() -> None:
     assert service.commands == [["/bin/sh", "-c", "a; b", "x"], ["echo", "$X", "100%"]]
 
 
-def test_an_empty_assignment_forgets_what_came_before() -> None:
+def test_an_empty_assignment_resets_a_list() -> None:
     service = units.parse(
         "a.service", "[Service]\nExecStart=a\nExecStart=\nExecStart=b\n"
     )

@@ -1,4 +1,4 @@
-"""What a virtual machine of the local cloud is given, and what it takes."""
+"""The data of a virtual machine of the local cloud, and its requirements."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_machine_gets_its_user_data_byte_by_byte() -> None:
     assert ask("/latest/user-data", user_data="a") == ("200 OK", b"")
 
 
-def test_the_metadata_service_lists_and_tells_as_that_of_ec2() -> None:
+def test_the_metadata_service_lists_and_answers_as_that_of_ec2() -> None:
     assert ask("/2021-03-23/meta-data/instance-id")[1] == b"i-1"
     assert b"public-keys/" in ask("/latest/meta-data/")[1].split(b"\n")
     assert ask("/latest/meta-data/public-keys/")[1] == b"0=cnd"
@@ -70,7 +70,7 @@ def test_the_metadata_service_lists_and_tells_as_that_of_ec2() -> None:
     assert ask("/latest/meta-data/instance-id/x")[0] == "404 Not Found"
 
 
-def test_the_metadata_service_wants_a_token() -> None:
+def test_the_metadata_service_requires_a_token() -> None:
     assert ask("/latest/api/token", method="PUT") == ("200 OK", b"token")
     refused = vmdata.answer("GET", "/latest/meta-data/", {}, vm.facts(spec()), "token")
     assert refused.startswith(b"HTTP/1.0 401 ")
@@ -79,7 +79,7 @@ def test_the_metadata_service_wants_a_token() -> None:
 @pytest.mark.parametrize(
     "request_", [b"", b"GET\r\n\r\n", b"\xff " * 9999, b"a b c d\n"]
 )
-def test_a_request_that_is_none_gets_an_answer(request_: bytes, tmp_path: Path) -> None:
+def test_an_invalid_request_gets_an_answer(request_: bytes, tmp_path: Path) -> None:
     facts = tmp_path / "facts.json"
     facts.write_text(json.dumps({"facts": vm.facts(spec()), "token": "token"}))
     done = subprocess.run(
@@ -117,10 +117,10 @@ def test_kvm_is_used_where_it_works() -> None:
 def test_what_is_missing_is_named_with_the_packages_that_have_it(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(UsageError, match="qemu-system-x86_64, qemu-img") as told:
+    with pytest.raises(UsageError, match="qemu-system-x86_64, qemu-img") as error:
         vmimage.require(image(tmp_path), path="", root=True)
 
-    assert told.value.hint == "apt-get install qemu-system-x86 qemu-utils"
+    assert error.value.hint == "apt-get install qemu-system-x86 qemu-utils"
 
 
 def test_only_root_can_build_the_image(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_an_image_that_is_built_boots_without_root(tmp_path: Path) -> None:
 
 
 def programs(folder: Path) -> str:
-    """Return a PATH on which all programs are found."""
+    """Return a PATH with all programs."""
     (folder / "bin").mkdir()
     for name in (*vmimage.TO_BOOT, *vmimage.TO_BUILD):
         (folder / "bin" / name).touch(mode=0o755)

@@ -1,4 +1,4 @@
-"""A worker that is held to a rate says what a slower machine would say."""
+"""A rate-limited worker reports what a worker on a slower machine would report."""
 
 from __future__ import annotations
 
@@ -15,54 +15,54 @@ from cnd.local import settings
 
 
 @pytest.fixture
-def bell() -> Iterator[tuple[int, int]]:
+def wakeup() -> Iterator[tuple[int, int]]:
     ends = os.pipe()
     yield ends
     for end in ends:
         os.close(end)
 
 
-def test_a_paced_scanner_finds_the_same_and_keeps_its_rate(
-    bell: tuple[int, int],
+def test_a_rate_limited_scanner_finds_the_same_and_keeps_its_rate(
+    wakeup: tuple[int, int],
 ) -> None:
     scanner = worker.HashlibScanner("COMSM0010cloud", 2)
-    paced = worker.Paced(scanner, 1000.0, (0,), bell[0])
+    limited = worker.RateLimitedScanner(scanner, 1000.0, (0,), wakeup[0])
     began = time.monotonic()
-    assert paced.scan(0, 1, 1000) == 116
-    assert paced.tested == 117
+    assert limited.scan(0, 1, 1000) == 116
+    assert limited.tested == 117
     assert time.monotonic() - began >= 117 / 1000 - 0.001
 
 
-def test_a_stop_ends_the_wait_at_once(bell: tuple[int, int]) -> None:
+def test_a_stop_ends_the_wait_at_once(wakeup: tuple[int, int]) -> None:
     scanner = worker.HashlibScanner("COMSM0010cloud", 64)
     stop = [0]
-    paced = worker.Paced(scanner, 1.0, stop, bell[0])
+    limited = worker.RateLimitedScanner(scanner, 1.0, stop, wakeup[0])
 
     began = time.monotonic()
 
-    def ring() -> None:
+    def raise_stop() -> None:
         stop[0] = 1
-        os.write(bell[1], b".")
+        os.write(wakeup[1], b".")
 
-    ringing = threading.Timer(0.2, ring)
-    ringing.start()
-    assert paced.scan(0, 1, 1000) is None  # by itself it would take 1000 s
-    assert stop == [1]  # and it waited for the bell
+    timer = threading.Timer(0.2, raise_stop)
+    timer.start()
+    assert limited.scan(0, 1, 1000) is None  # without a stop it would take 1000 s
+    assert stop == [1]  # and it waited for the wake-up
     assert time.monotonic() - began < 30.0
-    ringing.join()
+    timer.join()
 
 
-def test_a_bell_without_a_stop_ends_nothing(bell: tuple[int, int]) -> None:
+def test_a_wakeup_without_a_stop_ends_no_wait(wakeup: tuple[int, int]) -> None:
     scanner = worker.HashlibScanner("COMSM0010cloud", 64)
-    paced = worker.Paced(scanner, 1000.0, (0,), bell[0])
-    os.write(bell[1], b".")
+    limited = worker.RateLimitedScanner(scanner, 1000.0, (0,), wakeup[0])
+    os.write(wakeup[1], b".")
     began = time.monotonic()
-    assert paced.scan(0, 1, 300) is None
+    assert limited.scan(0, 1, 300) is None
     assert time.monotonic() - began >= 0.299
 
 
 @pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "inf"])
-def test_a_rate_that_makes_no_sense_is_refused(rate: str) -> None:
+def test_an_invalid_rate_is_refused(rate: str) -> None:
     with pytest.raises(UsageError, match=r"CND_LOCAL_RATE.*not a number"):
         settings.read({"CND_LOCAL_RATE": rate})
     options = {**worker.DEFAULTS, "difficulty": 1, "rate": rate}
@@ -70,6 +70,6 @@ def test_a_rate_that_makes_no_sense_is_refused(rate: str) -> None:
         worker.checked(options)
 
 
-def test_virtual_machines_cannot_be_held_to_a_rate() -> None:
+def test_virtual_machines_cannot_be_rate_limited() -> None:
     with pytest.raises(UsageError, match="processes only"):
         settings.read({"CND_LOCAL_RATE": "1000", "CND_LOCAL_HOSTS": "vm"})

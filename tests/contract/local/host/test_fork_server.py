@@ -27,8 +27,8 @@ def test_a_host_that_is_killed_before_its_turn_to_boot_is_reported_lost(
     )
     orders = [wire.boot(spec), {"kind": "fault", "id": "i-0", "what": "kill"}]
     done = subprocess.run(
-        [sys.executable, "-m", "cnd.local.host.hostd"],
-        # At once: it is to read both before it boots anybody.
+        [sys.executable, "-m", "cnd.local.host.fork_server"],
+        # At once, so that it reads both before it boots a host.
         input="".join(json.dumps(order) + "\n" for order in orders),
         capture_output=True,
         text=True,

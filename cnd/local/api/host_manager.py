@@ -1,7 +1,7 @@
-"""The server's side of its hosts: orders to the fork server, reports from it.
+"""Starts and ends the hosts: sends orders to the fork server, and receives its reports.
 
-One rule: it knows hosts, not EC2; what a report means for an instance is decided
-by whoever listens.
+One rule: it knows hosts, not EC2; `instances` decides what a report means for an
+instance.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cnd.local.api import memory
 from cnd.local.api.addresses import Addresses
 from cnd.local.api.faults import HostFault
 from cnd.local.host import metadata, tree, wire
-from cnd.local.host.guard import guarded, say
+from cnd.local.host.guard import guarded, log
 from cnd.local.host.wire import HostSpec, Message
 from cnd.local.settings import Delay
 from cnd.system import private_files
@@ -31,14 +31,14 @@ READ_BYTES = 1 << 16
 PROGRAMS = "bin"  # beside the trees of the hosts
 
 
-class Fleet:
-    """Boots and kills hosts, and keeps `ssh_config` and `known_hosts` for users.
+class HostManager:
+    """Boots and kills hosts, and writes `ssh_config` and `known_hosts` for users.
 
-    `image` is the folder of what virtual machines boot, `accelerator` how they run;
+    `image` is the folder of the image of virtual machines, `accelerator` how they run;
     empty: hosts are processes.
-    `next_fault` is asked, once a host, what befalls it as it boots.
-    To be made in the main thread: the fork server dies with the thread that
-    started it (PR_SET_PDEATHSIG).
+    `next_fault` is called once per host, for its fault as it boots.
+    Make it in the main thread: the fork server dies with the thread that started it
+    (PR_SET_PDEATHSIG).
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Fleet:
     ) -> None:
         self._folder, self._boot, self._next_fault = folder, boot, next_fault
         self._image, self._accelerator = image, accelerator
-        self._rate = rate  # nonces/s of each host's worker at most
+        self._rate = rate  # nonces/s of each host's worker, at most
         self.host_bytes = memory.MACHINE if image else memory.PROCESS
-        self.cloud_port = 0  # to be set before the first boot
+        self.cloud_port = 0  # set before the first boot
         self.addresses = Addresses()
         self._numbers = count()
         self._lock = threading.Lock()
         self._writing = threading.Lock()  # the SSH files: one at a time
         self._up: dict[str, tuple[HostSpec, str]] = {}  # id: spec, public host key
-        self._files_due = False  # the SSH files do not say who is up
-        self._trouble = ""  # why they could not be written at last
+        self._files_due = False  # the SSH files are out of date
+        self._failure = ""  # why they could not be written the last time
         self._specs: dict[str, HostSpec] = {}
         self._write_ssh_files()
         tree.build_programs(folder / "hosts" / PROGRAMS)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "cnd.local.host.hostd"],
+            [sys.executable, "-m", "cnd.local.host.fork_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={
@@ -92,7 +92,7 @@ class Fleet:
         vcpus: int,
         launch_index: int,
     ) -> None:
-        """Let the host of `instance` boot; the report is `up`, or `lost`."""
+        """Boot the host of `instance`; the report is `up`, or `lost`."""
         fault = self._next_fault()
         spec = HostSpec(
             id=instance,
@@ -120,22 +120,22 @@ class Fleet:
     def kill(self, instances: Iterable[str], *, keep: bool = False) -> None:
         """End hosts with all their processes; each is reported `down`.
 
-        `keep` leaves their file trees, as stopping an instance does.
+        `keep`: do not remove their file trees, as when an instance is stopped.
         """
         order = {"kind": "kill", "ids": list(instances), "keep": keep}
         with self._lock:
             wire.send(self._orders, order)
 
-    def befall(self, fault: HostFault) -> None:
-        """Let a fault happen to a living host; UsageError if there is none such."""
+    def apply_fault(self, fault: HostFault) -> None:
+        """Apply a fault to a host that is up; UsageError if there is no such host."""
         with self._lock:
             if fault.host not in self._specs:
-                raise UsageError(f"no host lives by the name {fault.host!r}")
+                raise UsageError(f"no host is up with the id {fault.host!r}")
             order = {"kind": "fault", "id": fault.host, "what": fault.kind}
             wire.send(self._orders, order)
 
     def give_notice(self, fault: HostFault) -> None:
-        """Let a host's metadata service say when its interruption will be."""
+        """Let a host's metadata service give notice of its interruption."""
         end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=fault.seconds)
         action = {"action": "terminate", "time": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
         with self._lock:
@@ -144,42 +144,42 @@ class Fleet:
                 if path.parent.is_dir():  # a virtual machine has no such tree
                     path.write_text(json.dumps(action))
 
-    def listen(self, tell: Callable[[Message], None]) -> None:
-        """Pass every report to `tell` until the fork server ends; blocks.
+    def listen(self, handle: Callable[[Message], None]) -> None:
+        """Pass every report to `handle` until the fork server ends; blocks.
 
-        What goes wrong with one report costs that report, not the cloud.
+        A failure with one report is logged, and does not end the cloud.
         """
-        lines = wire.Lines()
+        lines = wire.MessageReader()
         while data := os.read(self._reports, READ_BYTES):
             reports = list(lines.feed(data))
-            # Files first: whoever sees "running" may call ssh at once.
+            # Files first: a user that sees "running" may call ssh at once.
             for report in reports:
                 with guarded(f"the report {report}"):
                     self._files_due |= self._note(report)
             self.keep_files()
             for report in reports:
                 with guarded(f"the report {report}"):
-                    tell(report)
+                    handle(report)
 
     def keep_files(self) -> None:
         """Write `ssh_config` and `known_hosts` if they are out of date; safe to repeat.
 
-        A disk that is full, or a folder in their place, leaves them so until it is not.
+        If that fails, as on a full disk, they stay out of date until the next call.
         """
         with self._writing:
             if not self._files_due:
                 return
             try:
                 self._write_ssh_files()
-                self._files_due, trouble = False, ""
+                self._files_due, failure = False, ""
             except OSError as error:
-                trouble = f"ssh_config, known_hosts: {error}"
-            if trouble != self._trouble:  # it is tried again and again, and told once
-                say(trouble)
-            self._trouble = trouble
+                failure = f"ssh_config, known_hosts: {error}"
+            if failure != self._failure:  # each failure is logged once
+                log(failure)
+            self._failure = failure
 
     def end(self) -> None:
-        """Kill all hosts and the fork server; returns when they are gone."""
+        """Kill all hosts and the fork server; return when they are gone."""
         assert self._process.stdin
         with self._lock:
             self._process.stdin.close()
@@ -190,7 +190,7 @@ class Fleet:
             self._process.wait()
 
     def _note(self, report: Message) -> bool:
-        """Keep track of who is up; returns whether that has changed."""
+        """Record which hosts are up; return whether that has changed."""
         if report["kind"] == "up":
             self._up[report["id"]] = self._specs[report["id"]], report["host_key"]
             return True
@@ -209,14 +209,14 @@ class Fleet:
 
 
 def cores(available: Sequence[int], vcpus: int, number: int) -> tuple[int, ...]:
-    """Return the cores of the `number`th host: its vCPUs, taken in rotation."""
+    """Return the cores of the `number`th host: as many as its vCPUs, in rotation."""
     size = min(vcpus, len(available))
     start = number * size
     return tuple(available[(start + i) % len(available)] for i in range(size))
 
 
 def known_hosts_text(up: Iterable[tuple[HostSpec, str]]) -> str:
-    """The file that ssh(1) compares host keys with."""
+    """Return the file with the host keys that ssh(1) accepts."""
     lines = []
     for spec, key in up:
         standard = spec.port == 22
@@ -226,7 +226,10 @@ def known_hosts_text(up: Iterable[tuple[HostSpec, str]]) -> str:
 
 
 def ssh_config_text(up: Iterable[tuple[HostSpec, str]], known_hosts: Path) -> str:
-    """A configuration for `ssh -F`: hosts by address (the last of it) or by id."""
+    """Return a configuration for `ssh -F`: hosts by address or by id.
+
+    An address may belong to several hosts; the entry of the latest counts.
+    """
     entries = [
         f"Host {spec.address} {spec.id}\n"
         f"  HostName {spec.address}\n  Port {spec.port}\n  User {spec.user}\n"
