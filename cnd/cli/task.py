@@ -120,8 +120,9 @@ def _argument(name: str, option: Option) -> Argument:
     if option.letter:
         names += [option.letter, TwoDashes(option.letter)]
     is_flag = isinstance(option.default, bool)
-    # None: the option was left out, and `read` knows its default.
-    default = option.default if is_flag else "" if option.positional else None
+    # None: the option was left out, and `read` knows its default.  Invoke would require
+    # a positional one.
+    default = option.default if is_flag or option.positional else None
     return (Positional if option.positional else Argument)(
         names=names,
         attr_name=name if "_" in name else None,
