@@ -14,8 +14,6 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
-from cnd import ec2
-from cnd import pow as worker
 from cnd.cli.carry_out import (
     carried_out,
     check_account,
@@ -42,7 +40,8 @@ from cnd.cli.tasks_bench import bench
 from cnd.cli.tasks_local import local
 from cnd.cli.tasks_look import export, list_runs, logs, report
 from cnd.cli.tasks_plan import clean, config, doctor, plan
-from cnd.model.plan import Plan
+from cnd.model.claim import hashed
+from cnd.model.plan import MAX_NONCES, Plan
 from cnd.run import custom_worker, order, scram_runs, stop_run, take_over
 from cnd.run import status as run_status
 from cnd.run.job import Job
@@ -55,7 +54,7 @@ def start(c: Context, options: StartOptions) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked, key = start_request(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region, launch=True)
-    for stray in run_status.strays(ec2.find(cloud.ec2, states=ec2.ALL), cloud):
+    for stray in run_status.strays(run_status.listed(cloud), cloud):
         say(stray)
     plan, known = decided(asked, cloud, key, options)
     check_account(cloud, plan, key)
@@ -90,7 +89,7 @@ def scram(c: Context, options: ScramOptions) -> None:
     cloud = connected(options)
     regions = [cloud] if cloud else []
     if cloud and options.all_regions:
-        regions = [cloud.in_region(name) for name in ec2.regions(cloud.ec2)]
+        regions = scram_runs.all_regions(cloud)
     ended, failures = scram_runs.scram_regions(regions, options.run, say)
     if options.json:
         print_data(jsonlib.dumps({"terminated": [instance.id for instance in ended]}))
@@ -115,8 +114,7 @@ def stop(c: Context, options: StopOptions) -> None:
 def status(c: Context, options: StatusOptions) -> None:
     """List the live instances of CND, and the runs on this disk."""
     cloud = connected(options)
-    listed = ec2.find(cloud.ec2, states=ec2.ALL) if cloud else []
-    found = run_status.survey(listed, cloud)
+    found = run_status.survey(run_status.listed(cloud), cloud)
     print_data(jsonlib.dumps(found.to_json()) if options.json else found.text())
 
 
@@ -128,10 +126,9 @@ def verify(c: Context, options: VerifyOptions) -> None:
         instances=1,
         time_limit=1,
         block=options.block,
-        nonces=worker.MAX_NONCES,
+        nonces=MAX_NONCES,
     )
-    digest = worker.digest(plan.block, options.nonce)
-    golden = worker.is_golden(digest, plan.difficulty)
+    digest, golden = hashed(plan, options.nonce)
     if options.json:
         found = {"nonce": options.nonce, "hash": digest, "golden": golden}
         print_data(jsonlib.dumps(found))

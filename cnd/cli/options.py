@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnd import pow as worker
 from cnd.cli.option_fields import (
     Options,
     flag,
@@ -37,12 +36,15 @@ from cnd.model.plan import (
     ADDRESSES,
     BOOT_ALLOWANCE,
     BOOTSTRAPS,
+    DEFAULT_BLOCK,
+    HASH_DIGITS,
     KERNELS,
     MAX_INSTANCES,
+    MAX_NONCES,
 )
 
 EXAMPLE = "for example: fab start --t 200 --d 2 --n 8"
-BLOCK = f"the block's text ({worker.DEFAULT_BLOCK})"
+BLOCK = f"the block's text ({DEFAULT_BLOCK})"
 CLOUD = "aws or local; default: aws if boto3 finds credentials, else local"
 DIFFICULTY = "D, leading zero hex digits of the hash, 0 to 64"
 EXPORT = "for example: fab export --format csv"
@@ -144,11 +146,11 @@ class SearchOptions(Options):
     """SEARCH: what is looked for, and what it may cost."""
 
     difficulty: int | None = option(
-        "d", parse=optional(whole(0, worker.HASH_DIGITS)), help=DIFFICULTY
+        "d", parse=optional(whole(0, HASH_DIGITS)), help=DIFFICULTY
     )
     block: str = text(default=DEFAULTS["block"], help=BLOCK)
     nonces: int = option(
-        parse=whole(1, worker.MAX_NONCES),
+        parse=whole(1, MAX_NONCES),
         default="2**32",
         help="size of the nonce space, up to 2**64 (2**32)",
     )
@@ -279,11 +281,9 @@ class VerifyOptions(JsonOptions):
     """The options of `verify`."""
 
     example = "for example: fab verify --nonce 116 --d 2"
-    nonce: int = option(
-        parse=whole(0, worker.MAX_NONCES - 1), help="the nonce to check"
-    )
+    nonce: int = option(parse=whole(0, MAX_NONCES - 1), help="the nonce to check")
     difficulty: int | None = option(
-        "d", parse=optional(whole(0, worker.HASH_DIGITS)), help=DIFFICULTY
+        "d", parse=optional(whole(0, HASH_DIGITS)), help=DIFFICULTY
     )
     block: str = text(default=DEFAULTS["block"], help=BLOCK)
 

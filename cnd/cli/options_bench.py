@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnd import pow as worker
 from cnd.bench import speedup
 from cnd.cli import arguments
 from cnd.cli.option_fields import Options, again, flag, option
@@ -34,7 +33,7 @@ from cnd.cli.parsers import (
 )
 from cnd.cli.settings import DEFAULTS
 from cnd.errors import UsageError
-from cnd.model.plan import MAX_INSTANCES
+from cnd.model.plan import HASH_DIGITS, MAX_INSTANCES
 
 BOTH = "scaling, types: "  # how the help of an option of these two begins
 SIZES = "the N to compare, with commas: scaling (1,2,4,8), scale (8,32,128,512)"
@@ -80,7 +79,7 @@ class _Searches(Options):
 
     difficulty: int = option(
         "d",
-        parse=whole(0, worker.HASH_DIGITS),
+        parse=whole(0, HASH_DIGITS),
         default="5",
         help="scaling, scale: D, leading zero hex digits (5)",
     )

@@ -21,9 +21,9 @@ from typing import Any
 import fabric
 from invoke.util import yaml  # type: ignore[attr-defined]
 
-from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model.events import printable_line
+from cnd.model.plan import DEFAULT_BLOCK
 from cnd.system import folders, small_files
 
 if sys.version_info >= (3, 11):
@@ -45,7 +45,7 @@ DEFAULTS = {
     "region": "",  # as boto3 is configured
     "instance_type": "t3.micro",
     "image": "ubuntu",
-    "block": worker.DEFAULT_BLOCK,
+    "block": DEFAULT_BLOCK,
     "budget": "",  # none
 }
 

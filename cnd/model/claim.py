@@ -15,6 +15,12 @@ from cnd.model.plan import Plan
 MOST_ANSWER = 200  # characters
 
 
+def hashed(plan: Plan, nonce: int) -> tuple[str, bool]:
+    """Return the hash of a nonce in hex digits, and whether it is golden."""
+    digest = worker.digest(plan.block, nonce)
+    return digest, worker.is_golden(digest, plan.difficulty)
+
+
 def refutation(plan: Plan, index: int, nonce: object) -> str:
     """Return why `nonce` is no answer of worker `index`, or "" if it is one."""
     if not isinstance(nonce, int) or isinstance(nonce, bool):

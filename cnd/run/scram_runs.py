@@ -21,6 +21,11 @@ from cnd.run.journal import Journal
 Say = Callable[[str], None]  # takes a message for the user
 
 
+def all_regions(cloud: Cloud) -> list[Cloud]:
+    """Return the account's cloud in each region that it may use."""
+    return [cloud.in_region(name) for name in ec2.regions(cloud.ec2)]
+
+
 def scram_regions(
     regions: Sequence[Cloud], run: str, say: Say
 ) -> tuple[list[ec2.Instance], list[CndError]]:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.ec2 import EXISTING, LIVE, Instance, by_run
@@ -99,6 +100,11 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
         ),
         now=dt.datetime.now(dt.timezone.utc),
     )
+
+
+def listed(cloud: Cloud | None) -> list[Instance]:
+    """Return all instances that a cloud lists, in whatever state; none without one."""
+    return ec2.find(cloud.ec2, states=ec2.ALL) if cloud else []
 
 
 def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:

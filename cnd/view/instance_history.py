@@ -15,7 +15,7 @@ from typing import Any
 
 from cnd.model.billing import ended_at
 from cnd.model.events import LAST_WORDS, Event
-from cnd.pow import MAX_NONCES
+from cnd.model.plan import MAX_NONCES
 
 # What an instance does, in the usual order.  Its bill begins with "boot".
 PHASES = {

@@ -162,6 +162,7 @@ def test_what_a_file_sets_is_passed_over_where_it_cannot_be_read(
 
 
 def test_scram_and_status_work_with_a_broken_file(terminal: Terminal) -> None:
+    terminal.cloud()
     (terminal.folder / "cnd.toml").write_text("region = \n")
     for command in ("scram", "status"):
         done = terminal.run(command)

@@ -14,7 +14,7 @@ from tests.support.imports import (
     room,
 )
 
-MOST_ARROWS = 100
+MOST_ARROWS = 90  # with the local cloud as one folder
 # Who may import a library, or a part of the project that is an outside thing too.
 OWNERS = {
     "invoke": {"cli", "tasks"},
@@ -54,7 +54,8 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_the_folders_stay_loosely_bound() -> None:
-    assert len(between_folders()) <= MOST_ARROWS
+    arrows = {(a.split(".")[0], b.split(".")[0]) for a, b in between_folders()}
+    assert sum(a != b for a, b in arrows) <= MOST_ARROWS
 
 
 @pytest.mark.parametrize("library", OWNERS)
