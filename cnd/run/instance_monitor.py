@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
 
 from cnd import ec2
+from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.model.events import Emit, Event, trouble
@@ -20,9 +20,6 @@ from cnd.model.replay import RUNS, UNLISTED
 from cnd.provision import launch
 from cnd.system.pauses import growing
 from cnd.transport.fleet import Fleet, Part
-
-if TYPE_CHECKING:
-    from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 TERMINATED = "terminated"
@@ -34,7 +31,7 @@ class InstanceMonitor:
 
     def __init__(
         self,
-        client: EC2Client,
+        cloud: Cloud,
         run: str,
         fleet: Fleet,
         *,
@@ -43,7 +40,6 @@ class InstanceMonitor:
         adopts: bool,
         put: Emit,
         over: threading.Event,
-        is_gone: Callable[[], bool],
     ) -> None:
         """Make a watch that has seen nothing yet.
 
@@ -52,11 +48,10 @@ class InstanceMonitor:
             parts: what an instance has to search, by its id.
             adopts: whether instances may appear that this process did not launch.
             over: ends the watch.
-            is_gone: whether the cloud has ceased to be, and its instances with it.
         """
-        self._client, self._run, self._fleet = client, run, fleet
+        self._cloud, self._run, self._fleet = cloud, run, fleet
         self._index, self._parts, self._adopts = index, parts, adopts
-        self._put, self._over, self._is_gone = put, over, is_gone
+        self._put, self._over = put, over
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
@@ -112,7 +107,7 @@ class InstanceMonitor:
                     self._look_at(instance)
                 told = ""
             except CloudError as error:
-                if self._is_gone():
+                if self._cloud.gone():
                     self._lose_all()
                     return
                 if str(error) != told:
@@ -125,7 +120,7 @@ class InstanceMonitor:
         Not the whole fleet: to read the description of one takes half a millisecond.
         And what vanished not at the pace of a boot.
         """
-        client, run = self._client, self._run
+        client, run = self._cloud.ec2, self._run
         if self._adopts:  # some may be listed late that we never heard of
             listed = ec2.find(client, run=run, states=ec2.ALL)
             self._miss(listed)

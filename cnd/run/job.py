@@ -281,7 +281,7 @@ class Job:
 
     def _new_monitor(self, fleet: Fleet) -> InstanceMonitor:
         self._monitor = InstanceMonitor(
-            self._cloud.ec2,
+            self._cloud,
             self._run,
             fleet,
             index=self._recorder.roster.index,
@@ -289,7 +289,6 @@ class Job:
             adopts=self._replacements.adopts,
             put=self._recorder.put,
             over=self._recorder.over,
-            is_gone=self._cloud.gone,
         )
         return self._monitor
 

@@ -18,7 +18,8 @@ from cnd.errors import HostError
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import Host, Login
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import Login
 
 MOST = 16  # instances at once, unless one is asked for
 MOST_LINES = 1000  # that wait to be read

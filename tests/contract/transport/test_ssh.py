@@ -29,7 +29,9 @@ from cnd import pow as worker
 from cnd.errors import HostError, HostLost
 from cnd.provision import user_data
 from cnd.transport import keys
-from cnd.transport.ssh import EVENTS, SILENCE, Host, Login
+from cnd.transport.shell import EVENTS
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import SILENCE, Login
 from tests.support.local_cloud import SECONDS, LocalCloud
 from tests.support.waiting import eventually
 

@@ -27,7 +27,6 @@ def caught_up(
         adopts=True,
         put=told.append,
         over=threading.Event(),
-        is_gone=lambda: False,
     )
     watch.catch_up([], lost, ended, launched)
     return [(event.kind, event.host) for event in told]
@@ -50,7 +49,11 @@ class Unanswering:
     """A cloud that does not answer, and a fleet that notes what it must drop."""
 
     def __init__(self) -> None:
-        self.dropped: list[str] = []
+        self.ec2, self.dropped = self, list[str]()
+        self._gone = iter([False, True])
+
+    def gone(self) -> bool:
+        return next(self._gone)
 
     def get_paginator(self, name: str) -> Any:
         raise CloudError("no answer")
@@ -62,7 +65,6 @@ class Unanswering:
 def test_a_cloud_that_has_ended_takes_all_its_instances_along() -> None:
     told: list[Event] = []
     world: Any = Unanswering()
-    gone = iter([False, True])
     watch = InstanceMonitor(
         world,
         "run",
@@ -72,7 +74,6 @@ def test_a_cloud_that_has_ended_takes_all_its_instances_along() -> None:
         adopts=False,
         put=told.append,
         over=threading.Event(),
-        is_gone=lambda: next(gone),
     )
     watch.run()  # and it returns
     assert [(event.kind, event.host) for event in told] == [

@@ -17,7 +17,7 @@ from cnd.transport.bounded_lines import (
     Splitter,
     read,
 )
-from cnd.transport.ssh_fleet import WorkerOutput
+from cnd.transport.worker_output import WorkerOutput
 
 CHUNKS = st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\r", b"\n")))
 

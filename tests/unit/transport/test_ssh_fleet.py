@@ -21,7 +21,7 @@ from cnd.model.plan import Plan
 from cnd.run.journal import Journal
 from cnd.transport.fleet import Part
 from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, S3Fleet, batches
-from cnd.transport.ssh import Login
+from cnd.transport.ssh_connection import Login
 from cnd.transport.ssh_fleet import SshFleet
 
 LATE = Instance(
