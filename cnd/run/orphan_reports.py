@@ -87,7 +87,7 @@ class OrphanReports:
         if isinstance(left, CloudError):
             recorder.take(trouble(left))
         elif left:
-            recorder.take(*map(self._judged, filter(self._is_news, left.words)))
+            recorder.take(*map(self._judged, filter(self._is_news, left.events)))
             at = round(time.time() - left.age, 3)
             fields = {"state": state, "at": at}
             recorder.take(Event("instance.lost", place.index, place.host, fields))

@@ -121,7 +121,7 @@ class Recorder:
     def parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
         return [
-            Part(i, s.start, heard=s.heard, resumed=self.attached)
+            Part(i, s.start, received=s.heard, resumed=self.attached)
             for i, s in self.search.standings.items()
             if s.host == instance_id and not s.ended
         ]

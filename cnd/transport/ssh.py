@@ -157,7 +157,7 @@ class Host:
                 output, whole = bounded_lines.read(session.recv, most)
                 if not whole:
                     session.close()
-                    message = f"said more than {most} bytes: {command}"
+                    message = f"printed more than {most} bytes: {command}"
                     raise HostError(self.name, message)
                 complaints = _complaints(session)
                 status = session.recv_exit_status()

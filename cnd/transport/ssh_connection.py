@@ -90,7 +90,7 @@ class _Buffer(BufferedPipe):  # type: ignore[type-arg]  # at run time it has non
 
     def feed(self, data: bytes) -> None:
         if len(self) + len(data) > MOST_UNREAD:
-            raise paramiko.SSHException("it sends more than it may")
+            raise paramiko.SSHException("it sends more than its window allows")
         super().feed(data)
 
 

@@ -1,7 +1,7 @@
 """The hosts of a run, each served by a thread from its first answer to its log.
 
-One rule: one host's failure is recorded and the others go on.  Threads only put
-events; who reads them decides, and says `stop`.
+One rule: the failure of one host is recorded and the others go on.  Threads only emit
+events; the reader of the events decides, and calls `stop`.
 """
 
 from __future__ import annotations
@@ -51,13 +51,14 @@ class SshFleet:
         """Make a fleet of no hosts yet.
 
         Args:
-            code: what a host needs, by its machine (`uname -m`).
-            alone: what an instance (id, name) is to do without us: see `watchdog.py`.
+            code: returns the files that a host needs, by its machine (`uname -m`).
+            alone: returns the orders of an instance (id, name) in case that it becomes
+                an orphan: see `watchdog.py`.
             put: takes every event, from any thread.
             at_once: how many hosts to connect to, how many to set up, and of how many
                 to fetch the log, at a time.
             search_began: returns when the search of a run that is taken over began, on
-                the monotonic clock, as well as that is known by now.
+                the monotonic clock, as far as that is known by now.
         """
         self._plan = plan
         self._files = files
@@ -72,7 +73,9 @@ class SshFleet:
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         self._gone: set[str] = set()  # instances that were dropped
-        self._holders: dict[int, str] = {}  # who has each class now, as far as given
+        self._holders: dict[
+            int, str
+        ] = {}  # the instance that was given each class last
         self.threads: list[Future[None]] = []
         self._deadlines = Deadlines(plan, self._ending, search_began)
         self._turns = Turns(plan.instances, at_once, self._ending)
@@ -84,18 +87,18 @@ class SshFleet:
 
     @property
     def delay(self) -> float:
-        """Seconds that a word may take to reach a host, at worst."""
+        """Seconds that a message may take to reach a host, at worst."""
         return 0.0
 
     def divide(self, plan: Plan) -> None:
-        """Take the plan for the instances that could be had; before any is served."""
+        """Replace the plan by one for fewer instances; before any is served."""
         self._plan = self._deadlines.plan = plan
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
         Each class has a connection of its own; later calls add more of them.  Without
-        `parts` it stands by: its log is fetched, and it hears that we live.
+        `parts` it stands by: it gets signs of life, and its log is fetched.
         """
         first, *more = parts or (None,)
         self._begin(instance, name, first)
@@ -114,13 +117,13 @@ class SshFleet:
             gateway=self._gateway,
         )
         with self._lock:
-            if self._closed.is_set():  # who looks for instances looked before the end
+            if self._closed.is_set():  # the instance was found before the end
                 return
             self._hosts.append((instance.id, host))
             self._deadlines.expect(instance.id)
             if part:
                 self._holders[part.index] = instance.id
-            if instance.id in self._gone:  # who gave it a class has not heard of it
+            if instance.id in self._gone:  # the caller gave it a class before it knew
                 host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
             if self._beating is None:
@@ -128,13 +131,13 @@ class SshFleet:
                 self.threads.append(self._beating)
 
     def _beat(self) -> None:
-        """Let the hosts know that somebody follows the run."""
+        """Send all hosts signs of life."""
         while not self._closed.wait(BEAT):
             for _, host in self._all():
                 host.beat()
 
     def stop(self) -> None:
-        """Tell every worker to stop; its host's log is fetched after its last word."""
+        """Stop every worker; the log of its host is fetched after its last event."""
         self._deadlines.end()
         self._ending.set()
         self._turns.note_work(0)
@@ -142,7 +145,7 @@ class SshFleet:
             host.stop()
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone, for good."""
+        """Give up for good an instance that is gone."""
         with self._lock:
             self._gone.add(instance_id)
         for owner, host in self._all():
@@ -150,7 +153,7 @@ class SshFleet:
                 host.close(GONE)
 
     def close(self) -> None:
-        """Close every connection; what is still under way ends with a failure."""
+        """Close every connection; what is under way ends with a failure."""
         self._ending.set()
         with self._lock:
             self._closed.set()
@@ -182,11 +185,11 @@ class SshFleet:
             fields = {"reason": str(failure)}
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
-            # The connection stays: it tells the host that it is not alone.
+            # The connection stays open, for signs of life.
             self._put(Event("host.done", index, instance_id))
 
     def _search(self, host: Host, instance_id: str, part: Part) -> None:
-        """Have the worker run, and pass its events on until its last word."""
+        """Start the worker, and pass its events on until the last one."""
         folder = f"{self._folder}/{part.name}"
         if not (part.resumed and host.has(folder)):
             if self._deadlines.remaining() <= 0:
@@ -198,29 +201,29 @@ class SshFleet:
         self._pass_on(host, instance_id, part, folder)
 
     def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
-        """Pass the worker's events on until its last word, whatever drops meanwhile."""
-        known = part.heard
-        mute = math.inf  # since when it answers, but its worker does not
-        voice = self._voice(instance_id, part)
-        with contextlib.closing(voice):
+        """Pass the worker's events on until the last one, through lost connections."""
+        known = part.received
+        mute = math.inf  # since when the host answers, but sends no event
+        output = self._output(instance_id, part)
+        with contextlib.closing(output):
             while True:
                 try:
-                    heard = host.follow(
-                        folder, position=host.position, dropped=voice.drop
+                    lines = host.follow(
+                        folder, position=host.position, dropped=output.drop
                     )
-                    for line in heard:
+                    for line in lines:
                         mute = math.inf
-                        # It began after the word had gone round, or was away for so
-                        # long that another has its class.
+                        # It began after `stop` was called, or was out of reach for so
+                        # long that another host has its class.
                         if self._is_to_stop(instance_id, part):
                             host.stop()
                         if known:
                             known -= 1
-                        elif voice.is_last(line):
+                        elif output.is_last(line):
                             return
                 except HostLost as error:
-                    # A connection that drops again and again proves nothing of a
-                    # worker that speaks every second or two.
+                    # A connection that drops repeatedly proves nothing about a worker
+                    # that writes an event every second or two.
                     if time.monotonic() - mute >= SILENCE:
                         raise
                     if self._reconnect(host, instance_id, part.index, error):
@@ -234,16 +237,16 @@ class SshFleet:
     def _judged(self, instance_id: str, part: Part, event: Event) -> Event:
         """Return what is believed of a last event: see `believed`.
 
-        What was begun under an orchestrator that died may have been stopped by an
-        orphan's find, and how long the search goes on is known by its workers only.
+        Where a former orchestrator started the workers, every one is believed: an
+        orphan's find may have stopped them, and only they know when their time is over.
         """
         if part.resumed:
             return event
         asked = self._is_to_stop(instance_id, part)
         return believed(event, early=self._deadlines.remaining() > EARLY, asked=asked)
 
-    def _voice(self, instance_id: str, part: Part) -> WorkerOutput:
-        """Return what passes a worker's words on, with the allowance of its host."""
+    def _output(self, instance_id: str, part: Part) -> WorkerOutput:
+        """Return what emits a worker's events, with the allowance of its host."""
         with self._lock:
             allowance = self._allowances.setdefault(
                 instance_id, Allowance(self._deadlines.search_began())
@@ -255,7 +258,7 @@ class SshFleet:
     def _set_up(self, host: Host, instance_id: str, part: Part) -> bool:
         """Push and start the worker, again if the connection drops meanwhile.
 
-        Return whether it was started: once the run is decided nobody needs it.
+        Return whether it was started: once the run is decided it is not needed.
         """
         job = json.dumps(self._job(part, host.name, instance_id)).encode()
         on_demand = self._plan.market == MARKETS[0]
@@ -283,8 +286,8 @@ class SshFleet:
         """Take up a dropped connection; return whether that was in time.
 
         The search has gone on meanwhile.  After `LOST_PATIENCE` the host counts as
-        lost, and its class may go on elsewhere.  But where everybody is out of reach
-        it is our own network that is down: so it is tried on, until the time limit.
+        lost, and its class may go on elsewhere.  But where all hosts are out of reach,
+        this machine's own network is down: so attempts go on until the time limit.
         """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))

@@ -74,7 +74,7 @@ class WorkerOutput:
         """
         self._allowance.drop(size, lines=0)
         if self._pay(size):
-            raise HostError(self._host, "says too much to be heard to its end")
+            raise HostError(self._host, "sends a line without end")
 
     def _pay(self, size: int) -> bool:
         """Delay a host that exceeds its allowance; return whether to give it up."""
@@ -92,7 +92,7 @@ class WorkerOutput:
         lines, size = self._allowance.dropped, self._allowance.dropped_bytes
         if size > self._reported:
             self._reported = size
-            self._report(f"said too much: {lines} lines ({size} bytes) are not kept")
+            self._report(f"sent too much: {lines} lines ({size} bytes) are not kept")
 
     def _report(self, what: str) -> None:
         self._put(dropped(self._host, what, self._allowance))

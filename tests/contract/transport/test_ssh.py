@@ -477,7 +477,7 @@ def test_a_command_that_says_too_much_is_a_failure_and_takes_no_memory(
 ) -> None:
     host, _ = server.connected()
     tracemalloc.start()
-    with pytest.raises(HostError, match="said more than 65536 bytes"):
+    with pytest.raises(HostError, match="printed more than 65536 bytes"):
         host.run("head -c 50000000 /dev/zero")
     with pytest.raises(HostError, match=r"x{100}"):
         host.run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
