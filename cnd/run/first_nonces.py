@@ -4,7 +4,7 @@ Of small searches the statistics of `witness.py` prove little; so the orchestrat
 the first of the nonces itself while the fleet boots: all of a small space, or the part
 of a large one where finds are dense.  The outcome is one event, for the search state.
 
-One rule: it takes `PATIENCE` at most, and a golden nonce counts after hashlib said so.
+One rule: it takes `PATIENCE` at most, and hashlib confirms each golden nonce.
 """
 
 from __future__ import annotations

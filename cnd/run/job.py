@@ -111,7 +111,7 @@ class Job:
         Raises:
             CloudError: the cloud refused what a run needs.
             LeakError: the run broke off and instances may still be running.  After
-                a run that did not break off, `Result.leaked` says so instead.
+                a run that did not break off, `Result.leaked` names them instead.
             KeyboardInterrupt: at a second Ctrl-C; the fleet is terminated.
         """
         plan, cloud = self._plan, self._cloud
@@ -188,7 +188,7 @@ class Job:
             shutdown.wind_down(provision.queue, fleet, partial(self._take_next, fleet))
             self._raise_bugs(fleet)
             self._recorder.mark("logged")
-            over.set()  # from here on Ctrl-C cuts nothing short
+            over.set()  # from here on Ctrl-C interrupts nothing
         except BaseException as error:  # it is raised again, after the fleet's end
             over.set()
             shutdown.raised.append(error)
@@ -410,7 +410,7 @@ class Job:
             self._shutdown.hasten()
             recorder.view.answer(f"stopping: {text}; again: terminate at once")
 
-        return signals.heeded(request, recorder.over.is_set)
+        return signals.forwarded(request, recorder.over.is_set)
 
 
 def raise_bugs(futures: Iterable[Future[Any]]) -> None:

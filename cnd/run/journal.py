@@ -183,7 +183,7 @@ class Journal:
 
     @property
     def is_followed(self) -> bool:
-        """Whether a process on this machine follows this run right now."""
+        """Whether a process on this machine follows this run now."""
         try:
             lock = os.open(self.folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)
         except (OSError, UsageError):

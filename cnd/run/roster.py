@@ -42,7 +42,7 @@ class Roster:
         self._leaving: set[str] = set()  # AWS will interrupt them in a moment
 
     def note(self, event: Event) -> None:
-        """Take in one event, of whatever kind."""
+        """Take in one event, of any kind."""
         self._note_service(event)
         self._note_fitness(event)
 

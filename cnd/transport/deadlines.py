@@ -1,6 +1,6 @@
 """How long the hosts of an SSH fleet are waited for: to boot, to return, to send a log.
 
-One rule: it only tells the time; it waits for nothing and decides nothing.
+One rule: it only computes times; it waits for nothing and decides nothing.
 """
 
 from __future__ import annotations

@@ -169,20 +169,20 @@ class _OpenSSH:
             raise (PermissionError if refused else ConnectionError)(why)
 
     def link(self, address: str, port: int, patience: float) -> socket.socket:
-        ours, its = socket.socketpair()
+        near, far = socket.socketpair()
         way = [f"-S{self._control}", "-oControlMaster=no", f"-W{address}:{port}"]
-        with its:
+        with far:
             command = [*self._options, *self._keys, *way, "--", self._host]
-            client = _started(command, subprocess.PIPE, its.fileno())
+            client = _started(command, subprocess.PIPE, far.fileno())
         self._clients = [c for c in self._clients if c.poll() is None] + [client]
         try:
-            ours.settimeout(patience)
-            if ours.recv(1, socket.MSG_PEEK):  # a server speaks first
-                return ours
-            ours.close()
+            near.settimeout(patience)
+            if near.recv(1, socket.MSG_PEEK):  # an SSH server sends first
+                return near
+            near.close()
             raise EOFError(_complaint(client))
         except BaseException:
-            ours.close()
+            near.close()
             client.kill()
             raise
         finally:

@@ -45,7 +45,7 @@ RUNS_ALREADY = "a worker runs in this folder already"
 
 
 class Host:
-    """One instance over SSH; `name` says which in messages.
+    """One instance over SSH; messages contain its `name`.
 
     Not for several threads at once, except `stop`, `beat` and `close`.
     """
@@ -187,7 +187,7 @@ class Host:
         return HostLost(self.name, why)
 
     def has(self, folder: str) -> bool:
-        """Tell whether a worker was ever started in `folder`."""
+        """Return whether a worker was ever started in `folder`."""
         return self.run(shell.was_started(folder)).strip() == "yes"
 
     def log(

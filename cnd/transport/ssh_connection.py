@@ -95,7 +95,7 @@ class _Buffer(BufferedPipe):  # type: ignore[type-arg]  # at run time it has non
 
 
 class SshConnection:
-    """An SSH connection to one instance; `name` says which in messages.
+    """An SSH connection to one instance; messages contain its `name`.
 
     Not for several threads at once, except `close` and `drop`.
     """
