@@ -49,7 +49,7 @@ class Recorder:
         self.marks: dict[str, float] = {}  # moments of the run, on the monotonic clock
         self.began = time.monotonic()
         # When a fleet that ended without an orchestrator left its latest report; None:
-        # it had one until its end, or some of it lives.
+        # it has an orchestrator, or some of it lives.
         self.ended_at: float | None = None
         self.attached = False  # a former orchestrator began this run
         self.over = threading.Event()  # set: the background threads end

@@ -26,8 +26,8 @@ from cnd.run.termination_guard import TerminationGuard, insist
 from cnd.system.background import Pool, begin
 from cnd.transport.fleet import END_PATIENCE, Fleet
 
-# Seconds after the beginning of a termination: the guard begins a second one, if the
-# fleet was not seen terminated by then; and it is given up.
+# Seconds after the beginning of a termination until the guard begins a second one, if
+# the fleet was not seen terminated by then, and until it is given up.
 SECOND_TRY, GIVE_UP = 60.0, 900.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
@@ -38,7 +38,7 @@ class Limits:
     """How long the end of a run may take, whatever hangs; in seconds."""
 
     end: float = 60.0  # for stop and logs together, until the fleet is terminated
-    # After that, or after the run broke off, the guard terminates the fleet if the
+    # So long after that, or after the run broke off, the guard terminates it if the
     # deciding thread has not: see `TerminationGuard`.
     guard: float = 15.0
     # For the work after the fleet's end, which must not delay the program's end.
@@ -123,7 +123,7 @@ class Shutdown:
             take_next()
 
     def _send_reason(self, queue: str) -> None:
-        """Put the reason on the queue: for other readers, and to wake the own one."""
+        """Put the reason on the queue: for other readers, and to wake this run's."""
         outcome = self._recorder.search.outcome
         try:
             sqs.send(self._cloud.sqs, queue, outcome.reason if outcome else "aborted")
@@ -144,7 +144,7 @@ class Shutdown:
         recorder.mark("scramming")
         if not keep:
             self._guard.hasten(self._limits.guard)
-        if "decided" not in recorder.marks:  # the run broke off: wake the own reader
+        if "decided" not in recorder.marks:  # the run broke off: wake its own reader
             self.pool.submit(self._send_reason, queue)
         closing = self.pool.submit(fleet.close)
         wait([closing], timeout=CLOSE_LIMIT)

@@ -73,9 +73,8 @@ class TerminationGuard(Generic[T]):
         self._terminate, self._clock = terminate, clock
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
         self.acted = threading.Event()  # it had to terminate the fleet
-        self._result: tuple[float, T] | None = (
-            None  # of the last termination: its beginning, its result
-        )
+        # Of the last termination: when it began, and its result.
+        self._result: tuple[float, T] | None = None
         threading.Thread(target=self._watch, name="terminator", daemon=True).start()
 
     def result(self, since: float) -> T | None:
