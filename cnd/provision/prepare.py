@@ -22,7 +22,8 @@ from cnd.system.background import NotDone, Pool
 from cnd.system.typed_json import made
 from cnd.transport import keys, s3_protocol
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import LOG_COMMAND, Login
+from cnd.transport.shell import LOG_COMMAND
+from cnd.transport.ssh_connection import Login
 
 BUCKET_PATIENCE = 5.0  # seconds
 

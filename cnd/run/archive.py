@@ -1,7 +1,7 @@
 """The logs and the result of a run: on this disk, and in S3.
 
-One rule: any write may fail, and costs the copy only; nothing here is waited for
-without a limit, and nothing is said to be in S3 that was not put there.
+One rule: any write may fail, and costs the copy only; every wait here has a limit, and
+nothing is reported to be in S3 that was not put there.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cnd.system.background import NotDone, within
 
 
 class Archive:
-    """What is kept of a run."""
+    """Saves the logs, events and result of a run."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Archive:
         reports: OrphanReports,
         patience: float,
     ) -> None:
-        """Prepare to keep a run.
+        """Prepare to save a run.
 
         Args:
             patience: seconds for S3 to take what is uploaded at one time.
@@ -54,19 +54,19 @@ class Archive:
         self._saved: bool | None = None  # whether all logs are in S3; None: not known
 
     def save(self, provision: Provision) -> None:
-        """Have what there is of logs here and in S3."""
+        """Save all logs that can be had, here and in S3."""
         recorder = self._recorder
         if "decided" in recorder.marks and (
             recorder.roster.lost or recorder.search.failed
         ):
             try:
-                self._read_what_is_left(provision)
+                self._fetch_left_logs(provision)
             except (CloudError, OSError) as error:
                 recorder.trouble(error)
         self._saved = self._upload(provision)
 
-    def _read_what_is_left(self, provision: Provision) -> None:
-        """Read what instances that ended without us have left in S3."""
+    def _fetch_left_logs(self, provision: Provision) -> None:
+        """Fetch the logs that orphans have left in S3, and their claim."""
         recorder = self._recorder
         s3, bucket, run = self._cloud.s3, provision.bucket, self._journal.run
         for host, index in list(recorder.roster.index.items()):
@@ -83,7 +83,7 @@ class Archive:
             self._reports.take_claim(bucket)
 
     def _upload(self, provision: Provision) -> bool:
-        """Upload the logs; return whether there are some, and all of them are there."""
+        """Upload the logs; return whether there are any, and all are in S3."""
         logs: dict[str, Path] = {}
         failures: Mapping[str, CndError]
         try:
@@ -102,11 +102,11 @@ class Archive:
     def _put(
         self, provision: Provision, files: Mapping[str, Path]
     ) -> Mapping[str, CndError]:
-        """Upload files; return the failures: all, where the bucket is not for use."""
+        """Upload files; return the failures: of all files, if the bucket is refused."""
         s3, bucket, owner = self._cloud.s3, provision.bucket, provision.owner
         try:
             provision.bucket_made.result(timeout=self._patience)
-            if self._recorder.attached:  # what became of it then is not known
+            if self._recorder.attached:  # whether it was finished then is not known
                 s3logs.check_finished(s3, bucket, owner)
         except (CloudError, NotDone) as error:
             return dict.fromkeys(files, failure(error))
@@ -119,7 +119,7 @@ class Archive:
             for first in failures.values():
                 raise first
 
-        with contextlib.suppress(CloudError):  # it is among those that are returned
+        with contextlib.suppress(CloudError):  # `failures` has it
             again(put, hopeless=self._cloud.gone)
         return failures
 

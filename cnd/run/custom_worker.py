@@ -1,7 +1,7 @@
-"""Somebody's own script as the worker: its file, and whether its claims hold.
+"""The user's own script as the worker: its file, and the check of its claims.
 
-One rule: what a script found is believed after the script itself has confirmed it here,
-on this machine; what it cannot confirm is told as unverified, never as proved.
+One rule: a find is believed after the script itself has confirmed it here, on this
+machine; one that it cannot confirm is reported as unverified, never as proved.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from cnd.on_instance import script_runner
 from cnd.system import private_files, small_files
 
 CHECK_PATIENCE = 10.0  # seconds for a script to confirm a claim
-MOST_BYTES = 1 << 20  # of a script
-MOST_TEXT = 200  # characters of an answer
+MOST_BYTES = 1 << 20  # bytes of a script
+MOST_TEXT = 200  # characters of an answer or a reason
 TRUE, FALSE, UNKNOWN = "true", "false", "unknown"  # the verdicts
 
 
 def name_of(path: Path) -> str:
-    """Return what a script is called in a run's folder and on its hosts."""
+    """Return the name of a script in a run's folder and on its hosts."""
     return (
         script_runner.SCRIPTS[0] if path.suffix == ".py" else script_runner.SCRIPTS[1]
     )
 
 
 def read(path: Path) -> bytes:
-    """Return a script's text.
+    """Return a script's source.
 
     Raises:
         UsageError: it cannot be one.
@@ -65,7 +65,7 @@ def read(path: Path) -> bytes:
 
 
 def keep(path: Path, folder: Path) -> None:
-    """Copy a script into a run's folder: it stays what it was when the run began."""
+    """Copy a script into a run's folder: later changes to the file have no effect."""
     target = folder / name_of(path)
     try:
         private_files.write(target, read(path))
@@ -78,10 +78,10 @@ def keep(path: Path, folder: Path) -> None:
 def judged(event: Event, script: Path, words: Sequence[str]) -> Event:
     """Return a script's claim with the verdict on it: see `check`."""
     nonce = event.fields.get("nonce")
-    told = {k: v for k, v in event.fields.items() if not k.startswith("verdict")}
+    fields = {k: v for k, v in event.fields.items() if not k.startswith("verdict")}
     if not isinstance(nonce, int) or isinstance(nonce, bool):
-        return replace(event, fields=told)  # no claim at all
-    return replace(event, fields={**told, **check(script, words, nonce)})
+        return replace(event, fields=fields)  # it names no nonce
+    return replace(event, fields={**fields, **check(script, words, nonce)})
 
 
 def check(
@@ -91,7 +91,7 @@ def check(
     *,
     patience: float = CHECK_PATIENCE,
 ) -> dict[str, str]:
-    """Ask a script about a claim; return `verdict` (true, false or unknown) and why.
+    """Have a script check a claim; return `verdict` (true, false or unknown) and why.
 
     It is run as ``script WORDS --check NONCE`` and is to print one JSON object on its
     last line: ``{"valid": true, "answer": "..."}``.
@@ -110,19 +110,19 @@ def check(
     try:
         output, complaints = asked.communicate(timeout=patience)
     except subprocess.TimeoutExpired:
-        os.killpg(asked.pid, signal.SIGKILL)  # with what it has started
+        os.killpg(asked.pid, signal.SIGKILL)  # with its child processes
         asked.communicate()
         return _unknown(f"its check took longer than {patience:g} s")
-    said = _object(output)
-    if not isinstance(said.get("valid"), bool):
-        told = complaints.decode("utf-8", "replace").strip().splitlines()
-        why = told[-1][:MOST_TEXT] if told else f"exit status {asked.returncode}"
+    answer = _object(output)
+    if not isinstance(answer.get("valid"), bool):
+        lines = complaints.decode("utf-8", "replace").strip().splitlines()
+        why = lines[-1][:MOST_TEXT] if lines else f"exit status {asked.returncode}"
         return _unknown(f"its script has no check ({why})")
-    if not said["valid"]:
+    if not answer["valid"]:
         return {"verdict": FALSE, "verdict_reason": f"its own check refutes {nonce}"}
     found = {"verdict": TRUE, "verdict_reason": "its own check confirms it"}
-    if isinstance(answer := said.get("answer"), str):
-        found["answer"] = answer[:MOST_TEXT]
+    if isinstance(text := answer.get("answer"), str):
+        found["answer"] = text[:MOST_TEXT]
     return found
 
 

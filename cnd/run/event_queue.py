@@ -1,7 +1,7 @@
-"""Where all threads put their events, for the one thread that decides.
+"""The queue on which all threads put their events, for the one thread that decides.
 
-One rule: whoever puts is never held up, not even a signal handler that breaks into any
-of this; so there is no lock, only queues.
+One rule: `put` never waits, not even in a signal handler that interrupts any of this
+code; so there is no lock, only queues.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from queue import Empty, SimpleQueue
 
 from cnd.model.events import PROGRESS, Event
 
-MOST = 1000  # events that wait; whoever reads a host waits while there are more
+MOST = 1000  # events that wait; the readers of hosts pause while there are more
 
 
 class EventQueue:
-    """Events in the order in which they came; progress waits to be fetched."""
+    """Events in the order of arrival; progress does not wake the reader."""
 
     def __init__(self) -> None:
         self._events: SimpleQueue[Event] = SimpleQueue()
-        # A ring for each event that is not progress.  It comes after its event: one
-        # too many is a wait that ends early, one too few would be an event late.
+        # One entry for each event that is not progress, put after its event: with one
+        # too many a wait ends early, with one too few an event would be late.
         self._bell: SimpleQueue[None] = SimpleQueue()
 
     def put(self, event: Event) -> None:
@@ -35,14 +35,14 @@ class EventQueue:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that what is not urgent should wait where it is."""
+        """Whether so many events wait that less urgent ones should not be put yet."""
         return self._events.qsize() >= MOST
 
     def batch(self, seconds: float = 0.0) -> list[Event]:
-        """Return what is there, up to the first event that is not progress.
+        """Return the events that wait, up to the first that is not progress.
 
         Waits for such an event, `seconds` at most: hundreds of workers report every
-        second, and to wake for each of them would cost more than to take it in.
+        second, and to wake for each of them would cost more than to process it.
         """
         rung = self._has_rung(seconds)
         events: list[Event] = []

@@ -1,10 +1,10 @@
-"""The first nonces of a space, tested here: what no worker may say otherwise.
+"""The first nonces of a space, tested here: no worker is believed against it.
 
-Of small searches the law of `witness.py` says little; so the orchestrator tests the
-first of the nonces itself while the fleet boots: all of a small space, and the part of
-a large one where finds are dense.  What it learns is one event, for the race.
+Of small searches the statistics of `witness.py` prove little; so the orchestrator tests
+the first of the nonces itself while the fleet boots: all of a small space, or the part
+of a large one where finds are dense.  The outcome is one event, for the search state.
 
-One rule: it takes `PATIENCE` at most, and a golden nonce counts after hashlib said so.
+One rule: it takes `PATIENCE` at most, and hashlib confirms each golden nonce.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from cnd.model.events import Event
 from cnd.model.plan import Plan
 
 MOST = 2**20  # nonces: 0.1 to 0.3 s of one core with a native kernel
-# Seconds; with hashlib, or a block of kilobytes, it gets less far.  On a small machine
-# the start of a run in the local cloud takes longer by a third of it.
+# Seconds; with hashlib, or a block of kilobytes, fewer nonces are tested.  On a small
+# machine a third of it delays the start of a run in the local cloud.
 PATIENCE = 0.1
 RARE = 16.0  # golden nonces are so rare that there is one in 16 such checks
-GOLDEN_A_CLASS, FEWEST_GOLDEN = 4, 64  # that the event names; then it ends
+GOLDEN_A_CLASS, FEWEST_GOLDEN = 4, 64  # after so many golden nonces it ends
 CHUNK = 2**12  # nonces between two looks at the clock
-# Plain C: a kernel for a certain processor proves itself in a child before it may
-# search, which this process, with its threads, cannot fork.
+# Plain C: a kernel for certain processors must pass a self-test in a child process
+# before it may search, and this process, with its threads, cannot fork one.
 KERNEL = "portable"
 
 
 def aside(plan: Plan) -> Event:
-    """Do `first_nonces` in a thread of its own, which lets the launch go first."""
-    if sys.platform == "linux":  # elsewhere priorities are not a thread's
+    """Run `first_nonces` in the calling thread, at the lowest priority."""
+    if sys.platform == "linux":  # elsewhere a priority belongs to the process
         with contextlib.suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     return first_nonces(plan)
 
 
 def first_nonces(plan: Plan) -> Event:
-    """Test the first nonces of a plan's space; return what is golden among them."""
+    """Test the first nonces of a plan's space; return the golden ones as an event."""
     began = time.monotonic()
     most = _most(plan)
     most_golden = max(FEWEST_GOLDEN, GOLDEN_A_CLASS * plan.instances)
@@ -61,7 +61,7 @@ def first_nonces(plan: Plan) -> Event:
 
 
 def _most(plan: Plan) -> int:
-    """Return how many nonces are worth a look: none where a find is not in reach."""
+    """Return how many nonces to test: none where a find is improbable."""
     if plan.nonces > MOST and 16**plan.difficulty > RARE * MOST:
         return 0
     return min(MOST, plan.nonces)
@@ -72,7 +72,7 @@ def _is_golden(plan: Plan, nonce: int) -> bool:
 
 
 def _scanner(plan: Plan) -> Any:
-    """Return something that scans on any processor: see `pow.HashlibScanner`."""
+    """Return a scanner that works on any processor: see `pow.HashlibScanner`."""
     path = kernel.library(os.uname().machine)
     if path is not None:
         try:

@@ -1,7 +1,7 @@
-"""The fleet that a plan needs: hosts over SSH, or hosts that only S3 reaches.
+"""The fleet that a plan needs: hosts over SSH, or hosts through S3.
 
-One rule: what a host of the user's own worker claims is confirmed by that worker here,
-in the thread of the host, before the claim becomes an event.
+One rule: a claim of the user's own worker is checked by that worker here, in the thread
+of the host, before it becomes an event.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def new_fleet(
         provision.bucket,
         journal.run,
         seconds=plan.lifetime,
-        # A group would replace what shuts itself down; it ends with its own timer.
+        # A group would replace an instance that shuts down; its own timer ends it.
         shutdown=not (plan.keep or plan.hold),
         spot=plan.market != "on-demand",
         patience=cloud.orphan_patience,
@@ -71,7 +71,7 @@ def new_fleet(
 
 
 def judge(recorder: Recorder, journal: Journal) -> Judge:
-    """Return what turns a claim of the user's own worker into one with a verdict.
+    """Return a function that adds a verdict to a claim of the user's own worker.
 
     It is called in the thread of the host that claims it: the check may take seconds.
     """
@@ -82,13 +82,13 @@ def judge(recorder: Recorder, journal: Journal) -> Judge:
         if not script or event.kind != "worker.found" or recorder.search.best:
             return event
         if refutation(plan, index, event.fields.get("nonce")):
-            return event  # it lies outside its class: no need to ask
+            return event  # the nonce is not of its class: no check is needed
         return custom_worker.judged(event, script, plan.words)
 
     return judged
 
 
 def _script(recorder: Recorder, journal: Journal) -> Path | None:
-    """Return the copy of the user's own worker in the run's folder, if it has one."""
+    """Return the copy of the user's own worker in the run's folder, if there is one."""
     name = recorder.plan.script
     return journal.folder / name if name else None

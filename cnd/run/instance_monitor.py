@@ -1,7 +1,7 @@
-"""Looks at a run's instances, over and over, until the run is over.
+"""Lists a run's instances repeatedly until the run is over.
 
-One rule: a thread of its own, which serves and drops them, and otherwise only puts
-events: who reads those decides.
+One rule: a thread of its own, which serves and drops them in the fleet, and otherwise
+only emits events: the reader of the events decides.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
 
 from cnd import ec2
+from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError
 from cnd.model.events import Emit, Event, trouble
@@ -20,9 +20,6 @@ from cnd.model.replay import RUNS, UNLISTED
 from cnd.provision import launch
 from cnd.system.pauses import growing
 from cnd.transport.fleet import Fleet, Part
-
-if TYPE_CHECKING:
-    from types_boto3_ec2 import EC2Client
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
 TERMINATED = "terminated"
@@ -34,7 +31,7 @@ class InstanceMonitor:
 
     def __init__(
         self,
-        client: EC2Client,
+        cloud: Cloud,
         run: str,
         fleet: Fleet,
         *,
@@ -43,26 +40,26 @@ class InstanceMonitor:
         adopts: bool,
         put: Emit,
         over: threading.Event,
-        is_gone: Callable[[], bool],
     ) -> None:
-        """Make a watch that has seen nothing yet.
+        """Make a monitor that has listed nothing yet.
 
         Args:
             index: the place of each instance that was launched; grows meanwhile.
             parts: what an instance has to search, by its id.
             adopts: whether instances may appear that this process did not launch.
-            over: ends the watch.
-            is_gone: whether the cloud has ceased to be, and its instances with it.
+            over: ends it.
         """
-        self._client, self._run, self._fleet = client, run, fleet
+        self._cloud, self._run, self._fleet = cloud, run, fleet
         self._index, self._parts, self._adopts = index, parts, adopts
-        self._put, self._over, self._is_gone = put, over, is_gone
+        self._put, self._over = put, over
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
         self._missing: dict[str, float] = {}  # not listed -> until when it may yet be
         self._next_loss = 0.0  # when to look again for those that vanished
-        self._adopted: dict[str, int] = {}  # places of instances that it came upon
+        self._adopted: dict[
+            str, int
+        ] = {}  # places of instances that this process did not launch
 
     def catch_up(
         self,
@@ -71,7 +68,7 @@ class InstanceMonitor:
         ended: Collection[str],
         launched: Mapping[str, float],
     ) -> None:
-        """Take note of what is left of a fleet that somebody else watched.
+        """Take note of what is left of the fleet of a former orchestrator.
 
         Args:
             listed: all that the cloud still knows of it.
@@ -82,9 +79,11 @@ class InstanceMonitor:
         self._lost.update(lost)
         self._ended.update(ended)
         for instance in listed:
-            if instance.id not in self._index:  # they died before they knew of it
+            if (
+                instance.id not in self._index
+            ):  # its orchestrator died before the answer came
                 self._adopt(instance)
-        # The clock may have been set since: nothing is waited for longer than is due.
+        # The clock may have been set since: no wait is longer than `LISTED_WITHIN`.
         waits = {i: at + LISTED_WITHIN - time.time() for i, at in launched.items()}
         self._missing = {
             instance: time.monotonic() + min(wait, LISTED_WITHIN)
@@ -93,7 +92,7 @@ class InstanceMonitor:
         self._miss(listed)
 
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
-        """Give up what is not listed, unless it was launched a moment ago."""
+        """Give up instances that are not listed, unless launched a moment ago."""
         for instance in listed:
             self._missing.pop(instance.id, None)
         for gone, deadline in list(self._missing.items()):
@@ -105,28 +104,28 @@ class InstanceMonitor:
 
     def run(self) -> None:
         """Look until it is over."""
-        pauses, told = growing(FIRST_LOOK, LAST_LOOK, 1.15), ""
+        pauses, reported = growing(FIRST_LOOK, LAST_LOOK, 1.15), ""
         while not self._over.wait(next(pauses)):
             try:
                 for instance in self._changed():
                     self._look_at(instance)
-                told = ""
+                reported = ""
             except CloudError as error:
-                if self._is_gone():
+                if self._cloud.gone():
                     self._lose_all()
                     return
-                if str(error) != told:
+                if str(error) != reported:
                     self._put(trouble(error))
-                told = str(error)
+                reported = str(error)
 
     def _changed(self) -> list[ec2.Instance]:
         """Return instances that may run by now, and those that vanished.
 
-        Not the whole fleet: to read the description of one takes half a millisecond.
-        And what vanished not at the pace of a boot.
+        Not the whole fleet: to parse the description of one takes half a millisecond.
+        Those that vanished are listed every `LAST_LOOK` seconds at most.
         """
-        client, run = self._client, self._run
-        if self._adopts:  # some may be listed late that we never heard of
+        client, run = self._cloud.ec2, self._run
+        if self._adopts:  # unknown ones may be listed late
             listed = ec2.find(client, run=run, states=ec2.ALL)
             self._miss(listed)
             return listed
@@ -173,7 +172,7 @@ class InstanceMonitor:
         self._put(Event("instance.lost", index, instance_id, {"state": state}))
 
     def _lose_all(self) -> None:
-        """Give up every instance: they have ended with their cloud."""
+        """Give up every instance: all have ended with their cloud."""
         self._put(trouble(CloudError(f"{NO_CLOUD}, and with it all its instances")))
         for instance_id in list(self._index):
             if instance_id not in self._lost:
@@ -182,14 +181,14 @@ class InstanceMonitor:
             self._see_ended(instance_id)
 
     def _see_ended(self, instance_id: str) -> None:
-        """Tell, once, that an instance that was lost is terminated by now."""
+        """Report, once, that an instance that was lost is terminated."""
         if instance_id not in self._ended:
             self._ended.add(instance_id)
             index = self._index[instance_id]
             self._put(Event("instance.terminated", index, instance_id))
 
     def _adopt(self, instance: ec2.Instance) -> None:
-        """Give an instance that is new to us the first place that is free."""
+        """Give an unknown instance the first free place."""
         if instance.id in self._adopted or instance.state not in ec2.LIVE:
             return
         taken = {*list(self._index.values()), *self._adopted.values()}

@@ -2,9 +2,9 @@
 
 One rule: whatever happens after the launch, the fleet is terminated and seen
 terminated (unless the user keeps it, and even then its own timer ends it).  This is
-the only place with the whole picture; only its thread decides.  It waits for no disk,
-view or host without a limit, and for none before the fleet's end that can wait until
-after it.
+the only module that knows all parts of a run; only its thread decides.  Every wait for
+a disk, a view or a host has a limit; what need not be done before the fleet's end is
+waited for after it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from cnd.transport.fleet import END_PATIENCE, Fleet
 # The workers keep the time limit themselves; this is how long their report may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
 BUG_LOOK = 0.5  # seconds between two looks for threads that died
-# It serves the AWS console only, and takes one call each.
+# The index tag is for the AWS console only, and each takes one call.
 TAGGED = 64  # instances, at most, that get their index as a tag
 TAG_LATEST = 60.0  # seconds after the launch
 
@@ -92,9 +92,9 @@ class Job:
         )
         self._background: list[Future[Any]] = []
         self._checking: Future[Event] | None = None  # the first nonces of the space
-        # What came of it, where it broke off after its decision.
+        # The result of a run that broke off after its decision.
         self.broken_off: Result | None = None
-        self._hear_out = 0.0  # until then no worker is late
+        self._listens_until = 0.0  # until then no worker is late
         self._next_search_for_bugs = 0.0
 
     @property
@@ -102,17 +102,17 @@ class Job:
         return self._recorder.plan
 
     def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
-        """Run to the end; raise `CndError` if it could not even be launched.
+        """Run to the end; raise `CndError` if the fleet could not be launched.
 
         Args:
-            key: opens the instances.
-            bucket: the user's own, for the logs; empty for CND's own.
+            key: for the log-in to the instances.
+            bucket: the user's own, for the logs; empty: CND's own.
 
         Raises:
             CloudError: the cloud refused what a run needs.
             LeakError: the run broke off and instances may still be running.  After
-                a run that did not break off, `Result.leaked` says so instead.
-            KeyboardInterrupt: asked for twice; the fleet is terminated.
+                a run that did not break off, `Result.leaked` names them instead.
+            KeyboardInterrupt: at a second Ctrl-C; the fleet is terminated.
         """
         plan, cloud = self._plan, self._cloud
         with self._signals():
@@ -126,8 +126,8 @@ class Job:
     def attach(self, provision: Provision) -> Result:
         """Take over a run whose orchestrator died; as `execute` from there on.
 
-        What was said while no orchestrator listened is still on the hosts and is read
-        there; of hosts that have ended themselves, what they left in S3 is read.
+        Events since its death are still on the hosts and are read there; of hosts that
+        have ended themselves, the reports that they left in S3 are read.
 
         Raises:
             CloudError: the cloud does not answer; the run goes on as it was.
@@ -144,7 +144,7 @@ class Job:
             return self._conduct(provision, begin)
 
     def _write_order(self, provision: Provision) -> None:
-        """Write what taking the run over needs; `UsageError` if that cannot be."""
+        """Write the order that a take-over needs; `UsageError` if that fails."""
         cloud, journal = self._cloud, self._journal
         order = {
             "cloud": cloud.name,
@@ -163,14 +163,14 @@ class Job:
     def _conduct(
         self, provision: Provision, begin: Callable[[Provision, Fleet], None]
     ) -> Result:
-        """Begin; follow the run to its end; see its fleet ended.
+        """Begin; follow the run to its end; see its fleet terminated.
 
-        The one place that guarantees it: whatever is raised, a bug of ours, no memory
-        or Ctrl-C at an odd moment, the fleet is terminated before it is raised.
+        The one place that guarantees it: whatever is raised, by a bug, by a lack of
+        memory, by Ctrl-C at any moment, the fleet is terminated before it propagates.
         """
         try:
             return self._conducted(provision, begin)
-        except SystemExit as error:  # a library's, whose status is none of ours
+        except SystemExit as error:  # a library's: its status is not CND's
             raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
             if not self._shutdown.settled and (leak := self._shutdown.terminated()):
@@ -188,7 +188,7 @@ class Job:
             shutdown.wind_down(provision.queue, fleet, partial(self._take_next, fleet))
             self._raise_bugs(fleet)
             self._recorder.mark("logged")
-            over.set()  # from here on Ctrl-C cuts nothing short
+            over.set()  # from here on Ctrl-C interrupts nothing
         except BaseException as error:  # it is raised again, after the fleet's end
             over.set()
             shutdown.raised.append(error)
@@ -214,13 +214,13 @@ class Job:
     # --- launch
 
     def _launch(self, provision: Provision, fleet: Fleet) -> None:
-        """Buy the fleet, listening to the stop queue from before, and watch it."""
+        """Read the stop queue from now on, launch the fleet, and monitor it."""
         recorder, plan, launched = self._recorder, self._plan, []
-        self._go_on(self._listen, provision.queue)
+        self._start(self._listen, provision.queue)
         if plan.hold:
             if recorder.linger(0):
                 self._launcher.launch_group(provision, recorder.take)
-                self._go_on(self._report_failures)
+                self._start(self._report_failures)
         else:
             launched = self._launcher.launch(
                 provision,
@@ -232,14 +232,14 @@ class Job:
         recorder.mark("launched")
         if launched and len(launched) < plan.instances and not recorder.search.outcome:
             self._divide_among(launched, provision, fleet)
-        self._go_on(self._new_monitor(fleet).run)
+        self._start(self._new_monitor(fleet).run)
         if plan.instances <= TAGGED:
-            self._go_on(self._tag, launched)
+            self._start(self._tag, launched)
 
     def _divide_among(
         self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet
     ) -> None:
-        """Make do with fewer instances: as many classes, and nothing has begun yet."""
+        """Continue with fewer instances and classes; no worker has begun yet."""
         wanted = self._plan.instances
         plan = capacity.divided(self._plan, len(launched))
         self._recorder.divide(plan)
@@ -251,7 +251,7 @@ class Job:
         self._recorder.take(Event("fleet.reduced", fields=fields))
 
     def _rewrite_order(self, provision: Provision) -> None:
-        """Write the order anew, or leave none: a wrong one would lead astray."""
+        """Write the order anew, or leave none: an outdated one would be wrong."""
         try:
             self._write_order(provision)
         except UsageError as error:
@@ -267,21 +267,21 @@ class Job:
         provision: Provision,
         fleet: Fleet,
     ) -> None:
-        """Take note of what is left of the fleet; watch it and the queue."""
+        """Take note of what is left of the fleet; monitor it and read the queue."""
         monitor, roster = self._new_monitor(fleet), self._recorder.roster
         self._reports.take_in(listed, launched, provision.bucket)
         monitor.catch_up(listed, roster.lost, roster.ended.keys(), launched)
         self._recorder.drain()
         self._recorder.mark("launched")
-        self._hear_out = time.monotonic() + END_PATIENCE
-        self._go_on(monitor.run)
-        self._go_on(self._listen, provision.queue)
+        self._listens_until = time.monotonic() + END_PATIENCE
+        self._start(monitor.run)
+        self._start(self._listen, provision.queue)
         if self._plan.hold:
-            self._go_on(self._report_failures)
+            self._start(self._report_failures)
 
     def _new_monitor(self, fleet: Fleet) -> InstanceMonitor:
         self._monitor = InstanceMonitor(
-            self._cloud.ec2,
+            self._cloud,
             self._run,
             fleet,
             index=self._recorder.roster.index,
@@ -289,23 +289,22 @@ class Job:
             adopts=self._replacements.adopts,
             put=self._recorder.put,
             over=self._recorder.over,
-            is_gone=self._cloud.gone,
         )
         return self._monitor
 
     # --- in the background
 
-    def _go_on(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do `work` meanwhile; what it dies of is raised by `_take_next`."""
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do `work` in the background; `_take_next` raises what it raises."""
         self._background.append(self._pool.submit(work, *arguments))
 
     def _listen(self, queue: str) -> None:
-        """Ask for the end with each message on the stop queue."""
+        """Request the end with each message on the stop queue."""
         recorder = self._recorder
 
         def message(text: str) -> None:
             if "decided" in recorder.marks or recorder.over.is_set():
-                return  # our own reason, sent to the other readers
+                return  # the reason that this run has sent to other readers
             fields = {"by": "queue", "text": text[:200]}
             recorder.put(Event("run.stop_requested", fields=fields))
             self._shutdown.hasten()
@@ -319,7 +318,7 @@ class Job:
         )
 
     def _report_failures(self) -> None:
-        """Report why the group launches too few: no silent wait for a fleet."""
+        """Report why the group launches too few: the wait must not be silent."""
         roster, over = self._recorder.roster, self._recorder.over
         self._launcher.report_failures(
             self._recorder.put,
@@ -328,7 +327,7 @@ class Job:
         )
 
     def _tag(self, launched: list[ec2.Instance]) -> None:
-        """Tag each instance with its index, once that keeps no worker from starting."""
+        """Tag each instance with its index, once that delays no worker."""
         recorder, deadline = self._recorder, time.monotonic() + TAG_LATEST
         while not recorder.search.begun and time.monotonic() < deadline:
             if recorder.over.wait(TICK):
@@ -341,12 +340,12 @@ class Job:
             recorder.trouble(error)
 
     def _check_first_nonces(self) -> None:
-        """Begin to test them here, unless a worker of the user's own searches."""
+        """Begin to test them here, unless the user's own worker searches."""
         if not self._plan.script:
             self._checking = Pool(1, "check").submit(first_nonces.aside, self._plan)
 
     def _note_first_nonces(self) -> None:
-        """Take in what is golden among them, once that is known."""
+        """Take in which of them are golden, once that is known."""
         if self._checking and self._checking.done():
             checked, self._checking = self._checking.result(), None
             self._recorder.search.awaits_check = False
@@ -364,14 +363,14 @@ class Job:
             self._check_clock()
 
     def _take_next(self, fleet: Fleet) -> None:
-        """Take in events until one may change the run's course, or a tick is over."""
+        """Take in events until one may need a decision, or a tick is over."""
         self._note_first_nonces()
         self._recorder.take_next()
         if time.monotonic() >= self._next_search_for_bugs:
             self._raise_bugs(fleet)
 
     def _raise_bugs(self, fleet: Fleet) -> None:
-        """Raise what a thread died of; not for every event: there are hundreds."""
+        """Raise what ended a thread; not checked after every event: they are many."""
         self._next_search_for_bugs = time.monotonic() + BUG_LOOK
         launches = self._replacements.launches
         raise_bugs([*self._background, *launches, *fleet.threads])
@@ -379,12 +378,12 @@ class Job:
             raise self._recorder.writer.error
 
     def _check_clock(self) -> None:
-        """Decide, if the time limit or the patience with the fleet is over."""
+        """Decide, if the time limit or the wait for the fleet is over."""
         search, plan, roster = self._recorder.search, self._plan, self._recorder.roster
         now, marks = time.monotonic(), self._recorder.marks
         if (began := marks.get("searching")) is not None:
             over = began + plan.time_limit + TIME_LIMIT_GRACE
-            if now < max(over, self._hear_out):
+            if now < max(over, self._listens_until):
                 return
             if search.failed:
                 search.give_up()
@@ -402,20 +401,20 @@ class Job:
             search.decide(Ending.INCOMPLETE, reason)
 
     def _signals(self) -> contextlib.AbstractContextManager[None]:
-        """Let Ctrl-C and its like ask for the end, and be answered at once."""
+        """Let signals such as Ctrl-C request the end, and confirm each at once."""
         recorder = self._recorder
 
-        def ask(text: str) -> None:
+        def request(text: str) -> None:
             fields = {"by": "signal", "text": text}
             recorder.put(Event("run.stop_requested", fields=fields))
             self._shutdown.hasten()
             recorder.view.answer(f"stopping: {text}; again: terminate at once")
 
-        return signals.heeded(ask, recorder.over.is_set)
+        return signals.forwarded(request, recorder.over.is_set)
 
 
 def raise_bugs(futures: Iterable[Future[Any]]) -> None:
-    """Raise what a thread died of: a bug, since failures arrive as events."""
+    """Raise what ended a thread: a bug, since failures arrive as events."""
     for future in futures:
         if future.done() and not future.cancelled():
             future.result()

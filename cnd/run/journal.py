@@ -1,7 +1,7 @@
-"""The runs on this disk: one folder each, under the state folder.
+"""The runs on this disk: one folder each, in the state folder.
 
-One rule: what must survive a crash is on disk before the deed; a run's folder can be
-read at any moment, also while the run goes on.
+One rule: what must survive a crash is on disk before the action that it records; a
+run's folder can be read at any moment, also while the run goes on.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from cnd.system.typed_json import misfit
 
 EVENTS = "events.jsonl"
 RESULT = "result.json"
-ORDER = "order.json"  # what a run needs to be taken over; never leaves this disk
+ORDER = "order.json"  # what a take-over needs; never leaves this disk
 LOCK = "lock"  # held by the process that follows the run
-DEEPEST = 16  # lists and objects within each other, in what is read whole
-LOCK_PATIENCE = 0.25  # seconds; whoever only looks holds it for a moment
+DEEPEST = 16  # levels of nested lists and objects in a file that is read at once
+LOCK_PATIENCE = 0.25  # seconds; a process that only looks holds it for a moment
 # On disk before anything is bought: with them a lost launch is found again.
 DURABLE = frozenset({"run.started", "instance.requested"})
 
 
-# What a file may have that is read whole; the largest that CND writes has a twentieth.
+# Bytes of a file that is read at once; the largest that CND writes has a twentieth.
 MOST_BYTES = 16 << 20
 LONGEST_LINE = 1 << 20  # bytes of an event
 
 
 class Coverage(TypedDict):
-    """How far a class was tested, as results tell it."""
+    """How far a class was tested, as in a result."""
 
     index: int
     cursor: int
@@ -48,7 +48,7 @@ class Coverage(TypedDict):
 
 
 class KeptResult(TypedDict, total=False):
-    """What readers rely on in a result, where it is there."""
+    """The fields of a result that readers rely on, where they are present."""
 
     outcome: str
     reason: str
@@ -77,13 +77,13 @@ def runs() -> list[str]:
     """Return the names of the runs on this disk, oldest first."""
     try:
         found = sorted((state_folder() / "runs").iterdir())
-    except (OSError, UsageError):  # there is none, or none that we may look into
+    except (OSError, UsageError):  # there is no such folder, or it cannot be read
         return []
-    # What somebody else has put there is nobody's run; nor is what is empty.
-    return [p.name for p in found if is_run(p.name) and _has_something(p)]
+    # Other entries are no runs; nor are empty folders.
+    return [p.name for p in found if is_run(p.name) and _has_entries(p)]
 
 
-def _has_something(folder: Path) -> bool:
+def _has_entries(folder: Path) -> bool:
     try:
         return any(folder.iterdir())
     except OSError:
@@ -94,10 +94,10 @@ class Journal:
     """The folder of one run: its events, result and logs."""
 
     def __init__(self, run: str, folder: Path | None = None) -> None:
-        """Make a journal that writes nothing yet; `folder` is one of all runs' own."""
+        """Make a journal that writes nothing yet, in `folder` or the usual place."""
         self.run = run
         self._folder = folder
-        self.damage: dict[str, str] = {}  # what was wrong with files that were read
+        self.damage: dict[str, str] = {}  # by file name: what is wrong with it
 
     @property
     def folder(self) -> Path:
@@ -106,7 +106,7 @@ class Journal:
 
     @property
     def is_there(self) -> bool:
-        """Whether this machine has anything of the run."""
+        """Whether the run has a folder on this machine."""
         try:
             return self.folder.is_dir()
         except (OSError, UsageError):
@@ -114,7 +114,7 @@ class Journal:
 
     @property
     def is_over(self) -> bool:
-        """Whether the run has come to its end: it has a result, if a damaged one."""
+        """Whether the run has ended: it has a result, perhaps a damaged one."""
         try:
             return os.path.lexists(self.folder / RESULT)
         except UsageError:
@@ -122,9 +122,9 @@ class Journal:
 
     @property
     def complaint(self) -> str:
-        """What was wrong with files that were read so far, or ""."""
-        told = [f"{name} {why}" for name, why in sorted(self.damage.items())]
-        return "; ".join(told) and f"{'; '.join(told)}: passed over"
+        """What is wrong with the files that were read so far, or ""."""
+        wrong = [f"{name} {why}" for name, why in sorted(self.damage.items())]
+        return "; ".join(wrong) and f"{'; '.join(wrong)}: passed over"
 
     @property
     def logs(self) -> Path:
@@ -135,7 +135,7 @@ class Journal:
         return self.logs / f"{name}.log"
 
     def create(self) -> None:
-        """Make the folder; only its owner may look inside."""
+        """Make the folder; only its owner may read it."""
         with self._translated():
             above = state_folder()
             if above in self.folder.parents:
@@ -159,10 +159,10 @@ class Journal:
         """Be the one process that follows this run.
 
         Raises:
-            UsageError: there is one, or the run has come to its end.
+            UsageError: another process follows it, or the run has ended.
         """
         with self._translated():
-            # What a link leads to is not ours to make empty.
+            # A symbolic link may lead to another file, which must not be truncated.
             flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
             lock = os.open(self.folder / LOCK, flags, 0o600)
         try:
@@ -183,7 +183,7 @@ class Journal:
 
     @property
     def is_followed(self) -> bool:
-        """Whether a process on this machine follows this run right now."""
+        """Whether a process on this machine follows this run now."""
         try:
             lock = os.open(self.folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)
         except (OSError, UsageError):
@@ -197,16 +197,16 @@ class Journal:
         return False
 
     def note_scram(self, terminated: int) -> None:
-        """Note that a run that nobody follows was ended; there is no more to it."""
+        """Record that a run without follower was ended, unless it is over."""
         if not self.is_there or self.is_over:
             return
-        # Whoever follows it tells its end; a full disk costs the note.
+        # A process that follows it records its end; a full disk costs the record.
         with contextlib.suppress(UsageError), self.followed():
             fields = {"terminated": terminated, "left": 0}
             self.append(Event("run.aborted", fields=fields))
 
     def _end_last_line(self) -> None:
-        """End the line that a killed process has left half-written."""
+        """End the line that a killed process has left incomplete."""
         with contextlib.suppress(FileNotFoundError):
             with small_files.opened(self.folder / EVENTS) as file:
                 if not file.seek(0, os.SEEK_END):
@@ -218,13 +218,13 @@ class Journal:
                     file.write(b"\n")
 
     def write_order(self, order: Mapping[str, Any]) -> None:
-        """Write what taking over the run needs; on disk, mode 0600, on return."""
+        """Write what a take-over needs; on disk, mode 0600, on return."""
         with self._translated():
             text = json.dumps(order, indent=1)
             private_files.write(self.folder / ORDER, text, durable=True)
 
     def order(self) -> dict[str, Any]:
-        """Return what `write_order` wrote; `UsageError` if nothing is to be done."""
+        """Return what `write_order` wrote; `UsageError` if it cannot be taken over."""
         if not self.is_there:
             message = f"no run {self.run} was started on this machine"
             raise UsageError(message, hint="`fab status` shows runs")
@@ -265,7 +265,7 @@ class Journal:
     def events(self) -> Iterator[Event]:
         """Yield the events so far; a line that is being written is left out.
 
-        So is what is no event: `damage` has how many such lines there were.
+        Lines that are no event are left out too: `damage` has their number.
         """
         try:
             file = self._opened(EVENTS)
@@ -287,14 +287,14 @@ class Journal:
             self.damage[EVENTS] = f"has {wrong} damaged line{'s' * (wrong > 1)}"
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write `result.json` so that it is never seen half."""
+        """Write `result.json` so that no reader sees a part of it."""
         with self._translated():
             private_files.write(
                 self.folder / RESULT, json.dumps(result, indent=2) + "\n"
             )
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result, or None while there is none that can be read."""
+        """Return the result, or None while none can be read."""
         found = self._read(RESULT)
         if found is None or not (wrong := misfit(found, KeptResult)):
             return found
@@ -308,7 +308,7 @@ class Journal:
             raise FileNotFoundError(str(error)) from error
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        """Return the JSON object in a file; None, and `damage`, if there is none."""
+        """Return the JSON object in a file; None if there is none: see `damage`."""
         try:
             with self._opened(name) as file:
                 text = file.read(MOST_BYTES + 1)
@@ -325,7 +325,7 @@ class Journal:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; of one that is too long what makes no event, but counts as one."""
+    """Yield lines; for one that is too long, an empty one: it counts as damaged."""
     while line := file.readline(LONGEST_LINE):
         rest = line
         while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
@@ -334,15 +334,15 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _pid(lock: int) -> str:
-    """Return which process says that it holds a lock."""
+    """Return the process ID that is written in a lock file."""
     with contextlib.suppress(OSError):
-        if (told := os.read(lock, 20)).isdigit():
-            return told.decode()
+        if (pid := os.read(lock, 20)).isdigit():
+            return pid.decode()
     return "unknown"
 
 
 def _take(lock: int) -> None:
-    """Take an open lock file for oneself; BlockingIOError if another keeps it."""
+    """Lock an open file; `BlockingIOError` if another process keeps the lock."""
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:

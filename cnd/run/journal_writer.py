@@ -1,7 +1,7 @@
-"""A run's journal, written by a thread of its own: a disk that hangs holds up nothing.
+"""Writes a run's journal in a thread of its own: a hanging disk delays no decision.
 
-One rule: what must be on disk before the deed is waited for, so long and no longer;
-all else is written soon, in its order, and what could not be written is told once.
+One rule: an event that must be on disk before an action is waited for, with a limit;
+all others are written soon and in order, and each failure is reported once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cnd.run.journal import Journal
 from cnd.system.background import NotDone
 
 DISK_PATIENCE = 10.0  # seconds for a disk to answer
-MOST = 20_000  # events that wait to be written; beyond that the minor ones are left out
+MOST = 20_000  # events that wait to be written; beyond that minor ones are left out
 AT_ONCE = 1000  # events written in one go
 MINOR = frozenset({PROGRESS, "worker.noise"})
 
@@ -25,16 +25,16 @@ MINOR = frozenset({PROGRESS, "worker.noise"})
 class JournalWriter:
     """Writes events to the journal; for any thread."""
 
-    def __init__(self, journal: Journal, tell: Emit) -> None:
-        """Make a record.
+    def __init__(self, journal: Journal, report: Emit) -> None:
+        """Start the thread.
 
         Args:
-            tell: takes what could not be written, as an event, once for each reason.
+            report: takes a failure to write, as an event, once for each reason.
         """
-        self._journal, self._tell = journal, tell
+        self._journal, self._report = journal, report
         self._entries: SimpleQueue[Event | Future[None]] = SimpleQueue()
-        self._told: set[str] = set()
-        self.error: BaseException | None = None  # a bug that a write has met
+        self._reported: set[str] = set()
+        self.error: BaseException | None = None  # what a bug raised in a write
         threading.Thread(target=self._write, name="journal", daemon=True).start()
 
     def keep(self, *events: Event) -> None:
@@ -59,7 +59,7 @@ class JournalWriter:
             raise UsageError(message, hint=hint) from error
 
     def settle(self, seconds: float) -> bool:
-        """Wait for what was given so far; return whether the disk has answered."""
+        """Wait for the events so far; return whether the disk has answered."""
         try:
             self._mark().exception(timeout=seconds)
         except NotDone:
@@ -67,7 +67,7 @@ class JournalWriter:
         return True
 
     def _mark(self) -> Future[None]:
-        """Return what is done when all events so far are written."""
+        """Return a future that is done when all events so far are written."""
         mark: Future[None] = Future()
         self._entries.put(mark)
         return mark
@@ -75,7 +75,7 @@ class JournalWriter:
     # --- in its own thread
 
     def _write(self) -> None:
-        failed: BaseException | None = None  # what befell the latest events
+        failed: BaseException | None = None  # why the latest events were not written
         while True:
             events, mark = self._next()
             failed = None if events else failed
@@ -83,8 +83,8 @@ class JournalWriter:
                 self._journal.append(*events)
             except CndError as error:
                 failed = error
-                self._tell_once(error)
-            except BaseException as error:  # it ends the run, and no record
+                self._report_once(error)
+            except BaseException as error:  # it ends the run, but not this thread
                 failed = self.error = error
             if mark is None:
                 continue
@@ -94,7 +94,7 @@ class JournalWriter:
                 mark.set_result(None)
 
     def _next(self) -> tuple[list[Event], Future[None] | None]:
-        """Wait for events; return those that are there, up to a mark."""
+        """Wait for events; return those that wait, up to a mark."""
         events: list[Event] = []
         entry = self._entries.get()
         with contextlib.suppress(Empty):
@@ -106,7 +106,7 @@ class JournalWriter:
             return events, entry
         return events, None
 
-    def _tell_once(self, error: CndError) -> None:
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            self._tell(trouble(error))
+    def _report_once(self, error: CndError) -> None:
+        if str(error) not in self._reported:
+            self._reported.add(str(error))
+            self._report(trouble(error))

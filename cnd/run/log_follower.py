@@ -1,7 +1,6 @@
-"""To follow the system logs of a run that goes on, over SSH sessions of our own.
+"""Follows the system logs of a run that goes on, over SSH sessions of its own.
 
-One rule: it looks on and touches nothing; a host that cannot be followed costs its own
-lines only.
+One rule: it only reads; a host that cannot be followed costs its own lines only.
 """
 
 from __future__ import annotations
@@ -18,13 +17,14 @@ from cnd.errors import HostError
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import Host, Login
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import Login
 
 MOST = 16  # instances at once, unless one is asked for
 MOST_LINES = 1000  # that wait to be read
 LOOK = 2.0  # seconds between two looks at the fleet
 PATIENCE = 60.0  # seconds for a running instance to answer
-LAST_LINES = 1.0  # seconds for what is still on its way when the fleet is gone
+LAST_LINES = 1.0  # seconds for the lines under way when the fleet is gone
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Line:
 
 
 class Follower:
-    """Follows the logs of one run's instances; for one thread, which reads them."""
+    """Follows the logs of one run's instances; for one thread."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Follower:
         """Make a follower.
 
         Args:
-            only: the index of the one instance that is wanted.
-            say: takes what is to be said besides the lines.
+            only: the index of the one instance to follow; None: all.
+            say: takes messages for the user, besides the lines.
         """
         self._journal, self._cloud, self._plan, self._login = (
             journal,
@@ -61,9 +61,9 @@ class Follower:
             login,
         )
         self._only, self._say = only, say
-        self._lines: Queue[Line] = Queue(MOST_LINES)  # a full one: its hosts wait
+        self._lines: Queue[Line] = Queue(MOST_LINES)  # while it is full, hosts wait
         self._hosts: dict[str, Host] = {}
-        self._dropped: dict[str, str] = {}  # by instance id: what has ended its lines
+        self._dropped: dict[str, str] = {}  # by instance id: why its lines ended
         self._full = False
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
 
@@ -79,7 +79,7 @@ class Follower:
             yield from self._until(time.monotonic() + LAST_LINES)
         finally:
             for host in self._hosts.values():
-                host.close("enough was seen")
+                host.close("it is not followed any more")
             if self._gateway:
                 self._gateway.close()
 
@@ -91,14 +91,14 @@ class Follower:
                 return
 
     def _look(self) -> bool:
-        """Begin to follow the instances that run by now; return whether one lives."""
+        """Begin to follow the instances that run now; return whether one lives."""
         live = ec2.find(self._cloud.ec2, run=self._journal.run, states=ec2.EXISTING)
         launched = (e for e in self._journal.events() if e.kind == "instance.launched")
         index = {e.host: e.index for e in launched}
         for each in live:
             place = index.get(each.id)
             if each.state == "running" and (why := self._dropped.pop(each.id, "")):
-                self._say(why)  # with its instance gone it would be no news
+                self._say(why)  # an instance that is gone explains itself
             wanted = place is not None and self._only in (None, place)
             if wanted and each.state == "running" and each.id not in self._hosts:
                 self._begin(each, f"Instance{place}")
@@ -119,7 +119,7 @@ class Follower:
             port=instance.ssh_port,
             gateway=self._gateway,
         )
-        # A daemon: who has seen enough does not wait for a host that hangs.
+        # A daemon: the end of the program does not wait for a host that hangs.
         work = (host, instance.id)
         threading.Thread(target=self._tail, args=work, daemon=True).start()
 

@@ -1,6 +1,7 @@
-"""What a run was to do, and where: its ``order.json``, as values that were checked.
+"""The order of a run, ``order.json``, as checked values: its plan, cloud and resources.
 
-One rule: what does not fit is told with the name of its file, and believed in nothing.
+One rule: an order with one wrong value is damaged as a whole, and the message about it
+names the file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cnd.system.typed_json import fits, made
 
 @dataclass(frozen=True)
 class RunOrder:
-    """What takes a run over, or finds what it has left."""
+    """All that is needed to take a run over, or to find what it has left."""
 
     cloud: str
     region: str

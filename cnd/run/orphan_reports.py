@@ -1,8 +1,8 @@
-"""What instances that ended without an orchestrator have left in S3.
+"""The reports of orphans in S3, taken in when a run is taken over.
 
-One rule: it is another machine's report, and is taken in as a worker's events are,
-within limits and as far as it is proved; before the loss of its instance, since its
-classes may have come to their end.
+One rule: a report comes from another machine, and is taken in as a worker's events are,
+within limits and as far as it is proved; and before the loss of its instance, since its
+classes may have ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cnd.transport import orphans
 
 
 class OrphanReports:
-    """Reads what orphans of one run have left."""
+    """Reads the reports of one run's orphans."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class OrphanReports:
         """Prepare to read.
 
         Args:
-            judged: returns the claim of a user's own worker with the verdict on it.
-            patience: seconds for S3 to give all reports.
+            judged: adds the verdict to a claim of the user's own worker.
+            patience: seconds for S3 to send all reports.
         """
         self._recorder, self._cloud, self._run = recorder, cloud, run
         self._judged, self._patience = judged, patience
-        # On the monotonic clock: when the fleet was last heard of.
+        # On the monotonic clock: when the latest report was left.
         self._last_sign: float | None = None
 
     def take_in(
@@ -51,7 +51,7 @@ class OrphanReports:
         launched: Mapping[str, float],
         bucket: str,
     ) -> None:
-        """Take in the reports of instances that ended while nobody followed.
+        """Take in the reports of instances that ended without an orchestrator.
 
         Args:
             listed: what the cloud still knows of the fleet.
@@ -88,7 +88,7 @@ class OrphanReports:
         if isinstance(left, CloudError):
             recorder.take(trouble(left))
         elif left:
-            recorder.take(*map(self._judged, filter(self._is_news, left.words)))
+            recorder.take(*map(self._judged, filter(self._is_news, left.events)))
             at = round(time.time() - left.age, 3)
             fields = {"state": state, "at": at}
             recorder.take(Event("instance.lost", place.index, place.host, fields))
@@ -96,7 +96,7 @@ class OrphanReports:
             self._last_sign = max(sign, self._last_sign or sign)
 
     def _is_news(self, event: Event) -> bool:
-        """Whether an event of a report may not have been received before."""
+        """Whether an event of a report may be new."""
         begun = self._recorder.search.classes[event.index or 0].started
         return not (begun and event.kind == "worker.started")
 
@@ -106,5 +106,5 @@ class OrphanReports:
         instances = recorder.plan.instances
         if claim := orphans.claim(self._cloud.s3, bucket, self._run, instances):
             claim = self._judged(claim)
-            # A false one may be anybody's: it is held against no worker.
+            # Any instance may have put a false one: no worker is blamed for it.
             recorder.put(objection_to(recorder.plan, claim) or claim)

@@ -1,4 +1,4 @@
-"""What a run knows, and the one way into it: every event is taken in once.
+"""The state of a run, and the only way to change it: every event is taken in once.
 
 One rule: an event is kept in the journal, seen by the search state and the roster, and
 shown, in this order and in the deciding thread only.  What is done for each event must
@@ -28,13 +28,13 @@ from cnd.transport.fleet import Part
 
 TICK = 0.1  # seconds between two looks at the clock
 LAST_PATIENCE = 3.0  # seconds for the last events to be on disk
-DRAIN_LIMIT = 2.0  # seconds to take in what the threads put last
-# What the receipt is made of.
+DRAIN_LIMIT = 2.0  # seconds to take in the last events of all threads
+# The kinds of events that the receipt is made from.
 RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
 
 
 class Recorder:
-    """The state of a run, as its events have made it."""
+    """The state of a run, as the result of its events."""
 
     def __init__(self, plan: Plan, journal: Journal, *, view: Viewer) -> None:
         """Begin with no event.
@@ -48,11 +48,11 @@ class Recorder:
         self.receipt: list[Event] = []  # the events of `RECEIPT`
         self.marks: dict[str, float] = {}  # moments of the run, on the monotonic clock
         self.began = time.monotonic()
-        # When a fleet that ended while nobody followed was last heard of; None: it is
-        # followed, or some of it lives.
+        # When a fleet that ended without an orchestrator left its latest report; None:
+        # it has an orchestrator, or some of it lives.
         self.ended_at: float | None = None
         self.attached = False  # a former orchestrator began this run
-        self.over = threading.Event()  # the background threads end
+        self.over = threading.Event()  # set: the background threads end
         self.observers: list[Callable[[Event], None]] = []  # called with each event
         self.queue = EventQueue()
         self.writer = JournalWriter(journal, self.queue.put)
@@ -63,7 +63,7 @@ class Recorder:
         self._on_disk: dict[int, Event] = {}  # see `put_durably`
 
     def recall(self, events: Sequence[Event]) -> replay.RunHistory:
-        """Take over what a former orchestrator knew; return it."""
+        """Take over the state of a former orchestrator from its events; return it."""
         self.receipt = [event for event in events if event.kind in RECEIPT]
         past = replay.replayed(self.plan, events)
         self.search, self.attached = past.search, True
@@ -77,7 +77,7 @@ class Recorder:
         return past
 
     def divide(self, plan: Plan) -> None:
-        """Begin anew with another number of classes; no worker has begun yet."""
+        """Begin again with another number of classes; no worker has begun yet."""
         self.plan, self.search = plan, SearchState(plan)
 
     # --- from any thread
@@ -87,7 +87,7 @@ class Recorder:
         self.queue.put(event)
 
     def put_patiently(self, event: Event) -> None:
-        """Add an event of a host; if many wait, a minor one waits here."""
+        """Add an event of a host; while many wait, a minor one waits here."""
         while event.kind in MINOR and self.queue.full:
             if self.over.wait(TICK):
                 return
@@ -111,7 +111,7 @@ class Recorder:
             raise CloudError("no replacement: the run is over")
 
     def trouble(self, error: Exception) -> None:
-        """Add a failure that costs something, but not the run."""
+        """Add a failure that does not end the run."""
         self.queue.put(trouble(failure(error)))
 
     def search_began(self) -> float | None:
@@ -121,7 +121,7 @@ class Recorder:
     def parts(self, instance_id: str) -> list[Part]:
         """Return what an instance has to search: its class, or what it took over."""
         return [
-            Part(i, s.start, heard=s.lines, resumed=self.attached)
+            Part(i, s.start, received=s.lines, resumed=self.attached)
             for i, s in self.search.classes.items()
             if s.host == instance_id and not s.ended
         ]
@@ -129,14 +129,14 @@ class Recorder:
     # --- in the deciding thread
 
     def take(self, *events: Event) -> None:
-        """Keep, judge and show events; the only place where that is done."""
+        """Keep, judge and show events; the only place that does."""
         self._unseen.extend(events)
         self._keep(*events)
         while self._unseen:
             self._see(self._unseen.popleft())
 
     def take_next(self) -> None:
-        """Take in events until one may change the run's course, or a tick is over."""
+        """Take in events until one may need a decision, or a tick is over."""
         self.take(*self.queue.batch(TICK))
         self.view.tick(self.search)
 
@@ -154,7 +154,7 @@ class Recorder:
         return False
 
     def drain(self) -> None:
-        """Take in what the threads put last, and what a second Ctrl-C has cut off."""
+        """Take in the last events of all threads, also after a second Ctrl-C."""
         deadline = time.monotonic() + DRAIN_LIMIT
         self.take()
         while (batch := self.queue.batch()) and time.monotonic() < deadline:
@@ -169,7 +169,7 @@ class Recorder:
         return Seconds.of({**self.marks, "decided": decided}, self.began, self.ended_at)
 
     def mark(self, name: str) -> None:
-        """Note the moment of the run that has this name; the first time counts."""
+        """Note the time of a named moment of the run; the first call counts."""
         self.marks.setdefault(name, time.monotonic())
 
     def _see(self, event: Event) -> None:
@@ -194,8 +194,9 @@ class Recorder:
             self.take(objection)
 
     def _give_up_unserved(self, lost: Event) -> None:
-        """Give up what an instance had to search that this process has not served."""
-        when = "while nobody followed" if self.attached else "before it ran"
+        """Give up the classes of a lost instance that this process has not served."""
+        missed = "while the run had no orchestrator"
+        when = missed if self.attached else "before it ran"
         fields = {"reason": f"Instance{lost.index} went away {when}"}
         classes = [part.index for part in self.parts(lost.host or "")]
         for index in classes:
@@ -208,7 +209,7 @@ class Recorder:
         """Have events written to the journal.
 
         A disk that is full or hangs ends the run before the purchase; later it costs
-        the record, and must not keep anybody from terminating the fleet.
+        the record, and must not delay the termination of the fleet.
         """
         new = [e for e in events if self._on_disk.pop(id(e), None) is not e]
         if any(event.kind in DURABLE for event in new):
@@ -217,7 +218,7 @@ class Recorder:
             self.writer.keep(*new)
 
     def _set_search_began(self) -> None:
-        """Take over what the workers say of when the search began, in an old run."""
+        """Set when the search of an old run began, as its workers report it."""
         if self._clock is None or (began := self._clock.began) is None:
             return
         self.marks["searching"] = began
@@ -227,5 +228,5 @@ class Recorder:
 
 
 def failure(error: Exception) -> CndError:
-    """Return a failure of a file or a deadline as one that a user can read."""
+    """Return a failure of a file or a deadline as one with a message for the user."""
     return error if isinstance(error, CndError) else CloudError(str(error))

@@ -1,7 +1,7 @@
-"""What becomes of lost classes: hand-over to a survivor, or a new instance.
+"""Classes that lost their host: handed over to a survivor, or to a new instance.
 
 One rule: it decides in the deciding thread, and launches in others; no class is given
-up while an instance may still come that can search it.
+up while an instance may still appear that can search it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOLD_PATIENCE = 240.0  # seconds
 
 
 class Replacements:
-    """The instances that are launched for others, and the classes handed over."""
+    """The instances launched to replace others, and the classes handed over."""
 
     def __init__(
         self, recorder: Recorder, cloud: Cloud, launcher: Launcher, pool: Pool
@@ -33,14 +33,14 @@ class Replacements:
         self._recorder, self._launcher, self._pool = recorder, launcher, pool
         self._listed_within = cloud.listed_within
         self.launches: list[Future[bool]] = []  # each: whether the instance is there
-        # Of what a former orchestrator launched: replacements, and the next place.
+        # By a former orchestrator: how many replacements, and the next free place.
         self._bought, self._next_place = 0, 0
-        # So many instances has a former orchestrator asked for, and until then those of
-        # which it has not heard may yet be listed.
+        # How many instances a former orchestrator asked for, and until when those that
+        # it did not know may yet be listed.
         self._expected, self._listed_by = 0, 0.0
 
     def expect(self, instances: int) -> None:
-        """Take note that a former orchestrator asked for so many instances."""
+        """Note how many instances a former orchestrator asked for."""
         self._expected = instances
         self._listed_by = time.monotonic() + self._listed_within
 
@@ -56,7 +56,7 @@ class Replacements:
 
     @property
     def late_launches(self) -> float:
-        """Seconds for which what a former orchestrator asked for may yet be listed."""
+        """Seconds for which instances of a former orchestrator may yet be listed."""
         if len(self._recorder.roster.index) >= self._expected:
             return 0.0
         return max(0.0, self._listed_by - time.monotonic())
@@ -114,7 +114,7 @@ class Replacements:
 
     @property
     def _known(self) -> list[str]:
-        """The instances that are known and were launched for others."""
+        """The known instances that were launched to replace others."""
         index = self._recorder.roster.index
         return [i for i in index if index[i] >= self._recorder.plan.instances]
 

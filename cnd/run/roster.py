@@ -1,6 +1,6 @@
-"""What the events of a run tell of its instances: who can search, who is gone.
+"""The instances of a run by its events: which can search, which are gone.
 
-One rule: only events change it, seen in the order in which they came; it asks nobody.
+One rule: only events change it, in the order of their arrival; it calls nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Roster:
         unfit: Iterable[str] = (),
         ended: Mapping[str, float] | None = None,
     ) -> None:
-        """Begin with nobody, or with what a former orchestrator knew."""
+        """Begin with no instance, or with those of a former orchestrator."""
         self.index = dict(index or {})  # the place of each that was launched
         self.lost = set(lost)  # gone for good
         # When each was seen terminated, in seconds since the epoch.
@@ -37,18 +37,18 @@ class Roster:
         self.last_loss = 0.0  # on the monotonic clock
         self.last_arrival = 0.0  # of an instance that boots, on the monotonic clock
         self._fit: set[str] = set()  # can search
-        self._done: set[str] = set()  # their own class has come to its end
+        self._done: set[str] = set()  # their own class has ended
         self._unfit = set(unfit)  # get no further class
-        self._leaving: set[str] = set()  # AWS will take them back in a moment
+        self._leaving: set[str] = set()  # AWS will interrupt them in a moment
 
     def note(self, event: Event) -> None:
-        """Take in one event, of whatever kind."""
+        """Take in one event, of any kind."""
         self._note_service(event)
         self._note_fitness(event)
 
     def _note_service(self, event: Event) -> None:
-        """Keep count of who is there, and who serves which class."""
-        host, who = event.host or "", (event.host, event.index)
+        """Keep the sets of instances that exist, run, serve a class."""
+        host, service = event.host or "", (event.host, event.index)
         if event.kind == "instance.launched" and event.index is not None:
             self.index[host] = event.index
         elif event.kind == "instance.running":
@@ -61,12 +61,12 @@ class Roster:
         elif event.kind == "instance.terminated":
             self.ended.setdefault(host, event.time)
         elif event.kind in ("host.returned", "class.handed_over"):
-            self.serving.add(who)
+            self.serving.add(service)
         elif event.kind in ("host.failed", "host.done"):
-            self.serving.discard(who)
+            self.serving.discard(service)
 
     def _note_fitness(self, event: Event) -> None:
-        """Keep count of who can search, and who is to search no more."""
+        """Keep the sets of instances that can search, or get no further class."""
         host = event.host or ""
         if event.kind == "host.returned":
             self._unfit.discard(host)
@@ -83,7 +83,7 @@ class Roster:
 
     @property
     def may_recover(self) -> set[str]:
-        """Booting, or out of touch: they may yet take over what the others lost."""
+        """Booting, or out of reach: they may yet take over the classes of others."""
         return self.index.keys() - self._done - self.lost - self._fit
 
     @property
@@ -93,11 +93,11 @@ class Roster:
 
     @property
     def dropouts(self) -> int:
-        """How many search no more, or will not in a moment."""
+        """How many search no more, or will soon not."""
         return len((self._unfit | self.lost | self._leaving) & self.index.keys())
 
     def settled(self, instance_id: str) -> bool:
-        """Return whether it is known what may be expected of an instance."""
+        """Return whether nothing is awaited of an instance: it is fit, done or lost."""
         return instance_id in self._done | self.lost | self._fit
 
     def survivor(self, classes: Iterable[ClassProgress]) -> str | None:

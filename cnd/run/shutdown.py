@@ -1,7 +1,7 @@
 """The end of a fleet: stopped, then terminated, and seen terminated.
 
 One rule: whatever is raised or hangs, termination is tried until it was seen or its
-time is over; and what need not be done before it is done after it, within a limit.
+time is over; what need not precede it is done after it, within a limit.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from cnd.run.termination_guard import TerminationGuard, insist
 from cnd.system.background import Pool, begin
 from cnd.transport.fleet import END_PATIENCE, Fleet
 
-# A termination that was begun is begun a second time by the guard, if the fleet was not
-# seen gone so soon, and is given up at last, seconds after its beginning.
+# Seconds after the beginning of a termination until the guard begins a second one, if
+# the fleet was not seen terminated by then, and until it is given up.
 SECOND_TRY, GIVE_UP = 60.0, 900.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
@@ -38,10 +38,10 @@ class Limits:
     """How long the end of a run may take, whatever hangs; in seconds."""
 
     end: float = 60.0  # for stop and logs together, until the fleet is terminated
-    # The guard terminates it so long after that, or after the run broke off, if the
+    # So long after that, or after the run broke off, the guard terminates it if the
     # deciding thread has not: see `TerminationGuard`.
     guard: float = 15.0
-    # What comes after the fleet's end must not keep the program from its own.
+    # For the work after the fleet's end, which must not delay the program's end.
     save: float = 60.0
 
 
@@ -49,7 +49,7 @@ LIMITS = Limits()
 
 
 class Shutdown:
-    """Ends the fleet of one run, and says what may be left of it."""
+    """Ends the fleet of one run, and reports what may be left of it."""
 
     def __init__(
         self,
@@ -64,18 +64,18 @@ class Shutdown:
         self._recorder, self._cloud, self._run = recorder, cloud, run
         self._launcher, self._replacements = launcher, replacements
         self._limits = limits
-        self._guard = TerminationGuard(self._strike)
+        self._guard = TerminationGuard(self._terminate)
         # Nothing is launched, or the fleet is terminated, kept, or named as a leak.
         self.settled = True
         self.raised: list[BaseException] = []  # to be raised after the fleet's end
         self.kept: tuple[str, ...] = ()
         self.leaked: tuple[str, ...] = ()
-        self.pool = Pool(POOL, "end")  # for what comes at the end
+        self.pool = Pool(POOL, "end")  # for the work at the end
         self._delay = 0.0  # see `Fleet.delay`
         recorder.observers.append(self._note)
 
     def arm(self, delay: float) -> None:
-        """Have the guard end whatever is launched from now on.
+        """Let the guard end all that is launched from now on.
 
         Args:
             delay: seconds that a message may take to reach a host: see `Fleet.delay`.
@@ -85,19 +85,19 @@ class Shutdown:
         self.settled = False
 
     def _note(self, event: Event) -> None:
-        if event.kind == "instance.requested":  # what comes of it lives so long
+        if event.kind == "instance.requested":  # it may live its whole lifetime
             self._expect()
 
     def _expect(self) -> None:
         self._guard.expect(self._recorder.plan.lifetime + self._limits.end)
 
     def hasten(self) -> None:
-        """Have the guard end the fleet if this run has not by the time it should."""
+        """Let the guard end the fleet if this run has not within its limits."""
         if not self._recorder.plan.keep:
             self._guard.hasten(self._delay + self._limits.end + self._limits.guard)
 
     def attempt(self, work: Callable[..., object], *arguments: object) -> None:
-        """Do what must keep the fleet from nothing: what it raises is raised later."""
+        """Do `work`; what it raises is raised later, after the fleet's end."""
         try:
             work(*arguments)
         except BaseException as error:
@@ -108,22 +108,22 @@ class Shutdown:
     def wind_down(
         self, queue: str, fleet: Fleet, take_next: Callable[[], None]
     ) -> None:
-        """Stop every worker, and stay until every log is here or late."""
+        """Stop every worker, and wait until every log is here or late."""
         recorder = self._recorder
         recorder.mark("decided")
         self.hasten()
         fleet.stop()
         self.pool.submit(self._send_reason, queue)
-        heard = recorder.marks["decided"] + fleet.delay  # by all hosts that can hear
-        while (now := time.monotonic()) < heard + self._limits.end:
+        received = recorder.marks["decided"] + fleet.delay  # by all reachable hosts
+        while (now := time.monotonic()) < received + self._limits.end:
             roster = recorder.roster
-            patience = max(heard, roster.last_arrival) + END_PATIENCE
+            patience = max(received, roster.last_arrival) + END_PATIENCE
             if not roster.serving and (now >= patience or not roster.booting):
                 break
             take_next()
 
     def _send_reason(self, queue: str) -> None:
-        """Put the reason on the queue: for other readers, and to wake our own."""
+        """Put the reason on the queue: for other readers, and to wake this run's."""
         outcome = self._recorder.search.outcome
         try:
             sqs.send(self._cloud.sqs, queue, outcome.reason if outcome else "aborted")
@@ -135,7 +135,7 @@ class Shutdown:
     def end(
         self, queue: str, fleet: Fleet, *, keep: bool, save: Callable[[], object]
     ) -> LeakError | None:
-        """Terminate the fleet, or keep it; then tidy up, as far as that goes.
+        """Terminate the fleet, or keep it; then clean up, as far as possible.
 
         Args:
             save: saves the logs; it is begun before and finished after termination.
@@ -144,7 +144,7 @@ class Shutdown:
         recorder.mark("scramming")
         if not keep:
             self._guard.hasten(self._limits.guard)
-        if "decided" not in recorder.marks:  # the run broke off; wake our own reader
+        if "decided" not in recorder.marks:  # the run broke off: wake its own reader
             self.pool.submit(self._send_reason, queue)
         closing = self.pool.submit(fleet.close)
         wait([closing], timeout=CLOSE_LIMIT)
@@ -161,7 +161,7 @@ class Shutdown:
         return leak
 
     def _leave_up(self) -> None:
-        """Leave the fleet to its lifetime timer, as the user wishes."""
+        """Leave the fleet to its lifetime timer, as the user asked."""
         self.kept = tuple(sorted(self._recorder.roster.index))
         self.settled = True
         self._guard.dismiss()
@@ -172,7 +172,7 @@ class Shutdown:
         launching = [each for each in self._replacements.launches if not each.done()]
         self.attempt(self._recorder.drain)
         leak = self._insisted()
-        if launching:  # what was known did not wait for what comes of these
+        if launching:  # the known instances did not wait for these
             late = wait(launching, timeout=self._limits.end).not_done
             self._launcher.unsure |= bool(late)
             self.attempt(self._recorder.drain)
@@ -183,7 +183,7 @@ class Shutdown:
         return leak
 
     def _insisted(self) -> LeakError | None:
-        """Terminate the fleet in a thread that may hang; take in what it tells."""
+        """Terminate the fleet in a thread that may hang; take in its events."""
         self._guard.postpone(SECOND_TRY)
         began = time.monotonic()
         died = RuntimeError("the thread that terminates died, or hung for too long")
@@ -208,7 +208,7 @@ class Shutdown:
         return self._leak(roster.index.keys() - roster.ended.keys(), error or died)
 
     def _scramming(self) -> tuple[Future[None], threading.Thread]:
-        """Begin to terminate the fleet; where no thread is to be had, do it here."""
+        """Begin to terminate the fleet; where no thread can be had, do it here."""
         scramming: Future[None] = Future()
 
         def work() -> None:
@@ -234,7 +234,7 @@ class Shutdown:
         late = self._replacements.late_launches
         look = self._cloud.listed_within if self._launcher.unsure else late
         if look:
-            text = f"looking for {look:.0f} s what comes of the launch"
+            text = f"looking {look:.0f} s for instances that a launch may still bring"
             self._recorder.view.answer(text)
         roster = self._recorder.roster
         scram(
@@ -246,10 +246,10 @@ class Shutdown:
             seen=self._put_terminated,
         )
 
-    def _strike(self) -> list[ec2.Instance]:
-        """Terminate the fleet in the guard's thread, with nothing of this run's.
+    def _terminate(self) -> list[ec2.Instance]:
+        """Terminate the fleet in the guard's thread, with no other part of this run.
 
-        And with no other thread: perhaps none is to be had.
+        And with no other thread: perhaps none can be had.
         """
         return scram(
             self._cloud,
@@ -265,7 +265,7 @@ class Shutdown:
         self._recorder.put(Event("instance.terminated", index, instance.id))
 
     def _leak(self, ids: Iterable[str], cause: BaseException) -> LeakError:
-        """Return what tells the user which machines to see to, and how."""
+        """Return the error with the instances left, and the command to end them."""
         cloud = self._cloud
         message = f"not seen terminated in {cloud.region}, perhaps still running"
         words = scram_words(self._run, cloud.name, cloud.region)
@@ -276,7 +276,7 @@ class Shutdown:
     # --- after the fleet's end
 
     def _tidy(self, queue: str, saving: Future[object]) -> None:
-        """Do what need not be done before the fleet's end; none of it for long."""
+        """Do what need not precede the fleet's end, within a limit."""
         delete = partial(sqs.delete, self._cloud.sqs, queue)
         works: list[Future[object]] = [
             saving,
@@ -288,7 +288,7 @@ class Shutdown:
             try:
                 if work not in late:
                     work.result()
-            except CloudError as error:  # it keeps nothing from the rest
+            except CloudError as error:  # the others are done all the same
                 self._recorder.trouble(error)
         if saving in late:
             limit = f"no answer within {self._limits.save:.0f} s"

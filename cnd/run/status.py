@@ -1,7 +1,7 @@
-"""What is there: the live instances of CND, and the runs on this disk.
+"""The live instances of CND, and the state of the runs on this disk.
 
-One rule: the cloud's tags are the truth about machines, the journals tell what they
-are doing; where there is no journal, that is said.
+One rule: the cloud's tags decide which instances exist, the journals what each of them
+does; a run without a journal here is reported as such.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cnd.run.journal import Journal, runs
 from cnd.transport import orphans
 
 SHOWN = 10  # runs
-# So long after it was asked for, a launch may not be listed yet; seconds.
+# Seconds after its request for which a launch may not be listed yet.
 LAUNCH_SHOWS = 600.0
 UNDER_WAY = (
     "broke off while a launch was under way: instances may show yet; "
@@ -36,10 +36,10 @@ UNDER_WAY = (
 
 @dataclass(frozen=True)
 class Overview:
-    """Live instances with what each is doing, and the newest runs."""
+    """The live instances with their activity, and the newest runs."""
 
     instances: tuple[tuple[Instance, str], ...]
-    runs: tuple[tuple[str, str], ...]  # name, how it ended, or "going on"
+    runs: tuple[tuple[str, str], ...]  # name; how it ended, or "going on"
     now: dt.datetime
 
     def to_json(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Overview:
         }
 
     def text(self) -> str:
-        """Return the same for people."""
+        """Return the same as lines of text."""
         lines = [
             f"{i.id}  {i.run}  Instance{i.index}  {i.type}  {i.state}  "
             f"{i.address or '-'}  {duration(self._age(i))}  {doing}"
@@ -80,21 +80,21 @@ class Overview:
 
 
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
-    """Return what there is, given all that `cloud` lists, in whatever state."""
+    """Return the overview, given all instances that `cloud` lists, in any state."""
     live = [i for i in listed if i.state in EXISTING]
     newest = runs()[-SHOWN:]
     journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
-    doings = {run: _doings(journals[run]) for run in by_run(live)}
+    activities = {run: _activities(journals[run]) for run in by_run(live)}
     unsure = under_way(listed, cloud) if cloud else []
     unknown = "not followed from this machine"
     return Overview(
-        instances=tuple((i, doings[i.run].get(i.id, unknown)) for i in live),
+        instances=tuple((i, activities[i.run].get(i.id, unknown)) for i in live),
         runs=tuple(
             (
                 run,
                 UNDER_WAY
                 if run in unsure
-                else _stands(journals[run], run in doings, cloud),
+                else _summary(journals[run], run in activities, cloud),
             )
             for run in newest
         ),
@@ -108,18 +108,17 @@ def listed(cloud: Cloud | None) -> list[Instance]:
 
 
 def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
-    """Return a sentence for each of this machine's runs that lives and is forsaken.
+    """Return a sentence for each live run of this machine without an orchestrator.
 
-    And for each that may come to live yet.
+    And for each whose instances may appear yet.
 
     Args:
-        listed: all that `cloud` lists, in whatever state.
+        listed: all instances that `cloud` lists, in any state.
     """
     live = [i for i in listed if i.state in LIVE]
     unsure = [f"run {run} {UNDER_WAY}" for run in under_way(listed, cloud)]
     return unsure + [
-        f"run {run} has {len(instances)} instances and nobody follows it: "
-        f"{_way_out(run)}"
+        f"run {run} has {len(instances)} instances and no orchestrator: {_way_out(run)}"
         for run, instances in by_run(live).items()
         if (journal := Journal(run)).is_there
         and not journal.is_followed
@@ -128,7 +127,7 @@ def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
 
 
 def _kept(journal: Journal) -> bool:
-    """Tell whether a run left its instances up because the user wished it."""
+    """Return whether a run left its instances up because the user asked for it."""
     receipt = (journal.result() or {}).get("receipt")
     return isinstance(receipt, dict) and bool(receipt.get("kept"))
 
@@ -141,18 +140,18 @@ def _way_out(run: str) -> str:
 
 
 def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
-    """Return the runs whose launch on `cloud` may show later than it was asked for.
+    """Return the runs with a launch on `cloud` whose instances may not be listed yet.
 
-    Their orchestrator died before it knew what its request came to, a short while ago,
-    and among `listed`, in whatever state, are fewer of which it did not know than it
-    had asked for; or what it knew is not listed yet.
+    Their orchestrator died a short while ago, before the answer to its request, and
+    `listed`, in any state, has fewer instances unknown to it than it had requested; or
+    those that it knew are not listed yet.
     """
     by_name = by_run(listed)
     found = []
     for run in runs()[-SHOWN:]:
         journal = Journal(run)
-        told = journal.kept_order() or {}
-        place = [told.get(name) for name in ("cloud", "account", "region")]
+        kept = journal.kept_order() or {}
+        place = [kept.get(name) for name in ("cloud", "account", "region")]
         if place != [cloud.name, cloud.account, cloud.region] or journal.is_followed:
             continue
         there = {instance.id for instance in by_name.get(run, ())}
@@ -164,25 +163,25 @@ def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
 def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
     """Return those of the runs with a queue whose launch may be under way right now.
 
-    Nothing of them is listed, and somebody follows them; of a run that was started
-    on another machine nobody here knows.
+    None of their instances is listed, and a process follows them, or may: a run that
+    was started on another machine has no journal here.
     """
     shown = {instance.run for instance in live}
     return [run for run in queued if run not in shown and may_be_followed(run)]
 
 
 def may_be_followed(run: str) -> bool:
-    """Tell whether somebody follows a run here, or may on another machine."""
+    """Return whether a process follows a run here, or may on another machine."""
     journal = Journal(run)
     return journal.is_followed or not journal.is_there
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:
-    """Return how many instances, asked for of late, are not listed."""
+    """Return how many of the instances that were requested lately are not listed."""
     events, now = list(journal.events()), time.time()
     missing = replay.unanswered(events, since=now - LAUNCH_SHOWS)
     launched = {e.host: e.time for e in events if e.kind == "instance.launched"}
-    # Whoever ended the run has looked for them.
+    # The process that ended the run has looked for them.
     ends = [e.time for e in events if e.kind == "run.aborted"]
     fresh = {i for i, at in launched.items() if at > max([now - LISTED_WITHIN, *ends])}
     return missing - len(set(listed) - launched.keys()) + len(fresh - set(listed))
@@ -196,32 +195,32 @@ def abandoned() -> str:
     """
     found = [run for run in runs() if _could_be_taken_over(Journal(run))]
     if len(found) != 1:
-        message = "no run is without somebody who follows it"
+        message = "no run is without an orchestrator"
         if found:
             message = f"{len(found)} runs could be taken over: {', '.join(found)}"
-        hint = "say which: fab attach RUN" if found else "`fab status` shows runs"
+        hint = "name one: fab attach RUN" if found else "`fab status` shows runs"
         raise UsageError(message, hint=hint)
     return found[0]
 
 
 def _could_be_taken_over(journal: Journal) -> bool:
-    """Tell whether a run was launched, and neither ended nor is followed."""
+    """Return whether a run was launched, has not ended, and is not followed."""
     if journal.is_over or journal.is_followed:
         return False
     kinds = {event.kind for event in journal.events()}
     return "instance.requested" in kinds and "run.aborted" not in kinds
 
 
-def _doings(journal: Journal) -> dict[str, str]:
-    """Return what each instance of a run does, by its last telling event."""
-    doings: dict[str, str] = {}
+def _activities(journal: Journal) -> dict[str, str]:
+    """Return what each instance of a run does, by its last relevant event."""
+    activities: dict[str, str] = {}
     for event in journal.events():
-        if event.host and (doing := _doing(event)):
-            doings[event.host] = doing
-    return doings
+        if event.host and (doing := _activity(event)):
+            activities[event.host] = doing
+    return activities
 
 
-def _doing(event: Event) -> str:
+def _activity(event: Event) -> str:
     if event.kind == "worker.progress":
         rate = amount(event.fields.get("rate"))
         return f"searching, {number(rate or 0.0)} nonces/s"
@@ -236,13 +235,13 @@ def _doing(event: Event) -> str:
     }.get(event.kind, event.kind if event.kind.startswith("worker.") else "")
 
 
-def _stands(journal: Journal, live: bool, cloud: Cloud | None) -> str:
-    """Say how a run ended, or who follows it, and what of its files is damaged."""
-    told = _standing(journal, live, cloud)
-    return f"{told} ({journal.complaint})" if journal.complaint else told
+def _summary(journal: Journal, live: bool, cloud: Cloud | None) -> str:
+    """Return how a run ended, or how it goes on, and which of its files are damaged."""
+    state = _state(journal, live, cloud)
+    return f"{state} ({journal.complaint})" if journal.complaint else state
 
 
-def _standing(journal: Journal, live: bool, cloud: Cloud | None) -> str:
+def _state(journal: Journal, live: bool, cloud: Cloud | None) -> str:
     if (result := journal.result()) is not None:
         nonce = result.get("nonce")
         return f"{result.get('outcome')}{'' if nonce is None else f' {nonce}'}"
@@ -251,9 +250,10 @@ def _standing(journal: Journal, live: bool, cloud: Cloud | None) -> str:
     if journal.is_followed:
         return "going on"
     if live:
-        return f"going on, followed by nobody; `fab attach {journal.run}` takes it over"
+        takes = f"`fab attach {journal.run}` takes it over"
+        return f"going on without an orchestrator; {takes}"
     if cloud and (nonce := _left_behind(journal, cloud)) is not None:
-        return f"found {nonce}, while nobody followed; `fab attach {journal.run}`"
+        return f"found {nonce} without an orchestrator; `fab attach {journal.run}`"
     return "broken off; no instance of it is left"
 
 

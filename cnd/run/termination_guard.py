@@ -1,7 +1,7 @@
-"""The guard of a run: its fleet ends in time, whatever the deciding thread is stuck in.
+"""The guard of a run: its fleet ends in time, wherever the deciding thread hangs.
 
-One rule: it uses the cloud and nothing else: no journal, view, inbox or lock that the
-rest of a run could hold; and what is raised keeps it from nothing.
+One rule: it uses the cloud and nothing else: no journal, view, queue or lock that the
+rest of a run could hold; and no exception stops it.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 5.0  # seconds between two attempts, growing
 
 
 def insist(
-    strike: Callable[[], T],
+    terminate: Callable[[], T],
     *,
     note: Callable[[BaseException], None] = lambda error: None,
     limit: float = INSIST,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
-    """Return what `strike` returns, however often it raises before.
+    """Return what `terminate` returns, however often it raises before.
 
     Args:
         note: takes what was raised, of each attempt but the last.
 
     Raises:
-        LeakError: `strike` itself has given up.
+        LeakError: `terminate` itself has given up.
         BaseException: the last failure, once `limit` seconds are over.
     """
     deadline, pauses = clock() + limit, growing(FIRST_PAUSE, LAST_PAUSE)
     while True:
         pause = next(pauses)
         try:
-            return strike()
+            return terminate()
         except LeakError:
             raise
-        except BaseException as error:  # a bug, no memory, Ctrl-C: machines cost on
+        except BaseException as error:  # a bug, no memory, Ctrl-C: instances still cost
             if clock() + pause >= deadline:
                 raise
             note(error)
@@ -54,44 +54,45 @@ def insist(
 
 
 class TerminationGuard(Generic[T]):
-    """A thread that strikes at a moment, unless it is told before that all is over.
+    """A thread that terminates a fleet at a deadline, unless it is dismissed before.
 
-    To tell it something takes no lock: a signal handler may do so.
+    Its methods take no lock: a signal handler may call them.
     """
 
     def __init__(
         self,
-        strike: Callable[[], T],
+        terminate: Callable[[], T],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to guard; nothing happens before `expect` or `hasten` is called.
 
         Args:
-            strike: terminates the fleet, and returns when it was seen terminated.
+            terminate: terminates the fleet, and returns when it was seen terminated.
         """
-        self._strike, self._clock = strike, clock
+        self._terminate, self._clock = terminate, clock
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
-        self.struck = threading.Event()  # it had to strike
-        self._result: tuple[float, T] | None = None  # of the last: when it began, what
+        self.acted = threading.Event()  # it had to terminate the fleet
+        # Of the last termination: when it began, and its result.
+        self._result: tuple[float, T] | None = None
         threading.Thread(target=self._watch, name="terminator", daemon=True).start()
 
     def result(self, since: float) -> T | None:
-        """Return what a strike has returned that began after `since`, or None."""
+        """Return the result of a termination that began after `since`, or None."""
         if self._result is None or self._result[0] < since:
             return None
         return self._result[1]
 
     def expect(self, seconds: float) -> None:
-        """Strike in so many seconds; replaces what was expected before."""
+        """Terminate in `seconds`; replaces what was expected before."""
         self._orders.put(("expect", self._clock() + seconds))
 
     def hasten(self, seconds: float) -> None:
-        """Strike in so many seconds, unless it is to be sooner already."""
+        """Terminate in `seconds`, unless it is to be sooner already."""
         self._orders.put(("hasten", self._clock() + seconds))
 
     def postpone(self, seconds: float) -> None:
-        """Strike in so many seconds and not sooner: the fleet is being terminated."""
+        """Terminate in `seconds` and not sooner: the run is terminating the fleet."""
         self._orders.put(("postpone", self._clock() + seconds))
 
     def dismiss(self) -> None:
@@ -105,15 +106,15 @@ class TerminationGuard(Generic[T]):
             try:
                 if left <= 0:
                     latest = hastened = math.inf
-                    self.struck.set()
+                    self.acted.set()
                     began = self._clock()
-                    self._result = began, insist(self._strike, clock=self._clock)
+                    self._result = began, insist(self._terminate, clock=self._clock)
                     continue
                 timeout = None if left == math.inf else left
                 order, at = self._orders.get(timeout=timeout)
             except Empty:
                 continue
-            except BaseException:  # it has tried for long; another order may come
+            except BaseException:  # it was tried for long; another order may come
                 continue
             if order == "dismiss":
                 return

@@ -1,4 +1,4 @@
-"""What shows a run: the interface between the orchestrator and any view.
+"""The interface between the orchestrator and any view of a run.
 
 One rule: a viewer is called by the deciding thread only, and must return at once.
 """
@@ -12,16 +12,16 @@ from cnd.model.search_state import SearchState
 
 
 class Viewer(Protocol):
-    """Whoever shows a run."""
+    """A view of a run."""
 
     def show(self, event: Event) -> None:
-        """Show something that happened."""
+        """Show an event."""
 
-    def tick(self, race: SearchState) -> None:
-        """Show how far the run is; called ten times a second, and after what counts."""
+    def tick(self, search: SearchState) -> None:
+        """Show the progress; called ten times a second, and after decisive events."""
 
     def answer(self, text: str) -> None:
-        """Say `text` at once; called in a signal handler, in the middle of anything."""
+        """Show `text` at once; called in a signal handler, amid any code."""
 
     def close(self) -> None:
-        """Leave the terminal as it is to be left."""
+        """Restore the terminal."""

@@ -19,8 +19,10 @@ ASKS = {
 
 
 @contextlib.contextmanager
-def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[None]:
-    """Call `ask` with the name of a signal, which then does not end the process.
+def forwarded(
+    request: Callable[[str], None], over: Callable[[], bool]
+) -> Iterator[None]:
+    """Call `request` with the name of a signal, which then does not end the process.
 
     Under nohup a terminal that goes away is no reason to end.
 
@@ -39,7 +41,7 @@ def heeded(ask: Callable[[str], None], over: Callable[[], bool]) -> Iterator[Non
         if signals == 2 and not over():
             raise KeyboardInterrupt
         if signals == 1 or over():
-            ask(ASKS[number])
+            request(ASKS[number])
 
     handled = set(ASKS)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

@@ -1,7 +1,7 @@
-"""What another machine sends, as lines: of a length and in a number that have limits.
+"""The output of another machine as lines, limited in length and number.
 
-One rule: nothing that a host sends makes us keep more than is written here, or work
-more than in proportion to what was sent.
+One rule: whatever a host sends, this process keeps no more than is written here, and
+works no more than in proportion to what was sent.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any
 
 LONGEST = 65536  # bytes of a line that are kept; the rest of it is dropped
 
-# What a host may say, besides the rate from the moment on at which it could begin.  A
-# worker reports every second, of up to some 200 bytes and its witnesses; every tenth
-# of a second where a small fleet looks for the smallest nonce.
+# What a host may send at once, and besides per second since it could begin to send.  A
+# worker sends a line every second, of up to some 200 bytes and its witnesses; every
+# tenth of a second where a small fleet looks for the smallest nonce.
 BYTES_AT_ONCE, BYTES_PER_SECOND = 256 << 10, 32 << 10
 LINES_AT_ONCE, LINES_PER_SECOND = 500, 20.0
 NOISE_AT_ONCE, NOISE_PER_SECOND = 100, 1.0  # lines that are no events
 
 
 class Splitter:
-    """Makes lines of the chunks of a stream.
+    """Splits the chunks of a stream into lines.
 
     `position` is how many bytes of the stream are in lines that were returned, with
-    their newlines: where to go on reading it.
+    their newlines: where to go on reading the stream.
     """
 
     def __init__(self, *, longest: int = LONGEST, position: int = 0) -> None:
         self._longest = longest
-        self._begun = bytearray()  # of the line that is not whole yet
+        self._begun = bytearray()  # of the line that is not complete yet
         self._size = 0  # bytes of that line, also those that were not kept
         self.position = position
         self.dropped = 0  # bytes of lines that were too long
 
     def lines(self, chunk: bytes) -> Iterator[bytes]:
-        """Take in a chunk; yield the lines that are whole now, without newlines."""
+        """Take in a chunk; yield the lines that are complete now, without newlines."""
         *ends, rest = chunk.split(b"\n")
         for end in ends:
             self._add(end)
@@ -55,9 +55,9 @@ class Splitter:
 
 @dataclass
 class Allowance:
-    """How much of what one host says is kept; the rest is counted."""
+    """How much of the output of one host is kept; the rest is counted."""
 
-    began: float  # since when it could say something, on the monotonic clock
+    began: float  # since when it could send, on the monotonic clock
     clock: Callable[[], float] = time.monotonic
     dropped: int = 0  # lines
     dropped_bytes: int = 0
@@ -77,7 +77,7 @@ class Allowance:
         return True
 
     def keeps_noise(self, size: int) -> bool:
-        """Return whether a line that `keeps` has kept, and is no event, is told."""
+        """Return whether a line that `keeps` has kept, and is no event, is reported."""
         age = max(0.0, self.clock() - self.began)
         if self._noise >= NOISE_AT_ONCE + NOISE_PER_SECOND * age:
             self.drop(size)
@@ -91,7 +91,7 @@ class Allowance:
         self.dropped_bytes += size
 
     def account(self) -> dict[str, Any]:
-        """Return what is told of the lines that were dropped."""
+        """Return what an event reports of the lines that were dropped."""
         return {"dropped": self.dropped, "bytes": self.dropped_bytes}
 
 

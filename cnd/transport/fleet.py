@@ -1,6 +1,6 @@
-"""A fleet as the orchestrator uses it, whichever way its instances are reached.
+"""A fleet as the orchestrator uses it, over SSH or through S3.
 
-One rule: one host's failure is recorded and the others go on.  A fleet only puts
+One rule: the failure of one host is recorded and the others go on.  A fleet only emits
 events; the orchestrator reads them, decides, and calls `stop`.
 """
 
@@ -18,54 +18,55 @@ from cnd.model.plan import Plan
 from cnd.transport.bounded_lines import Allowance
 
 # After the end, hosts that have not answered yet are waited for, for their logs, as
-# long as one of them answers this soon after the other.  It costs nothing: EC2 bills
-# 60 s at least.
+# long as each answer follows the one before within this time.  It costs nothing: EC2
+# bills 60 s at least.
 END_PATIENCE = 15.0  # seconds
 GONE = "the instance is gone"
 NOISE = "worker.noise"
-TOO_MUCH = "says too much: what is over its allowance is not kept"
-# A worker has the time that is left when it is set up, and begins later.
-EARLY = 1.0  # seconds before the end at which no worker of ours says that it is over
+TOO_MUCH = "sends too much: what exceeds its allowance is not kept"
+# A worker gets the time that is left when it is set up, and begins later: so no honest
+# worker reports its time-out more than these seconds before the end.
+EARLY = 1.0
 
-# A host that hears nothing for `orphans.PATIENCE` goes on by itself.
+# A host that gets no sign of life for `orphans.PATIENCE` goes on by itself.
 BEAT = 8.0  # seconds between two signs of life to every host
 
 
 @dataclass(frozen=True)
 class Part:
-    """What one thread's worker searches."""
+    """What one worker searches: a class, from a nonce on."""
 
     index: int  # the class
     start: int  # nonce
-    heard: int = 0  # lines of its worker that are known already
+    received: int = 0  # lines of its worker that are known already
     resumed: bool = False  # it may have been started by an orchestrator that died
 
     @property
     def name(self) -> str:
-        """What it is called on its host."""
+        """The name of its folder on its host."""
         return f"class-{self.index}-from-{self.start}"
 
 
 def dropped(host: str, what: str, allowance: Allowance) -> Event:
-    """Return what tells of the words of a host that are not kept.
+    """Return the event that reports what was dropped of a host's output.
 
-    It is of no class: it is not the worker's own word, which would be counted.
+    It belongs to no class: it is not a line of the worker, and is not counted as one.
     """
     fields = {"text": f"{host} {what}", **allowance.account()}
     return Event(NOISE, None, host, fields)
 
 
 def believed(event: Event, *, early: bool, asked: bool) -> Event:
-    """Return a last event; or that the worker has failed, where it cannot be true.
+    """Return a last event; or that the worker has failed, if it cannot be true.
 
     Args:
-        early: whether the time is not over.
-        asked: whether the worker was to stop.
+        early: whether the time is not over yet.
+        asked: whether the worker was asked to stop.
     """
     if event.kind == "worker.timeout" and early:
-        why = "it says that the time is over, which it is not"
+        why = "it reports a time-out before the time is over"
     elif event.kind == "worker.stopped" and not asked:
-        why = "it has stopped, and was not asked to"
+        why = "it has stopped without a request"
     else:
         return event
     return replace(event, kind="worker.failed", fields={**event.fields, "reason": why})
@@ -92,19 +93,19 @@ class Fleet(Protocol):
         """Seconds that a message may take to reach a host, at worst."""
 
     def divide(self, plan: Plan) -> None:
-        """Take the plan for the instances that could be had; before any is served."""
+        """Replace the plan by one for fewer instances; before any is served."""
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance; later calls add more classes.
 
-        Without `parts` it stands by: its log is fetched, and it gets signs of life.
+        Without `parts` it stands by: it gets signs of life, and its log is fetched.
         """
 
     def stop(self) -> None:
-        """Tell every worker to stop; its host's log is fetched after its last word."""
+        """Stop every worker; the log of its host is fetched after its last event."""
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone, for good."""
+        """Give up for good an instance that is gone."""
 
     def close(self) -> None:
-        """Close every connection; what is still under way ends with a failure."""
+        """Close every connection; what is under way ends with a failure."""

@@ -1,11 +1,11 @@
 """A jump host: one SSH connection, through which all hosts of a run are reached.
 
-One rule: it is the user's own machine, so it is known and entered as their `ssh` does
-it, with all that their configuration, keys and agent say; one whose host key is not
-known is not talked to.  Where the user's own key is refused, that of the run is tried.
+One rule: it is the user's own machine, so it is verified and logged in to as the user's
+`ssh` does it, with their configuration, keys and agent; one whose host key is not known
+is refused.  Where the gateway refuses the user's own keys, the run's key is tried.
 
 OpenSSH is the transport wherever it is installed, since nothing else reads its files
-right: a master connection (ControlMaster), and ``ssh -W`` through it for each host.
+correctly: a master connection (ControlMaster), and ``ssh -W`` through it for each host.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import paramiko
 from cnd.errors import UsageError
 from cnd.transport.keys import private_key
 
-PATIENCE = 15.0  # seconds for the gateway to let us in
+PATIENCE = 15.0  # seconds for the gateway to accept the log-in
 CHANNEL_PATIENCE = 5.0  # seconds for the gateway to reach a host
-IDLE = 60  # seconds without a host until the connection ends, also if we are dead
-LAST_WORD = 2.0  # seconds for ssh to say why it ended, or to end a connection
+IDLE = 60  # seconds without a host until the connection ends, also if CND has died
+EXIT_PATIENCE = 2.0  # seconds for ssh to print why it ended, or to disconnect
 LOST = (OSError, EOFError, paramiko.SSHException)
 MOST_PATH = 80  # characters of the name of a control socket; ssh adds some
-# What the user's configuration may say for their own work on the gateway.
+# These override what the user has configured for interactive work on the gateway.
 QUIET = {
     "BatchMode": "yes",
     "ConnectTimeout": f"{PATIENCE:.0f}",
@@ -49,7 +49,7 @@ QUIET = {
 
 
 class Gateway:
-    """The connection to a gateway, made when it is needed; for any thread."""
+    """The connection to a gateway, made when it is first needed; for any thread."""
 
     def __init__(self, where: str, key: Path) -> None:
         """Make a gateway that is not yet connected to.
@@ -68,21 +68,21 @@ class Gateway:
         """Return a connection to a host, through the gateway.
 
         Args:
-            patience: seconds for the host to be reached, and to say a word.
+            patience: seconds for the host to be reached, and to send its first byte.
 
         Raises:
             OSError, EOFError, paramiko.SSHException: one of them does not answer.
         """
         with self._lock:
             if self._closed:
-                raise EOFError("the gateway was left")
+                raise EOFError("the connection to the gateway was closed")
             self._way.enter()
         link = self._way.link(address, port, patience)
         link.settimeout(patience)
         return link
 
     def check(self) -> None:
-        """See that the gateway lets us in, and leave; `UsageError` if it does not."""
+        """Log in to the gateway and disconnect; `UsageError` if it refuses."""
         try:
             with self._lock:
                 self._way.enter()
@@ -94,7 +94,7 @@ class Gateway:
             self.close()
 
     def close(self) -> None:
-        """Close the connection, and with it all that lead through it."""
+        """Close the connection, and all that go through it."""
         self._closed = True
         self._way.leave()
 
@@ -111,7 +111,7 @@ class _Way(Protocol):
 
 
 class _OpenSSH:
-    """By the user's `ssh`: what it says on stderr is what a failure says."""
+    """By the user's `ssh`; its stderr is the message of a failure."""
 
     def __init__(self, ssh: str, where: str, key: Path) -> None:
         self._options = [ssh, *(f"-o{k}={v}" for k, v in QUIET.items())]
@@ -120,7 +120,9 @@ class _OpenSSH:
         self._options += [f"-l{user}"] * bool(user) + [f"-p{port}"] * bool(port)
         file = str(key).replace("%", "%%")
         self._own_key = ["-oIdentitiesOnly=yes", f"-oIdentityFile={_quoted(file)}"]
-        self._keys: list[str] = []  # none named: those that the user's ssh offers
+        self._keys: list[
+            str
+        ] = []  # none: ssh offers those that the user has configured
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._clients: list[subprocess.Popen[bytes]] = []
 
@@ -144,43 +146,43 @@ class _OpenSSH:
             self._open_master()
 
     def _open_master(self) -> None:
-        """Open the connection that all others go through; it stays when this returns.
+        """Open the connection that all others go through; it outlives this call.
 
         Raises:
             PermissionError: the gateway refuses all keys.
             OSError: it does not answer, or is not known.
         """
         master = ["-fNM", f"-S{self._control}", f"-oControlPersist={IDLE}"]
-        with tempfile.TemporaryFile() as said:  # a pipe would stay open with the master
-            words = [*self._options, *self._keys, *master, "--", self._host]
-            opened = _started(words, said.fileno())
+        with tempfile.TemporaryFile() as output:  # the master would keep a pipe open
+            command = [*self._options, *self._keys, *master, "--", self._host]
+            opened = _started(command, output.fileno())
             try:
-                status = opened.wait(PATIENCE + LAST_WORD)
+                status = opened.wait(PATIENCE + EXIT_PATIENCE)
             except subprocess.TimeoutExpired as error:
                 opened.kill()
                 opened.wait()
                 raise TimeoutError(f"no answer within {PATIENCE:.0f} s") from error
-            said.seek(0)
-            why = _last_line(said.read(4096), status)
+            output.seek(0)
+            why = _last_line(output.read(4096), status)
         if status:
             refused = "denied" in why or "authentication failures" in why
             raise (PermissionError if refused else ConnectionError)(why)
 
     def link(self, address: str, port: int, patience: float) -> socket.socket:
-        ours, its = socket.socketpair()
+        near, far = socket.socketpair()
         way = [f"-S{self._control}", "-oControlMaster=no", f"-W{address}:{port}"]
-        with its:
-            words = [*self._options, *self._keys, *way, "--", self._host]
-            client = _started(words, subprocess.PIPE, its.fileno())
+        with far:
+            command = [*self._options, *self._keys, *way, "--", self._host]
+            client = _started(command, subprocess.PIPE, far.fileno())
         self._clients = [c for c in self._clients if c.poll() is None] + [client]
         try:
-            ours.settimeout(patience)
-            if ours.recv(1, socket.MSG_PEEK):  # a server speaks first
-                return ours
-            ours.close()
-            raise EOFError(_last_words(client))
+            near.settimeout(patience)
+            if near.recv(1, socket.MSG_PEEK):  # an SSH server sends first
+                return near
+            near.close()
+            raise EOFError(_complaint(client))
         except BaseException:
-            ours.close()
+            near.close()
             client.kill()
             raise
         finally:
@@ -195,43 +197,47 @@ class _OpenSSH:
         self._clients = []
         if self._folder is None:
             return
-        words = [*self._options, f"-S{self._control}", "-Oexit", "--", self._host]
+        command = [*self._options, f"-S{self._control}", "-Oexit", "--", self._host]
         with contextlib.suppress(subprocess.TimeoutExpired):
             if self._control.is_socket():
-                _started(words, subprocess.DEVNULL).wait(LAST_WORD)
+                _started(command, subprocess.DEVNULL).wait(EXIT_PATIENCE)
         self._folder.cleanup()
         self._folder = None
 
 
 def _started(
-    words: list[str], said: int, both: int = subprocess.DEVNULL
+    command: list[str], stderr: int, both: int = subprocess.DEVNULL
 ) -> subprocess.Popen[bytes]:
-    """Start ssh; Ctrl-C at the terminal is for us: the logs are still to come."""
+    """Start ssh in a session of its own: Ctrl-C must not end it before the logs came.
+
+    Args:
+        both: its stdin and its stdout.
+    """
     return subprocess.Popen(
-        words, stdin=both, stdout=both, stderr=said, start_new_session=True
+        command, stdin=both, stdout=both, stderr=stderr, start_new_session=True
     )
 
 
-def _last_words(client: subprocess.Popen[bytes]) -> str:
+def _complaint(client: subprocess.Popen[bytes]) -> str:
     assert client.stderr
     with contextlib.suppress(subprocess.TimeoutExpired):
-        client.wait(LAST_WORD)
+        client.wait(EXIT_PATIENCE)
     client.kill()
     return _last_line(client.stderr.read(4096), client.wait())
 
 
-def _last_line(said: bytes, status: int) -> str:
-    lines = said.decode("utf-8", "replace").strip().splitlines()
+def _last_line(output: bytes, status: int) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
     return lines[-1] if lines else f"ssh ended with status {status}"
 
 
 def _quoted(text: str) -> str:
-    """Return a value as ssh_config(5) reads it in one piece."""
+    """Return a value quoted for ssh_config(5)."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 class _Paramiko:
-    """By paramiko, where there is no `ssh`; it reads most of its configuration."""
+    """By paramiko, where there is no `ssh`; it reads most of ssh's configuration."""
 
     def __init__(self, where: str, key: Path) -> None:
         self._where, self._key = where, key
@@ -246,7 +252,7 @@ class _Paramiko:
     def link(self, address: str, port: int, patience: float) -> socket.socket:
         assert self._connection
         transport = self._connection.transport
-        # Of `socket.socket` it has all that is needed.
+        # A channel has all that is used of a `socket.socket`.
         return transport.open_channel("direct-tcpip", (address, port), ("", 0))  # type: ignore[no-any-return]
 
     def leave(self) -> None:
@@ -276,11 +282,11 @@ class _Paramiko:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Have what paramiko makes of files that only `ssh` understands be a refusal."""
+    """Translate what paramiko raises of files that only `ssh` can read: a refusal."""
     try:
         yield
     except LOST:
         raise
-    except Exception as error:  # its parsers raise whatever comes
+    except Exception as error:  # its parsers raise anything
         why = f"the SSH configuration cannot be read without ssh: {error}"
         raise paramiko.SSHException(why) from error

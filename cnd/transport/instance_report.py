@@ -1,7 +1,7 @@
-"""What an instance has put into S3 of its workers' words.
+"""The report that an instance has put into S3: its workers' events and its log.
 
-One rule: pure, and nothing of its form is taken on trust: whoever may write a report
-is another machine.  What has another form is left out.
+One rule: pure, and nothing of its form is trusted: another machine has written it.
+What has another form is left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cnd.transport.bounded_lines import LONGEST, Allowance
 
 
 def parsed(data: bytes, instance: str) -> dict[str, Any]:
-    """Return the report of an instance; nothing where it makes no sense."""
+    """Return the report of an instance; an empty one if it cannot be understood."""
     try:
         report = json.loads(data or b"{}")
     except (ValueError, RecursionError):
@@ -25,10 +25,10 @@ def parsed(data: bytes, instance: str) -> dict[str, Any]:
 
 
 def lines(report: dict[str, Any], part: str) -> Iterator[tuple[int, str]]:
-    """Yield what the worker of a part has said, numbered by when it did."""
+    """Yield the lines of a part's worker, each with its number."""
     parts = report.get("parts")
-    told = parts.get(part) if isinstance(parts, dict) else None
-    for line in told if isinstance(told, list) else []:
+    found = parts.get(part) if isinstance(parts, dict) else None
+    for line in found if isinstance(found, list) else []:
         if not (isinstance(line, list) and len(line) == 2):
             continue
         number, text = line
@@ -36,13 +36,13 @@ def lines(report: dict[str, Any], part: str) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def words(
+def events(
     report: dict[str, Any], part: str, *, index: int, host: str
 ) -> Iterator[tuple[Event, float]]:
-    """Yield the events of a part whose worker has ended, up to its last word.
+    """Yield the events of a part whose worker has ended, up to its last event.
 
-    With each how many seconds before the report it was said, by the host's own clock:
-    0 where that makes no sense.  No more is read than a host may say at once.
+    Each comes with its age in seconds when the report was written, by the host's own
+    clock: 0 where that makes no sense.  No more is read than a host may send at once.
     """
     allowed = Allowance(0.0, clock=lambda: 0.0)
     put = amount(report.get("time"))
@@ -56,6 +56,6 @@ def words(
 
 
 def missing(report: dict[str, Any]) -> int | None:
-    """Return how many bytes of its log are missing, as a host tells; None: some."""
-    told = report.get("log_missing", 0)
-    return None if told is None else int(min(amount(told) or 0, LARGEST))
+    """Return how many bytes of its log are missing by a report; None: some are."""
+    missed = report.get("log_missing", 0)
+    return None if missed is None else int(min(amount(missed) or 0, LARGEST))

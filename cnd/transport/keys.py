@@ -1,7 +1,7 @@
-"""Keys: the user's SSH key, and the host key that a run's machines will show.
+"""Keys: the user's SSH key, and the host key that a run's instances will show.
 
-One rule: a private key is readable by its owner alone, and a host is known before
-the first connection; nobody is trusted on first use.
+One rule: a private key is readable by its owner alone, and a host's key is known before
+the first connection; no host is trusted on first use.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class UserKey:
 
 
 def user_key(folder: Path) -> UserKey:
-    """Return CND's own key under `folder`, made on first use (mode 0600)."""
+    """Return CND's own key in `folder`, made on first use (mode 0600)."""
     path = folder / "id_ed25519"
     private_files.folder(folder)
     if not path.exists():  # two first runs at once both make one, and use the first
@@ -69,7 +69,7 @@ def user_key(folder: Path) -> UserKey:
 
 
 def load(path: Path) -> UserKey:
-    """Return the unencrypted private key in the file `path`, of the user's own.
+    """Return the unencrypted private key in the user's file `path`.
 
     Raises:
         UsageError: it is not a private key, needs a passphrase, or is not for EC2.
@@ -91,11 +91,11 @@ def _read(path: Path) -> UserKey:
 def private_key(path: Path) -> paramiko.PKey:
     """Return the key in a file, in OpenSSH's format, PKCS#1 or PKCS#8.
 
-    The plain key: paramiko's own reader offers the certificate that lies beside it
-    (``-cert.pub``), which an instance of CND knows nothing of.
+    The plain key: paramiko's own reader would offer the certificate beside the file as
+    well (``-cert.pub``), which an instance of CND does not know.
 
     Raises:
-        ValueError: it holds none that EC2 takes, says why.
+        ValueError: the file holds no key that EC2 takes; its text is the reason.
     """
     try:
         key = _parsed(small_files.read(path))

@@ -1,8 +1,8 @@
-"""What a fleet needs in order to end without us, and what it has left in S3 then.
+"""Orphans: the orders for a fleet without orchestrator, and what it has left in S3.
 
 One rule: an instance gets no credentials, only pre-signed URLs for the objects that it
 may read, and signed forms, which limit their size, for those that it may write; they
-stand in its job file and nowhere else.
+are in its job file and nowhere else.
 """
 
 from __future__ import annotations
@@ -25,26 +25,28 @@ from cnd.transport import instance_report
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
-RESULT = "orphan.json"  # under the run's prefix; whoever finds a golden nonce puts it
-MOST_RESULT = LAST_LINE  # bytes of it: no watchdog reads more
+RESULT = (
+    "orphan.json"  # under the run's prefix: put by an orphan that finds a golden nonce
+)
+MOST_RESULT = LAST_LINE  # bytes: no watchdog reads more
 NOTE = 1024  # bytes of a log's first line, at most
-PATIENCE = 30.0  # seconds without a sign of life until a host goes on alone
+PATIENCE = 30.0  # seconds without a sign of life until a host is an orphan
 POLL = 5.0  # seconds between an orphan's looks for the others' result
 FETCHES = 8  # reports read at a time, each of up to `MOST_REPORT` bytes
 
 
 @dataclass(frozen=True)
 class Left:
-    """What an instance that ended without us has left of its workers' words."""
+    """The events of its workers that an orphan has left in S3."""
 
-    # Up to the last word of each; `heard` is when it was said, as well as is known.
-    words: tuple[Event, ...]
+    # Up to the last event of each; `heard` is when it happened, as far as is known.
+    events: tuple[Event, ...]
     age: float  # seconds since it was left, by S3's clock
 
 
 @dataclass(frozen=True)
 class Place:
-    """An instance in its run: where it leaves its report, and what it searched."""
+    """An instance in its run: its place, and the classes that it searched."""
 
     host: str  # its id
     index: int  # its place in the fleet
@@ -62,14 +64,14 @@ def orders(
     patience: float | None = None,
     refused: Callable[[], bool] = lambda: False,
 ) -> Callable[[str, str], Mapping[str, object]]:
-    """Return what gives each instance, by id and name, its orders for `watchdog.py`.
+    """Return a function that gives an instance (id, name) its orders for `watchdog.py`.
 
     Args:
         seconds: how long the signatures must hold: the lifetime of the instances.
         shutdown: whether an orphan powers its instance off when it is done.
-        spot: whether AWS may take an instance back, and says so on it before.
+        spot: whether AWS may interrupt an instance, with a notice on it before.
         patience: seconds without a sign of life; None: `PATIENCE`.
-        refused: whether the bucket is not to be used, asked for each instance.
+        refused: returns whether the bucket is not to be used; called per instance.
     """
     hold = int(min(seconds, MAX_LIFETIME))
 
@@ -103,13 +105,13 @@ def orders(
 
 
 def claim(s3: S3Client, bucket: str, run: str, instances: int) -> Event | None:
-    """Return what an orphan claims to have found, as if its worker said so, or None."""
-    told = result(s3, bucket, run) or {}
-    nonce = told.get("nonce")
+    """Return the find that an orphan claims as an event of its worker, or None."""
+    claimed = result(s3, bucket, run) or {}
+    nonce = claimed.get("nonce")
     if not isinstance(nonce, int):
         return None
-    fields = {"nonce": nonce, "hash": told.get("hash"), "left_in": bucket}
-    index, host = nonce % instances, str(told.get("instance"))
+    fields = {"nonce": nonce, "hash": claimed.get("hash"), "left_in": bucket}
+    index, host = nonce % instances, str(claimed.get("instance"))
     return Event("worker.found", index, host, fields)
 
 
@@ -128,9 +130,9 @@ def result(s3: S3Client, bucket: str, run: str) -> dict[str, Any] | None:
 def left(
     s3: S3Client, bucket: str, run: str, places: Collection[Place]
 ) -> list[Left | CloudError | None]:
-    """Return what each instance has left; None: nothing, or nothing that makes sense.
+    """Return what each instance has left; None: nothing that can be understood.
 
-    A failure of one is told in its place, and the others are read all the same.
+    The failure of one stands in its place, and the others are read all the same.
     """
     pool = Pool(FETCHES, "left")
     answers = [pool.submit(_left, s3, bucket, run, place) for place in places]
@@ -147,11 +149,11 @@ def _left(
         return error
     data, age = found or (b"", 0.0)
     report = instance_report.parsed(data, place.host)
-    return Left(words(report, place, time.monotonic() - age), age) if report else None
+    return Left(events(report, place, time.monotonic() - age), age) if report else None
 
 
-def words(report: dict[str, Any], place: Place, put: float) -> tuple[Event, ...]:
-    """Return what a report says of the parts of its instance.
+def events(report: dict[str, Any], place: Place, put: float) -> tuple[Event, ...]:
+    """Return the events in a report of the parts of its instance.
 
     Args:
         put: when it was put into S3, on the monotonic clock.
@@ -159,7 +161,7 @@ def words(report: dict[str, Any], place: Place, put: float) -> tuple[Event, ...]
     return tuple(
         replace(event, received=put - min(before, MAX_LIFETIME))
         for part, index in place.parts.items()
-        for event, before in instance_report.words(
+        for event, before in instance_report.events(
             report, part, index=index, host=place.host
         )
     )

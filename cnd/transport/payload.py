@@ -1,6 +1,6 @@
-"""What a host is sent: worker, watchdog, and the search library for its processor.
+"""The files that a host gets: worker, watchdog, and the library for its processor.
 
-One rule: everything that runs on a host is here, and none of it is a secret.
+One rule: every program that runs on a host is here, and none of it is a secret.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
     Without a library for it the worker searches with hashlib.
 
     Args:
-        kernel_name: what it is to search with.
+        kernel_name: the kernel that it is to search with.
     """
     files = dict(COMMON)
     library = kernel.library(machine)
@@ -40,7 +40,7 @@ def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
 
 
 def code_with(script: Path) -> Mapping[str, bytes]:
-    """Return the files for a host that runs somebody's own script as its worker."""
+    """Return the files for a host that runs the user's own script as its worker."""
     files = {
         **COMMON,
         "script_runner.py": Path(script_runner.__file__),

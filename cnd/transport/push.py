@@ -1,6 +1,6 @@
-"""What is said to `loader.py` on a host, in one SSH session: see there.
+"""The orchestrator's side of the protocol with `loader.py` on a host: see there.
 
-One rule: it only talks; what a broken connection means is decided in `ssh.py`.
+One rule: it only sends and receives; `ssh.py` decides what a broken connection means.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ LOADER = Path(loader.__file__).read_bytes()
 # Reads the loader, and runs it.
 START = f"python3 -I -S -c 'import sys; exec(sys.stdin.buffer.read({len(LOADER)}))'"
 MACHINE = re.compile(r"\w{1,40}")
-MOST_NOISE = LONGEST  # bytes that a host may say besides
+MOST_NOISE = LONGEST  # bytes that a host may print besides
 
 
 class Nonsense(ValueError):
-    """What a host says of itself is nothing that the loader says."""
+    """The program on a host does not answer as the loader does."""
 
 
 class Session(Protocol):
-    """What is used of a `paramiko.Channel`."""
+    """A `paramiko.Channel`, as far as it is used here."""
 
     def sendall(self, data: bytes) -> None: ...
 
@@ -42,7 +42,7 @@ class Session(Protocol):
 
 
 def command(log: str) -> str:
-    """Return the shell command that awaits `begin`.
+    """Return the shell command whose session `begin` needs.
 
     Args:
         log: a shell command that prints the system log.
@@ -57,7 +57,7 @@ def begin(
     job: bytes,
     order: Mapping[str, object],
 ) -> tuple[bool, bytes]:
-    """Send what is missing, and have the worker begin.
+    """Send the files that are missing, and start the worker.
 
     Args:
         session: in which `command` was just started.
@@ -66,10 +66,10 @@ def begin(
         order: part, program and pause: see `loader.py`.
 
     Returns:
-        Whether it began, and what the session said after that, or instead.
+        Whether it began, and the output after that, or instead of it.
 
     Raises:
-        Nonsense: whoever answers is no loader.
+        Nonsense: the program that answers is no loader.
     """
     _send(session, LOADER + _line({"folder": folder}))
     hello, rest = _line_with(session, b'"machine"')
@@ -90,19 +90,19 @@ def begin(
 
 
 def _introduced(hello: bytes) -> tuple[str, str, Mapping[str, object]]:
-    """Return a host's machine, the magic number of its Python, and what it has."""
+    """Return a host's machine, its Python's magic number, and the files that it has."""
     try:
         host = plain(hello)
         machine, magic, there = host["machine"], host["magic"], host["there"]
     except (ValueError, KeyError) as error:
-        raise Nonsense(f"it said {hello[:80]!r}") from error
+        raise Nonsense(f"it answered {hello[:80]!r}") from error
     if not (MACHINE.fullmatch(str(machine)) and isinstance(there, dict)):
-        raise Nonsense(f"it said {hello[:80]!r}")
+        raise Nonsense(f"it answered {hello[:80]!r}")
     return str(machine), str(magic), there
 
 
 def _send(session: Session, data: bytes) -> None:
-    """Send it; who does not listen any more has said why, which is read next."""
+    """Send it; if the program has ended, the reason is in its output, read next."""
     with contextlib.suppress(OSError):
         session.sendall(data)
 
@@ -111,26 +111,28 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return json.dumps(record).encode() + b"\n"
 
 
-def _line_with(session: Session, word: bytes, said: bytes = b"") -> tuple[bytes, bytes]:
-    """Return the first JSON object with `word`, and what came after it.
+def _line_with(
+    session: Session, key: bytes, received: bytes = b""
+) -> tuple[bytes, bytes]:
+    """Return the first line with a JSON object that has `key`, and what follows it.
 
-    What came instead, a greeting perhaps, is dropped; if no such line comes, it is
+    Other lines, a greeting perhaps, are dropped; if no such line comes, all output is
     returned with an empty line.
 
     Raises:
         Nonsense: more than `MOST_NOISE` came without it.
     """
-    data, start = bytearray(said), 0
+    data, start = bytearray(received), 0
     while True:
         end = data.find(b"\n", start)
         if end >= 0:
             line = bytes(data[start:end])
             start = end + 1
-            if line.startswith(b"{") and word in line:
+            if line.startswith(b"{") and key in line:
                 return line, bytes(data[start:])
             continue
         if len(data) > MOST_NOISE:
-            raise Nonsense(f"it said {bytes(data[:80])!r}, and more without end")
+            raise Nonsense(f"it answered {bytes(data[:80])!r}, and more without end")
         chunk = session.recv(65536)
         if not chunk:
             return b"", bytes(data)

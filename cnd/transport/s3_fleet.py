@@ -1,12 +1,13 @@
-"""The hosts of a run that nobody reaches over SSH: word and reports go through S3.
+"""The hosts of a run without SSH: messages and reports go through S3.
 
-One rule: as in `ssh_fleet.py`, one host's failure is recorded and the others go on, and
-who reads the events decides; but one thread listens to all hosts, with a few helpers,
-and another speaks: a word must not wait until hundreds of reports are read.
+One rule: as in `ssh_fleet.py`, the failure of one host is recorded and the others go
+on, and the reader of the events decides; but one thread reads the reports of all hosts,
+with a few helpers, and another sends: a message must not wait until hundreds of reports
+are read.
 
-It writes one object that all instances look at, lists theirs, and fetches those that
-have changed.  What it costs does not grow with the search's length, and with the fleet
-only as its reports do.
+It writes one object that all instances poll, lists theirs, and fetches those that have
+changed.  Its cost does not grow with the length of the search, and with the fleet only
+as the number of reports does.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ MOST_AT_ONCE = 32 << 20  # bytes of reports fetched at a time
 
 @dataclass
 class _Task:
-    """A class that a host has to search, or None where it stands by."""
+    """A class that a host has to search; None: it stands by."""
 
     part: Part | None
-    told: int = 0  # lines of its worker that were passed on
-    ended: bool = False  # its worker has said its last word
+    passed: int = 0  # lines of its worker that were passed on
+    ended: bool = False  # its worker has sent its last event
     lost: bool = False  # the host was silent for too long
     over: bool = False  # nothing more is expected of it
 
@@ -75,7 +76,7 @@ class _Host:
     booted_by: float  # when its first report is late, on the monotonic clock
     tasks: list[_Task] = field(default_factory=list)
     etag: str = ""  # of its latest report
-    heard: float | None = None  # when that came, on the monotonic clock
+    received: float | None = None  # when that came, on the monotonic clock
     gone: bool = False  # the instance was dropped
     allowance: Allowance | None = None  # since its first report
 
@@ -85,7 +86,7 @@ class _Host:
 
 
 def batches(changed: Iterable[tuple[_Host, int]]) -> Iterator[list[_Host]]:
-    """Yield hosts, few enough at a time for what their reports take of our memory."""
+    """Yield hosts, few enough at a time to keep their reports in memory."""
     batch: list[_Host] = []
     size = 0
     for host, more in changed:
@@ -117,69 +118,71 @@ class S3Fleet:
 
         Args:
             put: takes every event, from any thread.
-            owner: the account whose bucket it must be; empty for anybody's.
-            polls_per_second: how often the fleet, all together, may ask for the word.
+            owner: the account that must own the bucket; empty: any account.
+            polls_per_second: how often the whole fleet may look for a message.
             search_began: returns when the search of a run that is taken over began, on
-                the monotonic clock, as well as that is known by now.
+                the monotonic clock, as far as that is known by now.
         """
         self._plan, self._files = plan, files
         self._s3, self._bucket, self._put = s3, bucket, put
         self._owner = owner
         self._pace = s3_protocol.pace(plan.instances, polls_per_second)
-        self._told_began = search_began
+        self._known_began = search_began
         self._search_began: float | None = None
         self._ended_by = math.inf  # when all reports are late: the run is decided
         self._lock = threading.Lock()
         self._hosts: dict[str, _Host] = {}  # by name
-        self._holders: dict[int, str] = {}  # who has each class now, by name
-        self._awake = threading.Event()  # there is a new word to say
+        self._holders: dict[int, str] = {}  # name of the host that has each class now
+        self._awake = threading.Event()  # there is a new message to send
         self._ending = threading.Event()
         self._closed = threading.Event()
-        # It counts on where a former orchestrator may have been.
+        # So it is higher than the last beat of a former orchestrator.
         self._beat = int(time.time())
-        self._told: set[str] = set()  # troubles
-        self._deaf = False  # we could not listen of late: silence proves nothing
-        self._pool = Pool(2, "mailbox")
+        self._reported: set[str] = set()  # failures
+        self._deaf = (
+            False  # reports could not be listed of late: silence proves nothing
+        )
+        self._pool = Pool(2, "s3-fleet")
         self.threads: list[Future[None]] = []
 
     @property
     def delay(self) -> float:
-        """Seconds that a word may take to reach a host, and its answer us, at worst."""
+        """Seconds that a message and the answer to it may take together, at worst."""
         return 1.5 * self._pace.poll + self._pace.look
 
     def divide(self, plan: Plan) -> None:
-        """Take in that the fleet is smaller than planned: impossible here.
+        """Fail: the number of classes is in the user data.
 
-        How many classes there are stands in the user data; `Plan` refuses it.
+        `Plan` refuses fewer instances than wanted for a fleet of this kind.
         """
         raise ValueError("user data cannot be changed after the launch")
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Expect an instance to search its classes; later calls add more of them."""
         with self._lock:
-            if self._closed.is_set():  # who looks for instances looked before the end
+            if self._closed.is_set():  # the instance was found before the end
                 return
             booted_by = time.monotonic() + self._plan.boot_allowance
             host = self._hosts.setdefault(name, _Host(instance.id, name, booted_by))
-            # What a former orchestrator was told already is told again.
+            # Lines that a former orchestrator has received are passed on again.
             host.tasks += [_Task(part) for part in parts or (None,)]
             self._holders.update({part.index: name for part in parts})
-            if host.gone:  # who gave it a class has not heard of it
+            if host.gone:  # the caller gave it a class before it knew
                 self._give_up(host, GONE)
             if not self.threads:
-                self.threads.append(self._pool.submit(self._listen))
-                self.threads.append(self._pool.submit(self._speak))
+                self.threads.append(self._pool.submit(self._receive))
+                self.threads.append(self._pool.submit(self._send))
         if any(part.start != part.index for part in parts) or host.etag:
             self._awake.set()
 
     def stop(self) -> None:
-        """Tell every worker to stop; its host's log comes with its last word."""
+        """Stop every worker; the log of its host comes with its last event."""
         self._ended_by = time.monotonic() + END_PATIENCE + self.delay
         self._ending.set()
         self._awake.set()
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone, for good."""
+        """Give up for good an instance that is gone."""
         with self._lock:
             gone = [h for h in self._hosts.values() if h.id == instance_id]
             for host in gone:
@@ -187,52 +190,52 @@ class S3Fleet:
                 self._give_up(host, GONE)
 
     def close(self) -> None:
-        """Listen no longer."""
+        """End both threads."""
         with self._lock:
             self._closed.set()
         self._ending.set()
         self._awake.set()
         self._pool.close()
 
-    # --- in the thread that speaks
+    # --- in the thread that sends
 
-    def _speak(self) -> None:
-        """Write the word if there is a new one, and now and then as a sign of life."""
+    def _send(self) -> None:
+        """Write a message when there is a new one, and regularly as a sign of life."""
         while not self._closed.is_set():
             self._awake.clear()
             try:
-                self._say()
+                self._write_message()
             except CloudError as error:
-                self._tell(error)
+                self._report(error)
                 self._closed.wait(self._pace.look)
                 continue
             self._awake.wait(BEAT)
 
-    def _tell(self, error: CloudError) -> None:
-        """Tell of trouble, once."""
-        if str(error) not in self._told and not self._closed.is_set():
+    def _report(self, error: CloudError) -> None:
+        """Emit a failure as an event, once for each text."""
+        if str(error) not in self._reported and not self._closed.is_set():
             self._put(trouble(error))
-        self._told.add(str(error))
+        self._reported.add(str(error))
 
-    def _say(self) -> None:
+    def _write_message(self) -> None:
         self._beat += 1
         with self._lock:
             hosts = list(self._hosts.values())
             parts = {h.name: list(self._handed(h)) for h in hosts}
             away = {h.name: list(self._given_away(h)) for h in hosts}
-        word = s3_protocol.ControlMessage(
+        message = s3_protocol.ControlMessage(
             self._beat,
             self._ending.is_set(),
             {name: handed for name, handed in parts.items() if handed},
             {name: lost for name, lost in away.items() if lost},
         )
-        s3, run, data = self._s3, self._files.run, word.encoded()
+        s3, run, data = self._s3, self._files.run, message.encoded()
         s3_protocol.put(
-            s3, self._bucket, run, s3_protocol.WORD, data, owner=self._owner
+            s3, self._bucket, run, s3_protocol.MESSAGE, data, owner=self._owner
         )
 
     def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
-        """Return the classes that a host takes over; its own it knows."""
+        """Yield the classes that a host takes over; it knows its own."""
         for part in (task.part for task in host.pending):
             if part and (host.name, part.start) != (
                 f"Instance{part.index}",
@@ -241,7 +244,7 @@ class S3Fleet:
                 yield part.index, part.start, max(1.0, round(self._remaining(), 3))
 
     def _given_away(self, host: _Host) -> Iterator[str]:
-        """Return the parts that others search because this host was silent."""
+        """Yield the parts that others search now, because this host was silent."""
         for task in host.pending:
             part = None if task.ended else task.part
             if part and self._holders[part.index] != host.name:
@@ -252,14 +255,14 @@ class S3Fleet:
 
     def _began(self) -> float:
         """Return when the search began, on the monotonic clock; now, if it has not."""
-        told = self._told_began()
-        began = self._search_began if told is None else told
+        known = self._known_began()
+        began = self._search_began if known is None else known
         return time.monotonic() if began is None else began
 
-    # --- in the thread that listens
+    # --- in the thread that receives
 
-    def _listen(self) -> None:
-        """Look for new reports until the end, half of the time at most."""
+    def _receive(self) -> None:
+        """Look for new reports until the end, for half of the time at most."""
         fetchers = Pool(FETCHES, "fetch")
         while not self._closed.is_set():
             began = time.monotonic()
@@ -267,29 +270,29 @@ class S3Fleet:
                 self._look(fetchers)
             except CloudError as error:
                 self._deaf = True
-                self._tell(error)
+                self._report(error)
             self._closed.wait(max(self._pace.look, time.monotonic() - began))
 
     def _look(self, fetchers: Pool) -> None:
-        """Fetch the reports that have changed, and pass on what they say."""
+        """Fetch the reports that have changed, and pass their events on."""
         for hosts in batches(self._changed()):
             answers = [fetchers.submit(self._fetch, host) for host in hosts]
             for host, answer in zip(hosts, answers, strict=True):
-                # One is taken apart at a time.
+                # One at a time is parsed: it takes memory.
                 report = instance_report.parsed(answer.result(), host.id)
                 with self._lock:
                     self._take(host, report)
         with self._lock:
             for host in self._hosts.values():
-                if self._deaf and host.heard is not None:
-                    host.heard = time.monotonic()
+                if self._deaf and host.received is not None:
+                    host.received = time.monotonic()
                 self._check(host)
         self._deaf = False
 
     def _changed(self) -> Iterator[tuple[_Host, int]]:
-        """List the reports; yield the hosts whose report is a new one, and its size.
+        """List the reports; yield the hosts with a new one, and its size.
 
-        One that is larger than the bucket was to take is no report of ours.
+        One that is larger than the signed form allows is none of a host.
         """
         start = s3logs.prefix(self._files.run) + s3logs.LOGS
         pages = self._s3.get_paginator("list_objects_v2")
@@ -304,7 +307,7 @@ class S3Fleet:
                             yield host, item["Size"]
 
     def _fetch(self, host: _Host) -> bytes:
-        """Return what a host has put; nothing where it cannot be fetched."""
+        """Return the report of a host; nothing if it cannot be fetched."""
         if self._closed.is_set():
             return b""
         try:
@@ -313,7 +316,7 @@ class S3Fleet:
             data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
         except CloudError as error:
             host.etag = ""  # try again
-            self._tell(error)
+            self._report(error)
             return b""
         return data or b""
 
@@ -322,7 +325,7 @@ class S3Fleet:
     def _take(self, host: _Host, report: dict[str, Any]) -> None:
         if not report:
             return
-        first, host.heard = host.heard is None, time.monotonic()
+        first, host.received = host.received is None, time.monotonic()
         for task in host.pending:
             if first:
                 self._put(Event("instance.ready", task.index, host.id))
@@ -332,7 +335,7 @@ class S3Fleet:
             if task.part:
                 self._pass_on(host, task, task.part, report)
             log = report.get("log")
-            # Without a word of its worker it has not heard of that class yet.
+            # With no event of its worker, the host has not received that class yet.
             idle = task.ended or task.part is None or self._ending.is_set()
             if isinstance(log, str) and idle:
                 self._end(host, task, log, instance_report.missing(report))
@@ -343,9 +346,9 @@ class S3Fleet:
         """Pass on the lines that are new."""
         fresh = () if task.ended else instance_report.lines(report, part.name)
         for number, text in fresh:
-            if number <= task.told:
+            if number <= task.passed:
                 continue
-            task.told = number
+            task.passed = number
             event = from_worker(text[:LONGEST], index=part.index, host=host.id)
             if not self._is_kept(host, event, len(text)):
                 continue
@@ -353,13 +356,13 @@ class S3Fleet:
                 self._search_began = time.monotonic()
             self._put(self._judged(host, part, event))
             task.ended |= event.kind in LAST_WORDS
-            if task.ended:  # whatever is said after that has no allowance
+            if task.ended:  # lines after the last event are not counted
                 break
 
     def _judged(self, host: _Host, part: Part, event: Event) -> Event:
-        """Return what is believed of a word: see `fleet.believed`.
+        """Return what is believed of an event: see `fleet.believed`.
 
-        A worker begins before its report is here, which S3 may refuse a while.
+        A worker begins before its report arrives, which S3 may refuse for a while.
         """
         if part.resumed:
             return event
@@ -368,7 +371,7 @@ class S3Fleet:
         return believed(event, early=early, asked=asked)
 
     def _is_kept(self, host: _Host, event: Event, size: int) -> bool:
-        """Return whether a word is within its host's allowance, or the last one."""
+        """Return whether an event is within its host's allowance, or the last one."""
         if host.allowance is None:
             host.allowance = Allowance(self._began())
         allowed = host.allowance
@@ -396,13 +399,13 @@ class S3Fleet:
         self._put(Event("host.done", task.index, host.id))
 
     def _check(self, host: _Host) -> None:
-        """Notice a host that does not report, or no longer."""
+        """Notice a host that does not report, or has ceased to."""
         now = time.monotonic()
-        if host.heard is None:
+        if host.received is None:
             if now >= min(host.booted_by, self._ended_by):
                 self._give_up(host, "it did not report in time")
             return
-        silent = now - host.heard >= self._pace.silence
+        silent = now - host.received >= self._pace.silence
         for task in host.pending:
             if silent and task.part and not task.ended and not task.lost:
                 task.lost = True

@@ -1,4 +1,4 @@
-"""What instances that nobody reaches over SSH find in S3, and how they may answer.
+"""The objects in S3 by which instances without SSH get orders, and report.
 
 One rule: an instance gets no credentials.  It gets URLs that read three objects and a
 signed form that writes objects whose names begin with the run's ``Instance``; all of
@@ -33,15 +33,16 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 MACHINES = ("x86_64", "aarch64")
-WORD = "word.json"  # under the run's prefix: what all instances look at
-REPORTS = f"{s3logs.LOGS}Instance"  # how the names of their own objects begin
+MESSAGE = "word.json"  # under the run's prefix: the object that all instances poll
+REPORTS = f"{s3logs.LOGS}Instance"  # the prefix of the objects that they put
 
-# Nobody may ask S3 for more than some thousand requests a second (one prefix takes
-# 3500 PUT and 5500 GET), and each costs: see docs/scale.md.
+# S3 takes some thousand requests a second (3500 PUT and 5500 GET for one prefix), and
+# each costs: see docs/scale.md.
 FASTEST_POLL, FASTEST_REPORT = 1.0, 5.0  # seconds
-# Of the whole fleet; a report, which is written and read, is dearer than a look.
+# Polls of the whole fleet for each of its reports: a report, which is written and read,
+# costs more.
 LOOKS_TO_A_REPORT = 10
-# Who waits for a word need not look for it more often than it comes.
+# The shortest time between two looks at a worker, or of the orchestrator at reports.
 FASTEST_LOOK = 0.5  # seconds
 
 
@@ -49,25 +50,25 @@ FASTEST_LOOK = 0.5  # seconds
 class PollRates:
     """How often each instance talks to S3."""
 
-    poll: float  # seconds between two looks for the orchestrator's word
-    every: float  # seconds between two reports of a worker that has nothing special
+    poll: float  # seconds between two looks for the orchestrator's message
+    every: float  # seconds between two reports of a worker without news
 
     @property
     def look(self) -> float:
-        """Seconds between two looks of an agent at its worker, and of ours at reports.
+        """Seconds between looks: of an agent at its worker, of this process at reports.
 
-        A find is told at once, that is after one of either.
+        A find is reported at once, that is after one look of each.
         """
         return max(FASTEST_LOOK, self.poll / 4)
 
     @property
     def silence(self) -> float:
-        """Seconds without a report until a worker's host counts as lost."""
+        """Seconds without a report until the host of a worker counts as lost."""
         return 3 * self.every + 5.0
 
 
 def pace(instances: int, polls_per_second: float) -> PollRates:
-    """Return the pace of a fleet, so that all together keep below the rates."""
+    """Return each instance's rates, so that the whole fleet keeps within its limits."""
     return PollRates(
         poll=max(FASTEST_POLL, instances / polls_per_second),
         every=max(FASTEST_REPORT, LOOKS_TO_A_REPORT * instances / polls_per_second),
@@ -76,7 +77,7 @@ def pace(instances: int, polls_per_second: float) -> PollRates:
 
 @dataclass(frozen=True)
 class ControlMessage:
-    """What the orchestrator says to all instances; see `agent.ControlMessage`."""
+    """The message of the orchestrator to all instances; see `agent.ControlMessage`."""
 
     beat: int
     stop: bool = False
@@ -98,7 +99,7 @@ class ControlMessage:
 def bundle(machine: str) -> bytes:
     """Return the files for a machine (`uname -m`) as a ZIP archive.
 
-    Its modules are there compiled as well, for hosts with our own version of Python.
+    It has its modules compiled as well, for hosts with this process's Python version.
     """
     files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
     for name in ("agent.py", *payload.COMMON):
@@ -123,9 +124,9 @@ def _compiled(name: str, source: bytes) -> bytes:
 
 
 def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
-    """Put into S3 what the instances fetch; the bucket must be there."""
+    """Put the objects that instances fetch into S3; the bucket must exist."""
     objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
-    for name, data in {**objects, WORD: ControlMessage(0).encoded()}.items():
+    for name, data in {**objects, MESSAGE: ControlMessage(0).encoded()}.items():
         put(s3, bucket, run, name, data, owner=owner)
 
 
@@ -147,12 +148,12 @@ def boot(
     polls_per_second: float,
     patience: float | None = None,
 ) -> dict[str, Any]:
-    """Return what every instance of a run is told in its user data, for `agent.py`.
+    """Return the orders for `agent.py` in the user data of every instance of a run.
 
-    It holds URLs that are signed for the instances' lifetime.
+    They hold URLs that are signed for the instances' lifetime.
 
     Args:
-        patience: seconds without a new word until an instance goes on alone, besides
+        patience: seconds without a new message until an instance is an orphan, besides
             three looks for it; None: `orphans.PATIENCE`.
     """
     alone_after = orphans.PATIENCE if patience is None else patience
@@ -173,7 +174,7 @@ def boot(
             }
             for machine in MACHINES
         },
-        "word": url(WORD),
+        "word": url(MESSAGE),
         "report": form(REPORTS + "${filename}", agent.MOST_REPORT),
         "prefix": s3logs.prefix(run) + s3logs.LOGS,
         "poll": rates.poll,
@@ -189,7 +190,7 @@ def boot(
             "nonces": plan.nonces,
             "time_limit": plan.time_limit,
             "kernel": plan.kernel,
-            # More often than it is reported nobody hears it; the end is told at once.
+            # No more often than twice a report; the end is reported at once.
             "progress": max(plan.progress, rates.every / 2),
             "witness_bits": plan.witness_bits,
             "script": "",

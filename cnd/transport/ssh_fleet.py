@@ -1,7 +1,7 @@
 """The hosts of a run, each served by a thread from its first answer to its log.
 
-One rule: one host's failure is recorded and the others go on.  Threads only put
-events; who reads them decides, and says `stop`.
+One rule: the failure of one host is recorded and the others go on.  Threads only emit
+events; the reader of the events decides, and calls `stop`.
 """
 
 from __future__ import annotations
@@ -11,131 +11,26 @@ import json
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 
 from cnd.ec2 import Instance
 from cnd.errors import HostError, HostLost
 from cnd.model import system_log
-from cnd.model.events import LAST_WORDS, Emit, Event, from_worker
+from cnd.model.events import Emit, Event
 from cnd.model.plan import MARKETS, Plan
 from cnd.system.background import Pool
 from cnd.transport.bounded_lines import Allowance
-from cnd.transport.fleet import (
-    BEAT,
-    EARLY,
-    END_PATIENCE,
-    GONE,
-    NOISE,
-    TOO_MUCH,
-    Part,
-    RunFiles,
-    believed,
-    dropped,
-)
+from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
+from cnd.transport.fleet import BEAT, EARLY, GONE, Part, RunFiles, believed
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import (
-    LOG_TIMEOUT,
-    SILENCE,
-    SPOT_WATCHDOG_PAUSE,
-    WATCHDOG_PAUSE,
-    Host,
-    Login,
-)
-
-# A connection that dropped is taken up again within this time, or the host is lost
-# and its class goes on elsewhere.
-LOST_PATIENCE = 2.0  # seconds
+from cnd.transport.ssh import LOG_TIMEOUT, SPOT_WATCHDOG_PAUSE, WATCHDOG_PAUSE, Host
+from cnd.transport.ssh_connection import SILENCE, Login
+from cnd.transport.turns import Turns
+from cnd.transport.worker_output import WorkerOutput
 
 SET_UP_ATTEMPTS = 3
-
-# In the JSON of a last word, one of these stands.
-LAST = tuple(kind.removeprefix("worker.").encode() for kind in LAST_WORDS)
-
-# After the stop, logs that are on their way are cut to what has come by then, so that
-# they are written before `job.END_LIMIT`.
-LOGS_PATIENCE = 50.0  # seconds
-
-# Once the run is decided, whatever is not a word to a worker waits until all workers
-# have stopped, or for this long.
-STOP_FIRST = 2.0  # seconds
-
-# A host that says more than its allowance is read so slowly that it takes no more of
-# this machine's time: 1.3 MB/s, with all others like it.
-LOUD_BYTES = 64 << 10  # that are read, and dropped, before a pause
-LOUD_PAUSE = 0.05  # seconds
-
-
-class WorkerOutput:
-    """Passes on what one worker says, within the allowance of its host."""
-
-    def __init__(
-        self,
-        index: int,
-        instance_id: str,
-        allowance: Allowance,
-        put: Emit,
-        slow_down: Callable[[], bool],
-        judged: Callable[[Event], Event] = lambda event: event,
-    ) -> None:
-        """Make a voice; `judged` returns what is believed of a last word."""
-        self._index, self._host, self._put = index, instance_id, put
-        self._judged = judged
-        self._allowance, self._slow_down = allowance, slow_down
-        self._told = allowance.dropped_bytes  # how much of that was told
-        self._unpaid = 0  # bytes that were dropped since the last pause
-
-    def is_last(self, line: bytes) -> bool:
-        """Take in a line; return whether no more is to be heard.
-
-        A last word counts whatever the allowance is.
-        """
-        last = any(word in line for word in LAST)
-        if last and (event := self._event(line)).kind in LAST_WORDS:
-            self._put(self._judged(event))
-            return True
-        if not self._allowance.keeps(len(line) + 1):
-            return self._pay(len(line) + 1)
-        event = self._event(line)
-        if event.kind != NOISE or self._allowance.keeps_noise(len(line)):
-            self._put(event)
-        return False
-
-    def _event(self, line: bytes) -> Event:
-        text = line.decode("utf-8", "replace")
-        return from_worker(text, index=self._index, host=self._host)
-
-    def drop(self, size: int) -> None:
-        """Count what a line has beyond its limit.
-
-        Raises:
-            HostError: there is no end of it, and no time left.
-        """
-        self._allowance.drop(size, lines=0)
-        if self._pay(size):
-            raise HostError(self._host, "says too much to be heard to its end")
-
-    def _pay(self, size: int) -> bool:
-        """Let a host wait for what it said too much; return whether to give it up."""
-        if not self._told:
-            self._told = self._allowance.dropped_bytes
-            self._tell(TOO_MUCH)
-        self._unpaid += size
-        if self._unpaid < LOUD_BYTES:
-            return False
-        self._unpaid = 0
-        return not self._slow_down()
-
-    def close(self) -> None:
-        """Tell how much was dropped, if anything was."""
-        dropped, size = self._allowance.dropped, self._allowance.dropped_bytes
-        if size > self._told:
-            self._told = size
-            self._tell(f"said too much: {dropped} lines ({size} bytes) are not kept")
-
-    def _tell(self, what: str) -> None:
-        self._put(dropped(self._host, what, self._allowance))
 
 
 class SshFleet:
@@ -156,13 +51,14 @@ class SshFleet:
         """Make a fleet of no hosts yet.
 
         Args:
-            code: what a host needs, by its machine (`uname -m`).
-            alone: what an instance (id, name) is to do without us: see `watchdog.py`.
+            code: returns the files that a host needs, by its machine (`uname -m`).
+            alone: returns the orders of an instance (id, name) in case that it becomes
+                an orphan: see `watchdog.py`.
             put: takes every event, from any thread.
             at_once: how many hosts to connect to, how many to set up, and of how many
                 to fetch the log, at a time.
             search_began: returns when the search of a run that is taken over began, on
-                the monotonic clock, as well as that is known by now.
+                the monotonic clock, as far as that is known by now.
         """
         self._plan = plan
         self._files = files
@@ -171,50 +67,38 @@ class SshFleet:
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{files.run}"
-        self._booted_by: dict[str, float] = {}  # until when an instance is waited for
-        self._ended_by = math.inf  # the same for all, once the run is decided
-        self._logs_by = math.inf  # when every log is late, once the run is decided
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
-        self._answered: set[str] = set()  # instances that SSH has reached before
         self._gone: set[str] = set()  # instances that were dropped
-        self._holders: dict[int, str] = {}  # who has each class now, as far as given
+        self._holders: dict[
+            int, str
+        ] = {}  # the instance that was given each class last
         self.threads: list[Future[None]] = []
-        self._told_began, self._search_began = search_began, math.inf
-        # A quarter of the fleet at a time: the first begins the sooner to search, and
-        # an early answer finds the others not yet begun.
-        quarter = max(2, plan.instances // 4)
-        self._setting_up = threading.Semaphore(min(quarter, at_once))
-        self._shaking_hands = threading.Semaphore(at_once)
-        # Hundreds of threads that all have something to do keep each other from it.
-        self._fetching = threading.Semaphore(at_once)
-        self._at_work = 0  # workers that start or search
-        self._at_rest = threading.Event()  # the run is decided and all have stopped
+        self._deadlines = Deadlines(plan, self._ending, search_began)
+        self._turns = Turns(plan.instances, at_once, self._ending)
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * plan.instances + 1
         self._pool = Pool(threads, "host")
         self._allowances: dict[str, Allowance] = {}  # of each instance
-        # The hosts that say too much are read one at a time, and slowly.
-        self._slowly = threading.Semaphore(1)
 
     @property
     def delay(self) -> float:
-        """Seconds that a word may take to reach a host, at worst."""
+        """Seconds that a message may take to reach a host, at worst."""
         return 0.0
 
     def divide(self, plan: Plan) -> None:
-        """Take the plan for the instances that could be had; before any is served."""
-        self._plan = plan
+        """Replace the plan by one for fewer instances; before any is served."""
+        self._plan = self._deadlines.plan = plan
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
         Each class has a connection of its own; later calls add more of them.  Without
-        `parts` it stands by: its log is fetched, and it hears that we live.
+        `parts` it stands by: it gets signs of life, and its log is fetched.
         """
         first, *more = parts or (None,)
         self._begin(instance, name, first)
@@ -229,18 +113,17 @@ class SshFleet:
             address or "",
             self._login,
             port=instance.ssh_port,
-            turn=self._turn,
+            turn=self._turns.handshake,
             gateway=self._gateway,
         )
         with self._lock:
-            if self._closed.is_set():  # who looks for instances looked before the end
+            if self._closed.is_set():  # the instance was found before the end
                 return
             self._hosts.append((instance.id, host))
-            deadline = time.monotonic() + self._plan.boot_allowance
-            self._booted_by.setdefault(instance.id, deadline)
+            self._deadlines.expect(instance.id)
             if part:
                 self._holders[part.index] = instance.id
-            if instance.id in self._gone:  # who gave it a class has not heard of it
+            if instance.id in self._gone:  # the caller gave it a class before it knew
                 host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
             if self._beating is None:
@@ -248,22 +131,21 @@ class SshFleet:
                 self.threads.append(self._beating)
 
     def _beat(self) -> None:
-        """Let the hosts know that somebody follows the run."""
+        """Send all hosts signs of life."""
         while not self._closed.wait(BEAT):
             for _, host in self._all():
                 host.beat()
 
     def stop(self) -> None:
-        """Tell every worker to stop; its host's log is fetched after its last word."""
-        self._ended_by = time.monotonic() + END_PATIENCE
-        self._logs_by = time.monotonic() + LOGS_PATIENCE
+        """Stop every worker; the log of its host is fetched after its last event."""
+        self._deadlines.end()
         self._ending.set()
-        self._note_work(0)
+        self._turns.note_work(0)
         for _, host in self._all():
             host.stop()
 
     def drop(self, instance_id: str) -> None:
-        """Give up an instance that is gone, for good."""
+        """Give up for good an instance that is gone."""
         with self._lock:
             self._gone.add(instance_id)
         for owner, host in self._all():
@@ -271,7 +153,7 @@ class SshFleet:
                 host.close(GONE)
 
     def close(self) -> None:
-        """Close every connection; what is still under way ends with a failure."""
+        """Close every connection; what is under way ends with a failure."""
         self._ending.set()
         with self._lock:
             self._closed.set()
@@ -290,98 +172,58 @@ class SshFleet:
     def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
         index = part.index if part else None
         try:
-            host.connect(self._first_patience(instance_id))
-            self._note_answer(instance_id)
+            host.connect(self._deadlines.of_first_answer(instance_id))
+            self._deadlines.note_answer(instance_id)
             self._put(Event("instance.ready", index, instance_id))
             if part:
-                with self._working():
+                with self._turns.working():
                     self._search(host, instance_id, part)
-            self._let_stop()
+            self._turns.let_stop()
             self._fetch_log(host, instance_id, part)
         except HostError as failure:
             host.close()
             fields = {"reason": str(failure)}
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
-            # The connection stays: it tells the host that it is not alone.
+            # The connection stays open, for signs of life.
             self._put(Event("host.done", index, instance_id))
 
-    def _first_patience(self, instance_id: str) -> Callable[[], float]:
-        """Return until when to wait for an instance: it boots, unless it did answer."""
-        if instance_id in self._answered:
-            return _within(LOST_PATIENCE)
-        return lambda: min(self._booted_by[instance_id], self._ended_by)
-
-    def _note_answer(self, instance_id: str) -> None:
-        """Count who has booted; where they still come, the next are waited for."""
-        with self._lock:
-            self._answered.add(instance_id)
-            if self._ending.is_set():
-                self._ended_by = time.monotonic() + END_PATIENCE
-
-    @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Wait until few others shake hands, or none has a worker to stop."""
-        self._let_stop()
-        with self._shaking_hands:
-            yield
-
-    @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
-        """Count a worker that starts or searches."""
-        self._note_work(+1)
-        try:
-            yield
-        finally:
-            self._note_work(-1)
-
-    def _note_work(self, change: int) -> None:
-        with self._lock:
-            self._at_work += change
-            if self._ending.is_set() and not self._at_work:
-                self._at_rest.set()
-
-    def _let_stop(self) -> None:
-        """Let the workers of a run that is decided stop before anything else."""
-        if self._ending.is_set():
-            self._at_rest.wait(STOP_FIRST)
-
     def _search(self, host: Host, instance_id: str, part: Part) -> None:
-        """Have the worker run, and pass its events on until its last word."""
+        """Start the worker, and pass its events on until the last one."""
         folder = f"{self._folder}/{part.name}"
         if not (part.resumed and host.has(folder)):
-            if self._remaining() <= 0:
+            if self._deadlines.remaining() <= 0:
                 self._put(Event("host.late", part.index, instance_id))
                 return
-            with self._setting_up:
+            with self._turns.set_up:
                 if not self._set_up(host, instance_id, part):
                     return
         self._pass_on(host, instance_id, part, folder)
 
     def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
-        """Pass the worker's events on until its last word, whatever drops meanwhile."""
-        known = part.heard
-        mute = math.inf  # since when it answers, but its worker does not
-        voice = self._voice(instance_id, part)
-        with contextlib.closing(voice):
+        """Pass the worker's events on until the last one, through lost connections."""
+        known = part.received
+        mute = math.inf  # since when the host answers, but sends no event
+        output = self._output(instance_id, part)
+        with contextlib.closing(output):
             while True:
                 try:
-                    heard = host.follow(
-                        folder, position=host.position, dropped=voice.drop
+                    lines = host.follow(
+                        folder, position=host.position, dropped=output.drop
                     )
-                    for line in heard:
+                    for line in lines:
                         mute = math.inf
-                        # It began after the word had gone round, or was away for so
-                        # long that another has its class.
+                        # It began after `stop` was called, or was out of reach for so
+                        # long that another host has its class.
                         if self._is_to_stop(instance_id, part):
                             host.stop()
                         if known:
                             known -= 1
-                        elif voice.is_last(line):
+                        elif output.is_last(line):
                             return
                 except HostLost as error:
-                    # A connection that drops again and again proves nothing of a
-                    # worker that speaks every second or two.
+                    # A connection that drops repeatedly proves nothing about a worker
+                    # that writes an event every second or two.
                     if time.monotonic() - mute >= SILENCE:
                         raise
                     if self._reconnect(host, instance_id, part.index, error):
@@ -395,34 +237,28 @@ class SshFleet:
     def _judged(self, instance_id: str, part: Part, event: Event) -> Event:
         """Return what is believed of a last event: see `believed`.
 
-        What was begun under an orchestrator that died may have been stopped by an
-        orphan's find, and how long the search goes on is known by its workers only.
+        Where a former orchestrator started the workers, every one is believed: an
+        orphan's find may have stopped them, and only they know when their time is over.
         """
         if part.resumed:
             return event
         asked = self._is_to_stop(instance_id, part)
-        return believed(event, early=self._remaining() > EARLY, asked=asked)
+        return believed(event, early=self._deadlines.remaining() > EARLY, asked=asked)
 
-    def _voice(self, instance_id: str, part: Part) -> WorkerOutput:
-        """Return what passes a worker's words on, with the allowance of its host."""
+    def _output(self, instance_id: str, part: Part) -> WorkerOutput:
+        """Return what emits a worker's events, with the allowance of its host."""
         with self._lock:
             allowance = self._allowances.setdefault(
-                instance_id, Allowance(self._began())
+                instance_id, Allowance(self._deadlines.search_began())
             )
         judged = partial(self._judged, instance_id, part)
-        out = self._put, self._slow_down
+        out = self._put, self._turns.slow_down
         return WorkerOutput(part.index, instance_id, allowance, *out, judged)
-
-    def _slow_down(self) -> bool:
-        """Wait, as who says too much has to; return whether to listen on."""
-        with self._slowly:
-            self._ending.wait(LOUD_PAUSE)
-        return not self._ending.is_set()
 
     def _set_up(self, host: Host, instance_id: str, part: Part) -> bool:
         """Push and start the worker, again if the connection drops meanwhile.
 
-        Return whether it was started: once the run is decided nobody needs it.
+        Return whether it was started: once the run is decided it is not needed.
         """
         job = json.dumps(self._job(part, host.name, instance_id)).encode()
         on_demand = self._plan.market == MARKETS[0]
@@ -441,7 +277,7 @@ class SshFleet:
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
                     raise
-                host.connect(_within(LOST_PATIENCE))
+                host.connect(within(LOST_PATIENCE))
         return False
 
     def _reconnect(
@@ -450,37 +286,20 @@ class SshFleet:
         """Take up a dropped connection; return whether that was in time.
 
         The search has gone on meanwhile.  After `LOST_PATIENCE` the host counts as
-        lost, and its class may go on elsewhere.  But where everybody is out of reach
-        it is our own network that is down: so it is tried on, until the time limit.
+        lost, and its class may go on elsewhere.  But where all hosts are out of reach,
+        this machine's own network is down: so attempts go on until the time limit.
         """
         fields = {"reason": str(error)}
         self._put(Event("host.reconnecting", index, instance_id, fields))
         try:
-            host.connect(_within(LOST_PATIENCE))
+            host.connect(within(LOST_PATIENCE))
         except HostError as lost:
             fields = {"reason": str(lost)}
             self._put(Event("host.failed", index, instance_id, fields))
-            host.connect(self._end_of_search)
+            host.connect(self._deadlines.of_return)
             self._put(Event("host.returned", index, instance_id))
             return False
         return True
-
-    def _end_of_search(self) -> float:
-        """Return when there is nothing left to come back for."""
-        if self._ending.is_set():
-            return self._ended_by
-        return time.monotonic() + max(0.0, self._remaining())
-
-    def _remaining(self) -> float:
-        """Return the seconds of search that are left; the first call starts them."""
-        with self._lock:
-            return self._plan.time_limit - (time.monotonic() - self._began())
-
-    def _began(self) -> float:
-        """Return when the search began; the first call is then.  With the lock."""
-        self._search_began = min(self._search_began, time.monotonic())
-        told = self._told_began()
-        return self._search_began if told is None else told
 
     def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
         """Return the job file of a host: for `pow.py` and for `watchdog.py`."""
@@ -493,7 +312,7 @@ class SshFleet:
             "start": part.start,
             "of": plan.instances,
             "nonces": plan.nonces,
-            "time_limit": max(1.0, round(self._remaining(), 3)),
+            "time_limit": max(1.0, round(self._deadlines.remaining(), 3)),
             "kernel": plan.kernel,
             "progress": plan.progress,
             "witness_bits": plan.witness_bits,
@@ -506,13 +325,13 @@ class SshFleet:
         index = part.index if part else None
         folder = f"{self._folder}/{part.name}" if part else ""
         try:
-            with self._fetching:
+            with self._turns.fetch:
                 late = time.monotonic() + LOG_TIMEOUT
                 came = host.log(
                     self._files.log(host.name),
                     folder,
                     most=system_log.most_of(self._plan.instances),
-                    deadline=lambda: min(late, self._logs_by),
+                    deadline=lambda: min(late, self._deadlines.logs_by),
                 )
         except (HostError, OSError) as error:
             fields: dict[str, object] = {"reason": str(error)}
@@ -520,9 +339,3 @@ class SshFleet:
         else:
             fields = {"path": str(self._files.log(host.name)), **came.fields}
             self._put(Event("log.pulled", index, instance_id, fields))
-
-
-def _within(seconds: float) -> Callable[[], float]:
-    """Return a deadline for `Host.connect`, `seconds` from now."""
-    deadline = time.monotonic() + seconds
-    return lambda: deadline

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cnd.transport import ssh
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import Login
 from tests.support.terminal import Terminal, clean_environment
 
 RUNS = 5
@@ -109,8 +110,8 @@ def one_by_one(someone: Terminal, host: dict[str, Any], keys: dict[str, str]) ->
     """Test nonces on one host as the report did; return how many in the time."""
     address = host["address"]
     host_key = next(key for name, key in keys.items() if address in name)
-    login = ssh.Login("ubuntu", someone.state / "cnd" / "id_ed25519", host_key)
-    connection = ssh.Host(host["id"], address, login)
+    login = Login("ubuntu", someone.state / "cnd" / "id_ed25519", host_key)
+    connection = Host(host["id"], address, login)
     connection.connect(lambda: time.monotonic() + 10)
     deadline, nonce = time.monotonic() + REPORT_SECONDS, host["index"]
     tested = 0

@@ -98,7 +98,7 @@ def test_of_a_fleet_one_of_which_left_nothing_the_outcome_is_incomplete(
         *["timeout"] * 2,
         "failed",
     ]
-    assert "Instance2 went away while nobody followed" in result["reason"]
+    assert "Instance2 went away while the run had no orchestrator" in result["reason"]
     tested = [part["tested"] for part in result["coverage"]]
     assert tested[:2] == logged(folder)
 

@@ -15,7 +15,8 @@ from paramiko.server import InteractiveQuery
 
 from cnd.errors import HostError
 from cnd.transport import keys
-from cnd.transport.ssh import Host, Login
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import Login
 
 GREETING = b"SSH-2.0-hostile\r\n"
 FLOOD = bytes(1 << 20)

@@ -139,7 +139,7 @@ def look_at(journal: Journal) -> None:
     as_json(journal)
     as_csv(journal)
     status.survey([], None)
-    status._doings(journal)
+    status._activities(journal)
     status.may_be_followed(RUN)
     status._could_be_taken_over(journal)
     order.kept(journal)

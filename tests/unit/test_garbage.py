@@ -16,7 +16,7 @@ from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
 from cnd.run.roster import Roster
-from cnd.run.status import _doing
+from cnd.run.status import _activity
 from cnd.view.instance_rows import InstanceRows
 from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator, sentence
@@ -87,7 +87,7 @@ def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
         race.see(event)
         rows.see(event, 0.0)
         crew.note(event)
-        assert _doing(event).isprintable()
+        assert _activity(event).isprintable()
         assert sentence(event).isprintable()
     race.settle()
     assert race.outcome is None or race.outcome.ending is Ending.INCOMPLETE

@@ -17,7 +17,7 @@ from cnd.model.plan import Plan
 from cnd.on_instance import agent
 from cnd.provision import user_data
 from cnd.transport import orphans, s3_protocol
-from cnd.transport.ssh import LOG_COMMAND
+from cnd.transport.shell import LOG_COMMAND
 
 PLAN = Plan(
     difficulty=8,

@@ -13,7 +13,7 @@ from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.provision.launch import Launcher
 from cnd.provision.prepare import Provision
-from cnd.transport.ssh import Login
+from cnd.transport.ssh_connection import Login
 from tests.support.aws import SPEC
 from tests.support.clerk import stubbed
 

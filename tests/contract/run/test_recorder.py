@@ -1,4 +1,4 @@
-"""What a run does in which order, where no fault could show it in time."""
+"""The order in which a run keeps and shows events, where no fault could show it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = Plan(2, 1, 60.0)
 REQUEST = Event("instance.requested", fields={"count": 1, "token": "t"})
 
 
-def test_a_replacement_is_asked_for_only_when_the_request_is_in_the_journal(
+def test_a_replacement_is_requested_only_when_the_request_is_in_the_journal(
     tmp_path: Path,
 ) -> None:
     journal = Journal("r", tmp_path / "r")
@@ -32,7 +32,7 @@ def test_a_replacement_is_asked_for_only_when_the_request_is_in_the_journal(
 
 
 @pytest.mark.parametrize("why", ["the run is over", "cannot write"])
-def test_no_replacement_is_asked_for_after_the_end_nor_on_a_full_disk(
+def test_no_replacement_is_requested_after_the_end_nor_on_a_full_disk(
     tmp_path: Path, why: str
 ) -> None:
     journal = Journal("r", tmp_path / "r")
@@ -44,7 +44,7 @@ def test_no_replacement_is_asked_for_after_the_end_nor_on_a_full_disk(
         recorder.put_durably(REQUEST)
 
 
-def test_what_came_with_the_event_at_which_ctrl_c_struck_is_taken_in_all_the_same(
+def test_events_that_ctrl_c_interrupted_are_taken_in_all_the_same(
     tmp_path: Path,
 ) -> None:
     class Interrupted(Narrator):

@@ -29,7 +29,9 @@ from cnd import pow as worker
 from cnd.errors import HostError, HostLost
 from cnd.provision import user_data
 from cnd.transport import keys
-from cnd.transport.ssh import EVENTS, SILENCE, Host, Login
+from cnd.transport.shell import EVENTS
+from cnd.transport.ssh import Host
+from cnd.transport.ssh_connection import SILENCE, Login
 from tests.support.local_cloud import SECONDS, LocalCloud
 from tests.support.waiting import eventually
 
@@ -41,7 +43,7 @@ SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
 
 
 class Relay:
-    """A TCP port that leads to another one, as long as nobody cuts it."""
+    """A TCP port that leads to another one, until it is cut."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
@@ -88,7 +90,7 @@ class Relay:
                     end.shutdown(socket.SHUT_RDWR)
 
     def freeze(self) -> None:
-        """Let nothing through any more, without a word."""
+        """Let nothing through any more, and close nothing."""
         self._moving.clear()
 
     def thaw(self) -> None:
@@ -115,7 +117,7 @@ class Server:
     login: Login
     address: tuple[str, int]
     authorized_keys: Path
-    folder: str  # of the worker's code, as the login user says it
+    folder: str  # of the worker's code, as the login user names it
     local_folder: Path  # the same, seen from here
     relays: list[Relay] = field(default_factory=list)
     standing_in: subprocess.Popen[bytes] | None = None  # for a worker
@@ -238,8 +240,8 @@ def fresh(machine: Server, *, whole_paths: bool) -> Iterator[Server]:
     """Give a machine a new folder for a worker."""
     name = f"cnd-{secrets.token_hex(4)}"
     folder = machine.local_folder / name
-    said = str(folder) if whole_paths else name
-    server = replace(machine, folder=said, local_folder=folder, relays=[])
+    named = str(folder) if whole_paths else name
+    server = replace(machine, folder=named, local_folder=folder, relays=[])
     yield server
     server.end()
 
@@ -248,19 +250,19 @@ def fresh(machine: Server, *, whole_paths: bool) -> Iterator[Server]:
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """Each kind of machine."""
     machine: Server = request.getfixturevalue(request.param)
-    # Its SFTP sees its own tree only: there, say it from the home.
+    # The host of the local cloud sees its own tree only: there, from the home.
     with fresh(machine, whole_paths=request.param == "openssh") as server:
         yield server
 
 
 @pytest.fixture
 def any_server(booted_host: Server) -> Iterator[Server]:
-    """One machine, for what is between us and it."""
+    """One machine, for tests of the network before it."""
     with fresh(booted_host, whole_paths=False) as server:
         yield server
 
 
-# Slowly, so that it leaves the machine to the others.
+# Slowly, to leave the processor to other tests.
 NEVER_FOUND = {"difficulty": 16, "rate": 20_000}
 
 
@@ -340,7 +342,7 @@ def test_a_key_that_is_never_accepted_ends_at_the_deadline(
     assert time.monotonic() - began < 10
 
 
-def test_nobody_at_the_port_ends_at_the_deadline(any_server: Server) -> None:
+def test_a_port_without_a_listener_ends_at_the_deadline(any_server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     host = Host("Instance0", "127.0.0.1", any_server.login, port=port)
@@ -350,7 +352,7 @@ def test_nobody_at_the_port_ends_at_the_deadline(any_server: Server) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_port_that_says_nothing_ends_at_the_deadline(any_server: Server) -> None:
+def test_a_port_that_sends_nothing_ends_at_the_deadline(any_server: Server) -> None:
     host, relay = any_server.host()
     relay.freeze()
     began = time.monotonic()
@@ -360,7 +362,7 @@ def test_a_port_that_says_nothing_ends_at_the_deadline(any_server: Server) -> No
 
 
 def test_a_shorter_deadline_counts_from_the_next_attempt(any_server: Server) -> None:
-    """The end of a run shortens everybody's patience."""
+    """The end of a run brings the deadline of every host forward."""
     host, relay = any_server.host()
     relay.refuse(True)
     deadline = [time.monotonic() + 100]
@@ -386,7 +388,7 @@ def test_closing_ends_the_attempts_to_connect(any_server: Server, way: str) -> N
     assert time.monotonic() - began < 10
 
 
-def test_a_host_that_never_connected_says_so(any_server: Server) -> None:
+def test_a_host_that_never_connected_fails_with_that_reason(any_server: Server) -> None:
     host, _ = any_server.host()
     with pytest.raises(HostError, match="is not connected"):
         host.run("true")
@@ -460,7 +462,7 @@ def test_a_folder_that_cannot_be_made_is_a_failure_of_the_host(server: Server) -
     host.close()
 
 
-def test_a_command_that_fails_is_told_with_its_own_words(server: Server) -> None:
+def test_a_command_that_fails_is_reported_with_its_own_message(server: Server) -> None:
     host, _ = server.connected()
     with pytest.raises(HostError, match=r"Instance0: no, not that"):
         host.run("echo no, not that >&2; exit 3")
@@ -470,12 +472,12 @@ def test_a_command_that_fails_is_told_with_its_own_words(server: Server) -> None
     host.close()
 
 
-def test_a_command_that_says_too_much_is_a_failure_and_takes_no_memory(
+def test_a_command_that_prints_too_much_is_a_failure_and_takes_no_memory(
     server: Server,
 ) -> None:
     host, _ = server.connected()
     tracemalloc.start()
-    with pytest.raises(HostError, match="said more than 65536 bytes"):
+    with pytest.raises(HostError, match="printed more than 65536 bytes"):
         host.run("head -c 50000000 /dev/zero")
     with pytest.raises(HostError, match=r"x{100}"):
         host.run("head -c 1000000 /dev/zero | tr '\\0' x >&2; exit 3")
@@ -549,7 +551,7 @@ def test_the_system_log_is_read(booted_host: Server, tmp_path: Path) -> None:
     relay.close()
 
 
-def test_what_a_worker_logs_after_its_last_word_is_in_the_log(
+def test_what_a_worker_logs_after_its_last_event_is_in_the_log(
     booted_host: Server, tmp_path: Path
 ) -> None:
     host, relay = booted_host.connected()
@@ -581,7 +583,7 @@ def test_a_worker_is_started_and_outlives_the_connection(server: Server) -> None
     host.close()
 
 
-def test_a_worker_that_cannot_start_says_why(server: Server) -> None:
+def test_a_worker_that_cannot_start_is_reported_with_the_reason(server: Server) -> None:
     host, _ = server.connected()
     with pytest.raises(HostError, match="difficulty must be 0 to 64, not 65"):
         start(server, host, difficulty=65)
@@ -594,15 +596,15 @@ def test_a_followed_worker_obeys_a_stop_at_once(server: Server) -> None:
     lines = server.follow(host)
     next_event(lines, "progress")
 
-    said = time.monotonic()
+    asked = time.monotonic()
     assert host.stop()
     next_event(lines, "stopped")
 
-    assert time.monotonic() - said < 5.0
+    assert time.monotonic() - asked < 5.0
     host.close()
 
 
-def test_nobody_to_tell_is_said(any_server: Server) -> None:
+def test_a_message_without_a_followed_worker_is_not_sent(any_server: Server) -> None:
     host, _ = any_server.connected()
     assert host.stop() is False
     host.close()
@@ -625,7 +627,7 @@ def test_what_was_written_before_and_after_comes_in_order(server: Server) -> Non
     host.close()
 
 
-def test_half_a_line_is_kept_until_it_is_whole(any_server: Server) -> None:
+def test_half_a_line_is_kept_until_it_is_complete(any_server: Server) -> None:
     any_server.write("1")
     host, _ = any_server.connected()
     lines = any_server.follow(host)
@@ -638,7 +640,7 @@ def test_half_a_line_is_kept_until_it_is_whole(any_server: Server) -> None:
     host.close()
 
 
-def test_a_worker_that_died_is_told_at_once(server: Server) -> None:
+def test_a_worker_that_died_is_reported_at_once(server: Server) -> None:
     server.write("1")
     host, _ = server.connected()
     lines = server.follow(host)
@@ -653,7 +655,7 @@ def test_a_worker_that_died_is_told_at_once(server: Server) -> None:
 def test_a_dropped_connection_is_taken_up_with_nothing_lost_or_doubled(
     server: Server,
 ) -> None:
-    """Cut in the middle of lines, again and again, while the worker writes."""
+    """Cut in the middle of lines, repeatedly, while the worker writes."""
     total = 3000
     server.write("0")
 
@@ -718,7 +720,7 @@ def test_nothing_is_left_of_a_connection_that_fell_silent(server: Server) -> Non
 def test_no_program_is_left_when_the_servers_session_is_killed(
     openssh: Server,
 ) -> None:
-    """As when a machine runs out of memory: sshd's own process for us dies."""
+    """As when a machine runs out of memory: sshd's process for this session dies."""
     with fresh(openssh, whole_paths=True) as server:
         server.write("1")
         host, _ = server.connected()
@@ -759,7 +761,7 @@ def test_a_closed_connection_ends_the_following(server: Server) -> None:
     assert eventually(lambda: server.programs("tail") == [], within=5)
 
 
-def test_a_silent_host_is_told_after_some_seconds(server: Server) -> None:
+def test_a_silent_host_is_lost_after_some_seconds(server: Server) -> None:
     server.write("1")
     host, relay = server.connected()
     lines = server.follow(host, silence=2.0)

@@ -16,24 +16,24 @@ def test_every_golden_nonce_of_a_small_space_is_known(
     difficulty: int, below: int
 ) -> None:
     plan = Plan(difficulty, 2, 9.0, nonces=below)
-    told = first_nonces.first_nonces(plan).fields
+    fields = first_nonces.first_nonces(plan).fields
     golden = [
         nonce
         for nonce in range(below)
         if worker.is_golden(worker.digest(plan.block, nonce), difficulty)
     ]
-    assert (told["below"], told["golden"]) == (below, golden)
+    assert (fields["below"], fields["golden"]) == (below, golden)
 
 
 @pytest.mark.parametrize(
     ("difficulty", "block"), [(0, "a"), (1, "a"), (30, "x" * 4096)]
 )
-def test_a_look_at_the_first_nonces_is_short_whatever_is_looked_for(
+def test_the_first_nonces_are_tested_in_short_time_at_any_difficulty(
     difficulty: int, block: str
 ) -> None:
     began = time.monotonic()
-    told = first_nonces.first_nonces(Plan(difficulty, 2, 9.0, block=block)).fields
+    fields = first_nonces.first_nonces(Plan(difficulty, 2, 9.0, block=block)).fields
     assert time.monotonic() - began < first_nonces.PATIENCE + 1
-    assert len(told["golden"]) <= first_nonces.FEWEST_GOLDEN
-    assert told["below"] <= first_nonces.MOST
-    assert bool(told["below"]) == (difficulty < 7)
+    assert len(fields["golden"]) <= first_nonces.FEWEST_GOLDEN
+    assert fields["below"] <= first_nonces.MOST
+    assert bool(fields["below"]) == (difficulty < 7)

@@ -1,4 +1,4 @@
-"""Who takes a fleet over tells what is gone from what is not listed yet."""
+"""On a take-over, instances that are gone differ from those not listed yet."""
 
 from __future__ import annotations
 
@@ -15,22 +15,21 @@ from cnd.run.instance_monitor import InstanceMonitor
 def caught_up(
     launched: dict[str, float], *, lost: set[str], ended: set[str]
 ) -> list[tuple[str, str | None]]:
-    """Return what is told where the cloud lists nothing of a fleet any more."""
-    told: list[Event] = []
+    """Return the events where the cloud lists no instance of a fleet any more."""
+    events: list[Event] = []
     unused: Any = None
-    watch = InstanceMonitor(
+    monitor = InstanceMonitor(
         unused,
         "run",
         unused,
         index={host: place for place, host in enumerate(launched)},
         parts=lambda instance: [],
         adopts=True,
-        put=told.append,
+        put=events.append,
         over=threading.Event(),
-        is_gone=lambda: False,
     )
-    watch.catch_up([], lost, ended, launched)
-    return [(event.kind, event.host) for event in told]
+    monitor.catch_up([], lost, ended, launched)
+    return [(event.kind, event.host) for event in events]
 
 
 def test_what_was_launched_long_ago_and_is_not_listed_is_terminated() -> None:
@@ -50,7 +49,11 @@ class Unanswering:
     """A cloud that does not answer, and a fleet that notes what it must drop."""
 
     def __init__(self) -> None:
-        self.dropped: list[str] = []
+        self.ec2, self.dropped = self, list[str]()
+        self._gone = iter([False, True])
+
+    def gone(self) -> bool:
+        return next(self._gone)
 
     def get_paginator(self, name: str) -> Any:
         raise CloudError("no answer")
@@ -60,22 +63,20 @@ class Unanswering:
 
 
 def test_a_cloud_that_has_ended_takes_all_its_instances_along() -> None:
-    told: list[Event] = []
+    events: list[Event] = []
     world: Any = Unanswering()
-    gone = iter([False, True])
-    watch = InstanceMonitor(
+    monitor = InstanceMonitor(
         world,
         "run",
         world,
         index={"i-0": 0, "i-1": 1},
         parts=lambda instance: [],
         adopts=False,
-        put=told.append,
+        put=events.append,
         over=threading.Event(),
-        is_gone=lambda: next(gone),
     )
-    watch.run()  # and it returns
-    assert [(event.kind, event.host) for event in told] == [
+    monitor.run()  # and it returns
+    assert [(event.kind, event.host) for event in events] == [
         ("cloud.trouble", None),
         ("cloud.trouble", None),
         ("instance.lost", "i-0"),

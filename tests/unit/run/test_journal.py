@@ -21,7 +21,7 @@ def journal(tmp_path: Path) -> Journal:
 
 
 def test_a_run_that_came_to_its_end_meanwhile_is_not_followed(journal: Journal) -> None:
-    """Who takes a run over has read its order before; it may have ended since."""
+    """A take-over reads the order first; the run may end before it is followed."""
     journal.write_order({"cloud": "local"})
     assert journal.order()
     journal.write_result({"outcome": "found"})
@@ -39,7 +39,7 @@ def test_a_second_follower_is_refused(journal: Journal) -> None:
     assert not journal.is_followed
 
 
-def test_who_only_looks_whether_a_run_is_followed_keeps_nobody_from_it(
+def test_a_look_whether_a_run_is_followed_does_not_hinder_a_follower(
     journal: Journal,
 ) -> None:
     with journal.followed():

@@ -1,4 +1,4 @@
-"""To follow what a run's instances log: what is said where that cannot be."""
+"""The logs of a run's instances without SSH: their events are followed instead."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnd.run.journal import Journal
 RUN = "20260101-000000-abcd"
 
 
-def test_where_nobody_reaches_the_instances_the_events_are_followed(
+def test_of_instances_without_ssh_the_events_are_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))

@@ -25,7 +25,7 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(RUN, tmp_path / RUN)
 
 
-def test_its_order_is_understood_whole(journal: Journal) -> None:
+def test_all_of_its_order_is_understood(journal: Journal) -> None:
     found = order.to_take_over(journal)
 
     assert (found.cloud, found.region) == ("local", "us-east-1")

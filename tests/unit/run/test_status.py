@@ -1,4 +1,4 @@
-"""Which run is meant where none is named."""
+"""Which run is meant if none is named, and what is reported of each."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cnd.run.journal import Journal
 from cnd.run.status import abandoned, launching, strays, survey, under_way
 from tests.support.clerk import stubbed
 
-# Of a run each; the folder of runs may hold what is none.
-OVER, SCRAMMED, FORSAKEN, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
+# The names of one run each.
+OVER, SCRAMMED, ABANDONED, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
 
 
 def launched(name: str) -> Journal:
@@ -37,17 +37,17 @@ def ordered(run: str, cloud: Cloud) -> Journal:
     return journal
 
 
-def test_a_run_without_a_name_is_the_only_one_that_nobody_follows(
+def test_a_run_that_is_not_named_is_the_only_one_without_an_orchestrator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    with pytest.raises(UsageError, match="no run is without somebody"):
+    with pytest.raises(UsageError, match="no run is without an orchestrator"):
         abandoned()
     launched(OVER).write_result({"outcome": "found"})
     launched(SCRAMMED).note_scram(1)
-    launched(FORSAKEN)
+    launched(ABANDONED)
     with launched(FOLLOWED).followed():
-        assert abandoned() == FORSAKEN
+        assert abandoned() == ABANDONED
     with pytest.raises(UsageError, match="2 runs could be taken over"):
         abandoned()
 
@@ -57,7 +57,7 @@ def instance(run: str) -> Instance:
     return Instance("i-0", run, 0, "me", "t", "running", None, 22, "z", now, "")
 
 
-def test_only_a_fleet_that_was_to_be_kept_is_not_told_of(
+def test_only_a_fleet_that_was_to_be_kept_is_not_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -67,36 +67,36 @@ def test_only_a_fleet_that_was_to_be_kept_is_not_told_of(
         journal.write_result({"receipt": {"left_running": ["i-0"], "kept": ["i-0"]}})
         assert strays([instance(OVER)], clerk.cloud) == []
         journal.write_result({"receipt": {"left_running": [], "kept": []}})
-        (told,) = strays([instance(OVER)], clerk.cloud)
-    assert "attach" not in told
-    assert f"`fab scram --run {OVER}` ends it" in told
+        (stray,) = strays([instance(OVER)], clerk.cloud)
+    assert "attach" not in stray
+    assert f"`fab scram --run {OVER}` ends it" in stray
 
 
 def test_a_run_without_instances_may_be_launching_where_it_is_followed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    launched(FORSAKEN)
+    launched(ABANDONED)
     elsewhere, there = "20261126-000000-0008", "20261126-000000-0009"
-    queued = [OVER, FORSAKEN, FOLLOWED, elsewhere, there]
+    queued = [OVER, ABANDONED, FOLLOWED, elsewhere, there]
     with launched(FOLLOWED).followed():
         launched(OVER).write_result({"outcome": "found"})
         assert launching(queued, [instance(there)]) == [FOLLOWED, elsewhere]
 
 
-def test_a_launch_is_under_way_until_as_many_show_as_nobody_heard_of(
+def test_a_launch_is_under_way_until_as_many_unknown_instances_are_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A replacement, say: the instances that were known before are no answer to it."""
+    """For example a replacement: instances that were known before do not count."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with stubbed() as clerk:
-        journal = ordered(FORSAKEN, clerk.cloud)
-        assert under_way([], clerk.cloud) == [FORSAKEN]
+        journal = ordered(ABANDONED, clerk.cloud)
+        assert under_way([], clerk.cloud) == [ABANDONED]
         journal.append(Event("instance.launched", 0, "i-0"))
-        known = instance(FORSAKEN)
+        known = instance(ABANDONED)
         assert under_way([known], clerk.cloud) == []
         journal.append(Event("instance.requested", fields={"count": 1}))
-        assert under_way([known], clerk.cloud) == [FORSAKEN]
+        assert under_way([known], clerk.cloud) == [ABANDONED]
         assert under_way([known, replace(known, id="i-1")], clerk.cloud) == []
 
 
@@ -105,13 +105,13 @@ def test_what_was_launched_a_moment_ago_may_not_be_listed_yet(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with stubbed() as clerk:
-        journal = ordered(FORSAKEN, clerk.cloud)
+        journal = ordered(ABANDONED, clerk.cloud)
         late = time.time() - LISTED_WITHIN - 1
         journal.append(Event("instance.launched", 0, "i-9", time=late))
         assert under_way([], clerk.cloud) == []
         journal.append(Event("instance.launched", 0, "i-0"))
-        assert under_way([], clerk.cloud) == [FORSAKEN]
-        assert under_way([instance(FORSAKEN)], clerk.cloud) == []
+        assert under_way([], clerk.cloud) == [ABANDONED]
+        assert under_way([instance(ABANDONED)], clerk.cloud) == []
         journal.note_scram(0)
         assert under_way([], clerk.cloud) == []
 
@@ -120,11 +120,11 @@ def test_an_instance_that_is_over_already_is_an_answer_to_its_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    over = replace(instance(FORSAKEN), state="terminated")
+    over = replace(instance(ABANDONED), state="terminated")
     with stubbed() as clerk:
-        ordered(FORSAKEN, clerk.cloud)
+        ordered(ABANDONED, clerk.cloud)
         assert len(strays([], clerk.cloud)) == 1
         assert strays([over], clerk.cloud) == []
     found = survey([over], None)
     assert found.instances == ()
-    assert dict(found.runs)[FORSAKEN] == "broken off; no instance of it is left"
+    assert dict(found.runs)[ABANDONED] == "broken off; no instance of it is left"

@@ -1,4 +1,4 @@
-"""The guard strikes in time, once, and is kept from nothing by what is raised."""
+"""The guard terminates in time and once, and no exception stops it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cnd.run.termination_guard import TerminationGuard, insist
 from tests.support.waiting import eventually
 
 
-def struck(guard: TerminationGuard[None], within: float = 5.0) -> bool:
-    return guard.struck.wait(within)
+def acted(guard: TerminationGuard[None], within: float = 5.0) -> bool:
+    return guard.acted.wait(within)
 
 
-def test_it_strikes_at_the_moment_that_is_expected() -> None:
+def test_it_terminates_at_the_moment_that_is_expected() -> None:
     done = threading.Event()
     guard, began = TerminationGuard(done.set), time.monotonic()
     guard.expect(0.2)
@@ -24,44 +24,44 @@ def test_it_strikes_at_the_moment_that_is_expected() -> None:
     assert time.monotonic() - began >= 0.2
 
 
-def test_a_later_expectation_replaces_an_earlier_one_and_a_hurry_is_not_put_off() -> (
+def test_a_later_expectation_replaces_an_earlier_one_and_delays_no_hastened_end() -> (
     None
 ):
     guard = TerminationGuard(lambda: None)
     guard.expect(0.2)
     guard.expect(60)
-    assert not struck(guard, 0.4)
+    assert not acted(guard, 0.4)
     guard.hasten(0.1)
     guard.hasten(60)
     guard.expect(60)
-    assert struck(guard)
+    assert acted(guard)
 
 
-def test_it_is_postponed_by_who_is_at_it() -> None:
+def test_it_is_postponed_while_the_run_itself_terminates() -> None:
     guard = TerminationGuard(lambda: None)
     guard.hasten(0.2)
     guard.postpone(0.5)
-    assert not struck(guard, 0.4)
-    assert struck(guard)
+    assert not acted(guard, 0.4)
+    assert acted(guard)
 
 
-def test_who_is_dismissed_does_not_strike() -> None:
+def test_once_dismissed_it_does_not_terminate() -> None:
     guard = TerminationGuard(lambda: None)
     guard.hasten(0.3)
     guard.dismiss()
-    assert not struck(guard, 0.6)
+    assert not acted(guard, 0.6)
 
 
-def test_it_strikes_through_exceptions_and_again_when_it_is_told_to() -> None:
+def test_it_terminates_through_exceptions_and_again_on_request() -> None:
     times, done = list[int](), threading.Semaphore(0)
 
-    def strike() -> None:
+    def terminate() -> None:
         times.append(1)
         if len(times) in (1, 2):
             raise KeyboardInterrupt if len(times) == 1 else MemoryError
         done.release()
 
-    guard = TerminationGuard(strike)
+    guard = TerminationGuard(terminate)
     guard.hasten(0)
     assert done.acquire(timeout=10)
     guard.hasten(0)
@@ -69,7 +69,7 @@ def test_it_strikes_through_exceptions_and_again_when_it_is_told_to() -> None:
     assert len(times) == 4
 
 
-def test_what_it_has_seen_counts_only_where_it_struck_later() -> None:
+def test_its_result_counts_only_for_a_termination_that_began_later() -> None:
     guard, before = TerminationGuard(lambda: ["i-0"]), time.monotonic()
     assert guard.result(before) is None
     guard.hasten(0)
@@ -77,7 +77,7 @@ def test_what_it_has_seen_counts_only_where_it_struck_later() -> None:
     assert guard.result(time.monotonic()) is None
 
 
-def test_a_leak_is_the_last_word_and_anything_else_is_tried_again_for_so_long() -> None:
+def test_after_a_leak_it_gives_up_and_after_other_failures_at_the_limit() -> None:
     now, noted = [0.0], list[BaseException]()
 
     def sleep(seconds: float) -> None:

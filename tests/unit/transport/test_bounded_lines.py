@@ -1,4 +1,4 @@
-"""Lines come whole and in order, however long or many; what is kept has its limit."""
+"""Lines come complete and in order, however long or many; what is kept is limited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cnd.transport.bounded_lines import (
     Splitter,
     read,
 )
-from cnd.transport.ssh_fleet import WorkerOutput
+from cnd.transport.worker_output import WorkerOutput
 
 CHUNKS = st.lists(st.binary(max_size=30).map(lambda b: b.replace(b"\r", b"\n")))
 
@@ -45,7 +45,7 @@ def test_a_line_without_an_end_takes_no_memory() -> None:
     assert list(splitter.lines(b"\nand on\n"))[1] == b"and on"
 
 
-def test_what_is_read_is_cut_and_said_to_be() -> None:
+def test_what_is_read_is_cut_and_the_caller_learns_of_it() -> None:
     def source(text: bytes) -> tuple[bytes, bool]:
         parts = [text[i : i + 3] for i in range(0, len(text), 3)]
         return read(lambda size: parts.pop(0) if parts else b"", 8)
@@ -54,13 +54,13 @@ def test_what_is_read_is_cut_and_said_to_be() -> None:
     assert source(b"123456789") == (b"12345678", False)
 
 
-def test_a_worker_that_reports_as_it_should_is_kept_to_its_last_word() -> None:
+def test_every_line_of_a_worker_that_reports_as_planned_is_kept() -> None:
     now = [0.0]
     allowance = Allowance(0.0, clock=lambda: now[0])
     for _ in range(24 * 3600):
         now[0] += 1
         assert allowance.keeps(2000)
-    # Also when all that was said in an hour comes at once: we were away.
+    # Also when all lines of an hour come at once, after a lost connection.
     now[0] += 3600
     assert all(allowance.keeps(2000) for _ in range(3600))
     assert allowance.account() == {"dropped": 0, "bytes": 0}
@@ -77,28 +77,28 @@ def test_too_many_lines_or_bytes_are_counted_and_not_kept() -> None:
     assert sum(many.keeps_noise(10) for _ in range(10_000)) == NOISE_AT_ONCE + 10
 
 
-def voice(told: list[Event], *, listens: bool = True) -> WorkerOutput:
+def output(events: list[Event], *, wanted: bool = True) -> WorkerOutput:
     allowance = Allowance(0.0, clock=lambda: 0.0)
-    return WorkerOutput(0, "i-0", allowance, told.append, lambda: listens)
+    return WorkerOutput(0, "i-0", allowance, events.append, lambda: wanted)
 
 
-def test_a_last_word_is_heard_behind_whatever_noise() -> None:
-    told: list[Event] = []
-    heard = voice(told)
-    assert not any(heard.is_last(b"noise") for _ in range(100_000))
-    assert heard.is_last(b'{"event": "found", "nonce": 7}')
-    heard.close()
-    assert [e.kind for e in told if e.kind != "worker.noise"] == ["worker.found"]
-    dropped = [e for e in told if "dropped" in e.fields]
+def test_a_last_event_is_read_behind_any_amount_of_noise() -> None:
+    events: list[Event] = []
+    received = output(events)
+    assert not any(received.is_last(b"noise") for _ in range(100_000))
+    assert received.is_last(b'{"event": "found", "nonce": 7}')
+    received.close()
+    assert [e.kind for e in events if e.kind != "worker.noise"] == ["worker.found"]
+    dropped = [e for e in events if "dropped" in e.fields]
     assert len(dropped) == 2
     assert dropped[-1].fields["dropped"] == 100_000 - NOISE_AT_ONCE
-    assert len(told) == NOISE_AT_ONCE + 3
+    assert len(events) == NOISE_AT_ONCE + 3
 
 
-def test_who_says_too_much_is_not_listened_to_after_the_end() -> None:
-    told: list[Event] = []
-    heard = voice(told, listens=False)
+def test_a_host_that_sends_too_much_is_not_read_after_the_end() -> None:
+    events: list[Event] = []
+    received = output(events, wanted=False)
     lines = 0
-    while not heard.is_last(1000 * b"x"):
+    while not received.is_last(1000 * b"x"):
         lines += 1
     assert lines < 1000

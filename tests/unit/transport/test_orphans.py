@@ -1,4 +1,4 @@
-"""What orphans have left is taken in within limits, whatever it is."""
+"""Reports of orphans are taken in within limits, whatever is in them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cnd.model.search_state import SearchState
 from cnd.on_instance import worker_events
 from cnd.transport import instance_report
 from cnd.transport.bounded_lines import LINES_AT_ONCE
-from cnd.transport.orphans import Place, words
+from cnd.transport.orphans import Place, events
 
 HOST, PART = "i-1", "class-1-from-1"
 PLACE = Place(HOST, 1, {PART: 1})
@@ -35,24 +35,24 @@ def line(event: str, **fields: object) -> str:
 
 def report(*lines: str, **fields: Any) -> dict[str, Any]:
     """Return what an instance leaves, as it is once it was read from S3."""
-    told = {PART: list(enumerate(lines, 1))}
-    left = {**worker_events.report(HOST, told), **fields}
+    numbered = {PART: list(enumerate(lines, 1))}
+    left = {**worker_events.report(HOST, numbered), **fields}
     return instance_report.parsed(json.dumps(left).encode(), HOST)
 
 
-def test_words_are_heard_when_they_were_said() -> None:
+def test_events_count_from_when_they_happened() -> None:
     left = report(line("started", time=70.0), line("timeout", time=80.0), time=100.0)
-    said = words(left, PLACE, 1000.0)
-    assert [(event.kind, event.received) for event in said] == [
+    found = events(left, PLACE, 1000.0)
+    assert [(event.kind, event.received) for event in found] == [
         ("worker.started", 970.0),
         ("worker.timeout", 980.0),
     ]
-    assert {(event.index, event.host) for event in said} == {(1, HOST)}
+    assert {(event.index, event.host) for event in found} == {(1, HOST)}
 
 
 @pytest.mark.parametrize("at", [None, "soon", -1.0, True, 60.0])
 def test_a_time_that_makes_no_sense_is_that_of_the_report(at: object) -> None:
-    (event,) = words(report(line("timeout", time=80.0), time=at), PLACE, 1000.0)
+    (event,) = events(report(line("timeout", time=80.0), time=at), PLACE, 1000.0)
     assert event.received == 1000.0
 
 
@@ -61,50 +61,50 @@ def test_the_report_of_another_instance_is_none() -> None:
     assert instance_report.parsed(told, HOST) == {}
 
 
-def test_nothing_is_heard_after_a_last_word_or_of_another_part() -> None:
+def test_lines_after_the_last_event_or_of_another_part_are_ignored() -> None:
     left = report(line("timeout"), line("exhausted"))
     left["parts"]["class-2-from-2"] = [[1, line("found", nonce=2)]]
-    assert [event.kind for event in words(left, PLACE, 0.0)] == ["worker.timeout"]
+    assert [event.kind for event in events(left, PLACE, 0.0)] == ["worker.timeout"]
 
 
-def test_a_host_that_left_too_much_is_heard_within_its_allowance() -> None:
+def test_a_host_that_left_too_much_is_read_within_its_allowance() -> None:
     left = report(*[line("progress")] * 10_000, line("timeout"))
-    said = words(left, PLACE, 0.0)
-    assert len(said) == LINES_AT_ONCE + 1
-    assert said[-1].kind == "worker.timeout"
+    found = events(left, PLACE, 0.0)
+    assert len(found) == LINES_AT_ONCE + 1
+    assert found[-1].kind == "worker.timeout"
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda v: json.dumps(v).encode()))
-def test_no_bytes_are_more_than_no_report(data: bytes) -> None:
-    assert words(instance_report.parsed(data, HOST), PLACE, 0.0) == ()
+def test_bytes_that_are_no_report_have_no_events(data: bytes) -> None:
+    assert events(instance_report.parsed(data, HOST), PLACE, 0.0) == ()
 
 
 @settings(max_examples=25, deadline=None)
 @given(JSON, JSON, st.lists(JSON | st.lists(JSON, min_size=2, max_size=2)))
-def test_no_form_of_a_report_is_fatal_to_the_race(
+def test_no_form_of_a_report_is_fatal_to_the_search(
     time: object, missing: object, lines: list[Any]
 ) -> None:
-    race = SearchState(Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000))
-    race.see(Event("instance.launched", 1, HOST))
+    search = SearchState(Plan(difficulty=9, instances=2, time_limit=60.0, nonces=1000))
+    search.see(Event("instance.launched", 1, HOST))
     told = {"time": time, "log_missing": missing, "parts": {PART: lines}}
     left = instance_report.parsed(json.dumps({"instance": HOST, **told}).encode(), HOST)
-    for event in words(left, PLACE, 0.0):
-        race.see(event)
+    for event in events(left, PLACE, 0.0):
+        search.see(event)
     instance_report.missing(left)
 
 
 def test_that_a_class_was_exhausted_is_not_believed_without_witnesses() -> None:
     plan = Plan(difficulty=9, instances=2, time_limit=60.0, witness_bits=8)
-    race = SearchState(plan)
-    race.see(Event("instance.launched", 1, HOST))
+    search = SearchState(plan)
+    search.see(Event("instance.launched", 1, HOST))
     size = plan.nonces // 2
     end = line("exhausted", cursor=plan.nonces + 1, tested=size, witnesses=[], shown=0)
-    objections = [race.see(event) for event in words(report(end), PLACE, 0.0)]
+    objections = [search.see(event) for event in events(report(end), PLACE, 0.0)]
     assert [each and each.kind for each in objections] == ["worker.refuted"]
-    assert race.classes[1].ended == "failed"
+    assert search.classes[1].ended == "failed"
 
 
-def test_what_the_workers_of_an_instance_said_fits_in_its_report() -> None:
+def test_the_events_of_an_instances_workers_fit_in_its_report() -> None:
     told = {
         f"class-{i}": [(n, "x" * 3_000) for n in range(worker_events.KEPT_LINES)]
         for i in range(3)
@@ -141,7 +141,7 @@ def lived(*, at: float | None, seen_running: bool, lost: float = 5000.0) -> list
     ]
 
 
-def test_an_instance_that_ended_alone_is_paid_for_until_it_ended() -> None:
+def test_an_orphan_is_paid_for_until_it_ended() -> None:
     assert lives(lived(at=1100.0, seen_running=True)) == {HOST: 90.0}
     assert lives(lived(at=1100.0, seen_running=False)) == {HOST: 100.0}
     assert lives(lived(at=None, seen_running=False)) == {}

@@ -1,4 +1,4 @@
-"""Who answers in the loader's place is told from it, whatever he says."""
+"""A program that answers in the loader's place is recognized, whatever it prints."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from cnd.transport import push
 ORDER = {"part": "class-0-from-0", "program": "pow.py", "pause": 1, "log": "true"}
 
 
-class Said:
-    """A session in which somebody says the same, whatever he is told."""
+class Fixed:
+    """A session whose output is fixed, whatever is sent."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -23,12 +23,12 @@ class Said:
         pass
 
     def recv(self, nbytes: int) -> bytes:
-        said, self._text = self._text[:nbytes], self._text[nbytes:]
-        return said
+        chunk, self._text = self._text[:nbytes], self._text[nbytes:]
+        return chunk
 
 
 def begin(text: bytes) -> tuple[bool, bytes]:
-    return push.begin(Said(text), "cnd", lambda machine: {"pow.py": b""}, b"{}", ORDER)
+    return push.begin(Fixed(text), "cnd", lambda machine: {"pow.py": b""}, b"{}", ORDER)
 
 
 @pytest.mark.parametrize(
@@ -42,28 +42,28 @@ def begin(text: bytes) -> tuple[bool, bytes]:
         b'{"machine": ' + 5000 * b"[",
     ],
 )
-def test_a_hello_that_is_none_is_refused_with_what_was_said(hello: bytes) -> None:
-    with pytest.raises(push.Nonsense, match=r'it said .*"machine"'):
+def test_a_greeting_of_another_form_is_refused_and_quoted(hello: bytes) -> None:
+    with pytest.raises(push.Nonsense, match=r'it answered .*"machine"'):
         begin(hello + b"\n")
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
-def test_noise_alone_is_handed_back(noise: bytes) -> None:
-    begun, said = begin(noise)
-    assert begun or said == noise
+def test_noise_alone_is_returned(noise: bytes) -> None:
+    begun, output = begin(noise)
+    assert begun or output == noise
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), st.one_of(st.none(), st.booleans(), st.text())))
-def test_whatever_there_is_said_to_be_is_no_reason_to_break(there: object) -> None:
+def test_no_list_of_the_files_there_is_fatal(there: object) -> None:
     hello = {"machine": "x86_64", "magic": 7, "there": there}
     assert begin(json.dumps(hello).encode() + b"\n{}\n")[0] is False
 
 
 @pytest.mark.parametrize("text", [b"x", b"a greeting\n", b'{"machine": '])
-def test_who_talks_without_end_is_refused_after_so_much(text: bytes) -> None:
-    class Endless(Said):
+def test_a_program_that_prints_without_end_is_refused_at_the_limit(text: bytes) -> None:
+    class Endless(Fixed):
         taken = 0
 
         def recv(self, nbytes: int) -> bytes:

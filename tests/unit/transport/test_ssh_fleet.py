@@ -1,4 +1,4 @@
-"""A fleet takes no host that is gone, and none after its end, whoever brings it."""
+"""A fleet serves no host that is gone, and none after its end."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from cnd.model.plan import Plan
 from cnd.run.journal import Journal
 from cnd.transport.fleet import Part
 from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, S3Fleet, batches
-from cnd.transport.ssh import Login
+from cnd.transport.ssh_connection import Login
 from cnd.transport.ssh_fleet import SshFleet
 
 LATE = Instance(
     id="i-0",
     run="20261123-120000-0000",
     index=0,
-    owner="somebody",
+    owner="a user",
     type="t3.micro",
     state="running",
     address="127.0.0.1",
@@ -52,8 +52,8 @@ def fleet(put: Emit) -> SshFleet:
     )
 
 
-def mailbox(put: Emit) -> S3Fleet:
-    """A mailbox at a bucket that nobody can reach."""
+def s3_fleet(put: Emit) -> S3Fleet:
+    """Return a fleet at a bucket that cannot be reached."""
     client = boto3.client(
         "s3",
         region_name="us-east-1",
@@ -68,80 +68,80 @@ def mailbox(put: Emit) -> S3Fleet:
     )
 
 
-@pytest.mark.parametrize("make", [fleet, mailbox])
-def test_an_instance_that_runs_after_the_end_is_let_be(make: Make) -> None:
-    told: list[Event] = []
-    late = make(told.append)
+@pytest.mark.parametrize("make", [fleet, s3_fleet])
+def test_an_instance_that_runs_after_the_end_is_not_served(make: Make) -> None:
+    events: list[Event] = []
+    late = make(events.append)
     late.close()
     late.serve(LATE, "Instance0", [Part(0, 0)])
-    assert (late.threads, told) == ([], [])
+    assert (late.threads, events) == ([], [])
 
 
-@pytest.mark.parametrize("make", [fleet, mailbox])
+@pytest.mark.parametrize("make", [fleet, s3_fleet])
 def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
     make: Make,
 ) -> None:
-    told: Queue[Event] = Queue()
-    late = make(told.put)
+    events: Queue[Event] = Queue()
+    late = make(events.put)
     late.serve(LATE, "Instance0", [Part(0, 0)])
     late.drop(LATE.id)
-    late.serve(LATE, "Instance0", [Part(1, 1)])  # by who has not heard of it
+    late.serve(LATE, "Instance0", [Part(1, 1)])  # the caller does not know yet
     lost: set[int | None] = set()
     while lost != {0, 1}:
-        event = told.get(timeout=5)
+        event = events.get(timeout=5)
         if event.kind == "host.failed":
             assert "the instance is gone" in event.fields["reason"]
             lost.add(event.index)
     late.close()
 
 
-def test_a_report_of_too_many_lines_is_heard_to_its_last_word_and_not_kept() -> None:
-    told: list[Event] = []
-    late: Any = mailbox(told.append)
+def test_a_report_of_too_many_lines_is_read_to_its_last_event_and_not_kept() -> None:
+    events: list[Event] = []
+    late: Any = s3_fleet(events.append)
     late.serve(LATE, "Instance0", [Part(0, 0)])
     late.close()
-    told.clear()
+    events.clear()
     lines = [[i, "noise"] for i in range(1, 20_001)]
     lines.append([20_001, '{"event": "stopped"}'])
     report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
     late._take(late._hosts["Instance0"], report)
-    assert told[-1].kind == "worker.stopped"
-    assert len([event for event in told if "dropped" in event.fields]) == 1
-    assert len(told) < 150
+    assert events[-1].kind == "worker.stopped"
+    assert len([event for event in events if "dropped" in event.fields]) == 1
+    assert len(events) < 150
 
 
-def test_after_its_last_word_a_report_has_nothing_more_to_say() -> None:
-    told: list[Event] = []
-    late: Any = mailbox(told.append)
+def test_lines_after_the_last_event_of_a_report_are_ignored() -> None:
+    events: list[Event] = []
+    late: Any = s3_fleet(events.append)
     late.serve(LATE, "Instance0", [Part(0, 0)])
     late.close()
-    told.clear()
+    events.clear()
     for first in (1, 1001):
-        word = json.dumps({"event": "failed", "reason": 60_000 * "x"})
-        lines = [[i, word] for i in range(first, first + 1000)]
+        line = json.dumps({"event": "failed", "reason": 60_000 * "x"})
+        lines = [[i, line] for i in range(first, first + 1000)]
         report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
         late._take(late._hosts["Instance0"], report)
-    assert [e.kind for e in told if "text" not in e.fields][-1] == "worker.failed"
-    assert len([e for e in told if e.kind == "worker.failed"]) == 1
+    assert [e.kind for e in events if "text" not in e.fields][-1] == "worker.failed"
+    assert len([e for e in events if e.kind == "worker.failed"]) == 1
 
 
-@pytest.mark.parametrize("word", ["timeout", "stopped"])
+@pytest.mark.parametrize("kind", ["timeout", "stopped"])
 @pytest.mark.parametrize("true", [False, True])
-def test_without_ssh_too_a_worker_has_no_say_over_the_time(
-    word: str, true: bool
+def test_without_ssh_too_a_worker_does_not_decide_when_the_time_is_over(
+    kind: str, true: bool
 ) -> None:
-    told: list[Event] = []
-    late: Any = mailbox(told.append)
+    events: list[Event] = []
+    late: Any = s3_fleet(events.append)
     late._plan = replace(PLAN, time_limit=10 if true else 600)
     late.serve(LATE, "Instance0", [Part(0, 0)])
     late.close()
     late._ending.clear()
     if true:
         late.stop()
-    lines = [[1, '{"event": "started"}'], [2, json.dumps({"event": word})]]
+    lines = [[1, '{"event": "started"}'], [2, json.dumps({"event": kind})]]
     report = {"instance": LATE.id, "parts": {"class-0-from-0": lines}}
     late._take(late._hosts["Instance0"], report)
-    assert told[-1].kind == ("worker." + word if true else "worker.failed")
+    assert events[-1].kind == ("worker." + kind if true else "worker.failed")
 
 
 def test_reports_are_fetched_few_at_a_time_where_they_are_large() -> None:
@@ -155,7 +155,7 @@ def test_reports_are_fetched_few_at_a_time_where_they_are_large() -> None:
 
 
 class Flapping:
-    """A host whose connection drops before its worker has said a word, some times."""
+    """A host whose connection drops some times before its worker sends an event."""
 
     position = 0
 
@@ -177,13 +177,13 @@ class Flapping:
         yield b'{"event": "stopped"}'
 
 
-def test_a_host_whose_connection_drops_again_and_again_is_not_lost() -> None:
-    told: list[Event] = []
-    flapping = fleet(told.append)
+def test_a_host_whose_connection_drops_repeatedly_is_not_lost() -> None:
+    events: list[Event] = []
+    flapping = fleet(events.append)
     flapping.serve(LATE, "Instance0", [Part(0, 0)])
     flapping.close()
-    told.clear()
+    events.clear()
     host: Any = Flapping(drops=3)
     flapping._pass_on(host, LATE.id, Part(0, 0), "folder")
-    kinds = [event.kind for event in told if event.kind != "host.done"]
+    kinds = [event.kind for event in events if event.kind != "host.done"]
     assert kinds[-4:] == [*3 * ["host.reconnecting"], "worker.stopped"]

@@ -1,0 +1,64 @@
+"""The shell commands that a host runs: read its log, follow a worker's events.
+
+One rule: a command that follows a file ends with its SSH session, whatever ends that;
+no process of it is left on the host.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from cnd.model import system_log
+from cnd.on_instance.watchdog import MOST_LOG
+
+EVENTS = "events.jsonl"
+# In the run's folder: touched when the orchestrator gives a sign of life.
+HEARD = "heard"
+
+# With this an instance without an orchestrator reads its own system log.
+LOG_COMMAND = system_log.command(MOST_LOG)
+# The same log from its beginning on, as it grows.  When the connection drops, `cat`
+# meets the end of its input, and the whole session ends.
+TAIL_COMMAND = (
+    "{ if test -r /var/log/syslog; then tail -n +1 -F /var/log/syslog; "
+    "elif sudo -n test -e /var/log/messages; then "
+    "sudo -n tail -n +1 -F /var/log/messages; "
+    "else sudo -n journalctl -o short-iso --no-pager -n all -f; fi 2>/dev/null & }; "
+    "cat >/dev/null; kill 0"
+)
+# Prints the events and obeys a line "stop" at once, both in one session; a line "alive"
+# is a sign of life for the watchdog.  GNU tail notices the worker's death soon, and new
+# lines at once; where inotify(7) has no watches left, as with hundreds of hosts on one
+# machine, it notices them within 0.2 s.  If the worker ended in order, its last event
+# precedes the line "the worker died".  When the connection drops, `read` meets the end
+# of its input, and the whole session ends: no process is left behind.
+FOLLOW = (
+    "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid && "
+    "if tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; "
+    'then mind="-s 0.2 --pid=$pid"; fi; '
+    "{{ tail -c +{position} $mind -f " + EVENTS + " && "
+    "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
+    'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
+    "alive) : >../" + HEARD + ";; esac; done; kill 0"
+)
+# A worker that ends clears its pid, after its last line is in the system log.
+AFTER = (
+    "n=0; while [ $n -lt 20 ] && read -r pid <{folder}/worker.pid"
+    ' && kill -0 "$pid"; do n=$((n + 1)); sleep 0.05; done 2>/dev/null; '
+)
+
+
+def follow(folder: str, position: int = 0) -> str:
+    """Return the command that prints a worker's events from byte `position` on."""
+    return FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
+
+
+def after(folder: str) -> str:
+    """Return the prefix that delays a command until a worker ended, 1 s at most."""
+    return AFTER.format(folder=shlex.quote(folder))
+
+
+def was_started(folder: str) -> str:
+    """Return the command that prints "yes" if a worker was ever started in `folder`."""
+    path = shlex.quote(f"{folder}/{EVENTS}")
+    return f"test -s {path} && echo yes; true"
