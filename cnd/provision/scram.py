@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
-from cnd import ec2
 from cnd.cloud.connection import Cloud
+from cnd.ec2 import Instance
 from cnd.errors import LeakError
 from cnd.provision import auto_scaling
+from cnd.provision.termination import USUAL_PATIENCE, Patience, terminate
 
 GROUPS_GONE = 300.0  # seconds until deleted groups are no longer listed, at most
 LOOK = 1.0  # seconds between two polls for that
@@ -25,42 +27,41 @@ def scram(
     groups: Sequence[str],
     known: Collection[str] = (),
     asked: Collection[str] = (),
-    look: float = 0.0,
+    patience: Patience = USUAL_PATIENCE,
     already_ended: Collection[str] | None = None,
-    seen: Callable[[ec2.Instance], None] = lambda instance: None,
-    at_once: int = ec2.PARALLEL,
-) -> list[ec2.Instance]:
+    seen: Callable[[Instance], None] = lambda instance: None,
+) -> list[Instance]:
     """End every instance of `run` (None: of every run); return them.
 
     Args:
         groups: names of the Auto Scaling groups that hold them.
-        known, asked, look, past, seen, at_once: as for `ec2.terminate`.
+        patience: `refused` goes by the cloud; `look` counts for the first attempt.
+        known, asked, already_ended, seen: as for `termination.terminate`.
 
     Raises:
         LeakError: some were not seen terminated, or a group was not seen gone.
     """
+    patience = replace(patience, refused=cloud.refused_patience)
     trouble = _delete(cloud, groups)
-    ended = ec2.terminate(
+    ended = terminate(
         cloud.ec2,
         run=run,
         known=known,
         asked=asked,
         already_ended=already_ended,
-        patience=ec2.Patience(refused=cloud.refused_patience, look=look),
+        patience=patience,
         seen=seen,
         is_gone=cloud.gone,
-        at_once=at_once,
     )
     if groups:
         _see_gone(cloud, groups, trouble)
         # A launch by the group may have been under way.
-        ended += ec2.terminate(
+        ended += terminate(
             cloud.ec2,
             run=run,
-            patience=ec2.Patience(refused=cloud.refused_patience),
+            patience=replace(patience, look=0.0),
             seen=seen,
             is_gone=cloud.gone,
-            at_once=at_once,
         )
     return ended
 

@@ -15,6 +15,7 @@ from cnd.errors import CloudError, CndError
 from cnd.provision import auto_scaling
 from cnd.provision.retry import again
 from cnd.provision.scram import scram
+from cnd.provision.termination import Patience
 from cnd.run import status
 from cnd.run.journal import Journal
 
@@ -75,7 +76,7 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
         groups=groups,
         known=going - asked,
         asked=asked,
-        look=cloud.listed_within if unsure else 0.0,
+        patience=Patience(look=cloud.listed_within if unsure else 0.0),
         # A run that is stopped may itself end what it has launched meanwhile.
         already_ended={i.id for i in listed} - {i.id for i in lived},
     )

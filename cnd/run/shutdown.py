@@ -20,6 +20,7 @@ from cnd.model.events import Event
 from cnd.provision.launch import Launcher
 from cnd.provision.retry import again
 from cnd.provision.scram import scram
+from cnd.provision.termination import Patience
 from cnd.run.recorder import LAST_PATIENCE, TICK, Recorder
 from cnd.run.replacements import Replacements
 from cnd.run.termination_guard import TerminationGuard, insist
@@ -242,7 +243,7 @@ class Shutdown:
             self._run,
             groups=self._launcher.groups,
             known=roster.index.keys() - roster.ended.keys(),
-            look=look,
+            patience=Patience(look=look),
             seen=self._put_terminated,
         )
 
@@ -256,8 +257,7 @@ class Shutdown:
             self._run,
             groups=self._launcher.groups,
             known=list(self._recorder.roster.index),
-            look=self._cloud.listed_within,
-            at_once=1,
+            patience=Patience(look=self._cloud.listed_within, at_once=1),
         )
 
     def _put_terminated(self, instance: ec2.Instance) -> None:

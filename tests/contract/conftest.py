@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnd.cloud.connection import Cloud
+from tests.support.aws import Stub
 from tests.support.local_cloud import (
     Host,
     LocalCloud,
@@ -42,3 +43,9 @@ def aws(cloud: LocalCloud) -> Cloud:
 def run() -> str:
     """The name of a run that nobody else has."""
     return f"20260101-{secrets.randbelow(10**6):06}-{secrets.token_hex(2)}"
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    with Stub() as stub:
+        yield stub

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from cnd import ec2
 from cnd.errors import UsageError
 from cnd.local import settings
 from cnd.local.api.host_manager import cores, known_hosts_text, ssh_config_text
 from cnd.local.host.wire import HostSpec
 from cnd.local.settings import Delay, Patience, Settings
+from cnd.provision import termination
 from cnd.transport import orphans
 
 
@@ -50,7 +50,7 @@ def test_a_run_waits_as_on_aws_unless_set_otherwise() -> None:
     assert settings.patience(given) == Patience(orphan=8, refused=0.5, listed=0)
     with pytest.raises(UsageError, match="CND_LOCAL_ORPHAN_SECONDS"):
         settings.patience({"CND_LOCAL_ORPHAN_SECONDS": "soon"})
-    assert orphans.PATIENCE == ec2.REFUSED_PATIENCE == 30.0  # as in the README
+    assert orphans.PATIENCE == termination.REFUSED_PATIENCE == 30.0  # as in the README
 
 
 def test_cores_are_taken_in_rotation() -> None:
