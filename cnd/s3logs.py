@@ -229,7 +229,7 @@ def _age(reply: Mapping[str, Any]) -> float:
     told = reply["ResponseMetadata"].get("HTTPHeaders", {}).get("date", "")
     with contextlib.suppress(ValueError, TypeError):
         now = parsedate_to_datetime(told)
-    if now.tzinfo is None:  # "-0000": it is in UTC, and nobody knows where
+    if now.tzinfo is None:  # "-0000": it is in UTC, of an unknown place
         now = now.replace(tzinfo=dt.timezone.utc)
     since: dt.datetime = reply.get("LastModified", now)
     return max(0.0, (now - since).total_seconds())

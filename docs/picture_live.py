@@ -42,7 +42,7 @@ def main(run: str, seconds: str) -> None:
                 console.print(sentence(event), markup=False)
     view.tick(race)
     console.print(view.frame(until, WIDTH, ROWS))
-    # The picture is to fetch nothing: whoever looks at it has a font.
+    # The picture is to fetch nothing: every viewer has a font.
     print(
         re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="cnd"), flags=re.S)
     )

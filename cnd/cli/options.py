@@ -224,7 +224,7 @@ class AttachOptions(ViewOptions):
     run: str = option(
         parse=run_name,
         positional=True,
-        help="the run to take over; default: the one that nobody follows",
+        help="the run to take over; default: the one without an orchestrator",
     )
 
 
@@ -246,7 +246,7 @@ class StopOptions(JsonOptions, CloudOptions):
     run: str = option(
         parse=run_name, help="the run to stop; default: the one that is going on"
     )
-    message: str = text(default="fab stop", help="the reason, for whoever reads it")
+    message: str = text(default="fab stop", help="the reason, for the log")
 
 
 @dataclass(frozen=True)

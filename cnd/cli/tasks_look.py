@@ -12,7 +12,6 @@ import re
 import sys
 import time
 import webbrowser
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from invoke.context import Context
@@ -23,7 +22,7 @@ from cnd.cli.task import task
 from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
 from cnd.model.events import Event, printable_line
-from cnd.model.format import duration
+from cnd.model.format import duration, table
 from cnd.run import find_run, order, stored_files
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
@@ -84,7 +83,7 @@ def list_runs(c: Context, options: RunsOptions) -> None:
     if options.json:
         print(jsonlib.dumps({"runs": [vars(each) for each in found]}))
         return
-    print("\n".join(_columns([HEAD, *map(_cells, found)])))
+    print("\n".join(table([HEAD, *map(_cells, found)], ("<",), gap="  ")))
 
 
 HEAD = ("run", "started", "D", "N", "T", "outcome", "nonce", "time", "USD", "cloud")
@@ -139,14 +138,6 @@ def _cells(past: PastRun) -> tuple[str, ...]:
     )
 
 
-def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Yield lines whose cells stand below each other."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join(cells).rstrip()
-
-
 # --- logs
 
 
@@ -199,7 +190,7 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
         return False
     plan, provision = kept.plan, kept.provision
     if plan.without_ssh:
-        _say("nobody reaches these instances over SSH: these are the run's events")
+        _say("these instances cannot be reached over SSH: these are the run's events")
         _events(journal, only, json, follow=True)
         return True
     cloud = clouds.required(clouds.connect(kept.cloud, kept.region))

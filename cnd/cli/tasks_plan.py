@@ -20,6 +20,7 @@ from cnd.cli.request import doctor_plan, request, user_key
 from cnd.cli.task import task
 from cnd.cloud import connection
 from cnd.errors import CloudError, UsageError
+from cnd.model.format import table
 from cnd.model.plan import MARKETS, Plan
 from cnd.planning import instance_types, local_rate, preflight, prices
 from cnd.planning.forecast import Request, alternatives, decide, forecast, text, to_json
@@ -121,8 +122,8 @@ def config(c: Context, options: ConfigOptions) -> None:
             jsonlib.dumps({s.name: {"value": s.value, "from": s.source} for s in found})
         )
     else:
-        for each in found:
-            print(f"{each.name:<14} {each.value or '-':<16} {each.source}")
+        rows = ((each.name, each.value or "-", each.source) for each in found)
+        print("\n".join(table(rows, ("<14", "<16", "<"), gap=" ")))
         print(f"order: {settings.ORDER}")
     _check({each.name: each for each in found})
 

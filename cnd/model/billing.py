@@ -18,7 +18,7 @@ ENDS = frozenset({"instance.terminated", "instance.lost"})
 def ended_at(event: Event) -> float:
     """Return when an instance had ended of whose end an event tells, since the epoch.
 
-    Where nobody followed it: when it left its report, a moment before it ended.
+    Without an orchestrator: when it left its report, a moment before it ended.
     """
     at = amount(event.fields.get("at"))
     return event.time if at is None else at

@@ -19,7 +19,7 @@ from cnd.model.search_state import SearchState
 JITTER = 0.05  # seconds by which a better word on the time must be better
 RUNS = ("pending", "running")  # states of an instance that may search
 UNLISTED = "no longer listed"
-# What these say of a host holds for whoever comes after.
+# What these say of a host holds for the next orchestrator, too.
 UNFIT = ("worker.failed", "worker.refuted")
 
 

@@ -26,7 +26,7 @@ NotDone = FutureTimeout
 
 
 class _Begun(threading.Event):
-    """What whoever starts a thread waits for: without end, as Python has it."""
+    """The event that a start of a thread waits for: without end, in Python's own."""
 
     def __init__(self, patience: float) -> None:
         super().__init__()

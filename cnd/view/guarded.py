@@ -29,7 +29,7 @@ class BackgroundViewer:
     def __init__(self, viewer: Viewer) -> None:
         self._viewer = viewer
         self._calls = CallQueue("view", MOST_WAITING)
-        self._race: SearchState | None = None  # as of the latest tick
+        self._search: SearchState | None = None  # as of the latest tick
         self._ticking = False  # a tick waits, which will show that
         self._raised = False
 
@@ -38,9 +38,9 @@ class BackgroundViewer:
         if event.kind not in MINOR or self._calls.waiting < MOST_MINOR:
             self._calls.put(lambda: self._viewer.show(event))
 
-    def tick(self, race: SearchState) -> None:
+    def tick(self, search: SearchState) -> None:
         self._raise()
-        self._race = race
+        self._search = search
         if not self._ticking:
             self._ticking = True
             if not self._calls.put(self._tick):
@@ -48,8 +48,8 @@ class BackgroundViewer:
 
     def _tick(self) -> None:
         self._ticking = False  # first: what changes from now on asks for another
-        if self._race is not None:
-            self._viewer.tick(self._race)
+        if self._search is not None:
+            self._viewer.tick(self._search)
 
     def answer(self, text: str) -> None:
         """Show `text` soon: the signal handler that calls this must not wait."""
@@ -71,7 +71,7 @@ class Silent:
 
     def show(self, event: Event) -> None: ...
 
-    def tick(self, race: SearchState) -> None: ...
+    def tick(self, search: SearchState) -> None: ...
 
     def answer(self, text: str) -> None: ...
 
@@ -94,9 +94,9 @@ class FallbackViewer:
         with self._guarded():
             self._viewer.show(event)
 
-    def tick(self, race: SearchState) -> None:
+    def tick(self, search: SearchState) -> None:
         with self._guarded():
-            self._viewer.tick(race)
+            self._viewer.tick(search)
 
     def answer(self, text: str) -> None:
         with self._guarded():

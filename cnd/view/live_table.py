@@ -110,7 +110,7 @@ class LiveView:
             past: what happened before, of a run that is taken over.
         """
         self._plan, self._stream = plan, stream
-        self._race = SearchState(plan)
+        self._search = SearchState(plan)
         self._rows = InstanceRows()
         self._began = time.time()
         self._searching: float | None = None
@@ -140,9 +140,9 @@ class LiveView:
                 self._console.print(line, markup=False)
         self._redraw()  # no ticks come while instances are being terminated
 
-    def tick(self, race: SearchState) -> None:
+    def tick(self, search: SearchState) -> None:
         """Redraw, if there is something new and it is not too soon."""
-        self._race = race
+        self._search = search
         self._redraw()
 
     def answer(self, text: str) -> None:
@@ -218,25 +218,25 @@ class LiveView:
 
     def _summary(self, now: float, width: int) -> Sequence[str]:
         """Return lines on the whole fleet, at most `SUMMARY`."""
-        plan, race = self._plan, self._race
+        plan, search = self._plan, self._search
         census = ", ".join(f"{n} {state}" for state, n in self._rows.census().items())
-        if race.outcome and not self._decided:
+        if search.outcome and not self._decided:
             self._decided = now
         until = self._decided or now
         spent = 0.0 if self._searching is None else until - self._searching
-        chance = within(plan.difficulty, race.tested - race.repeated)
+        chance = within(plan.difficulty, search.tested - search.repeated)
         usd = plan.usd(self._rows.usages(now))
         figures = [
-            f"{number(race.tested) if race.counted else '-'} nonces",
-            f"{number(race.rate)}/s",
+            f"{number(search.tested) if search.counted else '-'} nonces",
+            f"{number(search.rate)}/s",
             f"P(found by now) {100 * chance:.3g} %",
             f"{min(spent, plan.time_limit):.0f} s of {plan.time_limit:g} s",
             "price unknown" if usd is None else f"${usd:.4f}" if usd else "$0",
         ]
         whole = [figure.replace(" ", NO_BREAK) for figure in figures]
         text = " · ".join([f"{len(self._rows.by_id)} instances: {census}", *whole])
-        if race.outcome:
-            text += f" · ending: {printable_line(race.outcome.reason)}"
+        if search.outcome:
+            text += f" · ending: {printable_line(search.outcome.reason)}"
         lines = textwrap.wrap(text, width, max_lines=SUMMARY, placeholder=" …")
         return [line.replace(NO_BREAK, " ") for line in lines]
 

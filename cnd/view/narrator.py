@@ -70,16 +70,16 @@ class Narrator:
         if text := sentence(event):
             self._line(text)
 
-    def tick(self, race: SearchState) -> None:
+    def tick(self, search: SearchState) -> None:
         """Write when the end is decided, and now and then how far the run is."""
         now = time.monotonic()
-        if race.outcome and not self._decided:
+        if search.outcome and not self._decided:
             self._decided = True
-            self._line(f"{race.outcome.ending.outcome}: {race.outcome.reason}")
+            self._line(f"{search.outcome.ending.outcome}: {search.outcome.reason}")
         if now - self._drawn < self._repeat:
             return
         self._drawn = now
-        self._line(self._progress(race))
+        self._line(self._progress(search))
 
     def answer(self, text: str) -> None:
         """Write at once that a signal has come, before what waits to be written."""
@@ -112,18 +112,18 @@ class Narrator:
     def _stamp(self) -> str:
         return f"[{time.monotonic() - self._began:6.2f} s]"
 
-    def _progress(self, race: SearchState) -> str:
+    def _progress(self, search: SearchState) -> str:
         """Return how far the run is, in less than a line."""
         total = self._total
-        if race.outcome and (ended := self._seen("instance.terminated")):
+        if search.outcome and (ended := self._seen("instance.terminated")):
             return f"{ended} of {total} instances terminated"
-        if race.outcome:
+        if search.outcome:
             return f"ending: {self._seen('log.pulled')} of {total} logs here"
-        if not race.tested:
+        if not search.tested:
             return f"{self._seen('instance.ready')} of {total} instances ready"
         return (
-            f"{len(race.searching)} of {total} workers search: "
-            f"{number(race.tested)} nonces, {number(race.rate)} nonces/s"
+            f"{len(search.searching)} of {total} workers search: "
+            f"{number(search.tested)} nonces, {number(search.rate)} nonces/s"
         )
 
 

@@ -172,7 +172,7 @@ def test_scram_and_status_work_with_a_broken_file(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("put", [os.mkfifo, os.mkdir])
-def test_what_is_no_file_keeps_nobody_waiting(terminal: Terminal, put: object) -> None:
+def test_what_is_no_file_is_not_waited_for(terminal: Terminal, put: object) -> None:
     assert callable(put)
     put(terminal.folder / "cnd.toml")
     assert "cnd.toml" in refused(terminal.run("plan", "--d", "2", "--n", "1"))

@@ -131,9 +131,7 @@ Host jumper
 
 
 @ways
-def test_a_gateway_whose_key_nobody_knows_is_not_talked_to(
-    jump: Jump, way: str
-) -> None:
+def test_a_gateway_with_an_unknown_key_is_not_talked_to(jump: Jump, way: str) -> None:
     jump.use(way)
     done = jump.terminal.run(*JOB, *FROM, "--gateway", jump.where)
     assert done.returncode == 2, done.stderr

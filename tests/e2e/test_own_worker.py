@@ -58,7 +58,7 @@ def test_the_stock_fab_takes_words_for_a_worker(terminal: Terminal) -> None:
     assert "answer         997" in done.stdout
 
 
-def test_a_find_that_nobody_can_check_is_called_unverified(terminal: Terminal) -> None:
+def test_a_find_that_cannot_be_checked_is_called_unverified(terminal: Terminal) -> None:
     script = odd(terminal, "None")
     words = ("--n", "2", "--nonces", "100", "--no-report")
     done = terminal.run("start", "--worker", script, *words, "--", "x")

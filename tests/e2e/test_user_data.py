@@ -13,7 +13,7 @@ from tests.support.waiting import eventually
 BY_S3 = ("--bootstrap", "user-data", "--json")
 
 
-def test_a_nonce_is_found_by_instances_that_nobody_can_reach(
+def test_a_nonce_is_found_by_instances_without_ssh(
     terminal: Terminal,
 ) -> None:
     run = Run(terminal, "start", "--d", "4", "--n", "4", *BY_S3)

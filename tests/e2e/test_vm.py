@@ -102,7 +102,7 @@ def test_a_run_of_two_finds_its_nonce_and_pulls_the_logs_that_rsyslog_wrote(
     assert not any((folder_of(vm) / "hosts").glob("i-*"))
 
 
-def test_a_machine_that_nobody_ever_asks_ends_on_time_and_shows_the_key_of_its_run(
+def test_a_machine_without_orchestrator_ends_on_time_and_shows_the_key_of_its_run(
     vm: Terminal,
 ) -> None:
     host_key = keys.generate()

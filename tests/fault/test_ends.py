@@ -33,7 +33,7 @@ def forgetful(
     user.run("local", "down")
 
 
-def test_numbers_without_end_on_a_workers_output_keep_nobody_alive(
+def test_numbers_without_end_on_a_workers_output_keep_no_fleet_alive(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *SPACE)

@@ -32,7 +32,7 @@ def test_a_host_that_is_late_is_waited_for(
 
 
 @pytest.mark.parametrize("kind", ["never-boots", "mute"])
-def test_a_host_that_never_answers_keeps_nobody_from_the_answer(
+def test_a_host_that_never_answers_does_not_delay_the_answer(
     terminal: Victim, cloud: Endpoint, kind: str
 ) -> None:
     befall(cloud, 1, kind)
@@ -161,7 +161,7 @@ def test_a_replacement_is_waited_for_however_late_in_the_run_it_boots(
     assert len(run.told("instance.launched")) == 2
 
 
-def test_a_host_that_returns_leaves_its_class_to_whoever_has_it_now(
+def test_a_host_that_returns_leaves_its_class_to_its_new_host(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--n", "2")

@@ -90,7 +90,7 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
     ]
 
 
-def test_what_was_found_while_nobody_listened_is_the_answer(terminal: Victim) -> None:
+def test_what_was_found_without_an_orchestrator_is_the_answer(terminal: Victim) -> None:
     # Its smallest golden nonce is 67103: two seconds of search.
     words = ("start", "--d", "4", "--block", "quiet 0", "--n", "2", *SLOWLY)
     folder = killed(terminal, *words, when="worker.started", of=2)
@@ -117,7 +117,7 @@ def test_two_cannot_follow_one_run(terminal: Victim) -> None:
     assert "is over" in third.stderr
 
 
-def test_start_tells_of_a_fleet_that_nobody_follows(terminal: Victim) -> None:
+def test_start_names_a_fleet_without_an_orchestrator(terminal: Victim) -> None:
     folder = killed(terminal, *SPACE, when="worker.started")
     done = terminal.run("start", "--d", "1", "--n", "1")
     assert done.returncode == 0
@@ -382,7 +382,7 @@ def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Victim) ->
     assert terminal.live() == []
 
 
-def test_a_disk_that_fills_up_in_mid_run_keeps_nobody_alive(terminal: Victim) -> None:
+def test_a_disk_that_fills_up_in_mid_run_keeps_no_fleet_alive(terminal: Victim) -> None:
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "4")
     eventually(lambda: told(newest(terminal, before), "worker.started"), within=40)

@@ -221,7 +221,7 @@ def test_a_half_written_login_is_one_line_with_the_way_to_a_whole_one(
         one_line(done, "aws sso login --profile work")
 
 
-def test_a_code_that_nobody_is_there_to_give_is_one_line(
+def test_a_code_that_no_user_is_there_to_give_is_one_line(
     terminal: Victim, helper: Helper, tmp_path: Path
 ) -> None:
     text = (

@@ -114,7 +114,7 @@ def fill(descriptor: str) -> None:
     os.close(writer)
 
 
-def test_a_pipe_that_nobody_reads_holds_up_its_lines_only(
+def test_a_pipe_that_is_not_read_holds_up_its_lines_only(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--plain")

@@ -175,7 +175,7 @@ def test_more_than_the_witnesses_prove_is_not_counted_above_the_cursor() -> None
     assert isinstance(counted, int) and counted < SIZE / 4
 
 
-def test_words_that_were_lost_cost_the_class_and_are_nobodys_lie(
+def test_events_that_were_lost_cost_the_class_and_are_no_false_claim(
     honest: list[Any],
 ) -> None:
     lost = next(i for i, event in enumerate(honest) if event.get("witnesses"))

@@ -119,7 +119,7 @@ def test_a_greeting_without_an_end_is_not_read_to_it(
     assert server.sent < MOST
 
 
-def test_a_greeting_that_trickles_keeps_nobody_waiting(
+def test_a_greeting_that_trickles_is_not_waited_for(
     hostile: Make, login: Login
 ) -> None:
     def deal(link: socket.socket) -> None:

@@ -172,7 +172,7 @@ def test_a_form_ends_when_it_was_to_end(s3: Any) -> None:
 
 
 def test_all_that_instances_are_given_holds(s3: Any) -> None:
-    """The keeper's orders, and the user data of instances that nobody reaches."""
+    """The watchdog's orders, and the user data of instances without SSH."""
     orders = orphans.orders(s3, BUCKET, RUN, seconds=60, shutdown=True)("i-1", "I1")
     for name in ("log_form", "report_form", "result_form"):
         form = orders[name]

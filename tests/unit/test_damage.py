@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd.cli.tasks_look import _cells, _columns, _line, _past
+from cnd.cli.tasks_look import _cells, _line, _past
 from cnd.errors import UsageError
 from cnd.model.billing import spent
 from cnd.model.events import Event
+from cnd.model.format import table
 from cnd.model.plan import Plan
 from cnd.model.replay import replayed, unanswered
 from cnd.run import order, status
@@ -134,7 +135,7 @@ def look_at(journal: Journal) -> None:
         for event in events:
             view.show(event)
         view.close()
-    list(_columns([_cells(_past(journal))]))
+    list(table([_cells(_past(journal))], ("<",), gap="  "))
     [_line(event) for event in events]
     as_json(journal)
     as_csv(journal)

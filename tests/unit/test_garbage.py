@@ -125,7 +125,7 @@ def test_no_line_steers_the_terminal(printed: list[str]) -> None:
     ],
     ids=lambda line: f"{line[:34]} {len(line)}",
 )
-def test_what_nobody_means_is_noise(line: str) -> None:
+def test_what_makes_no_sense_is_noise(line: str) -> None:
     event = events.from_worker(line, index=0, host="i-1")
     assert (event.kind, event.fields["text"]) == ("worker.noise", line[:1000])
 

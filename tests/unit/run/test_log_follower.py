@@ -33,4 +33,4 @@ def test_of_instances_without_ssh_the_events_are_followed(
 
     told = capsys.readouterr()
     assert "instance.ready" in told.out
-    assert "nobody reaches these instances over SSH" in told.err
+    assert "these instances cannot be reached over SSH" in told.err
