@@ -72,9 +72,17 @@ def shown(said: list[Event]) -> str:
     return stream.getvalue()
 
 
-@settings(deadline=None)
-@given(st.lists(lines, min_size=1, max_size=4))
-def test_every_line_is_kept_judged_and_shown(printed: list[str]) -> None:
+@pytest.mark.parametrize("count", [50, pytest.param(200, marks=pytest.mark.slow)])
+def test_every_line_is_kept_judged_and_shown(count: int) -> None:
+    @settings(deadline=None, max_examples=count)
+    @given(st.lists(lines, min_size=1, max_size=4))
+    def check(printed: list[str]) -> None:
+        keep_judge_and_show(printed)
+
+    check()
+
+
+def keep_judge_and_show(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]
     race, rows, crew = SearchState(PLAN), InstanceRows(), Roster()
     for event in (*LAUNCHED, *said):

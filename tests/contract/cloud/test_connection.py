@@ -13,10 +13,12 @@ import boto3
 import botocore
 import pytest
 from botocore.loaders import JSONFileLoader
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cnd.cloud.connection import CHECKIP, Clients, Cloud, Models, connect, required
 from cnd.cloud.failures import LISTED_WITHIN
-from cnd.errors import CloudError, UsageError
+from cnd.errors import CloudError, CndError, UsageError
 from cnd.provision.access import caller_address
 from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
@@ -284,6 +286,31 @@ def test_a_configuration_that_boto3_cannot_read_is_named_with_a_way_without_it(
     assert str(path) in f"{caught.value} {caught.value.hint}"
     assert "--cloud local" in (caught.value.hint or "")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(200, marks=pytest.mark.slow)])
+def test_any_bytes_as_aws_configuration_are_used_or_refused_in_one_line(
+    student: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, count: int
+) -> None:
+    path = tmp_path / "config"
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    syntax = b"[default]\n|[|]|\n|region|retry_mode|s3|max_attempts|sso_session"
+    syntax += (
+        b"|credential_process|source_profile| = |  |5|us-east-1|[profile a]\n|\xe9"
+    )
+    words = st.sampled_from(syntax.split(b"|"))
+
+    @settings(deadline=None, max_examples=count, database=None)
+    @given(st.one_of(st.binary(), st.lists(words, max_size=12).map(b"".join)))
+    def check(data: bytes) -> None:
+        path.write_bytes(data)
+        try:
+            required(connect("aws"))
+        except CndError as error:
+            assert "\n" not in str(error)
+
+    check()
 
 
 @pytest.mark.parametrize("name", ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"])
