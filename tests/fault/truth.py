@@ -131,7 +131,9 @@ def _objections_to_receipt(
         yield f"terminated and left running: {both}"
     if alive := {i for i in gone if states.get(i, GONE) != GONE}:
         yield f"not terminated: {alive}"
-    if unknown := set(left) - states.keys():
+    # The cloud forgets what has been gone for a while; what was launched is known.
+    launched = {each["id"] for each in result["fleet"]}
+    if unknown := set(left) - states.keys() - launched:
         yield f"left running, and unknown: {unknown}"
     if untold := states.keys() - gone.keys() - set(left):
         yield f"not in the receipt: {untold}"
