@@ -37,7 +37,7 @@ class Jump:
         return Path(self.terminal.environment["HOME"])
 
     def make_known(self) -> None:
-        """Do as somebody who has been there by ssh before."""
+        """Know the host key, as a user who has logged in by ssh before."""
         known = self.terminal.state / "cnd" / "local" / "known_hosts"
         (self.home / ".ssh/known_hosts").write_text(known.read_text())
 

@@ -143,7 +143,7 @@ def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
         assert (lap["instances"], lap["done"]) == (3, 3), lap["who"]
         assert lap["seconds"] > 0 < lap["processor"]
     assert terminal.live() == []
-    assert len(terminal.runs()) == runs + 1  # a contest is no run
+    assert len(terminal.runs()) == runs + 1  # a comparison is no run
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "ec2:RunInstances": (QUICK, 3),
     "ec2:DescribeInstances": (QUICK, 3),
     "ec2:CreateTags": (TAGGING, 10),
-    # Nobody may terminate them: left alone, they power themselves off.
+    # No caller may terminate them: left alone, they power themselves off.
     "ec2:TerminateInstances": (QUICK, 0),
     "sqs:CreateQueue": (QUICK, 3),
     "sqs:ReceiveMessage": (QUICK, 0),
@@ -238,7 +238,7 @@ def test_a_launch_whose_reply_is_lost_is_not_paid_twice(
 def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """The instances are there; nobody was told their names."""
+    """The instances exist; their ids never arrived."""
     terminal.environment["CND_LOCAL_LISTED_SECONDS"] = "4"
     lay(cloud, "RunInstances", lost_reply=True, times="forever")
     done = terminal.run(*JOB)
@@ -325,7 +325,7 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
 def test_a_fleet_whose_credentials_expired_ends_itself(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """By its keepers and timers, without any command; S3 takes nothing any more."""
+    """By its watchdogs and timers, without any command; S3 takes nothing any more."""
     words = ("--t", "5", "--boot", "20")
     process, _ = searching(terminal, *LONG, *words)
     for service in ("ec2", "sqs", "s3"):

@@ -407,7 +407,7 @@ def test_wherever_the_orchestrator_is_killed_it_comes_to_zero(
 def test_sixty_moments_to_die_and_nothing_is_left(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """After each third somebody scrams, attaches, or does nothing at all."""
+    """After each third the user scrams, attaches, or does nothing at all."""
     ends = ("scram", "attach", "leave")
     kill_and_clean_up(terminal, random.Random(2019), 60, ends)
 

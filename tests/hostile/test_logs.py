@@ -74,7 +74,7 @@ def test_a_log_that_is_too_large_is_its_newest_part_and_says_so(
 
 
 def keepers_words(tree: Path) -> list[str]:
-    """Return the words of the shell that waits until a host's keeper is to begin."""
+    """Return the words of the shell that waits until a host's watchdog is to begin."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
