@@ -98,7 +98,7 @@ class FleetOptions(Options):
         "t",
         parse=seconds,
         default="200",
-        help="T, seconds of search after which everybody stops (200)",
+        help="T, seconds of search after which all workers stop (200)",
     )
     image: str = text(
         default=DEFAULTS["image"],

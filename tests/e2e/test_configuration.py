@@ -356,7 +356,7 @@ def test_no_more_of_a_worker_is_read_than_one_may_have(terminal: Terminal) -> No
 
 
 @pytest.mark.parametrize(("limit", "fewer"), [(256, ""), (300, "or at most --n 11")])
-def test_too_few_open_files_are_told_with_a_way_out_that_is_one(
+def test_too_few_open_files_are_reported_with_a_way_out_that_works(
     terminal: Terminal, limit: int, fewer: str
 ) -> None:
     words = f'ulimit -n {limit}; exec "$0" start --d 2 --n 64 --t 5'

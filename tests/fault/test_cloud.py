@@ -286,7 +286,7 @@ def test_where_s3_refuses_the_logs_stay_here_and_are_named(
     assert result["left_running"] == 0
 
 
-def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
+def test_a_queue_that_vanishes_in_mid_run_is_reported_and_the_run_goes_on(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(
@@ -301,7 +301,7 @@ def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
     assert terminal.live() == []
 
 
-def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
+def test_credentials_that_expire_in_mid_run_are_reported_with_the_way_out(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""

@@ -111,7 +111,7 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
     assert (run.folder / "logs" / "Instance4.log").exists()
 
 
-def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
+def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
@@ -125,7 +125,7 @@ def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
 
 
-def test_who_takes_over_awaits_the_replacement_that_was_asked_for_already(
+def test_an_attach_awaits_the_replacement_that_was_requested_already(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """Its request is on its way, and its answer was never read."""
@@ -176,7 +176,7 @@ def test_a_host_that_returns_leaves_its_class_to_its_new_host(
     run.interrupted()
 
 
-def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
+def test_a_spot_notice_is_reported_and_a_replacement_bought_before_the_end(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     words = ("start", "--d", "30", "--n", "2", "--t", "120", "--json", "--spot")

@@ -96,7 +96,7 @@ def test_a_line_without_an_end_costs_neither_time_nor_memory(
     watched.end(terminal, "a line of 150 MB")
 
 
-def test_the_last_word_of_a_loud_worker_is_heard(
+def test_the_last_event_of_a_loud_worker_is_read(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--json")

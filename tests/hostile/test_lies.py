@@ -215,7 +215,7 @@ def test_an_honest_worker_is_believed_with_every_kernel(
     assert proof["tested_at_least"] > 0.8 * NONCES  # type: ignore[operator]
 
 
-def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> None:
+def test_an_honest_worker_is_believed_after_a_hand_over_and_events_read_twice() -> None:
     """As after `attach`, where part of what was said is read again."""
     words = ("--rate", "400000", "--progress", "0.03")
     lines = recorded(PLAN, 1, *words)[:6]

@@ -98,7 +98,7 @@ def test_a_reply_without_end_is_not_read_into_memory(
 
 @pytest.mark.slow  # a termination is tried for five minutes
 @pytest.mark.parametrize("answer", ["html", "empty"])
-def test_trouble_that_stays_is_told_with_all_that_may_run(
+def test_trouble_that_stays_is_reported_with_all_that_may_run(
     terminal: Victim, between: Portal, answer: str
 ) -> None:
     run = Run(terminal, *JOB)
