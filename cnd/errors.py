@@ -41,8 +41,8 @@ class HostError(CndError):
 
     exit_status = 4
 
-    def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{host}: {message}", hint=hint)
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(f"{host}: {message}")
         self.host = host
 
 

@@ -28,9 +28,9 @@ def home(terminal: Terminal) -> Path:
     return folder
 
 
-def verified(terminal: Terminal, *words: str, program: str = "cnd") -> str:
+def verified(terminal: Terminal, *words: str) -> str:
     """Return what `verify` says on stderr; it works."""
-    done = terminal.run(*VERIFY, *words, program=program)
+    done = terminal.run(*VERIFY, *words)
     assert done.returncode == 0, done.stderr
     assert GOLDEN in done.stdout
     return done.stderr

@@ -39,14 +39,14 @@ def between(terminal: Victim, cloud: Endpoint) -> Iterator[Portal]:
         yield found
 
 
-def trouble(between: Portal, answer: str, *, seconds: float = SECONDS) -> None:
-    """Let `answer` come in place of every reply, for so long."""
+def trouble(between: Portal, answer: str) -> None:
+    """Let `answer` come in place of every reply, for `SECONDS`."""
     between.answer = answer
-    threading.Timer(seconds, lambda: setattr(between, "answer", "")).start()
+    threading.Timer(SECONDS, lambda: setattr(between, "answer", "")).start()
 
 
 def begins_with(between: Portal, operation: str, answer: str) -> None:
-    """Let the trouble begin with the first such call, which the cloud still hears."""
+    """Let the trouble begin with the first such call, which the cloud still gets."""
     struck = threading.Event()
 
     def heard(called: str) -> None:
