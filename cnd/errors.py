@@ -2,7 +2,7 @@
 
 One rule: the class of an error is the exit status of the program.  Expected
 endings of a run (found, timeout, exhausted ...) are values, not errors; see
-`cnd.run.job`.  Only `tasks.reports_errors` prints an error.
+`cnd.run.job`.  Only `cnd.cli.task` prints an error.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class HostError(CndError):
 
     exit_status = 4
 
-    def __init__(self, host: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(f"{host}: {message}", hint=hint)
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(f"{host}: {message}")
         self.host = host
 
 

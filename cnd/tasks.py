@@ -153,7 +153,7 @@ GROUPS = {
     "Without an account": (local, bench),
 }
 AFTER = """\
-Data goes to stdout, what happens to stderr; --json prints one object.  Without AWS
+Data goes to stdout, messages to stderr; --json prints one object.  Without AWS
 credentials, runs go to a local cloud on this machine.  Exit status: 0 found,
 10 time over, 11 space exhausted, 12 stopped, 2 impossible request, 3 the cloud
 refused, 4 no complete answer, 5 something may be left running, 130 interrupted.

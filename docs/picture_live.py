@@ -30,17 +30,17 @@ def main(run: str, seconds: str) -> None:
     events = list(journal.events())
     until = events[0].time + float(seconds)
     plan = Plan(**json.loads((journal.folder / ORDER).read_text())["plan"])
-    race, screen = SearchState(plan), io.StringIO()
+    search, screen = SearchState(plan), io.StringIO()
     view = LiveView(plan, screen, past=[e for e in events if e.time <= until])
     console = Console(record=True, width=WIDTH, file=io.StringIO(), highlight=False)
     options = f"--t {plan.time_limit:g} --d {plan.difficulty} --n {plan.instances}"
     console.print(f"$ cnd start {options}", markup=False)
     for event in events:
         if event.time <= until:
-            race.see(event)
+            search.see(event)
             if event.kind in ("run.started", "instance.requested", "instance.lost"):
                 console.print(sentence(event), markup=False)
-    view.tick(race)
+    view.tick(search)
     console.print(view.frame(until, WIDTH, ROWS))
     # The picture is to fetch nothing: every viewer has a font.
     print(

@@ -98,7 +98,7 @@ class FleetOptions(Options):
         "t",
         parse=seconds,
         default="200",
-        help="T, seconds of search after which everybody stops (200)",
+        help="T, seconds of search after which all workers stop (200)",
     )
     image: str = text(
         default=DEFAULTS["image"],
@@ -118,15 +118,15 @@ class FleetOptions(Options):
 class AccessOptions(Options):
     """ACCESS: how the instances are reached."""
 
-    user: str = text(help="who logs in to the image; default: as its publisher has it")
+    user: str = text(help="login user of the image; default: as its publisher has it")
     address: str = option(
         parse=choice(*ADDRESSES),
         default="public",
-        help="where SSH goes to: public or private (public)",
+        help="the addresses that SSH uses: public or private (public)",
     )
     gateway: str = text(help="user@host:port, a jump host for SSH")
     ssh_from: str = text(
-        help="CIDR that SSH is let in from; default: this machine's address"
+        help="CIDR from which SSH is allowed; default: this machine's address"
     )
 
 
@@ -182,7 +182,7 @@ class RunOptions(JsonOptions, CloudOptions, AccessOptions, SearchOptions, FleetO
 
     at_least: int | None = option(
         parse=optional(integer),
-        help="make do with K instances where N cannot be had (N)",
+        help="accept K instances where there is no room for N (N)",
     )
     bootstrap: str = option(
         parse=choice(*BOOTSTRAPS),

@@ -114,7 +114,7 @@ def _at_least(k: int | None, n: int | None) -> int:
     if k is None:
         return 0
     if n is None:
-        message = "--at-least says with how few of N to make do"
+        message = "--at-least is given without N"
         raise UsageError(message, hint="say --n as well")
     if not 1 <= k <= n:
         raise UsageError(f"--at-least must be 1 to {n}, not {k}", hint=EXAMPLE)

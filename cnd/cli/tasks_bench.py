@@ -132,7 +132,7 @@ def _trials(plans: list[Plan]) -> list[run_cost.Trial]:
     key = user_key(None)
     trials = []
     for i, plan in enumerate(plans):
-        print(f"bench: a contest on {plan.instances} hosts", file=sys.stderr)
+        print(f"bench: a comparison on {plan.instances} hosts", file=sys.stderr)
         same = ssh_comparison.comparison_plan(plan.instances)
         check_account(cloud, same, key)
         trials += ssh_comparison.compare(cloud, same, key, first=i)

@@ -56,7 +56,7 @@ def plan(c: Context, options: PlanOptions) -> None:
 
 @task(DoctorOptions)
 def doctor(c: Context, options: DoctorOptions) -> None:
-    """Look whether the account is fit for a run; makes and buys nothing."""
+    """Check whether the account is fit for a run; makes and buys nothing."""
     wanted, key = doctor_plan(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region)
     case = preflight.Case(cloud, wanted, key, options.bucket)
@@ -114,7 +114,7 @@ def _print_cleaned(
 
 @task(ConfigOptions)
 def config(c: Context, options: ConfigOptions) -> None:
-    """Print the options that files and the environment can set, and who sets them."""
+    """Print the options that files and the environment can set, and what sets them."""
     files = settings.files_of(c)
     found = [_in_force(settings.setting(name, "", files)) for name in settings.DEFAULTS]
     if options.json:

@@ -196,7 +196,7 @@ class Clients:
             _check_port(client.meta.endpoint_url)
         except UNDESCRIBED:
             raise
-        except ValueError as error:  # botocore's word for a bad URL
+        except ValueError as error:  # botocore's error for a bad URL
             hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
             raise UsageError(str(error), hint=hint) from error
         if not self._endpoint and not _is_aws(client.meta.endpoint_url):

@@ -97,7 +97,7 @@ def _named(profile: str, method: str) -> Iterator[None]:
 def _sendable(found: Any) -> Any:
     """Return credentials as they are; RuntimeError if no header has room for them.
 
-    What sends them would fail with them in its words.
+    Whatever sends them would fail with a message that contains them.
     """
     for name in ("access_key", "secret_key", "token"):
         text, shown = getattr(found, name), name.replace("_", " ")

@@ -44,7 +44,7 @@ PORTAL = "a proxy, or a network that wants a login first, may answer instead of 
 LISTED_WITHIN = 20.0  # seconds from its launch
 LATER = "AWS is throttling this account: try again in a minute"
 
-# What a call fails of before AWS says a word, and what the user can do.
+# Why a call fails before AWS answers, and what the user can do.
 WAYS_OUT: tuple[tuple[type[Exception], str], ...] = (
     (SSLError, TLS),
     (ProxyConnectionError, PROXY),

@@ -138,14 +138,13 @@ def read(
     stream: Any,
     most: int = MOST_BYTES,
     *,
-    limit: float = MOST_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> bytes:
     """Return all of a stream; ValueError, and its connection closed, if that fails.
 
     Because it is longer, takes longer, or ends before its Content-Length does.
     """
-    pieces, size, deadline = [], 0, clock() + limit
+    pieces, size, deadline = [], 0, clock() + MOST_SECONDS
     # `read` would wait for a whole piece, however slowly its bytes come.
     more = getattr(stream, "read1", stream.read)  # urllib3 1 has no `read1`
     while piece := more(PIECE):
@@ -153,7 +152,9 @@ def read(
         size += len(piece)
         if size > most or clock() > deadline:
             stream.close()
-            told = f"more than {most >> 20} MiB" if size > most else f"{limit:g} s"
+            told = (
+                f"more than {most >> 20} MiB" if size > most else f"{MOST_SECONDS:g} s"
+            )
             raise ValueError(f"a reply of {told}")
     if getattr(stream, "length_remaining", None):  # of which urllib3 1 says nothing
         stream.close()

@@ -56,6 +56,7 @@ ANSWER_SECONDS = 2.0  # for the cloud to return its status
 FAULT_SECONDS = 20.0  # to accept a fault: the first one may have to wait for moto
 MOST_BYTES = 1 << 20  # of the cloud's status
 POLL_SECONDS = 0.01
+PATIENCE = 20.0  # seconds for the cloud to start, or to end
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
 
@@ -77,7 +78,6 @@ class Endpoint:
 
 def up(
     *,
-    timeout: float = 20.0,
     hosts: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Endpoint:
@@ -87,7 +87,6 @@ def up(
     Concurrent callers start exactly one cloud.
 
     Args:
-        timeout: seconds; the image of virtual machines, built once, is not included.
         hosts: the kind of instances: "process" or "vm"; empty: that of the running
             cloud, or else the setting in the environment.
         say: called with a sentence about a step that takes minutes.
@@ -95,8 +94,8 @@ def up(
     Raises:
         UsageError: a setting in the environment is invalid, the running cloud has
             another kind of hosts, or this machine cannot boot the wanted kind.
-        CloudError: it did not start within `timeout` seconds, or a package is
-            missing.
+        CloudError: it did not start within `PATIENCE` (the image of virtual machines,
+            built once, is not included), or a package is missing.
     """
     environ = {**os.environ, **({"CND_LOCAL_HOSTS": hosts} if hosts else {})}
     wanted = settings.read(environ)
@@ -107,7 +106,7 @@ def up(
         image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
         found = wanted.accelerator or vmimage.accelerator(image)
         environ["CND_LOCAL_ACCELERATOR"] = found
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     with files.caller_lock(folder, deadline):
         while files.is_alive(folder):
             if (running := _find(folder, "/cnd/touch")) is not None:
@@ -195,12 +194,12 @@ def _faults(endpoint: Endpoint, method: str, body: bytes | None = None) -> Any:
         raise CloudError(f"the local cloud does not answer: {error}") from error
 
 
-def down(*, timeout: float = 20.0) -> bool:
+def down() -> bool:
     """End the cloud with all its hosts; return whether there was one.
 
-    Raises CloudError if it still lives after `timeout` seconds.
+    Raises CloudError if it still lives after `PATIENCE`.
     """
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + PATIENCE
     folder = files.state_folder(os.environ)
     if not files.is_alive(folder) and files.read_endpoint(folder) is None:
         return False

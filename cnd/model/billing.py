@@ -16,7 +16,7 @@ ENDS = frozenset({"instance.terminated", "instance.lost"})
 
 
 def ended_at(event: Event) -> float:
-    """Return when an instance had ended of whose end an event tells, since the epoch.
+    """Return when the instance of an event in `ENDS` had ended, since the epoch.
 
     Without an orchestrator: when it left its report, a moment before it ended.
     """

@@ -205,7 +205,7 @@ def _integer(text: str) -> int:
 def _float(text: str) -> float:
     value = float(text)
     if not abs(value) <= LARGEST:  # also what is no number
-        raise ValueError(f"{text[:20]} is beyond all that is counted")
+        raise ValueError(f"{text[:20]} is larger than any number here")
     return value
 
 

@@ -159,7 +159,9 @@ class Plan:
         }
         if self.hold and (given := [name for name, on in others.items() if on]):
             message = f"--hold and {given[0]} exclude each other"
-            raise UsageError(message, hint="a held fleet is whole, or becomes so")
+            raise UsageError(
+                message, hint="--hold replaces missing instances by itself"
+            )
 
     @property
     def without_ssh(self) -> bool:

@@ -16,7 +16,7 @@ from cnd.model.events import Event, amount
 from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
 
-JITTER = 0.05  # seconds by which a better word on the time must be better
+JITTER = 0.05  # seconds by which a reported start must be earlier than the known one
 RUNS = ("pending", "running")  # states of an instance that may search
 UNLISTED = "no longer listed"
 # What these say of a host holds for the next orchestrator, too.

@@ -134,7 +134,7 @@ def learn(
         return
     if {each["type"] for each in result.fleet} != {plan.instance_type}:
         return  # of several types together, each one's own rate is not known
-    # A rate is a worker's own word; that it has tested so much, its witnesses say.
+    # A worker reports its own rate; its witnesses prove how much it has tested.
     tested = result.tested
     if tested is not None and result.hash_rate * seconds.search > FAR_OFF * tested:
         return

@@ -25,7 +25,7 @@ def again(
     """Return what `work` returns; where it fails, try again, as a launch is.
 
     Args:
-        hopeless: whether another attempt is in vain: the cloud has ceased to be.
+        hopeless: whether another attempt is useless, as the cloud has ended.
 
     Raises:
         CloudError: the last failure, when it does not pass or has lasted for long.

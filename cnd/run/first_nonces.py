@@ -33,7 +33,7 @@ CHUNK = 2**12  # nonces between two looks at the clock
 KERNEL = "portable"
 
 
-def aside(plan: Plan) -> Event:
+def at_low_priority(plan: Plan) -> Event:
     """Run `first_nonces` in the calling thread, at the lowest priority."""
     if sys.platform == "linux":  # elsewhere a priority belongs to the process
         with contextlib.suppress(OSError):

@@ -342,7 +342,9 @@ class Job:
     def _check_first_nonces(self) -> None:
         """Begin to test them here, unless the user's own worker searches."""
         if not self._plan.script:
-            self._checking = Pool(1, "check").submit(first_nonces.aside, self._plan)
+            self._checking = Pool(1, "check").submit(
+                first_nonces.at_low_priority, self._plan
+            )
 
     def _note_first_nonces(self) -> None:
         """Take in which of them are golden, once that is known."""

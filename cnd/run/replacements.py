@@ -76,8 +76,8 @@ class Replacements:
         late = time.monotonic() >= recorder.marks["launched"] + self.patience
         if not (self.adopts and recorder.roster.index and late):
             return
-        for index, standing in list(recorder.search.classes.items()):
-            if not standing.host and not standing.ended:
+        for index, progress in list(recorder.search.classes.items()):
+            if not progress.host and not progress.ended:
                 fields = {"reason": f"Instance{index} was never launched"}
                 recorder.take(Event("host.failed", index, fields=fields))
 

@@ -43,4 +43,4 @@ def _let_in(cloud: Cloud, plan: Plan, say: Say) -> None:
     try:
         security_group(cloud, plan)
     except CloudError as error:
-        say(f"{error}: SSH is let in from where the run was started")
+        say(f"{error}: SSH is allowed only from where the run was started")

@@ -26,7 +26,6 @@ def insist(
     terminate: Callable[[], T],
     *,
     note: Callable[[BaseException], None] = lambda error: None,
-    limit: float = INSIST,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
@@ -37,9 +36,9 @@ def insist(
 
     Raises:
         LeakError: `terminate` itself has given up.
-        BaseException: the last failure, once `limit` seconds are over.
+        BaseException: the last failure, once `INSIST` seconds are over.
     """
-    deadline, pauses = clock() + limit, growing(FIRST_PAUSE, LAST_PAUSE)
+    deadline, pauses = clock() + INSIST, growing(FIRST_PAUSE, LAST_PAUSE)
     while True:
         pause = next(pauses)
         try:
@@ -59,18 +58,13 @@ class TerminationGuard(Generic[T]):
     Its methods take no lock: a signal handler may call them.
     """
 
-    def __init__(
-        self,
-        terminate: Callable[[], T],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, terminate: Callable[[], T]) -> None:
         """Begin to guard; nothing happens before `expect` or `hasten` is called.
 
         Args:
             terminate: terminates the fleet, and returns when it was seen terminated.
         """
-        self._terminate, self._clock = terminate, clock
+        self._terminate = terminate
         self._orders: SimpleQueue[tuple[str, float]] = SimpleQueue()
         self.acted = threading.Event()  # it had to terminate the fleet
         # Of the last termination: when it began, and its result.
@@ -85,15 +79,15 @@ class TerminationGuard(Generic[T]):
 
     def expect(self, seconds: float) -> None:
         """Terminate in `seconds`; replaces what was expected before."""
-        self._orders.put(("expect", self._clock() + seconds))
+        self._orders.put(("expect", time.monotonic() + seconds))
 
     def hasten(self, seconds: float) -> None:
         """Terminate in `seconds`, unless it is to be sooner already."""
-        self._orders.put(("hasten", self._clock() + seconds))
+        self._orders.put(("hasten", time.monotonic() + seconds))
 
     def postpone(self, seconds: float) -> None:
         """Terminate in `seconds` and not sooner: the run is terminating the fleet."""
-        self._orders.put(("postpone", self._clock() + seconds))
+        self._orders.put(("postpone", time.monotonic() + seconds))
 
     def dismiss(self) -> None:
         """End the guard: the fleet is terminated, or kept on purpose."""
@@ -102,13 +96,13 @@ class TerminationGuard(Generic[T]):
     def _watch(self) -> None:
         latest = hastened = math.inf
         while True:
-            left = min(latest, hastened) - self._clock()
+            left = min(latest, hastened) - time.monotonic()
             try:
                 if left <= 0:
                     latest = hastened = math.inf
                     self.acted.set()
-                    began = self._clock()
-                    self._result = began, insist(self._terminate, clock=self._clock)
+                    began = time.monotonic()
+                    self._result = began, insist(self._terminate)
                     continue
                 timeout = None if left == math.inf else left
                 order, at = self._orders.get(timeout=timeout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import pwd
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from cnd.errors import UsageError
@@ -54,7 +54,7 @@ def state_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return folder / "cnd"
 
 
-def name_user(environ: MutableMapping[str, str] = os.environ) -> None:
+def name_user() -> None:
     """Name a user without an entry in the password database by its number.
 
     Libraries ask for the name where it does not matter, and fail where there is none.
@@ -62,7 +62,7 @@ def name_user(environ: MutableMapping[str, str] = os.environ) -> None:
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError: Python 3.13 and later
-        environ["LOGNAME"] = str(os.getuid())
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def expanded(text: str) -> Path:

@@ -272,7 +272,7 @@ def columns(width: int) -> list[Column]:
 
 
 def _style(row: InstanceRow) -> str:
-    """Return a style for dark and light terminals; the state column has the word."""
+    """Return a style for dark and light terminals; the state column names it, too."""
     if row.state in TROUBLE:
         return "red"
     return {"found": "bold green", "terminated": "dim"}.get(row.state, "")

@@ -15,7 +15,7 @@ SECONDS = 5.0
 
 
 class Screen(io.StringIO):
-    """A terminal that nobody looks at."""
+    """A terminal that no user looks at."""
 
     def isatty(self) -> bool:
         return True
@@ -24,7 +24,7 @@ class Screen(io.StringIO):
 def share(instances: int) -> float:
     """Return processor seconds a second, with `instances` reports a second."""
     plan = Plan(difficulty=9, instances=instances, time_limit=60)
-    race, view = SearchState(plan), LiveView(plan, Screen())
+    search, view = SearchState(plan), LiveView(plan, Screen())
     for i in range(instances):
         for kind in ("instance.launched", "instance.running", "worker.started"):
             view.show(Event(kind, i, f"i-{i:017x}", {"kernel": "avx2"}))
@@ -35,9 +35,9 @@ def share(instances: int) -> float:
             fields = {"tested": told * 1000, "rate": 1e6 + told}
             i = told % instances
             view.show(Event("worker.progress", i, f"i-{i:017x}", fields))
-            view.tick(race)
+            view.tick(search)
             told += 1
-        view.tick(race)
+        view.tick(search)
         time.sleep(0.005)
     used = time.process_time() - spent
     view.close()

@@ -29,7 +29,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
 
 @pytest.fixture(scope="session")
 def host(cloud: LocalCloud) -> Host:
-    """A host that nobody ends."""
+    """A host that no other test ends."""
     return cloud.host()
 
 
@@ -41,7 +41,7 @@ def aws(cloud: LocalCloud) -> Cloud:
 
 @pytest.fixture
 def run() -> str:
-    """The name of a run that nobody else has."""
+    """The name of a run that no other test has."""
     return f"20260101-{secrets.randbelow(10**6):06}-{secrets.token_hex(2)}"
 
 

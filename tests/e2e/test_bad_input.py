@@ -42,7 +42,7 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("start", "--d", "2", "--budget", "much"), "not 'much'"),
         (("start", "--d", "2", "--image", "windows"), "--image must be ubuntu,"),
         (("start", "--d", "2", "--n", "2", "--at-least", "3"), "must be 1 to 2, not 3"),
-        (("start", "--d", "2", "--at-least", "1"), "--at-least says with how few of N"),
+        (("start", "--d", "2", "--at-least", "1"), "--at-least is given without N"),
         (("plan", "--d", "2", "--spot", "--spot-or-on-demand"), "exclude each other"),
         (("plan", "--d", "2", "--address", "secret"), "must be one of public, private"),
         (("plan",), "--d, the difficulty, is missing"),
@@ -122,7 +122,7 @@ def test_the_installed_program_ends_as_its_object_does(
         (("export", "--format", "xml"), "for example: fab export --format csv"),
     ],
 )
-def test_a_slip_of_the_pen_is_told_what_may_have_been_meant(
+def test_a_mistyped_name_is_answered_with_the_nearest_one(
     terminal: Terminal, words: tuple[str, ...], meant: str
 ) -> None:
     done = terminal.call(*words)
@@ -248,7 +248,7 @@ def test_an_endpoint_that_does_not_answer_is_one_line_and_status_3(
 @pytest.mark.parametrize(
     ("limits", "status"), [("-Sn 300", 0), ("-n 300", 2)], ids=["soft", "hard"]
 )
-def test_the_limit_of_open_files_is_raised_or_the_way_out_told(
+def test_the_limit_of_open_files_is_raised_or_the_way_out_named(
     terminal: Terminal, limits: str, status: int
 ) -> None:
     terminal.exports()

@@ -38,7 +38,7 @@ def test_a_file_that_cannot_be_meant_is_one_line_and_status_2(
     assert terminal.runs() == before
 
 
-def test_who_says_which_region_and_in_what_order_is_told(terminal: Terminal) -> None:
+def test_each_source_of_the_region_is_shown_in_its_order(terminal: Terminal) -> None:
     told = terminal.ask("config", AWS_DEFAULT_REGION="eu-west-2")["region"]
     assert told == {"value": "eu-west-2", "from": "AWS_DEFAULT_REGION"}
     profile = terminal.folder / "aws"
@@ -59,7 +59,7 @@ def test_who_says_which_region_and_in_what_order_is_told(terminal: Terminal) -> 
         ("CND_IMAGE", "windows", "image must be ubuntu"),
     ],
 )
-def test_what_no_run_would_take_is_told_to_be_bad(
+def test_what_no_run_would_take_is_shown_as_bad(
     terminal: Terminal, name: str, value: str, told: str
 ) -> None:
     environment: dict[str, Any] = {name: value}

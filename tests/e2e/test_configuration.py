@@ -28,9 +28,9 @@ def home(terminal: Terminal) -> Path:
     return folder
 
 
-def verified(terminal: Terminal, *words: str, program: str = "cnd") -> str:
+def verified(terminal: Terminal, *words: str) -> str:
     """Return what `verify` says on stderr; it works."""
-    done = terminal.run(*VERIFY, *words, program=program)
+    done = terminal.run(*VERIFY, *words)
     assert done.returncode == 0, done.stderr
     assert GOLDEN in done.stdout
     return done.stderr
@@ -356,7 +356,7 @@ def test_no_more_of_a_worker_is_read_than_one_may_have(terminal: Terminal) -> No
 
 
 @pytest.mark.parametrize(("limit", "fewer"), [(256, ""), (300, "or at most --n 11")])
-def test_too_few_open_files_are_told_with_a_way_out_that_is_one(
+def test_too_few_open_files_are_reported_with_a_way_out_that_works(
     terminal: Terminal, limit: int, fewer: str
 ) -> None:
     words = f'ulimit -n {limit}; exec "$0" start --d 2 --n 64 --t 5'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.support.terminal import Terminal
 
 
-def test_a_fit_account_is_told_line_by_line(terminal: Terminal) -> None:
+def test_a_fit_account_is_reported_line_by_line(terminal: Terminal) -> None:
     terminal.exports()
     done = terminal.call("doctor", "--n", "8")
     assert done.returncode == 0, done.stdout + done.stderr

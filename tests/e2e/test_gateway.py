@@ -37,7 +37,7 @@ class Jump:
         return Path(self.terminal.environment["HOME"])
 
     def make_known(self) -> None:
-        """Do as somebody who has been there by ssh before."""
+        """Know the host key, as a user who has logged in by ssh before."""
         known = self.terminal.state / "cnd" / "local" / "known_hosts"
         (self.home / ".ssh/known_hosts").write_text(known.read_text())
 
@@ -158,7 +158,7 @@ def test_files_that_only_ssh_can_read_are_one_line_where_there_is_none(
     assert "Traceback" not in done.stderr
 
 
-def test_a_gateway_that_is_not_there_is_told_before_anything_is_bought(
+def test_a_gateway_that_is_not_there_is_reported_before_anything_is_bought(
     terminal: Terminal,
 ) -> None:
     where = f"{getpass.getuser()}@127.0.0.1:1"

@@ -53,7 +53,7 @@ def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
     assert terminal.live() == []
 
 
-def test_a_group_that_everybody_forgot_is_emptied_by_the_cloud(
+def test_a_group_without_an_orchestrator_is_emptied_by_the_cloud(
     terminal: Terminal,
 ) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "1", "--hold", "--json")

@@ -64,7 +64,7 @@ def test_a_terminal_shows_a_table_and_is_left_sane(terminal: Terminal) -> None:
     ("word", "variables"),
     [("--plain", {}), ("", {"NO_COLOR": "1"}), ("", {"TERM": "dumb"})],
 )
-def test_who_wants_lines_gets_lines(
+def test_lines_are_printed_on_request(
     terminal: Terminal, word: str, variables: dict[str, str]
 ) -> None:
     words = ["start", "--t", "20", "--d", "1", "--n", "1", *filter(None, [word])]

@@ -116,7 +116,7 @@ def test_syslogs_are_followed_while_they_grow_until_the_run_ends(
 
 
 @pytest.mark.paced
-def test_who_has_seen_enough_of_a_log_interrupts_it_and_the_run_goes_on(
+def test_a_user_interrupts_a_followed_log_and_the_run_goes_on(
     terminal: Terminal,
 ) -> None:
     started, run = searching(terminal, *HOPELESS, "--n", "1")

@@ -29,7 +29,7 @@ TENTHS = {
 WISH = ("--t", "200", "--d", "5", "--confidence", "0.9")
 
 
-def test_a_plan_is_told_with_chance_time_and_price_and_buys_nothing(
+def test_a_plan_is_printed_with_chance_time_and_price_and_buys_nothing(
     terminal: Terminal,
 ) -> None:
     before = terminal.runs()

@@ -90,7 +90,7 @@ def test_a_bench_ends_with_the_status_of_a_run_that_was_ended(
     assert terminal.live() == []
 
 
-def test_searches_that_are_over_at_once_are_told_for_what_they_are(
+def test_searches_that_are_over_at_once_are_reported_as_too_short(
     terminal: Terminal,
 ) -> None:
     done = terminal.run("bench", "scaling", "--n", "1", "--d", "4", "--repeat", "1")
@@ -130,7 +130,7 @@ def test_without_psutil_a_bench_of_whole_runs_says_what_to_install(
     assert way_out == "hint: pip install 'cnd[bench]'"
 
 
-def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
+def test_every_tool_that_is_installed_reaches_every_host_of_a_comparison(
     terminal: Terminal,
 ) -> None:
     runs = len(terminal.runs())
@@ -143,7 +143,7 @@ def test_everybody_who_is_installed_reaches_every_host_of_a_contest(
         assert (lap["instances"], lap["done"]) == (3, 3), lap["who"]
         assert lap["seconds"] > 0 < lap["processor"]
     assert terminal.live() == []
-    assert len(terminal.runs()) == runs + 1  # a contest is no run
+    assert len(terminal.runs()) == runs + 1  # a comparison is no run
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_what_cannot_be_compared_is_refused(
     assert terminal.runs() == [] or terminal.live() == []
 
 
-def test_a_host_is_held_to_a_rate_and_everybody_is_told(
+def test_a_host_is_held_to_a_rate_and_every_output_names_it(
     tmp_path: Path, terminal: Terminal
 ) -> None:
     own: dict[str, Any] = {"XDG_STATE_HOME": str(tmp_path), "CND_LOCAL_RATE": "2000"}

@@ -44,7 +44,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "ec2:RunInstances": (QUICK, 3),
     "ec2:DescribeInstances": (QUICK, 3),
     "ec2:CreateTags": (TAGGING, 10),
-    # Nobody may terminate them: left alone, they power themselves off.
+    # No caller may terminate them: left alone, they power themselves off.
     "ec2:TerminateInstances": (QUICK, 0),
     "sqs:CreateQueue": (QUICK, 3),
     "sqs:ReceiveMessage": (QUICK, 0),
@@ -238,7 +238,7 @@ def test_a_launch_whose_reply_is_lost_is_not_paid_twice(
 def test_a_launch_whose_replies_are_all_lost_leaves_nothing(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """The instances are there; nobody was told their names."""
+    """The instances exist; their ids never arrived."""
     terminal.environment["CND_LOCAL_LISTED_SECONDS"] = "4"
     lay(cloud, "RunInstances", lost_reply=True, times="forever")
     done = terminal.run(*JOB)
@@ -286,7 +286,7 @@ def test_where_s3_refuses_the_logs_stay_here_and_are_named(
     assert result["left_running"] == 0
 
 
-def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
+def test_a_queue_that_vanishes_in_mid_run_is_reported_and_the_run_goes_on(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     lay(
@@ -301,7 +301,7 @@ def test_a_queue_that_vanishes_in_mid_run_is_told_and_the_run_goes_on(
     assert terminal.live() == []
 
 
-def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
+def test_credentials_that_expire_in_mid_run_are_reported_with_the_way_out(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""
@@ -325,7 +325,7 @@ def test_credentials_that_expire_in_mid_run_are_told_with_the_way_out(
 def test_a_fleet_whose_credentials_expired_ends_itself(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """By its keepers and timers, without any command; S3 takes nothing any more."""
+    """By its watchdogs and timers, without any command; S3 takes nothing any more."""
     words = ("--t", "5", "--boot", "20")
     process, _ = searching(terminal, *LONG, *words)
     for service in ("ec2", "sqs", "s3"):

@@ -115,7 +115,7 @@ def test_a_fleet_that_is_long_gone_is_no_leak_when_taken_over(
     assert sorted(result["receipt"]["terminated"]) == hosts
 
 
-def test_a_find_is_told_also_where_the_end_was_cut_short(
+def test_a_find_is_reported_also_where_the_end_was_cut_short(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     lay_fault(cloud, {"host": "1", "kind": "never-boots"})  # its log is waited for

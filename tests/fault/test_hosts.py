@@ -111,7 +111,7 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
     assert (run.folder / "logs" / "Instance4.log").exists()
 
 
-def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
+def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
@@ -125,10 +125,10 @@ def test_what_was_replaced_is_not_replaced_again_by_who_takes_over(
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
 
 
-def test_who_takes_over_awaits_the_replacement_that_was_asked_for_already(
+def test_an_attach_awaits_the_replacement_that_was_requested_already(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """Its request is on its way, and nobody has heard what comes of it."""
+    """Its request is on its way, and its answer was never read."""
     run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
     victim = run.searching(2)[0]
     lay_fault(cloud, {"action": "RunInstances", "delay": 6})
@@ -176,13 +176,13 @@ def test_a_host_that_returns_leaves_its_class_to_its_new_host(
     run.interrupted()
 
 
-def test_a_spot_notice_is_told_and_a_replacement_bought_before_the_end(
+def test_a_spot_notice_is_reported_and_a_replacement_bought_before_the_end(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     words = ("start", "--d", "30", "--n", "2", "--t", "120", "--json", "--spot")
     run = Run(terminal, *words, "--replace")
     victim = run.searching(2)[0]
-    # AWS gives two minutes.  A keeper looks every 5 s, from 2 s after its worker on.
+    # AWS gives two minutes.  A watchdog looks every 5 s, from 2 s after its worker on.
     befall(cloud, victim, "interrupt", seconds=14)
     eventually(lambda: len(run.told("instance.launched")) == 3, within=13)
     (notice,) = run.told("worker.notice")

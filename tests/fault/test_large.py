@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 FLEET = 128
 NONCES = 80_000_000
-RATE = 20_000  # nonces/s of each host: 31 s of search, if nobody fails
+RATE = 20_000  # nonces/s of each host: 31 s of search, if no host fails
 NEVER_UP = 7  # the place of the one that never boots
 # What befalls those that search: every tenth of the fleet, with the one above.
 FAULTS: list[tuple[str, dict[str, float]]] = [

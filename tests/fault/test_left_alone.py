@@ -1,4 +1,4 @@
-"""A fleet that ended while nobody followed is told of by what it has left in S3."""
+"""A fleet that ended without an orchestrator is reported by what it has left in S3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.runs import told
 NONCES = 180_000  # three seconds' work of the three hosts
 PATIENCE = 2.0  # seconds without a sign of life until these hosts go on alone
 FLEET = ("--n", "3", "--kernel", "hashlib")
-# By SSH of spot instances, whose keepers start soon after the worker.
+# By SSH of spot instances, whose watchdogs start soon after the worker.
 WAY = {"ssh": ("--spot",), "user-data": ("--bootstrap", "user-data")}
 
 

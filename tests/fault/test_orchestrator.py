@@ -47,7 +47,7 @@ def stored(terminal: Victim, run: str) -> dict[str, bytes]:
     }
 
 
-def test_who_attaches_from_a_new_address_is_let_in_there(terminal: Victim) -> None:
+def test_an_attach_from_a_new_address_is_allowed_by_ssh(terminal: Victim) -> None:
     words = ("--d", "30", "--nonces", "2000", "--n", "1", *SLOWLY)
     folder = killed(terminal, "start", *words, when="instance.launched")
     ec2 = terminal.client("ec2")
@@ -235,7 +235,7 @@ def test_scram_of_all_regions_goes_on_past_one_that_refuses(
 def test_a_launch_that_shows_only_after_its_orchestrator_died_is_found(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """The request is still on its way when everybody asks what there is."""
+    """The request is still on its way when each command lists the instances."""
     lay(cloud, "RunInstances", delay=12)
     before = set(terminal.runs())
     process = terminal.spawn(*SPACE)
@@ -407,7 +407,7 @@ def test_wherever_the_orchestrator_is_killed_it_comes_to_zero(
 def test_sixty_moments_to_die_and_nothing_is_left(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """After each third somebody scrams, attaches, or does nothing at all."""
+    """After each third the user scrams, attaches, or does nothing at all."""
     ends = ("scram", "attach", "leave")
     kill_and_clean_up(terminal, random.Random(2019), 60, ends)
 

@@ -61,7 +61,7 @@ def forget(user: Victim, cloud: Endpoint) -> None:
     clear_faults(cloud)
 
 
-# --- nobody is left
+# --- nothing is left
 
 
 def orphans(state: Path, cloud: int | None) -> dict[int, str]:

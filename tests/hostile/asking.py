@@ -11,7 +11,7 @@ from cnd.local import Endpoint
 
 SECONDS = 20.0
 FORM = "application/x-www-form-urlencoded"
-# As flask-cors and moto would take it, with a key that nobody has.
+# As flask-cors and moto would take it, with a key that does not exist.
 FORGED = (
     "AWS4-HMAC-SHA256 Credential=AKIAFORGED/20260101/us-east-1/ec2/aws4_request, "
     "SignedHeaders=host, Signature=" + "0" * 64

@@ -1,4 +1,4 @@
-"""What workers say, recorded from real ones; and a race that hears it as bytes."""
+"""What workers say, recorded from real ones; and a run that reads it as bytes."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Story:
     """A run's way from events to its decision, as `Job` goes it, without a cloud."""
 
     def __init__(self, plan: Plan, *, checked: Event | None = None) -> None:
-        self.race, self.crew = SearchState(plan), Roster()
+        self.search, self.roster = SearchState(plan), Roster()
         self.refuted_: list[Event] = []
         self._spare = 0
         if checked:
@@ -111,18 +111,18 @@ class Story:
             self.see(Event("instance.ready", i, f"i-{i}"))
 
     def see(self, event: Event) -> None:
-        self.crew.note(event)
-        if objection := self.race.see(event):
+        self.roster.note(event)
+        if objection := self.search.see(event):
             self.refuted_.append(objection)
             self.see(objection)
 
     def hand_over(self, lines: Callable[[int, int], Sequence[bytes]]) -> bool:
         """Give lost classes to a new host; return whether there were any."""
-        failed = self.race.failed
+        failed = self.search.failed
         for index in failed:
             host = f"i-spare{self._spare}"
             self._spare += 1
-            start = self.race.resumption(index)
+            start = self.search.resumption(index)
             self.see(Event("class.handed_over", index, host, {"start": start}))
             for event in heard(lines(index, start), index, host):
                 self.see(event)

@@ -268,7 +268,7 @@ def test_credentials_that_fail_for_a_while_cost_a_run_nothing(
 
 @pytest.mark.slow  # a termination is tried for five minutes
 @pytest.mark.parametrize("way", ["html", "hangs"])
-def test_credentials_that_stay_away_are_told_with_all_that_may_run(
+def test_credentials_that_stay_away_are_reported_with_all_that_may_run(
     terminal: Victim, helper: Helper, way: str
 ) -> None:
     run = Run(terminal, *JOB)

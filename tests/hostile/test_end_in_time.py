@@ -96,7 +96,7 @@ def test_a_line_without_an_end_costs_neither_time_nor_memory(
     watched.end(terminal, "a line of 150 MB")
 
 
-def test_the_last_word_of_a_loud_worker_is_heard(
+def test_the_last_event_of_a_loud_worker_is_read(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *ENDLESS, "--json")
@@ -106,7 +106,7 @@ def test_the_last_word_of_a_loud_worker_is_heard(
 
 
 def fill(descriptor: str) -> None:
-    """Fill a pipe, so that whoever writes to it next is held up."""
+    """Fill a pipe, so that its next writer is held up."""
     writer = os.open(descriptor, os.O_WRONLY | os.O_NONBLOCK)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -121,7 +121,7 @@ def test_a_pipe_that_is_not_read_holds_up_its_lines_only(
     flood(run, cloud, b"a line that is told\n", 20)
     fill(f"/proc/{run.process.pid}/fd/2")
     flood(run, cloud, b"a line that is told\n", 20)
-    Watched(run).end(terminal, "a pipe that nobody reads")
+    Watched(run).end(terminal, "a pipe without a reader")
 
 
 def test_a_terminal_stopped_by_ctrl_s_holds_up_its_table_only(
@@ -169,7 +169,7 @@ def test_a_terminal_stopped_by_ctrl_s_holds_up_its_table_only(
 def test_a_disk_that_hangs_holds_up_its_records_only(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    """The journal is a FIFO that nobody reads: who opens it waits without end."""
+    """The journal is a FIFO without a reader: to open it waits without end."""
     run = Run(terminal, *ENDLESS, "--json")
     run.searching(2)
     journal, aside = run.folder / "events.jsonl", run.folder / "aside"

@@ -44,7 +44,7 @@ def carried_out(terminal: Victim, *words: str, within: float) -> list[dict[str, 
 def objection(case: dict[str, Any]) -> str:
     """Return what is wrong with a case: instances that live, and are not named.
 
-    Or the exit status of whoever ends the program, which would be taken for ours.
+    Or the exit status of what ends the program, which would be taken for CND's.
     """
     command = f"fab scram --run {case['run']} --cloud local --region us-east-1"
     wordless = case["ended"] == "LeakError" and command not in case["hint"]

@@ -15,7 +15,7 @@ JOB = ("start", "--d", "30", "--n", "2", "--t", "60", "--kernel", "hashlib", "--
 BOUND = 75.0  # seconds, as docs/guarantees.md has it
 
 
-@pytest.mark.slow  # some threads, each waited for; quick: test_aside, test_ec2
+@pytest.mark.slow  # some threads, each waited for; quick: test_background, test_ec2
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="Linux sets such limits")
 def test_a_run_without_memory_and_threads_ends_its_fleet(terminal: Victim) -> None:
     """Python starts a thread then, which ends before it begins, and waits for it."""

@@ -59,17 +59,17 @@ def require_dropped(run: Story, why: str, index: int = 1) -> None:
     """The liar has lost its class, which begins anew; nothing of it counts."""
     assert [event.kind for event in run.refuted_] == ["worker.refuted"]
     assert why in str(run.refuted_[0].fields["reason"])
-    assert run.race.failed == [index]
-    assert run.race.resumption(index) == index
-    assert run.race.coverage[index]["tested"] == 0
-    proof = evidence(run.race)
+    assert run.search.failed == [index]
+    assert run.search.resumption(index) == index
+    assert run.search.coverage[index]["tested"] == 0
+    proof = evidence(run.search)
     assert proof is not None and proof["witnesses"] == 0
     other = 1 - index
-    for event in heard(Honest(run.race.plan, other).lines(), other, f"i-{other}"):
+    for event in heard(Honest(run.search.plan, other).lines(), other, f"i-{other}"):
         run.see(event)
-    run.race.settle()
-    assert run.race.outcome is not None
-    assert run.race.outcome.ending is Ending.INCOMPLETE
+    run.search.settle()
+    assert run.search.outcome is not None
+    assert run.search.outcome.ending is Ending.INCOMPLETE
 
 
 @pytest.fixture(scope="module")
@@ -105,11 +105,11 @@ def test_what_nothing_vouches_for_is_searched_again_after_a_loss() -> None:
     run = lied(leap)
     assert run.refuted_ == []
     run.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
-    assert run.race.resumption(1) == 1
+    assert run.search.resumption(1) == 1
     shown = Honest(PLAN, 1).mine[:9]
     run = lied({**leap, "witnesses": shown})
     run.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
-    assert run.race.resumption(1) == shown[-1] + INSTANCES
+    assert run.search.resumption(1) == shown[-1] + INSTANCES
 
 
 @pytest.mark.parametrize(
@@ -164,14 +164,14 @@ def test_a_golden_nonce_that_is_known_here_cannot_be_kept_back() -> None:
         (event,) = heard([json.dumps({"event": kind, **claim}).encode()], 0, "i-0")
         run.see(event)
         assert "116 is golden" in str(run.refuted_[0].fields["reason"])
-        assert run.race.resumption(0) == 0
+        assert run.search.resumption(0) == 0
 
 
 def test_more_than_the_witnesses_prove_is_not_counted_above_the_cursor() -> None:
     claim = {"event": "timeout", "cursor": 1, "tested": SIZE, "witnesses": []}
     run = lied(claim)
     assert run.refuted_ == []
-    counted = run.race.coverage[1]["tested"]
+    counted = run.search.coverage[1]["tested"]
     assert isinstance(counted, int) and counted < SIZE / 4
 
 
@@ -182,10 +182,10 @@ def test_events_that_were_lost_cost_the_class_and_are_no_false_claim(
     run = lied(*honest[:lost], *honest[lost + 1 :])
     assert [event.kind for event in run.refuted_] == ["worker.failed"]
     assert "came here" in str(run.refuted_[0].fields["reason"])
-    assert (run.race.failed, run.race.resumption(1)) == ([1], 1)
+    assert (run.search.failed, run.search.resumption(1)) == ([1], 1)
 
 
-# --- nobody who is honest is accused
+# --- no honest worker is accused
 
 
 def kernels() -> list[str]:
@@ -204,18 +204,18 @@ def test_an_honest_worker_is_believed_with_every_kernel(
     for index in range(INSTANCES):
         for event in heard(recorded(PLAN, index, *words), index, f"i-{index}"):
             run.see(event)
-    run.race.settle()
+    run.search.settle()
     assert run.refuted_ == []
-    assert run.race.outcome is not None
-    assert run.race.outcome.ending is Ending.EXHAUSTED
-    proof = evidence(run.race)
+    assert run.search.outcome is not None
+    assert run.search.outcome.ending is Ending.EXHAUSTED
+    proof = evidence(run.search)
     assert proof is not None
     shown = sum(len(Honest(PLAN, i).mine) for i in range(INSTANCES))
-    assert (proof["witnesses"], run.race.tested) == (shown, NONCES)
+    assert (proof["witnesses"], run.search.tested) == (shown, NONCES)
     assert proof["tested_at_least"] > 0.8 * NONCES  # type: ignore[operator]
 
 
-def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> None:
+def test_an_honest_worker_is_believed_after_a_hand_over_and_events_read_twice() -> None:
     """As after `attach`, where part of what was said is read again."""
     words = ("--rate", "400000", "--progress", "0.03")
     lines = recorded(PLAN, 1, *words)[:6]
@@ -223,25 +223,28 @@ def test_an_honest_worker_is_believed_after_a_hand_over_and_heard_twice() -> Non
     for event in heard([*lines, *lines[1:], *lines[3:]], 1, "i-1"):
         run.see(event)
     run.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
-    start = run.race.resumption(1)
+    start = run.search.resumption(1)
     assert start > 1
     rest = recorded(PLAN, 1, *words, start=start)
     assert run.hand_over(lambda index, start: [*rest[:4], *rest[1:]])
     for event in heard(recorded(PLAN, 0), 0, "i-0"):
         run.see(event)
-    run.race.settle()
+    run.search.settle()
     assert run.refuted_ == []
-    assert run.race.outcome is not None
-    assert run.race.outcome.ending is Ending.EXHAUSTED
-    assert run.race.tested - run.race.repeated == NONCES
+    assert run.search.outcome is not None
+    assert run.search.outcome.ending is Ending.EXHAUSTED
+    assert run.search.tested - run.search.repeated == NONCES
 
 
 def test_a_run_of_before_has_no_evidence_and_is_taken_up_as_it_was() -> None:
     plan = Plan(8, 2, 60.0, nonces=NONCES)
     run = lied({"event": "progress", "cursor": 200_001, "tested": 100_000}, plan=plan)
     assert run.refuted_ == []
-    assert run.race.resumption(1) == 200_001
-    assert (evidence(run.race), unproved(run.race.plan)[:11]) == (None, "this search")
+    assert run.search.resumption(1) == 200_001
+    assert (evidence(run.search), unproved(run.search.plan)[:11]) == (
+        None,
+        "this search",
+    )
 
 
 # --- the whole program

@@ -59,7 +59,7 @@ def test_a_log_of_forty_megabytes_comes_whole_and_soon(terminal: Victim) -> None
 def test_a_log_that_is_too_large_is_its_newest_part_and_says_so(
     terminal: Victim,
 ) -> None:
-    """The limit is lower where the fleet is large: see `pull.most_of`."""
+    """The limit is lower where the fleet is large: see `system_log.most_of`."""
     folder, result = finished(terminal, 66 * MB)
     (pulled,) = told(folder, "log.pulled")
     assert pulled["missing"] > MB
@@ -74,7 +74,7 @@ def test_a_log_that_is_too_large_is_its_newest_part_and_says_so(
 
 
 def keepers_words(tree: Path) -> list[str]:
-    """Return the words of the shell that waits until a host's keeper is to begin."""
+    """Return the words of the shell that waits until a host's watchdog is to begin."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

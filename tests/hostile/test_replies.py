@@ -39,14 +39,14 @@ def between(terminal: Victim, cloud: Endpoint) -> Iterator[Portal]:
         yield found
 
 
-def trouble(between: Portal, answer: str, *, seconds: float = SECONDS) -> None:
-    """Let `answer` come in place of every reply, for so long."""
+def trouble(between: Portal, answer: str) -> None:
+    """Let `answer` come in place of every reply, for `SECONDS`."""
     between.answer = answer
-    threading.Timer(seconds, lambda: setattr(between, "answer", "")).start()
+    threading.Timer(SECONDS, lambda: setattr(between, "answer", "")).start()
 
 
 def begins_with(between: Portal, operation: str, answer: str) -> None:
-    """Let the trouble begin with the first such call, which the cloud still hears."""
+    """Let the trouble begin with the first such call, which the cloud still gets."""
     struck = threading.Event()
 
     def heard(called: str) -> None:
@@ -98,7 +98,7 @@ def test_a_reply_without_end_is_not_read_into_memory(
 
 @pytest.mark.slow  # a termination is tried for five minutes
 @pytest.mark.parametrize("answer", ["html", "empty"])
-def test_trouble_that_stays_is_told_with_all_that_may_run(
+def test_trouble_that_stays_is_reported_with_all_that_may_run(
     terminal: Victim, between: Portal, answer: str
 ) -> None:
     run = Run(terminal, *JOB)

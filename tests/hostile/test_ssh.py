@@ -20,7 +20,7 @@ from cnd.transport.ssh_connection import Login
 
 GREETING = b"SSH-2.0-hostile\r\n"
 FLOOD = bytes(1 << 20)
-LINES = 10_000 * b"a line that somebody is to take in\n"
+LINES = 10_000 * b"a line that a reader is to take in\n"
 MOST = 32 << 20  # bytes that may leave: what the sockets of both sides hold, and more
 ALL = 256 << 20  # bytes, where nothing ends a flood
 SOON = 10.0  # seconds
@@ -231,7 +231,7 @@ def test_a_host_that_heeds_no_window_is_cut_off(
     host.connect(lambda: time.monotonic() + SOON)
     with contextlib.closing(host), pytest.raises(HostError):
         for _ in host.follow("folder"):
-            server.wait()  # whoever listens is busy with other hosts
+            server.wait()  # the reader is busy with other hosts
     assert server.sent < MOST
 
 

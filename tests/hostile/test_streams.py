@@ -23,7 +23,7 @@ NONCES, INSTANCES, GOLDEN = 450_000, 3, 46697
 BITS = bits_for(5, NONCES, INSTANCES, 60.0)
 PLAN = Plan(5, INSTANCES, 60.0, nonces=NONCES, witness_bits=BITS)
 SEEDS = 500
-MOST_KEPT = 100_000  # bytes that a race may hold, whatever it was told
+MOST_KEPT = 100_000  # bytes that a search state may hold, whatever it took in
 ODD: tuple[Any, ...] = (
     *(-1, 0, 1, 2**31, 2**64, 10**19, NONCES, NONCES + 1, 1e300, -0.0, 0.5),
     *(None, True, False, "", "116", "\ud800", [], [1], {}, [[[[[[[[[[1]]]]]]]]]]),
@@ -112,7 +112,7 @@ def end_claimed(chance: random.Random, event: dict[str, Any]) -> None:
 
 
 def far_ahead(chance: random.Random, event: dict[str, Any]) -> None:
-    """A cursor beyond what was tested: whoever takes over would begin there."""
+    """A cursor beyond what was tested: the next worker would begin there."""
     done = chance.randrange(NONCES // INSTANCES)
     event |= {"event": "progress", "cursor": 2 + 3 * done, "tested": done}
 
@@ -172,17 +172,17 @@ def test_no_hostile_stream_makes_a_run_say_what_is_false(
             return mutated(chance, lines) if chance.random() < 0.3 else lines
 
         for _ in range(10):
-            if run.race.outcome or not run.hand_over(again):
+            if run.search.outcome or not run.hand_over(again):
                 break
-        run.race.settle()
+        run.search.settle()
         ends.append(_require_truth(run, seed))
-        assert len(pickle.dumps(run.race.__dict__)) < MOST_KEPT, seed
+        assert len(pickle.dumps(run.search.__dict__)) < MOST_KEPT, seed
     # Most lies cost their hosts the class, and the answer is found elsewhere.
     assert ends.count(Ending.FOUND) > SEEDS / 2
 
 
 def _require_truth(run: Story, seed: int) -> Ending | None:
-    outcome = run.race.outcome
+    outcome = run.search.outcome
     if outcome is None:
         return None
     assert outcome.ending is not Ending.EXHAUSTED, f"seed {seed}: {GOLDEN} was hidden"
@@ -191,7 +191,7 @@ def _require_truth(run: Story, seed: int) -> Ending | None:
         digits = worker.digest(PLAN.block, outcome.nonce)
         assert worker.is_golden(digits, PLAN.difficulty), seed
         assert outcome.nonce % INSTANCES == outcome.index, seed
-    for each in run.race.coverage:
+    for each in run.search.coverage:
         assert isinstance(each["tested"], int), seed
         assert each["tested"] >= 0, seed
     return outcome.ending
@@ -204,5 +204,5 @@ def test_real_streams_are_believed_as_they_are(real: list[list[bytes]]) -> None:
             for event in heard(lines, index, f"i-{index}"):
                 run.see(event)
         assert run.refuted_ == []
-        assert run.race.outcome is not None
-        assert run.race.outcome.nonce == GOLDEN
+        assert run.search.outcome is not None
+        assert run.search.outcome.nonce == GOLDEN

@@ -90,7 +90,7 @@ class LocalStack:
             "SQS_ENDPOINT_STRATEGY": "path",
             "SERVICES": "s3,sqs",
             "STRICT_SERVICE_LOADING": "1",
-            # It is to ask nobody for anything.
+            # It is to call no other server.
             **{"DISABLE_EVENTS": "1", "SKIP_SSL_CERT_DOWNLOAD": "1"},
             **{"DNS_ADDRESS": "0", "NO_PROXY": "*"},
         }

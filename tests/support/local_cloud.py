@@ -148,9 +148,9 @@ class Host:
     def syslog(self) -> str:
         return (self.tree / "var/log/syslog").read_text()
 
-    def logs(self, text: str, *, within: float = SECONDS) -> bool:
+    def logs(self, text: str) -> bool:
         """Wait until the syslog of the host has a text; return True."""
-        return eventually(lambda: text in self.syslog(), within=within)
+        return eventually(lambda: text in self.syslog(), within=SECONDS)
 
 
 def make_key(path: Path) -> None:

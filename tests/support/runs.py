@@ -12,7 +12,7 @@ from tests.support.processes import ended
 from tests.support.terminal import RATE, Terminal
 from tests.support.waiting import eventually
 
-HOPELESS = ("start", "--d", "16", "--t", "100")  # a search that nobody will win
+HOPELESS = ("start", "--d", "16", "--t", "100")  # a search without a find
 # On a paced cloud: long enough to lose a host in the middle.
 SLOWLY = ("--kernel", "hashlib", "--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)

@@ -1,4 +1,4 @@
-"""Whatever a worker prints is kept and shown, and never fatal to whoever reads it."""
+"""What a worker prints is kept and shown, and never ends the program that reads it."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ lines = st.one_of(
 def shown(said: list[Event]) -> str:
     """Return what both views write of events, until the end."""
     stream = io.StringIO()
-    race = SearchState(PLAN)
+    search = SearchState(PLAN)
     for view in (Narrator(PLAN, stream), LiveView(PLAN, stream)):
         for event in (*LAUNCHED, *said):
-            race.see(event)
+            search.see(event)
             view.show(event)
-        view.tick(race)
+        view.tick(search)
         view.close()
     return stream.getvalue()
 
@@ -84,7 +84,7 @@ def test_every_line_is_kept_judged_and_shown(count: int) -> None:
 
 def keep_judge_and_show(printed: list[str]) -> None:
     said = [events.from_worker(line, index=1, host="i-1") for line in printed]
-    race, rows, crew = SearchState(PLAN), InstanceRows(), Roster()
+    search, rows, roster = SearchState(PLAN), InstanceRows(), Roster()
     for event in (*LAUNCHED, *said):
         kept = events.from_json(event.to_json())
         assert (kept.kind, kept.index, kept.host) == (
@@ -92,15 +92,15 @@ def keep_judge_and_show(printed: list[str]) -> None:
             event.index,
             "i-1",
         ) or (event in LAUNCHED)
-        race.see(event)
+        search.see(event)
         rows.see(event, 0.0)
-        crew.note(event)
+        roster.note(event)
         assert _activity(event).isprintable()
         assert sentence(event).isprintable()
-    race.settle()
-    assert race.outcome is None or race.outcome.ending is Ending.INCOMPLETE
-    assert 0 <= race.tested <= 500
-    told: list[Any] = [race.coverage, race.hash_rate, race.kernels, rows.census()]
+    search.settle()
+    assert search.outcome is None or search.outcome.ending is Ending.INCOMPLETE
+    assert 0 <= search.tested <= 500
+    told: list[Any] = [search.coverage, search.hash_rate, search.kernels, rows.census()]
     json.dumps(told, allow_nan=False)
     timeline("run", (*LAUNCHED, *said), None)
 

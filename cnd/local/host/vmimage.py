@@ -130,7 +130,7 @@ def prepare(
     return image
 
 
-def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
+def accelerator(image: Image) -> str:
     """Return "kvm" if that boots the kernel of `image`, else "tcg".
 
     Only a trial shows it: in a virtual machine /dev/kvm may exist and not work (seen:
@@ -145,7 +145,7 @@ def accelerator(image: Image, *, seconds: float = PROBE_SECONDS) -> str:
         *("-kernel", str(image.kernel), "-append", "panic=-1"),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds)
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS)
     except subprocess.TimeoutExpired:
         return "tcg"
     return "kvm" if done.returncode == 0 else "tcg"

@@ -1,6 +1,7 @@
 """The exact parameters of the calls that make, read and remove what a run needs.
 
-Of those that launch and end instances: `test_requests`, `test_spot`, `test_hold`.
+Those of calls that launch and end instances are in `test_requests`, `test_ec2_fleet`
+and `test_auto_scaling`.
 """
 
 from __future__ import annotations

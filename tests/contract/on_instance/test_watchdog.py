@@ -229,8 +229,8 @@ class Instance:
         path = self.root / "calls"
         return path.exists() and path.read_text() == "-n shutdown -P now\n"
 
-    def goes_off(self, *, within: float = 30.0) -> None:
-        eventually(lambda: self.off, within=within)
+    def goes_off(self) -> None:
+        eventually(lambda: self.off, within=30.0)
 
     @property
     def syslog(self) -> str:

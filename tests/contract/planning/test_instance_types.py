@@ -34,7 +34,6 @@ def result(
     rate: float | None,
     tested: list[int],
     search: float | None = 10.0,
-    type: str = "c7a.large",
 ) -> Result:
     return Result(
         run="20260101-000000-0000",
@@ -45,7 +44,7 @@ def result(
         difficulty=2,
         instances=len(tested),
         asked=len(tested),
-        fleet=[{"id": f"i-{i}", "type": type} for i in range(len(tested))],
+        fleet=[{"id": f"i-{i}", "type": "c7a.large"} for i in range(len(tested))],
         tested=sum(tested),
         repeated=0,
         coverage=[{"index": i, "tested": n} for i, n in enumerate(tested)],

@@ -77,7 +77,7 @@ def test_plan_and_start_ask_for_the_same_run() -> None:
     ("texts", "message"),
     [
         ({}, "--d, the difficulty, is missing"),
-        ({"difficulty": "2", "at_least": "1"}, "--at-least says with how few"),
+        ({"difficulty": "2", "at_least": "1"}, "--at-least is given without N"),
         ({"difficulty": "2", "instances": "2", "at_least": "3"}, "1 to 2, not 3"),
         ({"difficulty": "2", "spot": True, "spot_or_on_demand": True}, "exclude each"),
         ({"difficulty": "2", "words": ("x",)}, "no worker that takes these words"),

@@ -145,11 +145,11 @@ class Stuck(Narrator):
 def test_a_view_that_is_stuck_loses_what_matters_least() -> None:
     go = threading.Event()
     stuck = Stuck(go)
-    view, race = BackgroundViewer(stuck), SearchState(PLAN)
+    view, search = BackgroundViewer(stuck), SearchState(PLAN)
     began = time.monotonic()
     for kind in [*5000 * [PROGRESS], "worker.found"]:
         view.show(Event(kind))
-        view.tick(race)
+        view.tick(search)
     view.answer("stopping")
     assert time.monotonic() - began < 5
     go.set()

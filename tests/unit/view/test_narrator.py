@@ -23,7 +23,7 @@ PLAN = Plan(difficulty=9, instances=20, time_limit=9)
 
 
 def test_a_large_fleet_is_shown_by_its_milestones() -> None:
-    stream, race = io.StringIO(), SearchState(PLAN)
+    stream, search = io.StringIO(), SearchState(PLAN)
     lines = Narrator(PLAN, stream)
 
     def show(kind: str, index: int | None = None, **fields: Any) -> None:
@@ -33,9 +33,9 @@ def test_a_large_fleet_is_shown_by_its_milestones() -> None:
         show("instance.launched", index)
         show("instance.running", index, address="a")
         show("log.pulled", index)
-    race.decide(Ending.TIMEOUT, "9 s are over")
-    lines.tick(race)
-    lines.tick(race)
+    search.decide(Ending.TIMEOUT, "9 s are over")
+    lines.tick(search)
+    lines.tick(search)
     show("logs.uploaded", bucket="cnd-logs", count=20)
     for index in range(20):
         show("instance.terminated", index)
@@ -77,13 +77,13 @@ def test_a_signal_is_answered_with_a_time_before_it() -> None:
 def test_a_run_that_waits_shows_now_and_then_for_what(
     ending: Ending | None, told: str
 ) -> None:
-    """Whoever reads a pipe takes silence for a hang."""
-    race, plan = SearchState(PLAN), Plan(difficulty=2, instances=8, time_limit=60.0)
+    """The reader of a pipe takes silence for a hang."""
+    search, plan = SearchState(PLAN), Plan(difficulty=2, instances=8, time_limit=60.0)
     if ending:
-        race.decide(ending, "asked for")
+        search.decide(ending, "asked for")
     for repeat, lines in ((60.0, False), (0.0, True)):
         stream = io.StringIO()
-        Narrator(plan, stream, repeat=repeat).tick(race)
+        Narrator(plan, stream, repeat=repeat).tick(search)
         assert (told in stream.getvalue()) is lines
 
 
