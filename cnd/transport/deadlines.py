@@ -1,4 +1,4 @@
-"""How long the hosts of an SSH fleet are waited for: to boot, to return, to send a log.
+"""How long hosts are waited for: handshake, boot, return after a loss, log.
 
 One rule: it only computes times; it waits for nothing and decides nothing.
 """
@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from cnd.model.plan import Plan
 from cnd.transport.fleet import END_PATIENCE
+
+HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 
 # A connection that dropped is taken up again within this time, or the host is lost
 # and its class goes on elsewhere.

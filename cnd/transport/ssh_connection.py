@@ -28,6 +28,7 @@ from cnd.errors import HostError
 from cnd.system.background import begin
 from cnd.system.pauses import growing
 from cnd.transport import keys
+from cnd.transport.deadlines import HANDSHAKE_TIMEOUT
 from cnd.transport.gateway import Gateway
 from cnd.transport.limited_connection import Link
 
@@ -36,7 +37,6 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
-HANDSHAKE_TIMEOUT = 15.0  # seconds for banner and for authentication, each
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
 SLOW_RETRY = 2.0  # seconds, through a gateway: each attempt is a process of its own
 # Seconds without a byte until a host counts as silent; a live worker reports every
