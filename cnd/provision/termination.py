@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
-FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two looks, growing
-
-
+FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two polls, growing
 NONE_LISTED: Mapping[str, Instance] = {}
 
 

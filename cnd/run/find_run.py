@@ -8,7 +8,8 @@ from __future__ import annotations
 from cnd.errors import UsageError
 from cnd.model.run_name import is_run
 from cnd.run.journal import Journal, runs
-from cnd.run.stored_files import Say, fetch_run
+from cnd.run.stored_files import fetch_run
+from cnd.run.viewer import Say
 
 
 def chosen(text: str, say: Say) -> Journal:

@@ -7,7 +7,7 @@ touched.  A message or a queue that the cloud refuses keeps no instance from its
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
@@ -18,8 +18,7 @@ from cnd.provision.scram import scram
 from cnd.provision.termination import Patience
 from cnd.run import status
 from cnd.run.journal import Journal
-
-Say = Callable[[str], None]  # takes a message for the user
+from cnd.run.viewer import Say
 
 
 def all_regions(cloud: Cloud) -> list[Cloud]:

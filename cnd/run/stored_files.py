@@ -5,7 +5,7 @@ One rule: files are copied as they are; what cannot be copied is reported and le
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cnd import s3logs
@@ -15,12 +15,11 @@ from cnd.errors import CloudError, UsageError
 from cnd.model import system_log
 from cnd.run import order
 from cnd.run.journal import EVENTS, RESULT, Journal
+from cnd.run.viewer import Say
 from cnd.system import private_files, small_files
 
 MOST_FETCHED = 256 << 20  # bytes of events, and of a result, that are fetched from S3
 MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
-
-Say = Callable[[str], None]  # takes a message for the user
 
 
 def fetch_run(journal: Journal, say: Say) -> bool:

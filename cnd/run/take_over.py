@@ -5,8 +5,6 @@ One rule: nothing of the run is changed here, and a way that is closed is only r
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model.events import Event
@@ -14,9 +12,8 @@ from cnd.model.plan import Plan
 from cnd.provision.prepare import security_group
 from cnd.run.journal import Journal
 from cnd.run.order import RunOrder
+from cnd.run.viewer import Say
 from cnd.system import open_files
-
-Say = Callable[[str], None]  # takes a message for the user
 
 
 def prepared(journal: Journal, order: RunOrder, cloud: Cloud, say: Say) -> list[Event]:

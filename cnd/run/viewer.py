@@ -5,10 +5,13 @@ One rule: a viewer is called by the deciding thread only, and must return at onc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from cnd.model.events import Event
 from cnd.model.search_state import SearchState
+
+Say = Callable[[str], None]  # takes a message for the user
 
 
 class Viewer(Protocol):

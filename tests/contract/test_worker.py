@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cnd import pow as worker
-from tests.support.processes import MINORS, alive, children, python
+from tests.support.processes import MINORS, alive, children, required_python
 from tests.support.waiting import eventually
 from tests.support.worker import events
 
@@ -70,9 +70,7 @@ def spawn(alone: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.mark.parametrize("minor", MINORS)
 def test_it_runs_on_every_python(minor: int, run: Run) -> None:
-    interpreter = python(minor)
-    if interpreter is None:
-        pytest.skip(f"no Python 3.{minor} here")
+    interpreter = required_python(minor)
     done = run(
         "--difficulty", "2", "--index", "4", "--of", "8", interpreter=interpreter
     )

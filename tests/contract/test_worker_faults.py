@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cnd import pow as worker
-from tests.support.processes import MINORS, alive, children, python
+from tests.support.processes import MINORS, alive, children, required_python
 from tests.support.waiting import eventually
 from tests.support.worker import events
 
@@ -164,9 +164,7 @@ def test_a_cursor_past_the_end_leaves_nothing_to_do(spawn: Spawn) -> None:
 
 @pytest.mark.parametrize("minor", MINORS)
 def test_a_block_is_utf8_in_every_locale(spawn: Spawn, minor: int) -> None:
-    interpreter = python(minor)
-    if interpreter is None:
-        pytest.skip(f"no Python 3.{minor} here")
+    interpreter = required_python(minor)
     environment = {
         "PATH": os.environ["PATH"],
         "LC_ALL": "C",

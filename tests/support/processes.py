@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MINORS = range(6, 15)  # of Python 3: those that the worker is to run on
 
 
@@ -52,6 +54,14 @@ def ended(
 
 
 @functools.cache
+def required_python(minor: int) -> str:
+    """Return an interpreter of Python 3.`minor`; without one, the test is skipped."""
+    found = python(minor)
+    if found is None:
+        pytest.skip(f"no Python 3.{minor} here")
+    return found
+
+
 def python(minor: int) -> str | None:
     """Return a real interpreter (no shim that fails to start) of Python 3.`minor`."""
     if sys.version_info[:2] == (3, minor):

@@ -11,7 +11,7 @@ import pytest
 
 from cnd import pow as worker
 from cnd.transport import push
-from tests.support.processes import MINORS, python
+from tests.support.processes import MINORS, required_python
 from tests.support.waiting import eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
@@ -91,9 +91,7 @@ def last_word(folder: Path) -> str:
 def test_every_python_becomes_the_worker(
     begin: Begin, tmp_path: Path, minor: int
 ) -> None:
-    interpreter = python(minor)
-    if interpreter is None:
-        pytest.skip(f"no Python 3.{minor} here")
+    interpreter = required_python(minor)
     command = COMMAND.replace("python3", interpreter)
     assert begin(command=command).ended()[0] == 0
     assert f'"python": "3.{minor}.' in last_word(tmp_path / "run" / "part")

@@ -29,7 +29,7 @@ from cnd import s3logs
 from cnd.cloud.connection import Cloud
 from cnd.on_instance import http_client, watchdog, worker_events
 from cnd.transport import orphans
-from tests.support.processes import MINORS, python
+from tests.support.processes import MINORS, python, required_python
 from tests.support.waiting import eventually
 
 SECRET = "X-Amz-Signature=0123456789abcdef"
@@ -654,9 +654,7 @@ def test_an_invalid_job_file_changes_nothing(instance: Instance, text: str) -> N
 def test_a_watchdog_runs_on_every_python(
     minor: int, tmp_path: Path, bucket: Bucket
 ) -> None:
-    interpreter = python(minor)
-    if interpreter is None:
-        pytest.skip(f"no Python 3.{minor} here")
+    interpreter = required_python(minor)
     instance = Instance(tmp_path, bucket, interpreter)
     try:
         instance.work("class-0", "--difficulty", "4")
