@@ -117,6 +117,8 @@ class Passing(socketserver.StreamRequestHandler):
         body = self.rfile.read(int(headers.get("content-length", 0)))
         address = ("127.0.0.1", recorder.cloud)
         with socket.create_connection(address, timeout=SECONDS) as cloud:
+            head = [line for line in head if not line.startswith(b"Connection:")]
+            head.insert(-1, b"Connection: close\r\n")
             cloud.sendall(b"".join(head) + body)
             answer = b"".join(iter(lambda: cloud.recv(65536), b""))
         asked, status = head[0].decode().strip(), int(answer.split()[1])

@@ -23,14 +23,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import make_server
 
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import files, settings
 from cnd.local.api import faults, middleware
-from cnd.local.api.callers import HEADERS
 from cnd.local.api.faults import FaultRegistry
 from cnd.local.api.host_manager import HostManager
+from cnd.local.api.http_handler import Handler
 from cnd.local.api.middleware import Activity
 from cnd.local.host import vm, vmimage
 from cnd.local.host.guard import guarded
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 REGION = "us-east-1"
 BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
 LOAD_SECONDS = 60.0
-SILENCE_SECONDS = 60.0  # without a byte, until a connection is closed
 LIVE = ("pending", "running", "shutting-down", "stopping")
 WATCH_SECONDS = 0.25  # between two checks whether the cloud has been idle too long
 
@@ -102,25 +101,6 @@ class Moto:
         finally:
             # Without moto or without the fork server there is no cloud.
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-class Handler(WSGIRequestHandler):
-    """HTTP/1.1, as boto3 keeps its connections open; writes no log."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    timeout = SILENCE_SECONDS
-
-    def make_environ(self) -> WSGIEnvironment:
-        environ = super().make_environ()
-        environ[HEADERS] = self.headers.items()  # as they are signed
-        return environ
-
-    def log_request(self, *args: Any) -> None:
-        """Log nothing, as there are many calls."""
-
-    def log_error(self, *args: Any) -> None:
-        """Log nothing, as a client may close its connection at any time."""
 
 
 class Server:
