@@ -8,6 +8,8 @@
 #include "plain.h"
 #include "scan.h"
 
+#define MAX_KERNELS 8	/* of one architecture */
+
 /* Set byte `i` of big-endian words. */
 static void
 put(uint32_t * words, size_t i, uint8_t byte)
@@ -248,7 +250,18 @@ cnd_kernel_name(unsigned kernel)
 int
 cnd_kernel_supported(unsigned kernel)
 {
-	return (cnd_kernel_name(kernel) != NULL && KERNELS[kernel].supported());
+	enum { UNKNOWN, NO, YES };
+	/*
+	 * Asked once, as a virtual machine's CPUID takes as long as a hundred nonces,
+	 * and a scan for witnesses is short.  Two threads find the same answer.
+	 */
+	static unsigned char answers[MAX_KERNELS];
+
+	if (kernel >= MAX_KERNELS || cnd_kernel_name(kernel) == NULL)
+		return (0);
+	if (answers[kernel] == UNKNOWN)
+		answers[kernel] = KERNELS[kernel].supported() ? YES : NO;
+	return (answers[kernel] == YES);
 }
 
 void
