@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.terminal import (
     BIN,
@@ -29,6 +30,12 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 # The tests start a thousand processes: what these import is compiled once.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# How long an example takes says nothing on a machine that does ten other things.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 WAITING = 6  # test processes beside one for each core
 NEW_OBJECTS = 50_000  # before Python looks for garbage

@@ -26,6 +26,8 @@ from tests.support.waiting import eventually
 
 SLOWLY = ("--kernel", "hashlib", "--t", "120")
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
+# The same for three times as long: all of it is searched while commands are typed.
+LONG_SPACE = ("start", "--d", "30", "--nonces", str(3 * NONCES), "--n", "4", *SLOWLY)
 ORPHAN_PATIENCE = 8.0  # seconds here; by default 30, as README tells
 SIGNED = b"x-amz-signature"
 
@@ -103,9 +105,9 @@ def test_what_was_found_without_an_orchestrator_is_the_answer(terminal: Victim) 
 
 
 def test_two_cannot_follow_one_run(terminal: Victim) -> None:
-    folder = killed(terminal, *SPACE, when="worker.progress")
+    folder = killed(terminal, *LONG_SPACE, when="worker.progress")
     first = terminal.spawn("attach", folder.name)
-    eventually(lambda: told(folder, "run.attached"), within=20)
+    eventually(lambda: told(folder, "run.attached"))
     second = terminal.run("attach", folder.name)
     assert second.returncode == 2
     assert f"followed already, by process {first.pid}" in second.stderr
@@ -279,7 +281,7 @@ def test_a_group_is_not_made_for_a_run_that_was_to_stop_before(
     lay(cloud, "ssm:GetParameter", delay=4)
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--hold", *SLOWLY)
-    eventually(lambda: told(newest(terminal, before), "run.started"), within=40)
+    eventually(lambda: told(newest(terminal, before), "run.started"), within=60)
     terminal.hit(process)
     code, _, err = ended(process)
     assert code == 130, err
@@ -385,7 +387,7 @@ def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Victim) ->
 def test_a_disk_that_fills_up_in_mid_run_keeps_no_fleet_alive(terminal: Victim) -> None:
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "4")
-    eventually(lambda: told(newest(terminal, before), "worker.started"), within=40)
+    eventually(lambda: told(newest(terminal, before), "worker.started"), within=60)
     forbid_growth(process.pid)
     terminal.faults += 1
     code, out, err = ended(process)

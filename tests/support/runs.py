@@ -44,7 +44,7 @@ class Run:
     def __init__(self, terminal: Terminal, *words: str, program: str = "cnd") -> None:
         before = set(terminal.runs())
         self.process: subprocess.Popen[str] = terminal.spawn(*words, program=program)
-        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=30)
+        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=60)
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         return told(self.folder, kind)
@@ -55,7 +55,7 @@ class Run:
         def hosts() -> list[str]:
             return sorted({e["host"] for e in self.told("worker.progress")})
 
-        eventually(lambda: len(hosts()) >= count, within=40)
+        eventually(lambda: len(hosts()) >= count, within=60)
         return hosts()
 
     def result(self, within: float = 90.0) -> tuple[int, dict[str, Any]]:
