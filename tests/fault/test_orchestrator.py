@@ -6,7 +6,6 @@ import json
 import random
 import resource
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from cnd.local import Endpoint
 from tests.fault.kills import kill, killed, newest
 from tests.fault.truth import Victim, struck
 from tests.support.faults import events_of, lay
+from tests.support.forking import Process
 from tests.support.processes import ended
 from tests.support.runs import NONCES, events, told
 from tests.support.waiting import eventually
@@ -321,7 +321,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
         assert len(told(folder, "run.ended")) == 1
 
 
-def interrupted(terminal: Victim, process: subprocess.Popen[str], times: int) -> int:
+def interrupted(terminal: Victim, process: Process, times: int) -> int:
     """Press Ctrl-C; return the exit status, once nothing lives any more."""
     for _ in range(times):
         asked = terminal.hit(process)
@@ -332,7 +332,7 @@ def interrupted(terminal: Victim, process: subprocess.Popen[str], times: int) ->
     return code
 
 
-def attached(terminal: Victim) -> tuple[subprocess.Popen[str], Path]:
+def attached(terminal: Victim) -> tuple[Process, Path]:
     """Kill a search and take it over; return who does so, following it by now."""
     words = ("start", "--d", "30", "--n", "2", *SLOWLY)
     folder = killed(terminal, *words, when="worker.progress")
