@@ -27,10 +27,6 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
-
-# The tests start a thousand processes: what these import is compiled once.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-
 # How long an example takes says nothing on a machine that does ten other things.
 settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -92,10 +92,12 @@ class ForkedProcess:
     def __init__(
         self, words: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> None:
+        self.args = [os.fsdecode(word) for word in words]
+        self.environment = dict(environment)
         request = {
-            "words": list(words),
+            "words": self.args,
             "folder": str(folder),
-            "environment": dict(environment),
+            "environment": self.environment,
         }
         out, err, told, asked = (os.pipe() for _ in range(4))
         with open(os.devnull) as nothing:
@@ -105,7 +107,6 @@ class ForkedProcess:
             os.close(file)
         with open(asked[1], "wb") as writer:
             writer.write(json.dumps(request).encode())
-        self.args, self.environment = list(words), dict(environment)
         self.returncode: int | None = None
         self.stdout, self.stderr = os.fdopen(out[0]), os.fdopen(err[0])
         self._read = {stream: bytearray() for stream in (self.stdout, self.stderr)}
