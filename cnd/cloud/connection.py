@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -28,6 +29,7 @@ from cnd.errors import CloudError, CndError, UsageError
 if TYPE_CHECKING:
     import boto3
     import botocore.session
+    from botocore.loaders import Loader
     from types_boto3_ec2 import EC2Client
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
@@ -310,7 +312,19 @@ class Models(JSONFileLoader):
 def _prepare(core: botocore.session.Session) -> None:
     """Give a session what all clients of ours have in common."""
     core.register_component("response_parser_factory", replies.Parsers())
-    core.get_component("data_loader").file_loader = Models()
+    loader = core.get_component("data_loader")
+    loader.file_loader = Models()
+    loader.list_available_services = partial(_described_services, loader)
+
+
+def _described_services(loader: Loader, type_name: str) -> list[str]:
+    """Return the services that botocore has a folder of, whatever is in it.
+
+    It looks for a file of the wanted type in each of some four hundred, three times:
+    15 ms of computing for every command that calls AWS (botocore 1.44, measured).
+    """
+    folders = [path for path in loader.search_paths if os.path.isdir(path)]
+    return sorted({name for path in folders for name in os.listdir(path)})
 
 
 @contextmanager

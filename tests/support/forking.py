@@ -38,8 +38,9 @@ FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becom
 
 def serve(descriptor: int) -> None:
     """Fork for each request, until the test process has ended."""
+    import boto3.s3.transfer  # noqa: F401  most commands come to it
+
     from cnd import tasks  # here: the test process need not import it
-    from cnd.transport import ssh, ssh_fleet  # noqa: F401  most commands come to these
 
     sys.path[0] = str(Path(sys.executable).parent)  # as in the installed script
     gc.freeze()

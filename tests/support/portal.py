@@ -31,7 +31,7 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "empty": (200, b"{}"),
     "truncated": (200, b'<?xml version="1.0"?>\n<DescribeInstancesResponse><reser'),
     "forbidden": (403, PAGE),
-    "huge": (200, b"<html>"),  # and `HUGE` spaces
+    "huge": (200, b"<html>"),  # and then spaces, up to `HUGE`
 }
 SECONDS = 40.0  # a long poll takes up to 20
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
@@ -59,7 +59,7 @@ class Portal:
         self.heard(operation)
         answer = ANSWERS[self.answer] if self.answer else self.says
         if answer and self.answer == "huge":
-            answer = (answer[0], answer[1] + HUGE * b" ")
+            answer = (answer[0], answer[1].ljust(HUGE))
         if not answer or self.spoils:
             status, headers, told = self._passed_on(handler, body)
         if answer:
