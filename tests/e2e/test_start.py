@@ -29,6 +29,7 @@ def hashed(nonce: int, block: str = "COMSM0010cloud") -> str:
 def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     terminal: Terminal,
 ) -> None:
+    terminal.forks = False
     result = terminal.json("start", "--t", "200", "--d", "2", "--n", "8")
 
     assert result["outcome"] == "found"

@@ -46,7 +46,7 @@ class Victim(Terminal):
 
     def see_zero(self, since: float, *, within: float = GENEROUS) -> None:
         """Wait until no instance lives, and note how long after `since` that was."""
-        eventually(lambda: not self.live(), within=within)
+        eventually(lambda: not self.live(), within=within, every=0.2)
         self.seconds_to_zero.append(time.monotonic() - since)
 
 
@@ -180,7 +180,7 @@ def _nothing_left(found: Callable[[], object]) -> None:
     deadline = time.monotonic() + GENEROUS
     while left := found():
         assert time.monotonic() < deadline, f"left: {left}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def _region(folder: Path) -> str:

@@ -15,7 +15,7 @@ from cnd.local import Endpoint
 from tests.fault.truth import Victim, orphans
 from tests.support.processes import ended
 from tests.support.runs import Run
-from tests.support.terminal import clean_environment
+from tests.support.terminal import paced_environment
 from tests.support.waiting import SOON, eventually
 
 JOB = ("start", "--d", "30", "--n", "3", "--t", "600", "--cloud", "local", "--json")
@@ -27,7 +27,7 @@ def mortal(
 ) -> Iterator[Victim]:
     """A user whose cloud dies in the test."""
     state = tmp_path_factory.mktemp("mortal")
-    user = Victim(state, clean_environment(state), tmp_path)
+    user = Victim(state, paced_environment(state), tmp_path)
     yield user
     user.run("local", "down")
 

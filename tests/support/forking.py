@@ -1,10 +1,10 @@
-"""The program `cnd` in processes that are forked, so that it is imported once.
+"""`cnd` and `fab` in processes that are forked, so that they are imported once.
 
 To start Python and to import what a command needs takes a third of a second of
 computing, and the tests run some thousand commands.  So each test process has a server,
 which has imported CND and does nothing else; a request has it fork.  The child is a
 process as any other: with its own id, session, folder, environment and streams.  It
-calls `cnd.tasks.main`, and ends as Python ends.
+calls what the installed script calls, and ends as Python ends.
 
 One rule: what depends on how Python itself begins is no case for this file.  Another
 program, or variables that Python reads, need a process that is started.
@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = dict(os.environ)  # before any test sets a variable of its own
 SERVE = "import sys; from tests.support.forking import serve; serve(int(sys.argv[1]))"
+PROGRAMS = ("cnd", "fab")
 READ_BY_PYTHON = ("PYTHON", "LANG", "LC_", "TZ", "COVERAGE")
 FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becomes of it
 
@@ -39,6 +40,7 @@ FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becom
 def serve(descriptor: int) -> None:
     """Fork for each request, until the test process has ended."""
     import boto3.s3.transfer  # noqa: F401  most commands come to it
+    from fabric.main import program
 
     from cnd import tasks  # here: the test process need not import it
 
@@ -56,7 +58,8 @@ def serve(descriptor: int) -> None:
             os.close(file)
     requests.close()
     _become_command(files)
-    tasks.main()
+    begin = {"cnd": tasks.main, "fab": program.run}
+    begin[Path(sys.argv[0]).name]()
     sys.exit()
 
 
@@ -185,13 +188,14 @@ def _line(file: io.RawIOBase) -> bytes:
     return line
 
 
-def can_fork(environment: Mapping[str, str]) -> bool:
-    """Return whether Python would begin here as it has begun in the server."""
+def can_fork(program: str, environment: Mapping[str, str]) -> bool:
+    """Return whether the server has a program, and began as Python would begin here."""
 
     def read(variables: Mapping[str, str]) -> dict[str, str]:
         return {k: v for k, v in variables.items() if k.startswith(READ_BY_PYTHON)}
 
-    return sys.platform == "linux" and read(environment) == read(ENVIRONMENT)
+    alike = sys.platform == "linux" and read(environment) == read(ENVIRONMENT)
+    return alike and program in PROGRAMS
 
 
 @functools.cache

@@ -7,6 +7,7 @@ at it, and the cloud still verifies every call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import re
 import threading
@@ -38,6 +39,13 @@ SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
 PASSED = ("content-type", "x-amz-target", "content-md5", "x-amz-expected-bucket-owner")
 
 
+@functools.cache  # one for all who wait for it
+def answered(name: str) -> tuple[int, bytes]:
+    """Return the status and the body of one of ANSWERS."""
+    status, body = ANSWERS[name]
+    return status, body.ljust(HUGE) if name == "huge" else body
+
+
 @dataclass
 class Portal:
     """A server in front of a cloud."""
@@ -57,9 +65,7 @@ class Portal:
         operation = _operation(handler, body)
         self.calls.append(operation)
         self.heard(operation)
-        answer = ANSWERS[self.answer] if self.answer else self.says
-        if answer and self.answer == "huge":
-            answer = (answer[0], answer[1].ljust(HUGE))
+        answer = answered(self.answer) if self.answer else self.says
         if not answer or self.spoils:
             status, headers, told = self._passed_on(handler, body)
         if answer:

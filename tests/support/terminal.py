@@ -59,8 +59,8 @@ def paced_environment(state: Path) -> dict[str, str]:
 class Terminal:
     """A user at a prompt: runs the installed programs, with a cloud of their own.
 
-    Each command is a process of its own.  `cnd` is forked from one that has imported it
-    (`tests/support/forking.py`), unless the user is to start it as it is installed.
+    Each command is a process of its own.  `cnd` and `fab` are forked from one that has
+    imported them (`tests/support/forking.py`), unless `forks` is False.
     """
 
     state: Path
@@ -115,8 +115,8 @@ class Terminal:
         self, program: str, words: Sequence[str], environment: dict[str, str]
     ) -> Process:
         """Return a command that has begun, in a session of its own."""
-        if program == "cnd" and self.forks and can_fork(environment):
-            return ForkedProcess([str(BIN / "cnd"), *words], self.folder, environment)
+        if self.forks and can_fork(program, environment):
+            return ForkedProcess([str(BIN / program), *words], self.folder, environment)
         return subprocess.Popen(
             [BIN / program, *words],
             cwd=self.folder,

@@ -16,7 +16,7 @@ def eventually(
     condition: Callable[[], Found],
     *,
     within: float = 60.0,
-    every: float = 0.02,
+    every: float = 0.05,
     tell: Callable[[], object] = str,
 ) -> Found:
     """Wait until `condition` returns something true; return that.
