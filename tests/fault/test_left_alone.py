@@ -39,7 +39,7 @@ def left_alone(
     died = time.monotonic()
     if fatal:
         kill(terminal.cloud(), str(told(folder, "instance.launched")[-1]["host"]))
-    terminal.see_zero(died, within=150)
+    terminal.see_zero(died, within=150, every=0.5)
     return folder, time.monotonic()
 
 

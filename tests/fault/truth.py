@@ -44,9 +44,11 @@ class Victim(Terminal):
             process.send_signal(number)
         return time.monotonic()
 
-    def see_zero(self, since: float, *, within: float = GENEROUS) -> None:
+    def see_zero(
+        self, since: float, *, within: float = GENEROUS, every: float = 0.2
+    ) -> None:
         """Wait until no instance lives, and note how long after `since` that was."""
-        eventually(lambda: not self.live(), within=within, every=0.2)
+        eventually(lambda: not self.live(), within=within, every=every)
         self.seconds_to_zero.append(time.monotonic() - since)
 
 
