@@ -173,7 +173,7 @@ def running(state: Path) -> dict[int, list[str]]:
     return {
         each.pid: each.args
         for each in _begun
-        if each.environment["XDG_STATE_HOME"] == str(state) and each.poll() is None
+        if each.environment.get("XDG_STATE_HOME") == str(state) and each.poll() is None
     }
 
 
