@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -54,6 +55,22 @@ def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
 
 
 # --- what boto3's clients are made of
+
+
+def test_a_client_is_made_without_a_look_at_every_service_of_aws(up: None) -> None:
+    looked: list[str] = []
+    watching = [True]  # a hook stays until Python ends
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "os.listdir":
+            looked.append(str(arguments[0]))
+
+    sys.addaudithook(hook)
+    try:
+        assert required(connect("local")).ec2
+    finally:
+        watching.clear()
+    assert 0 < len([path for path in looked if "botocore" in path]) < 50
 
 
 @pytest.mark.parametrize(
