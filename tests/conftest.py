@@ -6,7 +6,6 @@ import contextlib
 import gc
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -14,8 +13,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from cnd import local
+from tests.support.local_cloud import environment
 from tests.support.terminal import (
-    BIN,
     Terminal,
     clean_environment,
     paced_environment,
@@ -79,13 +79,8 @@ def pytest_collection_finish() -> None:
 def a_state(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     folder = factory.mktemp(name)
     yield folder
-    subprocess.run(
-        [BIN / "cnd", "local", "down"],
-        env=clean_environment(folder),
-        check=True,
-        timeout=60,
-        stdout=subprocess.DEVNULL,
-    )
+    with environment(folder):
+        local.down()
 
 
 @pytest.fixture(scope="session")
