@@ -40,10 +40,15 @@ FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becom
 def serve(descriptor: int) -> None:
     """Fork for each request, until the test process has ended."""
     import boto3.s3.transfer  # noqa: F401  most commands come to it
+    from botocore.loaders import Loader
     from fabric.main import program
 
     from cnd import tasks  # here: the test process need not import it
+    from cnd.cloud import connection, models
 
+    models.read_fast(known := Loader())
+    for service in connection.SERVICES:  # what the clients of every run are made of
+        known.load_service_model(service, "service-2")
     sys.path[0] = str(Path(sys.executable).parent)  # as in the installed script
     gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands
