@@ -6,15 +6,16 @@ import contextlib
 import gc
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
+from cnd import local
+from tests.support.local_cloud import environment
 from tests.support.terminal import (
-    BIN,
     Terminal,
     clean_environment,
     paced_environment,
@@ -26,9 +27,11 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
-
-# The tests start a thousand processes: what these import is compiled once.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# How long an example takes says nothing on a machine that does ten other things.
+settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 WAITING = 6  # test processes beside one for each core
 NEW_OBJECTS = 50_000  # before Python looks for garbage
@@ -76,13 +79,8 @@ def pytest_collection_finish() -> None:
 def a_state(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
     folder = factory.mktemp(name)
     yield folder
-    subprocess.run(
-        [BIN / "cnd", "local", "down"],
-        env=clean_environment(folder),
-        check=True,
-        timeout=60,
-        stdout=subprocess.DEVNULL,
-    )
+    with environment(folder):
+        local.down()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 
 from cnd import pow as worker
 from tests.support.processes import MINORS, alive, children, required_python
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 from tests.support.worker import events
 
 
@@ -127,7 +127,7 @@ def test_the_time_limit_is_kept_and_progress_is_reported(run: Run) -> None:
     cursors = [e["cursor"] for e in printed[1:]]
     assert cursors == sorted(cursors)
     assert all(e["cursor"] <= e["tested"] for e in progress)
-    assert 2.5 <= took < 10
+    assert 2.5 <= took < SOON
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -146,8 +146,8 @@ def test_a_stop_ends_the_search_at_once(
     took = time.monotonic() - began
     record_property("stop_seconds", took)
     assert last["event"] == "stopped"
-    assert process.wait(timeout=30) == 12
-    assert took < 3.0
+    assert process.wait(timeout=60) == 12
+    assert took < SOON  # the kernels' own bound: contract/kernel/test_worker.py
 
 
 def test_a_killed_process_is_replaced_and_nothing_is_lost(
@@ -190,7 +190,7 @@ def test_no_process_survives_its_parent(
     eventually(lambda: len(children(process.pid)) >= 3)
     family = children(process.pid)
     process.kill()
-    eventually(lambda: not any(alive(pid) for pid in family), within=5)
+    eventually(lambda: not any(alive(pid) for pid in family))
 
 
 def test_a_reader_that_goes_away_ends_the_search(
@@ -200,7 +200,7 @@ def test_a_reader_that_goes_away_ends_the_search(
     assert process.stdout is not None
     process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=10) == 1
+    assert process.wait(timeout=60) == 1
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stdout = None
@@ -291,7 +291,7 @@ def test_start_progress_and_outcome_go_to_the_syslog(run: Run, alone: Path) -> N
     assert "nonce=116" in lines[-1]
 
 
-@pytest.mark.parametrize("script", [None, "exit 1", "sleep 60", "exec sleep 60 <&-"])
+@pytest.mark.parametrize("script", [None, "exit 1", "sleep 600", "exec sleep 600 <&-"])
 def test_a_broken_logger_never_hurts_the_search(
     run: Run, alone: Path, script: str | None
 ) -> None:
@@ -306,7 +306,7 @@ def test_a_broken_logger_never_hurts_the_search(
     began = time.monotonic()
     done = run("--difficulty", "2", PATH=path)
     assert events(done.stdout)[-1]["nonce"] == 116
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize(

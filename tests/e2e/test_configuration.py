@@ -245,10 +245,12 @@ def test_a_user_without_a_name_and_a_home_runs_as_any_other(
         nameless(terminal, "local", "down")
 
 
-@pytest.mark.parametrize("home", ["/root", "/dev/null", None, "somewhere"])
+@pytest.mark.parametrize("home", ["another's", "/dev/null", None, "somewhere"])
 def test_without_a_folder_for_its_state_a_run_is_not_begun_and_others_work(
-    terminal: Terminal, home: str | None
+    terminal: Terminal, home: str | None, tmp_path: Path
 ) -> None:
+    if home == "another's":
+        home = str(tmp_path)
     del terminal.environment["XDG_STATE_HOME"]
     terminal.environment.pop("HOME", None)
     terminal.environment |= {"HOME": home} if home else {}

@@ -124,7 +124,7 @@ def test_a_user_interrupts_a_followed_log_and_the_run_goes_on(
     line = json.loads(follower.stdout.readline() if follower.stdout else "")
     assert line["instance"] == "Instance0"
     follower.send_signal(signal.SIGINT)
-    _, told = follower.communicate(timeout=30)
+    _, told = follower.communicate(timeout=60)
     assert follower.returncode == 130
     assert "Traceback" not in told
     assert started.poll() is None

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import ended
-from tests.support.runs import HOPELESS, searching
+from tests.support.runs import HOPELESS, searching, told
 from tests.support.terminal import BIN, Terminal
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
 ROOT = Path(__file__).parents[2]
 VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text())["blocks"]
@@ -29,6 +29,7 @@ def hashed(nonce: int, block: str = "COMSM0010cloud") -> str:
 def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     terminal: Terminal,
 ) -> None:
+    terminal.forks = False
     result = terminal.json("start", "--t", "200", "--d", "2", "--n", "8")
 
     assert result["outcome"] == "found"
@@ -100,7 +101,12 @@ def test_the_time_limit_ends_the_search_in_time(terminal: Terminal) -> None:
     words = ("--t", "2", "--d", "12", "--n", "4")
     result = terminal.json("start", *words, status=10)
     assert result["outcome"] == "timeout"
-    assert 1.9 < result["seconds"]["search"] < 3.0
+    assert 1.9 < result["seconds"]["search"] < SOON
+    folder = terminal.state / "cnd" / "runs" / result["run"]
+    took = [event["seconds"] for event in told(folder, "worker.timeout")]
+    assert len(took) == 4
+    # Who began later has less time; of the others, one at least had its core in time.
+    assert 1.9 < min(seconds for seconds in took if seconds > 1.9) < 3.0
 
 
 def test_another_block_is_another_search(terminal: Terminal) -> None:
@@ -123,7 +129,7 @@ def test_a_message_from_any_program_ends_the_run(terminal: Terminal) -> None:
             shell=True,
             check=True,
             env=environment,
-            timeout=30,
+            timeout=60,
             stdout=subprocess.DEVNULL,
         )
     else:
@@ -244,7 +250,7 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
 def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2")
     eventually(
-        lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=30
+        lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=60
     )
     text = terminal.call("status").stdout
     assert text.count(folder.name) == 3
@@ -273,4 +279,4 @@ def test_the_first_ready_searches_while_the_last_one_boots(
     found = next(e["time"] for e in events if e["kind"] == "worker.found")
     assert found < max(ready)
     assert result["terminated"] == 4
-    assert took < 20
+    assert took < SOON

@@ -17,7 +17,7 @@ def test_a_nonce_is_found_by_instances_without_ssh(
     terminal: Terminal,
 ) -> None:
     run = Run(terminal, "start", "--d", "4", "--n", "4", *BY_S3)
-    eventually(lambda: run.told("instance.running"), within=30)
+    eventually(lambda: run.told("instance.running"), within=60)
     (event, *_) = run.told("instance.running")
     ec2 = terminal.client("ec2")
     found = ec2.describe_instances(InstanceIds=[event["host"]])

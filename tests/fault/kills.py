@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from pathlib import Path
 
 from tests.fault.truth import Victim
+from tests.support.forking import Process
 from tests.support.runs import told
 from tests.support.waiting import eventually
 
@@ -23,7 +23,7 @@ def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
     return kill(terminal, process, before)
 
 
-def kill(terminal: Victim, process: subprocess.Popen[str], before: set[Path]) -> Path:
+def kill(terminal: Victim, process: Process, before: set[Path]) -> Path:
     terminal.hit(process, signal.SIGKILL)
     folder = newest(terminal, before)
     assert folder is not None

@@ -17,7 +17,7 @@ from tests.fault.truth import Victim
 from tests.support.faults import events_of, kill
 from tests.support.processes import ended
 from tests.support.runs import ENDLESS, SPACE, Run
-from tests.support.terminal import clean_environment
+from tests.support.terminal import paced_environment
 from tests.support.waiting import eventually
 
 
@@ -28,7 +28,7 @@ def forgetful(
     """A user whose cloud forgets in seconds what AWS forgets in an hour."""
     state = tmp_path_factory.mktemp("forgetful")
     memory = {"CND_LOCAL_MEMORY_SECONDS": "8"}
-    user = Victim(state, {**clean_environment(state), **memory}, tmp_path)
+    user = Victim(state, {**paced_environment(state), **memory}, tmp_path)
     yield user
     user.run("local", "down")
 

@@ -17,7 +17,7 @@ from tests.fault.truth import Victim, struck
 from tests.support.faults import befall, events_of, kill
 from tests.support.processes import ended
 from tests.support.runs import ENDLESS, NONCES, SLOWLY, SPACE, Run
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,10 @@ def test_a_host_that_never_answers_does_not_delay_the_answer(
     terminal: Victim, cloud: Endpoint, kind: str
 ) -> None:
     befall(cloud, 1, kind)
-    began = time.monotonic()
     result = terminal.json("start", "--d", "2", "--n", "4")
     assert (result["outcome"], result["left_running"]) == ("found", 0)
     assert result["terminated"] == 4
-    assert time.monotonic() - began < 30
+    assert result["seconds"]["total"] < SOON  # and not the boot allowance of 300 s
 
 
 def lose_sshd(cloud: Endpoint, host: str) -> None:
@@ -90,7 +89,7 @@ def test_the_class_of_a_lost_host_goes_on_elsewhere(
 # What tells that a host is lost, and how soon.
 NOTICES = ("host.reconnecting", "host.failed", "instance.lost", "worker.failed")
 SILENT, IDLE = 5.0, 3.0  # seconds until it is noticed; until the class goes on
-BUSY = 2.5  # seconds more, on a machine that does ten other things
+BUSY = 15.0  # seconds more, on a machine that does ten other things
 
 
 def by(host: str, event: dict[str, Any]) -> bool:
@@ -102,7 +101,7 @@ def test_a_lost_host_is_replaced_where_that_is_wanted(
 ) -> None:
     run = Run(terminal, *ENDLESS, "--n", "4", "--replace")
     kill(cloud, run.searching(4)[0])
-    eventually(lambda: run.told("class.handed_over"), within=40)
+    eventually(lambda: run.told("class.handed_over"))
     (handed,) = run.told("class.handed_over")
     new = run.told("instance.launched")[-1]
     assert (new["index"], new["host"]) == (4, handed["host"])
@@ -116,7 +115,7 @@ def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
 ) -> None:
     run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
     kill(cloud, run.searching(2)[0])
-    eventually(lambda: run.told("class.handed_over"), within=40)
+    eventually(lambda: run.told("class.handed_over"))
     terminal.hit(run.process, signal.SIGKILL)
     heard = len(run.told("worker.progress"))
     run.process = terminal.spawn("attach", run.folder.name, "--json")
@@ -133,12 +132,12 @@ def test_an_attach_awaits_the_replacement_that_was_requested_already(
     victim = run.searching(2)[0]
     lay_fault(cloud, {"action": "RunInstances", "delay": 6})
     kill(cloud, victim)
-    eventually(lambda: struck(cloud) == 2, within=40)
+    eventually(lambda: struck(cloud) == 2)
     there = time.time() + 7
     terminal.hit(run.process, signal.SIGKILL)
     run.process = terminal.spawn("attach", run.folder.name, "--json")
-    eventually(lambda: run.told("class.handed_over"), within=60)
-    eventually(lambda: time.time() > there, within=10)
+    eventually(lambda: run.told("class.handed_over"))
+    eventually(lambda: time.time() > there)
     run.interrupted()
     ours = [i for i in terminal.instances() if i["run"] == run.folder.name]
     launched = run.told("instance.launched")
@@ -153,10 +152,10 @@ def test_a_replacement_is_waited_for_however_late_in_the_run_it_boots(
     run = Run(terminal, *ENDLESS, "--n", "1", "--boot", "8", "--replace")
     victim = run.searching(1)[0]
     served = run.told("instance.running")[0]["time"]
-    eventually(lambda: time.time() > served + 8, within=15)  # its boot allowance
+    eventually(lambda: time.time() > served + 8)  # its boot allowance
     kill(cloud, victim)
-    eventually(lambda: run.told("class.handed_over"), within=20)
-    eventually(lambda: len(run.searching(2)) == 2, within=20)
+    eventually(lambda: run.told("class.handed_over"))
+    eventually(lambda: len(run.searching(2)) == 2)
     run.interrupted()
     assert len(run.told("instance.launched")) == 2
 
@@ -167,10 +166,10 @@ def test_a_host_that_returns_leaves_its_class_to_its_new_host(
     run = Run(terminal, *ENDLESS, "--n", "2")
     victim = run.searching(2)[0]
     freeze(cloud, victim)
-    eventually(lambda: run.told("class.handed_over"), within=20)
+    eventually(lambda: run.told("class.handed_over"))
     befall(cloud, victim, "thaw")
-    eventually(lambda: run.told("host.returned"), within=20)
-    eventually(lambda: run.told("worker.stopped"), within=10)
+    eventually(lambda: run.told("host.returned"))
+    eventually(lambda: run.told("worker.stopped"))
     (stopped,) = run.told("worker.stopped")
     assert stopped["host"] == victim
     run.interrupted()
@@ -183,17 +182,19 @@ def test_a_spot_notice_is_reported_and_a_replacement_bought_before_the_end(
     run = Run(terminal, *words, "--replace")
     victim = run.searching(2)[0]
     # AWS gives two minutes.  A watchdog looks every 5 s, from 2 s after its worker on.
-    befall(cloud, victim, "interrupt", seconds=14)
-    eventually(lambda: len(run.told("instance.launched")) == 3, within=13)
+    befall(cloud, victim, "interrupt", seconds=24)
+    eventually(lambda: run.told("class.handed_over"))
     (notice,) = run.told("worker.notice")
     assert notice["host"] == victim
-    assert run.told("instance.lost") == []
+    launched = run.told("instance.launched")
+    assert len(launched) == 3
+    lost = run.told("instance.lost") + run.told("host.failed")
+    assert launched[-1]["time"] < min(event["time"] for event in lost)
 
-    eventually(lambda: run.told("class.handed_over"), within=60)
     (handed,) = run.told("class.handed_over")
     assert handed["host"] == run.told("instance.launched")[-1]["host"]
     terminal.hit(run.process)
-    code, out, _ = ended(run.process, within=60)
+    code, out, _ = ended(run.process)
     assert (code, json.loads(out)["left_running"]) == (130, 0)
 
 

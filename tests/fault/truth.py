@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 from cnd import pow as worker
 from cnd.local import Endpoint, clear_faults, faults_laid, files
+from tests.support.forking import Process, running
 from tests.support.processes import children, process_state
 from tests.support.runs import told
 from tests.support.terminal import GONE, Terminal
@@ -34,7 +34,7 @@ class Victim(Terminal):
     faults: int = 0
     seconds_to_zero: list[float] = field(default_factory=list)
 
-    def hit(self, process: subprocess.Popen[str], number: int = signal.SIGINT) -> float:
+    def hit(self, process: Process, number: int = signal.SIGINT) -> float:
         """Send a signal to a program of the user; return when that was."""
         self.faults += 1
         if number == signal.SIGKILL:
@@ -44,9 +44,11 @@ class Victim(Terminal):
             process.send_signal(number)
         return time.monotonic()
 
-    def see_zero(self, since: float, *, within: float = GENEROUS) -> None:
+    def see_zero(
+        self, since: float, *, within: float = GENEROUS, every: float = 0.2
+    ) -> None:
         """Wait until no instance lives, and note how long after `since` that was."""
-        eventually(lambda: not self.live(), within=within)
+        eventually(lambda: not self.live(), within=within, every=every)
         self.seconds_to_zero.append(time.monotonic() - since)
 
 
@@ -73,7 +75,7 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
     own = {cloud, *children(cloud)} if cloud else set()
     mark = re.compile(re.escape(str(state).encode()) + rb"(?=[/\0]|$)")
     hosts = {child for each in own for child in children(each)}
-    found = {}
+    found = {pid: " ".join(words) for pid, words in running(state).items()}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or (pid := int(entry.name)) in own:
             continue
@@ -180,7 +182,7 @@ def _nothing_left(found: Callable[[], object]) -> None:
     deadline = time.monotonic() + GENEROUS
     while left := found():
         assert time.monotonic() < deadline, f"left: {left}"
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def _region(folder: Path) -> str:

@@ -15,11 +15,10 @@ from cnd.local import Endpoint
 from tests.fault.truth import Victim, orphans
 from tests.support.processes import ended
 from tests.support.runs import Run
-from tests.support.terminal import clean_environment
-from tests.support.waiting import eventually
+from tests.support.terminal import paced_environment
+from tests.support.waiting import SOON, eventually
 
-SOON = 5.0  # seconds from the cloud's death to the command's end
-JOB = ("start", "--d", "30", "--n", "3", "--t", "100", "--cloud", "local", "--json")
+JOB = ("start", "--d", "30", "--n", "3", "--t", "600", "--cloud", "local", "--json")
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def mortal(
 ) -> Iterator[Victim]:
     """A user whose cloud dies in the test."""
     state = tmp_path_factory.mktemp("mortal")
-    user = Victim(state, clean_environment(state), tmp_path)
+    user = Victim(state, paced_environment(state), tmp_path)
     yield user
     user.run("local", "down")
 
@@ -40,10 +39,10 @@ def killed(cloud: Endpoint) -> float:
 
 def ends_soon(user: Victim, run: Run, died: float) -> tuple[int, str, str]:
     """Wait for the run's end; its hosts must have gone, and its receipt be true."""
-    code, out, err = ended(run.process, within=60)
+    code, out, err = ended(run.process, within=90)
     assert time.monotonic() - died < SOON, err
     assert "Traceback" not in err
-    eventually(lambda: not orphans(user.state, None), within=SOON)
+    eventually(lambda: not orphans(user.state, None))
     return code, out, err
 
 
@@ -88,7 +87,7 @@ def test_a_cloud_that_was_killed_is_followed_by_another(mortal: Victim) -> None:
     """Whose hosts are not taken for those of the first."""
     first = mortal.cloud()
     killed(first)
-    eventually(lambda: not orphans(mortal.state, None), within=SOON)
+    eventually(lambda: not orphans(mortal.state, None))
     result = mortal.json("start", "--d", "2", "--n", "2", "--cloud", "local")
     assert (result["outcome"], result["left_running"]) == ("found", 0)
     assert mortal.cloud().pid != first.pid

@@ -25,10 +25,9 @@ from tests.support.faults import events_of, kill
 from tests.support.processes import ended
 from tests.support.runs import Run, told
 from tests.support.terminal import BIN
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
-ENDLESS = ("start", "--d", "30", "--n", "2", "--t", "60", "--kernel", "hashlib")
-SOON = 20.0  # seconds to zero instances, also on a machine that does ten other things
+ENDLESS = ("start", "--d", "30", "--n", "2", "--t", "600", "--kernel", "hashlib")
 MEMORY = 300e6  # bytes; an undisturbed run takes some 130 MB
 JOURNAL = 2e6  # bytes
 
@@ -200,9 +199,9 @@ def test_a_bucket_that_hangs_holds_up_its_copies_only(
     kill(cloud, run.searching(2)[0])
     eventually(lambda: run.told("class.handed_over"), within=20)
     for action in ("s3:GetObject", "s3:PutObject"):
-        lay_fault(cloud, {"action": action, "delay": 8, "times": "forever"})
+        lay_fault(cloud, {"action": action, "delay": 16, "times": "forever"})
     terminal.hit(run.process)
-    terminal.see_zero(time.monotonic(), within=8)
+    terminal.see_zero(time.monotonic(), within=15)
     forget(terminal, cloud)
     code, _, err = ended(run.process, within=120)
     assert code == 130, err

@@ -17,13 +17,13 @@ from cnd.errors import HostError
 from cnd.transport import keys
 from cnd.transport.ssh import Host
 from cnd.transport.ssh_connection import Login
+from tests.support.waiting import SOON
 
 GREETING = b"SSH-2.0-hostile\r\n"
 FLOOD = bytes(1 << 20)
 LINES = 10_000 * b"a line that a reader is to take in\n"
 MOST = 32 << 20  # bytes that may leave: what the sockets of both sides hold, and more
 ALL = 256 << 20  # bytes, where nothing ends a flood
-SOON = 10.0  # seconds
 
 
 class Hostile:

@@ -36,14 +36,23 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 
 @functools.cache
-def modules() -> dict[str, ast.Module]:
-    """Return every module of `cnd` by its name below it, as `run.job` or `ec2`."""
+def files() -> dict[str, Path]:
+    """Return the file of every module of `cnd` by its name below it, as `run.job`."""
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         name = ".".join(part for part in parts if part != "__init__") or "__init__"
-        found[name] = ast.parse(path.read_text())
+        found[name] = path
     return found
+
+
+@functools.cache
+def modules() -> dict[str, frozenset[str]]:
+    """Return every module of `cnd` by its name, and what it imports.
+
+    To parse them all takes seconds: no test module calls this when it is imported.
+    """
+    return {name: imported(path) for name, path in files().items()}
 
 
 def room(module: str) -> str:
@@ -54,24 +63,22 @@ def room(module: str) -> str:
     return parts[0]
 
 
-def imported(tree: ast.Module) -> set[str]:
+def imported(path: Path) -> frozenset[str]:
     """Return the dotted names that a module imports, in whatever way."""
-    found = set()
-    for node in ast.walk(tree):
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 @functools.cache
 def between_modules() -> frozenset[tuple[str, str]]:
     """Return (importer, imported) for all modules of `cnd`."""
-    pairs = (
-        (name, each) for name, tree in modules().items() for each in imported(tree)
-    )
+    pairs = ((name, each) for name, some in modules().items() for each in some)
     inside = ((name, each) for name, each in pairs if (each + ".").startswith("cnd."))
     named = ((name, each[4:] or "__init__") for name, each in inside)
     return frozenset((a, b) for a, b in named if b in modules() and a != b)

@@ -88,7 +88,9 @@ class LocalCloud:
 
     def reaches(self, instance: str, state: str, *, within: float = SECONDS) -> bool:
         """Wait until an instance is in a state; return True."""
-        return eventually(lambda: self.state(instance) == state, within=within)
+        return eventually(
+            lambda: self.state(instance) == state, within=within, every=0.1
+        )
 
     def host(self, **more: Any) -> Host:
         """Launch one instance and wait until it runs."""

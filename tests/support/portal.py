@@ -7,6 +7,7 @@ at it, and the cloud still verifies every call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import re
 import threading
@@ -31,11 +32,18 @@ ANSWERS: dict[str, tuple[int, bytes]] = {
     "empty": (200, b"{}"),
     "truncated": (200, b'<?xml version="1.0"?>\n<DescribeInstancesResponse><reser'),
     "forbidden": (403, PAGE),
-    "huge": (200, b"<html>" + HUGE * b" "),
+    "huge": (200, b"<html>"),  # and then spaces, up to `HUGE`
 }
 SECONDS = 40.0  # a long poll takes up to 20
 SCOPE = re.compile(r"Credential=[^/]+/\d{8}/([^/]+)/([^/]+)/aws4_request")
 PASSED = ("content-type", "x-amz-target", "content-md5", "x-amz-expected-bucket-owner")
+
+
+@functools.cache  # one for all who wait for it
+def answered(name: str) -> tuple[int, bytes]:
+    """Return the status and the body of one of ANSWERS."""
+    status, body = ANSWERS[name]
+    return status, body.ljust(HUGE) if name == "huge" else body
 
 
 @dataclass
@@ -57,7 +65,7 @@ class Portal:
         operation = _operation(handler, body)
         self.calls.append(operation)
         self.heard(operation)
-        answer = ANSWERS[self.answer] if self.answer else self.says
+        answer = answered(self.answer) if self.answer else self.says
         if not answer or self.spoils:
             status, headers, told = self._passed_on(handler, body)
         if answer:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.forking import Process
+
 MINORS = range(6, 15)  # of Python 3: those that the worker is to run on
 
 
@@ -41,16 +43,14 @@ def family(pid: int) -> list[int]:
     return direct + [below for child in direct for below in family(child)]
 
 
-def ended(
-    process: subprocess.Popen[str], *, within: float = 60.0
-) -> tuple[int, str, str]:
+def ended(process: Process, *, within: float = 60.0) -> tuple[int, str, str]:
     """Wait for a spawned program; return its status, stdout and stderr."""
     try:
         out, err = process.communicate(timeout=within)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise
-    return process.returncode, out, err
+    return process.wait(), out, err
 
 
 @functools.cache

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.support.forking import Process
 from tests.support.processes import ended
 from tests.support.terminal import RATE, Terminal
 from tests.support.waiting import eventually
@@ -43,8 +43,8 @@ class Run:
 
     def __init__(self, terminal: Terminal, *words: str, program: str = "cnd") -> None:
         before = set(terminal.runs())
-        self.process: subprocess.Popen[str] = terminal.spawn(*words, program=program)
-        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=30)
+        self.process: Process = terminal.spawn(*words, program=program)
+        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=60)
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         return told(self.folder, kind)
@@ -55,7 +55,7 @@ class Run:
         def hosts() -> list[str]:
             return sorted({e["host"] for e in self.told("worker.progress")})
 
-        eventually(lambda: len(hosts()) >= count, within=40)
+        eventually(lambda: len(hosts()) >= count, within=60)
         return hosts()
 
     def result(self, within: float = 90.0) -> tuple[int, dict[str, Any]]:
@@ -88,7 +88,7 @@ class Run:
 
 def searching(
     terminal: Terminal, *words: str, program: str = "cnd"
-) -> tuple[subprocess.Popen[str], Path]:
+) -> tuple[Process, Path]:
     """Start a run; return it and its folder once all its --n workers search."""
     run = Run(terminal, *words, program=program)
     count = int(words[words.index("--n") + 1])

@@ -18,9 +18,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from cnd.local import Endpoint, environment, files
 from tests.support import aws
+from tests.support.forking import ForkedProcess, Process, can_fork
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
+
 FOREIGN = ("AWS_", "BOTO_", "CND_")
 GONE = "terminated"
 ALIVE = ("pending", "running", "shutting-down", "stopping", "stopped")
@@ -55,23 +57,28 @@ def paced_environment(state: Path) -> dict[str, str]:
 
 @dataclass
 class Terminal:
-    """A user at a prompt: runs the installed programs, with a cloud of their own."""
+    """A user at a prompt: runs the installed programs, with a cloud of their own.
+
+    Each command is a process of its own.  `cnd` and `fab` are forked from one that has
+    imported them (`tests/support/forking.py`), unless `forks` is False.
+    """
 
     state: Path
     environment: dict[str, str]
     folder: Path
+    forks: bool = True
 
     def run(
         self, *words: str, program: str = "cnd", timeout: float = 90.0, **extra: str
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [BIN / program, *words],
-            cwd=self.folder,
-            env={**self.environment, **extra},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        process = self._begun(program, words, {**self.environment, **extra})
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def call(
         self, *words: str | bytes, **extra: str
@@ -101,11 +108,19 @@ class Terminal:
             told.append(stream.read())
         return subprocess.CompletedProcess(argv, status, *told)
 
-    def spawn(self, *words: str, program: str = "cnd") -> subprocess.Popen[str]:
+    def spawn(self, *words: str, program: str = "cnd") -> Process:
+        return self._begun(program, words, self.environment)
+
+    def _begun(
+        self, program: str, words: Sequence[str], environment: dict[str, str]
+    ) -> Process:
+        """Return a command that has begun, in a session of its own."""
+        if self.forks and can_fork(program, environment):
+            return ForkedProcess([str(BIN / program), *words], self.folder, environment)
         return subprocess.Popen(
             [BIN / program, *words],
             cwd=self.folder,
-            env=self.environment,
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

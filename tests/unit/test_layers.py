@@ -8,7 +8,6 @@ from tests.support.imports import (
     LEVEL,
     between_folders,
     between_modules,
-    imported,
     is_below,
     modules,
     room,
@@ -62,8 +61,8 @@ def test_the_folders_stay_loosely_bound() -> None:
 def test_a_library_is_used_by_its_owners_only(library: str) -> None:
     users = {
         name
-        for name, tree in modules().items()
-        if any((each + ".").startswith(library + ".") for each in imported(tree))
+        for name, imported in modules().items()
+        if any((each + ".").startswith(library + ".") for each in imported)
     }
     owners = OWNERS[library]
     assert {u for u in users if not {u, room(u), u.split(".")[0]} & owners} == set()

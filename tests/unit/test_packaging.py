@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.imports import imported, modules
+from tests.support.imports import files, modules
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,15 +41,15 @@ def named(requirements: list[str]) -> set[str]:
 
 def needed(module: str) -> set[str]:
     """Return the packages that a module imports, and does not find with Python."""
-    tops = {name.partition(".")[0] for name in imported(modules()[module])}
+    tops = {name.partition(".")[0] for name in modules()[module]}
     # Programs on an instance import each other by their file names.
-    ours = {"cnd"} | {name.rpartition(".")[2] for name in modules()}
+    ours = {"cnd"} | {name.rpartition(".")[2] for name in files()}
     typing = {top for top in tops if top.startswith(("_typeshed", "types_"))}
     outside = tops - ours - typing - sys.stdlib_module_names
     return {INSTALLED_AS.get(top, top) for top in outside}
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
+@pytest.mark.parametrize("module", sorted(files()))
 def test_every_package_that_is_imported_is_required(module: str) -> None:
     extra = next((x for name, x in EXTRAS.items() if module.startswith(name)), "")
     brought = named(PROJECT["dependencies"])

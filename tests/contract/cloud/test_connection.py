@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from botocore.loaders import JSONFileLoader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd.cloud.connection import CHECKIP, Clients, Cloud, Models, connect, required
+from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
 from cnd.cloud.failures import LISTED_WITHIN
+from cnd.cloud.models import Models
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.provision.access import caller_address
 from tests.support.local_cloud import LocalCloud
@@ -56,10 +58,35 @@ def up(monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud) -> None:
 # --- what boto3's clients are made of
 
 
+def test_a_client_is_made_without_a_look_at_every_service_of_aws(up: None) -> None:
+    looked: list[str] = []
+    watching = [True]  # a hook stays until Python ends
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event == "os.listdir":
+            looked.append(str(arguments[0]))
+
+    sys.addaudithook(hook)
+    try:
+        assert required(connect("local")).ec2
+    finally:
+        watching.clear()
+    assert 0 < len([path for path in looked if "botocore" in path]) < 50
+
+
 @pytest.mark.parametrize(
-    "name", ["endpoints", "s3/2006-03-01/service-2", "no-such-service/service-2"]
+    "name",
+    [
+        *("endpoints", "s3/2006-03-01/service-2", "no-such-service/service-2"),
+        *("ec2/2016-11-15/service-2", "ssm/2014-11-06/service-2"),
+    ],
 )
-def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(name: str) -> None:
+def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(
+    up: None, name: str
+) -> None:
+    there = required(connect("local"))  # whose clients have read it, and keep to that
+    assert there.ec2.describe_instances() and there.s3.list_buckets()
+    assert there.ssm.describe_parameters()
     path = str(Path(botocore.__file__).parent / "data" / name)
     found = Models().load_file(path)
     assert found == JSONFileLoader().load_file(path)

@@ -137,7 +137,7 @@ def test_many_instances_are_terminated_in_batches_that_aws_accepts(stub: Stub) -
 
 
 def test_all_terminations_are_requested_before_any_reply(stub: Stub) -> None:
-    all_asked = threading.Barrier(3, timeout=10)
+    all_asked = threading.Barrier(3, timeout=60)
 
     def hold(**_: object) -> None:
         all_asked.wait()

@@ -68,13 +68,13 @@ def run(
 
 def test_a_library_beside_the_worker_serves(alone: Path, library: Path) -> None:
     shutil.copy(library, alone.parent / worker.LIBRARY)
-    started, found = run(alone)
+    started, *_, found = run(alone)
     assert started["kernel"] not in ("hashlib", "scalar")
     assert found["nonce"] == ANSWER
 
 
 def test_without_a_library_hashlib_serves(alone: Path) -> None:
-    started, found = run(alone)
+    started, *_, found = run(alone)
     assert started["kernel"] == "hashlib"
     assert started["refused"] == {worker.LIBRARY: "is not here"}
     assert found["nonce"] == ANSWER
@@ -85,7 +85,7 @@ def test_a_kernel_can_be_forced_and_only_one_that_is_there(
 ) -> None:
     shutil.copy(library, alone.parent / worker.LIBRARY)
     for name in ("portable", "scalar", "hashlib"):
-        started, found = run(alone, "--kernel", name)
+        started, *_, found = run(alone, "--kernel", name)
         assert (started["kernel"], found["nonce"]) == (name, ANSWER)
     (event,) = run(alone, "--kernel", "magic", status=2)
     assert "no such kernel here: 'magic'; there is hashlib, " in event["complaint"]
@@ -95,7 +95,7 @@ def test_a_truncated_library_is_refused(alone: Path, library: Path) -> None:
     whole = library.read_bytes()
     for length in (0, 100, 5000, len(whole) // 2):
         (alone.parent / worker.LIBRARY).write_bytes(whole[:length])
-        started, found = run(alone)
+        started, *_, found = run(alone)
         assert started["kernel"] == "hashlib"
         assert list(started["refused"]) == [worker.LIBRARY]
         assert found["nonce"] == ANSWER
@@ -108,7 +108,7 @@ def test_a_foreign_library_is_refused(alone: Path) -> None:
     if other is None:
         pytest.skip("needs the library of the other architecture")
     shutil.copy(other, alone.parent / worker.LIBRARY)
-    started, found = run(alone)
+    started, *_, found = run(alone)
     assert started["kernel"] == "hashlib"
     assert started["refused"][worker.LIBRARY].startswith("cannot be loaded: ")
     assert found["nonce"] == ANSWER
@@ -122,7 +122,7 @@ def test_a_library_of_something_else_is_refused(alone: Path, tmp_path: Path) -> 
     source.write_text("int other(void) { return 1; }\n")
     target = alone.parent / worker.LIBRARY
     subprocess.run([compiler, "-shared", "-o", target, source], check=True)
-    started, found = run(alone)
+    started, *_, found = run(alone)
     assert "cnd_scan" in started["refused"][worker.LIBRARY]
     assert found["nonce"] == ANSWER
 
@@ -163,7 +163,7 @@ def test_a_broken_kernel_is_refused_by_name(
     assert right in text
     (sources / "lanes.h").write_text(text.replace(right, wrong))
     built(alone.parent, sources, "-O1", "-w")
-    started, found = run(alone)
+    started, *_, found = run(alone)
     assert "portable" in started["refused"]
     assert started["refused"]["portable"].startswith(reason)
     assert started["kernel"] in ("scalar", "shani", "shani-avx512vl", "armv8")
@@ -183,7 +183,7 @@ def test_a_stop_takes_effect_within_two_milliseconds(library: Path) -> None:
     try:
         child = pool.add()
         assert child is not None
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while min(delays, default=1.0) >= 0.002 and time.monotonic() < deadline:
             child.send(0, 2**40)
             time.sleep(0.02)  # so that it is within that stretch

@@ -30,7 +30,7 @@ from cnd.cloud.connection import Cloud
 from cnd.on_instance import http_client, watchdog, worker_events
 from cnd.transport import orphans
 from tests.support.processes import MINORS, python, required_python
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
 SECRET = "X-Amz-Signature=0123456789abcdef"
 ENDLESS = ("--difficulty", "30")
@@ -38,6 +38,7 @@ RATE = 20_000  # nonces/s of each worker, so that the machine is free for other 
 # With its smallest golden nonce: two seconds of search.
 BLOCK, DIFFICULTY, GOLDEN = "alone 16", 4, 42880
 PATIENCE, POLL = 1.0, 0.3
+UNBROKEN = 4.0  # seconds of patience that no heartbeat of a busy machine exceeds
 RESULT, LOG, REPORT = "result", "log", "report"
 DROP = 0  # instead of an HTTP status: the connection is reset
 
@@ -230,7 +231,7 @@ class Instance:
         return path.exists() and path.read_text() == "-n shutdown -P now\n"
 
     def goes_off(self) -> None:
-        eventually(lambda: self.off, within=30.0)
+        eventually(lambda: self.off)
 
     @property
     def syslog(self) -> str:
@@ -255,7 +256,7 @@ class Instance:
         """End all processes, and check that no message contains a secret."""
         for process in self._processes:
             process.kill()
-            out, err = process.communicate(timeout=10)
+            out, err = process.communicate(timeout=60)
             assert SECRET not in out + err
         for pid in self.pids():
             with contextlib.suppress(ProcessLookupError):
@@ -297,9 +298,9 @@ def test_nothing_happens_while_the_orchestrator_is_not_silent(
 ) -> None:
     instance.work("class-0", *ENDLESS)
     with instance.heartbeat():
-        process = instance.watch()
+        process = instance.watch(patience=UNBROKEN)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=4 * PATIENCE)
+            process.wait(timeout=2 * UNBROKEN)
     assert (instance.syslog, instance.bucket.puts, instance.bucket.gets) == ("", [], 0)
     assert instance.last("class-0")["event"] in ("started", "progress")
 
@@ -330,7 +331,7 @@ def test_the_result_of_a_search_that_ended_before_is_written_too(
 ) -> None:
     with instance.heartbeat():
         instance.work("class-0", *SEARCH)
-        instance.watch()
+        instance.watch(patience=UNBROKEN)
         eventually(lambda: instance.last("class-0")["event"] == "found")
         assert instance.bucket.puts == []
     instance.goes_off()
@@ -433,13 +434,13 @@ def test_an_orchestrator_that_comes_back_finds_the_search_undisturbed(
     instance: Instance,
 ) -> None:
     pid = instance.work("class-0", *ENDLESS)
-    process = instance.watch()
+    process = instance.watch(patience=UNBROKEN)
     eventually(lambda: instance.alone)
     with instance.heartbeat():
         eventually(lambda: watchdog.NO_ORPHAN in instance.syslog)
         before = instance.bucket.gets
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(timeout=2 * PATIENCE)
+            process.wait(timeout=1.5 * UNBROKEN)
         assert instance.bucket.gets == before
     assert instance.pids() == [pid]
     eventually(lambda: instance.syslog.count(watchdog.ORPHAN) == 2)
@@ -542,7 +543,7 @@ def test_a_slow_server_does_not_block_a_watchdog() -> None:
         began = time.monotonic()
         url = f"http://127.0.0.1:{server.server_port}/"
         assert http_client.get(url, patience=0.5) == {}
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < SOON
     finally:
         over.set()
         server.shutdown()
@@ -568,7 +569,7 @@ def test_a_log_that_cannot_be_read_in_time_is_left_out(
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("b''\n", "")
 
@@ -603,14 +604,14 @@ def test_a_watchdog_that_fails_powers_off(instance: Instance) -> None:
         eventually(lambda: instance.alone)
         shutil.rmtree(instance.folder)
         instance.goes_off()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
     finally:
         os.kill(pid, signal.SIGKILL)
 
 
 def test_an_instance_that_is_to_stay_is_left_on(instance: Instance) -> None:
     process = instance.watch(shutdown=False)
-    assert process.wait(timeout=20) == 0
+    assert process.wait(timeout=60) == 0
     assert instance.bucket.puts == [REPORT, LOG]
     assert not (instance.root / "calls").exists()
 
@@ -621,7 +622,7 @@ def test_a_second_watchdog_ends_at_once_without_a_message(instance: Instance) ->
         path = instance.folder / "keeper.pid"
         eventually(lambda: path.exists() and path.read_text() == f"{first.pid}\n")
         second = instance.watch()
-        assert second.communicate(timeout=10) == ("", "")
+        assert second.communicate(timeout=60) == ("", "")
         assert (second.returncode, first.poll()) == (0, None)
 
 
@@ -630,8 +631,8 @@ def test_a_watchdog_ends_at_once_on_a_signal(instance: Instance) -> None:
     eventually(lambda: instance.alone)
     began = time.monotonic()
     process.terminate()
-    assert process.wait(timeout=10) == -signal.SIGTERM
-    assert time.monotonic() - began < 3
+    assert process.wait(timeout=60) == -signal.SIGTERM
+    assert time.monotonic() - began < SOON
     assert not instance.off
 
 
@@ -644,7 +645,7 @@ def test_an_invalid_job_file_changes_nothing(instance: Instance, text: str) -> N
         env=instance.environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
     assert "no valid job file" in instance.syslog

@@ -33,7 +33,7 @@ from cnd.transport.shell import EVENTS
 from cnd.transport.ssh import Host
 from cnd.transport.ssh_connection import SILENCE, Login
 from tests.support.local_cloud import SECONDS, LocalCloud
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
 WORKER = {"pow.py": Path(worker.__file__).read_bytes()}
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/bin:/sbin")
@@ -217,7 +217,7 @@ def openssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         )
     finally:
         process.terminate()
-        process.wait(timeout=5)
+        process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -297,8 +297,8 @@ def test_a_host_that_shows_another_key_is_refused_at_once(server: Server) -> Non
     host, relay = server.host(host_key=keys.generate().public)
     began = time.monotonic()
     with pytest.raises(HostError, match="not this run's: not trusted"):
-        host.connect(within(SECONDS))
-    assert time.monotonic() - began < 10
+        host.connect(within(100))
+    assert time.monotonic() - began < SOON
     assert relay.connections == 1
     host.close()
 
@@ -339,7 +339,7 @@ def test_a_key_that_is_never_accepted_ends_at_the_deadline(
     began = time.monotonic()
     with pytest.raises(HostError, match=r"Instance0: SSH did not answer in time"):
         host.connect(within(1.0))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 def test_a_port_without_a_listener_ends_at_the_deadline(any_server: Server) -> None:
@@ -349,7 +349,7 @@ def test_a_port_without_a_listener_ends_at_the_deadline(any_server: Server) -> N
     began = time.monotonic()
     with pytest.raises(HostError, match="did not answer in time"):
         host.connect(within(0.5))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 def test_a_port_that_sends_nothing_ends_at_the_deadline(any_server: Server) -> None:
@@ -358,7 +358,7 @@ def test_a_port_that_sends_nothing_ends_at_the_deadline(any_server: Server) -> N
     began = time.monotonic()
     with pytest.raises(HostError, match="did not answer in time"):
         host.connect(within(1.0))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 def test_a_shorter_deadline_counts_from_the_next_attempt(any_server: Server) -> None:
@@ -371,7 +371,7 @@ def test_a_shorter_deadline_counts_from_the_next_attempt(any_server: Server) -> 
     began = time.monotonic()
     with pytest.raises(HostError, match="did not answer in time"):
         host.connect(lambda: deadline[0])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 @pytest.mark.parametrize("way", ["refuse", "freeze"])
@@ -385,7 +385,7 @@ def test_closing_ends_the_attempts_to_connect(any_server: Server, way: str) -> N
     began = time.monotonic()
     with pytest.raises(HostError):
         host.connect(within(100))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SOON
 
 
 def test_a_host_that_never_connected_fails_with_that_reason(any_server: Server) -> None:
@@ -437,7 +437,7 @@ def test_a_host_that_freezes_while_it_is_set_up_is_noticed_in_seconds(
         host.start(server.folder, "one", job(), code=code)
     took = time.monotonic() - began
     print(f"noticed after {took:.1f} s")
-    assert took < 20.0  # and not after the minute that a push may take
+    assert took < SOON  # and not after the minute that a push may take
     host.close()
 
 
@@ -491,9 +491,9 @@ def test_a_command_that_prints_too_much_is_a_failure_and_takes_no_memory(
 def test_a_command_that_hangs_ends_with_its_time_out(any_server: Server) -> None:
     host, _ = any_server.connected()
     began = time.monotonic()
-    with pytest.raises(HostError, match="no answer within 1 s: sleep 30"):
-        host.run("sleep 30", timeout=1)
-    assert time.monotonic() - began < SECONDS
+    with pytest.raises(HostError, match="no answer within 1 s: sleep 600"):
+        host.run("sleep 600", timeout=1)
+    assert time.monotonic() - began < SOON
     host.close()
 
 
@@ -503,7 +503,7 @@ def test_a_frozen_network_ends_a_command_with_its_time_out(any_server: Server) -
     began = time.monotonic()
     with pytest.raises(HostError, match="no answer within 1 s: true"):
         host.run("true", timeout=1)
-    assert time.monotonic() - began < SECONDS
+    assert time.monotonic() - began < SOON
     host.close()
 
 
@@ -515,8 +515,8 @@ def test_a_connection_cut_under_a_command_is_a_failure_of_the_host(
     cutting.start()
     began = time.monotonic()
     with pytest.raises(HostError, match="connection lost"):
-        host.run("sleep 30")
-    assert time.monotonic() - began < SECONDS
+        host.run("sleep 600")
+    assert time.monotonic() - began < SOON
     host.close()
 
 
@@ -600,7 +600,7 @@ def test_a_followed_worker_obeys_a_stop_at_once(server: Server) -> None:
     assert host.stop()
     next_event(lines, "stopped")
 
-    assert time.monotonic() - asked < 5.0
+    assert time.monotonic() - asked < SOON
     host.close()
 
 
@@ -698,7 +698,7 @@ def test_no_program_is_left_on_the_host_when_the_connection_drops(
 
     relay.cut()
 
-    assert eventually(lambda: server.programs("tail") == [], within=5)
+    assert eventually(lambda: server.programs("tail") == [])
     assert eventually(lambda: server.programs("sh") + server.programs("bash") == [])
     host.close()
 
@@ -712,7 +712,7 @@ def test_nothing_is_left_of_a_connection_that_fell_silent(server: Server) -> Non
 
     host.connect(within(SECONDS))
 
-    assert eventually(lambda: server.programs("tail") == [], within=5)
+    assert eventually(lambda: server.programs("tail") == [])
     assert host.run("echo here") == "here\n"
     host.close()
 
@@ -733,7 +733,7 @@ def test_no_program_is_left_when_the_servers_session_is_killed(
 
         with pytest.raises(HostError, match="connection lost"):
             next(lines)
-        assert eventually(lambda: server.programs("tail") == [], within=5)
+        assert eventually(lambda: server.programs("tail") == [])
         host.close()
 
 
@@ -758,7 +758,7 @@ def test_a_closed_connection_ends_the_following(server: Server) -> None:
     closing.start()
     with pytest.raises(HostError, match="connection lost"):
         next(lines)
-    assert eventually(lambda: server.programs("tail") == [], within=5)
+    assert eventually(lambda: server.programs("tail") == [])
 
 
 def test_a_silent_host_is_lost_after_some_seconds(server: Server) -> None:
@@ -771,7 +771,7 @@ def test_a_silent_host_is_lost_after_some_seconds(server: Server) -> None:
     began = time.monotonic()
     with pytest.raises(HostError, match="silent for 2 s"):
         next(lines)
-    assert 1.8 < time.monotonic() - began < 15.0
+    assert 1.8 < time.monotonic() - began < SOON
     host.close()
 
 

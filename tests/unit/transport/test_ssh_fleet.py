@@ -88,7 +88,7 @@ def test_a_class_given_to_an_instance_that_is_gone_comes_back_at_once(
     late.serve(LATE, "Instance0", [Part(1, 1)])  # the caller does not know yet
     lost: set[int | None] = set()
     while lost != {0, 1}:
-        event = events.get(timeout=5)
+        event = events.get(timeout=60)
         if event.kind == "host.failed":
             assert "the instance is gone" in event.fields["reason"]
             lost.add(event.index)

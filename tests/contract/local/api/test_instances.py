@@ -33,7 +33,8 @@ def test_an_instance_lives_through_the_states_of_aws(tmp_path: Path) -> None:
     with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="0.5") as cloud:
         (instance,) = cloud.launch()
         launched = time.monotonic()
-        assert cloud.state(instance) == "pending"
+        state = cloud.state(instance)
+        assert state == "pending" or time.monotonic() - launched >= 0.5
         assert cloud.reaches(instance, "running")
         assert time.monotonic() - launched >= 0.4
 
@@ -46,13 +47,13 @@ def test_an_instance_lives_through_the_states_of_aws(tmp_path: Path) -> None:
 
 
 def test_a_pending_instance_can_be_terminated(tmp_path: Path) -> None:
-    with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="30") as cloud:
+    with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="600") as cloud:
         (instance,) = cloud.launch()
         assert cloud.state(instance) == "pending"
 
         terminate(cloud, instance)
 
-        assert cloud.reaches(instance, "terminated", within=5)
+        assert cloud.reaches(instance, "terminated")
 
 
 def test_api_calls_take_as_long_as_set(tmp_path: Path) -> None:
@@ -247,13 +248,8 @@ def test_sixty_four_hosts_boot_and_end_together(cloud: LocalCloud) -> None:
     def states() -> set[str]:
         return {i["State"]["Name"] for i in find(cloud, "instance-id", *instances)}
 
-    deadline = time.monotonic() + 30
-    while states() != {"running"} and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert states() == {"running"}
+    eventually(lambda: states() == {"running"}, every=0.2)
 
     terminate(cloud, *instances)
 
-    while states() != {"terminated"} and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert states() == {"terminated"}
+    eventually(lambda: states() == {"terminated"}, every=0.2)
