@@ -80,6 +80,7 @@ class Cloud:
     hosts_at_once: int = 32  # that are connected to and set up at the same time
     polls_per_second: float = 500.0  # of S3, by all instances of a run together
     rate_cap: float | None = None  # nonces/s, the limit of each host
+    conditions: str = ""  # of a local cloud that is not as usual: its weather ...
     # Seconds without a message after which a host is an orphan, and seconds for which
     # a refused termination is repeated; None: the defaults of `orphans` and `ec2`.
     orphan_patience: float | None = None
@@ -91,7 +92,8 @@ class Cloud:
         """Which cloud this is: the first line of every command that uses one."""
         if self.name == "local":
             cap = self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
-            return f"cloud: local ({self.endpoint}, region {self.region}{cap or ''})"
+            more = f"{self.conditions and f', {self.conditions}'}{cap or ''}"
+            return f"cloud: local ({self.endpoint}, region {self.region}{more})"
         return f"cloud: AWS account {self.account}, region {self.region}{self._at}"
 
     @property
@@ -374,6 +376,7 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
         hosts_at_once=2 * cores,
         polls_per_second=30.0 * cores,
         rate_cap=endpoint.rate,
+        conditions=local.conditions(endpoint),
         gone=lambda: not local.lives(endpoint),
         orphan_patience=patience.orphan,
         refused_patience=patience.refused,
@@ -402,6 +405,7 @@ def _isolated_session(endpoint: local.Endpoint, region: str) -> boto3.Session:
         botocore_session=core,
         aws_access_key_id=endpoint.access_key,
         aws_secret_access_key=endpoint.secret_key,
+        aws_session_token=endpoint.session_token or None,
         region_name=region,
     )
 

@@ -10,6 +10,9 @@ One rule: an invalid value is refused before anything starts.
     CND_LOCAL_ORPHAN_SECONDS silence until a host is an orphan (default 30)
     CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
     CND_LOCAL_LISTED_SECONDS how long a launched instance may not be listed (default 20)
+    CND_LOCAL_WEATHER        AWS's habits: "calm" (default), "aws:7" (`weather`)
+    CND_LOCAL_ACCOUNT_KIND   what the account has and allows (`account_kinds`)
+    CND_LOCAL_POLICY         a file with the caller's rights (default: all)
     CND_LOCAL_HOSTS          the kind of instances: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
     CND_LOCAL_MIRROR         source of an image's packages (default: that of apt)
@@ -21,9 +24,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cnd.errors import UsageError
+from cnd.local import account_kinds, policy, weather
+from cnd.local.account_kinds import AccountKind
+from cnd.local.policy import Policy
+from cnd.local.weather import Weather
 
 HOSTS = ("process", "vm")
 ACCELERATORS = ("", "kvm", "tcg")
@@ -50,6 +57,9 @@ class Settings:
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
     rate: float | None = None  # nonces/s of each host's worker, at most
+    weather: Weather = field(default_factory=Weather)
+    account: AccountKind = field(default_factory=AccountKind)
+    policy: Policy = field(default_factory=Policy)  # the rights of the caller
     hosts: str = HOSTS[0]
     images: str = ""  # a folder; empty: in the state folder
     mirror: str = ""  # a URL; empty: that of apt
@@ -96,6 +106,9 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
+        weather=weather.parse(environ.get("CND_LOCAL_WEATHER", "")),
+        account=account_kinds.parse(environ.get("CND_LOCAL_ACCOUNT_KIND", "")),
+        policy=policy.read(environ.get("CND_LOCAL_POLICY", "")),
         hosts=_one_of(HOSTS, hosts or HOSTS[0], "--hosts"),
         accelerator=_one_of(
             ACCELERATORS, environ.get("CND_LOCAL_ACCELERATOR", ""), "accelerators"

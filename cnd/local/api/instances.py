@@ -27,10 +27,12 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
+from cnd.local.account_kinds import AccountKind
 from cnd.local.api import memory, templates
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.images import login_user
+from cnd.local.api.weather.instances import InstanceTimes, calm
 from cnd.local.host.guard import log
 from cnd.local.host.wire import Message
 
@@ -47,6 +49,7 @@ CODES = {
     "stopped": 80,
 }
 GOING = ("shutting-down", "terminated")
+ACCOUNT = AccountKind()
 BY_USER = StateReason(
     "Client.UserInitiatedShutdown: User initiated shutdown",
     "Client.UserInitiatedShutdown",
@@ -77,6 +80,8 @@ class HostInstance(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.phase = "pending"
+        self.running_since: float | None = None  # monotonic time
+        self.public_wanted: bool | None = None  # a public address; None: as the subnet
         self.address, self.ssh_port = self.registry.hosts.addresses.next()
         super().__init__(*args, **kwargs)
         self.add_tags({SSH_PORT_TAG: str(self.ssh_port)})
@@ -102,7 +107,10 @@ class HostInstance(_Base):
 
     @property
     def private_ip(self) -> str | None:
-        return None if self.phase == "terminated" else self.address
+        after = self.registry.times.private_address_after(self.id)
+        if self.phase == "terminated" or not self._is_shown(after):
+            return None
+        return self.address
 
     @property
     def private_ip_address(self) -> str | None:
@@ -110,7 +118,24 @@ class HostInstance(_Base):
 
     @property
     def public_ip(self) -> str | None:
-        return None if self.phase in ("terminated", "stopped") else self.address
+        after = self.registry.times.public_address_after(self.id)
+        if self.phase in ("terminated", "stopped") or not self._is_shown(after):
+            return None
+        return self.address if self._has_public_address() else None
+
+    def _is_shown(self, after: float | None) -> bool:
+        """Tell whether an address is shown, so many seconds after "running"."""
+        if after is None:
+            return True
+        since = self.running_since
+        return since is not None and time.monotonic() >= since + after
+
+    def _has_public_address(self) -> bool:
+        if self.public_wanted is not None:
+            return self.public_wanted
+        if self.registry.account.public_addresses or self.subnet_id is None:
+            return True
+        return bool(self.ec2_backend.get_subnet(self.subnet_id).map_public_ip_on_launch)
 
     @property
     def public_ip_address(self) -> str | None:
@@ -195,12 +220,18 @@ class _Launch:
 class Instances:
     """The instances of all accounts and regions, and their changes of state."""
 
-    def __init__(self, hosts: HostManager) -> None:
-        self.hosts = hosts
+    def __init__(
+        self,
+        hosts: HostManager,
+        times: InstanceTimes | None = None,
+        account: AccountKind = ACCOUNT,
+    ) -> None:
+        self.hosts, self.times, self.account = hosts, times or calm(), account
         self.lock = threading.Lock()
         self._instances: dict[str, HostInstance] = {}
         self._launches: dict[tuple[str, str, str], _Launch] = {}
         self._ended: deque[tuple[float, HostInstance]] = deque()  # monotonic time
+        self._slow: dict[HostInstance, float] = {}  # until when they shut down
         self._launching = threading.RLock()
         self._max_count = threading.local()
 
@@ -265,6 +296,8 @@ class Instances:
             if token != NO_TOKEN:
                 self._launches[key] = _Launch(parameters, reservation)
             self._instances |= {i.id: i for i in reservation.instances}  # type: ignore[misc]
+            for each in reservation.instances:
+                self.times.launched(each.id)
         for instance in reservation.instances:
             instance.boot()  # type: ignore[attr-defined]
         return reservation
@@ -292,7 +325,7 @@ class Instances:
         if kind == "up":
             self._move(instance, {"pending": "running"})
         elif kind == "down":
-            self._move(instance, {"shutting-down": "terminated", "stopping": "stopped"})
+            self._end(instance)
         elif kind == "poweroff":
             behavior = instance.instance_initiated_shutdown_behavior
             end = instance.terminate if behavior == "terminate" else instance.stop
@@ -318,12 +351,30 @@ class Instances:
         """Return the number of instances in each state."""
         return Counter(instance.phase for instance in self._all())
 
+    def _end(self, instance: HostInstance) -> None:
+        """Let an instance whose host is gone have ended, at once or later."""
+        seconds = self.times.shutdown_seconds(instance.id)
+        if seconds and instance.phase == "shutting-down":
+            self._slow[instance] = time.monotonic() + seconds
+        else:
+            self._move(instance, {"shutting-down": "terminated", "stopping": "stopped"})
+
+    def end_slow_ones(self) -> None:
+        """Let instances have ended whose slow shutdown is over, or is skipped now."""
+        for instance, due in list(self._slow.items()):
+            skipped = not self.times.shutdown_seconds(instance.id)
+            if skipped or time.monotonic() >= due:
+                del self._slow[instance]
+                self._move(instance, {"shutting-down": "terminated"})
+
     def forget(self, seconds: float) -> None:
         """Remove instances terminated `seconds` ago or earlier, as AWS does."""
         gone = set()
         while self._ended and self._ended[0][0] <= time.monotonic() - seconds:
             _, instance = self._ended.popleft()
             gone.add(instance)
+        if self.times:
+            gone |= self._forgotten_early()
         if not gone:
             return
         with self._launching:
@@ -337,6 +388,18 @@ class Instances:
                 instance.ec2_backend.tags.pop(instance.id, None)
                 del self._instances[instance.id]
 
+    def _forgotten_early(self) -> set[HostInstance]:
+        """Take away the tags, and return the instances, that the weather forgets."""
+        gone = set()
+        for ended, instance in list(self._ended):
+            seconds = time.monotonic() - ended
+            if seconds >= self.times.loses_tags_after(instance.id):
+                instance.ec2_backend.tags.pop(instance.id, None)
+            if seconds >= self.times.listed_for(instance.id):
+                self._ended.remove((ended, instance))
+                gone.add(instance)
+        return gone
+
     def keep_schedules(self) -> None:
         """Execute the scheduled actions of Auto Scaling groups that are due."""
         templates.keep_schedules()
@@ -348,6 +411,8 @@ class Instances:
         with self.lock:
             before = instance.phase
             instance.phase = states.get(before, before)
+            if instance.phase == "running" and before != "running":
+                instance.running_since = time.monotonic()
             if instance.phase == "terminated" and before != "terminated":
                 self._ended.append((time.monotonic(), instance))
 

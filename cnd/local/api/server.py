@@ -32,6 +32,9 @@ from cnd.local.api.callers import HEADERS
 from cnd.local.api.faults import FaultRegistry
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.middleware import Activity
+from cnd.local.api.weather.instances import InstanceTimes
+from cnd.local.api.weather.layer import Sky, weathered
+from cnd.local.api.weather.resources import Resources
 from cnd.local.host import vm, vmimage
 from cnd.local.host.guard import guarded
 from cnd.local.settings import Settings
@@ -39,6 +42,7 @@ from cnd.local.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from cnd.local.account_kinds import AccountKind
     from cnd.local.api.instances import Instances
 
 REGION = "us-east-1"
@@ -64,9 +68,11 @@ STRICT = {
 class Moto:
     """moto's WSGI application, loaded in the background."""
 
-    def __init__(self, hosts: HostManager) -> None:
+    def __init__(
+        self, hosts: HostManager, times: InstanceTimes, account: AccountKind
+    ) -> None:
         self.instances: Instances | None = None
-        self._hosts = hosts
+        self._hosts, self._times, self._account = hosts, times, account
         self._application: WSGIApplication | None = None
         self._ready = threading.Event()
         threading.Thread(target=self._load, name="load", daemon=True).start()
@@ -92,7 +98,9 @@ class Moto:
             gc.disable()  # imports make no garbage; without collection a fifth faster
             from cnd.local.api import backends
 
-            self.instances, self._application = backends.load(self._hosts)
+            self.instances, self._application = backends.load(
+                self._hosts, self._times, self._account
+            )
             self._ready.set()
             backends.warm_up(self._application)
             gc.enable()
@@ -146,7 +154,10 @@ class Server:
         self._access_key = "AKIA" + secrets.token_hex(8).upper()
         self._secret_key = secrets.token_urlsafe(30)
         self._token = secrets.token_urlsafe(30)
-        self._moto = Moto(self._hosts)
+        resources = Resources(wanted.weather.seed)
+        times = InstanceTimes(wanted.weather, resources)
+        self._sky = Sky(wanted.weather, times, resources)
+        self._moto = Moto(self._hosts, times, wanted.account)
 
     def run(self) -> None:
         """Serve; return when all hosts are gone."""
@@ -168,12 +179,17 @@ class Server:
                 "pid": os.getpid(),
                 "hosts": self._wanted.hosts,
                 "rate": self._wanted.rate,
+                "weather": str(self._wanted.weather),
+                "account_kind": self._wanted.account.name,
+                "policy": self._wanted.policy.path,
             },
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
             self._hosts.keep_files()
             if instances := self._moto.instances:
+                with guarded("slow shutdowns"):
+                    instances.end_slow_ones()
                 with guarded("removing terminated instances"):
                     instances.forget(self._wanted.memory)
                 with guarded("scheduled actions"):
@@ -195,6 +211,7 @@ class Server:
             middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
             middleware.faulty(registry),
+            weathered(self._sky),
         ]
         application: WSGIApplication = self._moto
         for layer in reversed(layers):
@@ -238,6 +255,9 @@ class Server:
             "pid": os.getpid(),
             "ending": self._ending.is_set(),
             "hosts": self._wanted.hosts,
+            "weather": str(self._wanted.weather),
+            "account_kind": self._wanted.account.name,
+            "policy": self._wanted.policy.path or "none",
             "most_nonces_per_second_of_a_host": self._wanted.rate or "no limit",
             "accelerator": self._wanted.accelerator or "none needed",
             "up_seconds": round(time.monotonic() - self._started, 3),
