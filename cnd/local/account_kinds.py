@@ -6,12 +6,13 @@ One rule: frozen values only; `cnd.local.api.accounts` applies them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cnd.errors import UsageError
 
 DEFAULT = "default"
 LAB_REGIONS = ("us-east-1", "us-west-2")
+HINT = "for example --account-kind no-public-ip, or lab+no-default-vpc"
 SESSION_SECONDS = 4 * 3600.0
 
 
@@ -62,9 +63,36 @@ KINDS: Mapping[str, AccountKind] = {
 }
 
 
-def parse(name: str) -> AccountKind:
-    """Return the kind of this name; empty: the default.  Raises UsageError."""
-    if (name or DEFAULT) not in KINDS:
-        kinds = ", ".join(KINDS)
-        raise UsageError(f"an account of the local cloud is one of {kinds}: {name!r}?")
-    return KINDS[name or DEFAULT]
+def parse(text: str) -> AccountKind:
+    """Return the account of a kind, or of several joined by "+"; empty: the default.
+
+    Raises UsageError.
+    """
+    names = (text or DEFAULT).split("+")
+    for name in names:
+        if name not in KINDS:
+            kinds = ", ".join(KINDS)
+            reason = f"{name!r} is none of the kinds {kinds}"
+            raise UsageError(f"account kind {text!r}: {reason}", hint=HINT)
+    found = AccountKind()
+    for name in names:
+        found = _both(found, KINDS[name])
+    return replace(found, name=text or DEFAULT)
+
+
+def _both(one: AccountKind, other: AccountKind) -> AccountKind:
+    """Return an account with the limits of both."""
+    return AccountKind(
+        default_vpc=one.default_vpc and other.default_vpc,
+        public_addresses=one.public_addresses and other.public_addresses,
+        imdsv2_only=one.imdsv2_only or other.imdsv2_only,
+        types=other.types or one.types,
+        vcpus=_least(one.vcpus, other.vcpus),
+        regions=other.regions or one.regions,
+        instances=_least(one.instances, other.instances),
+        session_seconds=other.session_seconds or one.session_seconds,
+    )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)

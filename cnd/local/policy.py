@@ -113,6 +113,9 @@ class Statement:
         )
 
 
+EVERYTHING = Statement(True, ("*",), ("*",))
+
+
 @dataclass(frozen=True)
 class Policy:
     """What the caller may do; without statements everything."""
@@ -121,7 +124,18 @@ class Policy:
     statements: tuple[Statement, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.path)
+        return bool(self.statements)
+
+    def within(self, regions: tuple[str, ...]) -> Policy:
+        """Return the same, with all that is outside of these regions denied.
+
+        Without regions nothing more is denied.
+        """
+        if not regions:
+            return self
+        elsewhere = Condition("StringNotEquals", "aws:requestedregion", regions)
+        denied = Statement(False, ("*",), ("*",), (elsewhere,))
+        return Policy(self.path, (*(self.statements or (EVERYTHING,)), denied))
 
 
 @dataclass(frozen=True)

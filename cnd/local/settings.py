@@ -12,6 +12,7 @@ One rule: an invalid value is refused before anything starts.
     CND_LOCAL_LISTED_SECONDS how long a launched instance may not be listed (default 20)
     CND_LOCAL_WEATHER        AWS's habits: "calm" (default), "aws:7" (`weather`)
     CND_LOCAL_ACCOUNT_KIND   what the account has and allows (`account_kinds`)
+    CND_LOCAL_SESSION_SECONDS life of a lab's credentials (default 14400)
     CND_LOCAL_POLICY         a file with the caller's rights (default: all)
     CND_LOCAL_HOSTS          the kind of instances: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
@@ -27,10 +28,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnd.errors import UsageError
-from cnd.local import account_kinds, policy, weather
 from cnd.local.account_kinds import AccountKind
+from cnd.local.account_kinds import parse as account_kind
 from cnd.local.policy import Policy
+from cnd.local.policy import read as policy_in
 from cnd.local.weather import Weather
+from cnd.local.weather import parse as weather_of
 
 HOSTS = ("process", "vm")
 ACCELERATORS = ("", "kvm", "tcg")
@@ -59,6 +62,7 @@ class Settings:
     rate: float | None = None  # nonces/s of each host's worker, at most
     weather: Weather = field(default_factory=Weather)
     account: AccountKind = field(default_factory=AccountKind)
+    session: float | None = None  # seconds that the credentials live; None: for ever
     policy: Policy = field(default_factory=Policy)  # the rights of the caller
     hosts: str = HOSTS[0]
     images: str = ""  # a folder; empty: in the state folder
@@ -94,6 +98,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     if rate is not None and hosts == "vm":
         message = "CND_LOCAL_RATE applies to hosts that are processes only"
         raise UsageError(message, hint="unset it, or use --hosts process")
+    account = account_kind(environ.get("CND_LOCAL_ACCOUNT_KIND", ""))
     return Settings(
         rate=rate,
         boot=_delay(environ, "CND_LOCAL_BOOT_SECONDS"),
@@ -106,9 +111,10 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
-        weather=weather.parse(environ.get("CND_LOCAL_WEATHER", "")),
-        account=account_kinds.parse(environ.get("CND_LOCAL_ACCOUNT_KIND", "")),
-        policy=policy.read(environ.get("CND_LOCAL_POLICY", "")),
+        weather=weather_of(environ.get("CND_LOCAL_WEATHER", "")),
+        account=account,
+        session=_session(environ, account),
+        policy=policy_in(environ.get("CND_LOCAL_POLICY", "")),
         hosts=_one_of(HOSTS, hosts or HOSTS[0], "--hosts"),
         accelerator=_one_of(
             ACCELERATORS, environ.get("CND_LOCAL_ACCELERATOR", ""), "accelerators"
@@ -116,6 +122,13 @@ def read(environ: Mapping[str, str]) -> Settings:
         images=environ.get("CND_LOCAL_IMAGES", ""),
         mirror=environ.get("CND_LOCAL_MIRROR", ""),
     )
+
+
+def _session(environ: Mapping[str, str], account: AccountKind) -> float | None:
+    name = "CND_LOCAL_SESSION_SECONDS"
+    if account.session_seconds is None:
+        return None
+    return _seconds(environ.get(name) or str(account.session_seconds), name)
 
 
 def _one_of(choices: Sequence[str], value: str, name: str) -> str:

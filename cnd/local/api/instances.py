@@ -22,13 +22,13 @@ from typing import Any
 from moto.ec2 import utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import instances as moto_instances
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
 from cnd.local.account_kinds import AccountKind
-from cnd.local.api import memory, templates
+from cnd.local.api import accounts, memory, templates
+from cnd.local.api.addresses import inside
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.images import login_user
@@ -110,7 +110,7 @@ class HostInstance(_Base):
         after = self.registry.times.private_address_after(self.id)
         if self.phase == "terminated" or not self._is_shown(after):
             return None
-        return self.address
+        return self.address if after is None else inside(self.address)
 
     @property
     def private_ip_address(self) -> str | None:
@@ -147,8 +147,7 @@ class HostInstance(_Base):
 
     @property
     def vcpus(self) -> int:
-        known = INSTANCE_TYPES.get(self.instance_type, {})
-        return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
+        return accounts.vcpus(self.instance_type)
 
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
@@ -259,8 +258,14 @@ class Instances:
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
-    def _with_room(self, least: int, most: int) -> int:
-        """Return how many of `most` fit into memory; refuse if `least` do not."""
+    def _with_room(self, instance_type: str, least: int, most: int) -> int:
+        """Return how many of `most` are possible; refuse if `least` are not.
+
+        The account has a quota, and this machine its memory.
+        """
+        used = sum(i.vcpus for i in self._all() if i.phase in ("pending", "running"))
+        quota = accounts.room(self.account, instance_type, used, least)
+        most = most if quota is None else min(most, quota)
         room = memory.room_now(self.count()["pending"], self.hosts.host_bytes)
         if room is not None and room < least:
             raise EC2ClientError(
@@ -282,8 +287,10 @@ class Instances:
     ) -> moto_instances.Reservation:
         """Launch, or return the former launch with the same ClientToken."""
         token = k.get("client_token") or NO_TOKEN
+        data: dict[str, Any] = {}
         if template := k.get("launch_template"):
-            end = templates.behavior(backend, template)
+            data = templates.data_of(backend, template)
+            end = data.get(templates.BEHAVIOR)
             k.setdefault("instance_initiated_shutdown_behavior", end)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
@@ -291,16 +298,44 @@ class Instances:
             if token != NO_TOKEN and key in self._launches:
                 return self._repeated(self._launches[key], parameters)
             reservation: moto_instances.Reservation
-            count = self._with_room(least, most)
+            count = self._admitted(data, least, most, k)
             reservation = plain_run(backend, image_id, count, *a, **k)
             if token != NO_TOKEN:
                 self._launches[key] = _Launch(parameters, reservation)
             self._instances |= {i.id: i for i in reservation.instances}  # type: ignore[misc]
+            interfaces = k.get("nics") or data.get("NetworkInterfaces")
             for each in reservation.instances:
+                each.public_wanted = templates.public_wanted(interfaces)  # type: ignore[attr-defined]
                 self.times.launched(each.id)
         for instance in reservation.instances:
             instance.boot()  # type: ignore[attr-defined]
+        self._end_beyond_limit()
         return reservation
+
+    def _admitted(
+        self, data: dict[str, Any], least: int, most: int, k: dict[str, Any]
+    ) -> int:
+        """Return how many to launch; refuse what the account does not allow.
+
+        Args:
+            data: of the launch template, if there is one.
+            k: the parameters of the launch.
+        """
+        by_template = k.get("is_instance_type_default") and data.get("InstanceType")
+        kind = str(by_template or k.get("instance_type", ""))
+        accounts.check_type(self.account, kind)
+        if not (k.get("fleet_id") or k.get("spot_fleet_id")):  # they are checked whole
+            options = k.get("metadata_options") or data.get("MetadataOptions")
+            accounts.check_tokens(self.account, options)
+        return self._with_room(kind, least, most)
+
+    def _end_beyond_limit(self) -> None:
+        """Terminate the newest instances that are more than the account may have."""
+        if (most := self.account.instances) is None:
+            return
+        alive = [i for i in self._all() if i.phase in ("pending", "running")]
+        for instance in alive[most:]:
+            instance.terminate()
 
     def _repeated(self, launch: _Launch, parameters: str) -> moto_instances.Reservation:
         if launch.parameters != parameters:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,12 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import files, settings
-from cnd.local.api import faults, middleware
+from cnd.local.api import faults, middleware, permissions
 from cnd.local.api.callers import HEADERS
 from cnd.local.api.faults import FaultRegistry
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.middleware import Activity
+from cnd.local.api.permissions import Look
 from cnd.local.api.weather.instances import InstanceTimes
 from cnd.local.api.weather.layer import Sky, weathered
 from cnd.local.api.weather.resources import Resources
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
     from cnd.local.account_kinds import AccountKind
     from cnd.local.api.instances import Instances
+    from cnd.local.api.signatures import Keys
 
 REGION = "us-east-1"
 BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
@@ -92,6 +95,21 @@ class Moto:
         if self.instances is None:
             raise CloudError("the local cloud did not load")
         return self.instances
+
+    def identity(self, region: str, name: str) -> str:
+        return self._look().identity(region, name)
+
+    def tags(self, region: str, identity: str) -> Mapping[str, str]:
+        return self._look().tags(region, identity)
+
+    def template(self, region: str, name: str) -> Mapping[str, Any]:
+        return self._look().template(region, name)
+
+    def _look(self) -> Look:
+        self.loaded()
+        from cnd.local.api.accounts import MotoLook
+
+        return MotoLook()
 
     def _load(self) -> None:
         try:
@@ -151,8 +169,14 @@ class Server:
             rate=wanted.rate,
         )
         self._activity = Activity()
-        self._access_key = "AKIA" + secrets.token_hex(8).upper()
+        # ASIA: temporary credentials, which have a token.
+        begin = "AKIA" if wanted.session is None else "ASIA"
+        self._access_key = begin + secrets.token_hex(8).upper()
         self._secret_key = secrets.token_urlsafe(30)
+        self._session_token = (
+            "" if wanted.session is None else secrets.token_urlsafe(300)
+        )
+        self._expires = time.time() + (wanted.session or math.inf)
         self._token = secrets.token_urlsafe(30)
         resources = Resources(wanted.weather.seed)
         times = InstanceTimes(wanted.weather, resources)
@@ -175,6 +199,7 @@ class Server:
                 "region": REGION,
                 "access_key": self._access_key,
                 "secret_key": self._secret_key,
+                "session_token": self._session_token,
                 "token": self._token,
                 "pid": os.getpid(),
                 "hosts": self._wanted.hosts,
@@ -203,13 +228,15 @@ class Server:
             self._lay_fault, registry.to_json, registry.clear
         )
         own = status(self._activity.layer(fault_control(middleware.not_found)))
+        policy = self._wanted.policy.within(self._wanted.account.regions)
         layers = [
             middleware.programs_only,
             middleware.with_token(self._token, own),
-            middleware.signed(self._access_key, self._secret_key),
+            middleware.signed(self._keys),
             self._activity.layer,
             middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
+            permissions.judged(policy, self._moto, middleware.refuse),
             middleware.faulty(registry),
             weathered(self._sky),
         ]
@@ -217,6 +244,13 @@ class Server:
         for layer in reversed(layers):
             application = layer(application)
         return application
+
+    def _keys(self) -> Keys:
+        # Imported here, as botocore would delay the server's start.
+        from cnd.local.api.signatures import Keys
+
+        token, end = self._session_token, self._expires
+        return Keys(self._access_key, self._secret_key, token, end)
 
     def _lay_fault(self, fields: Any) -> dict[str, Any]:
         if not isinstance(fields, dict):

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from cnd.local.api import actions
-from cnd.local.api.actions import Call
-
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+    from cnd.local.api.actions import Call
 
 LAUNCHES = ("RunInstances", "CreateFleet")
 READS = ("Describe", "Get", "Head", "List", "Receive")
@@ -88,20 +87,23 @@ def read(environ: WSGIEnvironment) -> Request:
 
     The body of an S3 object is not read: it may be large, and is no parameter.
     """
+    # Imported here, as botocore would delay the server's start.
+    from cnd.local.api import actions
+
     call = actions.call_of(environ)
     query = dict(parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True))
     if call.service == "s3":
         bucket, _, key = environ.get("PATH_INFO", "").lstrip("/").partition("/")
         query |= {"Bucket": bucket, "Key": key}
     elif call.is_json:
-        query |= _flat(actions.read_body(environ))
+        query |= flat(actions.read_body(environ))
     else:
         body = actions.read_body(environ).decode(errors="replace")
         query |= dict(parse_qsl(body, keep_blank_values=True))
     return Request(call, _region(environ), query)
 
 
-def _flat(body: bytes) -> dict[str, str]:
+def flat(body: bytes) -> dict[str, str]:
     try:
         document = json.loads(body or b"{}")
     except ValueError:
