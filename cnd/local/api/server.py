@@ -176,7 +176,9 @@ class Server:
         self._session_token = (
             "" if wanted.session is None else secrets.token_urlsafe(300)
         )
-        self._expires = time.time() + (wanted.session or math.inf)
+        self._expires = (
+            math.inf if wanted.session is None else time.time() + wanted.session
+        )
         self._token = secrets.token_urlsafe(30)
         resources = Resources(wanted.weather.seed)
         times = InstanceTimes(wanted.weather, resources)
