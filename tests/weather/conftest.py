@@ -1,20 +1,13 @@
-"""A user whose local cloud has AWS's weather, and the figures of all runs in it."""
+"""What the weather costs, and the figures of all runs in it."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import a_state
-from tests.support.terminal import Terminal, paced_environment
-from tests.weather.whole_runs import WAYS
-
-Under = Callable[[str], Any]
+from tests.weather.whole_runs import WAYS, a_user
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +15,6 @@ def calm_seconds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     """How long a run of each kind takes in calm weather."""
     with a_user(tmp_path_factory, "calm") as user:
         return {kind: way(user).seconds for kind, way in WAYS.items()}
-
-
-@contextmanager
-def a_user(factory: pytest.TempPathFactory, weather: str) -> Iterator[Terminal]:
-    """A user with a cloud of their own in this weather, which ends with the user."""
-    with a_state(factory, "weather") as folder:
-        environment = paced_environment(folder) | {"CND_LOCAL_WEATHER": weather}
-        place = folder / "here"
-        place.mkdir()
-        yield Terminal(folder, environment, place)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -59,16 +42,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         f"what the weather costs a run: n={len(runs)}, median "
         f"{statistics.median(runs):.1f} s, worst {max(runs):.1f} s"
     )
-
-
-def seen(request: pytest.FixtureRequest, seconds: float, wrong: list[str]) -> None:
-    """Note the figures of a run, for the summary."""
-    told = request.node.user_properties
-    told.append(("weather_seconds", seconds))
-    told += [("wrong", each) for each in wrong]
-
-
-def log_of(user: Terminal) -> str:
-    """Return the end of a cloud's own log."""
-    path: Path = user.state / "cnd" / "local" / "cloud.log"
-    return path.read_text()[-2000:] if path.exists() else ""

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.terminal import Terminal
-from tests.weather.conftest import a_user
-from tests.weather.whole_runs import WAYS, faults_of
+from tests.weather.whole_runs import WAYS, a_user, faults_of
 
 SEED = os.environ.get("CND_WEATHER_SEED", "1")
 # Late answers and slow shutdowns cost a minute each time.

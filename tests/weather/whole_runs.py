@@ -10,14 +10,18 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cnd import local
+from tests.conftest import a_state
 from tests.fault.truth import objections
 from tests.support.runs import NONCES, SLOWLY, Run, told
-from tests.support.terminal import GONE, Terminal
+from tests.support.terminal import GONE, Terminal, paced_environment
 from tests.support.waiting import eventually
 
 SIZE = 4
@@ -134,6 +138,22 @@ WAYS: Mapping[str, Way] = {
     "user-data": _whole("--bootstrap", "user-data"),
     "clean": clean,
 }
+
+
+@contextmanager
+def a_user(factory: pytest.TempPathFactory, weather: str) -> Iterator[Terminal]:
+    """A user with a cloud of their own in this weather, which ends with the user."""
+    with a_state(factory, "weather") as folder:
+        environment = paced_environment(folder) | {"CND_LOCAL_WEATHER": weather}
+        place = folder / "here"
+        place.mkdir()
+        yield Terminal(folder, environment, place)
+
+
+def log_of(user: Terminal) -> str:
+    """Return the end of a cloud's own log."""
+    path: Path = user.state / "cnd" / "local" / "cloud.log"
+    return path.read_text()[-2000:] if path.exists() else ""
 
 
 # --- what is true

@@ -97,8 +97,7 @@ class Launch:
 
 def needs(request: Request, look: Look) -> list[Need]:
     """Return every authorization that a call needs."""
-    name = request.call.name
-    if name in FREE or not request.call.action:
+    if request.call.name in FREE:
         return []
     region = {"aws:requestedregion": [request.region]} if request.region else {}
     return [
@@ -113,7 +112,8 @@ def _needs(request: Request, look: Look) -> Iterator[Need]:
     elif request.call.service == "autoscaling":
         yield from _of_auto_scaling(request, look)
     else:
-        name = request.call.name
+        # S3's signed form has no action of its own.
+        name = request.call.name if request.call.action else "s3:PutObject"
         yield Need(RIGHTS.get(name, name), _resource(request))
         yield from _tags_of_queue(request)
 
@@ -123,7 +123,7 @@ def _resource(request: Request) -> str:
     service, parameters = request.call.service, request.parameters
     if service == "s3":
         bucket, key = parameters.get("Bucket", ""), parameters.get("Key", "")
-        if request.call.action == "DeleteObjects":
+        if request.call.action in ("DeleteObjects", ""):
             key = "*"
         return f"arn:aws:s3:::{bucket}" + (f"/{key}" if key else "")
     if service == "sqs" and request.call.action != "ListQueues":
