@@ -79,6 +79,8 @@ ROWS: dict[str, tuple[list[str], int]] = {
     "fab bench scale --n 8,32,128": (["fab bench scale --n 1,2 --repeat 1"], 0),
     "fab bench kernel": (["fab bench kernel --seconds 0.2"], 0),
     "fab local up": (["fab local up", "fab local status"], 0),
+    # A cloud that is up keeps its weather.
+    "fab local up --weather aws:7": ([], 2),
     "fab local fault RunInstances --code InternalError": (
         [
             "fab local fault RunInstances --code InternalError",

@@ -27,7 +27,8 @@ from tests.support.waiting import eventually
 SIZE = 4
 FLEET = ("--n", str(SIZE), "--json")
 QUICK = ("start", "--t", "60", "--d", "3", *FLEET)
-ENDLESS = ("start", "--d", "30", "--nonces", str(NONCES), "--n", str(SIZE), *SLOWLY)
+SPACE = str(NONCES // 2)  # two or three seconds' work
+ENDLESS = ("start", "--d", "30", "--nonces", SPACE, "--n", str(SIZE), *SLOWLY)
 PATIENCE = 600.0  # seconds that any command may take: a shutdown may take six minutes
 GONE_WITHIN = 10.0  # seconds until the trees of ended hosts are removed
 
@@ -144,7 +145,10 @@ WAYS: Mapping[str, Way] = {
 def a_user(factory: pytest.TempPathFactory, weather: str) -> Iterator[Terminal]:
     """A user with a cloud of their own in this weather, which ends with the user."""
     with a_state(factory, "weather") as folder:
-        environment = paced_environment(folder) | {"CND_LOCAL_WEATHER": weather}
+        # The weather lists every instance after five seconds.
+        patience = {"CND_LOCAL_LISTED_SECONDS": "6"}
+        conditions = {"CND_LOCAL_WEATHER": weather, **patience}
+        environment = paced_environment(folder) | conditions
         place = folder / "here"
         place.mkdir()
         yield Terminal(folder, environment, place)
