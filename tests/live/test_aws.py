@@ -1,9 +1,9 @@
 """A tiny run of each kind on real AWS, with whatever credentials boto3 finds.
 
-`pytest --live tests/live` costs six cents at worst, and about one as a rule.  It
-is refused where the worst case costs more than BUDGET, and where other runs are going
-on.  Whatever happens it ends with nothing running, and with `fab clean`: all that CND has made in this account and region
-goes, its bucket with the logs, too.
+`pytest --live tests/live` costs six cents at worst, and about one as a rule.  It is
+refused where the worst case costs more than BUDGET, and where other runs are going on.
+Whatever happens it ends with nothing running, and with `fab clean`: all that CND has
+made in this account and region goes, its bucket with the logs, too.
 """
 
 from __future__ import annotations

@@ -110,7 +110,9 @@ class HostInstance(_Base):
         after = self.registry.times.private_address_after(self.id)
         if self.phase == "terminated" or not self._is_shown(after):
             return None
-        return self.address if after is None else inside(self.address)
+        # In calm weather one address serves both, so that a run can be tried by either.
+        is_one = after is None and self._has_public_address()
+        return self.address if is_one else inside(self.address)
 
     @property
     def private_ip_address(self) -> str | None:
