@@ -26,6 +26,14 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         yield user
 
 
+def test_every_command_names_the_weather(user: Terminal) -> None:
+    user.cloud()
+    first, *_ = user.run("status").stderr.splitlines()
+
+    assert first.startswith("cloud: local (http://127.0.0.1:")
+    assert f"weather aws:{SEED},-shutdown,-timeout" in first
+
+
 @pytest.mark.parametrize("kind", WAYS)
 def test_a_whole_run_leaves_nothing_loses_nothing_and_says_nothing_false(
     user: Terminal, kind: str

@@ -172,10 +172,10 @@ class Sky:
         return habits.late_by(self.weather.seed, number, is_launch=request.is_launch)
 
     def stored_page(self, request: Request) -> bytes | None:
-        """Return a page of a list that was cut into pages."""
+        """Return a page of a list that was cut into pages; it may be asked for again."""
         token = request.parameters.get("NextToken", "")
         with self._lock:
-            return self._pages.pop(token, None) if token else None
+            return self._pages.get(token)
 
     def postponed(self, request: Request) -> float:
         """Return how many seconds after its answer a call has its effect.
@@ -232,6 +232,8 @@ class Sky:
     def _first_page(self, request: Request, reply: bytes) -> bytes:
         if any(name.startswith("InstanceId.") for name in request.parameters):
             return reply  # such a list has no pages
+        if request.parameters.get("NextToken"):
+            return reply  # it is a page already
         call = self._resources.next("list")
         size = habits.page_size(self.weather.seed, call)
         if size is None or replies.has_token(reply):

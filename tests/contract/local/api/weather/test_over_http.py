@@ -273,6 +273,9 @@ def test_a_list_comes_in_small_pages_which_may_disagree(slow: LocalCloud) -> Non
     assert sizes <= {4, 5, 6}
     assert len(sizes) > 1  # an instance is missing, or there twice
     assert all(len(set(itertools.chain(*found))) >= 4 for found in lists)
+    first = eventually(lambda: slow.ec2.describe_instances().get("NextToken"))
+    pages_again = [slow.ec2.describe_instances(NextToken=first) for _ in range(2)]
+    assert pages_again[0]["Reservations"] == pages_again[1]["Reservations"]
     slow.ec2.terminate_instances(InstanceIds=ids, SkipOsShutdown=True)
 
 
