@@ -172,7 +172,7 @@ class Sky:
         return habits.late_by(self.weather.seed, number, is_launch=request.is_launch)
 
     def stored_page(self, request: Request) -> bytes | None:
-        """Return a page of a list that was cut into pages; it may be asked for again."""
+        """Return a page of a list that was cut into pages, as often as asked for."""
         token = request.parameters.get("NextToken", "")
         with self._lock:
             return self._pages.get(token)
