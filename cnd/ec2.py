@@ -13,11 +13,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cnd.cloud.failures import translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError
+from cnd.model.launch_spec import LaunchSpec, run_instances
 from cnd.system.background import NotDone, Pool
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import (
         FilterTypeDef,
         InstanceTypeDef,
+        StateReasonTypeDef,
         TagTypeDef,
     )
 
@@ -35,6 +37,7 @@ RUN_TAG = "cnd:run"
 INDEX_TAG = "cnd:index"
 OWNER_TAG = "cnd:owner"
 DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its lifetime timer has ended it by then
+FLEET_TAG = "aws:ec2:fleet-id"  # AWS gives it to what an EC2 Fleet launches
 SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on port 22
 
 LIVE = ("pending", "running", "stopping", "stopped")
@@ -58,6 +61,7 @@ BATCH = 100  # ids a call; AWS takes up to 1000
 PARALLEL = 8  # such calls at once
 REPLY_PATIENCE = 60.0  # seconds for an answer in another thread
 FILTER_VALUES = 200  # values a filter takes
+MOST_REASON = 300  # characters of a reason that are kept
 
 
 @dataclass(frozen=True)
@@ -70,26 +74,19 @@ class Instance:
     owner: str
     type: str
     state: str  # one of ALL
-    address: str | None  # public if it has one, else private
+    address: str | None  # public; None: it has none, or none yet
     ssh_port: int
     zone: str
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
     spot: bool = False  # AWS may reclaim it
     private: str | None = None  # its address inside its network
+    fleet: str = ""  # id of the EC2 Fleet that launched it; "": none did
+    reason: str = ""  # why AWS last changed its state; "": it does not say
 
-
-@dataclass(frozen=True)
-class LaunchSpec:
-    """Everything that RunInstances needs except count, run and token."""
-
-    image: str
-    instance_type: str
-    key_name: str
-    group: str
-    user_data: str
-    lifetime: float  # seconds, as armed by the user data
-    subnet: str = ""  # empty: AWS chooses a default one
+    def reached_at(self, kind: str) -> str | None:
+        """Return its address of a kind, "public" or "private"; None: not there yet."""
+        return self.private if kind == "private" else self.address
 
 
 def launch(
@@ -113,29 +110,29 @@ def launch(
     its boot even if `terminate` is never called.
     """
     tags = tags_of(spec, run=run, owner=owner, clock=clock)
-    where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
+    least = count if least is None else least
+    wanted = run_instances(spec, tags, least=least, most=count, token=token)
     with translated(f"launch {count} x {spec.instance_type}"):
-        reply = ec2.run_instances(
-            **where,
-            ImageId=spec.image,
-            InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
-            MinCount=count if least is None else least,
-            MaxCount=count,
-            ClientToken=token,
-            KeyName=spec.key_name,
-            SecurityGroupIds=[spec.group],
-            InstanceInitiatedShutdownBehavior="terminate",
-            MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
-            UserData=spec.user_data,
-            TagSpecifications=[
-                {"ResourceType": "instance", "Tags": tag_list(tags)},
-                {"ResourceType": "volume", "Tags": tag_list(tags)},
-            ],
-        )
+        reply = ec2.run_instances(**wanted)
         found = [_instance(raw) for raw in reply["Instances"]]
-        if len(found) < (count if least is None else least):
+        if len(found) < least:
             raise ValueError(f"{len(found)} instances")  # it launches the least or none
         return found
+
+
+def try_launch(
+    ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str, count: int, least: int
+) -> None:
+    """Ask by a dry run whether `launch` would be allowed; it launches nothing.
+
+    Raises:
+        CloudError: in any case; its code is the answer.
+    """
+    tags = tags_of(spec, run=run, owner=owner)
+    with translated(f"launch {count} x {spec.instance_type}, by a dry run"):
+        ec2.run_instances(
+            DryRun=True, **run_instances(spec, tags, least=least, most=count)
+        )
 
 
 def tags_of(
@@ -302,7 +299,6 @@ def _request_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
 def _instance(raw: InstanceTypeDef) -> Instance:
     tags = {tag["Key"]: tag["Value"] for tag in raw.get("Tags", [])}
     index = tags.get(INDEX_TAG, "")
-    address = raw.get("PublicIpAddress") or raw.get("PrivateIpAddress")
     return Instance(
         id=named(raw["InstanceId"]),
         run=tags.get(RUN_TAG, ""),
@@ -310,14 +306,27 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         owner=tags.get(OWNER_TAG, ""),
         type=str(raw["InstanceType"]),
         state=str(raw["State"]["Name"]),
-        address=address or None,
+        address=raw.get("PublicIpAddress") or None,
         ssh_port=int(tags.get(SSH_PORT_TAG) or 22),
         zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
         launched=raw["LaunchTime"],
         deadline=tags.get(DEADLINE_TAG, ""),
         spot=raw.get("InstanceLifecycle") == "spot",
         private=raw.get("PrivateIpAddress") or None,
+        fleet=tags.get(FLEET_TAG, ""),
+        reason=_reason(raw.get("StateReason") or {}),
     )
+
+
+def _reason(given: StateReasonTypeDef) -> str:
+    """Return AWS's reason for a state as one line, with its code.
+
+    Its message may begin with the code: "Client.VolumeLimitExceeded: Volume limit
+    exceeded".
+    """
+    name, message = given.get("Code", ""), " ".join(given.get("Message", "").split())
+    told = message if message.startswith(name) else f"{name}: {message}"
+    return told[:MOST_REASON]
 
 
 def named(identity: str) -> str:

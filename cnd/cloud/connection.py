@@ -55,6 +55,8 @@ AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+# Seconds for CreateFleet: a repeated one need not name the instances of the first.
+FLEET_TIMEOUT = 120.0
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
 # The same of what botocore itself calls to get credentials, while all others wait.
 CREDENTIALS_TIMEOUT, CREDENTIALS_ATTEMPTS = 10.0, 2
@@ -112,6 +114,12 @@ class Cloud:
         return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
 
     @property
+    def ec2_for_fleets(self) -> EC2Client:
+        """The same for CreateFleet, which answers once it has launched what it can."""
+        found = self.clients.get("ec2", attempts=1, read_timeout=FLEET_TIMEOUT)
+        return found  # type: ignore[no-any-return]
+
+    @property
     def s3(self) -> S3Client:
         return self.clients.get("s3")  # type: ignore[no-any-return]
 
@@ -145,27 +153,36 @@ class Clients:
         self._endpoint = endpoint
         self._region = region
         self._lock = threading.Lock()  # creating a client is not thread-safe
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[tuple[str, int, float], Any] = {}
 
     def in_region(self, region: str) -> Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
     def get(
-        self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
+        self,
+        service: str,
+        region: str | None = None,
+        *,
+        attempts: int = ATTEMPTS,
+        read_timeout: float = READ_TIMEOUT,
     ) -> Any:
         """Return the client of a service; `region` if it exists in few regions only."""
-        key = service, attempts
+        key = service, attempts, read_timeout
         if key in self._made:  # no lock: the termination guard must not wait for one
             return self._made[key]
         with self._lock:
             if key not in self._made:
                 # It calls nothing: what fails is in the configuration.
                 with _configuration_read(f"use {service}"):
-                    self._made[key] = self._make(service, region, attempts)
+                    self._made[key] = self._make(
+                        service, region, attempts, read_timeout
+                    )
             return self._made[key]
 
-    def _make(self, service: str, region: str | None, attempts: int) -> Any:
+    def _make(
+        self, service: str, region: str | None, attempts: int, read_timeout: float
+    ) -> Any:
         from botocore.config import Config
 
         create: Any = self._session.client  # overloads for literals only
@@ -174,7 +191,7 @@ class Clients:
             """Return a client that suits an endpoint at `url`."""
             config = Config(
                 connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                read_timeout=read_timeout,
                 max_pool_connections=CONNECTIONS,
                 signature_version="v4",
                 retries={"mode": "standard", "total_max_attempts": attempts},

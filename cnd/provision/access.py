@@ -59,6 +59,7 @@ SYSTEMS = {
 # How the names of published images begin -> their login user.
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
+CLOSED = "-closed"  # how the names of groups end that allow no connection
 SSH_PORT = 22
 CHECKIP_TIMEOUT = 5.0  # seconds
 
@@ -102,6 +103,8 @@ class Image:
 
     id: str  # "ami-..."
     user: str
+    # Devices whose volumes would outlive the instance, as far as that was looked up.
+    volumes: tuple[str, ...] = ()
 
 
 def image(
@@ -135,10 +138,13 @@ def _image_by_id(
     """Return an image by its id, with the login user of its publisher's images."""
     with translated(f"look up the image {name}"):
         images = ec2.describe_images(ImageIds=[name])["Images"]
-        found = [(str(i.get("Architecture", "")), i.get("Name", "")) for i in images]
+        found = [
+            (str(i.get("Architecture", "")), i.get("Name", ""), _outliving(i))
+            for i in images
+        ]
     if not found:
         raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
-    architecture, title = found[0]
+    architecture, title, volumes = found[0]
     if architecture not in offered:
         raise CloudError(
             f"{name} is made for {architecture}, {instance_type} is "
@@ -151,7 +157,19 @@ def _image_by_id(
         image = f"{name} ({title or 'it has no name'})"
         message = f"cannot determine the login user for {image}"
         raise CloudError(message, hint="say --user")
-    return Image(name, user)
+    return Image(name, user, volumes)
+
+
+def _outliving(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the devices of an image whose volumes stay when the instance ends.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsBlockDevice.html
+    """
+    return tuple(
+        str(mapping["DeviceName"])
+        for mapping in image.get("BlockDeviceMappings", [])
+        if "Ebs" in mapping and not mapping["Ebs"].get("DeleteOnTermination")
+    )
 
 
 def key_name(key: UserKey) -> str:
@@ -162,18 +180,30 @@ def key_name(key: UserKey) -> str:
 
 def key_pair(ec2: EC2Client, key: UserKey) -> str:
     """Return the name of the key pair that holds `key`, imported when missing."""
-    name = key_name(key)
     try:
-        with translated("import the SSH key"):
-            ec2.import_key_pair(
-                KeyName=name,
-                PublicKeyMaterial=key.public.encode(),
-                TagSpecifications=_tags("key-pair"),
-            )
+        import_key(ec2, key)
     except CloudError as error:
         if code(error) != "InvalidKeyPair.Duplicate":
             raise
-    return name
+    return key_name(key)
+
+
+def import_key(ec2: EC2Client, key: UserKey, *, dry_run: bool = False) -> None:
+    """Import the public half of `key`; a dry run changes nothing and always raises."""
+    with translated("import the SSH key"):
+        ec2.import_key_pair(
+            KeyName=key_name(key),
+            PublicKeyMaterial=key.public.encode(),
+            TagSpecifications=_tags("key-pair"),
+            DryRun=dry_run,
+        )
+
+
+def has_key_pair(ec2: EC2Client, key: UserKey) -> bool:
+    """Return whether the key pair that holds `key` exists."""
+    with translated("look up the key pair"):
+        filters = [{"Name": "key-name", "Values": [key_name(key)]}]
+        return bool(ec2.describe_key_pairs(Filters=filters)["KeyPairs"])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -184,10 +214,16 @@ class Group:
     ranges: Mapping[str, str]  # IPv4 CIDR from which SSH is allowed -> description
 
 
-def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
-    """Return CND's security group for `subnet`, or None if there is none yet."""
+def find_group(
+    ec2: EC2Client, subnet: str = "", *, closed: bool = False
+) -> Group | None:
+    """Return CND's security group for `subnet`, or None if there is none yet.
+
+    Args:
+        closed: the one that allows no connection from outside.
+    """
     name, _ = _group_name(ec2, subnet)
-    return _group(ec2, name)
+    return _group(ec2, f"{name}{CLOSED * closed}")
 
 
 def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
@@ -209,7 +245,7 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
 def closed_group(ec2: EC2Client, subnet: str = "") -> str:
     """Return the security group that allows no connection from outside."""
     name, vpc = _group_name(ec2, subnet)
-    return _ensure_group(ec2, f"{name}-closed", vpc).id
+    return _ensure_group(ec2, f"{name}{CLOSED}", vpc).id
 
 
 def _description(owner: str) -> str:
@@ -318,6 +354,15 @@ def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
         found = ec2.describe_subnets(**which)["Subnets"]
         zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
     return {name: zone for zone, name in zones}
+
+
+def allowed_range(cloud: Cloud, ssh_from: str) -> str:
+    """Return the range from which SSH is allowed, as an IPv4 CIDR.
+
+    Args:
+        ssh_from: the user's; empty: the address of this machine alone.
+    """
+    return ssh_from or f"{caller_address(cloud.checkip)}/32"
 
 
 def caller_address(url: str) -> str:

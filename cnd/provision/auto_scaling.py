@@ -13,9 +13,10 @@ from typing import Any
 
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
-from cnd.ec2 import RUN_TAG, LaunchSpec
+from cnd.ec2 import RUN_TAG
 from cnd.errors import CloudError
-from cnd.provision.ec2_fleet import template_name
+from cnd.model.launch_spec import LaunchSpec
+from cnd.provision.ec2_fleet import template_names
 
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group that are read, the newest ones
@@ -127,11 +128,20 @@ def _launch_settings(
     specs: Sequence[LaunchSpec], run: str, *, spot: bool
 ) -> dict[str, dict[str, Any]]:
     """Return what the group launches: the template's type, or one of several types."""
-    template = {"LaunchTemplateName": template_name(run), "Version": "1"}
+    names = template_names(run, specs)
+    templates = {
+        name: {"LaunchTemplateName": names[name], "Version": "1"} for name in names
+    }
+    first = specs[0].instance_type
     if len(specs) == 1 and not spot:
-        return {"LaunchTemplate": template}
-    types = [{"InstanceType": spec.instance_type} for spec in specs]
-    chosen = {"LaunchTemplateSpecification": template, "Overrides": types}
+        return {"LaunchTemplate": templates[first]}
+    types = [
+        {"InstanceType": name}
+        if template == templates[first]
+        else {"InstanceType": name, "LaunchTemplateSpecification": template}
+        for name, template in templates.items()
+    ]
+    chosen = {"LaunchTemplateSpecification": templates[first], "Overrides": types}
     how = {
         "OnDemandAllocationStrategy": "prioritized",
         "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,

@@ -11,9 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnd import ec2, s3logs, sqs
+from cnd import s3logs, sqs
 from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import code
+from cnd.ec2 import REFUSALS
 from cnd.errors import CloudError
+from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
@@ -32,7 +35,7 @@ BUCKET_PATIENCE = 5.0  # seconds
 class Provision:
     """Everything that a launch and a run need from the account."""
 
-    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order of attempts
+    specs: tuple[LaunchSpec, ...]  # one for each type, in the order of attempts
     login: Login
     queue: str  # URL
     bucket: str
@@ -75,7 +78,7 @@ class Provision:
         if not isinstance(queue, str) or not isinstance(bucket, str):
             raise ValueError("has no queue and bucket")
         return cls(
-            tuple(made(ec2.LaunchSpec, spec) for spec in specs),
+            tuple(made(LaunchSpec, spec) for spec in specs),
             made(Login, {**login, "key": Path(str(login.get("key")))}),
             queue,
             bucket,
@@ -119,13 +122,15 @@ def prepare(
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
-            ec2.LaunchSpec(
+            LaunchSpec(
                 image=image.result().id,
                 instance_type=instance_type,
                 key_name=key_name.result(),
                 group=group.result(),
                 user_data=user_data,
                 lifetime=plan.lifetime,
+                public=plan.address == "public",
+                volumes=image.result().volumes,
             )
             for instance_type, image in images.items()
         )
@@ -140,6 +145,43 @@ def prepare(
     return Provision(specs, login, queue, name, bucket_made, owner)
 
 
+def expected_spec(
+    cloud: Cloud, plan: Plan, key: keys.UserKey, instance_type: str
+) -> LaunchSpec:
+    """Return what a launch will ask for, as far as it exists before the run.
+
+    The key pair and the group may have to be created first, and no right depends on
+    the user data.
+
+    Raises:
+        CloudError: a look-up was refused, or there is no such type or image.
+    """
+    image = access.image(cloud, instance_type, plan.image, plan.user)
+    subnet = plan.subnets[0]
+    group = access.find_group(cloud.ec2, subnet, closed=plan.without_ssh)
+    return LaunchSpec(
+        image=image.id,
+        instance_type=instance_type,
+        key_name=_existing_key_pair(cloud, key),
+        group=group.id if group else "",
+        user_data="",
+        lifetime=plan.lifetime,
+        subnet=subnet,
+        public=plan.address == "public",
+        volumes=image.volumes,
+    )
+
+
+def _existing_key_pair(cloud: Cloud, key: keys.UserKey) -> str:
+    """Return the name of the key pair of `key`; "" if none is known to exist."""
+    try:
+        return access.key_name(key) if access.has_key_pair(cloud.ec2, key) else ""
+    except CloudError as error:
+        if code(error) not in REFUSALS:  # a run does not need this call
+            raise
+        return ""
+
+
 def security_group(cloud: Cloud, plan: Plan) -> str:
     """Return the id of the security group: SSH from one range only, or no access.
 
@@ -147,7 +189,7 @@ def security_group(cloud: Cloud, plan: Plan) -> str:
     """
     if plan.without_ssh:
         return access.closed_group(cloud.ec2, plan.subnets[0])
-    ssh_from = plan.ssh_from or f"{access.caller_address(cloud.checkip)}/32"
+    ssh_from = access.allowed_range(cloud, plan.ssh_from)
     return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
 
 

@@ -52,7 +52,7 @@ class Overview:
                     "index": i.index,
                     "type": i.type,
                     "state": i.state,
-                    "address": i.address,
+                    "address": i.address or i.private,
                     "owner": i.owner,
                     "deadline": i.deadline,
                     "age": round(self._age(i), 1),
@@ -67,7 +67,7 @@ class Overview:
         """Return the same as lines of text."""
         lines = [
             f"{i.id}  {i.run}  Instance{i.index}  {i.type}  {i.state}  "
-            f"{i.address or '-'}  {duration(self._age(i))}  {doing}"
+            f"{i.address or i.private or '-'}  {duration(self._age(i))}  {doing}"
             for i, doing in self.instances
         ]
         count = len(self.instances)

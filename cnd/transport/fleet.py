@@ -95,6 +95,9 @@ class Fleet(Protocol):
     def divide(self, plan: Plan) -> None:
         """Replace the plan by one for fewer instances; before any is served."""
 
+    def has_way_to(self, instance: Instance) -> bool:
+        """Return whether all is known that the fleet needs to reach an instance."""
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance; later calls add more classes.
 

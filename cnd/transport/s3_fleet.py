@@ -157,6 +157,10 @@ class S3Fleet:
         """
         raise ValueError("user data cannot be changed after the launch")
 
+    def has_way_to(self, instance: Instance) -> bool:
+        """Return True: an instance comes to the bucket by itself."""
+        return True
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Expect an instance to search its classes; later calls add more of them."""
         with self._lock:

@@ -137,9 +137,12 @@ class SshConnection:
                 the end of a run brings the deadline of every host forward.
 
         Raises:
-            HostError: the deadline has passed, the host key is another, or it was
-                closed.
+            HostError: the deadline has passed, the host key is another, it was
+                closed, or it has no address.
         """
+        if not self._address:
+            message = "runs, but AWS gave it no address of the kind that SSH goes to"
+            raise HostError(self.name, message)
         last = LAST_RETRY if self._gateway is None else SLOW_RETRY
         pauses = growing(FIRST_RETRY, last)
         self.drop()  # perhaps it fell silent: its session would stay on the host

@@ -94,6 +94,10 @@ class SshFleet:
         """Replace the plan by one for fewer instances; before any is served."""
         self._plan = self._deadlines.plan = plan
 
+    def has_way_to(self, instance: Instance) -> bool:
+        """Return whether the address that the plan wants is known by now."""
+        return instance.reached_at(self._plan.address) is not None
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
@@ -106,11 +110,9 @@ class SshFleet:
             self._begin(instance, name, part)
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
-        of_vpc = self._plan.address == "private"
-        address = instance.private if of_vpc else instance.address
         host = Host(
             name,
-            address or "",
+            instance.reached_at(self._plan.address) or "",
             self._login,
             port=instance.ssh_port,
             turn=self._turns.handshake,

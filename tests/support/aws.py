@@ -15,9 +15,10 @@ from botocore.stub import Stubber
 
 from cnd import ec2
 from cnd.local import Endpoint
+from cnd.model.launch_spec import LaunchSpec
 
 ROOT = Path(__file__).parents[2]
-SPEC = ec2.LaunchSpec(
+SPEC = LaunchSpec(
     image="ami-1",
     instance_type="t3.micro",
     key_name="cnd-key",

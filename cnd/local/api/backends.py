@@ -44,10 +44,11 @@ def load(hosts: HostManager) -> tuple[Instances, WSGIApplication]:
         create_backend_app,
     )
 
-    from cnd.local.api import images, templates
+    from cnd.local.api import images, networks, templates
     from cnd.local.api.instances import Instances
 
     images.install()
+    networks.install()
     templates.install()
     instances = Instances(hosts)
     instances.install()

@@ -16,11 +16,12 @@ from moto.ec2.models.fleets import FleetsBackend
 from moto.ec2.responses.fleets import Fleets
 
 BEHAVIOR = "InstanceInitiatedShutdownBehavior"
+FLEET_TAG = "aws:ec2:fleet-id"
 
 
 def install() -> None:
     """Replace moto's functions."""
-    _apply_shutdown_behavior()
+    _complete_fleets()
     _apply_client_tokens()
 
 
@@ -30,17 +31,19 @@ def behavior(backend: Any, template: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
-def _apply_shutdown_behavior() -> None:
-    """Give the instances of an EC2 Fleet their template's shutdown behaviour."""
+def _complete_fleets() -> None:
+    """Give the instances of an EC2 Fleet its tag and the shutdown behaviour."""
     plain = FleetsBackend.create_fleet
 
     def create_fleet(backend: Any, *a: Any, **k: Any) -> Any:
         fleet = plain(backend, *a, **k)
         template = k["launch_template_configs"][0]["LaunchTemplateSpecification"]
-        if end := behavior(backend, template):
-            instances = [each["instance"] for each in fleet.on_demand_instances]
-            instances += [request.instance for request in fleet.spot_requests]
-            for instance in instances:
+        instances = [each["instance"] for each in fleet.on_demand_instances]
+        instances += [request.instance for request in fleet.spot_requests]
+        end = behavior(backend, template)
+        for instance in instances:
+            instance.add_tags({FLEET_TAG: fleet.id})
+            if end:
                 instance.instance_initiated_shutdown_behavior = end
         return fleet
 

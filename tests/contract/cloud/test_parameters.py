@@ -35,6 +35,7 @@ def test_a_key_pair_is_imported_by_its_public_half(tmp_path: Path) -> None:
         "KeyName": access.key_name(key),
         "PublicKeyMaterial": key.public.encode(),
         "TagSpecifications": [{"ResourceType": "key-pair", "Tags": OURS}],
+        "DryRun": False,
     }
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", "import_key_pair", {}, asked)
@@ -205,7 +206,7 @@ def test_the_template_of_a_run_is_removed_by_its_name() -> None:
     with stubbed("ec2") as clerk:
         asked = {"LaunchTemplateName": f"cnd-{RUN}"}
         clerk.answer("ec2", "delete_launch_template", {}, asked)
-        ec2_fleet.remove_template(clerk.cloud.ec2, RUN)
+        ec2_fleet.remove_templates(clerk.cloud.ec2, RUN, ["t3.micro"])
 
 
 def test_only_regions_that_the_account_may_use_are_requested() -> None:

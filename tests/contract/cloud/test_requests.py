@@ -78,7 +78,8 @@ def test_a_launch_uses_what_was_prepared(sent: dict[str, Any]) -> None:
     assert sent["ImageId"] == "ami-1"
     assert sent["InstanceType"] == "t3.micro"
     assert sent["KeyName"] == "cnd-key"
-    assert sent["SecurityGroupIds"] == ["sg-1"]
+    (interface,) = sent["NetworkInterfaces"]
+    assert interface["Groups"] == ["sg-1"]
     user_data = base64.b64decode(sent["UserData"]).decode()
     assert user_data == SPEC.user_data
 
@@ -86,6 +87,7 @@ def test_a_launch_uses_what_was_prepared(sent: dict[str, Any]) -> None:
 def test_a_launch_has_no_further_parameters(sent: dict[str, Any]) -> None:
     assert set(sent) == {
         "ClientToken",
+        "CreditSpecification",
         "ImageId",
         "InstanceInitiatedShutdownBehavior",
         "InstanceType",
@@ -93,7 +95,7 @@ def test_a_launch_has_no_further_parameters(sent: dict[str, Any]) -> None:
         "MaxCount",
         "MetadataOptions",
         "MinCount",
-        "SecurityGroupIds",
+        "NetworkInterfaces",
         "TagSpecifications",
         "UserData",
     }
@@ -104,7 +106,9 @@ def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
     spec = replace(SPEC, subnet="subnet-1")
     ec2.launch(stub.ec2, spec, run="r", owner="user", token="t-1", count=1)
     ((_, asked),) = stub.asked
-    assert asked["SubnetId"] == "subnet-1"
+    (interface,) = asked["NetworkInterfaces"]
+    assert interface["SubnetId"] == "subnet-1"
+    assert "SubnetId" not in asked  # AWS refuses it beside an interface
 
 
 def test_instances_are_listed_by_tag_and_state_never_by_id(stub: Stub) -> None:
@@ -384,7 +388,8 @@ def test_the_policy_does_not_allow_tagging_a_foreign_instance_as_cnds() -> None:
 def test_the_policy_allows_the_tags_that_are_given_at_creation() -> None:
     (making,) = (each for each in policy() if each["Sid"] == "TagWhatIsBeingMade")
     allowed = making["Condition"]["StringEquals"]["ec2:CreateAction"]
-    assert set(allowed) == calls_with("TagSpecifications")
+    # The parameters of RunInstances are made in `cnd.model.launch_spec`.
+    assert set(allowed) == calls_with("TagSpecifications") | {"RunInstances"}
 
 
 def calls_with(parameter: str) -> set[str]:

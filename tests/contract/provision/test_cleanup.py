@@ -42,7 +42,7 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     sqs.create(cloud.sqs, run)
     image = access.image(cloud, SPEC.instance_type).id
     spec = replace(SPEC, image=image)
-    ec2_fleet.make_template(cloud.ec2, spec, run=run, owner="me")
+    ec2_fleet.make_templates(cloud.ec2, [spec], run=run, owner="me")
     subnets = access.subnets(cloud.ec2)
     auto_scaling.create(cloud, [spec], subnets, run=run, count=1, spot=False)
 

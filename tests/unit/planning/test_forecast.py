@@ -337,7 +337,9 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
         ("t3.large", 1.4, 0.05),
         ("t4g.xlarge", 2.4, 0.04),
         ("t3.2xlarge", 4.8, 0.05),
-        ("t2.medium", 0.0, 0.05),
+        ("t2.micro", 0.9, 0.05),
+        ("t2.medium", 1.6, 0.05),
+        ("t2.2xlarge", 6.64, 0.05),
         ("c7a.medium", 0.0, 0.05),
     ],
 )
