@@ -8,6 +8,7 @@ terminated before AWS lists it so.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cnd.cloud.failures import translated
+from cnd.cloud.failures import code, translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError
 from cnd.model.launch_spec import LaunchSpec, run_instances
@@ -50,6 +51,9 @@ INTERNAL = (
     *("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable"),
     UNREADABLE,
 )
+
+NOT_FOUND = "InvalidInstanceID.NotFound"  # its message names the ids
+ID = re.compile(r"\bi-[0-9a-z]+")
 
 # Codes by which AWS refuses this caller, now and later.
 REFUSALS = (
@@ -187,8 +191,13 @@ def find(
     ]
     if ids:
         filters.append({"Name": "instance-id", "Values": list(ids)})
+    found = _described(ec2, filters)
+    return sorted(found, key=lambda instance: (instance.run, instance.index))
+
+
+def _described(ec2: EC2Client, filters: list[FilterTypeDef]) -> list[Instance]:
     with translated("list the instances"):
-        found = [
+        return [
             _instance(raw)
             for page in ec2.get_paginator("describe_instances").paginate(
                 Filters=filters
@@ -196,7 +205,35 @@ def find(
             for reservation in page["Reservations"]
             for raw in reservation["Instances"]
         ]
-    return sorted(found, key=lambda instance: (instance.run, instance.index))
+
+
+def look_up(ec2: EC2Client, ids: Collection[str]) -> list[Instance]:
+    """Return the instances of these ids, in any state, also without CND's tags.
+
+    Terminated instances lose their tags before they vanish.  What AWS does not list is
+    left out.
+    """
+    names, found = sorted(ids), list[Instance]()
+    for i in range(0, len(names), FILTER_VALUES):
+        filters: list[FilterTypeDef] = [
+            {"Name": "instance-id", "Values": names[i : i + FILTER_VALUES]}
+        ]
+        found += _described(ec2, filters)
+    return found
+
+
+def unknown(ec2: EC2Client, ids: Collection[str]) -> set[str]:
+    """Return which of `ids` AWS does not know: it names them when asked for them."""
+    names, absent = sorted(ids), set[str]()
+    for i in range(0, len(names), BATCH):
+        try:
+            with translated("look for instances"):
+                ec2.describe_instances(InstanceIds=names[i : i + BATCH])
+        except CloudError as error:
+            if code(error) != NOT_FOUND:
+                raise
+            absent |= set(names[i : i + BATCH]) & set(ID.findall(str(error)))
+    return absent
 
 
 def regions(ec2: EC2Client) -> list[str]:

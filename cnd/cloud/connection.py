@@ -72,7 +72,7 @@ class Cloud:
     account: str  # twelve digits
     owner: str  # the caller: the last part of its ARN
     endpoint: str | None  # URL of EC2; None means AWS's own
-    checkip: str  # URL that returns the caller's address
+    checkip: str  # URL that returns the caller's address; "": it is on this machine
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
     # Service -> URL, of those that are not AWS's own.
@@ -448,7 +448,8 @@ def _identified(
         account=account,
         owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
         endpoint=endpoint or custom.get("ec2"),
-        checkip=checkip,
+        # A cloud on this machine sees no public address of it.
+        checkip="" if name == "aws" and is_loopback(custom.get("ec2", "")) else checkip,
         clients=clients,
         arn=arn,
         endpoints=custom,

@@ -211,7 +211,12 @@ def image(case: Case) -> Check:
     plan, cloud = case.plan, case.cloud
     found = {access.image(cloud, t, plan.image, plan.user) for t in plan.types}
     images = sorted(f"{each.id}, user {each.user}" for each in found)
-    return Check("image", OK, f"{plan.image}: {'; '.join(images)}")
+    text = f"{plan.image}: {'; '.join(images)}"
+    if plan.image not in access.SYSTEMS:
+        # What arms the timer cannot be seen from outside.
+        way_out = "it must have cloud-init and systemd: without them no timer ends it"
+        return Check("image", WARNING, text, way_out)
+    return Check("image", OK, text)
 
 
 def network(case: Case) -> Check:
@@ -226,7 +231,11 @@ def network(case: Case) -> Check:
         filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
         subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
-        fit = [s for s in subnets if s["AvailabilityZone"] in zones]
+        named = [
+            routes.Subnet(s["SubnetId"], s["VpcId"], s["AvailabilityZone"])
+            for s in subnets
+        ]
+    fit = [subnet for subnet in named if subnet.zone in zones]
     if not subnets:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
     if not fit:
@@ -234,7 +243,7 @@ def network(case: Case) -> Check:
         return Check("network", FAULT, text, "another --subnet or --instance-type")
     if trouble := routes.trouble(case.cloud.ec2, case.plan, fit):
         return Check("network", FAULT, *trouble)
-    names = sorted(s["AvailabilityZone"] for s in fit)
+    names = sorted(subnet.zone for subnet in fit)
     return Check("network", OK, f"subnets in {', '.join(names)}")
 
 

@@ -6,6 +6,7 @@ One rule: `lacking` is pure, and what it is given is looked up by one call.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cnd.cloud.failures import code, translated
@@ -27,8 +28,17 @@ OTHER_WAYS_OUT = (
 )
 
 
+@dataclass(frozen=True)
+class Subnet:
+    """A subnet in which instances may be launched."""
+
+    id: str
+    vpc: str
+    zone: str
+
+
 def trouble(
-    ec2: EC2Client, plan: Plan, subnets: Sequence[Mapping[str, Any]]
+    ec2: EC2Client, plan: Plan, subnets: Sequence[Subnet]
 ) -> tuple[str, str] | None:
     """Return why instances in some of `subnets` would be useless, and the way out.
 
@@ -37,7 +47,7 @@ def trouble(
     if plan.address == "private" and not plan.without_ssh:
         return None
     try:
-        found = tables(ec2, sorted({each["VpcId"] for each in subnets}))
+        found = tables(ec2, sorted({each.vpc for each in subnets}))
     except CloudError as error:
         if code(error) in REFUSALS:
             return None
@@ -48,7 +58,7 @@ def trouble(
     target, way_out = "an internet gateway", PRIVATE
     if plan.without_ssh:
         target, way_out = "S3, from where they get their orders", TO_S3
-    if fit := [s["SubnetId"] for s in subnets if s["SubnetId"] not in useless]:
+    if fit := [s.id for s in subnets if s.id not in useless]:
         way_out = f"--subnet {','.join(fit)}"
     return f"no route from {', '.join(useless)} to {target}", way_out
 
@@ -63,7 +73,7 @@ def tables(ec2: EC2Client, vpcs: Sequence[str]) -> list[Any]:
 
 
 def lacking(
-    subnets: Sequence[Mapping[str, Any]],
+    subnets: Sequence[Subnet],
     tables: Sequence[Mapping[str, Any]],
     *,
     only_out: bool,
@@ -75,14 +85,10 @@ def lacking(
             machine must reach their public addresses.
     """
     fit = _leads_to_s3 if only_out else _leads_to_the_internet
-    return [
-        each["SubnetId"]
-        for each in subnets
-        if not any(map(fit, _routes(each["SubnetId"], each["VpcId"], tables)))
-    ]
+    return [each.id for each in subnets if not any(map(fit, _routes(each, tables)))]
 
 
-def _routes(subnet: str, vpc: str, tables: Sequence[Mapping[str, Any]]) -> list[Any]:
+def _routes(subnet: Subnet, tables: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return the routes of a subnet: of its own table, else of its network's main one.
 
     https://docs.aws.amazon.com/vpc/latest/userguide/VPC_Route_Tables.html
@@ -91,9 +97,9 @@ def _routes(subnet: str, vpc: str, tables: Sequence[Mapping[str, Any]]) -> list[
     main: list[Any] = []
     for table in tables:
         ties = table.get("Associations", [])
-        if any(tie.get("SubnetId") == subnet for tie in ties):
+        if any(tie.get("SubnetId") == subnet.id for tie in ties):
             own.append(table)
-        elif table.get("VpcId") == vpc and any(tie.get("Main") for tie in ties):
+        elif table.get("VpcId") == subnet.vpc and any(tie.get("Main") for tie in ties):
             main.append(table)
     return [
         route

@@ -12,12 +12,14 @@ import re
 import urllib.request
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cnd.cloud.connection import Cloud, is_loopback
-from cnd.cloud.failures import code, translated
+from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
+from cnd.provision.retry import again
 from cnd.transport.keys import UserKey
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2
 GROUP = "cnd-ssh"
 CLOSED = "-closed"  # how the names of groups end that allow no connection
 SSH_PORT = 22
+LOOPBACK = "127.0.0.1"
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
@@ -235,7 +238,8 @@ def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> st
     group = _ensure_group(ec2, *_group_name(ec2, subnet))
     note = _description(owner)
     if ssh_from not in group.ranges:
-        allow_ssh(ec2, group.id, ssh_from, owner)
+        # A group that was just made may be unknown to the next call.
+        again(partial(allow_ssh, ec2, group.id, ssh_from, owner))
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
         _revoke_ssh(ec2, group.id, stale)
@@ -319,9 +323,17 @@ def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
     try:
         return Group(_new_group(ec2, name, vpc), {})
     except CloudError as error:
-        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
-            return found
-        raise
+        if code(error) != "InvalidGroup.Duplicate":
+            raise
+    # It was just made by another process: AWS may list it a moment later.
+    return again(partial(_existing_group, ec2, name))
+
+
+def _existing_group(ec2: EC2Client, name: str) -> Group:
+    if found := _group(ec2, name):
+        return found
+    action = "look up the security group"
+    raise refusal(action, "InvalidGroup.NotFound", f"{name} is not listed")
 
 
 def try_group(ec2: EC2Client, subnet: str = "") -> None:
@@ -362,7 +374,10 @@ def allowed_range(cloud: Cloud, ssh_from: str) -> str:
     Args:
         ssh_from: the user's; empty: the address of this machine alone.
     """
-    return ssh_from or f"{caller_address(cloud.checkip)}/32"
+    if ssh_from:
+        return ssh_from
+    address = caller_address(cloud.checkip) if cloud.checkip else LOOPBACK
+    return f"{address}/32"
 
 
 def caller_address(url: str) -> str:

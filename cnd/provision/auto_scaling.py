@@ -12,15 +12,17 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnd.cloud.connection import Cloud
-from cnd.cloud.failures import code, translated
+from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import RUN_TAG
 from cnd.errors import CloudError
 from cnd.model.launch_spec import LaunchSpec
+from cnd.provision.ec2_fleet import ABSENT as UNKNOWN_TEMPLATE
 from cnd.provision.ec2_fleet import template_names
 
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group that are read, the newest ones
 ABSENT = "ValidationError"  # Auto Scaling's code for a name that does not exist
+TEMPLATE = "launch template"  # in the message of that code, if it is what is missing
 EXISTS = "AlreadyExists"  # ... and for one that exists already
 
 
@@ -46,11 +48,11 @@ def create(
     Args:
         specs: one for each acceptable type, in order of price; of one architecture.
     """
-    name = group_name(run)
+    name, action = group_name(run), "create an Auto Scaling group"
     tag = {"Key": RUN_TAG, "Value": run, "PropagateAtLaunch": True}
     of_group = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
     try:
-        with translated("create an Auto Scaling group"):
+        with translated(action):
             _client(cloud).create_auto_scaling_group(
                 AutoScalingGroupName=name,
                 VPCZoneIdentifier=",".join(subnets),
@@ -61,6 +63,9 @@ def create(
                 **_launch_settings(specs, run, spot=spot),
             )
     except CloudError as error:
+        if code(error) == ABSENT and TEMPLATE in str(error).lower():
+            # The template was just made, and Auto Scaling does not know it yet.
+            raise refusal(action, UNKNOWN_TEMPLATE, str(error)) from error
         if code(error) != EXISTS:
             raise
 

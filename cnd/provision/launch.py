@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from cnd import ec2
@@ -24,6 +25,7 @@ from cnd.provision import access, auto_scaling, capacity, ec2_fleet
 from cnd.provision import user_data as boot_script
 from cnd.provision.capacity import LaunchAnswer, LaunchRequest, Wanted
 from cnd.provision.prepare import Provision
+from cnd.provision.retry import again
 from cnd.system.pauses import growing
 
 T = TypeVar("T")
@@ -124,10 +126,9 @@ class Launcher:
         emit(Event("instance.requested", fields={**fields, "token": group}))
         ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
         on_spot, size = plan.market == "spot", plan.instances
+        create = partial(auto_scaling.create, cloud, specs, zones, run=self._run)
         try:
-            auto_scaling.create(
-                cloud, specs, zones, run=self._run, count=size, spot=on_spot
-            )
+            again(partial(create, count=size, spot=on_spot), hopeless=cloud.gone)
         except CloudError as error:
             self._groupless = code(error) not in ("", *ec2.INTERNAL)
             raise

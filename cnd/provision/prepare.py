@@ -126,7 +126,7 @@ def prepare(
                 image=image.result().id,
                 instance_type=instance_type,
                 key_name=key_name.result(),
-                group=group.result(),
+                group=group.result().group,
                 user_data=user_data,
                 lifetime=plan.lifetime,
                 public=plan.address == "public",
@@ -140,7 +140,7 @@ def prepare(
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
-    login = Login(user, key.path, host_key.public)
+    login = Login(user, key.path, host_key.public, group.result().rule)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
 
@@ -182,15 +182,29 @@ def _existing_key_pair(cloud: Cloud, key: keys.UserKey) -> str:
         return ""
 
 
-def security_group(cloud: Cloud, plan: Plan) -> str:
-    """Return the id of the security group: SSH from one range only, or no access.
+@dataclass(frozen=True)
+class Access:
+    """The security group of a run, and the range of addresses that it lets in."""
+
+    group: str  # id
+    ssh_from: str  # IPv4 CIDR; "": none
+
+    @property
+    def rule(self) -> str:
+        """The rule as a part of a sentence."""
+        return f"{self.group} allows SSH from {self.ssh_from} only"
+
+
+def security_group(cloud: Cloud, plan: Plan) -> Access:
+    """Create or open the security group: for SSH from one range only, or closed.
 
     The range is the user's, or the address that this machine has now.
     """
     if plan.without_ssh:
-        return access.closed_group(cloud.ec2, plan.subnets[0])
+        return Access(access.closed_group(cloud.ec2, plan.subnets[0]), "")
     ssh_from = access.allowed_range(cloud, plan.ssh_from)
-    return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
+    subnet = plan.subnets[0]
+    return Access(access.ssh_group(cloud.ec2, ssh_from, cloud.owner, subnet), ssh_from)
 
 
 def _user_data(

@@ -1,19 +1,21 @@
 """The termination of instances: requested, repeated, and seen.
 
-One rule: no instance of CND is reported as terminated before AWS lists it so; every
-exception on the way is tried again, and what is left at last is named in a `LeakError`.
+One rule: no instance of CND is reported as terminated before AWS lists it so, or does
+not know it any more; every exception on the way is tried again, and what is left at
+last is named in a `LeakError`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cnd.cloud.failures import code
+from cnd.cloud.failures import LISTED_WITHIN, code
 from cnd.ec2 import (
     ALL,
     EXISTING,
@@ -22,7 +24,9 @@ from cnd.ec2 import (
     REFUSALS,
     Instance,
     find,
+    look_up,
     request_termination,
+    unknown,
 )
 from cnd.errors import LeakError
 from cnd.system.pauses import growing
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two polls, growing
+# Seconds after which an instance that AWS does not list by its id, and answers that it
+# does not know, has vanished: three times as long as a new one is listed late.
+VANISHED_AFTER = 3 * LISTED_WITHIN
 NONE_LISTED: Mapping[str, Instance] = {}
 
 
@@ -48,6 +55,7 @@ class Patience:
     # Seconds for which to go on polling although nothing is listed, where it is not
     # known what was launched.
     look: float = 0.0
+    vanished_after: float = VANISHED_AFTER  # seconds; see there
     at_once: int = PARALLEL  # calls; with 1, no thread is needed
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -95,12 +103,13 @@ def terminate(
     refused = REFUSED_PATIENCE if patience.refused is None else patience.refused
     request = partial(request_termination, ec2, at_once=patience.at_once)
     work = _Termination(ec2, run, {*known, *asked}, already_ended, seen, request)
+    work.vanish_at = began + patience.vanished_after
     pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
     # At once: to list hundreds takes a second.  It is requested again below.
     _attempt(lambda: request(known), None)
     while True:
         looked = clock()
-        cause = work.poll(is_gone)
+        cause = work.poll(is_gone, looked)
         look = 0.0 if work.cloud_gone else patience.look
         if not work.waiting and cause is None and clock() >= began + look:
             return work.result()
@@ -129,10 +138,11 @@ class _Termination:
         self._already_ended = already_ended
         self._ended: dict[str, Instance] = {}
         self.waiting = waiting
+        self.vanish_at = math.inf  # from when unknown instances have vanished
         self.cloud_gone = False  # and every instance with it
         self.bug: Exception | None = None  # the last that `seen` raised
 
-    def poll(self, is_gone: Callable[[], bool]) -> Exception | None:
+    def poll(self, is_gone: Callable[[], bool], now: float) -> Exception | None:
         """List the instances and request termination again; return the failure."""
         # If this fails, termination of the known ones is requested all the same.
         listed, cause = _attempt(partial(_listing, self._ec2, self._run), NONE_LISTED)
@@ -141,6 +151,9 @@ class _Termination:
             self.waiting |= (
                 listed.keys() - set(self._already_ended) - self._ended.keys()
             )
+        if cause is None:
+            by_id, cause = _attempt(partial(self._by_id, listed, now), NONE_LISTED)
+            listed = {**by_id, **listed}
         if cause and is_gone():
             listed = {i: _vanished(i, self._run) for i in self.waiting}
             cause, self.cloud_gone = None, True
@@ -151,6 +164,18 @@ class _Termination:
         for instance in gone:  # reported after the termination of the others
             self.bug = _attempt(partial(self._seen, instance), None)[1] or self.bug
         return cause or failure
+
+    def _by_id(self, listed: Mapping[str, Instance], now: float) -> dict[str, Instance]:
+        """Return what is waited for and has no tag any more, or has vanished."""
+        missing = self.waiting - listed.keys()
+        if not missing:
+            return {}
+        found = {i.id: i for i in look_up(self._ec2, missing)}
+        found = {i: replace(each, run=self._run or "") for i, each in found.items()}
+        if now < self.vanish_at or not (missing := missing - found.keys()):
+            return found
+        vanished = {i: _vanished(i, self._run) for i in unknown(self._ec2, missing)}
+        return found | vanished
 
     def result(self) -> list[Instance]:
         """Return what was terminated; raise what `seen` raised."""

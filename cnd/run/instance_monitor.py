@@ -93,18 +93,31 @@ class InstanceMonitor:
             instance: time.monotonic() + min(wait, LISTED_WITHIN)
             for instance, wait in waits.items()
         }
-        self._miss(listed)
+        try:
+            self._miss(listed)
+        except CloudError as error:  # `run` tries it again
+            self._put(trouble(error))
 
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
-        """Give up instances that are not listed, unless launched a moment ago."""
+        """Give up instances that are not listed, unless launched a moment ago.
+
+        A listing may lack some, and terminated ones lose their tags: each is looked up
+        by its id before.
+        """
         for instance in listed:
             self._missing.pop(instance.id, None)
-        for gone, deadline in list(self._missing.items()):
-            if time.monotonic() >= deadline:
-                del self._missing[gone]
-                if gone not in self._lost:
-                    self._lose(gone, UNLISTED)
-                self._see_ended(gone)
+        now = time.monotonic()
+        due = {i for i, deadline in self._missing.items() if now >= deadline}
+        found = {i.id: i for i in ec2.look_up(self._cloud.ec2, due)}
+        for instance in found.values():
+            self._look_at(instance)
+            if instance.state in (*RUNS, TERMINATED):
+                del self._missing[instance.id]
+        for gone in ec2.unknown(self._cloud.ec2, due - found.keys()):
+            del self._missing[gone]
+            if gone not in self._lost:
+                self._lose(gone, UNLISTED)
+            self._see_ended(gone)
 
     def run(self) -> None:
         """Look until it is over."""
@@ -166,8 +179,9 @@ class InstanceMonitor:
         A fleet reports one without the address that it needs as a host that failed.
         """
         since = self._without_way.setdefault(instance.id, time.monotonic())
+        kind = self._fleet.reached_at
         late = time.monotonic() >= since + ADDRESS_PATIENCE
-        return late or self._fleet.has_way_to(instance)
+        return late or not kind or instance.reached_at(kind) is not None
 
     def _serve(self, instance: ec2.Instance, index: int) -> None:
         self.served[instance.id] = instance

@@ -87,6 +87,9 @@ class Fleet(Protocol):
     """The instances of a run; `stop` ends the search, `close` everything."""
 
     threads: list[Future[None]]
+    # The kind of address at which it reaches instances, "public" or "private"; "": it
+    # needs none.
+    reached_at: str
 
     @property
     def delay(self) -> float:
@@ -94,9 +97,6 @@ class Fleet(Protocol):
 
     def divide(self, plan: Plan) -> None:
         """Replace the plan by one for fewer instances; before any is served."""
-
-    def has_way_to(self, instance: Instance) -> bool:
-        """Return whether all is known that the fleet needs to reach an instance."""
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance; later calls add more classes.

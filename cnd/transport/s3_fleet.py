@@ -144,6 +144,7 @@ class S3Fleet:
         )
         self._pool = Pool(2, "s3-fleet")
         self.threads: list[Future[None]] = []
+        self.reached_at = ""
 
     @property
     def delay(self) -> float:
@@ -156,10 +157,6 @@ class S3Fleet:
         `Plan` refuses fewer instances than wanted for a fleet of this kind.
         """
         raise ValueError("user data cannot be changed after the launch")
-
-    def has_way_to(self, instance: Instance) -> bool:
-        """Return True: an instance comes to the bucket by itself."""
-        return True
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Expect an instance to search its classes; later calls add more of them."""
