@@ -9,8 +9,9 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
+import time
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -229,27 +230,40 @@ def find_group(
     return _group(ec2, f"{name}{CLOSED * closed}")
 
 
-def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
+def ssh_group(
+    ec2: EC2Client,
+    ssh_from: str,
+    owner: str,
+    subnet: str = "",
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
     """Return the security group that allows SSH from `ssh_from` ("a.b.c.d/n").
 
     A range that was allowed for `owner` before, under another address, is removed
     once no instance of CND exists that may be reached from it.
     """
-    group = _ensure_group(ec2, *_group_name(ec2, subnet))
+    group = _ensure_group(ec2, *_group_name(ec2, subnet), sleep)
     note = _description(owner)
     if ssh_from not in group.ranges:
         # A group that was just made may be unknown to the next call.
-        again(partial(allow_ssh, ec2, group.id, ssh_from, owner))
+        allow = partial(allow_ssh, ec2, group.id, ssh_from, owner)
+        again(allow, sleep=sleep)
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
         _revoke_ssh(ec2, group.id, stale)
     return group.id
 
 
-def closed_group(ec2: EC2Client, subnet: str = "") -> str:
+def closed_group(
+    ec2: EC2Client,
+    subnet: str = "",
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
     """Return the security group that allows no connection from outside."""
     name, vpc = _group_name(ec2, subnet)
-    return _ensure_group(ec2, f"{name}{CLOSED}", vpc).id
+    return _ensure_group(ec2, f"{name}{CLOSED}", vpc, sleep).id
 
 
 def _description(owner: str) -> str:
@@ -313,7 +327,9 @@ def _group(ec2: EC2Client, name: str) -> Group | None:
         return Group(found[0]["GroupId"], notes)
 
 
-def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
+def _ensure_group(
+    ec2: EC2Client, name: str, vpc: str, sleep: Callable[[float], None]
+) -> Group:
     """Return the group of that name, created if there is none.
 
     Two first runs at the same time both find none, and one of them creates it.
@@ -326,7 +342,7 @@ def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
         if code(error) != "InvalidGroup.Duplicate":
             raise
     # It was just made by another process: AWS may list it a moment later.
-    return again(partial(_existing_group, ec2, name))
+    return again(partial(_existing_group, ec2, name), sleep=sleep)
 
 
 def _existing_group(ec2: EC2Client, name: str) -> Group:

@@ -56,8 +56,8 @@ class FirstContact:
         if answered:
             return None
         reason = (
-            f"no instance has answered on the port of SSH within {self._patience:.0f} s "
-            f"since the first one ran; {self._rule}"
+            f"no instance has answered on the port of SSH, {self._patience:.0f} s "
+            f"after the first one ran; {self._rule}"
         )
         hint = "SSH may leave this machine by another address: --ssh-from names a range"
         return Event("cloud.trouble", fields={"reason": f"{reason}; {hint}"})

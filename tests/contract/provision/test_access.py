@@ -13,6 +13,7 @@ import pytest
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from cnd.provision import access
+from cnd.provision.capacity import UNKNOWN_PAUSES
 from cnd.transport import keys
 from tests.support.clerk import stubbed
 from tests.support.local_cloud import LocalCloud
@@ -246,13 +247,32 @@ def test_of_two_first_runs_at_once_one_creates_the_group_and_both_use_it() -> No
         assert access.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
 
 
-def test_a_name_in_use_by_a_group_that_is_not_found_is_reported() -> None:
+def test_a_name_in_use_by_a_group_that_stays_unlisted_is_reported() -> None:
+    """Another process may just have made it: it is looked for, for half a minute."""
+    slept: list[float] = []
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        for _ in range(1 + len(UNKNOWN_PAUSES)):
+            clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        with pytest.raises(CloudError, match=r"cnd-ssh is not listed") as caught:
+            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me", sleep=slept.append)
+    assert 25 < sum(slept) < 35
+    assert "try again" in (caught.value.hint or "")
+
+
+def test_a_group_that_was_just_made_may_be_unknown_to_the_next_calls() -> None:
+    slept: list[float] = []
+    with stubbed("ec2") as clerk:
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
-        with pytest.raises(CloudError, match=r"InvalidGroup\.Duplicate"):
-            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+        clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
+        for _ in range(3):
+            call = "authorize_security_group_ingress"
+            clerk.refuse("ec2", call, "InvalidGroup.NotFound")
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        client = clerk.cloud.ec2
+        group = access.ssh_group(client, CALLER, owner="me", sleep=slept.append)
+    assert (group, len(slept)) == ("sg-1", 3)
 
 
 def test_the_group_is_tagged_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:
