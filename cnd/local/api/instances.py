@@ -27,7 +27,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
-from cnd.local.api import memory, templates
+from cnd.local.api import images, memory, templates
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.images import login_user
@@ -225,6 +225,9 @@ class Instances:
         moto_instances.Instance = HostInstance  # type: ignore[misc]
         moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign,assignment]
         InstanceResponse.run_instances = respond  # type: ignore[method-assign,assignment]
+        InstanceResponse._validate_block_device_mapping = staticmethod(  # type: ignore[assignment,method-assign]
+            images.check_mapping
+        )
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
@@ -254,6 +257,9 @@ class Instances:
         if template := k.get("launch_template"):
             end = templates.behavior(backend, template)
             k.setdefault("instance_initiated_shutdown_behavior", end)
+            k.setdefault("block_device_mappings", templates.volumes(backend, template))
+        if mappings := k.pop("block_device_mappings", None):
+            k["block_device_mappings"] = images.with_sizes(mappings)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the original call

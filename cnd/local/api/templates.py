@@ -31,6 +31,12 @@ def behavior(backend: Any, template: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
+def volumes(backend: Any, template: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a template says of the volumes of an instance."""
+    found = backend._get_template_from_args(template).data
+    return list(found.get("BlockDeviceMappings") or [])
+
+
 def _complete_fleets() -> None:
     """Give the instances of an EC2 Fleet its tag and the shutdown behaviour."""
     plain = FleetsBackend.create_fleet

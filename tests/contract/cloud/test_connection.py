@@ -16,10 +16,10 @@ from botocore.loaders import JSONFileLoader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd.cloud.connection import CHECKIP, Clients, Cloud, Models, connect, required
+from cnd.cloud.connection import Clients, Cloud, Models, connect, required
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.errors import CloudError, CndError, UsageError
-from cnd.provision.access import caller_address
+from cnd.provision.access import allowed_range, caller_address
 from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
@@ -93,7 +93,8 @@ def test_with_credentials_aws_is_meant(student: None, cloud: LocalCloud) -> None
     for choice in ("", "aws"):
         found = required(connect(choice))
         assert (found.name, found.region) == ("aws", "us-west-2")
-        assert found.checkip == ""  # it is on this machine: no service is asked
+        # It is on this machine, of which no service needs to know the address.
+        assert allowed_range(found, "") == "127.0.0.1/32"
         assert found.title == (
             f"cloud: AWS account {found.account}, region us-west-2, "
             f"endpoint {cloud.endpoint.url}"
