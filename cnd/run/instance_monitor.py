@@ -59,6 +59,7 @@ class InstanceMonitor:
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
         self._without_way: dict[str, float] = {}  # runs, without its address, since
+        self.address_patience = ADDRESS_PATIENCE
         self._missing: dict[str, float] = {}  # not listed -> until when it may yet be
         self._next_loss = 0.0  # when to look again for those that vanished
         self._adopted: dict[
@@ -180,7 +181,7 @@ class InstanceMonitor:
         """
         since = self._without_way.setdefault(instance.id, time.monotonic())
         kind = self._fleet.reached_at
-        late = time.monotonic() >= since + ADDRESS_PATIENCE
+        late = time.monotonic() >= since + self.address_patience
         return late or not kind or instance.reached_at(kind) is not None
 
     def _serve(self, instance: ec2.Instance, index: int) -> None:
