@@ -171,7 +171,10 @@ class _Termination:
         if not missing:
             return {}
         found = {i.id: i for i in look_up(self._ec2, missing)}
-        found = {i: replace(each, run=self._run or "") for i, each in found.items()}
+        found = {
+            i: replace(each, run=each.run or self._run or "")
+            for i, each in found.items()
+        }
         if now < self.vanish_at or not (missing := missing - found.keys()):
             return found
         vanished = {i: _vanished(i, self._run) for i in unknown(self._ec2, missing)}

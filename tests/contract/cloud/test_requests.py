@@ -23,7 +23,7 @@ from cnd import ec2
 from cnd.cloud import replies
 from cnd.cloud.connection import connect
 from cnd.cloud.credentials import Guarded
-from cnd.cloud.failures import code, translated
+from cnd.cloud.failures import FREE_PLAN, code, translated
 from cnd.errors import CapacityError, CloudError
 from tests.support.aws import RIGHTS, SERVICES, SPEC, Stub, policy
 
@@ -214,6 +214,26 @@ def test_a_refusal_of_aws_says_what_to_do(stub: Stub, code: str) -> None:
     assert str(caught.value) == (
         f"could not launch 8 x t3.micro: AWS says no. ({code})"
     )
+
+
+NOT_FREE = (
+    "The specified instance type is not eligible for Free Tier. For a list of Free "
+    "Tier instance types, run 'describe-instance-types' with the filter "
+    "'free-tier-eligible=true'."
+)
+
+
+def test_a_refusal_of_the_free_plan_is_told_from_others_of_its_code(stub: Stub) -> None:
+    name = "InvalidParameterCombination"
+    stub.add_client_error("run_instances", name, NOT_FREE)
+    with pytest.raises(CapacityError, match=r"Free Tier .*Combination\)") as caught:
+        stub.launch()
+    assert code(caught.value) == FREE_PLAN
+    assert "t3.micro" in (caught.value.hint or "")
+    stub.add_client_error("run_instances", name, "A subnet and an interface.")
+    with pytest.raises(CloudError) as other:
+        stub.launch()
+    assert (type(other.value), code(other.value)) == (CloudError, name)
 
 
 def test_an_unknown_refusal_keeps_the_message_of_aws(stub: Stub) -> None:
