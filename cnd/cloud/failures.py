@@ -59,10 +59,16 @@ WAYS_OUT: tuple[tuple[type[Exception], str], ...] = (
     (HTTPClientError, UNREACHED),
 )
 
-# AWS refuses types outside the free plan by a code that it has for much else.
-# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/free-tier-plans.html
+# Codes of ours, and of EC2, for refusals whose own code is that of much else.
 FREE_PLAN = "NotInFreePlan"
-FREE_PLAN_TEXT = ("InvalidParameterCombination", "not eligible for free tier")
+UNKNOWN_TEMPLATE = "InvalidLaunchTemplateName.NotFoundException"
+# AWS's code, and what its message then contains -> the code that is meant.
+# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/free-tier-plans.html
+# https://docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-launch-template.html
+MEANT = {
+    ("InvalidParameterCombination", "not eligible for free tier"): FREE_PLAN,
+    ("ValidationError", "launch template"): UNKNOWN_TEMPLATE,
+}
 
 # AWS error code -> (our error, what the user can do).
 # Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -181,7 +187,8 @@ def code(error: BaseException | None) -> str:
 
 
 def _code(error: Mapping[str, Any]) -> str:
-    """Return the code in a reply; `FREE_PLAN` where its message says that."""
+    """Return the code in a reply, or the one that is meant: see `MEANT`."""
     name, message = str(error.get("Code") or ""), str(error.get("Message") or "")
-    of_plan, text = FREE_PLAN_TEXT
-    return FREE_PLAN if name == of_plan and text in message.lower() else name
+    text = message.lower()
+    meant = (to for (of, part), to in MEANT.items() if name == of and part in text)
+    return next(meant, name)

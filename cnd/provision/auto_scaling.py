@@ -12,17 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cnd.cloud.connection import Cloud
-from cnd.cloud.failures import code, refusal, translated
+from cnd.cloud.failures import code, translated
 from cnd.ec2 import RUN_TAG
 from cnd.errors import CloudError
 from cnd.model.launch_spec import LaunchSpec
-from cnd.provision.ec2_fleet import ABSENT as UNKNOWN_TEMPLATE
 from cnd.provision.ec2_fleet import template_names
 
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group that are read, the newest ones
 ABSENT = "ValidationError"  # Auto Scaling's code for a name that does not exist
-TEMPLATE = "launch template"  # in the message of that code, if it is what is missing
 EXISTS = "AlreadyExists"  # ... and for one that exists already
 
 
@@ -48,11 +46,11 @@ def create(
     Args:
         specs: one for each acceptable type, in order of price; of one architecture.
     """
-    name, action = group_name(run), "create an Auto Scaling group"
+    name = group_name(run)
     tag = {"Key": RUN_TAG, "Value": run, "PropagateAtLaunch": True}
     of_group = {"ResourceId": name, "ResourceType": "auto-scaling-group"}
     try:
-        with translated(action):
+        with translated("create an Auto Scaling group"):
             _client(cloud).create_auto_scaling_group(
                 AutoScalingGroupName=name,
                 VPCZoneIdentifier=",".join(subnets),
@@ -63,9 +61,6 @@ def create(
                 **_launch_settings(specs, run, spot=spot),
             )
     except CloudError as error:
-        if code(error) == ABSENT and TEMPLATE in str(error).lower():
-            # The template was just made, and Auto Scaling does not know it yet.
-            raise refusal(action, UNKNOWN_TEMPLATE, str(error)) from error
         if code(error) != EXISTS:
             raise
 

@@ -52,6 +52,7 @@ UNKNOWN_YET = frozenset(
         *("InvalidLaunchTemplateId.NotFound",),
     }
 )
+DELAYS = THROTTLED | UNKNOWN_YET
 UNKNOWN_PAUSES = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 6.0, 7.0)
 
 

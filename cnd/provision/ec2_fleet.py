@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnd.cloud.failures import code, refusal, translated
+from cnd.cloud.failures import UNKNOWN_TEMPLATE, code, refusal, translated
 from cnd.ec2 import (
     ALL,
     RUN_TAG,
@@ -30,7 +30,6 @@ from cnd.model.launch_spec import LaunchSpec, template
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
-ABSENT = "InvalidLaunchTemplateName.NotFoundException"
 EXISTS = "InvalidLaunchTemplateName.AlreadyExistsException"
 
 
@@ -100,7 +99,7 @@ def remove_templates(ec2: EC2Client, run: str, types: Sequence[str]) -> None:
             with translated("remove the launch template"):
                 ec2.delete_launch_template(LaunchTemplateName=name)
         except CloudError as error:
-            if code(error) != ABSENT:
+            if code(error) != UNKNOWN_TEMPLATE:
                 raise
 
 

@@ -323,7 +323,7 @@ class Launcher:
                 failures += 1
                 seconds = capacity.pause(code(error), failures)
                 doubt |= code(error) in ("", *ec2.INTERNAL)
-                if seconds is not None and code(error) in capacity.THROTTLED:
+                if seconds is not None and code(error) in capacity.DELAYS:
                     delay = {"seconds": seconds, "reason": code(error)}
                     progress.emit(Event("launch.delayed", fields=delay))
                 if seconds is None or self._cloud.gone() or not progress.wait(seconds):

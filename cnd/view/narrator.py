@@ -165,7 +165,7 @@ SENTENCES = {
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",
-    "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
+    "launch.delayed": "AWS answers {reason}: again in {seconds:g} s",
     "fleet.reduced": (
         "ONLY {instances} OF {wanted} INSTANCES could be launched: the search is "
         "divided among them"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cnd.cloud.failures import code
+from cnd.cloud.failures import UNKNOWN_TEMPLATE, code
 from cnd.errors import CapacityError
 from cnd.provision import ec2_fleet
 from tests.support.aws import SPEC, Stub
@@ -165,6 +165,6 @@ def test_too_few_instances_without_a_reason_is_a_lack_of_capacity(stub: Stub) ->
 
 def test_a_template_that_exists_or_is_removed_already_is_no_failure(stub: Stub) -> None:
     stub.add_client_error("create_launch_template", ec2_fleet.EXISTS)
-    stub.add_client_error("delete_launch_template", ec2_fleet.ABSENT)
+    stub.add_client_error("delete_launch_template", UNKNOWN_TEMPLATE)
     ec2_fleet.make_templates(stub.ec2, [SPEC], run="r", owner="user")
     ec2_fleet.remove_templates(stub.ec2, "r", ["t3.micro"])

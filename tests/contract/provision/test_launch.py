@@ -131,6 +131,8 @@ def test_a_launch_is_asked_for_again_while_aws_does_not_know_what_was_just_made(
     assert [each.id for each in found] == ["i-0"]
     assert len(launch.waited) == 4
     assert len(launch.tokens()) == 1  # it is the same request
+    delays = [e.fields for e in launch.events if e.kind == "launch.delayed"]
+    assert [each["reason"] for each in delays] == [code] * 4
 
 
 def test_a_type_outside_the_free_plan_gives_way_to_the_next_one(
