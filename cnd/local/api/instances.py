@@ -27,7 +27,7 @@ from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
-from cnd.local.api import images, memory, templates
+from cnd.local.api import images, memory, networks, templates
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.images import login_user
@@ -257,7 +257,11 @@ class Instances:
         if template := k.get("launch_template"):
             end = templates.behavior(backend, template)
             k.setdefault("instance_initiated_shutdown_behavior", end)
-            k.setdefault("block_device_mappings", templates.volumes(backend, template))
+            volumes = templates.listed(backend, template, "BlockDeviceMappings")
+            k.setdefault("block_device_mappings", volumes)
+            interfaces = templates.listed(backend, template, "NetworkInterfaces")
+            k |= networks.of_interfaces(interfaces)
+        k |= networks.of_interfaces(k.get("nics") or ())
         if mappings := k.pop("block_device_mappings", None):
             k["block_device_mappings"] = images.with_sizes(mappings)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)

@@ -1,11 +1,12 @@
-"""The default network of a region, as AWS gives it: with a way to the internet.
+"""Networks as AWS has them: a default one with a way to the internet, interfaces.
 
-One rule: it completes what moto creates, and changes no network of a user.  Imported by
-the server only, with moto.
+One rule: it completes what moto creates and reads, and changes no network of a user.
+Imported by the server only, with moto.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from moto.ec2.models.vpcs import VPCBackend
@@ -29,3 +30,20 @@ def install() -> None:
         return vpc
 
     VPCBackend.create_default_vpc = create_default_vpc  # type: ignore[method-assign,assignment]
+
+
+def of_interfaces(interfaces: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a launch says of its instances' subnet and groups, as moto has it.
+
+    moto reads both from the launch itself only, where AWS refuses them beside an
+    interface.
+
+    Args:
+        interfaces: NetworkInterfaces of the launch or of its template.
+    """
+    first = next((i for i in interfaces if not int(i.get("DeviceIndex") or 0)), {})
+    found = {
+        "subnet_id": first.get("SubnetId"),
+        "security_group_ids": first.get("Groups"),
+    }
+    return {name: value for name, value in found.items() if value}

@@ -31,10 +31,9 @@ def behavior(backend: Any, template: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
-def volumes(backend: Any, template: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what a template says of the volumes of an instance."""
-    found = backend._get_template_from_args(template).data
-    return list(found.get("BlockDeviceMappings") or [])
+def listed(backend: Any, template: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Return a list in the data of a template; empty if it has none of that name."""
+    return list(backend._get_template_from_args(template).data.get(name) or [])
 
 
 def _complete_fleets() -> None:
