@@ -100,6 +100,27 @@ def test_all_calls_of_a_run_may_fail_twice(
     }
 
 
+def test_what_was_just_made_may_be_unknown_to_the_next_calls(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """As AWS answers for seconds: it costs the run some of them, and nothing else."""
+    unmake(terminal)
+    unknown = {
+        "ec2:AuthorizeSecurityGroupIngress": "InvalidGroup.NotFound",
+        "ec2:RunInstances": "InvalidKeyPair.NotFound",
+        "ec2:CreateTags": "InvalidInstanceID.NotFound",
+    }
+    for action, code in unknown.items():
+        lay(cloud, action, code=code, times=2)
+    process, folder = searching(terminal, *TAGGING, "--json")
+    status, out, err = ended(process, within=120)
+    assert status == 10, err
+    assert json.loads(out)["terminated"] == 2
+    assert struck(cloud) == 2 * len(unknown)
+    assert told(folder, "cloud.trouble") == []
+    assert len(told(folder, "launch.delayed")) == 2
+
+
 def test_what_goes_through_s3_may_fail_thrice(
     terminal: Victim, cloud: Endpoint
 ) -> None:
