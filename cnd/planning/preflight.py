@@ -220,7 +220,8 @@ def network(case: Case) -> Check:
     if case.plan.subnet:
         filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
-        subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
+        pages = case.cloud.ec2.get_paginator("describe_subnets").paginate(**filters)
+        subnets = [subnet for page in pages for subnet in page["Subnets"]]
         fit = [s for s in subnets if s["AvailabilityZone"] in zones]
     if not subnets:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")

@@ -55,14 +55,15 @@ def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
     now = dt.datetime.now(dt.timezone.utc)
     try:
         with translated(f"ask for the spot price of {', '.join(types)}"):
-            reply = cloud.ec2.describe_spot_price_history(
+            pages = cloud.ec2.get_paginator("describe_spot_price_history").paginate(
                 InstanceTypes=list(types),  # type: ignore[arg-type]  # any text
                 ProductDescriptions=["Linux/UNIX"],
                 StartTime=now,  # so that only the price in force is returned
             )
             history = [
                 (x["InstanceType"], x["AvailabilityZone"], float(x["SpotPrice"]))
-                for x in reply["SpotPriceHistory"]
+                for page in pages
+                for x in page["SpotPriceHistory"]
                 if x.get("SpotPrice")
             ]
     except CloudError:
@@ -85,14 +86,14 @@ def _listed(client: Any, region: str, instance_type: str) -> float | None:
     """Return the price that AWS lists, without what is billed besides the instance."""
     fields = {"instanceType": instance_type, "regionCode": region, **PRODUCT}
     with translated(f"ask for the price of {instance_type}"):
-        reply = client.get_products(
+        pages = client.get_paginator("get_products").paginate(
             ServiceCode="AmazonEC2",
             Filters=[
                 {"Type": "TERM_MATCH", "Field": name, "Value": value}
                 for name, value in fields.items()
             ],
         )
-        products = map(json.loads, reply["PriceList"])
+        products = [json.loads(each) for page in pages for each in page["PriceList"]]
         return max((usd for each in products for usd in _hourly(each)), default=None)
 
 

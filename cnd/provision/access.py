@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.literals import ResourceTypeType
     from types_boto3_ec2.type_defs import (
+        FilterTypeDef,
         IpPermissionTypeDef,
         IpRangeTypeDef,
+        SubnetTypeDef,
         TagSpecificationTypeDef,
     )
 
@@ -60,6 +62,7 @@ SYSTEMS = {
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
 SSH_PORT = 22
+ANY_PROTOCOL = "-1"  # in the permissions of a group: every port of every protocol
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
@@ -89,11 +92,11 @@ def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
 def zones(ec2: EC2Client, instance_type: str) -> set[str]:
     """Return the zones of the region that offer `instance_type`."""
     with translated(f"ask which zones offer {instance_type}"):
-        reply = ec2.describe_instance_type_offerings(
+        pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
             LocationType="availability-zone",
             Filters=[{"Name": "instance-type", "Values": [instance_type]}],
         )
-        return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+        return {each["Location"] for p in pages for each in p["InstanceTypeOfferings"]}
 
 
 @dataclass(frozen=True)
@@ -186,8 +189,7 @@ class Group:
 
 def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
     """Return CND's security group for `subnet`, or None if there is none yet."""
-    name, _ = _group_name(ec2, subnet)
-    return _group(ec2, name)
+    return _group(ec2, *_group_name(ec2, subnet))
 
 
 def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
@@ -243,34 +245,53 @@ def allow_ssh(
 
 
 def _revoke_ssh(ec2: EC2Client, group: str, ranges: list[str]) -> None:
-    with translated(f"let SSH in from {ranges[0]} no more"):
-        ec2.revoke_security_group_ingress(
-            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
-        )
+    """Remove ranges; what is part of a wider rule, which CND has not made, stays."""
+    try:
+        with translated(f"let SSH in from {ranges[0]} no more"):
+            ec2.revoke_security_group_ingress(
+                GroupId=group,
+                IpPermissions=_permission([{"CidrIp": r} for r in ranges]),
+            )
+    except CloudError as error:
+        if code(error) != "InvalidPermission.NotFound":
+            raise
 
 
 def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
-    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+    """Return the name of the group for a subnet, and its VPC.
 
     A group belongs to one VPC, so each VPC has a name of its own.
+
+    Args:
+        subnet: "": the default ones.  Without any the VPC is "".
     """
-    if not subnet:
-        return GROUP, ""
-    with translated(f"look up {subnet}"):
-        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
-        return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+    found = _subnets(ec2, [subnet] if subnet else [])
+    vpc = next((each["VpcId"] for each in found), "")
+    return (f"{GROUP}-{vpc}" if subnet else GROUP), vpc
 
 
-def _group(ec2: EC2Client, name: str) -> Group | None:
+def _group(ec2: EC2Client, name: str, vpc: str) -> Group | None:
+    """Return the group of that name in a VPC; others may have one of the same name."""
+    filters: list[FilterTypeDef] = [{"Name": "group-name", "Values": [name]}]
+    if vpc:
+        filters.append({"Name": "vpc-id", "Values": [vpc]})
     with translated("look up the security group"):
-        found = ec2.describe_security_groups(
-            Filters=[{"Name": "group-name", "Values": [name]}]
-        )["SecurityGroups"]
+        pages = ec2.get_paginator("describe_security_groups").paginate(Filters=filters)
+        found = [group for page in pages for group in page["SecurityGroups"]]
         if not found:
             return None
-        ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+        permissions = filter(_allows_ssh, found[0]["IpPermissions"])
+        ranges = (r for p in permissions for r in p.get("IpRanges", []))
         notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
         return Group(found[0]["GroupId"], notes)
+
+
+def _allows_ssh(permission: Mapping[str, Any]) -> bool:
+    """Return whether a permission of a group is for the port of SSH, at least."""
+    if permission.get("IpProtocol") == ANY_PROTOCOL:
+        return True
+    first, last = permission.get("FromPort", -1), permission.get("ToPort", -1)
+    return permission.get("IpProtocol") == "tcp" and first <= SSH_PORT <= last
 
 
 def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
@@ -278,12 +299,14 @@ def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
 
     Two first runs at the same time both find none, and one of them creates it.
     """
-    if found := _group(ec2, name):
+    if found := _group(ec2, name, vpc):
         return found
     try:
         return Group(_new_group(ec2, name, vpc), {})
     except CloudError as error:
-        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
+        if code(error) == "InvalidGroup.Duplicate" and (
+            found := _group(ec2, name, vpc)
+        ):
             return found
         raise
 
@@ -311,13 +334,19 @@ def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) ->
 
 def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
     """Return the subnets of these names, or the default ones, each with its zone."""
+    found = _subnets(ec2, names)
+    with translated("list the subnets"):
+        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
+    return {name: zone for zone, name in zones}
+
+
+def _subnets(ec2: EC2Client, names: Collection[str]) -> list[SubnetTypeDef]:
     which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if names:
         which = {"SubnetIds": list(names)}
-    with translated("list the subnets"):
-        found = ec2.describe_subnets(**which)["Subnets"]
-        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
-    return {name: zone for zone, name in zones}
+    with translated(f"look up {', '.join(names) or 'the default subnets'}"):
+        pages = ec2.get_paginator("describe_subnets").paginate(**which)
+        return [subnet for page in pages for subnet in page["Subnets"]]
 
 
 def caller_address(url: str) -> str:

@@ -56,13 +56,17 @@ def _groups(cloud: Cloud) -> list[Resource]:
 
 def _templates(cloud: Cloud) -> list[Resource]:
     with translated("list the launch templates"):
-        found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
-        names = [template["LaunchTemplateName"] for template in found]
+        pages = cloud.ec2.get_paginator("describe_launch_templates")
+        names = [
+            template["LaunchTemplateName"]
+            for page in pages.paginate(Filters=TAGGED)
+            for template in page["LaunchTemplates"]
+        ]
     return [Resource("launch template", name, name) for name in names]
 
 
 def _key_pairs(cloud: Cloud) -> list[Resource]:
-    with translated("list the key pairs"):
+    with translated("list the key pairs"):  # AWS lists them all at once
         found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
         return [
             Resource("key pair", pair["KeyName"], pair["KeyName"]) for pair in found
@@ -71,8 +75,12 @@ def _key_pairs(cloud: Cloud) -> list[Resource]:
 
 def _security_groups(cloud: Cloud) -> list[Resource]:
     with translated("list the security groups"):
-        found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
-        return [Resource("security group", g["GroupName"], g["GroupId"]) for g in found]
+        pages = cloud.ec2.get_paginator("describe_security_groups")
+        return [
+            Resource("security group", group["GroupName"], group["GroupId"])
+            for page in pages.paginate(Filters=TAGGED)
+            for group in page["SecurityGroups"]
+        ]
 
 
 def _bucket(cloud: Cloud) -> list[Resource]:

@@ -26,6 +26,7 @@ from tests.support.local_cloud import LocalCloud
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
 EVERYWHERE = "0.0.0.0/0"
+SSH = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
 LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
 
@@ -294,6 +295,8 @@ def test_a_denied_call_that_a_run_needs_is_a_fault(
     with stubbed("ec2", "ssm") as clerk:
         if service == "ssm":
             clerk.answer("ec2", "describe_instance_types", described(2))
+        if look is preflight.ssh:
+            clerk.networks()
         clerk.refuse(service, call, "AccessDeniedException")
         plan = replace(PLAN, ssh_from="192.0.2.0/24")
         (check,) = preflight.examine(Case(clerk.cloud, plan, key), [look])
@@ -319,9 +322,10 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
         ([], "UnauthorizedOperation", FAULT),
         (["198.51.100.7/32"], "DryRunOperation", WARNING),
     ):
-        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
         group = {"GroupId": "sg-1", "IpPermissions": [permission]}
         found = {"SecurityGroups": [group]}
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", found)
         clerk.refuse("ec2", "authorize_security_group_ingress", answer)
         (check,) = preflight.examine(mine, [preflight.ssh])
@@ -336,7 +340,9 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
 def test_whether_a_group_may_be_created_is_checked(
     clerk: Clerk, case: Case, answer: str, status: str
 ) -> None:
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.networks()
     clerk.refuse("ec2", "create_security_group", answer)
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
@@ -415,8 +421,9 @@ def test_every_check_that_calls_more_than_a_description_makes_a_dry_run(
 def test_the_ranges_that_the_group_allows_are_reported(
     clerk: Clerk, case: Case, ranges: list[str], status: str
 ) -> None:
-    permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+    permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
     group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [group]})
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])

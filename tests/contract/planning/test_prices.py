@@ -112,6 +112,21 @@ def test_present_spot_prices_are_returned_by_type_and_zone_with_the_lowest(
     assert price.source == "spot price in eu-west-2b, just now"
 
 
+def test_prices_on_later_pages_are_found(aws: Cloud, clerk: Clerk) -> None:
+    first: dict[str, Any] = {"PriceList": [], "NextToken": "2"}
+    clerk.answer("pricing", "get_products", first)
+    clerk.answer("pricing", "get_products", {"PriceList": [product("0.091")]})
+    price = prices.on_demand(aws, "c6a.large")
+    assert price is not None
+    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS)
+    zone = {"AvailabilityZone": "eu-west-2b", "InstanceType": "c6a.large"}
+    history = {"SpotPriceHistory": [{**zone, "SpotPrice": "0.03"}]}
+    empty: dict[str, Any] = {"SpotPriceHistory": [], "NextToken": "2"}
+    for page in (empty, history):
+        clerk.answer("ec2", "describe_spot_price_history", page)
+    assert prices.spot(aws, ["c6a.large"]).keys() == {"c6a.large"}
+
+
 def test_only_the_present_spot_price_is_requested(aws: Cloud, clerk: Clerk) -> None:
     sent: list[dt.datetime] = []
     aws.ec2.meta.events.register(

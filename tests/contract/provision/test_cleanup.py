@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from cnd.errors import CloudError
 from cnd.provision import access, auto_scaling, cleanup, ec2_fleet
 from cnd.transport import keys
 from tests.support.aws import SPEC
-from tests.support.clerk import stubbed
+from tests.support.clerk import Clerk, stubbed
 from tests.support.local_cloud import LocalCloud, connected, running_cloud
 
 
@@ -75,6 +76,35 @@ def test_a_refused_listing_hides_its_kind_only(run: str) -> None:
     assert [made.title for made in found] == [f"queue of run {run}"]
     assert [code(error) for error in refused] == [
         *("AccessDenied", "UnauthorizedOperation", "403"),
+    ]
+
+
+def in_pages(clerk: Clerk, call: str, member: str, found: list[dict[str, str]]) -> None:
+    """Answer with three pages: an empty one, one with the first, one with the rest."""
+    for listed, more in (([], "1"), (found[:1], "2"), (found[1:], "")):
+        token = {"NextToken": more} if more else {}
+        clerk.answer("ec2", call, {member: listed, **token})
+
+
+def test_what_aws_lists_in_pages_is_found_on_all_of_them() -> None:
+    """AWS may send a page without anything on it, with more to come."""
+    templates = [{"LaunchTemplateName": f"cnd-{run}"} for run in "ab"]
+    groups = [
+        {"GroupName": "cnd-ssh", "GroupId": "sg-1"},
+        {"GroupName": "cnd-ssh-vpc-1", "GroupId": "sg-2"},
+    ]
+    with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
+        nothing: dict[str, Any] = {"AutoScalingGroups": []}
+        clerk.answer("autoscaling", "describe_auto_scaling_groups", nothing)
+        in_pages(clerk, "describe_launch_templates", "LaunchTemplates", templates)
+        clerk.answer("ec2", "describe_key_pairs", {"KeyPairs": []})
+        in_pages(clerk, "describe_security_groups", "SecurityGroups", groups)
+        clerk.refuse("s3", "head_bucket", "404")
+        clerk.answer("sqs", "list_queues", {})
+        listed = [made.title for made in cleanup.find(clerk.cloud)[0]]
+    assert listed == [
+        *("launch template cnd-a", "launch template cnd-b"),
+        *("security group cnd-ssh", "security group cnd-ssh-vpc-1"),
     ]
 
 

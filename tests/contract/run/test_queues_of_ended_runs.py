@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ def test_of_several_runs_the_one_with_instances_is_meant(
     with pytest.raises(UsageError, match="2 runs are going on"):
         stop(place, "", "enough")
     ec2 = place.ec2
-    tags = [{"Key": "cnd:run", "Value": third}]
+    tags: Any = [{"Key": "cnd:run", "Value": third}]
     (image,) = ec2.describe_images(
         Filters=[{"Name": "name", "Values": ["al2023*x86_64"]}]
     )["Images"][:1]
@@ -64,7 +65,7 @@ def test_of_several_runs_the_one_with_instances_is_meant(
         InstanceType="t3.micro",
         MinCount=1,
         MaxCount=1,
-        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],  # type: ignore[misc]
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
     )
     try:
         assert stop(place, "", "enough") == third
