@@ -73,12 +73,12 @@ def doctor(c: Context, options: DoctorOptions) -> None:
 
 @task(CleanOptions)
 def clean(c: Context, options: CleanOptions) -> None:
-    """Remove what CND made besides instances: key pair, group, bucket with its logs."""
+    """Remove what CND made besides instances: key pair, group, logs in the bucket."""
     cloud, yes = required(options.cloud, options.region), options.yes
     if live := ec2.find(cloud.ec2, states=ec2.EXISTING):
         message = f"{len(live)} instances of CND are there"
         raise UsageError(message, hint="`fab scram` ends them; then clean")
-    found, refused = cleanup.find(cloud)
+    found, refused = cleanup.find(cloud, bucket_too=options.bucket_too)
     unseen = [str(error) for error in refused]
     left: dict[str, str] = {}
     for made in found if yes else []:

@@ -5,6 +5,7 @@ One rule: whatever can be refused is requested here, while it costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -17,6 +18,7 @@ from cnd.errors import CloudError
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
+from cnd.provision.capacity import bucket_pause
 from cnd.provision.retry import again
 from cnd.system.background import NotDone, Pool
 from cnd.system.typed_json import made
@@ -115,7 +117,7 @@ def prepare(
             make = partial(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
-            bucket_made = pool.submit(again, make, hopeless=cloud.gone)
+            bucket_made = pool.submit(settled, make, cloud)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
@@ -131,13 +133,18 @@ def prepare(
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            s3_protocol.send(cloud.s3, name, run, owner)
+            settled(partial(s3_protocol.send, cloud.s3, name, run, owner), cloud)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
+
+
+def settled(work: Callable[[], object], cloud: Cloud) -> None:
+    """Do `work` with CND's bucket, which may be new, or its last removal under way."""
+    again(work, hopeless=cloud.gone, pause=bucket_pause)
 
 
 def security_group(cloud: Cloud, plan: Plan) -> str:

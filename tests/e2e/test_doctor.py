@@ -56,10 +56,12 @@ def test_a_run_leaves_for_the_next_one_what_clean_removes(terminal: Terminal) ->
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
     listed = terminal.ask("clean")
     kinds = {title.rsplit(" ", 1)[0] for title in listed["found"]}
-    assert {"key pair", "security group", "bucket"} <= kinds
+    assert {"key pair", "security group", "content of bucket"} <= kinds
     assert listed["removed"] == []
     assert terminal.ask("clean", "--yes")["removed"] == listed["found"]
     assert terminal.call("clean").stdout == "there is nothing of CND\n"
+    told = terminal.ask("clean", "--yes", "--bucket-too")
+    assert [title.partition(" ")[0] for title in told["removed"]] == ["bucket"]
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
 
 
@@ -73,7 +75,9 @@ def test_what_clean_may_not_look_at_is_said_and_the_rest_goes_on(
     told = terminal.ask("clean", "--yes", status=3)
     (unseen,) = told["unseen"]
     assert "could not list the key pairs" in unseen
-    assert {"security group", "bucket"} <= {t.rsplit(" ", 1)[0] for t in there}
+    assert {"security group", "content of bucket"} <= {
+        t.rsplit(" ", 1)[0] for t in there
+    }
     assert told["removed"] == [t for t in there if not t.startswith("key pair ")]
     assert terminal.ask("clean", "--yes")["unseen"] == []
 
