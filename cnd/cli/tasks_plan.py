@@ -47,11 +47,11 @@ def plan(c: Context, options: PlanOptions) -> None:
     made = forecast(decide(asked, known), known, now if on_spot else None)
     others = alternatives(asked, instance_types.others(cloud, folder, options.kernel))
     left = on_aws.clients.life_left() if on_aws else None
-    outlived = left is not None and left < made.plan.lifetime
+    expires = left is not None and left < made.plan.lifetime
     if not options.json:
-        print(text(made, others, mine, now, outlived=outlived))
+        print(text(made, others, mine, now, expires=expires))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, now, outlived=outlived)))
+    print(jsonlib.dumps(to_json(made, others, mine, now, expires=expires)))
 
 
 @task(DoctorOptions)

@@ -35,6 +35,7 @@ LEAST_CHANCE = 0.5  # of an answer in the space, below which `verdicts` warns
 USUAL_QUOTA = 32  # vCPUs that a new account may often run at once
 TRIAL = 5.0  # seconds of search that measure a type whose rate is not known
 SHOWN = 5  # alternatives
+LONGER = "log in again first, or less --t"  # for credentials that end too soon
 
 
 @dataclass(frozen=True)
@@ -277,18 +278,18 @@ def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast
 
 
 def verdicts(
-    estimate: Forecast, local_rate: Rate | None, *, outlived: bool = False
+    estimate: Forecast, local_rate: Rate | None, *, expires: bool = False
 ) -> Iterator[str]:
     """Yield advice and warnings about the plan.
 
     Args:
-        outlived: whether the credentials are known to end before the instances may.
+        expires: whether the credentials are known to end before the instances may.
     """
     plan, seen = estimate.plan, estimate.chances
-    if outlived:
+    if expires:
         yield (
             f"the credentials end within the {plan.lifetime:.0f} s that the run may "
-            "take, and the fleet's way to S3 with them: log in again first"
+            f"take; then {outlived(plan)}: {LONGER}"
         )
     exists = within(plan.difficulty, plan.nonces)
     if exists < LEAST_CHANCE:
@@ -317,6 +318,16 @@ def verdicts(
         )
 
 
+def outlived(plan: Plan) -> str:
+    """Return what is lost where the credentials end before the instances of a plan."""
+    if plan.without_ssh:
+        return "the instances get no more orders, and their reports and logs are lost"
+    return (
+        "CND can neither terminate nor upload logs before a new login, and what an "
+        "orphan leaves in S3 is lost; each instance still ends by its timer"
+    )
+
+
 def _alone(plan: Plan, estimate: Forecast, local_rate: Rate) -> str:
     """Return advice if this machine alone is expected to be faster than the fleet."""
     alone, chances = _chances(plan, local_rate.nonces_per_second), estimate.chances
@@ -338,12 +349,12 @@ def to_json(
     local_rate: Rate | None,
     spot: Price | None,
     *,
-    outlived: bool = False,
+    expires: bool = False,
 ) -> dict[str, Any]:
     """Return the object of `plan --json`."""
     return {
         **estimate.to_json(),
-        "verdicts": list(verdicts(estimate, local_rate, outlived=outlived)),
+        "verdicts": list(verdicts(estimate, local_rate, expires=expires)),
         "spot": asdict(spot) if spot else None,
         "this_machine": local_rate.nonces_per_second if local_rate else None,
         "alternatives": [other.to_json() for other in others],
@@ -359,7 +370,7 @@ def text(
     local_rate: Rate | None,
     spot: Price | None = None,
     *,
-    outlived: bool = False,
+    expires: bool = False,
 ) -> str:
     """Return the text that `plan` prints."""
     rows = [*_rows(estimate)]
@@ -367,7 +378,7 @@ def text(
         use = "not used" if estimate.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [
-        ("verdict", said) for said in verdicts(estimate, local_rate, outlived=outlived)
+        ("verdict", said) for said in verdicts(estimate, local_rate, expires=expires)
     ]
     lines = [*table(rows, ("<14", "<"), gap=" ")]
     if others:

@@ -22,6 +22,7 @@ from cnd.cloud.failures import ELSEWHERE, NETWORK, POLICY, QUOTA, code, translat
 from cnd.errors import CloudError, UsageError
 from cnd.model.catalog import PRICED
 from cnd.model.plan import MARKETS, Plan
+from cnd.planning.forecast import LONGER, outlived
 from cnd.provision import access, auto_scaling
 from cnd.transport.gateway import Gateway
 from cnd.transport.keys import UserKey
@@ -94,15 +95,16 @@ def examine(case: Case, checks: Sequence[CheckFunction]) -> list[Check]:
 
 def credentials(case: Case) -> Check:
     """Whether they are valid for as long as the run may take."""
-    left = case.cloud.clients.life_left()
-    life = f"a run may take {case.plan.lifetime:.0f} s"
+    plan, left = case.plan, case.cloud.clients.life_left()
+    life = f"a run may take {plan.lifetime:.0f} s"
     if left is None:
-        text = "temporary, and their end is not known"
-        return Check("credentials", WARNING, text, life)
-    if left < case.plan.lifetime:
-        # With them end the pre-signed URLs with which orphans deliver.
-        text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
-        return Check("credentials", WARNING, text, "log in again first")
+        text = f"temporary, and their end is not known; {life}"
+        return Check("credentials", WARNING, text, f"should they end: {outlived(plan)}")
+    if left < plan.lifetime:
+        text = f"they end in {left / 60:.0f} min, {life}; then {outlived(plan)}"
+        # Without SSH all that instances get and send goes by URLs signed with them.
+        status = FAULT if plan.without_ssh else WARNING
+        return Check("credentials", status, text, LONGER)
     good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
     return Check("credentials", OK, f"{good}; {life}")
 

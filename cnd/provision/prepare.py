@@ -96,12 +96,14 @@ def prepare(
 
     Raises:
         CloudError: the cloud refused something, or has no such instance type.
+        UsageError: the user data would be longer than EC2 takes.
     """
     if plan.gateway:
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     owner = "" if bucket else cloud.account
+    user_data = _user_data(cloud, plan, run, name, host_key)  # it may be too long
     pool = Pool(4, "prepare")
     try:
         images = {
@@ -119,7 +121,6 @@ def prepare(
             )
             bucket_made = pool.submit(settled, make, cloud)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
             ec2.LaunchSpec(
                 image=image.result().id,
@@ -171,7 +172,10 @@ def _user_data(
         polls_per_second=cloud.polls_per_second,
         patience=cloud.orphan_patience,
     )
-    return boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    data = boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    token = s3_protocol.token_of(boot)
+    boot_script.check_size(data, token=len(token), block=len(plan.block))
+    return data
 
 
 def _done() -> Future[None]:

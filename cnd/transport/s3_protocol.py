@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from cnd import s3logs
 from cnd.cloud.failures import translated
@@ -32,6 +33,7 @@ from cnd.transport import orphans, payload
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+TOKEN = "X-Amz-Security-Token"  # in the query of a signed URL
 MACHINES = ("x86_64", "aarch64")
 MESSAGE = "word.json"  # under the run's prefix: the object that all instances poll
 REPORTS = f"{s3logs.LOGS}Instance"  # the prefix of the objects that they put
@@ -204,3 +206,8 @@ def boot(
             "result_form": form(orphans.RESULT, orphans.MOST_RESULT),
         },
     }
+
+
+def token_of(boot: Mapping[str, Any]) -> str:
+    """Return the session token in the URLs of `boot`; "" if they carry none."""
+    return next(iter(parse_qs(urlsplit(boot["word"]).query).get(TOKEN, ())), "")

@@ -535,6 +535,30 @@ def test_the_life_of_credentials_is_compared_with_the_length_of_the_run(
     assert text in check.text
 
 
+@pytest.mark.parametrize(
+    ("plan", "status", "lost"),
+    [
+        (PLAN, WARNING, "neither terminate nor upload logs before a new login"),
+        (replace(PLAN, bootstrap="user-data"), FAULT, "get no more orders"),
+        (replace(PLAN, instances=1000), FAULT, "reports and logs are lost"),
+    ],
+)
+def test_credentials_that_end_before_a_run_without_ssh_are_a_fault(
+    case: Case, plan: Plan, status: str, lost: str
+) -> None:
+    """All that its instances get and send goes by URLs that are signed with them."""
+    session: Any = Session(expiring(330))
+    cloud = replace(case.cloud, clients=Clients(session, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert (check.status, check.way_out) == (status, "log in again first, or less --t")
+    assert lost in check.text
+    unknown: Any = Session(Credentials("a", "s", "token"))
+    cloud = replace(case.cloud, clients=Clients(unknown, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert check.status == WARNING
+    assert lost in check.way_out
+
+
 @pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])
 def test_the_age_of_the_shipped_data_is_reported(
     monkeypatch: pytest.MonkeyPatch, case: Case, days: int, status: str
