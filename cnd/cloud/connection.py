@@ -24,6 +24,7 @@ from cnd import local
 from cnd.cloud import credentials, replies
 from cnd.cloud.failures import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
+from cnd.model.s3_requests import POLLS_PER_SECOND
 
 if TYPE_CHECKING:
     import boto3
@@ -78,7 +79,8 @@ class Cloud:
     # Whether the cloud, and every instance of it with it, has ended.
     gone: Callable[[], bool] = field(default=lambda: False, repr=False)
     hosts_at_once: int = 32  # that are connected to and set up at the same time
-    polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    # Of S3, by all instances of a run together.
+    polls_per_second: float = POLLS_PER_SECOND
     rate_cap: float | None = None  # nonces/s, the limit of each host
     # Seconds without a message after which a host is an orphan, and seconds for which
     # a refused termination is repeated; None: the defaults of `orphans` and `ec2`.

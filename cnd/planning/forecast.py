@@ -23,6 +23,7 @@ from cnd.model.plan import (
     Usage,
 )
 from cnd.model.probability import Chances, chances, instances_for, success, within
+from cnd.model.s3_requests import DEAREST
 from cnd.model.witness import bits_for
 
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
@@ -35,6 +36,10 @@ LEAST_CHANCE = 0.5  # of an answer in the space, below which `verdicts` warns
 USUAL_QUOTA = 32  # vCPUs that a new account may often run at once
 TRIAL = 5.0  # seconds of search that measure a type whose rate is not known
 SHOWN = 5  # alternatives
+PRICES = (
+    "allow pricing:GetProducts (docs/aws.md); or --region us-east-1, where `fab plan` "
+    "shows types whose prices come with CND"
+)
 LONGER = "log in again first, or less --t"  # for credentials that end too soon
 
 
@@ -204,16 +209,25 @@ def _no_such_nonce(plan: Plan) -> str:
 def _check_budget(plan: Plan, budget: float) -> None:
     worst = plan.worst_case_usd
     if worst is None:
-        message = f"--budget: the price of {' or '.join(plan.types)} is not known"
-        hint = "`fab plan` shows types whose price is"
-        raise UsageError(message, hint=hint)
+        message = f"--budget cannot be guaranteed: {_unpriced(plan)}"
+        raise UsageError(message, hint=f"{PRICES}; or leave out --budget")
     if worst > budget:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
-        hint = (
-            f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.max_usd_per_hour)}/h: less --t, or fewer instances (--n)"
-        )
+        hint = f"it is {_worst(plan)}: less --t, or fewer instances (--n)"
         raise UsageError(message, hint=hint)
+
+
+def _unpriced(plan: Plan) -> str:
+    return f"the price of {' or '.join(plan.types)} is not known in this region"
+
+
+def _worst(plan: Plan) -> str:
+    """Return how the worst case of a plan is computed, without its source."""
+    each = f"{usd(plan.max_usd_per_hour)}/h"
+    if plan.requests_usd_per_hour:
+        more = DEAREST * plan.requests_usd_per_hour
+        each = f"({each} and {usd(more)}/h of requests to S3)"
+    return f"{plan.instances} x {plan.lifetime:.0f} s x {each}"
 
 
 def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
@@ -223,6 +237,8 @@ def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
     """
     if budget is None:
         return
+    for plan in plans:
+        _check_budget(plan, budget)
     worst = sum(plan.worst_case_usd or 0.0 for plan in plans)
     if worst > budget:
         message = (
@@ -291,6 +307,8 @@ def verdicts(
             f"the credentials end within the {plan.lifetime:.0f} s that the run may "
             f"take; then {outlived(plan)}: {LONGER}"
         )
+    if plan.usd_per_hour is None:
+        yield f"{_unpriced(plan)}: {PRICES}"
     exists = within(plan.difficulty, plan.nonces)
     if exists < LEAST_CHANCE:
         yield _no_such_nonce(plan)
@@ -434,8 +452,8 @@ def _price(estimate: Forecast) -> str:
             by = f" on spot at {usd(estimate.spot.usd_per_hour)}/h"
         expected = f"{usd(estimate.expected_usd)} expected{by}, "
     return (
-        f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
-        f"{plan.lifetime:.0f} s x {usd(plan.max_usd_per_hour)}/h ({price.source})"
+        f"{expected}{usd(plan.worst_case_usd)} at worst: {_worst(plan)} "
+        f"({price.source})"
     )
 
 
