@@ -230,6 +230,9 @@ def connect(
 ) -> Cloud | None:
     """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
+    The user's own local cloud is meant as well where AWS_ENDPOINT_URL, as `fab local
+    up` prints it for other programs, leads there, and `choice` is empty.
+
     Args:
         choice: "aws" or "local"; empty: AWS if there are credentials.
         region: overrides the configured region.
@@ -247,6 +250,8 @@ def connect(
         raise UsageError(message)
     if choice != "local" and (found := _aws_session(region)):
         session, endpoints = found
+        if endpoints and not choice and (own := _own_local_cloud(session)):
+            return _local_cloud(own, session.region_name or "")
         return _identified("aws", session, CHECKIP, endpoints=endpoints)
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
@@ -361,6 +366,21 @@ def configured_region() -> tuple[str, str]:
     except CndError:  # `connect` reports it
         return "", ""
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
+
+
+def _own_local_cloud(session: boto3.Session) -> local.Endpoint | None:
+    """Return this user's running local cloud if a session has all services there.
+
+    One that serves only some of them is an endpoint like any other.
+    """
+    if (running := local.status()) is None:
+        return None
+    clients, port = Clients(session, None), urlsplit(running.url).port
+    for name in SERVICES:
+        url = clients.get(name).meta.endpoint_url
+        if not (is_loopback(url) and urlsplit(url).port == port):
+            return None
+    return running
 
 
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:

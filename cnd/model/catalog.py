@@ -40,7 +40,7 @@ class Offer:
 
 PRICED = "2026-01-19"
 PRICED_REGION = "us-east-1"
-# On-demand, Linux, USD an hour there, as generated on that day from AWS's price list for
+# On-demand, Linux, USD an hour, as generated on that day from AWS's price list for
 # the Karpenter project: https://github.com/aws/karpenter-provider-aws
 # (pkg/providers/pricing/zz_generated.pricing_aws.go).
 ON_DEMAND = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.support.terminal import Terminal
 
+AS_ON_AWS = ("--ssh-from", "127.0.0.0/8", "--cloud", "aws")
+
 
 def test_a_fit_account_is_reported_line_by_line(terminal: Terminal) -> None:
     terminal.exports()
@@ -26,7 +28,7 @@ def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
 def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
     """As on AWS: through the endpoint that the local cloud tells other programs."""
     terminal.environment |= terminal.exports()
-    words = ("start", "--d", "2", "--subnet", "subnet-0123")
+    words = ("start", "--d", "2", "--subnet", "subnet-0123", "--cloud", "aws")
     before = terminal.runs()
     done = terminal.run(*words)
     assert done.returncode == 3
@@ -38,7 +40,7 @@ def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> Non
 def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
     """620 s of a t3.micro at full load cost some two cents."""
     terminal.environment |= terminal.exports()
-    words = ("--t", "200", "--d", "2", "--n", "4", "--ssh-from", "127.0.0.0/8")
+    words = ("--t", "200", "--d", "2", "--n", "4", *AS_ON_AWS)
     planned = terminal.ask("plan", *words)
     worst = planned["usd"]["worst_case"]
     assert "table of" in planned["usd"]["source"]

@@ -56,6 +56,20 @@ def test_a_plan_says_when_the_credentials_end_before_the_run_may(
     assert len(said) == outlived
 
 
+def test_a_budget_in_a_region_without_known_prices_is_refused(
+    terminal: Terminal,
+) -> None:
+    """The local cloud has no price list, and the table is for us-east-1."""
+    terminal.environment |= terminal.exports()
+    words = ("--d", "2", "--cloud", "aws", "--region", "eu-west-2")
+    assert terminal.ask("plan", *words)["usd"]["worst_case"] is None
+    done = terminal.call("start", *words, "--budget", "100")
+    assert done.returncode == 2
+    assert "--budget cannot be guaranteed: the price of t3.micro" in done.stderr
+    assert "leave out --budget" in done.stderr
+    assert terminal.live() == []
+
+
 def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
     planned = terminal.ask("plan", *WISH)["plan"]
     result = terminal.json("start", *WISH)
@@ -84,7 +98,8 @@ def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
 ) -> None:
     """As on AWS, where this machine's own rate says nothing."""
     terminal.environment |= terminal.exports()
-    words = ("--d", "4", "--t", "60", "--confidence", "0.9", "--instance-type")
+    aws = ("--cloud", "aws", "--d", "4", "--t", "60", "--confidence", "0.9")
+    words = (*aws, "--instance-type")
     refused = terminal.call("plan", *words, "t2.micro")
     assert refused.returncode == 2
     assert "`fab start` without --n tries one instance first" in refused.stderr

@@ -7,7 +7,19 @@ from collections import Counter
 from tests.support.aws import RIGHTS, policy
 from tests.support.terminal import Terminal
 
-START = ("start", "--t", "60", "--d", "2", "--n", "1", "--ssh-from", "127.0.0.0/8")
+AWS = ("--cloud", "aws")
+START = (
+    "start",
+    "--t",
+    "60",
+    "--d",
+    "2",
+    "--n",
+    "1",
+    "--ssh-from",
+    "127.0.0.0/8",
+    *AWS,
+)
 
 
 def calls(terminal: Terminal) -> Counter[str]:
@@ -21,13 +33,13 @@ def test_no_command_makes_a_call_that_the_policy_does_not_grant(
     """As on AWS: through the endpoint that the local cloud tells other programs."""
     terminal.environment |= terminal.exports()
     before = calls(terminal)
-    terminal.ask("doctor", "--ssh-from", "127.0.0.0/8")
-    terminal.ask("plan", "--d", "2", "--n", "1", "--spot")
+    terminal.ask("doctor", *ACCESS)
+    terminal.ask("plan", "--d", "2", "--n", "1", "--spot", *AWS)
     for market in ((), ("--spot",), ("--hold",)):
         terminal.json(*START, *market)
-    terminal.run("stop")
-    terminal.json("scram")
-    assert terminal.ask("clean", "--yes", "--bucket-too")["left"] == {}
+    terminal.run("stop", *AWS)
+    terminal.json("scram", *AWS)
+    assert terminal.ask("clean", "--yes", "--bucket-too", *AWS)["left"] == {}
     made = {RIGHTS.get(call, call) for call in calls(terminal) - before}
     granted = {right for statement in policy() for right in statement["Action"]}
     assert made - granted == set()
