@@ -14,10 +14,11 @@ TEXT = " ".join((ROOT / "docs" / "aws.md").read_text().split())
 # Characters without white space that IAM takes.  Source:
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 INLINE_OF_USER, INLINE_OF_GROUP, MANAGED = 2048, 5120, 6144
+# An instant EC2 Fleet needs no role of its own.  Source:
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-fleet-prerequisites.html
 SERVICES = {
     "autoscaling.amazonaws.com": "--hold",
     "spot.amazonaws.com": "--spot",
-    "ec2fleet.amazonaws.com": "--spot",
 }
 
 
