@@ -26,6 +26,7 @@ RETRY = 2.0  # seconds after a failed poll
 # its creation, and answers `NonExistentQueue` until then.
 # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
 NEW_FOR = 60.0
+KNOWN_WITHIN = 2.0  # seconds; a queue that is not known after them is trouble
 NEW_RETRY = 1.0  # seconds after which such a call is repeated
 GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
@@ -108,27 +109,27 @@ def listen(
 
     Also return once `closing` is set, at the latest after one long poll.  A failed
     poll is passed to `trouble`, once for each new reason, and repeated.  A queue that
-    does not exist ends the listening: once it was read, or after `new_for` seconds.
+    does not exist ends the listening once it was read, or after `new_for` seconds; in
+    its first moment that is not even trouble.
     """
-    last, new_until = "", time.monotonic() + new_for
+    last, began = "", time.monotonic()
+    known_by, new_until = began + min(KNOWN_WITHIN, new_for), began + new_for
     while not closing.is_set():
         began = time.monotonic()
         try:
             texts = _receive(sqs, queue)
         except CloudError as error:
+            is_gone = code(error) in GONE
             if closing.is_set():
                 return
-            if code(error) in GONE and began < new_until:
-                closing.wait(NEW_RETRY)
-                continue
-            if str(error) != last:
+            if str(error) != last and not (is_gone and began < known_by):
                 trouble(error)
-            if code(error) in GONE:
+                last = str(error)
+            if is_gone and began >= new_until:
                 return
-            last = str(error)
-            closing.wait(RETRY)
+            closing.wait(NEW_RETRY if is_gone else RETRY)
             continue
-        new_until = began
+        known_by = new_until = began
         for text in texts:
             message(text)
             return

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "ssm:GetParameter": (QUICK, 3),
     "ec2:DescribeInstanceTypes": (QUICK, 3),
     "ec2:ImportKeyPair": (QUICK, 3),
+    "ec2:DescribeSubnets": (QUICK, 3),
     "ec2:DescribeSecurityGroups": (QUICK, 3),
     "ec2:CreateSecurityGroup": (QUICK, 3),
     "ec2:AuthorizeSecurityGroupIngress": (QUICK, 3),
