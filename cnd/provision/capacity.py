@@ -41,11 +41,13 @@ THROTTLED_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 # Together they outlast a change of network, or a captive portal that comes in between.
 UNSURE_PAUSES = (0.2, 0.6, 2.0, 5.0)
 
-# S3 has not finished the removal of a bucket of this name, which may take an hour; or
-# knows a new one not everywhere yet.  Together a minute.
+# S3 has not finished the removal of a bucket of this name, which may take an hour: a
+# minute; or a new bucket is not known everywhere yet.
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/delete-bucket.html
-UNSETTLED_BUCKET = frozenset({"OperationAborted", "NoSuchBucket"})
-BUCKET_PAUSES = (0.5, 1.5, 3.0, 5.0, 10.0, 15.0, 25.0)
+UNSETTLED_BUCKET: Mapping[str, tuple[float, ...]] = {
+    "OperationAborted": (0.5, 1.5, 3.0, 5.0, 10.0, 15.0, 25.0),
+    "NoSuchBucket": (0.5, 1.0, 2.0, 3.0, 4.0),
+}
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,9 @@ def pause(code: str, failures: int) -> float | None:
 
 def bucket_pause(code: str, failures: int) -> float | None:
     """Return the same for a request about a bucket that is new, or being created."""
-    if code not in UNSETTLED_BUCKET:
+    if (pauses := UNSETTLED_BUCKET.get(code)) is None:
         return pause(code, failures)
-    return BUCKET_PAUSES[failures - 1] if failures <= len(BUCKET_PAUSES) else None
+    return pauses[failures - 1] if failures <= len(pauses) else None
 
 
 def divided(plan: Plan, launched: int) -> Plan:

@@ -276,6 +276,15 @@ def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
     assert "could not make the bucket" in done.stderr
 
 
+def test_a_new_bucket_that_is_not_known_everywhere_gets_the_logs_all_the_same(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    lay(cloud, "s3:PutObject", code="NoSuchBucket", times=3)
+    result = terminal.json(*JOB)
+    assert result["logs"]["s3"]
+    assert struck(cloud) == 3
+
+
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(
     terminal: Victim, cloud: Endpoint
 ) -> None:
