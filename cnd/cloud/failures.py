@@ -42,10 +42,6 @@ TLS = "check AWS_CA_BUNDLE, and ca_bundle in ~/.aws/config: a file of certificat
 PORTAL = "a proxy, or a network that wants a login first, may answer instead of AWS"
 # AWS lists a new instance late, and a terminated one for about an hour.
 LISTED_WITHIN = 20.0  # seconds from its launch
-REMOVED = (
-    "a bucket of this name was removed: S3 takes up to an hour for that; until then "
-    "--bucket, with one of yours"
-)
 LATER = "AWS is throttling this account: try again in a minute"
 
 # Why a call fails before AWS answers, and what the user can do.
@@ -100,7 +96,6 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "InvalidSubnetID.NotFound": (CloudError, "check --subnet and --region"),
     "VPCIdNotSpecified": (CloudError, NETWORK),
     "MissingInput": (CloudError, NETWORK),
-    "OperationAborted": (CloudError, REMOVED),
     UNREADABLE: (CloudError, PORTAL),
 }
 
