@@ -24,6 +24,7 @@ from cnd import local
 from cnd.cloud import credentials, replies
 from cnd.cloud.failures import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
+from cnd.model.s3_requests import POLLS_PER_SECOND
 
 if TYPE_CHECKING:
     import boto3
@@ -80,7 +81,8 @@ class Cloud:
     # Whether the cloud, and every instance of it with it, has ended.
     gone: Callable[[], bool] = field(default=lambda: False, repr=False)
     hosts_at_once: int = 32  # that are connected to and set up at the same time
-    polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    # Of S3, by all instances of a run together.
+    polls_per_second: float = POLLS_PER_SECOND
     rate_cap: float | None = None  # nonces/s, the limit of each host
     # Seconds without a message after which a host is an orphan, and seconds for which
     # a refused termination is repeated; None: the defaults of `orphans` and `ec2`.
@@ -245,6 +247,9 @@ def connect(
 ) -> Cloud | None:
     """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
+    The user's own local cloud is meant as well where AWS_ENDPOINT_URL, as `fab local
+    up` prints it for other programs, leads there, and `choice` is empty.
+
     Args:
         choice: "aws" or "local"; empty: AWS if there are credentials.
         region: overrides the configured region.
@@ -262,6 +267,8 @@ def connect(
         raise UsageError(message)
     if choice != "local" and (found := _aws_session(region)):
         session, endpoints = found
+        if endpoints and not choice and (own := _own_local_cloud(session)):
+            return _local_cloud(own, session.region_name or "")
         return _identified("aws", session, CHECKIP, endpoints=endpoints)
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
@@ -376,6 +383,21 @@ def configured_region() -> tuple[str, str]:
     except CndError:  # `connect` reports it
         return "", ""
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
+
+
+def _own_local_cloud(session: boto3.Session) -> local.Endpoint | None:
+    """Return this user's running local cloud if a session has all services there.
+
+    One that serves only some of them is an endpoint like any other.
+    """
+    if (running := local.status()) is None:
+        return None
+    clients, port = Clients(session, None), urlsplit(running.url).port
+    for name in SERVICES:
+        url = clients.get(name).meta.endpoint_url
+        if not (is_loopback(url) and urlsplit(url).port == port):
+            return None
+    return running
 
 
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:

@@ -40,8 +40,9 @@ class Offer:
 
 
 PRICED = "2026-01-19"
-# On-demand, Linux, us-east-1, USD an hour, as generated on that day from AWS's price
-# list for the Karpenter project: https://github.com/aws/karpenter-provider-aws
+PRICED_REGION = "us-east-1"
+# On-demand, Linux, USD an hour, as generated on that day from AWS's price list for
+# the Karpenter project: https://github.com/aws/karpenter-provider-aws
 # (pkg/providers/pricing/zz_generated.pricing_aws.go).
 ON_DEMAND = {
     "c4.xlarge": 0.199,
@@ -75,6 +76,9 @@ ON_DEMAND = {
 # 8 GB of gp3 at $0.08 a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
 # https://aws.amazon.com/ebs/pricing/ (us-east-1).
 EXTRAS = 0.005 + 8 * 0.08 / 730
+# What the disk costs more in the most expensive region, sa-east-1, where a GB costs
+# $0.152 a month.  The address costs the same everywhere.
+DISK_ELSEWHERE = 8 * (0.152 - 0.08) / 730
 
 # T instances are launched in unlimited mode: a search uses every vCPU in full, and use
 # above the baseline is billed by the vCPU-hour.
@@ -153,7 +157,7 @@ def _offer(name: str) -> Offer:
         architecture=processor.architecture,
         vcpus=vcpus,
         rate=_rate(processor, vcpus),
-        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
+        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, {PRICED_REGION}"),
     )
 
 

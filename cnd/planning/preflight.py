@@ -24,6 +24,7 @@ from cnd.errors import CloudError, UsageError
 from cnd.model.catalog import PRICED
 from cnd.model.plan import MARKETS, Plan
 from cnd.planning import routes
+from cnd.planning.forecast import LONGER, outlived
 from cnd.provision import access, auto_scaling, ec2_fleet
 from cnd.provision.capacity import REFUSALS
 from cnd.provision.prepare import expected_spec
@@ -99,15 +100,16 @@ def examine(case: Case, checks: Sequence[CheckFunction]) -> list[Check]:
 
 def credentials(case: Case) -> Check:
     """Whether they are valid for as long as the run may take."""
-    left = case.cloud.clients.life_left()
-    life = f"a run may take {case.plan.lifetime:.0f} s"
+    plan, left = case.plan, case.cloud.clients.life_left()
+    life = f"a run may take {plan.lifetime:.0f} s"
     if left is None:
-        text = "temporary, and their end is not known"
-        return Check("credentials", WARNING, text, life)
-    if left < case.plan.lifetime:
-        # With them end the pre-signed URLs with which orphans deliver.
-        text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
-        return Check("credentials", WARNING, text, "log in again first")
+        text = f"temporary, and their end is not known; {life}"
+        return Check("credentials", WARNING, text, f"should they end: {outlived(plan)}")
+    if left < plan.lifetime:
+        text = f"they end in {left / 60:.0f} min, {life}; then {outlived(plan)}"
+        # Without SSH all that instances get and send goes by URLs signed with them.
+        status = FAULT if plan.without_ssh else WARNING
+        return Check("credentials", status, text, LONGER)
     good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
     return Check("credentials", OK, f"{good}; {life}")
 
@@ -230,12 +232,13 @@ def network(case: Case) -> Check:
     if case.plan.subnet:
         filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
-        subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
-        named = [
+        pages = case.cloud.ec2.get_paginator("describe_subnets").paginate(**filters)
+        subnets = [
             routes.Subnet(s["SubnetId"], s["VpcId"], s["AvailabilityZone"])
-            for s in subnets
+            for page in pages
+            for s in page["Subnets"]
         ]
-    fit = [subnet for subnet in named if subnet.zone in zones]
+    fit = [subnet for subnet in subnets if subnet.zone in zones]
     if not subnets:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
     if not fit:

@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.literals import ResourceTypeType
     from types_boto3_ec2.type_defs import (
+        FilterTypeDef,
         IpPermissionTypeDef,
         IpRangeTypeDef,
+        SubnetTypeDef,
         TagSpecificationTypeDef,
     )
 
@@ -65,6 +67,7 @@ GROUP = "cnd-ssh"
 CLOSED = "-closed"  # how the names of groups end that allow no connection
 SSH_PORT = 22
 LOOPBACK = "127.0.0.1"
+ANY_PROTOCOL = "-1"  # in the permissions of a group: every port of every protocol
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
@@ -94,11 +97,11 @@ def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
 def zones(ec2: EC2Client, instance_type: str) -> set[str]:
     """Return the zones of the region that offer `instance_type`."""
     with translated(f"ask which zones offer {instance_type}"):
-        reply = ec2.describe_instance_type_offerings(
+        pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
             LocationType="availability-zone",
             Filters=[{"Name": "instance-type", "Values": [instance_type]}],
         )
-        return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+        return {each["Location"] for p in pages for each in p["InstanceTypeOfferings"]}
 
 
 @dataclass(frozen=True)
@@ -226,8 +229,8 @@ def find_group(
     Args:
         closed: the one that allows no connection from outside.
     """
-    name, _ = _group_name(ec2, subnet)
-    return _group(ec2, f"{name}{CLOSED * closed}")
+    name, vpc = _group_name(ec2, subnet)
+    return _group(ec2, f"{name}{CLOSED * closed}", vpc)
 
 
 def ssh_group(
@@ -297,34 +300,53 @@ def allow_ssh(
 
 
 def _revoke_ssh(ec2: EC2Client, group: str, ranges: list[str]) -> None:
-    with translated(f"let SSH in from {ranges[0]} no more"):
-        ec2.revoke_security_group_ingress(
-            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
-        )
+    """Remove ranges; what is part of a wider rule, which CND has not made, stays."""
+    try:
+        with translated(f"let SSH in from {ranges[0]} no more"):
+            ec2.revoke_security_group_ingress(
+                GroupId=group,
+                IpPermissions=_permission([{"CidrIp": r} for r in ranges]),
+            )
+    except CloudError as error:
+        if code(error) != "InvalidPermission.NotFound":
+            raise
 
 
 def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
-    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+    """Return the name of the group for a subnet, and its VPC.
 
     A group belongs to one VPC, so each VPC has a name of its own.
+
+    Args:
+        subnet: "": the default ones.  Without any the VPC is "".
     """
-    if not subnet:
-        return GROUP, ""
-    with translated(f"look up {subnet}"):
-        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
-        return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+    found = _subnets(ec2, [subnet] if subnet else [])
+    vpc = next((each["VpcId"] for each in found), "")
+    return (f"{GROUP}-{vpc}" if subnet else GROUP), vpc
 
 
-def _group(ec2: EC2Client, name: str) -> Group | None:
+def _group(ec2: EC2Client, name: str, vpc: str) -> Group | None:
+    """Return the group of that name in a VPC; others may have one of the same name."""
+    filters: list[FilterTypeDef] = [{"Name": "group-name", "Values": [name]}]
+    if vpc:
+        filters.append({"Name": "vpc-id", "Values": [vpc]})
     with translated("look up the security group"):
-        found = ec2.describe_security_groups(
-            Filters=[{"Name": "group-name", "Values": [name]}]
-        )["SecurityGroups"]
+        pages = ec2.get_paginator("describe_security_groups").paginate(Filters=filters)
+        found = [group for page in pages for group in page["SecurityGroups"]]
         if not found:
             return None
-        ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+        permissions = filter(_allows_ssh, found[0]["IpPermissions"])
+        ranges = (r for p in permissions for r in p.get("IpRanges", []))
         notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
         return Group(found[0]["GroupId"], notes)
+
+
+def _allows_ssh(permission: Mapping[str, Any]) -> bool:
+    """Return whether a permission of a group is for the port of SSH, at least."""
+    if permission.get("IpProtocol") == ANY_PROTOCOL:
+        return True
+    first, last = permission.get("FromPort", -1), permission.get("ToPort", -1)
+    return permission.get("IpProtocol") == "tcp" and first <= SSH_PORT <= last
 
 
 def _ensure_group(
@@ -334,7 +356,7 @@ def _ensure_group(
 
     Two first runs at the same time both find none, and one of them creates it.
     """
-    if found := _group(ec2, name):
+    if found := _group(ec2, name, vpc):
         return found
     try:
         return Group(_new_group(ec2, name, vpc), {})
@@ -342,11 +364,11 @@ def _ensure_group(
         if code(error) != "InvalidGroup.Duplicate":
             raise
     # It was just made by another process: AWS may list it a moment later.
-    return again(partial(_existing_group, ec2, name), sleep=sleep)
+    return again(partial(_existing_group, ec2, name, vpc), sleep=sleep)
 
 
-def _existing_group(ec2: EC2Client, name: str) -> Group:
-    if found := _group(ec2, name):
+def _existing_group(ec2: EC2Client, name: str, vpc: str) -> Group:
+    if found := _group(ec2, name, vpc):
         return found
     action = "look up the security group"
     raise refusal(action, "InvalidGroup.NotFound", f"{name} is not listed")
@@ -375,13 +397,19 @@ def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) ->
 
 def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
     """Return the subnets of these names, or the default ones, each with its zone."""
+    found = _subnets(ec2, names)
+    with translated("list the subnets"):
+        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
+    return {name: zone for zone, name in zones}
+
+
+def _subnets(ec2: EC2Client, names: Collection[str]) -> list[SubnetTypeDef]:
     which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if names:
         which = {"SubnetIds": list(names)}
-    with translated("list the subnets"):
-        found = ec2.describe_subnets(**which)["Subnets"]
-        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
-    return {name: zone for zone, name in zones}
+    with translated(f"look up {', '.join(names) or 'the default subnets'}"):
+        pages = ec2.get_paginator("describe_subnets").paginate(**which)
+        return [subnet for page in pages for subnet in page["Subnets"]]
 
 
 def allowed_range(cloud: Cloud, ssh_from: str) -> str:

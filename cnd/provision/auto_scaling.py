@@ -21,6 +21,7 @@ from cnd.provision.ec2_fleet import template_names
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group that are read, the newest ones
 ABSENT = "ValidationError"  # Auto Scaling's code for a name that does not exist
+NONE = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}  # a group without instances
 EXISTS = "AlreadyExists"  # ... and for one that exists already
 
 
@@ -69,10 +70,9 @@ def fill(cloud: Cloud, *, run: str, count: int, lifetime: float) -> None:
     """Let the group of a run hold `count` instances, for `lifetime` seconds."""
     client, name = _client(cloud), group_name(run)
     end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=lifetime)
-    empty = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
     with translated("give the Auto Scaling group its end"):
         client.put_scheduled_update_group_action(
-            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **empty
+            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **NONE
         )
     with translated("fill the Auto Scaling group"):
         # A searching instance must not be terminated to balance the zones.
@@ -122,6 +122,12 @@ def delete(cloud: Cloud, name: str) -> None:
     except CloudError as error:
         if code(error) != ABSENT:
             raise
+
+
+def empty(cloud: Cloud, name: str) -> None:
+    """Let a group hold no instance: it ends those that it has, and launches nothing."""
+    with translated(f"empty the Auto Scaling group {name}"):
+        _client(cloud).update_auto_scaling_group(AutoScalingGroupName=name, **NONE)
 
 
 def _launch_settings(

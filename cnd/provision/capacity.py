@@ -55,6 +55,14 @@ UNKNOWN_YET = frozenset(
 DELAYS = THROTTLED | UNKNOWN_YET
 UNKNOWN_PAUSES = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 6.0, 7.0)
 
+# S3 has not finished the removal of a bucket of this name, which may take an hour: a
+# minute; or a new bucket is not known everywhere yet.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/delete-bucket.html
+UNSETTLED_BUCKET: Mapping[str, tuple[float, ...]] = {
+    "OperationAborted": (0.5, 1.5, 3.0, 5.0, 10.0, 15.0, 25.0),
+    "NoSuchBucket": (0.5, 1.0, 2.0, 3.0, 4.0),
+}
+
 
 @dataclass(frozen=True)
 class LaunchRequest:
@@ -144,6 +152,13 @@ def pause(code: str, failures: int) -> float | None:
         pauses = UNKNOWN_PAUSES
     elif code in ("", *INTERNAL):
         pauses = UNSURE_PAUSES
+    return pauses[failures - 1] if failures <= len(pauses) else None
+
+
+def bucket_pause(code: str, failures: int) -> float | None:
+    """Return the same for a request about a bucket that is new, or being created."""
+    if (pauses := UNSETTLED_BUCKET.get(code)) is None:
+        return pause(code, failures)
     return pauses[failures - 1] if failures <= len(pauses) else None
 
 

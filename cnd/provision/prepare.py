@@ -5,6 +5,7 @@ One rule: whatever can be refused is requested here, while it costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
+from cnd.provision.capacity import bucket_pause
 from cnd.provision.retry import again
 from cnd.system.background import NotDone, Pool
 from cnd.system.typed_json import made
@@ -97,12 +99,14 @@ def prepare(
 
     Raises:
         CloudError: the cloud refused something, or has no such instance type.
+        UsageError: the user data would be longer than EC2 takes.
     """
     if plan.gateway:
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     owner = "" if bucket else cloud.account
+    user_data = _user_data(cloud, plan, run, name, host_key)  # it may be too long
     pool = Pool(4, "prepare")
     try:
         images = {
@@ -118,9 +122,8 @@ def prepare(
             make = partial(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
-            bucket_made = pool.submit(again, make, hopeless=cloud.gone)
+            bucket_made = pool.submit(settled, make, cloud)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
             LaunchSpec(
                 image=image.result().id,
@@ -136,13 +139,18 @@ def prepare(
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            s3_protocol.send(cloud.s3, name, run, owner)
+            settled(partial(s3_protocol.send, cloud.s3, name, run, owner), cloud)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
     login = Login(user, key.path, host_key.public, group.result().rule)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
+
+
+def settled(work: Callable[[], object], cloud: Cloud) -> None:
+    """Do `work` with CND's bucket, which may be new, or its last removal under way."""
+    again(work, hopeless=cloud.gone, pause=bucket_pause)
 
 
 def expected_spec(
@@ -220,7 +228,10 @@ def _user_data(
         polls_per_second=cloud.polls_per_second,
         patience=cloud.orphan_patience,
     )
-    return boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    data = boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    token = s3_protocol.token_of(boot)
+    boot_script.check_size(data, token=len(token), block=len(plan.block))
+    return data
 
 
 def _done() -> Future[None]:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
+# What a slow end takes longer: bare metal, or a system that shuts down in order.
+SLOWER = 4.0
+METAL = ".metal"  # in the names of such types: "c7g.metal", "m7i.metal-24xl"
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two polls, growing
 # Seconds after which an instance that AWS does not list by its id, and answers that it
 # does not know, has vanished: three times as long as a new one is listed late.
@@ -57,6 +60,8 @@ class Patience:
     look: float = 0.0
     vanished_after: float = VANISHED_AFTER  # seconds; see there
     at_once: int = PARALLEL  # calls; with 1, no thread is needed
+    # Ids of instances whose system need not shut down in order: their logs are here.
+    without_shutdown: Collection[str] = ()
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -80,7 +85,8 @@ def terminate(
     AWS is eventually consistent: an instance launched a second ago may not be
     listed yet.  Pass the ids that `launch` returned as `known`, so that those are
     terminated whether listed or not.  Whatever exception occurs, the termination is
-    tried again until `patience.timeout` seconds have passed.
+    tried again until `patience.timeout` seconds have passed; `SLOWER` times as many for
+    bare metal, and where all that is left is shutting down, which AWS bills no more.
 
     Args:
         asked: ids whose termination was requested a moment ago, and is to be seen.
@@ -101,7 +107,12 @@ def terminate(
     clock = patience.clock
     began = last_accepted = clock()  # `last_accepted`: when a call was last not refused
     refused = REFUSED_PATIENCE if patience.refused is None else patience.refused
-    request = partial(request_termination, ec2, at_once=patience.at_once)
+    request = partial(
+        request_termination,
+        ec2,
+        at_once=patience.at_once,
+        without_shutdown=patience.without_shutdown,
+    )
     work = _Termination(ec2, run, {*known, *asked}, already_ended, seen, request)
     work.vanish_at = began + patience.vanished_after
     pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
@@ -115,7 +126,8 @@ def terminate(
             return work.result()
         if code(cause) not in REFUSALS:
             last_accepted = clock()
-        if clock() >= min(began + patience.timeout, last_accepted + refused):
+        timeout = patience.timeout * (SLOWER if work.is_slow else 1)
+        if clock() >= min(began + timeout, last_accepted + refused):
             raise _leak(ec2, work.waiting, run) from cause or work.bug
         # To list a large fleet takes long, here and at AWS: pause for as long.
         patience.sleep(max(next(pauses), clock() - looked))
@@ -139,6 +151,7 @@ class _Termination:
         self._ended: dict[str, Instance] = {}
         self.waiting = waiting
         self.vanish_at = math.inf  # from when unknown instances have vanished
+        self.is_slow = False  # whether what it waits for is known to take long
         self.cloud_gone = False  # and every instance with it
         self.bug: Exception | None = None  # the last that `seen` raised
 
@@ -160,6 +173,7 @@ class _Termination:
         gone = _ended(listed, self.waiting)
         self.waiting -= {instance.id for instance in gone}
         self._ended |= {instance.id: instance for instance in gone}
+        self.is_slow = _is_slow([listed.get(i) for i in self.waiting])
         failure = _request_again(self._request, self.waiting, listed)
         for instance in gone:  # reported after the termination of the others
             self.bug = _attempt(partial(self._seen, instance), None)[1] or self.bug
@@ -225,6 +239,15 @@ def _vanished(instance_id: str, run: str | None) -> Instance:
         launched=dt.datetime.now(dt.timezone.utc),
         deadline="",
     )
+
+
+def _is_slow(waiting: Collection[Instance | None]) -> bool:
+    """Return whether one is bare metal, or all are shutting down; None: not listed."""
+    known = [instance for instance in waiting if instance]
+    if any(METAL in instance.type for instance in known):
+        return True
+    ending = [instance for instance in known if instance.state not in LIVE]
+    return 0 < len(ending) == len(waiting)
 
 
 def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:

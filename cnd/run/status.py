@@ -171,9 +171,12 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 
 
 def may_be_followed(run: str) -> bool:
-    """Return whether a process follows a run here, or may on another machine."""
+    """Return whether a process follows a run here, or may on another machine.
+
+    One that has its result only tidies up: its queue is listed for a minute more.
+    """
     journal = Journal(run)
-    return journal.is_followed or not journal.is_there
+    return (journal.is_followed and not journal.is_over) or not journal.is_there
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:

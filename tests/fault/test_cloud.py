@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "ssm:GetParameter": (QUICK, 3),
     "ec2:DescribeInstanceTypes": (QUICK, 3),
     "ec2:ImportKeyPair": (QUICK, 3),
+    "ec2:DescribeSubnets": (QUICK, 3),
     "ec2:DescribeSecurityGroups": (QUICK, 3),
     "ec2:CreateSecurityGroup": (QUICK, 3),
     "ec2:AuthorizeSecurityGroupIngress": (QUICK, 3),
@@ -294,6 +295,15 @@ def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
     assert "logs are in S3" not in done.stderr
     assert "s3://" not in done.stdout
     assert "could not make the bucket" in done.stderr
+
+
+def test_a_new_bucket_that_is_not_known_everywhere_gets_the_logs_all_the_same(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    lay(cloud, "s3:PutObject", code="NoSuchBucket", times=3)
+    result = terminal.json(*JOB)
+    assert result["logs"]["s3"]
+    assert struck(cloud) == 3
 
 
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(

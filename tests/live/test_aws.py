@@ -3,7 +3,7 @@
 `pytest --live tests/live` costs about a cent.  It is refused where the worst case costs
 more than BUDGET, and where other runs are going on.  Whatever happens it ends with
 nothing running, and with `fab clean`: all that CND has made in this account and region
-goes, its bucket with the logs, too.
+goes; its bucket stays, empty, as S3 may refuse its name for an hour.
 """
 
 from __future__ import annotations

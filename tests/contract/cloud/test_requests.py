@@ -162,6 +162,38 @@ def test_a_refused_batch_does_not_stop_the_others(stub: Stub) -> None:
     assert len(stub.asked) == 3
 
 
+def test_only_instances_whose_logs_are_here_are_spared_an_orderly_shutdown(
+    stub: Stub,
+) -> None:
+    for _ in range(2):
+        stub.add_response("terminate_instances", {})
+    ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2", "i-3"])
+    assert [parameters for _, parameters in stub.asked] == [
+        {"InstanceIds": ["i-2"], "SkipOsShutdown": True},
+        {"InstanceIds": ["i-1"]},
+    ]
+
+
+@pytest.mark.parametrize("code", ["UnknownParameter", "InvalidParameterCombination"])
+def test_a_cloud_that_cannot_skip_the_shutdown_terminates_all_the_same(
+    stub: Stub, code: str
+) -> None:
+    stub.add_client_error("terminate_instances", code)
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1", "i-2"]})
+    ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2"])
+    assert len(stub.asked) == 2
+
+
+def test_a_refused_quick_end_is_a_failure_and_does_not_stop_the_others(
+    stub: Stub,
+) -> None:
+    stub.add_client_error("terminate_instances", "InternalError")
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1"]})
+    with pytest.raises(CloudError, match="InternalError"):
+        ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2"])
+    stub.assert_no_pending_responses()
+
+
 # --- what refusals become
 
 

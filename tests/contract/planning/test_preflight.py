@@ -26,6 +26,7 @@ from tests.support.local_cloud import LocalCloud
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
 EVERYWHERE = "0.0.0.0/0"
+SSH = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
 LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
 
@@ -426,6 +427,8 @@ def test_a_denied_call_that_a_run_needs_is_a_fault(
     with stubbed("ec2", "ssm") as clerk:
         if service == "ssm":
             clerk.answer("ec2", "describe_instance_types", described(2))
+        if look is preflight.ssh:
+            clerk.networks()
         clerk.refuse(service, call, "AccessDeniedException")
         plan = replace(PLAN, ssh_from="192.0.2.0/24")
         (check,) = preflight.examine(Case(clerk.cloud, plan, key), [look])
@@ -451,9 +454,10 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
         ([], "UnauthorizedOperation", FAULT),
         (["198.51.100.7/32"], "DryRunOperation", WARNING),
     ):
-        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
         group = {"GroupId": "sg-1", "IpPermissions": [permission]}
         found = {"SecurityGroups": [group]}
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", found)
         clerk.refuse("ec2", "authorize_security_group_ingress", answer)
         (check,) = preflight.examine(mine, [preflight.ssh])
@@ -468,7 +472,9 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
 def test_whether_a_group_may_be_created_is_checked(
     clerk: Clerk, case: Case, answer: str, status: str
 ) -> None:
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.networks()
     clerk.refuse("ec2", "create_security_group", answer)
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
@@ -547,8 +553,9 @@ def test_every_check_that_calls_more_than_a_description_makes_a_dry_run(
 def test_the_ranges_that_the_group_allows_are_reported(
     clerk: Clerk, case: Case, ranges: list[str], status: str
 ) -> None:
-    permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+    permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
     group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [group]})
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
@@ -658,6 +665,30 @@ def test_the_life_of_credentials_is_compared_with_the_length_of_the_run(
     check = preflight.credentials(replace(case, cloud=cloud))
     assert check.status == status
     assert text in check.text
+
+
+@pytest.mark.parametrize(
+    ("plan", "status", "lost"),
+    [
+        (PLAN, WARNING, "neither terminate nor upload logs before a new login"),
+        (replace(PLAN, bootstrap="user-data"), FAULT, "get no more orders"),
+        (replace(PLAN, instances=1000), FAULT, "reports and logs are lost"),
+    ],
+)
+def test_credentials_that_end_before_a_run_without_ssh_are_a_fault(
+    case: Case, plan: Plan, status: str, lost: str
+) -> None:
+    """All that its instances get and send goes by URLs that are signed with them."""
+    session: Any = Session(expiring(330))
+    cloud = replace(case.cloud, clients=Clients(session, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert (check.status, check.way_out) == (status, "log in again first, or less --t")
+    assert lost in check.text
+    unknown: Any = Session(Credentials("a", "s", "token"))
+    cloud = replace(case.cloud, clients=Clients(unknown, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert check.status == WARNING
+    assert lost in check.way_out
 
 
 @pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])

@@ -172,7 +172,7 @@ class Terminating:
     [(100, {}, True), (250, {"at_once": 1}, True), (250, {}, False)],
 )
 def test_a_termination_needs_no_thread_where_it_is_to_need_none(
-    count: int, options: dict[str, int], alone: bool
+    count: int, options: dict[str, Any], alone: bool
 ) -> None:
     client: Any = Terminating()
     names = [f"i-{number:017x}" for number in range(count)]
@@ -255,6 +255,33 @@ def test_a_leak_names_region_and_command(stub: Stub) -> None:
     with pytest.raises(LeakError, match="running in eu-west-2: i-1") as caught:
         termination.terminate(broken, run="r", known=["i-1"], patience=patience)
     assert caught.value.hint == "run `fab scram --run r --region eu-west-2`"
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "looks"),
+    [
+        ("t3.micro", "running", 4),
+        ("c7g.metal", "running", 16),
+        ("m7i.metal-24xl", "shutting-down", 16),
+        ("t3.micro", "shutting-down", 16),
+    ],
+)
+def test_what_is_known_to_end_slowly_is_waited_for_longer(
+    stub: Stub, kind: str, state: str, looks: int
+) -> None:
+    reply = described(i_1=state)
+    reply["Reservations"][0]["Instances"][0]["InstanceType"] = kind
+    readings = itertools.count()
+    patience = termination.Patience(
+        4.0, clock=lambda: float(next(readings)), sleep=lambda _: None
+    )
+    for _ in range(looks):
+        stub.add_response("describe_instances", reply)
+        if state == "running":  # else it was requested before
+            stub.add_response("terminate_instances", {})
+    with pytest.raises(LeakError, match="i-1"):
+        termination.terminate(stub.ec2, run="r", patience=patience)
+    assert looks - 4 <= next(readings) <= looks + 4
 
 
 def test_instances_of_a_cloud_that_has_ended_have_ended(stub: Stub) -> None:
