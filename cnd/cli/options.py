@@ -274,6 +274,9 @@ class CleanOptions(JsonOptions, CloudOptions):
     """The options of `clean`."""
 
     yes: bool = flag(help="remove it; without this it is only listed")
+    bucket_too: bool = flag(
+        help="also the bucket itself: S3 may refuse its name for an hour after that"
+    )
 
 
 @dataclass(frozen=True)

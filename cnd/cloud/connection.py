@@ -24,6 +24,7 @@ from cnd import local
 from cnd.cloud import credentials, replies
 from cnd.cloud.failures import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
+from cnd.model.s3_requests import POLLS_PER_SECOND
 
 if TYPE_CHECKING:
     import boto3
@@ -55,6 +56,8 @@ AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+# Seconds for CreateFleet: a repeated one need not name the instances of the first.
+FLEET_TIMEOUT = 120.0
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
 # The same of what botocore itself calls to get credentials, while all others wait.
 CREDENTIALS_TIMEOUT, CREDENTIALS_ATTEMPTS = 10.0, 2
@@ -70,7 +73,7 @@ class Cloud:
     account: str  # twelve digits
     owner: str  # the caller: the last part of its ARN
     endpoint: str | None  # URL of EC2; None means AWS's own
-    checkip: str  # URL that returns the caller's address
+    checkip: str  # URL that returns the caller's address; "": it is on this machine
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
     # Service -> URL, of those that are not AWS's own.
@@ -78,7 +81,8 @@ class Cloud:
     # Whether the cloud, and every instance of it with it, has ended.
     gone: Callable[[], bool] = field(default=lambda: False, repr=False)
     hosts_at_once: int = 32  # that are connected to and set up at the same time
-    polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    # Of S3, by all instances of a run together.
+    polls_per_second: float = POLLS_PER_SECOND
     rate_cap: float | None = None  # nonces/s, the limit of each host
     conditions: str = ""  # of a local cloud that is not as usual: its weather ...
     # Seconds without a message after which a host is an orphan, and seconds for which
@@ -114,6 +118,12 @@ class Cloud:
         return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
 
     @property
+    def ec2_for_fleets(self) -> EC2Client:
+        """The same for CreateFleet, which answers once it has launched what it can."""
+        found = self.clients.get("ec2", attempts=1, read_timeout=FLEET_TIMEOUT)
+        return found  # type: ignore[no-any-return]
+
+    @property
     def s3(self) -> S3Client:
         return self.clients.get("s3")  # type: ignore[no-any-return]
 
@@ -147,27 +157,36 @@ class Clients:
         self._endpoint = endpoint
         self._region = region
         self._lock = threading.Lock()  # creating a client is not thread-safe
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[tuple[str, int, float], Any] = {}
 
     def in_region(self, region: str) -> Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
     def get(
-        self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
+        self,
+        service: str,
+        region: str | None = None,
+        *,
+        attempts: int = ATTEMPTS,
+        read_timeout: float = READ_TIMEOUT,
     ) -> Any:
         """Return the client of a service; `region` if it exists in few regions only."""
-        key = service, attempts
+        key = service, attempts, read_timeout
         if key in self._made:  # no lock: the termination guard must not wait for one
             return self._made[key]
         with self._lock:
             if key not in self._made:
                 # It calls nothing: what fails is in the configuration.
                 with _configuration_read(f"use {service}"):
-                    self._made[key] = self._make(service, region, attempts)
+                    self._made[key] = self._make(
+                        service, region, attempts, read_timeout
+                    )
             return self._made[key]
 
-    def _make(self, service: str, region: str | None, attempts: int) -> Any:
+    def _make(
+        self, service: str, region: str | None, attempts: int, read_timeout: float
+    ) -> Any:
         from botocore.config import Config
 
         create: Any = self._session.client  # overloads for literals only
@@ -176,7 +195,7 @@ class Clients:
             """Return a client that suits an endpoint at `url`."""
             config = Config(
                 connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                read_timeout=read_timeout,
                 max_pool_connections=CONNECTIONS,
                 signature_version="v4",
                 retries={"mode": "standard", "total_max_attempts": attempts},
@@ -230,6 +249,9 @@ def connect(
 ) -> Cloud | None:
     """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
+    The user's own local cloud is meant as well where AWS_ENDPOINT_URL, as `fab local
+    up` prints it for other programs, leads there, and `choice` is empty.
+
     Args:
         choice: "aws" or "local"; empty: AWS if there are credentials.
         region: overrides the configured region.
@@ -247,6 +269,8 @@ def connect(
         raise UsageError(message)
     if choice != "local" and (found := _aws_session(region)):
         session, endpoints = found
+        if endpoints and not choice and (own := _own_local_cloud(session)):
+            return _local_cloud(own, session.region_name or "")
         return _identified("aws", session, CHECKIP, endpoints=endpoints)
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
@@ -363,6 +387,21 @@ def configured_region() -> tuple[str, str]:
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
 
 
+def _own_local_cloud(session: boto3.Session) -> local.Endpoint | None:
+    """Return this user's running local cloud if a session has all services there.
+
+    One that serves only some of them is an endpoint like any other.
+    """
+    if (running := local.status()) is None:
+        return None
+    clients, port = Clients(session, None), urlsplit(running.url).port
+    for name in SERVICES:
+        url = clients.get(name).meta.endpoint_url
+        if not (is_loopback(url) and urlsplit(url).port == port):
+            return None
+    return running
+
+
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     session = _isolated_session(endpoint, region or endpoint.region)
     _check_region(session)
@@ -435,7 +474,8 @@ def _identified(
         account=account,
         owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
         endpoint=endpoint or custom.get("ec2"),
-        checkip=checkip,
+        # A cloud on this machine sees no public address of it.
+        checkip="" if name == "aws" and is_loopback(custom.get("ec2", "")) else checkip,
         clients=clients,
         arn=arn,
         endpoints=custom,

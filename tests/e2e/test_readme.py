@@ -65,7 +65,10 @@ ROWS: dict[str, tuple[list[str], int]] = {
         ["fab export --format json", "fab export RUN --format csv"],
         0,
     ),
-    "fab clean [--yes]": (["fab clean", "fab clean --yes"], 0),
+    "fab clean [--yes] [--bucket-too]": (
+        ["fab clean", "fab clean --yes", "fab clean --yes --bucket-too"],
+        0,
+    ),
     "fab status": ([], 0),
     "fab verify --nonce 116 --d 2": ([], 0),
     "fab bench scaling --n 1,2,4,8 --d 5": (

@@ -3,7 +3,7 @@
 `pytest --live tests/live` costs six cents at worst, and about one as a rule.  It is
 refused where the worst case costs more than BUDGET, and where other runs are going on.
 Whatever happens it ends with nothing running, and with `fab clean`: all that CND has
-made in this account and region goes, its bucket with the logs, too.
+made in this account and region goes; its bucket stays, empty.
 """
 
 from __future__ import annotations

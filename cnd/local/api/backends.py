@@ -48,11 +48,12 @@ def load(
         create_backend_app,
     )
 
-    from cnd.local.api import accounts, images, templates
+    from cnd.local.api import accounts, images, networks, templates
     from cnd.local.api.instances import Instances
 
     accounts.install(account)
     images.install()
+    networks.install()
     templates.install(account)
     instances = Instances(hosts, times, account)
     instances.install()

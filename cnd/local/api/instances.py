@@ -27,7 +27,7 @@ from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
 from cnd.local.account_kinds import AccountKind
-from cnd.local.api import accounts, memory, templates
+from cnd.local.api import accounts, images, memory, networks, templates
 from cnd.local.api.addresses import inside
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
@@ -257,6 +257,9 @@ class Instances:
         moto_instances.Instance = HostInstance  # type: ignore[misc]
         moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign,assignment]
         InstanceResponse.run_instances = respond  # type: ignore[method-assign,assignment]
+        InstanceResponse._validate_block_device_mapping = staticmethod(  # type: ignore[assignment,method-assign]
+            images.check_mapping
+        )
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
@@ -294,6 +297,13 @@ class Instances:
             data = templates.data_of(backend, template)
             end = data.get(templates.BEHAVIOR)
             k.setdefault("instance_initiated_shutdown_behavior", end)
+            volumes = list(data.get("BlockDeviceMappings") or [])
+            k.setdefault("block_device_mappings", volumes)
+            interfaces = list(data.get("NetworkInterfaces") or [])
+            k |= networks.of_interfaces(interfaces)
+        k |= networks.of_interfaces(k.get("nics") or ())
+        if mappings := k.pop("block_device_mappings", None):
+            k["block_device_mappings"] = images.with_sizes(mappings)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the original call

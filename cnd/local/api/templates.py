@@ -22,11 +22,12 @@ from cnd.local.account_kinds import AccountKind
 from cnd.local.api import accounts
 
 BEHAVIOR = "InstanceInitiatedShutdownBehavior"
+FLEET_TAG = "aws:ec2:fleet-id"
 
 
 def install(account: AccountKind) -> None:
     """Replace moto's functions."""
-    _apply_to_fleets(account)
+    _complete_fleets(account)
     _apply_client_tokens()
 
 
@@ -47,7 +48,7 @@ def public_wanted(interfaces: Any) -> bool | None:
     return None if asked is None else str(asked).lower() == "true"
 
 
-def _apply_to_fleets(account: AccountKind) -> None:
+def _complete_fleets(account: AccountKind) -> None:
     """Give the instances of an EC2 Fleet what moto does not take from the template."""
     plain = FleetsBackend.create_fleet
 
@@ -59,6 +60,7 @@ def _apply_to_fleets(account: AccountKind) -> None:
         instances = [each["instance"] for each in fleet.on_demand_instances]
         instances += [request.instance for request in fleet.spot_requests]
         for instance in instances:
+            instance.add_tags({FLEET_TAG: fleet.id})
             instance.public_wanted = public_wanted(data.get("NetworkInterfaces"))
             if end := data.get(BEHAVIOR):
                 instance.instance_initiated_shutdown_behavior = end
