@@ -34,7 +34,8 @@ def test_every_command_names_the_weather(user: Terminal) -> None:
     assert f"weather aws:{SEED},-shutdown,-timeout" in first
 
 
-@pytest.mark.parametrize("kind", WAYS)
+# A run that is cleaned up after is a start, too.
+@pytest.mark.parametrize("kind", [kind for kind in WAYS if kind != "start"])
 def test_a_whole_run_leaves_nothing_loses_nothing_and_says_nothing_false(
     user: Terminal, kind: str
 ) -> None:

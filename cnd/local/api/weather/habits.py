@@ -76,7 +76,7 @@ BUCKET_SECONDS = (2.0, 3600.0)
 # DeleteAutoScalingGroup answers ScalingActivityInProgress or ResourceInUse.
 # https://docs.aws.amazon.com/autoscaling/ec2/APIReference/API_DeleteAutoScalingGroup.html
 # Reported: hashicorp/terraform#1840 (retried for five minutes), ansible/ansible#46124.
-BUSY_SECONDS = (0.0, 20.0)  # after its last change
+BUSY_SECONDS = (0.0, 20.0)  # after it got another size
 BUSY_GROUPS = 0.5
 
 # --- errors
@@ -190,7 +190,7 @@ def is_busy(seed: int, number: int, age: float) -> bool:
 
     Args:
         number: of the group.
-        age: since its last change.
+        age: since it got another size.
     """
     if draw(seed, "busy", number) >= BUSY_GROUPS:
         return False

@@ -90,6 +90,7 @@ class Sky:
         self._pages: OrderedDict[str, bytes] = OrderedDict()
         self._tokens: set[str] = set()  # of the fleets that were made
         self._ending: set[str] = set()  # queues
+        self._sizes: dict[str, tuple[str, ...]] = {}  # of Auto Scaling groups
 
     def _has(self, habit: str) -> bool:
         return habit in self.weather.habits
@@ -144,14 +145,22 @@ class Sky:
             return None
         group = request.parameters.get("AutoScalingGroupName", "")
         if request.call.action != "DeleteAutoScalingGroup":
-            if request.changes:
-                self._resources.add("group change", group)
+            self._note_size(group, requests.group_size(request))
             return None
-        age = self._resources.age("group change", group)
+        age = self._resources.age("group size", group)
         number = self._resources.number("busy group", group)
         if habits.is_busy(self.weather.seed, number, age):
             return Refusal("ScalingActivityInProgress", 400, BUSY)
         return None
+
+    def _note_size(self, group: str, size: tuple[str, ...]) -> None:
+        """Note when a group got another size: only that starts activities."""
+        with self._lock:
+            is_new = bool(size) and self._sizes.get(group) != size
+            if is_new:
+                self._sizes[group] = size
+        if is_new:
+            self._resources.add("group size", group)
 
     def failure(self, request: Request) -> tuple[str, Refusal | None]:
         """Return when a call fails ("before" its effect, "after" it, ""), and how."""

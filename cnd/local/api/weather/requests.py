@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnd.local.api.actions import Call
 
 LAUNCHES = ("RunInstances", "CreateFleet")
+SIZING = ("CreateAutoScalingGroup", "UpdateAutoScalingGroup", "SetDesiredCapacity")
 READS = ("Describe", "Get", "Head", "List", "Receive")
 
 # Kind of resource -> the error of a call that does not know it, and its HTTP status.
@@ -169,6 +170,13 @@ def made(request: Request, reply: bytes) -> Iterator[tuple[str, str]]:
         yield "bucket", parameters["Bucket"]
     elif request.call.name == "sqs:CreateQueue":
         yield "queue", parameters.get("QueueName", "")
+
+
+def group_size(request: Request) -> tuple[str, ...]:
+    """Return the size that a request gives an Auto Scaling group; empty: none."""
+    names = ("MinSize", "MaxSize", "DesiredCapacity")
+    found = tuple(request.parameters.get(name, "") for name in names)
+    return found if any(found) and request.call.action in SIZING else ()
 
 
 def _texts(reply: bytes, tag: str) -> list[str]:

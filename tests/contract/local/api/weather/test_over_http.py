@@ -185,11 +185,15 @@ def test_a_busy_group_refuses_to_be_deleted(forgetful: LocalCloud) -> None:
         AvailabilityZones=["us-east-1a"],
     )
 
-    found = codes_until_known(
-        lambda: groups.delete_auto_scaling_group(
-            AutoScalingGroupName="busy", ForceDelete=True
-        )
-    )
+    size = {"MinSize": 0, "MaxSize": 1, "DesiredCapacity": 0}
+    groups.update_auto_scaling_group(AutoScalingGroupName="busy", **size)
+
+    def delete() -> None:
+        # To give it the size that it has starts nothing.
+        groups.update_auto_scaling_group(AutoScalingGroupName="busy", **size)
+        groups.delete_auto_scaling_group(AutoScalingGroupName="busy", ForceDelete=True)
+
+    found = codes_until_known(delete)
 
     assert found == {"ScalingActivityInProgress"}
 
