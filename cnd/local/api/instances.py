@@ -299,9 +299,8 @@ class Instances:
             k.setdefault("instance_initiated_shutdown_behavior", end)
             volumes = list(data.get("BlockDeviceMappings") or [])
             k.setdefault("block_device_mappings", volumes)
-            interfaces = list(data.get("NetworkInterfaces") or [])
-            k |= networks.of_interfaces(interfaces)
-        k |= networks.of_interfaces(k.get("nics") or ())
+        interfaces = k.get("nics") or data.get("NetworkInterfaces") or ()
+        k |= networks.of_interfaces(interfaces)
         if mappings := k.pop("block_device_mappings", None):
             k["block_device_mappings"] = images.with_sizes(mappings)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
@@ -315,7 +314,6 @@ class Instances:
             if token != NO_TOKEN:
                 self._launches[key] = _Launch(parameters, reservation)
             self._instances |= {i.id: i for i in reservation.instances}  # type: ignore[misc]
-            interfaces = k.get("nics") or data.get("NetworkInterfaces")
             for each in reservation.instances:
                 each.public_wanted = templates.public_wanted(interfaces)  # type: ignore[attr-defined]
                 self.times.launched(each.id)
