@@ -28,7 +28,7 @@ SOON = Patience(timeout=15.0)
 def group(aws: Cloud, cloud: LocalCloud, run: str) -> Iterator[str]:
     """A group of two live instances; it replaces what is terminated."""
     wanted = spec(cloud)
-    ec2_fleet.make_template(aws.ec2, wanted, run=run, owner="me")
+    ec2_fleet.make_templates(aws.ec2, [wanted], run=run, owner="me")
     zones = access.subnets(aws.ec2)
     auto_scaling.create(aws, [wanted], zones, run=run, count=2, spot=False)
     auto_scaling.fill(aws, run=run, count=2, lifetime=600.0)
