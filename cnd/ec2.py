@@ -15,12 +15,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cnd.cloud.failures import code, translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError
-from cnd.model.launch_spec import LaunchSpec, run_instances
 from cnd.system.background import NotDone, Pool
 
 if TYPE_CHECKING:
@@ -100,9 +99,26 @@ class Instance:
         return self.private if kind == "private" else self.address
 
 
+class Launchable(Protocol):
+    """What instances are launched by: see `cnd.model.launch_spec`."""
+
+    @property
+    def instance_type(self) -> str:
+        """The type of the instances."""
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds from boot until an instance ends itself."""
+
+    def run_instances(
+        self, tags: Mapping[str, str], *, least: int, most: int, token: str = ""
+    ) -> dict[str, Any]:
+        """Return the parameters of RunInstances."""
+
+
 def launch(
     ec2: EC2Client,
-    spec: LaunchSpec,
+    spec: Launchable,
     *,
     run: str,
     owner: str,
@@ -122,7 +138,7 @@ def launch(
     """
     tags = tags_of(spec, run=run, owner=owner, clock=clock)
     least = count if least is None else least
-    wanted = run_instances(spec, tags, least=least, most=count, token=token)
+    wanted = spec.run_instances(tags, least=least, most=count, token=token)
     with translated(f"launch {count} x {spec.instance_type}"):
         reply = ec2.run_instances(**wanted)
         found = [_instance(raw) for raw in reply["Instances"]]
@@ -132,7 +148,7 @@ def launch(
 
 
 def try_launch(
-    ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str, count: int, least: int
+    ec2: EC2Client, spec: Launchable, *, run: str, owner: str, count: int, least: int
 ) -> None:
     """Ask by a dry run whether `launch` would be allowed; it launches nothing.
 
@@ -141,13 +157,12 @@ def try_launch(
     """
     tags = tags_of(spec, run=run, owner=owner)
     with translated(f"launch {count} x {spec.instance_type}, by a dry run"):
-        ec2.run_instances(
-            DryRun=True, **run_instances(spec, tags, least=least, most=count)
-        )
+        wanted = spec.run_instances(tags, least=least, most=count)
+        ec2.run_instances(DryRun=True, **wanted)
 
 
 def tags_of(
-    spec: LaunchSpec,
+    spec: Launchable,
     *,
     run: str,
     owner: str,

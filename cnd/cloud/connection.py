@@ -7,7 +7,6 @@ distinguishes AWS from the local cloud: everything else goes by the fields of `C
 from __future__ import annotations
 
 import gzip
-import ipaddress
 import json
 import os
 import threading
@@ -33,16 +32,12 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
     from types_boto3_ssm import SSMClient
+from cnd.cloud.endpoints import AWS_URL, check_port, is_aws, is_loopback
 
 CHOICES = ("aws", "local")
 DOWN = "cloud: local, which is down"  # in place of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
-# The domains of AWS; https://docs.aws.amazon.com/general/latest/gr/rande.html
-AWS_DOMAINS = (
-    *("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws"),
-    *("api.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"),
-)
 SERVICES = ("ec2", "s3", "sqs", "ssm", "sts", "autoscaling")  # that runs need
 # Files of the user's configuration: environment variable -> default path.
 FILES = {
@@ -52,7 +47,6 @@ FILES = {
 # What botocore raises of a description of a service that it cannot read.
 UNDESCRIBED = (JSONDecodeError, UnicodeDecodeError)
 MODELS = "~/.aws/models"  # where botocore looks for descriptions of services
-AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
@@ -201,7 +195,7 @@ class Clients:
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 # Not "auto": outside us-east-1 it signs URLs for a host that redirects
                 # to another one, where the signature is invalid (boto3 #3015).
-                s3={"addressing_style": "virtual" if _is_aws(url) else "path"},
+                s3={"addressing_style": "virtual" if is_aws(url) else "path"},
                 proxies={} if is_loopback(url) else None,
             )
             return create(
@@ -214,13 +208,13 @@ class Clients:
         url = self._endpoint or AWS_URL
         try:
             client = client_for(url)
-            _check_port(client.meta.endpoint_url)
+            check_port(client.meta.endpoint_url)
         except UNDESCRIBED:
             raise
         except ValueError as error:  # botocore's error for a bad URL
             hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
             raise UsageError(str(error), hint=hint) from error
-        if not self._endpoint and not _is_aws(client.meta.endpoint_url):
+        if not self._endpoint and not is_aws(client.meta.endpoint_url):
             # The user's own endpoint, which only a client knows.
             client = client_for(client.meta.endpoint_url)
         replies.check(client)
@@ -229,7 +223,7 @@ class Clients:
     def custom_endpoints(self) -> dict[str, str]:
         """Return the URLs of the services whose endpoint is not AWS's own."""
         urls = {name: self.get(name).meta.endpoint_url for name in SERVICES}
-        return {name: url for name, url in urls.items() if not _is_aws(url)}
+        return {name: url for name, url in urls.items() if not is_aws(url)}
 
     def knows(self, region: str) -> bool:
         """Return whether the region is in the data that came with botocore."""
@@ -480,26 +474,6 @@ def _identified(
         arn=arn,
         endpoints=custom,
     )
-
-
-def _is_aws(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return any(host == name or host.endswith(f".{name}") for name in AWS_DOMAINS)
-
-
-def _check_port(url: str) -> None:
-    """Raise ValueError for a port that cannot be."""
-    if urlsplit(url).port == 0:
-        raise ValueError(f"Invalid endpoint: {url}")
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether a URL leads to this machine, so that no proxy may be used."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def local_summary() -> dict[str, Any]:

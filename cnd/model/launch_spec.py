@@ -31,29 +31,30 @@ class LaunchSpec:
     # Devices of the image whose volumes would outlive the instance.
     volumes: tuple[str, ...] = ()
 
+    def run_instances(
+        self, tags: Mapping[str, str], *, least: int, most: int, token: str = ""
+    ) -> dict[str, Any]:
+        """Return the parameters of RunInstances, for a launch and for its dry run.
 
-def run_instances(
-    spec: LaunchSpec, tags: Mapping[str, str], *, least: int, most: int, token: str = ""
-) -> dict[str, Any]:
-    """Return the parameters of RunInstances, for a launch and for its dry run.
+        Args:
+            token: of the client; empty: botocore chooses one.
+        """
+        return {
+            **_settings(self, tags),
+            **({"UserData": self.user_data} if self.user_data else {}),
+            **({"ClientToken": token} if token else {}),
+            "MinCount": least,
+            "MaxCount": most,
+        }
 
-    Args:
-        token: of the client; empty: botocore chooses one.
-    """
-    return {
-        **_settings(spec, tags),
-        **({"UserData": spec.user_data} if spec.user_data else {}),
-        **({"ClientToken": token} if token else {}),
-        "MinCount": least,
-        "MaxCount": most,
-    }
-
-
-def template(spec: LaunchSpec, tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return the data of a launch template."""
-    # botocore encodes it for RunInstances, but not here.
-    user_data = base64.b64encode(spec.user_data.encode()).decode()
-    return {**_settings(spec, tags), **({"UserData": user_data} if user_data else {})}
+    def template(self, tags: Mapping[str, str]) -> dict[str, Any]:
+        """Return the data of a launch template."""
+        settings = _settings(self, tags)
+        if self.user_data:
+            # botocore encodes it for RunInstances, but not here.
+            encoded = base64.b64encode(self.user_data.encode())
+            settings["UserData"] = encoded.decode()
+        return settings
 
 
 def _settings(spec: LaunchSpec, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cnd.cloud.connection import Cloud, is_loopback
+from cnd.cloud.connection import Cloud
+from cnd.cloud.endpoints import is_loopback
 from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError

@@ -25,7 +25,7 @@ from cnd.ec2 import (
 )
 from cnd.errors import CloudError
 from cnd.model.catalog import is_burstable
-from cnd.model.launch_spec import LaunchSpec, template
+from cnd.model.launch_spec import LaunchSpec
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
@@ -81,7 +81,7 @@ def create_template(
     dry_run: bool = False,
 ) -> None:
     """Create a launch template; a dry run changes nothing and always raises."""
-    data: Any = template(spec, tags_of(spec, run=run, owner=owner))
+    data: Any = spec.template(tags_of(spec, run=run, owner=owner))
     ours = tag_list({TOOL_TAG: "1", RUN_TAG: run})
     with translated("create a launch template"):
         ec2.create_launch_template(

@@ -75,16 +75,18 @@ def scram(
             is_gone=cloud.gone,
         )
 
-    refusal = _delete(cloud, groups)
+    delete = partial(_delete, cloud, set[str]())
+    refusal = delete(groups)
     try:
         if refusal:
             known, asked = {*known, *asked}, ()
-            refusal = _end_in_rounds(cloud, groups, patience, partial(end, known, ()))
+            again = partial(delete, groups)
+            refusal = _end_in_rounds(cloud, again, patience, partial(end, known, ()))
         end(known, asked, patience)
     finally:  # after an interrupt, too
-        refusal = _delete(cloud, groups) if refusal else None
+        refusal = delete(groups) if refusal else None
     if groups:
-        _see_gone(cloud, groups, refusal)
+        _see_gone(cloud, groups, delete, refusal)
         # A launch by the group may have been under way.
         end((), (), replace(patience, look=0.0))
     return sorted(ended.values(), key=lambda i: (i.run, i.index, i.id))
@@ -98,11 +100,11 @@ def _patience(cloud: Cloud) -> float:
 
 def _end_in_rounds(
     cloud: Cloud,
-    groups: Sequence[str],
+    delete: Callable[[], Exception | None],
     patience: Patience,
     end: Callable[[Patience], None],
 ) -> Exception | None:
-    """Terminate while the deletion of `groups` is refused; return the last refusal."""
+    """Terminate while `delete` is refused; return the last refusal."""
     refusal: Exception | None = None
     deadline = patience.clock() + _patience(cloud)
     left = True
@@ -112,16 +114,18 @@ def _end_in_rounds(
             left = False
         except LeakError:  # the groups have perhaps launched others meanwhile
             pass
-        refusal = _delete(cloud, groups)
+        refusal = delete()
         if not refusal or patience.clock() >= deadline:
             break
     return refusal
 
 
-def _delete(cloud: Cloud, groups: Sequence[str]) -> Exception | None:
+def _delete(cloud: Cloud, emptied: set[str], groups: Sequence[str]) -> Exception | None:
     """Delete all groups, also after a failure; return the last failure.
 
     One that cannot be deleted is set to hold no instance: it launches nothing more.
+    That is done once, and noted in `emptied`: a group whose size was just changed may
+    refuse to be deleted for that very reason.
     Every kind of exception is caught: only an interrupt may stop a termination.
     """
     trouble: Exception | None = None
@@ -130,19 +134,26 @@ def _delete(cloud: Cloud, groups: Sequence[str]) -> Exception | None:
             auto_scaling.delete(cloud, name)
         except Exception as error:
             trouble = error
-            with contextlib.suppress(Exception):
-                auto_scaling.empty(cloud, name)
+            if name not in emptied:
+                with contextlib.suppress(Exception):
+                    auto_scaling.empty(cloud, name)
+                    emptied.add(name)
     return trouble
 
 
-def _see_gone(cloud: Cloud, groups: Sequence[str], trouble: Exception | None) -> None:
-    """Return when none of `groups` is listed any more; delete again what stays."""
+def _see_gone(
+    cloud: Cloud,
+    groups: Sequence[str],
+    delete: Callable[[Sequence[str]], Exception | None],
+    trouble: Exception | None,
+) -> None:
+    """Return when none of `groups` is listed any more; `delete` again what stays."""
     began = accepted = time.monotonic()  # `accepted`: when a call was last not refused
     left = list(groups)
     while left and not (trouble and cloud.gone()):
         try:
             left = [name for name in auto_scaling.find(cloud) if name in groups]
-            trouble = _delete(cloud, left) if trouble else None
+            trouble = delete(left) if trouble else None
         except Exception as error:
             trouble = error
         now = time.monotonic()

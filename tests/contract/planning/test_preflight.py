@@ -296,6 +296,7 @@ def test_a_type_that_the_account_may_not_launch_is_a_fault_if_none_is_left(
         for answer in answers:
             clerk.answer("ec2", "describe_instance_types", described(2))
             clerk.answer("ec2", "describe_images", image)
+            clerk.answer("ec2", "describe_subnets", {"Subnets": [SUBNET]})
             clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
             clerk.refuse("ec2", "describe_key_pairs", "UnauthorizedOperation")
             if answer == "free":

@@ -326,6 +326,7 @@ def test_a_name_in_use_by_a_group_that_stays_unlisted_is_reported() -> None:
 def test_a_group_that_was_just_made_may_be_unknown_to_the_next_calls() -> None:
     slept: list[float] = []
     with stubbed("ec2") as clerk:
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
         for _ in range(3):

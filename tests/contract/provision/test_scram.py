@@ -18,6 +18,7 @@ from cnd.provision.termination import Patience
 from tests.support.faults import lay
 from tests.support.instances import spec
 from tests.support.local_cloud import LocalCloud
+from tests.support.requests import Recorder
 from tests.support.waiting import eventually
 
 DELETE, UPDATE = "autoscaling:DeleteAutoScalingGroup", "autoscaling:Update*"
@@ -28,7 +29,7 @@ SOON = Patience(timeout=15.0)
 def group(aws: Cloud, cloud: LocalCloud, run: str) -> Iterator[str]:
     """A group of two live instances; it replaces what is terminated."""
     wanted = spec(cloud)
-    ec2_fleet.make_template(aws.ec2, wanted, run=run, owner="me")
+    ec2_fleet.make_templates(aws.ec2, [wanted], run=run, owner="me")
     zones = access.subnets(aws.ec2)
     auto_scaling.create(aws, [wanted], zones, run=run, count=2, spot=False)
     auto_scaling.fill(aws, run=run, count=2, lifetime=600.0)
@@ -61,6 +62,18 @@ def test_a_group_that_cannot_be_deleted_yet_launches_nothing_more(
     )
     assert launched == {instance.id for instance in ended} == set(seen)
     assert len(seen) == len(launched)
+    assert sizes(aws, group) == []
+
+
+def test_a_group_that_cannot_be_deleted_is_emptied_once(
+    aws: Cloud, cloud: LocalCloud, run: str, group: str
+) -> None:
+    """Each change of its size is a reason for AWS to refuse its deletion again."""
+    lay(cloud.endpoint, DELETE, code="ScalingActivityInProgress", times=4)
+    with Recorder(aws) as recorder:
+        scram(aws, run, groups=[group], patience=SOON)
+    emptied = recorder.one("autoscaling:UpdateAutoScalingGroup")
+    assert (emptied["MaxSize"], emptied["DesiredCapacity"]) == (0, 0)
     assert sizes(aws, group) == []
 
 
