@@ -8,14 +8,16 @@ terminated before AWS lists it so.
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from cnd.cloud.failures import translated
+from cnd.cloud.failures import code, translated
 from cnd.cloud.replies import UNREADABLE
 from cnd.errors import CloudError
 from cnd.system.background import NotDone, Pool
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from types_boto3_ec2.type_defs import (
         FilterTypeDef,
         InstanceTypeDef,
+        StateReasonTypeDef,
         TagTypeDef,
     )
 
@@ -35,6 +38,7 @@ RUN_TAG = "cnd:run"
 INDEX_TAG = "cnd:index"
 OWNER_TAG = "cnd:owner"
 DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its lifetime timer has ended it by then
+FLEET_TAG = "aws:ec2:fleet-id"  # AWS gives it to what an EC2 Fleet launches
 SSH_PORT_TAG = "cnd:ssh-port"  # set by clouds whose hosts do not answer on port 22
 
 LIVE = ("pending", "running", "stopping", "stopped")
@@ -48,6 +52,9 @@ INTERNAL = (
     UNREADABLE,
 )
 
+NOT_FOUND = "InvalidInstanceID.NotFound"  # its message names the ids
+ID = re.compile(r"\bi-[0-9a-z]+")
+
 # Codes by which AWS refuses this caller, now and later.
 REFUSALS = (
     *("AuthFailure", "ExpiredToken", "InvalidClientTokenId", "RequestExpired"),
@@ -58,6 +65,13 @@ BATCH = 100  # ids a call; AWS takes up to 1000
 PARALLEL = 8  # such calls at once
 REPLY_PATIENCE = 60.0  # seconds for an answer in another thread
 FILTER_VALUES = 200  # values a filter takes
+MOST_REASON = 300  # characters of a reason that are kept
+
+# Of TerminateInstances: end the instance at once, as if by its power switch.
+# https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_TerminateInstances.html
+SKIP: Mapping[str, Any] = MappingProxyType({"SkipOsShutdown": True})
+# How the codes begin by which a service refuses a parameter that it does not know.
+UNKNOWN_PARAMETER = ("InvalidParameter", "UnknownParameter", "Unsupported")
 
 
 @dataclass(frozen=True)
@@ -70,31 +84,41 @@ class Instance:
     owner: str
     type: str
     state: str  # one of ALL
-    address: str | None  # public if it has one, else private
+    address: str | None  # public; None: it has none, or none yet
     ssh_port: int
     zone: str
     launched: dt.datetime  # with time zone
     deadline: str  # see DEADLINE_TAG
     spot: bool = False  # AWS may reclaim it
     private: str | None = None  # its address inside its network
+    fleet: str = ""  # id of the EC2 Fleet that launched it; "": none did
+    reason: str = ""  # why AWS last changed its state; "": it does not say
+
+    def reached_at(self, kind: str) -> str | None:
+        """Return its address of a kind, "public" or "private"; None: not there yet."""
+        return self.private if kind == "private" else self.address
 
 
-@dataclass(frozen=True)
-class LaunchSpec:
-    """Everything that RunInstances needs except count, run and token."""
+class Launchable(Protocol):
+    """What instances are launched by: see `cnd.model.launch_spec`."""
 
-    image: str
-    instance_type: str
-    key_name: str
-    group: str
-    user_data: str
-    lifetime: float  # seconds, as armed by the user data
-    subnet: str = ""  # empty: AWS chooses a default one
+    @property
+    def instance_type(self) -> str:
+        """The type of the instances."""
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds from boot until an instance ends itself."""
+
+    def run_instances(
+        self, tags: Mapping[str, str], *, least: int, most: int, token: str = ""
+    ) -> dict[str, Any]:
+        """Return the parameters of RunInstances."""
 
 
 def launch(
     ec2: EC2Client,
-    spec: LaunchSpec,
+    spec: Launchable,
     *,
     run: str,
     owner: str,
@@ -113,33 +137,32 @@ def launch(
     its boot even if `terminate` is never called.
     """
     tags = tags_of(spec, run=run, owner=owner, clock=clock)
-    where: Any = {"SubnetId": spec.subnet} if spec.subnet else {}
+    least = count if least is None else least
+    wanted = spec.run_instances(tags, least=least, most=count, token=token)
     with translated(f"launch {count} x {spec.instance_type}"):
-        reply = ec2.run_instances(
-            **where,
-            ImageId=spec.image,
-            InstanceType=spec.instance_type,  # type: ignore[arg-type]  # any text
-            MinCount=count if least is None else least,
-            MaxCount=count,
-            ClientToken=token,
-            KeyName=spec.key_name,
-            SecurityGroupIds=[spec.group],
-            InstanceInitiatedShutdownBehavior="terminate",
-            MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
-            UserData=spec.user_data,
-            TagSpecifications=[
-                {"ResourceType": "instance", "Tags": tag_list(tags)},
-                {"ResourceType": "volume", "Tags": tag_list(tags)},
-            ],
-        )
+        reply = ec2.run_instances(**wanted)
         found = [_instance(raw) for raw in reply["Instances"]]
-        if len(found) < (count if least is None else least):
+        if len(found) < least:
             raise ValueError(f"{len(found)} instances")  # it launches the least or none
         return found
 
 
+def try_launch(
+    ec2: EC2Client, spec: Launchable, *, run: str, owner: str, count: int, least: int
+) -> None:
+    """Ask by a dry run whether `launch` would be allowed; it launches nothing.
+
+    Raises:
+        CloudError: in any case; its code is the answer.
+    """
+    tags = tags_of(spec, run=run, owner=owner)
+    with translated(f"launch {count} x {spec.instance_type}, by a dry run"):
+        wanted = spec.run_instances(tags, least=least, most=count)
+        ec2.run_instances(DryRun=True, **wanted)
+
+
 def tags_of(
-    spec: LaunchSpec,
+    spec: Launchable,
     *,
     run: str,
     owner: str,
@@ -190,8 +213,13 @@ def find(
     ]
     if ids:
         filters.append({"Name": "instance-id", "Values": list(ids)})
+    found = _described(ec2, filters)
+    return sorted(found, key=lambda instance: (instance.run, instance.index))
+
+
+def _described(ec2: EC2Client, filters: list[FilterTypeDef]) -> list[Instance]:
     with translated("list the instances"):
-        found = [
+        return [
             _instance(raw)
             for page in ec2.get_paginator("describe_instances").paginate(
                 Filters=filters
@@ -199,7 +227,35 @@ def find(
             for reservation in page["Reservations"]
             for raw in reservation["Instances"]
         ]
-    return sorted(found, key=lambda instance: (instance.run, instance.index))
+
+
+def look_up(ec2: EC2Client, ids: Collection[str]) -> list[Instance]:
+    """Return the instances of these ids, in any state, also without CND's tags.
+
+    Terminated instances lose their tags before they vanish.  What AWS does not list is
+    left out.
+    """
+    names, found = sorted(ids), list[Instance]()
+    for i in range(0, len(names), FILTER_VALUES):
+        filters: list[FilterTypeDef] = [
+            {"Name": "instance-id", "Values": names[i : i + FILTER_VALUES]}
+        ]
+        found += _described(ec2, filters)
+    return found
+
+
+def unknown(ec2: EC2Client, ids: Collection[str]) -> set[str]:
+    """Return which of `ids` AWS does not know: it names them when asked for them."""
+    names, absent = sorted(ids), set[str]()
+    for i in range(0, len(names), BATCH):
+        try:
+            with translated("look for instances"):
+                ec2.describe_instances(InstanceIds=names[i : i + BATCH])
+        except CloudError as error:
+            if code(error) != NOT_FOUND:
+                raise
+            absent |= set(names[i : i + BATCH]) & set(ID.findall(str(error)))
+    return absent
 
 
 def regions(ec2: EC2Client) -> list[str]:
@@ -240,16 +296,40 @@ def terminate_tagged(ec2: EC2Client, *, run: str | None = None) -> set[str]:
 
 
 def request_termination(
-    ec2: EC2Client, ids: Collection[str], at_once: int = PARALLEL
+    ec2: EC2Client,
+    ids: Collection[str],
+    at_once: int = PARALLEL,
+    without_shutdown: Collection[str] = (),
 ) -> None:
-    """Request termination of `ids`; ids that are terminated already are no failure."""
-    _, refused = _request_in_batches(ec2, ids, at_once)
-    if refused:
-        raise refused
+    """Request termination of `ids`; ids that are terminated already are no failure.
+
+    Args:
+        without_shutdown: ids of instances whose system need not shut down in order,
+            which may take minutes; where the cloud cannot do that, it does.
+    """
+    quick, refused = set(ids) & set(without_shutdown), None
+    if quick and _can_skip_shutdown(ec2):
+        _, refused = _request_in_batches(ec2, quick, at_once, SKIP)
+    else:
+        quick = set()
+    if refused and code(refused).startswith(UNKNOWN_PARAMETER):
+        quick, refused = set(), None
+    _, failure = _request_in_batches(ec2, set(ids) - quick, at_once)
+    if refused or failure:
+        raise refused or failure  # type: ignore[misc]  # one of them is an error
+
+
+def _can_skip_shutdown(ec2: EC2Client) -> bool:
+    """Return whether the installed botocore knows how to ask for that."""
+    shape = ec2.meta.service_model.operation_model("TerminateInstances").input_shape
+    return shape is not None and SKIP.keys() <= shape.members.keys()
 
 
 def _request_in_batches(
-    ec2: EC2Client, ids: Collection[str], at_once: int = PARALLEL
+    ec2: EC2Client,
+    ids: Collection[str],
+    at_once: int = PARALLEL,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[set[str], CloudError | None]:
     """Request termination of `ids`, in calls that do not wait for each other.
 
@@ -257,7 +337,7 @@ def _request_in_batches(
     """
     names = sorted(ids)
     calls = [
-        partial(_request_batch, ec2, names[i : i + BATCH])
+        partial(_request_batch, ec2, names[i : i + BATCH], options)
         for i in range(0, len(names), BATCH)
     ]
     lived: set[str] = set()
@@ -289,9 +369,11 @@ def _reply(future: Future[T], call: Callable[[], T]) -> T:
         return call()
 
 
-def _request_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
+def _request_batch(
+    ec2: EC2Client, ids: Sequence[str], options: Mapping[str, Any]
+) -> set[str]:
     with translated(f"terminate {len(ids)} instances"):
-        reply = ec2.terminate_instances(InstanceIds=ids)
+        reply = ec2.terminate_instances(InstanceIds=ids, **options)
         return {
             change["InstanceId"]
             for change in reply.get("TerminatingInstances", ())
@@ -302,7 +384,6 @@ def _request_batch(ec2: EC2Client, ids: Sequence[str]) -> set[str]:
 def _instance(raw: InstanceTypeDef) -> Instance:
     tags = {tag["Key"]: tag["Value"] for tag in raw.get("Tags", [])}
     index = tags.get(INDEX_TAG, "")
-    address = raw.get("PublicIpAddress") or raw.get("PrivateIpAddress")
     return Instance(
         id=named(raw["InstanceId"]),
         run=tags.get(RUN_TAG, ""),
@@ -310,14 +391,27 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         owner=tags.get(OWNER_TAG, ""),
         type=str(raw["InstanceType"]),
         state=str(raw["State"]["Name"]),
-        address=address or None,
+        address=raw.get("PublicIpAddress") or None,
         ssh_port=int(tags.get(SSH_PORT_TAG) or 22),
         zone=raw.get("Placement", {}).get("AvailabilityZone", ""),
         launched=raw["LaunchTime"],
         deadline=tags.get(DEADLINE_TAG, ""),
         spot=raw.get("InstanceLifecycle") == "spot",
         private=raw.get("PrivateIpAddress") or None,
+        fleet=tags.get(FLEET_TAG, ""),
+        reason=_reason(raw.get("StateReason") or {}),
     )
+
+
+def _reason(given: StateReasonTypeDef) -> str:
+    """Return AWS's reason for a state as one line, with its code.
+
+    Its message may begin with the code: "Client.VolumeLimitExceeded: Volume limit
+    exceeded".
+    """
+    name, message = given.get("Code", ""), " ".join(given.get("Message", "").split())
+    told = message if message.startswith(name) else f"{name}: {message}"
+    return told[:MOST_REASON]
 
 
 def named(identity: str) -> str:

@@ -36,6 +36,7 @@ TYPES = {
 }
 OTHER = "application/octet-stream"
 OWNED = "BucketAlreadyOwnedByYou"  # two runs have created it at the same time
+ABORTED = "OperationAborted"  # a bucket of this name is still being removed
 DENIED = ("AccessDenied", "403")
 EMPTY = "InvalidRange"  # S3's code for a range of an object of 0 bytes
 ABSENT = ("404", "NoSuchBucket", "NoSuchKey", "NotFound")
@@ -98,6 +99,12 @@ def _create(s3: S3Client, bucket: str, region: str) -> None:
         with translated(f"create the bucket {bucket}"):
             s3.create_bucket(Bucket=bucket, **where)
     except CloudError as error:
+        if code(error) == ABORTED:
+            message = (
+                f"could not create the bucket {bucket}: S3 is still removing a bucket "
+                f"of this name, which may take an hour ({ABORTED})"
+            )
+            raise CloudError(message, hint="until then --bucket, of yours") from error
         if code(error) != OWNED:
             raise
 

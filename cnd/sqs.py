@@ -22,6 +22,12 @@ PREFIX = "cnd-"
 LONG_POLL = 20  # seconds, the most that SQS allows
 RETENTION = 3600  # seconds; SQS allows 60 s to 14 days
 RETRY = 2.0  # seconds after a failed poll
+# Seconds for which a queue that was never read may be new: SQS knows one a second after
+# its creation, and answers `NonExistentQueue` until then.
+# https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
+NEW_FOR = 60.0
+KNOWN_WITHIN = 2.0  # seconds; a queue that is not known after them is trouble
+NEW_RETRY = 1.0  # seconds after which such a call is repeated
 GONE = ("AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist")
 
 
@@ -65,6 +71,21 @@ def send(sqs: SQSClient, queue: str, text: str) -> None:
         sqs.send_message(QueueUrl=queue, MessageBody=text)
 
 
+def send_if_there(sqs: SQSClient, queue: str, text: str) -> bool:
+    """Put a stop message on a queue; return whether the queue exists.
+
+    One that is being deleted is listed, and has a URL, for up to 60 s.
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_DeleteQueue.html
+    """
+    try:
+        send(sqs, queue, text)
+    except CloudError as error:
+        if code(error) in GONE:
+            return False
+        raise
+    return True
+
+
 def delete(sqs: SQSClient, queue: str) -> None:
     """Delete the queue; one that does not exist is no failure."""
     try:
@@ -82,28 +103,33 @@ def listen(
     closing: threading.Event,
     message: Callable[[str], None],
     trouble: Callable[[CloudError], None],
+    new_for: float = NEW_FOR,
 ) -> None:
     """Call `message` with the first message's text, then return.
 
     Also return once `closing` is set, at the latest after one long poll.  A failed
-    poll is passed to `trouble`, once for each new reason, and repeated; a queue that
-    does not exist ends the listening.
+    poll is passed to `trouble`, once for each new reason, and repeated.  A queue that
+    does not exist ends the listening once it was read, or after `new_for` seconds; in
+    its first moment that is not even trouble.
     """
-    last = ""
+    last, began = "", time.monotonic()
+    known_by, new_until = began + min(KNOWN_WITHIN, new_for), began + new_for
     while not closing.is_set():
         began = time.monotonic()
         try:
             texts = _receive(sqs, queue)
         except CloudError as error:
+            is_gone = code(error) in GONE
             if closing.is_set():
                 return
-            if str(error) != last:
+            if str(error) != last and not (is_gone and began < known_by):
                 trouble(error)
-            if code(error) in GONE:
+                last = str(error)
+            if is_gone and began >= new_until:
                 return
-            last = str(error)
-            closing.wait(RETRY)
+            closing.wait(NEW_RETRY if is_gone else RETRY)
             continue
+        known_by = new_until = began
         for text in texts:
             message(text)
             return

@@ -38,7 +38,7 @@ NEW_OBJECTS = 50_000  # before Python looks for garbage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    what = "also run what buys machines on AWS, for about a cent (tests/live)"
+    what = "also run what buys machines on AWS, for a few cents (tests/live)"
     parser.addoption("--live", action="store_true", help=what)
 
 

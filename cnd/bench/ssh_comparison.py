@@ -104,8 +104,10 @@ def _answering(cloud: Cloud, plan: Plan, run: str) -> list[ec2.Instance]:
 
 
 def _answers(instance: ec2.Instance) -> bool:
+    if instance.address is None:  # AWS has not said yet
+        return False
     try:
-        place = (instance.address or "", instance.ssh_port)
+        place = (instance.address, instance.ssh_port)
         with socket.create_connection(place, timeout=5) as link:
             return bool(link.recv(1))
     except OSError:

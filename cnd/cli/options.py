@@ -274,6 +274,9 @@ class CleanOptions(JsonOptions, CloudOptions):
     """The options of `clean`."""
 
     yes: bool = flag(help="remove it; without this it is only listed")
+    bucket_too: bool = flag(
+        help="also the bucket itself: S3 may refuse its name for an hour after that"
+    )
 
 
 @dataclass(frozen=True)
@@ -379,3 +382,12 @@ class LocalOptions(JsonOptions, FaultOptions, LocalTargetOptions):
     hosts: str = text(
         help="up: what instances are: process, or vm for real machines (qemu)"
     )
+    weather: str = text(
+        help="up: AWS's habits: aws, aws:SEED, aws:SEED,-HABIT or "
+        "aws:SEED,only=HABIT+HABIT (calm)"
+    )
+    account_kind: str = text(
+        help="up: default, no-public-ip, no-default-vpc, imdsv2-enforced, free-plan, "
+        "lab or low-quota"
+    )
+    policy: str = text(help="up: a file with an IAM policy: what the caller may do")

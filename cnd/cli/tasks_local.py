@@ -21,7 +21,7 @@ from cnd.errors import UsageError
 def local(c: Context, options: LocalOptions) -> None:
     """Start, stop, describe or disturb the local cloud: `fab local up`."""
     if options.action == "up":
-        _up(options.hosts, options.json)
+        _up(options)
     elif options.action == "down":
         _down(options.json)
     elif options.action == "status":
@@ -30,12 +30,20 @@ def local(c: Context, options: LocalOptions) -> None:
         _fault(options)
 
 
-def _up(hosts: str, json: bool) -> None:
-    endpoint = local_cloud.up(hosts=hosts, say=say)
-    if json:
+def _up(options: LocalOptions) -> None:
+    endpoint = local_cloud.up(
+        hosts=options.hosts,
+        weather=options.weather,
+        account_kind=options.account_kind,
+        policy=options.policy,
+        say=say,
+    )
+    if options.json:
         print_data(jsonlib.dumps(_described(endpoint)))
         return
-    say(f"the local cloud is up; it keeps its files in {endpoint.folder}")
+    conditions = local_cloud.conditions(endpoint)
+    under = f", {conditions}" if conditions else ""
+    say(f"the local cloud is up{under}; it keeps its files in {endpoint.folder}")
     say("for another program, in this or any shell:")
     print_data("\n".join(local_cloud.exports(endpoint)))
 

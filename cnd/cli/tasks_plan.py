@@ -47,11 +47,11 @@ def plan(c: Context, options: PlanOptions) -> None:
     made = forecast(decide(asked, known), known, now if on_spot else None)
     others = alternatives(asked, instance_types.others(cloud, folder, options.kernel))
     left = on_aws.clients.life_left() if on_aws else None
-    outlived = left is not None and left < made.plan.lifetime
+    expires = left is not None and left < made.plan.lifetime
     if not options.json:
-        print(text(made, others, mine, now, outlived=outlived))
+        print(text(made, others, mine, now, expires=expires))
         return
-    print(jsonlib.dumps(to_json(made, others, mine, now, outlived=outlived)))
+    print(jsonlib.dumps(to_json(made, others, mine, now, expires=expires)))
 
 
 @task(DoctorOptions)
@@ -73,12 +73,12 @@ def doctor(c: Context, options: DoctorOptions) -> None:
 
 @task(CleanOptions)
 def clean(c: Context, options: CleanOptions) -> None:
-    """Remove what CND made besides instances: key pair, group, bucket with its logs."""
+    """Remove what CND made besides instances: key pair, group, logs in the bucket."""
     cloud, yes = required(options.cloud, options.region), options.yes
     if live := ec2.find(cloud.ec2, states=ec2.EXISTING):
         message = f"{len(live)} instances of CND are there"
         raise UsageError(message, hint="`fab scram` ends them; then clean")
-    found, refused = cleanup.find(cloud)
+    found, refused = cleanup.find(cloud, bucket_too=options.bucket_too)
     unseen = [str(error) for error in refused]
     left: dict[str, str] = {}
     for made in found if yes else []:

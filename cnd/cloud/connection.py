@@ -6,7 +6,6 @@ distinguishes AWS from the local cloud: everything else goes by the fields of `C
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from cnd import local
 from cnd.cloud import credentials, models, replies
 from cnd.cloud.failures import LISTED_WITHIN, LOGIN, translated
 from cnd.errors import CloudError, CndError, UsageError
+from cnd.model.s3_requests import POLLS_PER_SECOND
 
 if TYPE_CHECKING:
     import boto3
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
     from types_boto3_ssm import SSMClient
+from cnd.cloud.endpoints import AWS_URL, check_port, is_aws, is_loopback
 
 CHOICES = ("aws", "local")
 DOWN = "cloud: local, which is down"  # in place of a cloud's title
 CHECKIP = "https://checkip.amazonaws.com"
 
-# The domains of AWS; https://docs.aws.amazon.com/general/latest/gr/rande.html
-AWS_DOMAINS = (
-    *("amazonaws.com", "amazonaws.com.cn", "amazonaws.eu", "api.aws"),
-    *("api.amazonwebservices.com.cn", "c2s.ic.gov", "sc2s.sgov.gov"),
-)
 SERVICES = ("ec2", "s3", "sqs", "ssm", "sts", "autoscaling")  # that runs need
 # Files of the user's configuration: environment variable -> default path.
 FILES = {
@@ -47,10 +43,11 @@ FILES = {
 # What botocore raises of a description of a service that it cannot read.
 UNDESCRIBED = (JSONDecodeError, UnicodeDecodeError)
 MODELS = "~/.aws/models"  # where botocore looks for descriptions of services
-AWS_URL = f"https://{AWS_DOMAINS[0]}"  # like one of them
 ENDPOINTS = "AWS_ENDPOINT_URL"  # how the variables that name endpoints begin
 CONNECT_TIMEOUT = 5.0  # seconds
 READ_TIMEOUT = 30.0  # seconds; a long poll of the stop queue takes up to 20
+# Seconds for CreateFleet: a repeated one need not name the instances of the first.
+FLEET_TIMEOUT = 120.0
 ATTEMPTS = 4  # of a call, where nothing was answered or too much was asked
 # The same of what botocore itself calls to get credentials, while all others wait.
 CREDENTIALS_TIMEOUT, CREDENTIALS_ATTEMPTS = 10.0, 2
@@ -66,7 +63,7 @@ class Cloud:
     account: str  # twelve digits
     owner: str  # the caller: the last part of its ARN
     endpoint: str | None  # URL of EC2; None means AWS's own
-    checkip: str  # URL that returns the caller's address
+    checkip: str  # URL that returns the caller's address; "": it is on this machine
     clients: Clients = field(repr=False)
     arn: str = ""  # of the caller
     # Service -> URL, of those that are not AWS's own.
@@ -74,8 +71,10 @@ class Cloud:
     # Whether the cloud, and every instance of it with it, has ended.
     gone: Callable[[], bool] = field(default=lambda: False, repr=False)
     hosts_at_once: int = 32  # that are connected to and set up at the same time
-    polls_per_second: float = 500.0  # of S3, by all instances of a run together
+    # Of S3, by all instances of a run together.
+    polls_per_second: float = POLLS_PER_SECOND
     rate_cap: float | None = None  # nonces/s, the limit of each host
+    conditions: str = ""  # of a local cloud that is not as usual: its weather ...
     # Seconds without a message after which a host is an orphan, and seconds for which
     # a refused termination is repeated; None: the defaults of `orphans` and `ec2`.
     orphan_patience: float | None = None
@@ -87,7 +86,8 @@ class Cloud:
         """Which cloud this is: the first line of every command that uses one."""
         if self.name == "local":
             cap = self.rate_cap and f", each host held to {self.rate_cap:,.0f} nonces/s"
-            return f"cloud: local ({self.endpoint}, region {self.region}{cap or ''})"
+            more = f"{self.conditions and f', {self.conditions}'}{cap or ''}"
+            return f"cloud: local ({self.endpoint}, region {self.region}{more})"
         return f"cloud: AWS account {self.account}, region {self.region}{self._at}"
 
     @property
@@ -106,6 +106,12 @@ class Cloud:
     def ec2_once(self) -> EC2Client:
         """EC2, each call tried once: for launches, whose refusals decide the next."""
         return self.clients.get("ec2", attempts=1)  # type: ignore[no-any-return]
+
+    @property
+    def ec2_for_fleets(self) -> EC2Client:
+        """The same for CreateFleet, which answers once it has launched what it can."""
+        found = self.clients.get("ec2", attempts=1, read_timeout=FLEET_TIMEOUT)
+        return found  # type: ignore[no-any-return]
 
     @property
     def s3(self) -> S3Client:
@@ -141,27 +147,36 @@ class Clients:
         self._endpoint = endpoint
         self._region = region
         self._lock = threading.Lock()  # creating a client is not thread-safe
-        self._made: dict[tuple[str, int], Any] = {}
+        self._made: dict[tuple[str, int, float], Any] = {}
 
     def in_region(self, region: str) -> Clients:
         """Return clients of the same account in another region."""
         return Clients(self._session, self._endpoint, region)
 
     def get(
-        self, service: str, region: str | None = None, *, attempts: int = ATTEMPTS
+        self,
+        service: str,
+        region: str | None = None,
+        *,
+        attempts: int = ATTEMPTS,
+        read_timeout: float = READ_TIMEOUT,
     ) -> Any:
         """Return the client of a service; `region` if it exists in few regions only."""
-        key = service, attempts
+        key = service, attempts, read_timeout
         if key in self._made:  # no lock: the termination guard must not wait for one
             return self._made[key]
         with self._lock:
             if key not in self._made:
                 # It calls nothing: what fails is in the configuration.
                 with _configuration_read(f"use {service}"):
-                    self._made[key] = self._make(service, region, attempts)
+                    self._made[key] = self._make(
+                        service, region, attempts, read_timeout
+                    )
             return self._made[key]
 
-    def _make(self, service: str, region: str | None, attempts: int) -> Any:
+    def _make(
+        self, service: str, region: str | None, attempts: int, read_timeout: float
+    ) -> Any:
         from botocore.config import Config
 
         create: Any = self._session.client  # overloads for literals only
@@ -170,13 +185,13 @@ class Clients:
             """Return a client that suits an endpoint at `url`."""
             config = Config(
                 connect_timeout=CONNECT_TIMEOUT,
-                read_timeout=READ_TIMEOUT,
+                read_timeout=read_timeout,
                 max_pool_connections=CONNECTIONS,
                 signature_version="v4",
                 retries={"mode": "standard", "total_max_attempts": attempts},
                 # Not "auto": outside us-east-1 it signs URLs for a host that redirects
                 # to another one, where the signature is invalid (boto3 #3015).
-                s3={"addressing_style": "virtual" if _is_aws(url) else "path"},
+                s3={"addressing_style": "virtual" if is_aws(url) else "path"},
                 proxies={} if is_loopback(url) else None,
             )
             return create(
@@ -189,13 +204,13 @@ class Clients:
         url = self._endpoint or AWS_URL
         try:
             client = client_for(url)
-            _check_port(client.meta.endpoint_url)
+            check_port(client.meta.endpoint_url)
         except UNDESCRIBED:
             raise
         except ValueError as error:  # botocore's error for a bad URL
             hint = "check AWS_ENDPOINT_URL, and endpoint_url in ~/.aws/config"
             raise UsageError(str(error), hint=hint) from error
-        if not self._endpoint and not _is_aws(client.meta.endpoint_url):
+        if not self._endpoint and not is_aws(client.meta.endpoint_url):
             # The user's own endpoint, which only a client knows.
             client = client_for(client.meta.endpoint_url)
         replies.check(client)
@@ -204,7 +219,7 @@ class Clients:
     def custom_endpoints(self) -> dict[str, str]:
         """Return the URLs of the services whose endpoint is not AWS's own."""
         urls = {name: self.get(name).meta.endpoint_url for name in SERVICES}
-        return {name: url for name, url in urls.items() if not _is_aws(url)}
+        return {name: url for name, url in urls.items() if not is_aws(url)}
 
     def knows(self, region: str) -> bool:
         """Return whether the region is in the data that came with botocore."""
@@ -224,6 +239,9 @@ def connect(
 ) -> Cloud | None:
     """Return the cloud to use: AWS if boto3 finds credentials, else the local one.
 
+    The user's own local cloud is meant as well where AWS_ENDPOINT_URL, as `fab local
+    up` prints it for other programs, leads there, and `choice` is empty.
+
     Args:
         choice: "aws" or "local"; empty: AWS if there are credentials.
         region: overrides the configured region.
@@ -241,6 +259,8 @@ def connect(
         raise UsageError(message)
     if choice != "local" and (found := _aws_session(region)):
         session, endpoints = found
+        if endpoints and not choice and (own := _own_local_cloud(session)):
+            return _local_cloud(own, session.region_name or "")
         return _identified("aws", session, CHECKIP, endpoints=endpoints)
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
@@ -339,6 +359,21 @@ def configured_region() -> tuple[str, str]:
     return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
 
 
+def _own_local_cloud(session: boto3.Session) -> local.Endpoint | None:
+    """Return this user's running local cloud if a session has all services there.
+
+    One that serves only some of them is an endpoint like any other.
+    """
+    if (running := local.status()) is None:
+        return None
+    clients, port = Clients(session, None), urlsplit(running.url).port
+    for name in SERVICES:
+        url = clients.get(name).meta.endpoint_url
+        if not (is_loopback(url) and urlsplit(url).port == port):
+            return None
+    return running
+
+
 def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     session = _isolated_session(endpoint, region or endpoint.region)
     _check_region(session)
@@ -352,6 +387,7 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
         hosts_at_once=2 * cores,
         polls_per_second=30.0 * cores,
         rate_cap=endpoint.rate,
+        conditions=local.conditions(endpoint),
         gone=lambda: not local.lives(endpoint),
         orphan_patience=patience.orphan,
         refused_patience=patience.refused,
@@ -380,6 +416,7 @@ def _isolated_session(endpoint: local.Endpoint, region: str) -> boto3.Session:
         botocore_session=core,
         aws_access_key_id=endpoint.access_key,
         aws_secret_access_key=endpoint.secret_key,
+        aws_session_token=endpoint.session_token or None,
         region_name=region,
     )
 
@@ -409,31 +446,12 @@ def _identified(
         account=account,
         owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
         endpoint=endpoint or custom.get("ec2"),
-        checkip=checkip,
+        # A cloud on this machine sees no public address of it.
+        checkip="" if name == "aws" and is_loopback(custom.get("ec2", "")) else checkip,
         clients=clients,
         arn=arn,
         endpoints=custom,
     )
-
-
-def _is_aws(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return any(host == name or host.endswith(f".{name}") for name in AWS_DOMAINS)
-
-
-def _check_port(url: str) -> None:
-    """Raise ValueError for a port that cannot be."""
-    if urlsplit(url).port == 0:
-        raise ValueError(f"Invalid endpoint: {url}")
-
-
-def is_loopback(url: str) -> bool:
-    """Return whether a URL leads to this machine, so that no proxy may be used."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def local_summary() -> dict[str, Any]:

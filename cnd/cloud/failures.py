@@ -5,7 +5,7 @@ One rule: no module above this one catches a botocore exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,8 +33,15 @@ SPOT_ROLE = (
     "this account has never used spot: its administrator runs "
     "`aws iam create-service-linked-role --aws-service-name spot.amazonaws.com` once"
 )
-DELETED = "it was deleted just now: try again, it will be created again"
+UNKNOWN = (
+    "it was deleted meanwhile, or AWS does not know it yet: try again, what is missing "
+    "is created"
+)
 TYPE = "check --instance-type, or another --region"
+FREE = (
+    "this account has AWS's free plan: --instance-type t3.micro or t4g.micro, "
+    "or upgrade the account to the paid plan"
+)
 AGAIN = "start again: a new run is a new request"
 UNREACHED = "check the network, --region, AWS_ENDPOINT_URL and HTTPS_PROXY"
 PROXY = "check HTTP_PROXY and HTTPS_PROXY; NO_PROXY names hosts that need none"
@@ -51,6 +58,17 @@ WAYS_OUT: tuple[tuple[type[Exception], str], ...] = (
     (ConnectionError, UNREACHED),
     (HTTPClientError, UNREACHED),
 )
+
+# Codes of ours, and of EC2, for refusals whose own code is that of much else.
+FREE_PLAN = "NotInFreePlan"
+UNKNOWN_TEMPLATE = "InvalidLaunchTemplateName.NotFoundException"
+# AWS's code, and what its message then contains -> the code that is meant.
+# https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/free-tier-plans.html
+# https://docs.aws.amazon.com/autoscaling/ec2/userguide/ts-as-launch-template.html
+MEANT = {
+    ("InvalidParameterCombination", "not eligible for free tier"): FREE_PLAN,
+    ("ValidationError", "launch template"): UNKNOWN_TEMPLATE,
+}
 
 # AWS error code -> (our error, what the user can do).
 # Codes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
@@ -90,10 +108,12 @@ KNOWN: dict[str, tuple[type[CloudError], str]] = {
     "UnrecognizedClientException": (CloudError, LOGIN),
     "OptInRequired": (CloudError, "this account is not signed up for that service"),
     "InvalidAMIID.NotFound": (CloudError, "AMI ids differ by region: check --region"),
-    "InvalidKeyPair.NotFound": (CloudError, DELETED),
+    "InvalidKeyPair.NotFound": (CloudError, UNKNOWN),
     "DependencyViolation": (CloudError, "something still uses it: later, or elsewhere"),
-    "InvalidGroup.NotFound": (CloudError, DELETED),
+    "InvalidGroup.NotFound": (CloudError, UNKNOWN),
+    "InvalidSecurityGroupID.NotFound": (CloudError, UNKNOWN),
     "InvalidSubnetID.NotFound": (CloudError, "check --subnet and --region"),
+    FREE_PLAN: (CapacityError, FREE),
     "VPCIdNotSpecified": (CloudError, NETWORK),
     "MissingInput": (CloudError, NETWORK),
     UNREADABLE: (CloudError, PORTAL),
@@ -137,7 +157,8 @@ def _failure(action: str, error: Exception) -> CloudError:
 def _message(error: ClientError) -> str:
     """Return AWS's message and code of an error, or else the HTTP status."""
     detail = error.response.get("Error") or {}
-    text, name = " ".join(str(detail.get("Message") or "").split()), code(error)
+    text = " ".join(str(detail.get("Message") or "").split())
+    name = str(detail.get("Code") or "")
     if name:
         return f"{text or name} ({name})"
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -160,6 +181,14 @@ def code(error: BaseException | None) -> str:
         if isinstance(error, CredentialFailure) and error.code:
             return error.code
         if isinstance(error, ClientError):
-            return str((error.response.get("Error") or {}).get("Code") or "")
+            return _code(error.response.get("Error") or {})
         error = error.__cause__
     return ""
+
+
+def _code(error: Mapping[str, Any]) -> str:
+    """Return the code in a reply, or the one that is meant: see `MEANT`."""
+    name, message = str(error.get("Code") or ""), str(error.get("Message") or "")
+    text = message.lower()
+    meant = (to for (of, part), to in MEANT.items() if name == of and part in text)
+    return next(meant, name)

@@ -40,6 +40,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "DescribeKeyPairs": ("KeyPairs",),
     "DescribeLaunchTemplates": ("LaunchTemplates",),
     "DescribeRegions": ("Regions",),
+    "DescribeRouteTables": ("RouteTables",),
     "DescribeSecurityGroups": ("SecurityGroups",),
     "DescribeSpotPriceHistory": ("SpotPriceHistory",),
     "DescribeSubnets": ("Subnets",),

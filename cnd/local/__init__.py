@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from cnd.errors import CloudError, UsageError
-from cnd.local import files, settings
+from cnd.local import account_kinds, files, settings
+from cnd.local import weather as sky
 from cnd.local.host import vmimage
-from cnd.local.settings import Patience, patience
+from cnd.local.settings import Patience, Settings, patience
 from cnd.system import folders, private_files
 from cnd.system.typed_json import made
 
@@ -38,6 +39,7 @@ __all__ = [
     "Endpoint",
     "Patience",
     "clear_faults",
+    "conditions",
     "down",
     "exports",
     "faults_laid",
@@ -73,12 +75,19 @@ class Endpoint:
     folder: Path
     hosts: str = "process"  # the kind of its instances; or "vm"
     rate: float | None = None  # nonces/s of each host's worker at most
+    weather: str = sky.CALM
+    account_kind: str = account_kinds.DEFAULT
+    policy: str = ""  # the file of the caller's rights; empty: all
+    session_token: str = field(default="", repr=False)  # of a lab's credentials
     token: str = field(default="", repr=False)  # for /cnd/* and /faults
 
 
 def up(
     *,
     hosts: str = "",
+    weather: str = "",
+    account_kind: str = "",
+    policy: str = "",
     say: Callable[[str], None] = lambda _: None,
 ) -> Endpoint:
     """Start the cloud unless it runs; return when it answers.
@@ -89,15 +98,23 @@ def up(
     Args:
         hosts: the kind of instances: "process" or "vm"; empty: that of the running
             cloud, or else the setting in the environment.
+        weather, account_kind, policy: as in `settings`; empty: as with `hosts`.
         say: called with a sentence about a step that takes minutes.
 
     Raises:
         UsageError: a setting in the environment is invalid, the running cloud has
-            another kind of hosts, or this machine cannot boot the wanted kind.
+            another kind of hosts, weather, account or policy, or this machine cannot
+            boot the wanted kind.
         CloudError: it did not start within `PATIENCE` (the image of virtual machines,
             built once, is not included), or a package is missing.
     """
-    environ = {**os.environ, **({"CND_LOCAL_HOSTS": hosts} if hosts else {})}
+    given = {
+        "CND_LOCAL_HOSTS": hosts,
+        "CND_LOCAL_WEATHER": weather,
+        "CND_LOCAL_ACCOUNT_KIND": account_kind,
+        "CND_LOCAL_POLICY": policy,
+    }
+    environ = {**os.environ, **{name: text for name, text in given.items() if text}}
     wanted = settings.read(environ)
     _require_packages()
     folder = files.made_folder(os.environ)
@@ -112,11 +129,27 @@ def up(
             if (running := _find(folder, "/cnd/touch")) is not None:
                 _require_hosts(running, hosts)
                 _require_rate(running, wanted.rate)
+                _require_conditions(running, wanted, environ)
                 return running
             if time.monotonic() > deadline:
                 raise CloudError("the local cloud runs but does not answer")
             time.sleep(POLL_SECONDS)
+        # The server, whose folder is another one, gets the seed and the whole path.
+        environ["CND_LOCAL_WEATHER"] = str(wanted.weather)
+        environ["CND_LOCAL_POLICY"] = wanted.policy.path
         return _start(folder, deadline, environ)
+
+
+def conditions(endpoint: Endpoint) -> str:
+    """Return in what a cloud differs from the usual one; empty: in nothing."""
+    weather = "" if endpoint.weather == sky.CALM else endpoint.weather
+    kind = endpoint.account_kind
+    found = {
+        "weather": weather,
+        "account": "" if kind == account_kinds.DEFAULT else kind,
+        "policy": endpoint.policy,
+    }
+    return ", ".join(f"{name} {value}" for name, value in found.items() if value)
 
 
 def status() -> Endpoint | None:
@@ -225,6 +258,7 @@ def environment(endpoint: Endpoint) -> dict[str, str]:
         "AWS_REGION": endpoint.region,
         "AWS_ACCESS_KEY_ID": endpoint.access_key,
         "AWS_SECRET_ACCESS_KEY": endpoint.secret_key,
+        **({"AWS_SESSION_TOKEN": token} if (token := endpoint.session_token) else {}),
     }
 
 
@@ -265,6 +299,40 @@ def _require_rate(running: Endpoint, rate: float | None) -> None:
             f"CND_LOCAL_RATE={rate:g}: the local cloud runs already, with {limit}",
             hint="`fab local down` ends it, and its instances",
         )
+
+
+def _require_conditions(
+    running: Endpoint, wanted: Settings, environ: Mapping[str, str]
+) -> None:
+    """Refuse to use a cloud with another weather, account or policy than is wanted."""
+    weather = environ.get("CND_LOCAL_WEATHER", "")
+    habits = sky.parse(running.weather).habits
+    same_weather = (
+        str(wanted.weather) == running.weather
+        if sky.has_seed(weather)
+        else wanted.weather.habits == habits
+    )
+    checks = (
+        ("CND_LOCAL_WEATHER", "--weather", running.weather, same_weather),
+        (
+            "CND_LOCAL_ACCOUNT_KIND",
+            "--account-kind",
+            running.account_kind,
+            wanted.account.name == running.account_kind,
+        ),
+        (
+            "CND_LOCAL_POLICY",
+            "--policy",
+            running.policy or "none",
+            wanted.policy.path == running.policy,
+        ),
+    )
+    for name, option, value, is_same in checks:
+        if environ.get(name) and not is_same:
+            raise UsageError(
+                f"the local cloud runs already, with {option} {value}",
+                hint="`fab local down` ends it, and its instances",
+            )
 
 
 def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoint:

@@ -10,6 +10,10 @@ One rule: an invalid value is refused before anything starts.
     CND_LOCAL_ORPHAN_SECONDS silence until a host is an orphan (default 30)
     CND_LOCAL_REFUSED_SECONDS how long a refused termination is repeated (default 30)
     CND_LOCAL_LISTED_SECONDS how long a launched instance may not be listed (default 20)
+    CND_LOCAL_WEATHER        AWS's habits: "calm" (default), "aws:7" (`weather`)
+    CND_LOCAL_ACCOUNT_KIND   what the account has and allows (`account_kinds`)
+    CND_LOCAL_SESSION_SECONDS life of a lab's credentials (default 14400)
+    CND_LOCAL_POLICY         a file with the caller's rights (default: all)
     CND_LOCAL_HOSTS          the kind of instances: "process" (default) or "vm"
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
     CND_LOCAL_MIRROR         source of an image's packages (default: that of apt)
@@ -21,9 +25,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cnd.errors import UsageError
+from cnd.local.account_kinds import AccountKind
+from cnd.local.account_kinds import parse as account_kind
+from cnd.local.policy import Policy
+from cnd.local.policy import read as policy_in
+from cnd.local.weather import Weather
+from cnd.local.weather import parse as weather_of
 
 HOSTS = ("process", "vm")
 ACCELERATORS = ("", "kvm", "tcg")
@@ -50,6 +60,10 @@ class Settings:
     idle: float = DEFAULT_IDLE_SECONDS  # seconds
     memory: float = DEFAULT_MEMORY_SECONDS  # of what has been terminated, seconds
     rate: float | None = None  # nonces/s of each host's worker, at most
+    weather: Weather = field(default_factory=Weather)
+    account: AccountKind = field(default_factory=AccountKind)
+    session: float | None = None  # seconds that the credentials live; None: for ever
+    policy: Policy = field(default_factory=Policy)  # the rights of the caller
     hosts: str = HOSTS[0]
     images: str = ""  # a folder; empty: in the state folder
     mirror: str = ""  # a URL; empty: that of apt
@@ -84,6 +98,7 @@ def read(environ: Mapping[str, str]) -> Settings:
     if rate is not None and hosts == "vm":
         message = "CND_LOCAL_RATE applies to hosts that are processes only"
         raise UsageError(message, hint="unset it, or use --hosts process")
+    account = account_kind(environ.get("CND_LOCAL_ACCOUNT_KIND", ""))
     return Settings(
         rate=rate,
         boot=_delay(environ, "CND_LOCAL_BOOT_SECONDS"),
@@ -96,6 +111,10 @@ def read(environ: Mapping[str, str]) -> Settings:
             environ.get("CND_LOCAL_MEMORY_SECONDS") or str(DEFAULT_MEMORY_SECONDS),
             "CND_LOCAL_MEMORY_SECONDS",
         ),
+        weather=weather_of(environ.get("CND_LOCAL_WEATHER", "")),
+        account=account,
+        session=_session(environ, account),
+        policy=policy_in(environ.get("CND_LOCAL_POLICY", "")),
         hosts=_one_of(HOSTS, hosts or HOSTS[0], "--hosts"),
         accelerator=_one_of(
             ACCELERATORS, environ.get("CND_LOCAL_ACCELERATOR", ""), "accelerators"
@@ -103,6 +122,13 @@ def read(environ: Mapping[str, str]) -> Settings:
         images=environ.get("CND_LOCAL_IMAGES", ""),
         mirror=environ.get("CND_LOCAL_MIRROR", ""),
     )
+
+
+def _session(environ: Mapping[str, str], account: AccountKind) -> float | None:
+    name = "CND_LOCAL_SESSION_SECONDS"
+    if account.session_seconds is None:
+        return None
+    return _seconds(environ.get(name) or str(account.session_seconds), name)
 
 
 def _one_of(choices: Sequence[str], value: str, name: str) -> str:

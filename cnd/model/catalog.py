@@ -8,6 +8,7 @@ None.  Measured rates (`cnd.planning.rate_history`) and looked-up prices
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -39,8 +40,9 @@ class Offer:
 
 
 PRICED = "2026-01-19"
-# On-demand, Linux, us-east-1, USD an hour, as generated on that day from AWS's price
-# list for the Karpenter project: https://github.com/aws/karpenter-provider-aws
+PRICED_REGION = "us-east-1"
+# On-demand, Linux, USD an hour, as generated on that day from AWS's price list for
+# the Karpenter project: https://github.com/aws/karpenter-provider-aws
 # (pkg/providers/pricing/zz_generated.pricing_aws.go).
 ON_DEMAND = {
     "c4.xlarge": 0.199,
@@ -74,12 +76,16 @@ ON_DEMAND = {
 # 8 GB of gp3 at $0.08 a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
 # https://aws.amazon.com/ebs/pricing/ (us-east-1).
 EXTRAS = 0.005 + 8 * 0.08 / 730
+# What the disk costs more in the most expensive region, sa-east-1, where a GB costs
+# $0.152 a month.  The address costs the same everywhere.
+DISK_ELSEWHERE = 8 * (0.152 - 0.08) / 730
 
-# A t3, t3a or t4g starts without credits and in unlimited mode: a search uses every
-# vCPU in full, and use above the baseline is billed by the vCPU-hour.  A t2 is not.
+# T instances are launched in unlimited mode: a search uses every vCPU in full, and use
+# above the baseline is billed by the vCPU-hour.
 # Source: https://aws.amazon.com/ec2/pricing/on-demand/, "T2/T3/T4g unlimited mode".
-SURPLUS = {"t3": 0.05, "t3a": 0.05, "t4g": 0.04}  # USD per vCPU-hour
-# The vCPUs of these three by size, and the baseline of each of them.  Source:
+SURPLUS = {"t2": 0.05, "t3": 0.05, "t3a": 0.05, "t4g": 0.04}  # USD per vCPU-hour
+# Their vCPUs by size, and the baseline of each vCPU: of a t2, and of all others.
+# Source:
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-credits-baseline-concepts.html
 BURSTABLE = {
     "nano": (2, 0.05),
@@ -89,6 +95,15 @@ BURSTABLE = {
     "large": (2, 0.30),
     "xlarge": (4, 0.40),
     "2xlarge": (8, 0.40),
+}
+BURSTABLE_T2 = {
+    "nano": (1, 0.05),
+    "micro": (1, 0.10),
+    "small": (1, 0.20),
+    "medium": (2, 0.20),
+    "large": (2, 0.30),
+    "xlarge": (4, 0.225),
+    "2xlarge": (8, 0.17),
 }
 
 # Of all other families in the table.
@@ -126,8 +141,7 @@ PROCESSORS = {
     "c7i": Processor("Sapphire Rapids", "x86_64", 3.2, AVX512, "avx512"),
     "c8a": Processor("Zen 5, a core each", "x86_64", 4.5, ALONE, "shani"),
     "c8g": Processor("Graviton4", "arm64", 2.8, None, "armv8"),
-    # A t2 is in standard mode: it falls to a tenth when its launch credits are spent.
-    "t2": Processor("Haswell", "x86_64", 2.4, None, "avx2"),
+    "t2": Processor("Haswell", "x86_64", 2.4, AVX2, "avx2"),
     "t3": Processor("Skylake", "x86_64", 3.1, AVX512, "avx512"),
     "t3a": Processor("Zen", "x86_64", 2.5, SHANI, "shani"),
     "t4g": Processor("Graviton2", "arm64", 2.5, None, "armv8"),
@@ -137,18 +151,27 @@ PROCESSORS = {
 def _offer(name: str) -> Offer:
     family, _, size = name.partition(".")
     processor = PROCESSORS[family]
-    vcpus = 1 if name == "t2.micro" else _vcpus(family, size)
+    vcpus = _burst(name)[0] or VCPUS[size]
     return Offer(
         type=name,
         architecture=processor.architecture,
         vcpus=vcpus,
         rate=_rate(processor, vcpus),
-        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, us-east-1"),
+        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, {PRICED_REGION}"),
     )
 
 
-def _vcpus(family: str, size: str) -> int:
-    return BURSTABLE[size][0] if family in SURPLUS else VCPUS[size]
+def is_burstable(name: str) -> bool:
+    """Return whether an instance type earns CPU credits: t2, t3 and so on."""
+    return re.match(r"t\d", name) is not None
+
+
+def _burst(name: str) -> tuple[int, float]:
+    """Return the vCPUs of a T instance and the baseline of each; zeros for others."""
+    family, _, size = name.partition(".")
+    if family not in SURPLUS:
+        return 0, 0.0
+    return (BURSTABLE_T2 if family == "t2" else BURSTABLE).get(size, (0, 0.0))
 
 
 def _rate(processor: Processor, vcpus: int) -> Rate | None:
@@ -163,9 +186,8 @@ def _rate(processor: Processor, vcpus: int) -> Rate | None:
 
 def with_extras(name: str, usd_per_hour: float, source: str) -> Price:
     """Return the price of an instance with everything billed besides it."""
-    family, _, size = name.partition(".")
-    vcpus, baseline = BURSTABLE.get(size, (0, 0.0))
-    surplus = SURPLUS.get(family, 0.0) * vcpus * (1 - baseline)
+    vcpus, baseline = _burst(name)
+    surplus = SURPLUS.get(name.partition(".")[0], 0.0) * vcpus * (1 - baseline)
     return Price(usd_per_hour + surplus + EXTRAS, source)
 
 

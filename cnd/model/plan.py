@@ -14,6 +14,7 @@ from typing import Any
 
 from cnd import pow as worker
 from cnd.errors import UsageError
+from cnd.model import s3_requests
 
 # The longest that an instance may take from RunInstances until its SSH answers;
 # 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare: bare
@@ -228,13 +229,26 @@ class Plan:
         With `replace`, also if each instance is lost and replaced.
         """
         most = 2 * self.instances if self.replace else self.instances
-        price = self.max_usd_per_hour
-        return None if price is None else billed_hours(self.lifetime) * most * price
+        if (price := self.max_usd_per_hour) is None:
+            return None
+        price += s3_requests.DEAREST * self.requests_usd_per_hour
+        return billed_hours(self.lifetime) * most * price
+
+    @property
+    def requests_usd_per_hour(self) -> float:
+        """What the requests to S3 of one instance cost, where it has no other way.
+
+        0 with SSH, where all of a run cost less than a cent.
+        """
+        if not self.without_ssh or self.usd_per_hour == 0:  # a cloud without prices
+            return 0.0
+        return s3_requests.usd_per_hour(self.instances)
 
     def usd(self, usages: Iterable[Usage]) -> float | None:
         """Return what instances cost, in USD; None if a price is not known."""
         costs = [(self._price(usage), billed_hours(usage.seconds)) for usage in usages]
-        known = [price * hours for price, hours in costs if price is not None]
+        more = self.requests_usd_per_hour
+        known = [(price + more) * hours for price, hours in costs if price is not None]
         return sum(known) if len(known) == len(costs) else None
 
     def _price(self, usage: Usage) -> float | None:

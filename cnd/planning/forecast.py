@@ -23,6 +23,7 @@ from cnd.model.plan import (
     Usage,
 )
 from cnd.model.probability import Chances, chances, instances_for, success, within
+from cnd.model.s3_requests import DEAREST
 from cnd.model.witness import bits_for
 
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
@@ -35,6 +36,11 @@ LEAST_CHANCE = 0.5  # of an answer in the space, below which `verdicts` warns
 USUAL_QUOTA = 32  # vCPUs that a new account may often run at once
 TRIAL = 5.0  # seconds of search that measure a type whose rate is not known
 SHOWN = 5  # alternatives
+PRICES = (
+    "allow pricing:GetProducts (docs/aws.md); or --region us-east-1, where `fab plan` "
+    "shows types whose prices come with CND"
+)
+LONGER = "log in again first, or less --t"  # for credentials that end too soon
 
 
 @dataclass(frozen=True)
@@ -203,16 +209,25 @@ def _no_such_nonce(plan: Plan) -> str:
 def _check_budget(plan: Plan, budget: float) -> None:
     worst = plan.worst_case_usd
     if worst is None:
-        message = f"--budget: the price of {' or '.join(plan.types)} is not known"
-        hint = "`fab plan` shows types whose price is"
-        raise UsageError(message, hint=hint)
+        message = f"--budget cannot be guaranteed: {_unpriced(plan)}"
+        raise UsageError(message, hint=f"{PRICES}; or leave out --budget")
     if worst > budget:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
-        hint = (
-            f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.max_usd_per_hour)}/h: less --t, or fewer instances (--n)"
-        )
+        hint = f"it is {_worst(plan)}: less --t, or fewer instances (--n)"
         raise UsageError(message, hint=hint)
+
+
+def _unpriced(plan: Plan) -> str:
+    return f"the price of {' or '.join(plan.types)} is not known in this region"
+
+
+def _worst(plan: Plan) -> str:
+    """Return how the worst case of a plan is computed, without its source."""
+    each = f"{usd(plan.max_usd_per_hour)}/h"
+    if plan.requests_usd_per_hour:
+        more = DEAREST * plan.requests_usd_per_hour
+        each = f"({each} and {usd(more)}/h of requests to S3)"
+    return f"{plan.instances} x {plan.lifetime:.0f} s x {each}"
 
 
 def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
@@ -222,6 +237,8 @@ def check_budget(plans: Sequence[Plan], budget: float | None) -> None:
     """
     if budget is None:
         return
+    for plan in plans:
+        _check_budget(plan, budget)
     worst = sum(plan.worst_case_usd or 0.0 for plan in plans)
     if worst > budget:
         message = (
@@ -277,19 +294,21 @@ def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast
 
 
 def verdicts(
-    estimate: Forecast, local_rate: Rate | None, *, outlived: bool = False
+    estimate: Forecast, local_rate: Rate | None, *, expires: bool = False
 ) -> Iterator[str]:
     """Yield advice and warnings about the plan.
 
     Args:
-        outlived: whether the credentials are known to end before the instances may.
+        expires: whether the credentials are known to end before the instances may.
     """
     plan, seen = estimate.plan, estimate.chances
-    if outlived:
+    if expires:
         yield (
             f"the credentials end within the {plan.lifetime:.0f} s that the run may "
-            "take, and the fleet's way to S3 with them: log in again first"
+            f"take; then {outlived(plan)}: {LONGER}"
         )
+    if plan.usd_per_hour is None:
+        yield f"{_unpriced(plan)}: {PRICES}"
     exists = within(plan.difficulty, plan.nonces)
     if exists < LEAST_CHANCE:
         yield _no_such_nonce(plan)
@@ -317,6 +336,16 @@ def verdicts(
         )
 
 
+def outlived(plan: Plan) -> str:
+    """Return what is lost where the credentials end before the instances of a plan."""
+    if plan.without_ssh:
+        return "the instances get no more orders, and their reports and logs are lost"
+    return (
+        "CND can neither terminate nor upload logs before a new login, and what an "
+        "orphan leaves in S3 is lost; each instance still ends by its timer"
+    )
+
+
 def _alone(plan: Plan, estimate: Forecast, local_rate: Rate) -> str:
     """Return advice if this machine alone is expected to be faster than the fleet."""
     alone, chances = _chances(plan, local_rate.nonces_per_second), estimate.chances
@@ -338,12 +367,12 @@ def to_json(
     local_rate: Rate | None,
     spot: Price | None,
     *,
-    outlived: bool = False,
+    expires: bool = False,
 ) -> dict[str, Any]:
     """Return the object of `plan --json`."""
     return {
         **estimate.to_json(),
-        "verdicts": list(verdicts(estimate, local_rate, outlived=outlived)),
+        "verdicts": list(verdicts(estimate, local_rate, expires=expires)),
         "spot": asdict(spot) if spot else None,
         "this_machine": local_rate.nonces_per_second if local_rate else None,
         "alternatives": [other.to_json() for other in others],
@@ -359,7 +388,7 @@ def text(
     local_rate: Rate | None,
     spot: Price | None = None,
     *,
-    outlived: bool = False,
+    expires: bool = False,
 ) -> str:
     """Return the text that `plan` prints."""
     rows = [*_rows(estimate)]
@@ -367,7 +396,7 @@ def text(
         use = "not used" if estimate.plan.market == "on-demand" else "of the first type"
         rows.append(("spot", f"{usd(spot.usd_per_hour)}/h ({spot.source}); {use}"))
     rows += [
-        ("verdict", said) for said in verdicts(estimate, local_rate, outlived=outlived)
+        ("verdict", said) for said in verdicts(estimate, local_rate, expires=expires)
     ]
     lines = [*table(rows, ("<14", "<"), gap=" ")]
     if others:
@@ -423,8 +452,8 @@ def _price(estimate: Forecast) -> str:
             by = f" on spot at {usd(estimate.spot.usd_per_hour)}/h"
         expected = f"{usd(estimate.expected_usd)} expected{by}, "
     return (
-        f"{expected}{usd(plan.worst_case_usd)} at worst: {plan.instances} x "
-        f"{plan.lifetime:.0f} s x {usd(plan.max_usd_per_hour)}/h ({price.source})"
+        f"{expected}{usd(plan.worst_case_usd)} at worst: {_worst(plan)} "
+        f"({price.source})"
     )
 
 

@@ -10,9 +10,10 @@ import datetime as dt
 import email.utils
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from typing import Any
 
@@ -22,7 +23,11 @@ from cnd.cloud.failures import ELSEWHERE, NETWORK, POLICY, QUOTA, code, translat
 from cnd.errors import CloudError, UsageError
 from cnd.model.catalog import PRICED
 from cnd.model.plan import MARKETS, Plan
-from cnd.provision import access, auto_scaling
+from cnd.planning import routes
+from cnd.planning.forecast import LONGER, outlived
+from cnd.provision import access, auto_scaling, ec2_fleet
+from cnd.provision.capacity import REFUSALS
+from cnd.provision.prepare import expected_spec
 from cnd.transport.gateway import Gateway
 from cnd.transport.keys import UserKey
 
@@ -43,6 +48,7 @@ LAB_SESSION = 4 * 3600.0  # seconds
 REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "403")
 STALE = 365  # days, of the shipped prices
 NO_INSTANCE = "i-00000000000000000"  # a valid id that no instance has
+DRY_RUN = "dry"  # in place of a run's name
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,16 @@ def examine(case: Case, checks: Sequence[CheckFunction]) -> list[Check]:
 
 def credentials(case: Case) -> Check:
     """Whether they are valid for as long as the run may take."""
-    left = case.cloud.clients.life_left()
-    life = f"a run may take {case.plan.lifetime:.0f} s"
+    plan, left = case.plan, case.cloud.clients.life_left()
+    life = f"a run may take {plan.lifetime:.0f} s"
     if left is None:
-        text = "temporary, and their end is not known"
-        return Check("credentials", WARNING, text, life)
-    if left < case.plan.lifetime:
-        # With them end the pre-signed URLs with which orphans deliver.
-        text = f"they, and the fleet's way to S3, end in {left / 60:.0f} min; {life}"
-        return Check("credentials", WARNING, text, "log in again first")
+        text = f"temporary, and their end is not known; {life}"
+        return Check("credentials", WARNING, text, f"should they end: {outlived(plan)}")
+    if left < plan.lifetime:
+        text = f"they end in {left / 60:.0f} min, {life}; then {outlived(plan)}"
+        # Without SSH all that instances get and send goes by URLs signed with them.
+        status = FAULT if plan.without_ssh else WARNING
+        return Check("credentials", status, text, LONGER)
     good = "they do not expire" if left == math.inf else f"good for {left / 60:.0f} min"
     return Check("credentials", OK, f"{good}; {life}")
 
@@ -206,7 +213,12 @@ def image(case: Case) -> Check:
     plan, cloud = case.plan, case.cloud
     found = {access.image(cloud, t, plan.image, plan.user) for t in plan.types}
     images = sorted(f"{each.id}, user {each.user}" for each in found)
-    return Check("image", OK, f"{plan.image}: {'; '.join(images)}")
+    text = f"{plan.image}: {'; '.join(images)}"
+    if plan.image not in access.SYSTEMS:
+        # What arms the timer cannot be seen from outside.
+        way_out = "it must have cloud-init and systemd: without them no timer ends it"
+        return Check("image", WARNING, text, way_out)
+    return Check("image", OK, text)
 
 
 def network(case: Case) -> Check:
@@ -220,51 +232,41 @@ def network(case: Case) -> Check:
     if case.plan.subnet:
         filters = {"SubnetIds": list(case.plan.subnets)}
     with translated("look up the subnets"):
-        subnets = case.cloud.ec2.describe_subnets(**filters)["Subnets"]
-        fit = [s for s in subnets if s["AvailabilityZone"] in zones]
+        pages = case.cloud.ec2.get_paginator("describe_subnets").paginate(**filters)
+        subnets = [
+            routes.Subnet(s["SubnetId"], s["VpcId"], s["AvailabilityZone"])
+            for page in pages
+            for s in page["Subnets"]
+        ]
+    fit = [subnet for subnet in subnets if subnet.zone in zones]
     if not subnets:
         return Check("network", FAULT, "no default subnet", f"--subnet; or {NETWORK}")
     if not fit:
         text = f"no subnet in a zone that offers {types}"
         return Check("network", FAULT, text, "another --subnet or --instance-type")
-    public = case.plan.address == "public" and case.plan.subnet
-    if public and not fit[0].get("MapPublicIpOnLaunch"):
-        text = f"{case.plan.subnet} gives no public addresses"
-        way_out = "--address private, from within its network or with --gateway"
-        return Check("network", WARNING, text, way_out)
-    names = sorted(s["AvailabilityZone"] for s in fit)
+    if trouble := routes.trouble(case.cloud.ec2, case.plan, fit):
+        return Check("network", FAULT, *trouble)
+    names = sorted(subnet.zone for subnet in fit)
     return Check("network", OK, f"subnets in {', '.join(names)}")
 
 
 def launch(case: Case) -> Check:
-    """Whether RunInstances would be allowed, tags included: by dry runs."""
-    seen = [_try_launch(case, name) for name in case.plan.types]
-    refused = [check for check in seen if check.status != OK]
-    return (refused or seen)[0]
+    """Whether RunInstances would be allowed as it will be sent: by dry runs."""
+    plan, cloud = case.plan, case.cloud
+    fine = f"{plan.instances} x {', '.join(plan.types)} allowed"
 
+    def tried(name: str) -> Check:
+        spec = expected_spec(cloud, plan, case.key, name)
+        ask = partial(ec2.try_launch, cloud.ec2, spec, run=DRY_RUN, owner=cloud.owner)
+        counts = {"count": plan.instances, "least": plan.min_instances}
+        return _dry("launch", fine, partial(ask, **counts), passed_over=REFUSALS)
 
-def _try_launch(case: Case, name: str) -> Check:
-    plan = case.plan
-    found = access.image(case.cloud, name, plan.image, plan.user)
-    where = {"SubnetId": plan.subnets[0]} if plan.subnet else {}
-    tags: Any = [
-        {"ResourceType": resource, "Tags": [{"Key": "cnd:run", "Value": "dry"}]}
-        for resource in ("instance", "volume")
-    ]
-
-    def ask() -> object:
-        return case.cloud.ec2.run_instances(
-            DryRun=True,
-            ImageId=found.id,
-            InstanceType=name,  # type: ignore[arg-type]  # any text
-            MinCount=plan.min_instances,
-            MaxCount=plan.instances,
-            TagSpecifications=tags,
-            **where,  # type: ignore[arg-type]
-        )
-
-    types = ", ".join(plan.types)
-    return _dry("launch", f"{plan.instances} x {types} allowed", ask)
+    seen = [tried(name) for name in plan.types]
+    faults = [check for check in seen if check.status == FAULT]
+    refused = [check for check in seen if check.status == WARNING]
+    if len(refused) == len(seen):  # no type is left to take instead
+        return replace(refused[0], status=FAULT)
+    return (faults or refused or seen)[0]
 
 
 def capacity(case: Case) -> Check:
@@ -277,15 +279,11 @@ def capacity(case: Case) -> Check:
     if not needs:
         return Check("capacity", OK, "on demand, by RunInstances")
 
-    def ask() -> object:
-        return client.create_launch_template(
-            LaunchTemplateName="cnd-dry",
-            LaunchTemplateData={"InstanceType": plan.instance_type},  # type: ignore[typeddict-item]
-            DryRun=True,
-        )
-
+    spec = expected_spec(case.cloud, plan, case.key, plan.instance_type)
+    ask = partial(ec2_fleet.create_template, client, f"cnd-{DRY_RUN}", spec)
+    named = {"run": DRY_RUN, "owner": case.cloud.owner}
     text = f"{' and '.join(needs)}, by a launch template; only that one can be tried"
-    return _dry("capacity", text, ask)
+    return _dry("capacity", text, partial(ask, **named, dry_run=True))
 
 
 def terminate(case: Case) -> Check:
@@ -345,25 +343,16 @@ def quota(case: Case) -> Check:
 
 def key_pair(case: Case) -> Check:
     """Whether CND's key pair is there, or may be imported."""
-    name = access.key_name(case.key)
-    with translated("look up the key pair"):
-        found = case.cloud.ec2.describe_key_pairs(
-            Filters=[{"Name": "key-name", "Values": [name]}]
-        )["KeyPairs"]
-    if found:
+    client, name = case.cloud.ec2, access.key_name(case.key)
+    if access.has_key_pair(client, case.key):
         return Check("key_pair", OK, name)
-
-    def ask() -> object:
-        return case.cloud.ec2.import_key_pair(
-            KeyName=name, PublicKeyMaterial=case.key.public.encode(), DryRun=True
-        )
-
+    ask = partial(access.import_key, client, case.key, dry_run=True)
     return _dry("key_pair", f"{name} will be imported", ask)
 
 
 def ssh(case: Case) -> Check:
     """Which ranges the security group allows, and whether this machine's is one."""
-    wanted = case.plan.ssh_from or f"{access.caller_address(case.cloud.checkip)}/32"
+    wanted = access.allowed_range(case.cloud, case.plan.ssh_from)
     client, subnet = case.cloud.ec2, case.plan.subnets[0]
     group = access.find_group(client, subnet)
     if group is None:
@@ -451,9 +440,15 @@ FAST: tuple[CheckFunction, ...] = (
 OPTIONAL: tuple[CheckFunction, ...] = (clock, key_pair)
 
 
-def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
+def _dry(
+    name: str,
+    fine: str,
+    ask: Callable[[], object],
+    passed_over: Collection[str] = (),
+) -> Check:
     """Return the result of a dry run: whether AWS would allow the call.
 
+    A refusal in `passed_over` is a warning: a launch then takes the next type.
     https://docs.aws.amazon.com/AWSEC2/latest/APIReference/CommonParameters.html
     """
     try:
@@ -464,7 +459,8 @@ def _dry(name: str, fine: str, ask: Callable[[], object]) -> Check:
         if reason == "DryRunOperation" or reason.startswith("InvalidInstanceID"):
             return Check(name, OK, fine)
         way_out = POLICY if reason in REFUSED else error.hint or ""
-        return Check(name, FAULT, str(error), way_out)
+        status = WARNING if reason in passed_over else FAULT
+        return Check(name, status, str(error), way_out)
     return Check(name, OK, fine)
 
 

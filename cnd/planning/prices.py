@@ -1,7 +1,8 @@
 """What an instance costs an hour: by AWS's price list, else by the shipped table.
 
-One rule: a price always names its source; no price is better than a wrong one.  A
-price list that does not answer never prevents a launch.
+One rule: a price always names its source; no price is better than a wrong one, as the
+table's is in every region but its own.  A price list that does not answer never
+prevents a launch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from typing import Any
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
-from cnd.model.catalog import OFFERS, Price, with_extras
+from cnd.model.catalog import (
+    DISK_ELSEWHERE,
+    OFFERS,
+    PRICED_REGION,
+    Price,
+    with_extras,
+)
 
 # The Price List API answers in few regions, for all of them.
 # https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/using-price-list-query-api.html
@@ -39,8 +46,13 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
             listed = _listed(client, cloud.region, instance_type)
     except CloudError as error:
         trouble = f"AWS's price list refused: {code(error) or error}"
+    abroad = cloud.region != PRICED_REGION
     if listed is not None:
-        return with_extras(instance_type, listed, f"AWS's price list, {cloud.region}")
+        found = with_extras(instance_type, listed, f"AWS's price list, {cloud.region}")
+        more = DISK_ELSEWHERE if abroad else 0.0
+        return replace(found, usd_per_hour=found.usd_per_hour + more)
+    if abroad:
+        return None
     if offer := OFFERS.get(instance_type):
         source = f"{offer.price.source}; {trouble}"
         return replace(offer.price, source=source)
@@ -55,14 +67,15 @@ def spot(cloud: Cloud, types: Sequence[str]) -> dict[str, dict[str, float]]:
     now = dt.datetime.now(dt.timezone.utc)
     try:
         with translated(f"ask for the spot price of {', '.join(types)}"):
-            reply = cloud.ec2.describe_spot_price_history(
+            pages = cloud.ec2.get_paginator("describe_spot_price_history").paginate(
                 InstanceTypes=list(types),  # type: ignore[arg-type]  # any text
                 ProductDescriptions=["Linux/UNIX"],
                 StartTime=now,  # so that only the price in force is returned
             )
             history = [
                 (x["InstanceType"], x["AvailabilityZone"], float(x["SpotPrice"]))
-                for x in reply["SpotPriceHistory"]
+                for page in pages
+                for x in page["SpotPriceHistory"]
                 if x.get("SpotPrice")
             ]
     except CloudError:
@@ -85,14 +98,14 @@ def _listed(client: Any, region: str, instance_type: str) -> float | None:
     """Return the price that AWS lists, without what is billed besides the instance."""
     fields = {"instanceType": instance_type, "regionCode": region, **PRODUCT}
     with translated(f"ask for the price of {instance_type}"):
-        reply = client.get_products(
+        pages = client.get_paginator("get_products").paginate(
             ServiceCode="AmazonEC2",
             Filters=[
                 {"Type": "TERM_MATCH", "Field": name, "Value": value}
                 for name, value in fields.items()
             ],
         )
-        products = map(json.loads, reply["PriceList"])
+        products = [json.loads(each) for page in pages for each in page["PriceList"]]
         return max((usd for each in products for usd in _hourly(each)), default=None)
 
 

@@ -9,23 +9,29 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import re
+import time
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cnd.cloud.connection import Cloud, is_loopback
-from cnd.cloud.failures import code, translated
+from cnd.cloud.connection import Cloud
+from cnd.cloud.endpoints import is_loopback
+from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
+from cnd.provision.retry import again
 from cnd.transport.keys import UserKey
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
     from types_boto3_ec2.literals import ResourceTypeType
     from types_boto3_ec2.type_defs import (
+        FilterTypeDef,
         IpPermissionTypeDef,
         IpRangeTypeDef,
+        SubnetTypeDef,
         TagSpecificationTypeDef,
     )
 
@@ -59,7 +65,10 @@ SYSTEMS = {
 # How the names of published images begin -> their login user.
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
 GROUP = "cnd-ssh"
+CLOSED = "-closed"  # how the names of groups end that allow no connection
 SSH_PORT = 22
+LOOPBACK = "127.0.0.1"
+ANY_PROTOCOL = "-1"  # in the permissions of a group: every port of every protocol
 CHECKIP_TIMEOUT = 5.0  # seconds
 
 
@@ -89,11 +98,11 @@ def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
 def zones(ec2: EC2Client, instance_type: str) -> set[str]:
     """Return the zones of the region that offer `instance_type`."""
     with translated(f"ask which zones offer {instance_type}"):
-        reply = ec2.describe_instance_type_offerings(
+        pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
             LocationType="availability-zone",
             Filters=[{"Name": "instance-type", "Values": [instance_type]}],
         )
-        return {offering["Location"] for offering in reply["InstanceTypeOfferings"]}
+        return {each["Location"] for p in pages for each in p["InstanceTypeOfferings"]}
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,8 @@ class Image:
 
     id: str  # "ami-..."
     user: str
+    # Devices whose volumes would outlive the instance, as far as that was looked up.
+    volumes: tuple[str, ...] = ()
 
 
 def image(
@@ -135,10 +146,13 @@ def _image_by_id(
     """Return an image by its id, with the login user of its publisher's images."""
     with translated(f"look up the image {name}"):
         images = ec2.describe_images(ImageIds=[name])["Images"]
-        found = [(str(i.get("Architecture", "")), i.get("Name", "")) for i in images]
+        found = [
+            (str(i.get("Architecture", "")), i.get("Name", ""), _outliving(i))
+            for i in images
+        ]
     if not found:
         raise CloudError(f"no such image: {name}", hint="AMI ids differ by region")
-    architecture, title = found[0]
+    architecture, title, volumes = found[0]
     if architecture not in offered:
         raise CloudError(
             f"{name} is made for {architecture}, {instance_type} is "
@@ -151,7 +165,19 @@ def _image_by_id(
         image = f"{name} ({title or 'it has no name'})"
         message = f"cannot determine the login user for {image}"
         raise CloudError(message, hint="say --user")
-    return Image(name, user)
+    return Image(name, user, volumes)
+
+
+def _outliving(image: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the devices of an image whose volumes stay when the instance ends.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_EbsBlockDevice.html
+    """
+    return tuple(
+        str(mapping["DeviceName"])
+        for mapping in image.get("BlockDeviceMappings", [])
+        if "Ebs" in mapping and not mapping["Ebs"].get("DeleteOnTermination")
+    )
 
 
 def key_name(key: UserKey) -> str:
@@ -162,18 +188,30 @@ def key_name(key: UserKey) -> str:
 
 def key_pair(ec2: EC2Client, key: UserKey) -> str:
     """Return the name of the key pair that holds `key`, imported when missing."""
-    name = key_name(key)
     try:
-        with translated("import the SSH key"):
-            ec2.import_key_pair(
-                KeyName=name,
-                PublicKeyMaterial=key.public.encode(),
-                TagSpecifications=_tags("key-pair"),
-            )
+        import_key(ec2, key)
     except CloudError as error:
         if code(error) != "InvalidKeyPair.Duplicate":
             raise
-    return name
+    return key_name(key)
+
+
+def import_key(ec2: EC2Client, key: UserKey, *, dry_run: bool = False) -> None:
+    """Import the public half of `key`; a dry run changes nothing and always raises."""
+    with translated("import the SSH key"):
+        ec2.import_key_pair(
+            KeyName=key_name(key),
+            PublicKeyMaterial=key.public.encode(),
+            TagSpecifications=_tags("key-pair"),
+            DryRun=dry_run,
+        )
+
+
+def has_key_pair(ec2: EC2Client, key: UserKey) -> bool:
+    """Return whether the key pair that holds `key` exists."""
+    with translated("look up the key pair"):
+        filters = [{"Name": "key-name", "Values": [key_name(key)]}]
+        return bool(ec2.describe_key_pairs(Filters=filters)["KeyPairs"])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -184,32 +222,52 @@ class Group:
     ranges: Mapping[str, str]  # IPv4 CIDR from which SSH is allowed -> description
 
 
-def find_group(ec2: EC2Client, subnet: str = "") -> Group | None:
-    """Return CND's security group for `subnet`, or None if there is none yet."""
-    name, _ = _group_name(ec2, subnet)
-    return _group(ec2, name)
+def find_group(
+    ec2: EC2Client, subnet: str = "", *, closed: bool = False
+) -> Group | None:
+    """Return CND's security group for `subnet`, or None if there is none yet.
+
+    Args:
+        closed: the one that allows no connection from outside.
+    """
+    name, vpc = _group_name(ec2, subnet)
+    return _group(ec2, f"{name}{CLOSED * closed}", vpc)
 
 
-def ssh_group(ec2: EC2Client, ssh_from: str, owner: str, subnet: str = "") -> str:
+def ssh_group(
+    ec2: EC2Client,
+    ssh_from: str,
+    owner: str,
+    subnet: str = "",
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
     """Return the security group that allows SSH from `ssh_from` ("a.b.c.d/n").
 
     A range that was allowed for `owner` before, under another address, is removed
     once no instance of CND exists that may be reached from it.
     """
-    group = _ensure_group(ec2, *_group_name(ec2, subnet))
+    group = _ensure_group(ec2, *_group_name(ec2, subnet), sleep)
     note = _description(owner)
     if ssh_from not in group.ranges:
-        allow_ssh(ec2, group.id, ssh_from, owner)
+        # A group that was just made may be unknown to the next call.
+        allow = partial(allow_ssh, ec2, group.id, ssh_from, owner)
+        again(allow, sleep=sleep)
     stale = [r for r, why in group.ranges.items() if why == note and r != ssh_from]
     if stale and not find(ec2):
         _revoke_ssh(ec2, group.id, stale)
     return group.id
 
 
-def closed_group(ec2: EC2Client, subnet: str = "") -> str:
+def closed_group(
+    ec2: EC2Client,
+    subnet: str = "",
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
     """Return the security group that allows no connection from outside."""
     name, vpc = _group_name(ec2, subnet)
-    return _ensure_group(ec2, f"{name}-closed", vpc).id
+    return _ensure_group(ec2, f"{name}{CLOSED}", vpc, sleep).id
 
 
 def _description(owner: str) -> str:
@@ -243,49 +301,78 @@ def allow_ssh(
 
 
 def _revoke_ssh(ec2: EC2Client, group: str, ranges: list[str]) -> None:
-    with translated(f"let SSH in from {ranges[0]} no more"):
-        ec2.revoke_security_group_ingress(
-            GroupId=group, IpPermissions=_permission([{"CidrIp": r} for r in ranges])
-        )
+    """Remove ranges; what is part of a wider rule, which CND has not made, stays."""
+    try:
+        with translated(f"let SSH in from {ranges[0]} no more"):
+            ec2.revoke_security_group_ingress(
+                GroupId=group,
+                IpPermissions=_permission([{"CidrIp": r} for r in ranges]),
+            )
+    except CloudError as error:
+        if code(error) != "InvalidPermission.NotFound":
+            raise
 
 
 def _group_name(ec2: EC2Client, subnet: str) -> tuple[str, str]:
-    """Return the name of the group for a subnet, and its VPC; "" is the default one.
+    """Return the name of the group for a subnet, and its VPC.
 
     A group belongs to one VPC, so each VPC has a name of its own.
+
+    Args:
+        subnet: "": the default ones.  Without any the VPC is "".
     """
-    if not subnet:
-        return GROUP, ""
-    with translated(f"look up {subnet}"):
-        (found,) = ec2.describe_subnets(SubnetIds=[subnet])["Subnets"]
-        return f"{GROUP}-{found['VpcId']}", found["VpcId"]
+    found = _subnets(ec2, [subnet] if subnet else [])
+    vpc = next((each["VpcId"] for each in found), "")
+    return (f"{GROUP}-{vpc}" if subnet else GROUP), vpc
 
 
-def _group(ec2: EC2Client, name: str) -> Group | None:
+def _group(ec2: EC2Client, name: str, vpc: str) -> Group | None:
+    """Return the group of that name in a VPC; others may have one of the same name."""
+    filters: list[FilterTypeDef] = [{"Name": "group-name", "Values": [name]}]
+    if vpc:
+        filters.append({"Name": "vpc-id", "Values": [vpc]})
     with translated("look up the security group"):
-        found = ec2.describe_security_groups(
-            Filters=[{"Name": "group-name", "Values": [name]}]
-        )["SecurityGroups"]
+        pages = ec2.get_paginator("describe_security_groups").paginate(Filters=filters)
+        found = [group for page in pages for group in page["SecurityGroups"]]
         if not found:
             return None
-        ranges = (r for p in found[0]["IpPermissions"] for r in p.get("IpRanges", []))
+        permissions = filter(_allows_ssh, found[0]["IpPermissions"])
+        ranges = (r for p in permissions for r in p.get("IpRanges", []))
         notes = {r["CidrIp"]: r.get("Description", "") for r in ranges}
         return Group(found[0]["GroupId"], notes)
 
 
-def _ensure_group(ec2: EC2Client, name: str, vpc: str) -> Group:
+def _allows_ssh(permission: Mapping[str, Any]) -> bool:
+    """Return whether a permission of a group is for the port of SSH, at least."""
+    if permission.get("IpProtocol") == ANY_PROTOCOL:
+        return True
+    first, last = permission.get("FromPort", -1), permission.get("ToPort", -1)
+    return permission.get("IpProtocol") == "tcp" and first <= SSH_PORT <= last
+
+
+def _ensure_group(
+    ec2: EC2Client, name: str, vpc: str, sleep: Callable[[float], None]
+) -> Group:
     """Return the group of that name, created if there is none.
 
     Two first runs at the same time both find none, and one of them creates it.
     """
-    if found := _group(ec2, name):
+    if found := _group(ec2, name, vpc):
         return found
     try:
         return Group(_new_group(ec2, name, vpc), {})
     except CloudError as error:
-        if code(error) == "InvalidGroup.Duplicate" and (found := _group(ec2, name)):
-            return found
-        raise
+        if code(error) != "InvalidGroup.Duplicate":
+            raise
+    # It was just made by another process: AWS may list it a moment later.
+    return again(partial(_existing_group, ec2, name, vpc), sleep=sleep)
+
+
+def _existing_group(ec2: EC2Client, name: str, vpc: str) -> Group:
+    if found := _group(ec2, name, vpc):
+        return found
+    action = "look up the security group"
+    raise refusal(action, "InvalidGroup.NotFound", f"{name} is not listed")
 
 
 def try_group(ec2: EC2Client, subnet: str = "") -> None:
@@ -311,13 +398,31 @@ def _new_group(ec2: EC2Client, name: str, vpc: str, *, dry_run: bool = False) ->
 
 def subnets(ec2: EC2Client, names: Collection[str] = ()) -> dict[str, str]:
     """Return the subnets of these names, or the default ones, each with its zone."""
+    found = _subnets(ec2, names)
+    with translated("list the subnets"):
+        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
+    return {name: zone for zone, name in zones}
+
+
+def _subnets(ec2: EC2Client, names: Collection[str]) -> list[SubnetTypeDef]:
     which: Any = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     if names:
         which = {"SubnetIds": list(names)}
-    with translated("list the subnets"):
-        found = ec2.describe_subnets(**which)["Subnets"]
-        zones = sorted((each["AvailabilityZone"], each["SubnetId"]) for each in found)
-    return {name: zone for zone, name in zones}
+    with translated(f"look up {', '.join(names) or 'the default subnets'}"):
+        pages = ec2.get_paginator("describe_subnets").paginate(**which)
+        return [subnet for page in pages for subnet in page["Subnets"]]
+
+
+def allowed_range(cloud: Cloud, ssh_from: str) -> str:
+    """Return the range from which SSH is allowed, as an IPv4 CIDR.
+
+    Args:
+        ssh_from: the user's; empty: the address of this machine alone.
+    """
+    if ssh_from:
+        return ssh_from
+    address = caller_address(cloud.checkip) if cloud.checkip else LOOPBACK
+    return f"{address}/32"
 
 
 def caller_address(url: str) -> str:

@@ -13,13 +13,15 @@ from typing import Any
 
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
-from cnd.ec2 import RUN_TAG, LaunchSpec
+from cnd.ec2 import RUN_TAG
 from cnd.errors import CloudError
-from cnd.provision.ec2_fleet import template_name
+from cnd.model.launch_spec import LaunchSpec
+from cnd.provision.ec2_fleet import template_names
 
 END = "cnd-end"  # the scheduled action that empties the group
 ACTIVITIES = 20  # of a group that are read, the newest ones
 ABSENT = "ValidationError"  # Auto Scaling's code for a name that does not exist
+NONE = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}  # a group without instances
 EXISTS = "AlreadyExists"  # ... and for one that exists already
 
 
@@ -68,10 +70,9 @@ def fill(cloud: Cloud, *, run: str, count: int, lifetime: float) -> None:
     """Let the group of a run hold `count` instances, for `lifetime` seconds."""
     client, name = _client(cloud), group_name(run)
     end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=lifetime)
-    empty = {"MinSize": 0, "MaxSize": 0, "DesiredCapacity": 0}
     with translated("give the Auto Scaling group its end"):
         client.put_scheduled_update_group_action(
-            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **empty
+            AutoScalingGroupName=name, ScheduledActionName=END, StartTime=end, **NONE
         )
     with translated("fill the Auto Scaling group"):
         # A searching instance must not be terminated to balance the zones.
@@ -123,15 +124,30 @@ def delete(cloud: Cloud, name: str) -> None:
             raise
 
 
+def empty(cloud: Cloud, name: str) -> None:
+    """Let a group hold no instance: it ends those that it has, and launches nothing."""
+    with translated(f"empty the Auto Scaling group {name}"):
+        _client(cloud).update_auto_scaling_group(AutoScalingGroupName=name, **NONE)
+
+
 def _launch_settings(
     specs: Sequence[LaunchSpec], run: str, *, spot: bool
 ) -> dict[str, dict[str, Any]]:
     """Return what the group launches: the template's type, or one of several types."""
-    template = {"LaunchTemplateName": template_name(run), "Version": "1"}
+    names = template_names(run, specs)
+    templates = {
+        name: {"LaunchTemplateName": names[name], "Version": "1"} for name in names
+    }
+    first = specs[0].instance_type
     if len(specs) == 1 and not spot:
-        return {"LaunchTemplate": template}
-    types = [{"InstanceType": spec.instance_type} for spec in specs]
-    chosen = {"LaunchTemplateSpecification": template, "Overrides": types}
+        return {"LaunchTemplate": templates[first]}
+    types = [
+        {"InstanceType": name}
+        if template == templates[first]
+        else {"InstanceType": name, "LaunchTemplateSpecification": template}
+        for name, template in templates.items()
+    ]
+    chosen = {"LaunchTemplateSpecification": templates[first], "Overrides": types}
     how = {
         "OnDemandAllocationStrategy": "prioritized",
         "OnDemandPercentageAboveBaseCapacity": 0 if spot else 100,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cnd.cloud.failures import FREE_PLAN
 from cnd.ec2 import INTERNAL
 from cnd.model.plan import Plan
-from cnd.provision.ec2_fleet import NOT_YET
 
 # AWS launches several requests of a hundred faster than one of five hundred.  It takes
 # five calls at once, then two a second: calls one after the other stay below that.
@@ -32,7 +32,9 @@ NO_ROOM = frozenset(
 QUOTA = frozenset(
     {"InstanceLimitExceeded", "MaxSpotInstanceCountExceeded", "VcpuLimitExceeded"}
 )
-REFUSALS = NO_ROOM | QUOTA
+# The account may not launch this type at all; another one perhaps.
+FORBIDDEN = frozenset({FREE_PLAN})
+REFUSALS = NO_ROOM | QUOTA | FORBIDDEN
 THROTTLED = frozenset({"RequestLimitExceeded", "Throttling", "ThrottlingException"})
 # Seconds before the same request is sent again, in turn.  The first ones are what a
 # token bucket that is refilled at two a second may need after a burst.
@@ -40,6 +42,26 @@ THROTTLED_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 # After an answer that was lost or unclear: the client token makes a repetition safe.
 # Together they outlast a change of network, or a captive portal that comes in between.
 UNSURE_PAUSES = (0.2, 0.6, 2.0, 5.0)
+# What was made a moment ago may be unknown to the next calls: together half a minute.
+# https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
+UNKNOWN_YET = frozenset(
+    {
+        *("InvalidGroup.NotFound", "InvalidSecurityGroupID.NotFound"),
+        *("InvalidKeyPair.NotFound", "InvalidInstanceID.NotFound"),
+        *("InvalidLaunchTemplateName.NotFoundException",),
+        *("InvalidLaunchTemplateId.NotFound",),
+    }
+)
+DELAYS = THROTTLED | UNKNOWN_YET
+UNKNOWN_PAUSES = (0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 6.0, 7.0)
+
+# S3 has not finished the removal of a bucket of this name, which may take an hour: a
+# minute; or a new bucket is not known everywhere yet.
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/delete-bucket.html
+UNSETTLED_BUCKET: Mapping[str, tuple[float, ...]] = {
+    "OperationAborted": (0.5, 1.5, 3.0, 5.0, 10.0, 15.0, 25.0),
+    "NoSuchBucket": (0.5, 1.0, 2.0, 3.0, 4.0),
+}
 
 
 @dataclass(frozen=True)
@@ -104,6 +126,8 @@ def _rules_out(answer: LaunchAnswer, request: LaunchRequest, wanted: Wanted) -> 
     earlier = answer.request
     if earlier.type != request.type:
         return False
+    if answer.refusal in FORBIDDEN:
+        return True
     if answer.refusal in QUOTA:
         # Parts of a fleet that must be complete would be paid for nothing.
         return earlier.least <= request.least or wanted.least == wanted.instances
@@ -124,8 +148,17 @@ def pause(code: str, failures: int) -> float | None:
     pauses: tuple[float, ...] = ()
     if code in THROTTLED:
         pauses = THROTTLED_PAUSES
-    elif code in ("", *INTERNAL, *NOT_YET):
+    elif code in UNKNOWN_YET:
+        pauses = UNKNOWN_PAUSES
+    elif code in ("", *INTERNAL):
         pauses = UNSURE_PAUSES
+    return pauses[failures - 1] if failures <= len(pauses) else None
+
+
+def bucket_pause(code: str, failures: int) -> float | None:
+    """Return the same for a request about a bucket that is new, or being created."""
+    if (pauses := UNSETTLED_BUCKET.get(code)) is None:
+        return pause(code, failures)
     return pauses[failures - 1] if failures <= len(pauses) else None
 
 

@@ -6,7 +6,6 @@ search by tag, exactly the name that CND gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +17,14 @@ from cnd.errors import CloudError
 from cnd.provision import auto_scaling
 
 TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
+BUCKET, CONTENT = "bucket", "content of bucket"
 
 
 @dataclass(frozen=True)
 class Resource:
     """One resource that CND created."""
 
-    kind: str  # as shown to users: "key pair", "security group", "bucket" ...
+    kind: str  # as shown to users: "key pair", "security group", `CONTENT` ...
     name: str
     id: str  # by which it is removed
 
@@ -33,14 +33,22 @@ class Resource:
         return f"{self.kind} {self.name}"
 
 
-def find(cloud: Cloud) -> tuple[list[Resource], list[CloudError]]:
+def find(
+    cloud: Cloud, *, bucket_too: bool = False
+) -> tuple[list[Resource], list[CloudError]]:
     """Return what CND created in the account's region, in the order of removal.
 
     Also return the refusals: each hides the resources of one kind.
+
+    Args:
+        bucket_too: the bucket itself; else what is in it.  S3 may refuse the name of a
+            removed bucket, to its owner as well, for up to an hour.
     """
     found: list[Resource] = []
     refused: list[CloudError] = []
-    for look in LOOKS:
+    bucket = _bucket if bucket_too else _content
+    # A group needs its template, so groups are removed first.
+    for look in (_groups, _templates, _key_pairs, _security_groups, bucket, _queues):
         try:
             found += look(cloud)
         except CloudError as error:
@@ -56,13 +64,17 @@ def _groups(cloud: Cloud) -> list[Resource]:
 
 def _templates(cloud: Cloud) -> list[Resource]:
     with translated("list the launch templates"):
-        found = cloud.ec2.describe_launch_templates(Filters=TAGGED)["LaunchTemplates"]
-        names = [template["LaunchTemplateName"] for template in found]
+        pages = cloud.ec2.get_paginator("describe_launch_templates")
+        names = [
+            template["LaunchTemplateName"]
+            for page in pages.paginate(Filters=TAGGED)
+            for template in page["LaunchTemplates"]
+        ]
     return [Resource("launch template", name, name) for name in names]
 
 
 def _key_pairs(cloud: Cloud) -> list[Resource]:
-    with translated("list the key pairs"):
+    with translated("list the key pairs"):  # AWS lists them all at once
         found = cloud.ec2.describe_key_pairs(Filters=TAGGED)["KeyPairs"]
         return [
             Resource("key pair", pair["KeyName"], pair["KeyName"]) for pair in found
@@ -71,25 +83,33 @@ def _key_pairs(cloud: Cloud) -> list[Resource]:
 
 def _security_groups(cloud: Cloud) -> list[Resource]:
     with translated("list the security groups"):
-        found = cloud.ec2.describe_security_groups(Filters=TAGGED)["SecurityGroups"]
-        return [Resource("security group", g["GroupName"], g["GroupId"]) for g in found]
+        pages = cloud.ec2.get_paginator("describe_security_groups")
+        return [
+            Resource("security group", group["GroupName"], group["GroupId"])
+            for page in pages.paginate(Filters=TAGGED)
+            for group in page["SecurityGroups"]
+        ]
 
 
 def _bucket(cloud: Cloud) -> list[Resource]:
     name = s3logs.bucket_name(cloud.account, cloud.region)
     there = s3logs.exists(cloud.s3, name, cloud.account)
-    return [Resource("bucket", name, name)] if there else []
+    return [Resource(BUCKET, name, name)] if there else []
+
+
+def _content(cloud: Cloud) -> list[Resource]:
+    buckets = [bucket.id for bucket in _bucket(cloud)]
+    with translated("look what is in the bucket"):
+        return [
+            Resource(CONTENT, name, name)
+            for name in buckets
+            if cloud.s3.list_objects_v2(Bucket=name, MaxKeys=1).get("Contents")
+        ]
 
 
 def _queues(cloud: Cloud) -> list[Resource]:
     urls = ((run, sqs.url(cloud.sqs, run)) for run in sqs.runs(cloud.sqs))
     return [Resource("queue", f"of run {run}", url) for run, url in urls if url]
-
-
-# A group needs its template, so groups are removed first.
-LOOKS: tuple[Callable[[Cloud], list[Resource]], ...] = (
-    *(_groups, _templates, _key_pairs, _security_groups, _bucket, _queues),
-)
 
 
 def remove(cloud: Cloud, resource: Resource) -> None:
@@ -107,7 +127,9 @@ def remove(cloud: Cloud, resource: Resource) -> None:
             cloud.ec2.delete_security_group(GroupId=resource.id)
         elif resource.kind == "launch template":
             cloud.ec2.delete_launch_template(LaunchTemplateName=resource.id)
-        elif resource.kind == "bucket":
+        elif resource.kind == CONTENT:
+            _empty(cloud, resource.id)
+        elif resource.kind == BUCKET:
             _empty(cloud, resource.id)
             cloud.s3.delete_bucket(Bucket=resource.id)
         else:

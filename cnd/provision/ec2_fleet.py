@@ -7,21 +7,29 @@ which exists as long as the run.
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cnd.cloud.failures import code, refusal, translated
-from cnd.ec2 import RUN_TAG, TOOL_TAG, Instance, LaunchSpec, named, tag_list, tags_of
+from cnd.cloud.failures import UNKNOWN_TEMPLATE, code, refusal, translated
+from cnd.ec2 import (
+    ALL,
+    RUN_TAG,
+    TOOL_TAG,
+    Instance,
+    find,
+    named,
+    tag_list,
+    tags_of,
+)
 from cnd.errors import CloudError
+from cnd.model.catalog import is_burstable
+from cnd.model.launch_spec import LaunchSpec
 
 if TYPE_CHECKING:
     from types_boto3_ec2 import EC2Client
 
-# A template that was just created may be unknown to the next call.
-NOT_YET = ("InvalidLaunchTemplateName.NotFoundException",)
 EXISTS = "InvalidLaunchTemplateName.AlreadyExistsException"
 
 
@@ -31,51 +39,72 @@ class FleetReply:
 
     instances: tuple[Instance, ...]
     trouble: CloudError | None  # why there are no more, as AWS explains it
+    fleet: str  # the id of the fleet
 
 
-def template_name(run: str) -> str:
-    """Return the name of a run's launch template."""
-    return f"cnd-{run}"
+def template_names(run: str, specs: Sequence[LaunchSpec]) -> dict[str, str]:
+    """Return the name of the launch template of each type.
+
+    AWS refuses CPU credits for types that have none, so burstable types do not share
+    a template with others: the first type's kind has the run's own name.
+    """
+    first = is_burstable(specs[0].instance_type)
+    kinds = {each.instance_type: is_burstable(each.instance_type) for each in specs}
+    own, further = _names(run)
+    return {name: own if kind == first else further for name, kind in kinds.items()}
 
 
-def make_template(ec2: EC2Client, spec: LaunchSpec, *, run: str, owner: str) -> None:
-    """Create the launch template of a run, unless it exists already."""
-    tags = tag_list(tags_of(spec, run=run, owner=owner))
-    data: Any = {
-        "ImageId": spec.image,
-        "InstanceType": spec.instance_type,
-        "KeyName": spec.key_name,
-        "SecurityGroupIds": [spec.group],
-        "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
-        # botocore encodes it for RunInstances, but not here.
-        "UserData": base64.b64encode(spec.user_data.encode()).decode(),
-        "TagSpecifications": [
-            {"ResourceType": "instance", "Tags": tags},
-            {"ResourceType": "volume", "Tags": tags},
-        ],
-    }
+def make_templates(
+    ec2: EC2Client, specs: Sequence[LaunchSpec], *, run: str, owner: str
+) -> None:
+    """Create the launch templates of a run, unless they exist already."""
+    names, made = template_names(run, specs), set[str]()
+    for spec in specs:
+        name = names[spec.instance_type]
+        if name in made:
+            continue
+        made.add(name)
+        try:
+            create_template(ec2, name, spec, run=run, owner=owner)
+        except CloudError as error:
+            if code(error) != EXISTS:
+                raise
+
+
+def create_template(
+    ec2: EC2Client,
+    name: str,
+    spec: LaunchSpec,
+    *,
+    run: str,
+    owner: str,
+    dry_run: bool = False,
+) -> None:
+    """Create a launch template; a dry run changes nothing and always raises."""
+    data: Any = spec.template(tags_of(spec, run=run, owner=owner))
     ours = tag_list({TOOL_TAG: "1", RUN_TAG: run})
-    try:
-        with translated("create a launch template"):
-            ec2.create_launch_template(
-                LaunchTemplateName=template_name(run),
-                LaunchTemplateData=data,
-                TagSpecifications=[{"ResourceType": "launch-template", "Tags": ours}],
-            )
-    except CloudError as error:
-        if code(error) != EXISTS:
-            raise
+    with translated("create a launch template"):
+        ec2.create_launch_template(
+            LaunchTemplateName=name,
+            LaunchTemplateData=data,
+            TagSpecifications=[{"ResourceType": "launch-template", "Tags": ours}],
+            DryRun=dry_run,
+        )
 
 
-def remove_template(ec2: EC2Client, run: str) -> None:
-    """Remove the launch template of a run, if there is one."""
-    try:
-        with translated("remove the launch template"):
-            ec2.delete_launch_template(LaunchTemplateName=template_name(run))
-    except CloudError as error:
-        if code(error) not in NOT_YET:
-            raise
+def remove_templates(ec2: EC2Client, run: str, types: Sequence[str]) -> None:
+    """Remove the launch templates of a run for these types, if there are any."""
+    for name in _names(run)[: len(set(map(is_burstable, types)))]:
+        try:
+            with translated("remove the launch template"):
+                ec2.delete_launch_template(LaunchTemplateName=name)
+        except CloudError as error:
+            if code(error) != UNKNOWN_TEMPLATE:
+                raise
+
+
+def _names(run: str) -> tuple[str, str]:
+    return f"cnd-{run}", f"cnd-{run}-2"
 
 
 def launch(
@@ -99,17 +128,13 @@ def launch(
     options: Any = {"SpotOptions": {"AllocationStrategy": "price-capacity-optimized"}}
     if not spot:
         options = {"OnDemandOptions": {"AllocationStrategy": "lowest-price"}}
-    template = {"LaunchTemplateName": template_name(run), "Version": "1"}
-    overrides = _overrides(specs, subnets)
     ours = tag_list({TOOL_TAG: "1", RUN_TAG: run})
     names = ", ".join(spec.instance_type for spec in specs)
     with translated(f"launch {count} x {names} on {kind}"):
         reply = ec2.create_fleet(
             Type="instant",
             ClientToken=token,
-            LaunchTemplateConfigs=[
-                {"LaunchTemplateSpecification": template, "Overrides": overrides}  # type: ignore[typeddict-item]
-            ],
+            LaunchTemplateConfigs=_configs(run, specs, subnets),
             TargetCapacitySpecification={
                 "TotalTargetCapacity": count,
                 "DefaultTargetCapacityType": kind,  # type: ignore[typeddict-item]
@@ -123,7 +148,31 @@ def launch(
             for identity in group["InstanceIds"]
         ]
         trouble = _trouble(reply, f"launch {count - len(found)} more on {kind}")
-    return FleetReply(tuple(found), trouble if len(found) < count else None)
+        fleet = str(reply["FleetId"])
+    return FleetReply(tuple(found), trouble if len(found) < count else None, fleet)
+
+
+def launched(ec2: EC2Client, run: str, reply: FleetReply) -> tuple[Instance, ...]:
+    """Return the instances of a fleet: those that its reply names, and those listed."""
+    listed = find(ec2, run=run, states=ALL)
+    known = {i.id: i for i in reply.instances}
+    known |= {i.id: i for i in listed if i.fleet == reply.fleet}
+    return tuple(sorted(known.values(), key=lambda each: each.id))
+
+
+def _configs(
+    run: str, specs: Sequence[LaunchSpec], subnets: Mapping[str, str]
+) -> list[Any]:
+    """Return each template with the pools that it is for."""
+    names, configs = template_names(run, specs), []
+    for name in dict.fromkeys(names.values()):
+        of_template = [spec for spec in specs if names[spec.instance_type] == name]
+        config = {
+            "LaunchTemplateSpecification": {"LaunchTemplateName": name, "Version": "1"},
+            "Overrides": _overrides(of_template, subnets),
+        }
+        configs.append(config)
+    return configs
 
 
 def _overrides(

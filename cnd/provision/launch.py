@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from cnd import ec2
@@ -18,15 +19,20 @@ from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code
 from cnd.errors import CapacityError, CloudError, CndError
 from cnd.model.events import Emit, Event, trouble
+from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import Plan
 from cnd.provision import access, auto_scaling, capacity, ec2_fleet
 from cnd.provision import user_data as boot_script
 from cnd.provision.capacity import LaunchAnswer, LaunchRequest, Wanted
 from cnd.provision.prepare import Provision
+from cnd.provision.retry import again
+from cnd.system.pauses import growing
 
 T = TypeVar("T")
 
 GROUP_LOOK = 5.0  # seconds between two polls of a group's activities
+# Seconds between two polls for instances that a reply has not named, growing.
+FIRST_LOOK, LAST_LOOK = 0.2, 2.0
 
 
 @dataclass
@@ -118,12 +124,11 @@ class Launcher:
         fields = {"count": plan.instances, "type": ", ".join(plan.types)}
         group = auto_scaling.group_name(self._run)
         emit(Event("instance.requested", fields={**fields, "token": group}))
-        ec2_fleet.make_template(cloud.ec2, specs[0], run=self._run, owner=cloud.owner)
+        ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
         on_spot, size = plan.market == "spot", plan.instances
+        create = partial(auto_scaling.create, cloud, specs, zones, run=self._run)
         try:
-            auto_scaling.create(
-                cloud, specs, zones, run=self._run, count=size, spot=on_spot
-            )
+            again(partial(create, count=size, spot=on_spot), hopeless=cloud.gone)
         except CloudError as error:
             self._groupless = code(error) not in ("", *ec2.INTERNAL)
             raise
@@ -175,7 +180,7 @@ class Launcher:
         """
         if self._plan.market == "on-demand" and not self._plan.hold:
             return
-        ec2_fleet.remove_template(self._cloud.ec2, self._run)
+        ec2_fleet.remove_templates(self._cloud.ec2, self._run, self._plan.types)
 
     def _by_instances(self, provision: Provision, progress: LaunchProgress) -> None:
         """Launch by RunInstances: place after place, type after type."""
@@ -202,7 +207,7 @@ class Launcher:
             answers.append(LaunchAnswer(request, len(new)))
 
     def _ask(
-        self, spec: ec2.LaunchSpec, request: LaunchRequest, progress: LaunchProgress
+        self, spec: LaunchSpec, request: LaunchRequest, progress: LaunchProgress
     ) -> list[ec2.Instance]:
         first = progress.first + len(progress.launched)
         user_data = boot_script.numbered(spec.user_data, first)
@@ -228,31 +233,75 @@ class Launcher:
         """Launch by EC2 Fleet: on spot, and what is missing on demand, if allowed."""
         cloud, specs = self._cloud, provision.specs
         zones = access.subnets(cloud.ec2, [name for name in self._plan.subnets if name])
-        ec2_fleet.make_template(cloud.ec2, specs[0], run=self._run, owner=cloud.owner)
-        names = ", ".join(spec.instance_type for spec in specs)
-        markets = ("spot", "on-demand")[: 1 + (self._plan.market != "spot")]
-        for market in markets:
-            if not (progress.missing and progress.wait(0)):
-                return
-
-            def call(token: str, market: str = market) -> ec2_fleet.FleetReply:
-                return ec2_fleet.launch(
-                    cloud.ec2_once,
-                    specs,
-                    zones,
-                    run=self._run,
-                    token=token,
-                    count=progress.missing,
-                    spot=market == "spot",
-                )
-
-            fields = {"count": progress.missing, "type": names, "market": market}
-            reply = self._patiently(call, fields, progress)
-            for instance in reply.instances:
-                progress.take(instance)
+        ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
+        for market in ("spot", "on-demand")[: 1 + (self._plan.market != "spot")]:
+            # What was just made, AWS's reply may call unknown, too.
+            for pause in (0.0, *capacity.UNKNOWN_PAUSES):
+                if not (progress.missing and progress.wait(pause)):
+                    return
+                reply = self._ask_fleet(specs, zones, market, progress)
+                for instance in reply.instances:
+                    progress.take(instance)
+                if code(reply.trouble) not in capacity.UNKNOWN_YET:
+                    break
             if reply.trouble:
+                names = ", ".join(spec.instance_type for spec in specs)
                 where = f"{market} pools"
                 progress.refused(reply.trouble, progress.missing, names, where)
+
+    def _ask_fleet(
+        self,
+        specs: Sequence[LaunchSpec],
+        zones: Mapping[str, str],
+        market: str,
+        progress: LaunchProgress,
+    ) -> ec2_fleet.FleetReply:
+        """Request what is missing of one EC2 Fleet."""
+        count, attempts = progress.missing, 0
+
+        def call(token: str) -> ec2_fleet.FleetReply:
+            nonlocal attempts
+            attempts += 1
+            return ec2_fleet.launch(
+                self._cloud.ec2_for_fleets,
+                specs,
+                zones,
+                run=self._run,
+                token=token,
+                count=count,
+                spot=market == "spot",
+            )
+
+        names = ", ".join(spec.instance_type for spec in specs)
+        fields = {"count": count, "type": names, "market": market}
+        reply = self._patiently(call, fields, progress)
+        if attempts == 1 or len(reply.instances) >= count:
+            return reply
+        return self._completed(reply, count, progress)
+
+    def _completed(
+        self, reply: ec2_fleet.FleetReply, count: int, progress: LaunchProgress
+    ) -> ec2_fleet.FleetReply:
+        """Return a reply to a repeated request with what the first one launched.
+
+        AWS need not name it again, and lists it a while after the launch.  Before that
+        is known nothing more may be bought.
+        """
+        deadline = time.monotonic() + self._cloud.listed_within
+        pauses = growing(FIRST_LOOK, LAST_LOOK)
+        while True:
+            try:
+                found = ec2_fleet.launched(self._cloud.ec2, self._run, reply)
+            except CloudError:
+                self.unsure = True
+                raise
+            if len(found) >= count or time.monotonic() >= deadline:
+                break
+            if not progress.wait(next(pauses)):
+                self.unsure = True
+                break
+        trouble = reply.trouble if len(found) < count else None
+        return replace(reply, instances=found, trouble=trouble)
 
     def _patiently(
         self,
@@ -274,7 +323,7 @@ class Launcher:
                 failures += 1
                 seconds = capacity.pause(code(error), failures)
                 doubt |= code(error) in ("", *ec2.INTERNAL)
-                if seconds is not None and code(error) in capacity.THROTTLED:
+                if seconds is not None and code(error) in capacity.DELAYS:
                     delay = {"seconds": seconds, "reason": code(error)}
                     progress.emit(Event("launch.delayed", fields=delay))
                 if seconds is None or self._cloud.gone() or not progress.wait(seconds):

@@ -5,18 +5,23 @@ One rule: whatever can be refused is requested here, while it costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cnd import ec2, s3logs, sqs
+from cnd import s3logs, sqs
 from cnd.cloud.connection import Cloud
+from cnd.cloud.failures import code
+from cnd.ec2 import REFUSALS
 from cnd.errors import CloudError
+from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
+from cnd.provision.capacity import bucket_pause
 from cnd.provision.retry import again
 from cnd.system.background import NotDone, Pool
 from cnd.system.typed_json import made
@@ -32,7 +37,7 @@ BUCKET_PATIENCE = 5.0  # seconds
 class Provision:
     """Everything that a launch and a run need from the account."""
 
-    specs: tuple[ec2.LaunchSpec, ...]  # one for each type, in the order of attempts
+    specs: tuple[LaunchSpec, ...]  # one for each type, in the order of attempts
     login: Login
     queue: str  # URL
     bucket: str
@@ -75,7 +80,7 @@ class Provision:
         if not isinstance(queue, str) or not isinstance(bucket, str):
             raise ValueError("has no queue and bucket")
         return cls(
-            tuple(made(ec2.LaunchSpec, spec) for spec in specs),
+            tuple(made(LaunchSpec, spec) for spec in specs),
             made(Login, {**login, "key": Path(str(login.get("key")))}),
             queue,
             bucket,
@@ -94,12 +99,14 @@ def prepare(
 
     Raises:
         CloudError: the cloud refused something, or has no such instance type.
+        UsageError: the user data would be longer than EC2 takes.
     """
     if plan.gateway:
         Gateway(plan.gateway, key.path).check()
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     owner = "" if bucket else cloud.account
+    user_data = _user_data(cloud, plan, run, name, host_key)  # it may be too long
     pool = Pool(4, "prepare")
     try:
         images = {
@@ -115,40 +122,97 @@ def prepare(
             make = partial(
                 s3logs.ensure_bucket, cloud.s3, name, cloud.region, cloud.account
             )
-            bucket_made = pool.submit(again, make, hopeless=cloud.gone)
+            bucket_made = pool.submit(settled, make, cloud)
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
-        user_data = _user_data(cloud, plan, run, name, host_key)
         specs = tuple(
-            ec2.LaunchSpec(
+            LaunchSpec(
                 image=image.result().id,
                 instance_type=instance_type,
                 key_name=key_name.result(),
-                group=group.result(),
+                group=group.result().group,
                 user_data=user_data,
                 lifetime=plan.lifetime,
+                public=plan.address == "public",
+                volumes=image.result().volumes,
             )
             for instance_type, image in images.items()
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            s3_protocol.send(cloud.s3, name, run, owner)
+            settled(partial(s3_protocol.send, cloud.s3, name, run, owner), cloud)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
-    login = Login(user, key.path, host_key.public)
+    login = Login(user, key.path, host_key.public, group.result().rule)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
 
 
-def security_group(cloud: Cloud, plan: Plan) -> str:
-    """Return the id of the security group: SSH from one range only, or no access.
+def settled(work: Callable[[], object], cloud: Cloud) -> None:
+    """Do `work` with CND's bucket, which may be new, or its last removal under way."""
+    again(work, hopeless=cloud.gone, pause=bucket_pause)
+
+
+def expected_spec(
+    cloud: Cloud, plan: Plan, key: keys.UserKey, instance_type: str
+) -> LaunchSpec:
+    """Return what a launch will ask for, as far as it exists before the run.
+
+    The key pair and the group may have to be created first, and no right depends on
+    the user data.
+
+    Raises:
+        CloudError: a look-up was refused, or there is no such type or image.
+    """
+    image = access.image(cloud, instance_type, plan.image, plan.user)
+    subnet = plan.subnets[0]
+    group = access.find_group(cloud.ec2, subnet, closed=plan.without_ssh)
+    return LaunchSpec(
+        image=image.id,
+        instance_type=instance_type,
+        key_name=_existing_key_pair(cloud, key),
+        group=group.id if group else "",
+        user_data="",
+        lifetime=plan.lifetime,
+        subnet=subnet,
+        public=plan.address == "public",
+        volumes=image.volumes,
+    )
+
+
+def _existing_key_pair(cloud: Cloud, key: keys.UserKey) -> str:
+    """Return the name of the key pair of `key`; "" if none is known to exist."""
+    try:
+        return access.key_name(key) if access.has_key_pair(cloud.ec2, key) else ""
+    except CloudError as error:
+        if code(error) not in REFUSALS:  # a run does not need this call
+            raise
+        return ""
+
+
+@dataclass(frozen=True)
+class Access:
+    """The security group of a run, and the range of addresses that it lets in."""
+
+    group: str  # id
+    ssh_from: str  # IPv4 CIDR; "": none
+
+    @property
+    def rule(self) -> str:
+        """The rule as a part of a sentence."""
+        return f"{self.group} allows SSH from {self.ssh_from} only"
+
+
+def security_group(cloud: Cloud, plan: Plan) -> Access:
+    """Create or open the security group: for SSH from one range only, or closed.
 
     The range is the user's, or the address that this machine has now.
     """
     if plan.without_ssh:
-        return access.closed_group(cloud.ec2, plan.subnets[0])
-    ssh_from = plan.ssh_from or f"{access.caller_address(cloud.checkip)}/32"
-    return access.ssh_group(cloud.ec2, ssh_from, cloud.owner, plan.subnets[0])
+        return Access(access.closed_group(cloud.ec2, plan.subnets[0]), "")
+    ssh_from = access.allowed_range(cloud, plan.ssh_from)
+    subnet = plan.subnets[0]
+    return Access(access.ssh_group(cloud.ec2, ssh_from, cloud.owner, subnet), ssh_from)
 
 
 def _user_data(
@@ -164,7 +228,10 @@ def _user_data(
         polls_per_second=cloud.polls_per_second,
         patience=cloud.orphan_patience,
     )
-    return boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    data = boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)
+    token = s3_protocol.token_of(boot)
+    boot_script.check_size(data, token=len(token), block=len(plan.block))
+    return data
 
 
 def _done() -> Future[None]:

@@ -20,12 +20,15 @@ def again(
     work: Callable[[], T],
     *,
     hopeless: Callable[[], bool] = lambda: False,
+    pause: Callable[[str, int], float | None] = pause,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Return what `work` returns; where it fails, try again, as a launch is.
 
     Args:
         hopeless: whether another attempt is useless, as the cloud has ended.
+        pause: returns the seconds until the next attempt, given AWS's error code and
+            the number of failures; None: there is none.
 
     Raises:
         CloudError: the last failure, when it does not pass or has lasted for long.

@@ -1,19 +1,21 @@
 """The termination of instances: requested, repeated, and seen.
 
-One rule: no instance of CND is reported as terminated before AWS lists it so; every
-exception on the way is tried again, and what is left at last is named in a `LeakError`.
+One rule: no instance of CND is reported as terminated before AWS lists it so, or does
+not know it any more; every exception on the way is tried again, and what is left at
+last is named in a `LeakError`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from cnd.cloud.failures import code
+from cnd.cloud.failures import LISTED_WITHIN, code
 from cnd.ec2 import (
     ALL,
     EXISTING,
@@ -22,7 +24,9 @@ from cnd.ec2 import (
     REFUSALS,
     Instance,
     find,
+    look_up,
     request_termination,
+    unknown,
 )
 from cnd.errors import LeakError
 from cnd.system.pauses import growing
@@ -34,7 +38,13 @@ if TYPE_CHECKING:
 
 
 REFUSED_PATIENCE = 30.0  # seconds: a role may get new credentials in time
+# What a slow end takes longer: bare metal, or a system that shuts down in order.
+SLOWER = 4.0
+METAL = ".metal"  # in the names of such types: "c7g.metal", "m7i.metal-24xl"
 FIRST_LOOK, LAST_LOOK = 0.05, 2.0  # seconds between two polls, growing
+# Seconds after which an instance that AWS does not list by its id, and answers that it
+# does not know, has vanished: three times as long as a new one is listed late.
+VANISHED_AFTER = 3 * LISTED_WITHIN
 NONE_LISTED: Mapping[str, Instance] = {}
 
 
@@ -48,7 +58,10 @@ class Patience:
     # Seconds for which to go on polling although nothing is listed, where it is not
     # known what was launched.
     look: float = 0.0
+    vanished_after: float = VANISHED_AFTER  # seconds; see there
     at_once: int = PARALLEL  # calls; with 1, no thread is needed
+    # Ids of instances whose system need not shut down in order: their logs are here.
+    without_shutdown: Collection[str] = ()
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
@@ -72,7 +85,8 @@ def terminate(
     AWS is eventually consistent: an instance launched a second ago may not be
     listed yet.  Pass the ids that `launch` returned as `known`, so that those are
     terminated whether listed or not.  Whatever exception occurs, the termination is
-    tried again until `patience.timeout` seconds have passed.
+    tried again until `patience.timeout` seconds have passed; `SLOWER` times as many for
+    bare metal, and where all that is left is shutting down, which AWS bills no more.
 
     Args:
         asked: ids whose termination was requested a moment ago, and is to be seen.
@@ -93,20 +107,27 @@ def terminate(
     clock = patience.clock
     began = last_accepted = clock()  # `last_accepted`: when a call was last not refused
     refused = REFUSED_PATIENCE if patience.refused is None else patience.refused
-    request = partial(request_termination, ec2, at_once=patience.at_once)
+    request = partial(
+        request_termination,
+        ec2,
+        at_once=patience.at_once,
+        without_shutdown=patience.without_shutdown,
+    )
     work = _Termination(ec2, run, {*known, *asked}, already_ended, seen, request)
+    work.vanish_at = began + patience.vanished_after
     pauses = growing(FIRST_LOOK, LAST_LOOK, 1.5)
     # At once: to list hundreds takes a second.  It is requested again below.
     _attempt(lambda: request(known), None)
     while True:
         looked = clock()
-        cause = work.poll(is_gone)
+        cause = work.poll(is_gone, looked)
         look = 0.0 if work.cloud_gone else patience.look
         if not work.waiting and cause is None and clock() >= began + look:
             return work.result()
         if code(cause) not in REFUSALS:
             last_accepted = clock()
-        if clock() >= min(began + patience.timeout, last_accepted + refused):
+        timeout = patience.timeout * (SLOWER if work.is_slow else 1)
+        if clock() >= min(began + timeout, last_accepted + refused):
             raise _leak(ec2, work.waiting, run) from cause or work.bug
         # To list a large fleet takes long, here and at AWS: pause for as long.
         patience.sleep(max(next(pauses), clock() - looked))
@@ -129,10 +150,12 @@ class _Termination:
         self._already_ended = already_ended
         self._ended: dict[str, Instance] = {}
         self.waiting = waiting
+        self.vanish_at = math.inf  # from when unknown instances have vanished
+        self.is_slow = False  # whether what it waits for is known to take long
         self.cloud_gone = False  # and every instance with it
         self.bug: Exception | None = None  # the last that `seen` raised
 
-    def poll(self, is_gone: Callable[[], bool]) -> Exception | None:
+    def poll(self, is_gone: Callable[[], bool], now: float) -> Exception | None:
         """List the instances and request termination again; return the failure."""
         # If this fails, termination of the known ones is requested all the same.
         listed, cause = _attempt(partial(_listing, self._ec2, self._run), NONE_LISTED)
@@ -141,16 +164,35 @@ class _Termination:
             self.waiting |= (
                 listed.keys() - set(self._already_ended) - self._ended.keys()
             )
+        if cause is None:
+            by_id, cause = _attempt(partial(self._by_id, listed, now), NONE_LISTED)
+            listed = {**by_id, **listed}
         if cause and is_gone():
             listed = {i: _vanished(i, self._run) for i in self.waiting}
             cause, self.cloud_gone = None, True
         gone = _ended(listed, self.waiting)
         self.waiting -= {instance.id for instance in gone}
         self._ended |= {instance.id: instance for instance in gone}
+        self.is_slow = _is_slow([listed.get(i) for i in self.waiting])
         failure = _request_again(self._request, self.waiting, listed)
         for instance in gone:  # reported after the termination of the others
             self.bug = _attempt(partial(self._seen, instance), None)[1] or self.bug
         return cause or failure
+
+    def _by_id(self, listed: Mapping[str, Instance], now: float) -> dict[str, Instance]:
+        """Return what is waited for and has no tag any more, or has vanished."""
+        missing = self.waiting - listed.keys()
+        if not missing:
+            return {}
+        found = {i.id: i for i in look_up(self._ec2, missing)}
+        found = {
+            i: replace(each, run=each.run or self._run or "")
+            for i, each in found.items()
+        }
+        if now < self.vanish_at or not (missing := missing - found.keys()):
+            return found
+        vanished = {i: _vanished(i, self._run) for i in unknown(self._ec2, missing)}
+        return found | vanished
 
     def result(self) -> list[Instance]:
         """Return what was terminated; raise what `seen` raised."""
@@ -197,6 +239,15 @@ def _vanished(instance_id: str, run: str | None) -> Instance:
         launched=dt.datetime.now(dt.timezone.utc),
         deadline="",
     )
+
+
+def _is_slow(waiting: Collection[Instance | None]) -> bool:
+    """Return whether one is bare metal, or all are shutting down; None: not listed."""
+    known = [instance for instance in waiting if instance]
+    if any(METAL in instance.type for instance in known):
+        return True
+    ending = [instance for instance in known if instance.state not in LIVE]
+    return 0 < len(ending) == len(waiting)
 
 
 def _ended(listed: Mapping[str, Instance], waiting: set[str]) -> list[Instance]:

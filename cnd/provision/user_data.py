@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cnd.errors import UsageError
 from cnd.on_instance import bootstrap
 from cnd.transport.keys import KeyPair
 
@@ -80,6 +81,30 @@ def without_ssh(*, lifetime: float, boot: Mapping[str, Any], log: str) -> str:
         ],
     }
     return f"#cloud-config\n{json.dumps(config, indent=1)}\n"
+
+
+def check_size(user_data: str, *, token: int, block: int) -> None:
+    """Refuse user data that is longer than EC2 takes.
+
+    Args:
+        token: the length of the session token that its URLs carry, in characters.
+        block: the length of the block that it names.
+
+    Raises:
+        UsageError: with what makes it long, and the ways out.
+    """
+    if (size := len(user_data.encode())) <= MOST_BYTES:
+        return
+    message = (
+        f"the instances' user data would have {size:,} bytes, EC2 takes "
+        f"{MOST_BYTES:,}: the session token in its URLs has {token:,} characters, "
+        f"the block {block:,}"
+    )
+    hint = (
+        "credentials with a shorter token or none, as an access key has; a shorter "
+        "--block; or --bootstrap ssh, which needs no URLs"
+    )
+    raise UsageError(message, hint=hint)
 
 
 def numbered(user_data: str, first: int) -> str:

@@ -21,6 +21,7 @@ from cnd.model.events import Event, trouble
 from cnd.model.outcome import Ending, Outcome
 from cnd.model.result import Result
 from cnd.model.search_state import evidence, unproved
+from cnd.provision.capacity import bucket_pause
 from cnd.provision.prepare import Provision
 from cnd.provision.retry import again
 from cnd.run.journal import EVENTS, RESULT, Journal
@@ -120,7 +121,7 @@ class Archive:
                 raise first
 
         with contextlib.suppress(CloudError):  # `failures` has it
-            again(put, hopeless=self._cloud.gone)
+            again(put, hopeless=self._cloud.gone, pause=bucket_pause)
         return failures
 
     def finish(self, provision: Provision, shutdown: Shutdown) -> Result:

@@ -22,6 +22,9 @@ from cnd.system.pauses import growing
 from cnd.transport.fleet import Fleet, Part
 
 FIRST_LOOK, LAST_LOOK = 0.05, 1.0  # seconds between two looks at the fleet, growing
+# Seconds for which an instance that runs may be without its address; AWS shows it in
+# most cases with the state, and seconds later in the others.
+ADDRESS_PATIENCE = 60.0
 TERMINATED = "terminated"
 NO_CLOUD = "the cloud has ended"
 
@@ -55,6 +58,8 @@ class InstanceMonitor:
         self.served: dict[str, ec2.Instance] = {}  # as they were when they first ran
         self._lost: set[str] = set()
         self._ended: set[str] = set()  # seen terminated
+        self._without_way: dict[str, float] = {}  # runs, without its address, since
+        self.address_patience = ADDRESS_PATIENCE
         self._missing: dict[str, float] = {}  # not listed -> until when it may yet be
         self._next_loss = 0.0  # when to look again for those that vanished
         self._adopted: dict[
@@ -89,18 +94,31 @@ class InstanceMonitor:
             instance: time.monotonic() + min(wait, LISTED_WITHIN)
             for instance, wait in waits.items()
         }
-        self._miss(listed)
+        try:
+            self._miss(listed)
+        except CloudError as error:  # `run` tries it again
+            self._put(trouble(error))
 
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
-        """Give up instances that are not listed, unless launched a moment ago."""
+        """Give up instances that are not listed, unless launched a moment ago.
+
+        A listing may lack some, and terminated ones lose their tags: each is looked up
+        by its id before.
+        """
         for instance in listed:
             self._missing.pop(instance.id, None)
-        for gone, deadline in list(self._missing.items()):
-            if time.monotonic() >= deadline:
-                del self._missing[gone]
-                if gone not in self._lost:
-                    self._lose(gone, UNLISTED)
-                self._see_ended(gone)
+        now = time.monotonic()
+        due = {i for i, deadline in self._missing.items() if now >= deadline}
+        found = {i.id: i for i in ec2.look_up(self._cloud.ec2, due)}
+        for instance in found.values():
+            self._look_at(instance)
+            if instance.state in (*RUNS, TERMINATED):
+                del self._missing[instance.id]
+        for gone in ec2.unknown(self._cloud.ec2, due - found.keys()):
+            del self._missing[gone]
+            if gone not in self._lost:
+                self._lose(gone, UNLISTED)
+            self._see_ended(gone)
 
     def run(self) -> None:
         """Look until it is over."""
@@ -147,29 +165,41 @@ class InstanceMonitor:
             return
         known = self.served.keys() | self._lost
         if instance.state == "running" and instance.id not in known:
-            self._serve(instance, index)
+            if self._is_reachable(instance):
+                self._serve(instance, index)
         elif instance.state not in RUNS and not self._over.is_set():
             if instance.id not in self._lost:
-                self._lose(instance.id, instance.state)
+                self._lose(instance.id, instance.state, instance.reason)
                 self._fleet.drop(instance.id)
             if instance.state == TERMINATED:
                 self._see_ended(instance.id)
+
+    def _is_reachable(self, instance: ec2.Instance) -> bool:
+        """Return whether to serve a running instance: its address is there, or late.
+
+        A fleet reports one without the address that it needs as a host that failed.
+        """
+        since = self._without_way.setdefault(instance.id, time.monotonic())
+        kind = self._fleet.reached_at
+        late = time.monotonic() >= since + self.address_patience
+        return late or not kind or instance.reached_at(kind) is not None
 
     def _serve(self, instance: ec2.Instance, index: int) -> None:
         self.served[instance.id] = instance
         parts = self._parts(instance.id)
         fields = {
-            "address": instance.address,
+            "address": instance.address or instance.private,
             "zone": instance.zone,
             "classes": [part.index for part in parts],
         }
         self._put(Event("instance.running", index, instance.id, fields))
         self._fleet.serve(instance, f"Instance{index}", parts)
 
-    def _lose(self, instance_id: str, state: str) -> None:
+    def _lose(self, instance_id: str, state: str, reason: str = "") -> None:
         self._lost.add(instance_id)
         index = self._index[instance_id]
-        self._put(Event("instance.lost", index, instance_id, {"state": state}))
+        fields = {"state": state, **({"reason": reason} if reason else {})}
+        self._put(Event("instance.lost", index, instance_id, fields))
 
     def _lose_all(self) -> None:
         """Give up every instance: all have ended with their cloud."""

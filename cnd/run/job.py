@@ -28,6 +28,7 @@ from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.provision import capacity, launch
 from cnd.provision.prepare import Provision, prepare
+from cnd.provision.retry import again
 from cnd.run import first_nonces
 from cnd.run.archive import Archive
 from cnd.run.fleet_choice import judge, new_fleet
@@ -135,6 +136,9 @@ class Job:
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         events = list(self._journal.events())
         past = self._recorder.recall(events)
+        # Those that are terminated lose their tags before they vanish.
+        untagged = past.index.keys() - {instance.id for instance in listed}
+        listed += ec2.look_up(self._cloud.ec2, untagged)
         self._replacements.expect(len(past.index) + replay.unanswered(events))
         with self._signals():
             if not self._recorder.search.checked:
@@ -335,7 +339,8 @@ class Job:
         try:
             for instance in launched:
                 if not recorder.over.is_set():
-                    ec2.tag_index(self._cloud.ec2, instance)
+                    tag = partial(ec2.tag_index, self._cloud.ec2, instance)
+                    again(tag, hopeless=recorder.over.is_set)
         except CloudError as error:
             recorder.trouble(error)
 

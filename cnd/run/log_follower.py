@@ -100,9 +100,14 @@ class Follower:
             if each.state == "running" and (why := self._dropped.pop(each.id, "")):
                 self._say(why)  # an instance that is gone explains itself
             wanted = place is not None and self._only in (None, place)
-            if wanted and each.state == "running" and each.id not in self._hosts:
+            reachable = each.state == "running" and self._address(each)
+            if wanted and reachable and each.id not in self._hosts:
                 self._begin(each, f"Instance{place}")
         return bool(live)
+
+    def _address(self, instance: ec2.Instance) -> str:
+        """Return where SSH goes to; "": AWS has not said yet."""
+        return instance.reached_at(self._plan.address) or ""
 
     def _begin(self, instance: ec2.Instance, name: str) -> None:
         if len(self._hosts) == MOST:
@@ -110,11 +115,9 @@ class Follower:
                 self._say(f"no more than {MOST} are followed at once; say --instance i")
             self._full = True
             return
-        of_vpc = self._plan.address == "private"
-        address = instance.private if of_vpc else instance.address
         self._hosts[instance.id] = host = Host(
             name,
-            address or "",
+            self._address(instance),
             self._login,
             port=instance.ssh_port,
             gateway=self._gateway,

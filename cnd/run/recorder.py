@@ -197,7 +197,8 @@ class Recorder:
         """Give up the classes of a lost instance that this process has not served."""
         missed = "while the run had no orchestrator"
         when = missed if self.attached else "before it ran"
-        fields = {"reason": f"Instance{lost.index} went away {when}"}
+        why = f": {lost.fields['reason']}" if lost.fields.get("reason") else ""
+        fields = {"reason": f"Instance{lost.index} went away {when}{why}"}
         classes = [part.index for part in self.parts(lost.host or "")]
         for index in classes:
             self.take(Event("host.failed", index, lost.host, fields))

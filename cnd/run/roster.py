@@ -33,6 +33,7 @@ class Roster:
         # When each was seen terminated, in seconds since the epoch.
         self.ended = dict(ended or {})
         self.running: set[str] = set()  # seen running by this process
+        self.logged: set[str] = set()  # their logs are on this disk
         self.serving: set[tuple[str | None, int | None]] = set()  # (instance, class)
         self.last_loss = 0.0  # on the monotonic clock
         self.last_arrival = 0.0  # of an instance that boots, on the monotonic clock
@@ -60,6 +61,8 @@ class Roster:
             self.last_loss = time.monotonic()
         elif event.kind == "instance.terminated":
             self.ended.setdefault(host, event.time)
+        elif event.kind == "log.pulled":
+            self.logged.add(host)
         elif event.kind in ("host.returned", "class.handed_over"):
             self.serving.add(service)
         elif event.kind in ("host.failed", "host.done"):

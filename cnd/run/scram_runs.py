@@ -7,7 +7,9 @@ touched.  A message or a queue that the cloud refuses keeps no instance from its
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
@@ -57,14 +59,15 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     """
     client = cloud.ec2  # it takes time to make: before the first run is notified
     groups = _groups(cloud, run, say)
-    queued, followed = _notified(cloud, run, say)
+    notified = _notified(cloud, run, say)
     # Instances cost while hundreds of them are listed, which takes seconds; but a group
     # replaces those that are terminated before it.
     asked = set() if groups else ec2.terminate_tagged(client, run=run or None)
     listed = again(lambda: ec2.find(client, run=run or None, states=ec2.ALL))
     unsure = [r for r in status.under_way(listed, cloud) if run in ("", r)]
     going = {i.id for i in listed if i.state in ec2.EXISTING} | asked
-    lived = [i for i in listed if i.id in going or i.run in followed]
+    lived = [i for i in listed if i.id in going or i.run in notified.followed]
+    queued = [*notified.queued, *_made_just_now(cloud, notified.unknown, say)]
     unsure += status.launching(queued, lived)
     if unsure:
         launch = f"a launch of {', '.join(unsure)} may be under way: looking for"
@@ -88,22 +91,48 @@ def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     return ended
 
 
-def _notified(cloud: Cloud, run: str, say: Say) -> tuple[list[str], set[str]]:
-    """Send the reason of their end to the orchestrators of runs.
+@dataclass(frozen=True)
+class _Notified:
+    """The runs that have a queue, after the reason of their end was put on it."""
 
-    Returns:
-        The runs with a queue, and those among them that an orchestrator follows: it
-        may end its instances before we do.
-    """
+    queued: tuple[str, ...]
+    # Those among them that an orchestrator follows: it may end its instances before
+    # we do.
+    followed: frozenset[str]
+    # Runs whose queue is listed and does not exist, with its URL: it is being deleted,
+    # or so new that it is not known yet.
+    unknown: tuple[tuple[str, str], ...]
+
+
+def _notified(cloud: Cloud, run: str, say: Say) -> _Notified:
+    """Send the reason of their end to the orchestrators of runs."""
     queued: list[str] = []
     followed = set()
-    with _reported(say):
+    unknown: list[tuple[str, str]] = []
+    with _reported(say):  # after a refusal nothing more is sent: instances cost
         for name, queue in _queues(cloud, run):
-            queued.append(name)
             if status.may_be_followed(name):  # before the message: it ends the run
                 followed.add(name)
-            sqs.send(cloud.sqs, queue, "scram")
-    return queued, followed
+            queued.append(name)
+            if not sqs.send_if_there(cloud.sqs, queue, "scram"):
+                unknown.append((queued.pop(), queue))
+    return _Notified(tuple(queued), frozenset(followed), tuple(unknown))
+
+
+def _made_just_now(
+    cloud: Cloud, unknown: Sequence[tuple[str, str]], say: Say
+) -> list[str]:
+    """Return the runs whose queue was unknown because it is new; notify them, too."""
+    maybe = [each for each in unknown if status.may_be_followed(each[0])]
+    found = []
+    if maybe:
+        time.sleep(sqs.NEW_RETRY)
+    with _reported(say):
+        for name, queue in maybe:
+            found.append(name)
+            if not sqs.send_if_there(cloud.sqs, queue, "scram"):
+                found.pop()
+    return found
 
 
 def _queues(cloud: Cloud, run: str) -> Iterator[tuple[str, str]]:

@@ -29,7 +29,7 @@ from cnd.transport.fleet import END_PATIENCE, Fleet
 
 # Seconds after the beginning of a termination until the guard begins a second one, if
 # the fleet was not seen terminated by then, and until it is given up.
-SECOND_TRY, GIVE_UP = 60.0, 900.0
+SECOND_TRY, GIVE_UP = 60.0, 1500.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
 POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
 
@@ -243,7 +243,7 @@ class Shutdown:
             self._run,
             groups=self._launcher.groups,
             known=roster.index.keys() - roster.ended.keys(),
-            patience=Patience(look=look),
+            patience=Patience(look=look, without_shutdown=frozenset(roster.logged)),
             seen=self._put_terminated,
         )
 

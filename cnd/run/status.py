@@ -52,7 +52,7 @@ class Overview:
                     "index": i.index,
                     "type": i.type,
                     "state": i.state,
-                    "address": i.address,
+                    "address": i.address or i.private,
                     "owner": i.owner,
                     "deadline": i.deadline,
                     "age": round(self._age(i), 1),
@@ -67,7 +67,7 @@ class Overview:
         """Return the same as lines of text."""
         lines = [
             f"{i.id}  {i.run}  Instance{i.index}  {i.type}  {i.state}  "
-            f"{i.address or '-'}  {duration(self._age(i))}  {doing}"
+            f"{i.address or i.private or '-'}  {duration(self._age(i))}  {doing}"
             for i, doing in self.instances
         ]
         count = len(self.instances)
@@ -171,9 +171,12 @@ def launching(queued: Sequence[str], live: Sequence[Instance]) -> list[str]:
 
 
 def may_be_followed(run: str) -> bool:
-    """Return whether a process follows a run here, or may on another machine."""
+    """Return whether a process follows a run here, or may on another machine.
+
+    One that has its result only tidies up: its queue is listed for a minute more.
+    """
     journal = Journal(run)
-    return journal.is_followed or not journal.is_there
+    return (journal.is_followed and not journal.is_over) or not journal.is_there
 
 
 def _unanswered(journal: Journal, listed: Collection[str]) -> int:

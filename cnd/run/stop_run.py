@@ -5,9 +5,12 @@ One rule: a message is sent to one run only, and only to one that has a queue.
 
 from __future__ import annotations
 
-from cnd import sqs
+import time
+
+from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud, required
-from cnd.errors import UsageError
+from cnd.errors import CloudError, UsageError
+from cnd.run.journal import Journal
 
 
 def stop(cloud: Cloud | None, run: str, message: str) -> str:
@@ -20,14 +23,40 @@ def stop(cloud: Cloud | None, run: str, message: str) -> str:
         UsageError: there is no such run, or more than one is going on.
         CloudError: there is no cloud.
     """
-    client = required(cloud).sqs
-    runs = [run] if run else sqs.runs(client)
+    place = required(cloud)
+    runs = [run] if run else _going_on(place)
     if len(runs) != 1:
         found = f"{len(runs)} runs are going on: {', '.join(runs)}" if runs else ""
         hint = "say which: fab stop --run ID" if runs else "`fab status` shows runs"
         raise UsageError(found or "no run is going on", hint=hint)
-    if not (queue := sqs.url(client, runs[0])):
+    if Journal(runs[0]).is_over or not _sent(place, runs[0], message):
         reason = f"no such run is going on: {runs[0]!r}"
         raise UsageError(reason, hint="`fab status` shows runs")
-    sqs.send(client, queue, message)
     return runs[0]
+
+
+def _going_on(cloud: Cloud) -> list[str]:
+    """Return the runs that go on, of those that have a queue.
+
+    A queue is listed for up to a minute after its deletion.  Where several are left,
+    those count that are followed on this machine or have live instances.
+    """
+    queued = [run for run in sqs.runs(cloud.sqs) if not Journal(run).is_over]
+    if len(queued) < 2:
+        return queued
+    try:
+        live = ec2.by_run(ec2.find(cloud.ec2))
+    except CloudError:
+        return queued
+    shown = [run for run in queued if run in live or Journal(run).is_followed]
+    return shown or queued
+
+
+def _sent(cloud: Cloud, run: str, message: str) -> bool:
+    """Put `message` on the queue of a run; return whether it has one."""
+    if not (queue := sqs.url(cloud.sqs, run)):
+        return False
+    if sqs.send_if_there(cloud.sqs, queue, message):
+        return True
+    time.sleep(sqs.NEW_RETRY)  # perhaps it is new
+    return sqs.send_if_there(cloud.sqs, queue, message)

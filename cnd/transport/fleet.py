@@ -87,6 +87,9 @@ class Fleet(Protocol):
     """The instances of a run; `stop` ends the search, `close` everything."""
 
     threads: list[Future[None]]
+    # The kind of address at which it reaches instances, "public" or "private"; "": it
+    # needs none.
+    reached_at: str
 
     @property
     def delay(self) -> float:

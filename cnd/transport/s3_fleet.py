@@ -27,6 +27,7 @@ from cnd.errors import CloudError
 from cnd.model import system_log
 from cnd.model.events import LAST_WORDS, Emit, Event, from_worker, trouble
 from cnd.model.plan import Plan
+from cnd.model.s3_requests import pace
 from cnd.on_instance.agent import LAST_RETRY, MOST_REPORT
 from cnd.system import private_files
 from cnd.system.background import Pool
@@ -126,7 +127,7 @@ class S3Fleet:
         self._plan, self._files = plan, files
         self._s3, self._bucket, self._put = s3, bucket, put
         self._owner = owner
-        self._pace = s3_protocol.pace(plan.instances, polls_per_second)
+        self._pace = pace(plan.instances, polls_per_second)
         self._known_began = search_began
         self._search_began: float | None = None
         self._ended_by = math.inf  # when all reports are late: the run is decided
@@ -144,6 +145,7 @@ class S3Fleet:
         )
         self._pool = Pool(2, "s3-fleet")
         self.threads: list[Future[None]] = []
+        self.reached_at = ""
 
     @property
     def delay(self) -> float:

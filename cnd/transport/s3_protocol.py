@@ -22,57 +22,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from cnd import s3logs
 from cnd.cloud.failures import translated
 from cnd.model.plan import MAX_LIFETIME, Plan
+from cnd.model.s3_requests import pace
 from cnd.on_instance import agent
 from cnd.transport import orphans, payload
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
+TOKEN = "X-Amz-Security-Token"  # in the query of a signed URL
 MACHINES = ("x86_64", "aarch64")
 MESSAGE = "word.json"  # under the run's prefix: the object that all instances poll
 REPORTS = f"{s3logs.LOGS}Instance"  # the prefix of the objects that they put
-
-# S3 takes some thousand requests a second (3500 PUT and 5500 GET for one prefix), and
-# each costs: see docs/scale.md.
-FASTEST_POLL, FASTEST_REPORT = 1.0, 5.0  # seconds
-# Polls of the whole fleet for each of its reports: a report, which is written and read,
-# costs more.
-LOOKS_TO_A_REPORT = 10
-# The shortest time between two looks at a worker, or of the orchestrator at reports.
-FASTEST_LOOK = 0.5  # seconds
-
-
-@dataclass(frozen=True)
-class PollRates:
-    """How often each instance talks to S3."""
-
-    poll: float  # seconds between two looks for the orchestrator's message
-    every: float  # seconds between two reports of a worker without news
-
-    @property
-    def look(self) -> float:
-        """Seconds between looks: of an agent at its worker, of this process at reports.
-
-        A find is reported at once, that is after one look of each.
-        """
-        return max(FASTEST_LOOK, self.poll / 4)
-
-    @property
-    def silence(self) -> float:
-        """Seconds without a report until the host of a worker counts as lost."""
-        return 3 * self.every + 5.0
-
-
-def pace(instances: int, polls_per_second: float) -> PollRates:
-    """Return each instance's rates, so that the whole fleet keeps within its limits."""
-    return PollRates(
-        poll=max(FASTEST_POLL, instances / polls_per_second),
-        every=max(FASTEST_REPORT, LOOKS_TO_A_REPORT * instances / polls_per_second),
-    )
 
 
 @dataclass(frozen=True)
@@ -204,3 +169,8 @@ def boot(
             "result_form": form(orphans.RESULT, orphans.MOST_RESULT),
         },
     }
+
+
+def token_of(boot: Mapping[str, Any]) -> str:
+    """Return the session token in the URLs of `boot`; "" if they carry none."""
+    return next(iter(parse_qs(urlsplit(boot["word"]).query).get(TOKEN, ())), "")

@@ -85,6 +85,11 @@ class Host:
         self._connection.close(why)
 
     @property
+    def answered(self) -> bool:
+        """Whether the host ever took a connection, or refused one."""
+        return self._connection.answered
+
+    @property
     def closed(self) -> bool:
         """Whether it was closed from this side."""
         return self._connection.closed

@@ -38,6 +38,10 @@ logging.getLogger("paramiko").propagate = False
 
 CONNECT_TIMEOUT = 3.0  # seconds for one TCP connection
 FIRST_RETRY, LAST_RETRY = 0.05, 0.5  # seconds between attempts to connect, growing
+# The same after a host has refused the key.  OpenSSH 9.8 counts 5 s of penalty for each
+# refusal, and from 15 s on refuses the whole machine for as long: PerSourcePenalties in
+# https://man.openbsd.org/sshd_config
+FIRST_LOGIN_RETRY, LAST_LOGIN_RETRY = 1.0, 6.0
 SLOW_RETRY = 2.0  # seconds, through a gateway: each attempt is a process of its own
 # Seconds without a byte until a host counts as silent; a live worker reports every
 # 2.5 s at least: `Plan.progress`.
@@ -63,6 +67,7 @@ class Login:
     user: str
     key: Path  # private
     host_key: str  # public, "ssh-ed25519 AAAA…"
+    rule: str = ""  # what lets SSH in: "sg-1 allows SSH from 192.0.2.7/32"
 
 
 class _KeyOnly(AuthStrategy):
@@ -123,6 +128,7 @@ class SshConnection:
         self._connection: fabric.Connection | None = None
         self._closed = threading.Event()
         self._why = ""  # it was closed
+        self.answered = False  # whether the host ever took a connection, or refused one
 
     # --- open and close
 
@@ -137,11 +143,15 @@ class SshConnection:
                 the end of a run brings the deadline of every host forward.
 
         Raises:
-            HostError: the deadline has passed, the host key is another, or it was
-                closed.
+            HostError: the deadline has passed, the host key is another, it was
+                closed, or it has no address.
         """
+        if not self._address:
+            message = "runs, but AWS gave it no address of the kind that SSH goes to"
+            raise HostError(self.name, message)
         last = LAST_RETRY if self._gateway is None else SLOW_RETRY
         pauses = growing(FIRST_RETRY, last)
+        login_pauses = login_retries()
         self.drop()  # perhaps it fell silent: its session would stay on the host
         for pause in pauses:
             try:
@@ -154,6 +164,9 @@ class SshConnection:
                 raise HostError(self.name, message) from error
             except LOST as error:
                 self.drop()
+                if isinstance(error, paramiko.AuthenticationException):
+                    pause = next(login_pauses)
+                self.answered |= isinstance(error, ConnectionRefusedError)
                 if time.monotonic() + pause >= deadline():
                     message = f"SSH did not answer in time: {reason(error)}"
                     raise HostError(self.name, message) from error
@@ -168,6 +181,7 @@ class SshConnection:
                 link = Link(self._gateway.link(self._address, self._port, patience))
                 self._link = link
                 link.greet(patience)
+                self.answered = True
                 self._shake_hands(patience, link)
                 link.settimeout(IDLE_WAKE)
             return
@@ -175,6 +189,7 @@ class SshConnection:
         self._link = link = Link(socket.create_connection(where, CONNECT_TIMEOUT))
         # Nagle's algorithm costs 10 to 100 ms a command, measured on loopback.
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.answered = True
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(link.close)
             self._check_open()  # a `close` from now on finds the link
@@ -305,6 +320,13 @@ class SshConnection:
             yield
         finally:
             over.set()
+
+
+def login_retries() -> Iterator[float]:
+    """Yield the seconds between attempts of which the host refuses the key."""
+    yield FIRST_LOGIN_RETRY
+    while True:
+        yield LAST_LOGIN_RETRY
 
 
 def reason(error: BaseException) -> str:

@@ -23,6 +23,7 @@ from cnd.model.plan import MARKETS, Plan
 from cnd.system.background import Pool
 from cnd.transport.bounded_lines import Allowance
 from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
+from cnd.transport.first_contact import FirstContact
 from cnd.transport.fleet import BEAT, EARLY, GONE, Part, RunFiles, believed
 from cnd.transport.gateway import Gateway
 from cnd.transport.ssh import LOG_TIMEOUT, SPOT_WATCHDOG_PAUSE, WATCHDOG_PAUSE, Host
@@ -67,6 +68,7 @@ class SshFleet:
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
         self._folder = f"cnd-{files.run}"
+        self._contact = FirstContact(login.rule, plan.boot_allowance)
         self._ending = threading.Event()
         self._closed = threading.Event()
         self._beating: Future[None] | None = None
@@ -77,6 +79,7 @@ class SshFleet:
             int, str
         ] = {}  # the instance that was given each class last
         self.threads: list[Future[None]] = []
+        self.reached_at = plan.address
         self._deadlines = Deadlines(plan, self._ending, search_began)
         self._turns = Turns(plan.instances, at_once, self._ending)
         # A thread for each instance, for each that replaces it, for each class that is
@@ -106,11 +109,9 @@ class SshFleet:
             self._begin(instance, name, part)
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
-        of_vpc = self._plan.address == "private"
-        address = instance.private if of_vpc else instance.address
         host = Host(
             name,
-            address or "",
+            instance.reached_at(self.reached_at) or "",
             self._login,
             port=instance.ssh_port,
             turn=self._turns.handshake,
@@ -121,6 +122,7 @@ class SshFleet:
                 return
             self._hosts.append((instance.id, host))
             self._deadlines.expect(instance.id)
+            self._contact.begin()
             if part:
                 self._holders[part.index] = instance.id
             if instance.id in self._gone:  # the caller gave it a class before it knew
@@ -131,10 +133,14 @@ class SshFleet:
                 self.threads.append(self._beating)
 
     def _beat(self) -> None:
-        """Send all hosts signs of life."""
-        while not self._closed.wait(BEAT):
-            for _, host in self._all():
+        """Send all hosts signs of life; report if SSH reaches none of them."""
+        while not self._closed.wait(min(BEAT, self._contact.left)):
+            hosts = [host for _, host in self._all()]
+            for host in hosts:
                 host.beat()
+            answered = any(host.answered for host in hosts) or self._ending.is_set()
+            if silence := self._contact.report(answered=answered):
+                self._put(silence)
 
     def stop(self) -> None:
         """Stop every worker; the log of its host is fetched after its last event."""

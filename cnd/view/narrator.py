@@ -129,9 +129,11 @@ class Narrator:
 
 def sentence(event: Event) -> str:
     """Return the line of an event; "" for an event that has none."""
-    text = SENTENCES.get(event.kind)
-    if event.kind in VARIANTS and event.fields.get(VARIANTS[event.kind][0]):
-        text = VARIANTS[event.kind][1]
+    variants = VARIANTS.get(event.kind, {})
+    text = next(
+        (text for field, text in variants.items() if event.fields.get(field)),
+        SENTENCES.get(event.kind),
+    )
     if text is None:
         return ""
     name = f"Instance{event.index}" if event.index is not None else ""
@@ -163,7 +165,7 @@ SENTENCES = {
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",
-    "launch.delayed": "AWS throttles ({reason}): again in {seconds:g} s",
+    "launch.delayed": "AWS answers {reason}: again in {seconds:g} s",
     "fleet.reduced": (
         "ONLY {instances} OF {wanted} INSTANCES could be launched: the search is "
         "divided among them"
@@ -189,24 +191,21 @@ SMALLEST = {
     True: "yes: every smaller nonce was tested",
     False: "not known: the run ended before every smaller nonce was tested",
 }
-# The same where the worker is the user's own script, or writes too much: the field that
-# shows it, and the line then.
+# The same where an event has one of these fields: the first that it has decides.
 VARIANTS = {
-    "run.started": (
-        "script",
-        "run {run}: {instances} x {type}, a worker of your own, "
+    "run.started": {
+        "script": "run {run}: {instances} x {type}, a worker of your own, "
         "at most {time_limit:g} s of search",
-    ),
-    "instance.lost": (
-        "at",
-        "{instance} ended while no orchestrator followed; "
+    },
+    "instance.lost": {
+        "at": "{instance} ended while no orchestrator followed; "
         "its worker's last lines are in S3 ({host})",
-    ),
-    "worker.found": (
-        "verdict",
-        "{instance} found {nonce}: {answer} ({verdict_reason})",
-    ),
-    "worker.noise": ("dropped", "{text}"),
+        "reason": "{instance} is {state}: lost ({host}): {reason}",
+    },
+    "worker.found": {
+        "verdict": "{instance} found {nonce}: {answer} ({verdict_reason})",
+    },
+    "worker.noise": {"dropped": "{text}"},
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")

@@ -12,7 +12,8 @@ import pytest
 from cnd import sqs
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
-from tests.support.local_cloud import SECONDS
+from tests.support.faults import lay
+from tests.support.local_cloud import SECONDS, LocalCloud
 from tests.support.waiting import eventually
 
 SOON = sqs.LONG_POLL / 2  # seconds: no polling interval is waited for
@@ -24,6 +25,7 @@ class Listener:
 
     cloud: Cloud
     queue: str
+    new_for: float = sqs.NEW_FOR
     closing: threading.Event = field(default_factory=threading.Event)
     messages: list[str] = field(default_factory=list)
     troubles: list[CloudError] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Listener:
             closing=self.closing,
             message=self.messages.append,
             trouble=self.troubles.append,
+            new_for=self.new_for,
         )
 
     def ends(self, within: float = SOON) -> bool:
@@ -150,7 +153,7 @@ def test_a_missing_queue_ends_the_listening_and_is_reported_once(
     url = sqs.create(aws.sqs, run)
     sqs.delete(aws.sqs, url)
 
-    listener = Listener(aws, url)
+    listener = Listener(aws, url, new_for=0.0)
 
     assert listener.ends()
     assert listener.messages == []
@@ -158,11 +161,34 @@ def test_a_missing_queue_ends_the_listening_and_is_reported_once(
     assert "read the stop queue" in str(trouble)
 
 
+def test_a_queue_that_is_not_known_yet_is_read_once_it_is(
+    aws: Cloud, cloud: LocalCloud, queue: str
+) -> None:
+    """As SQS answers in the first second after the creation of a queue."""
+    lay(cloud.endpoint, "sqs:ReceiveMessage", code=sqs.GONE[0])
+    sqs.send(aws.sqs, queue, "early")
+    listener = Listener(aws, queue)
+    assert listener.ends()
+    assert listener.messages == ["early"]
+    assert listener.troubles == []
+
+
+def test_a_message_for_a_queue_that_is_being_deleted_has_no_receiver(
+    aws: Cloud, cloud: LocalCloud, queue: str
+) -> None:
+    lay(cloud.endpoint, "sqs:SendMessage", code=sqs.GONE[0])
+    assert not sqs.send_if_there(aws.sqs, queue, "stop")
+    assert sqs.send_if_there(aws.sqs, queue, "stop")
+    lay(cloud.endpoint, "sqs:SendMessage", code="AccessDenied")
+    with pytest.raises(CloudError, match="AccessDenied"):
+        sqs.send_if_there(aws.sqs, queue, "stop")
+
+
 def test_a_queue_deleted_under_a_listener_ends_the_listening(
     aws: Cloud, run: str
 ) -> None:
     url = sqs.create(aws.sqs, run)
-    listener = Listener(aws, url)
+    listener = Listener(aws, url, new_for=0.0)
     sqs.delete(aws.sqs, url)
     assert listener.ends(SECONDS + sqs.LONG_POLL)
     assert listener.messages == []

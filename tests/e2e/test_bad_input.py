@@ -61,6 +61,18 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
         (("local", "sideways"), "must be one of up, down, status, fault, not"),
         (("local", "up", "--hosts", "container"), "process or vm, not 'container'"),
         (("local", "up", "--hosts", "vm"), "runs already, with --hosts process"),
+        (("local", "up", "--weather", "storm"), "weather 'storm': it is calm or"),
+        (("local", "up", "--weather", "aws:7,-rain"), "no habit 'rain', only unknown"),
+        (("local", "up", "--weather", "aws:7"), "runs already, with --weather calm"),
+        (("local", "up", "--account-kind", "rich"), "'rich' is none of the kinds"),
+        (
+            ("local", "up", "--account-kind", "lab"),
+            "runs already, with --account-kind default",
+        ),
+        (
+            ("local", "up", "--policy", "/none.json"),
+            "--policy /none.json: No such file",
+        ),
         (("start", "--d", "2", "--boot", "0"), "--boot must be more than 0 seconds"),
         (("report", "--opn"), "No idea what '--opn' is!"),
         (("bench", "--sconds", "3"), "No idea what '--sconds' is!"),

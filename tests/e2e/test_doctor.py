@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.support.terminal import Terminal
 
+AS_ON_AWS = ("--ssh-from", "127.0.0.0/8", "--cloud", "aws")
+
 
 def test_a_fit_account_is_reported_line_by_line(terminal: Terminal) -> None:
     terminal.exports()
@@ -26,7 +28,7 @@ def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
 def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> None:
     """As on AWS: through the endpoint that the local cloud tells other programs."""
     terminal.environment |= terminal.exports()
-    words = ("start", "--d", "2", "--subnet", "subnet-0123")
+    words = ("start", "--d", "2", "--subnet", "subnet-0123", "--cloud", "aws")
     before = terminal.runs()
     done = terminal.run(*words)
     assert done.returncode == 3
@@ -38,7 +40,7 @@ def test_a_fault_is_noticed_before_anything_is_bought(terminal: Terminal) -> Non
 def test_a_budget_is_held_against_the_worst_case(terminal: Terminal) -> None:
     """620 s of a t3.micro at full load cost some two cents."""
     terminal.environment |= terminal.exports()
-    words = ("--t", "200", "--d", "2", "--n", "4", "--ssh-from", "127.0.0.0/8")
+    words = ("--t", "200", "--d", "2", "--n", "4", *AS_ON_AWS)
     planned = terminal.ask("plan", *words)
     worst = planned["usd"]["worst_case"]
     assert "table of" in planned["usd"]["source"]
@@ -56,10 +58,12 @@ def test_a_run_leaves_for_the_next_one_what_clean_removes(terminal: Terminal) ->
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
     listed = terminal.ask("clean")
     kinds = {title.rsplit(" ", 1)[0] for title in listed["found"]}
-    assert {"key pair", "security group", "bucket"} <= kinds
+    assert {"key pair", "security group", "content of bucket"} <= kinds
     assert listed["removed"] == []
     assert terminal.ask("clean", "--yes")["removed"] == listed["found"]
     assert terminal.call("clean").stdout == "there is nothing of CND\n"
+    told = terminal.ask("clean", "--yes", "--bucket-too")
+    assert [title.partition(" ")[0] for title in told["removed"]] == ["bucket"]
     terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
 
 
@@ -73,7 +77,9 @@ def test_what_clean_may_not_look_at_is_said_and_the_rest_goes_on(
     told = terminal.ask("clean", "--yes", status=3)
     (unseen,) = told["unseen"]
     assert "could not list the key pairs" in unseen
-    assert {"security group", "bucket"} <= {t.rsplit(" ", 1)[0] for t in there}
+    assert {"security group", "content of bucket"} <= {
+        t.rsplit(" ", 1)[0] for t in there
+    }
     assert told["removed"] == [t for t in there if not t.startswith("key pair ")]
     assert terminal.ask("clean", "--yes")["unseen"] == []
 

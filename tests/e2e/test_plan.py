@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import statistics
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.logins import log_in
 from tests.support.terminal import Terminal
 
 # Ten searches without luck: of each tenth of the geometric distribution for D = 6, a
@@ -49,23 +49,25 @@ def test_a_plan_is_printed_with_chance_time_and_price_and_buys_nothing(
 def test_a_plan_says_when_the_credentials_end_before_the_run_may(
     terminal: Terminal, tmp_path: Path, minutes: int, outlived: bool
 ) -> None:
-    """They come from a program that tells how long they hold, as a login's do."""
-    told = terminal.exports()
-    end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(minutes=minutes)
-    login = {
-        "Version": 1,
-        "AccessKeyId": told.pop("AWS_ACCESS_KEY_ID"),
-        "SecretAccessKey": told.pop("AWS_SECRET_ACCESS_KEY"),
-        "SessionToken": "t",
-        "Expiration": end.isoformat(),
-    }
-    (tmp_path / "login.json").write_text(json.dumps(login))
-    config = tmp_path / "aws-config"
-    config.write_text(f"[default]\ncredential_process = cat {tmp_path}/login.json\n")
-    terminal.environment |= {**told, "AWS_CONFIG_FILE": str(config)}
-    planned = terminal.ask("plan", "--t", "7200", "--d", "8", "--n", "2")
+    log_in(terminal, tmp_path, minutes=minutes)
+    words = ("--t", "7200", "--d", "8", "--n", "2", "--cloud", "aws")
+    planned = terminal.ask("plan", *words)
     said = [verdict for verdict in planned["verdicts"] if "credentials end" in verdict]
     assert len(said) == outlived
+
+
+def test_a_budget_in_a_region_without_known_prices_is_refused(
+    terminal: Terminal,
+) -> None:
+    """The local cloud has no price list, and the table is for us-east-1."""
+    terminal.environment |= terminal.exports()
+    words = ("--d", "2", "--cloud", "aws", "--region", "eu-west-2")
+    assert terminal.ask("plan", *words)["usd"]["worst_case"] is None
+    done = terminal.call("start", *words, "--budget", "100")
+    assert done.returncode == 2
+    assert "--budget cannot be guaranteed: the price of t3.micro" in done.stderr
+    assert "leave out --budget" in done.stderr
+    assert terminal.live() == []
 
 
 def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
@@ -96,7 +98,8 @@ def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
 ) -> None:
     """As on AWS, where this machine's own rate says nothing."""
     terminal.environment |= terminal.exports()
-    words = ("--d", "4", "--t", "60", "--confidence", "0.9", "--instance-type")
+    aws = ("--cloud", "aws", "--d", "4", "--t", "60", "--confidence", "0.9")
+    words = (*aws, "--instance-type")
     refused = terminal.call("plan", *words, "t2.micro")
     assert refused.returncode == 2
     assert "`fab start` without --n tries one instance first" in refused.stderr

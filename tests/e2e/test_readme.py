@@ -66,7 +66,10 @@ ROWS: dict[str, tuple[list[str], int]] = {
         ["fab export --format json", "fab export RUN --format csv"],
         0,
     ),
-    "fab clean [--yes]": (["fab clean", "fab clean --yes"], 0),
+    "fab clean [--yes] [--bucket-too]": (
+        ["fab clean", "fab clean --yes", "fab clean --yes --bucket-too"],
+        0,
+    ),
     "fab status": ([], 0),
     "fab verify --nonce 116 --d 2": ([], 0),
     "fab bench scaling --n 1,2,4,8 --d 5": (
@@ -80,6 +83,8 @@ ROWS: dict[str, tuple[list[str], int]] = {
     "fab bench scale --n 8,32,128": (["fab bench scale --n 1,2 --repeat 1"], 0),
     "fab bench kernel": (["fab bench kernel --seconds 0.2"], 0),
     "fab local up": (["fab local up", "fab local status"], 0),
+    # A cloud that is up keeps its weather.
+    "fab local up --weather aws:7": ([], 2),
     "fab local fault RunInstances --code InternalError": (
         [
             "fab local fault RunInstances --code InternalError",

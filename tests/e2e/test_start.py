@@ -109,6 +109,15 @@ def test_the_time_limit_ends_the_search_in_time(terminal: Terminal) -> None:
     assert 1.9 < min(seconds for seconds in took if seconds > 1.9) < 3.0
 
 
+def test_with_what_local_up_prints_a_run_is_on_the_local_cloud(
+    terminal: Terminal,
+) -> None:
+    """Its endpoint is set for other programs; nothing outside this machine is asked."""
+    terminal.environment |= terminal.exports()
+    result = terminal.json("start", "--t", "60", "--d", "2", "--n", "1")
+    assert (result["cloud"], result["outcome"]) == ("local", "found")
+
+
 def test_another_block_is_another_search(terminal: Terminal) -> None:
     block = "grüße \N{SNOWMAN} 'quoted' \"twice\" $HOME"
     result = terminal.json("start", "--d", "2", "--block", block)

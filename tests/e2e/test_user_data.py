@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import random
+from pathlib import Path
 
 import pytest
 
+from tests.support.logins import log_in
 from tests.support.runs import NONCES, Run
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
@@ -33,6 +37,38 @@ def test_a_nonce_is_found_by_instances_without_ssh(
     assert logs == [f"Instance{i}.log" for i in range(4)]
     assert "cnd-pow" in (run.folder / "logs" / "Instance3.log").read_text()
     assert len(run.told("host.done")) == 4
+
+
+@pytest.mark.parametrize(
+    ("minutes", "token", "status", "error", "hint"),
+    [
+        (
+            60,
+            5000,
+            2,
+            "EC2 takes 16,384: the session token in its URLs has 5,000",
+            "ssh",
+        ),
+        (5, 100, 3, "then the instances get no more orders", "log in again first"),
+    ],
+)
+def test_credentials_that_do_not_suffice_are_refused_before_anything_is_bought(
+    terminal: Terminal,
+    tmp_path: Path,
+    minutes: int,
+    token: int,
+    status: int,
+    error: str,
+    hint: str,
+) -> None:
+    noise = base64.b64encode(random.Random(1).randbytes(token)).decode()[:token]
+    log_in(terminal, tmp_path, minutes=minutes, token=noise)
+    words = ("--d", "4", "--n", "2", "--cloud", "aws")
+    done = terminal.call("start", *words, *BY_S3)
+    assert done.returncode == status, done.stderr
+    assert error in done.stderr
+    assert hint in done.stderr.splitlines()[-1]
+    assert terminal.live() == []
 
 
 @pytest.mark.paced

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[tuple[str, ...], int]] = {
     "ssm:GetParameter": (QUICK, 3),
     "ec2:DescribeInstanceTypes": (QUICK, 3),
     "ec2:ImportKeyPair": (QUICK, 3),
+    "ec2:DescribeSubnets": (QUICK, 3),
     "ec2:DescribeSecurityGroups": (QUICK, 3),
     "ec2:CreateSecurityGroup": (QUICK, 3),
     "ec2:AuthorizeSecurityGroupIngress": (QUICK, 3),
@@ -110,6 +111,27 @@ def test_all_calls_of_a_run_may_fail_twice(
     assert {fault["action"]: fault["struck"] for fault in laid} == {
         action: 0 if action in by_s3 else 2 for action in CALLS
     }
+
+
+def test_what_was_just_made_may_be_unknown_to_the_next_calls(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    """As AWS answers for seconds: it costs the run some of them, and nothing else."""
+    unmake(terminal)
+    unknown = {
+        "ec2:AuthorizeSecurityGroupIngress": "InvalidGroup.NotFound",
+        "ec2:RunInstances": "InvalidKeyPair.NotFound",
+        "ec2:CreateTags": "InvalidInstanceID.NotFound",
+    }
+    for action, code in unknown.items():
+        lay(cloud, action, code=code, times=2)
+    process, folder = searching(terminal, *TAGGING, "--json")
+    status, out, err = ended(process, within=120)
+    assert status == 10, err
+    assert json.loads(out)["terminated"] == 2
+    assert struck(cloud) == 2 * len(unknown)
+    assert told(folder, "cloud.trouble") == []
+    assert len(told(folder, "launch.delayed")) == 2
 
 
 def test_what_goes_through_s3_may_fail_thrice(
@@ -285,6 +307,15 @@ def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
     assert "logs are in S3" not in done.stderr
     assert "s3://" not in done.stdout
     assert "could not make the bucket" in done.stderr
+
+
+def test_a_new_bucket_that_is_not_known_everywhere_gets_the_logs_all_the_same(
+    terminal: Victim, cloud: Endpoint
+) -> None:
+    lay(cloud, "s3:PutObject", code="NoSuchBucket", times=3)
+    result = terminal.json(*JOB)
+    assert result["logs"]["s3"]
+    assert struck(cloud) == 3
 
 
 def test_where_s3_refuses_the_logs_stay_here_and_are_named(

@@ -15,9 +15,10 @@ from botocore.stub import Stubber
 
 from cnd import ec2
 from cnd.local import Endpoint
+from cnd.model.launch_spec import LaunchSpec
 
 ROOT = Path(__file__).parents[2]
-SPEC = ec2.LaunchSpec(
+SPEC = LaunchSpec(
     image="ami-1",
     instance_type="t3.micro",
     key_name="cnd-key",
@@ -107,8 +108,17 @@ class Stub(Stubber):
 
 def policy() -> list[dict[str, Any]]:
     """Return the statements of the policy that docs/aws.md tells people to use."""
-    text = (ROOT / "docs" / "aws.md").read_text()
-    (document,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    parsed = json.loads(document)
+    parsed = documents()[0]
     assert parsed["Version"] == "2012-10-17"
     return list(parsed["Statement"])
+
+
+def optional() -> list[dict[str, Any]]:
+    """Return the statements that docs/aws.md offers for some users of the policy."""
+    return documents()[1:]
+
+
+def documents() -> list[dict[str, Any]]:
+    """Return the JSON documents in docs/aws.md: the policy, and single statements."""
+    text = (ROOT / "docs" / "aws.md").read_text()
+    return [json.loads(each) for each in re.findall(r"```json\n(.*?)```", text, re.S)]

@@ -28,6 +28,13 @@ class Clerk:
     def answer(self, service: str, call: str, reply: Any, asked: Any = None) -> None:
         self.stubs[service].add_response(call, reply, asked)
 
+    def networks(self, *asked: str, vpc: str = "vpc-1") -> None:
+        """Answer the next question for subnets: for these, or else the default ones."""
+        default = [{"Name": "default-for-az", "Values": ["true"]}]
+        wanted: Any = {"SubnetIds": list(asked)} if asked else {"Filters": default}
+        found = {"Subnets": [{"VpcId": vpc}]}
+        self.answer("ec2", "describe_subnets", found, wanted)
+
     def refuse(self, service: str, call: str, code: str, asked: Any = None) -> None:
         self.stubs[service].add_client_error(
             call, code, "AWS says no.", expected_params=asked

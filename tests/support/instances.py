@@ -7,14 +7,15 @@ from typing import Any
 
 from cnd import ec2
 from cnd.cloud.connection import Cloud
+from cnd.model.launch_spec import LaunchSpec
 from tests.support.local_cloud import LocalCloud
 
 LIFETIME = 600.0
 
 
-def spec(cloud: LocalCloud) -> ec2.LaunchSpec:
+def spec(cloud: LocalCloud) -> LaunchSpec:
     groups = cloud.ec2.describe_security_groups()["SecurityGroups"]
-    return ec2.LaunchSpec(
+    return LaunchSpec(
         image=cloud.image,
         instance_type="t3.micro",
         key_name="tests",

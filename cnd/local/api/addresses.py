@@ -52,6 +52,15 @@ class Addresses:
         return f"127.{self.block}.{high}.{low + 1}", self.port
 
 
+def inside(address: str) -> str:
+    """Return the private address of a host, where it differs from the public one.
+
+    Nothing answers there, as no private address of AWS does outside of its network.
+    """
+    first, block, high, low = address.split(".")
+    return f"{first}.{block}.{(int(high) + 128) % 256}.{low}"
+
+
 def _free_port(address: str, candidates: Iterable[int]) -> int:
     for port in candidates:
         try:

@@ -20,7 +20,9 @@ from cnd.local.api.host_manager import HostManager
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
+    from cnd.local.account_kinds import AccountKind
     from cnd.local.api.instances import Instances
+    from cnd.local.api.weather.instances import InstanceTimes
 
 MOST_NAMES = 256  # of services in regions, whose backends are cached
 # One call per service loads its API description; the most urgent first.
@@ -33,7 +35,9 @@ FIRST_CALLS = (
 )
 
 
-def load(hosts: HostManager) -> tuple[Instances, WSGIApplication]:
+def load(
+    hosts: HostManager, times: InstanceTimes, account: AccountKind
+) -> tuple[Instances, WSGIApplication]:
     """Import moto; let its instances be `hosts`."""
     Loader.CUSTOMER_DATA_PATH = os.devnull  # ignore the user's files about services
     session = _share_one_session()
@@ -44,12 +48,14 @@ def load(hosts: HostManager) -> tuple[Instances, WSGIApplication]:
         create_backend_app,
     )
 
-    from cnd.local.api import images, templates
+    from cnd.local.api import accounts, images, networks, templates
     from cnd.local.api.instances import Instances
 
+    accounts.install(account)
     images.install()
-    templates.install()
-    instances = Instances(hosts)
+    networks.install()
+    templates.install(account)
+    instances = Instances(hosts, times, account)
     instances.install()
     application = DomainDispatcherApplication(create_backend_app)
     _find_backends_once(application)

@@ -7,10 +7,12 @@ the server only, when moto is loaded.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from moto.core.utils import utcnow
+from moto.ec2.exceptions import MissingParameterError
 from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ssm.models import Parameter, ParameterDict
 
@@ -70,6 +72,23 @@ def login_user(image_name: str | None) -> str:
     if name.startswith("debian"):
         return "admin"
     return "ec2-user" if name.startswith(("al20", "amzn")) else "ubuntu"
+
+
+def with_sizes(mappings: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what a launch says of volumes, with the size that the image gives them."""
+    return [
+        {
+            **each,
+            "Ebs": {**each["Ebs"], "VolumeSize": each["Ebs"].get("VolumeSize") or 8},
+        }
+        for each in mappings
+    ]
+
+
+def check_mapping(mapping: Mapping[str, Any]) -> None:
+    """Refuse a mapping that names no volume; moto also wants what the image has."""
+    if "Ebs" not in mapping and "NoDevice" not in mapping:
+        raise MissingParameterError("ebs")
 
 
 def install() -> None:

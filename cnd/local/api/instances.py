@@ -22,15 +22,17 @@ from typing import Any
 from moto.ec2 import utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import instances as moto_instances
-from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import InstanceState, StateReason
 from moto.ec2.responses.instances import InstanceResponse
 
 from cnd.errors import UsageError
-from cnd.local.api import memory, templates
+from cnd.local.account_kinds import AccountKind
+from cnd.local.api import accounts, images, memory, networks, templates
+from cnd.local.api.addresses import inside
 from cnd.local.api.faults import HostFault
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.images import login_user
+from cnd.local.api.weather.instances import InstanceTimes, calm
 from cnd.local.host.guard import log
 from cnd.local.host.wire import Message
 
@@ -47,6 +49,7 @@ CODES = {
     "stopped": 80,
 }
 GOING = ("shutting-down", "terminated")
+ACCOUNT = AccountKind()
 BY_USER = StateReason(
     "Client.UserInitiatedShutdown: User initiated shutdown",
     "Client.UserInitiatedShutdown",
@@ -77,6 +80,8 @@ class HostInstance(_Base):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.phase = "pending"
+        self.running_since: float | None = None  # monotonic time
+        self.public_wanted: bool | None = None  # a public address; None: as the subnet
         self.address, self.ssh_port = self.registry.hosts.addresses.next()
         super().__init__(*args, **kwargs)
         self.add_tags({SSH_PORT_TAG: str(self.ssh_port)})
@@ -102,7 +107,12 @@ class HostInstance(_Base):
 
     @property
     def private_ip(self) -> str | None:
-        return None if self.phase == "terminated" else self.address
+        after = self.registry.times.private_address_after(self.id)
+        if self.phase == "terminated" or not self._is_shown(after):
+            return None
+        # In calm weather one address serves both, so that a run can be tried by either.
+        is_one = after is None and self._has_public_address()
+        return self.address if is_one else inside(self.address)
 
     @property
     def private_ip_address(self) -> str | None:
@@ -110,7 +120,24 @@ class HostInstance(_Base):
 
     @property
     def public_ip(self) -> str | None:
-        return None if self.phase in ("terminated", "stopped") else self.address
+        after = self.registry.times.public_address_after(self.id)
+        if self.phase in ("terminated", "stopped") or not self._is_shown(after):
+            return None
+        return self.address if self._has_public_address() else None
+
+    def _is_shown(self, after: float | None) -> bool:
+        """Tell whether an address is shown, so many seconds after "running"."""
+        if after is None:
+            return True
+        since = self.running_since
+        return since is not None and time.monotonic() >= since + after
+
+    def _has_public_address(self) -> bool:
+        if self.public_wanted is not None:
+            return self.public_wanted
+        if self.registry.account.public_addresses or self.subnet_id is None:
+            return True
+        return bool(self.ec2_backend.get_subnet(self.subnet_id).map_public_ip_on_launch)
 
     @property
     def public_ip_address(self) -> str | None:
@@ -122,8 +149,7 @@ class HostInstance(_Base):
 
     @property
     def vcpus(self) -> int:
-        known = INSTANCE_TYPES.get(self.instance_type, {})
-        return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
+        return accounts.vcpus(self.instance_type)
 
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
@@ -195,12 +221,18 @@ class _Launch:
 class Instances:
     """The instances of all accounts and regions, and their changes of state."""
 
-    def __init__(self, hosts: HostManager) -> None:
-        self.hosts = hosts
+    def __init__(
+        self,
+        hosts: HostManager,
+        times: InstanceTimes | None = None,
+        account: AccountKind = ACCOUNT,
+    ) -> None:
+        self.hosts, self.times, self.account = hosts, times or calm(), account
         self.lock = threading.Lock()
         self._instances: dict[str, HostInstance] = {}
         self._launches: dict[tuple[str, str, str], _Launch] = {}
         self._ended: deque[tuple[float, HostInstance]] = deque()  # monotonic time
+        self._slow: dict[HostInstance, float] = {}  # until when they shut down
         self._launching = threading.RLock()
         self._max_count = threading.local()
 
@@ -225,11 +257,20 @@ class Instances:
         moto_instances.Instance = HostInstance  # type: ignore[misc]
         moto_instances.InstanceBackend.run_instances = run_instances  # type: ignore[method-assign,assignment]
         InstanceResponse.run_instances = respond  # type: ignore[method-assign,assignment]
+        InstanceResponse._validate_block_device_mapping = staticmethod(  # type: ignore[assignment,method-assign]
+            images.check_mapping
+        )
         utils.filter_dict_attribute_mapping["client-token"] = "client_token"
         utils.filter_dict_attribute_mapping["instance-lifecycle"] = "lifecycle"
 
-    def _with_room(self, least: int, most: int) -> int:
-        """Return how many of `most` fit into memory; refuse if `least` do not."""
+    def _with_room(self, instance_type: str, least: int, most: int) -> int:
+        """Return how many of `most` are possible; refuse if `least` are not.
+
+        The account has a quota, and this machine its memory.
+        """
+        used = sum(i.vcpus for i in self._all() if i.phase in ("pending", "running"))
+        quota = accounts.room(self.account, instance_type, used, least)
+        most = most if quota is None else min(most, quota)
         room = memory.room_now(self.count()["pending"], self.hosts.host_bytes)
         if room is not None and room < least:
             raise EC2ClientError(
@@ -251,23 +292,60 @@ class Instances:
     ) -> moto_instances.Reservation:
         """Launch, or return the former launch with the same ClientToken."""
         token = k.get("client_token") or NO_TOKEN
+        data: dict[str, Any] = {}
         if template := k.get("launch_template"):
-            end = templates.behavior(backend, template)
+            data = templates.data_of(backend, template)
+            end = data.get(templates.BEHAVIOR)
             k.setdefault("instance_initiated_shutdown_behavior", end)
+            volumes = list(data.get("BlockDeviceMappings") or [])
+            k.setdefault("block_device_mappings", volumes)
+        interfaces = k.get("nics") or data.get("NetworkInterfaces") or ()
+        k |= networks.of_interfaces(interfaces)
+        if mappings := k.pop("block_device_mappings", None):
+            k["block_device_mappings"] = images.with_sizes(mappings)
         parameters = json.dumps([image_id, most, a, k], default=repr, sort_keys=True)
         key = (backend.account_id, backend.region_name, token)
         with self._launching:  # a retry waits for the original call
             if token != NO_TOKEN and key in self._launches:
                 return self._repeated(self._launches[key], parameters)
             reservation: moto_instances.Reservation
-            count = self._with_room(least, most)
+            count = self._admitted(data, least, most, k)
             reservation = plain_run(backend, image_id, count, *a, **k)
             if token != NO_TOKEN:
                 self._launches[key] = _Launch(parameters, reservation)
             self._instances |= {i.id: i for i in reservation.instances}  # type: ignore[misc]
+            for each in reservation.instances:
+                each.public_wanted = templates.public_wanted(interfaces)  # type: ignore[attr-defined]
+                self.times.launched(each.id)
         for instance in reservation.instances:
             instance.boot()  # type: ignore[attr-defined]
+        self._end_beyond_limit()
         return reservation
+
+    def _admitted(
+        self, data: dict[str, Any], least: int, most: int, k: dict[str, Any]
+    ) -> int:
+        """Return how many to launch; refuse what the account does not allow.
+
+        Args:
+            data: of the launch template, if there is one.
+            k: the parameters of the launch.
+        """
+        by_template = k.get("is_instance_type_default") and data.get("InstanceType")
+        kind = str(by_template or k.get("instance_type", ""))
+        accounts.check_type(self.account, kind)
+        if not (k.get("fleet_id") or k.get("spot_fleet_id")):  # they are checked whole
+            options = k.get("metadata_options") or data.get("MetadataOptions")
+            accounts.check_tokens(self.account, options)
+        return self._with_room(kind, least, most)
+
+    def _end_beyond_limit(self) -> None:
+        """Terminate the newest instances that are more than the account may have."""
+        if (most := self.account.instances) is None:
+            return
+        alive = [i for i in self._all() if i.phase in ("pending", "running")]
+        for instance in alive[most:]:
+            instance.terminate()
 
     def _repeated(self, launch: _Launch, parameters: str) -> moto_instances.Reservation:
         if launch.parameters != parameters:
@@ -292,7 +370,7 @@ class Instances:
         if kind == "up":
             self._move(instance, {"pending": "running"})
         elif kind == "down":
-            self._move(instance, {"shutting-down": "terminated", "stopping": "stopped"})
+            self._end(instance)
         elif kind == "poweroff":
             behavior = instance.instance_initiated_shutdown_behavior
             end = instance.terminate if behavior == "terminate" else instance.stop
@@ -318,12 +396,30 @@ class Instances:
         """Return the number of instances in each state."""
         return Counter(instance.phase for instance in self._all())
 
+    def _end(self, instance: HostInstance) -> None:
+        """Let an instance whose host is gone have ended, at once or later."""
+        seconds = self.times.shutdown_seconds(instance.id)
+        if seconds and instance.phase == "shutting-down":
+            self._slow[instance] = time.monotonic() + seconds
+        else:
+            self._move(instance, {"shutting-down": "terminated", "stopping": "stopped"})
+
+    def end_slow_ones(self) -> None:
+        """Let instances have ended whose slow shutdown is over, or is skipped now."""
+        for instance, due in list(self._slow.items()):
+            skipped = not self.times.shutdown_seconds(instance.id)
+            if skipped or time.monotonic() >= due:
+                del self._slow[instance]
+                self._move(instance, {"shutting-down": "terminated"})
+
     def forget(self, seconds: float) -> None:
         """Remove instances terminated `seconds` ago or earlier, as AWS does."""
         gone = set()
         while self._ended and self._ended[0][0] <= time.monotonic() - seconds:
             _, instance = self._ended.popleft()
             gone.add(instance)
+        if self.times:
+            gone |= self._forgotten_early()
         if not gone:
             return
         with self._launching:
@@ -337,6 +433,18 @@ class Instances:
                 instance.ec2_backend.tags.pop(instance.id, None)
                 del self._instances[instance.id]
 
+    def _forgotten_early(self) -> set[HostInstance]:
+        """Take away the tags, and return the instances, that the weather forgets."""
+        gone = set()
+        for ended, instance in list(self._ended):
+            seconds = time.monotonic() - ended
+            if seconds >= self.times.loses_tags_after(instance.id):
+                instance.ec2_backend.tags.pop(instance.id, None)
+            if seconds >= self.times.listed_for(instance.id):
+                self._ended.remove((ended, instance))
+                gone.add(instance)
+        return gone
+
     def keep_schedules(self) -> None:
         """Execute the scheduled actions of Auto Scaling groups that are due."""
         templates.keep_schedules()
@@ -348,6 +456,8 @@ class Instances:
         with self.lock:
             before = instance.phase
             instance.phase = states.get(before, before)
+            if instance.phase == "running" and before != "running":
+                instance.running_since = time.monotonic()
             if instance.phase == "terminated" and before != "terminated":
                 self._ended.append((time.monotonic(), instance))
 

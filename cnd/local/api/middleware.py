@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from cnd.local.api.actions import Answer, Call
+    from cnd.local.api.signatures import Keys
 
     Layer = Callable[[WSGIApplication], WSGIApplication]
 
@@ -109,7 +110,7 @@ def with_token(token: str, inner: WSGIApplication) -> Layer:
     return layer
 
 
-def signed(access_key: str, secret_key: str) -> Layer:
+def signed(keys: Callable[[], Keys]) -> Layer:
     """Accept only requests that are signed with this key: see `signatures`."""
 
     def layer(application: WSGIApplication) -> WSGIApplication:
@@ -122,11 +123,11 @@ def signed(access_key: str, secret_key: str) -> Layer:
             from cnd.local.api.forms import Refused
 
             try:
-                signatures.check(environ, access_key, secret_key, time.time())
+                signatures.check(environ, keys(), time.time())
             except Refused as refused:
                 call = actions.protocol_of(environ)
                 answer = actions.error(call, refused.code, refused.message)
-                return _refuse(environ, start, 403, answer)
+                return refuse(environ, start, 403, answer)
             return application(environ, start)
 
         return checked
@@ -278,10 +279,10 @@ def _inject(
     if not code:
         return application(environ, start)
     answer = actions.error(call, code, fault.message or "A fault was injected.")
-    return _refuse(environ, start, status, answer)
+    return refuse(environ, start, status, answer)
 
 
-def _refuse(
+def refuse(
     environ: WSGIEnvironment, start: StartResponse, status: int, answer: Answer
 ) -> Iterable[bytes]:
     """Answer with an error of a service."""

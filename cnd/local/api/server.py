@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,15 @@ from werkzeug.serving import make_server
 
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.local import files, settings
-from cnd.local.api import faults, middleware
+from cnd.local.api import faults, middleware, permissions
 from cnd.local.api.faults import FaultRegistry
 from cnd.local.api.host_manager import HostManager
 from cnd.local.api.http_handler import Handler
 from cnd.local.api.middleware import Activity
+from cnd.local.api.permissions import Look
+from cnd.local.api.weather.instances import InstanceTimes
+from cnd.local.api.weather.layer import Sky, weathered
+from cnd.local.api.weather.resources import Resources
 from cnd.local.host import vm, vmimage
 from cnd.local.host.guard import guarded
 from cnd.local.settings import Settings
@@ -39,7 +44,9 @@ from cnd.local.settings import Settings
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from cnd.local.account_kinds import AccountKind
     from cnd.local.api.instances import Instances
+    from cnd.local.api.signatures import Keys
 
 REGION = "us-east-1"
 BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
@@ -63,9 +70,11 @@ STRICT = {
 class Moto:
     """moto's WSGI application, loaded in the background."""
 
-    def __init__(self, hosts: HostManager) -> None:
+    def __init__(
+        self, hosts: HostManager, times: InstanceTimes, account: AccountKind
+    ) -> None:
         self.instances: Instances | None = None
-        self._hosts = hosts
+        self._hosts, self._times, self._account = hosts, times, account
         self._application: WSGIApplication | None = None
         self._ready = threading.Event()
         threading.Thread(target=self._load, name="load", daemon=True).start()
@@ -86,12 +95,29 @@ class Moto:
             raise CloudError("the local cloud did not load")
         return self.instances
 
+    def identity(self, region: str, name: str) -> str:
+        return self._look().identity(region, name)
+
+    def tags(self, region: str, identity: str) -> Mapping[str, str]:
+        return self._look().tags(region, identity)
+
+    def template(self, region: str, name: str) -> Mapping[str, Any]:
+        return self._look().template(region, name)
+
+    def _look(self) -> Look:
+        self.loaded()
+        from cnd.local.api.accounts import MotoLook
+
+        return MotoLook()
+
     def _load(self) -> None:
         try:
             gc.disable()  # imports make no garbage; without collection a fifth faster
             from cnd.local.api import backends
 
-            self.instances, self._application = backends.load(self._hosts)
+            self.instances, self._application = backends.load(
+                self._hosts, self._times, self._account
+            )
             self._ready.set()
             backends.warm_up(self._application)
             gc.enable()
@@ -123,10 +149,21 @@ class Server:
             rate=wanted.rate,
         )
         self._activity = Activity()
-        self._access_key = "AKIA" + secrets.token_hex(8).upper()
+        # ASIA: temporary credentials, which have a token.
+        begin = "AKIA" if wanted.session is None else "ASIA"
+        self._access_key = begin + secrets.token_hex(8).upper()
         self._secret_key = secrets.token_urlsafe(30)
+        self._session_token = (
+            "" if wanted.session is None else secrets.token_urlsafe(300)
+        )
+        self._expires = (
+            math.inf if wanted.session is None else time.time() + wanted.session
+        )
         self._token = secrets.token_urlsafe(30)
-        self._moto = Moto(self._hosts)
+        resources = Resources(wanted.weather.seed)
+        times = InstanceTimes(wanted.weather, resources)
+        self._sky = Sky(wanted.weather, times, resources)
+        self._moto = Moto(self._hosts, times, wanted.account)
 
     def run(self) -> None:
         """Serve; return when all hosts are gone."""
@@ -144,16 +181,22 @@ class Server:
                 "region": REGION,
                 "access_key": self._access_key,
                 "secret_key": self._secret_key,
+                "session_token": self._session_token,
                 "token": self._token,
                 "pid": os.getpid(),
                 "hosts": self._wanted.hosts,
                 "rate": self._wanted.rate,
+                "weather": str(self._wanted.weather),
+                "account_kind": self._wanted.account.name,
+                "policy": self._wanted.policy.path,
             },
         )
         while not self._ending.wait(WATCH_SECONDS):
             self._end_if_idle()
             self._hosts.keep_files()
             if instances := self._moto.instances:
+                with guarded("slow shutdowns"):
+                    instances.end_slow_ones()
                 with guarded("removing terminated instances"):
                     instances.forget(self._wanted.memory)
                 with guarded("scheduled actions"):
@@ -167,19 +210,29 @@ class Server:
             self._lay_fault, registry.to_json, registry.clear
         )
         own = status(self._activity.layer(fault_control(middleware.not_found)))
+        policy = self._wanted.policy.within(self._wanted.account.regions)
         layers = [
             middleware.programs_only,
             middleware.with_token(self._token, own),
-            middleware.signed(self._access_key, self._secret_key),
+            middleware.signed(self._keys),
             self._activity.layer,
             middleware.counted(self._activity.count),
             middleware.delayed(self._wanted.api),
+            permissions.judged(policy, self._moto, middleware.refuse),
             middleware.faulty(registry),
+            weathered(self._sky),
         ]
         application: WSGIApplication = self._moto
         for layer in reversed(layers):
             application = layer(application)
         return application
+
+    def _keys(self) -> Keys:
+        # Imported here, as botocore would delay the server's start.
+        from cnd.local.api.signatures import Keys
+
+        token, end = self._session_token, self._expires
+        return Keys(self._access_key, self._secret_key, token, end)
 
     def _lay_fault(self, fields: Any) -> dict[str, Any]:
         if not isinstance(fields, dict):
@@ -218,6 +271,9 @@ class Server:
             "pid": os.getpid(),
             "ending": self._ending.is_set(),
             "hosts": self._wanted.hosts,
+            "weather": str(self._wanted.weather),
+            "account_kind": self._wanted.account.name,
+            "policy": self._wanted.policy.path or "none",
             "most_nonces_per_second_of_a_host": self._wanted.rate or "no limit",
             "accelerator": self._wanted.accelerator or "none needed",
             "up_seconds": round(time.monotonic() - self._started, 3),

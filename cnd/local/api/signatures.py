@@ -2,10 +2,10 @@
 
 One rule: botocore's own signers compute the expected signature, from exactly the parts
 of the request that moto uses.  A request with no signature, with another one, or with
-an expired one is refused.
+an expired one is refused; so is one without the token of temporary credentials.
 
 Not checked: the signatures of the single chunks of a streamed body (that of its head is
-checked), and a session token, as there are no temporary credentials.
+checked).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import math
 import re
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
@@ -55,8 +56,20 @@ _AUTHORIZATION = re.compile(
 _CREDENTIAL = re.compile(r"([^/]+)/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request")
 _STAMP = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z", re.ASCII)
 _HASH = re.compile(r"[0-9a-f]{64}")
+# Error codes for a caller whose temporary credentials have expired.
+_EXPIRED = {"ec2": "RequestExpired"}
 # Error codes for a caller whose clock is wrong.
 _LATE = {"s3": "RequestTimeTooSkewed", "ec2": "RequestExpired"}
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The credentials of the cloud's only caller."""
+
+    access_key: str
+    secret_key: str = field(repr=False)
+    session_token: str = field(default="", repr=False)  # of temporary ones
+    expires: float = math.inf  # seconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -87,25 +100,41 @@ UNSIGNED = (
 )
 
 
-def check(
-    environ: WSGIEnvironment, access_key: str, secret_key: str, now: float
-) -> None:
+def check(environ: WSGIEnvironment, caller: Keys, now: float) -> None:
     """Raise `Refused` unless this key signed the request; its body stays readable.
 
     Args:
         environ: of WSGI, with HEADERS.
         now: seconds since the epoch.
     """
-    keys = ReadOnlyCredentials(access_key, secret_key, None)
+    keys = ReadOnlyCredentials(caller.access_key, caller.secret_key, None)
     query = parse_qsl(environ.get("QUERY_STRING", ""), keep_blank_values=True)
     if environ.get("HTTP_AUTHORIZATION"):
-        _check_header(environ, query, keys, now)
+        scope = _check_header(environ, query, keys, now)
+        token = environ.get("HTTP_X_AMZ_SECURITY_TOKEN", "")
+        _check_session(caller, token, scope.service, now)
     elif any(name == "X-Amz-Signature" for name, _ in query):
-        _check_query(environ, query, keys, now)
+        scope = _check_query(environ, query, keys, now)
+        token = dict(query).get("X-Amz-Security-Token", "")
+        _check_session(caller, token, scope.service, now)
     elif environ.get("CONTENT_TYPE", "").lower().startswith("multipart/form-data"):
-        _check_form(environ, keys, now)
+        token = _check_form(environ, keys, now)
+        _check_session(caller, token, "s3", now)
     else:
         raise Refused("AccessDenied", UNSIGNED)
+
+
+def _check_session(caller: Keys, token: str, service: str, now: float) -> None:
+    """Refuse temporary credentials without their token, or after their end."""
+    if not caller.session_token:
+        return
+    if not hmac.compare_digest(token.encode(), caller.session_token.encode()):
+        code = "InvalidToken" if service == "s3" else "InvalidClientTokenId"
+        raise Refused(code, "The security token included in the request is invalid.")
+    if now > caller.expires:
+        code = _EXPIRED.get(service, "ExpiredToken")
+        text = "The security token included in the request is expired"
+        raise Refused(code, text)
 
 
 def _check_header(
@@ -113,7 +142,7 @@ def _check_header(
     query: list[tuple[str, str]],
     keys: ReadOnlyCredentials,
     now: float,
-) -> None:
+) -> Scope:
     found = _AUTHORIZATION.fullmatch(environ["HTTP_AUTHORIZATION"].strip())
     if found is None:
         raise Refused("AccessDenied", UNSIGNED)
@@ -128,6 +157,7 @@ def _check_header(
         code = _LATE.get(scope.service, "SignatureDoesNotMatch")
         raise Refused(code, f"Signature expired or not yet current: {stamp}")
     _compare(environ, query, claim, scope, keys)
+    return scope
 
 
 def _check_query(
@@ -135,7 +165,7 @@ def _check_query(
     query: list[tuple[str, str]],
     keys: ReadOnlyCredentials,
     now: float,
-) -> None:
+) -> Scope:
     values = dict(query)
     if len(values) < len(query):
         message = "A pre-signed URL must have each parameter once."
@@ -156,12 +186,15 @@ def _check_query(
         raise Refused("AccessDenied", "Request has expired")
     _compare(environ, list(values.items()), claim, scope, keys)
     _show_service(environ, claim)
+    return scope
 
 
-def _check_form(
-    environ: WSGIEnvironment, keys: ReadOnlyCredentials, now: float
-) -> None:
-    """Check a signed form of S3: its policy, and that its file complies with it."""
+def _check_form(environ: WSGIEnvironment, keys: ReadOnlyCredentials, now: float) -> str:
+    """Check a signed form of S3: its policy, and that its file complies with it.
+
+    Return its session token.
+    """
+    tokens: list[str] = []
     if environ["REQUEST_METHOD"] != "POST" or environ.get("QUERY_STRING"):
         raise Refused("AccessDenied", UNSIGNED)
     bucket = environ["PATH_INFO"].strip("/")
@@ -181,10 +214,12 @@ def _check_form(
         signer = SigV4Auth(keys, scope.service, scope.region)
         _equal(signer.signature(policy, _timed(scope.stamp)), claim.signature)
         _show_service(environ, claim)
+        tokens.append(fields.get("x-amz-security-token", ""))
         return forms.policy(policy, fields, bucket, now)
 
     forms.read(body.chunks(), environ["CONTENT_TYPE"], admit)
     body.put_back()
+    return tokens[0]
 
 
 def _scope(claim: Claim, keys: ReadOnlyCredentials) -> Scope:

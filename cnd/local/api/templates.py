@@ -12,35 +12,57 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
+from moto.core.responses import ActionResult
+from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.fleets import FleetsBackend
 from moto.ec2.responses.fleets import Fleets
+from moto.ec2.utils import random_fleet_id
+
+from cnd.local.account_kinds import AccountKind
+from cnd.local.api import accounts
 
 BEHAVIOR = "InstanceInitiatedShutdownBehavior"
+FLEET_TAG = "aws:ec2:fleet-id"
 
 
-def install() -> None:
+def install(account: AccountKind) -> None:
     """Replace moto's functions."""
-    _apply_shutdown_behavior()
+    _complete_fleets(account)
     _apply_client_tokens()
 
 
-def behavior(backend: Any, template: dict[str, Any]) -> str | None:
-    """Return a template's behaviour for an instance that powers itself off."""
-    found = backend._get_template_from_args(template).data.get(BEHAVIOR)
-    return str(found) if found else None
+def data_of(backend: Any, template: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a launch template that a launch names."""
+    found: dict[str, Any] = backend._get_template_from_args(template).data
+    return found
 
 
-def _apply_shutdown_behavior() -> None:
-    """Give the instances of an EC2 Fleet their template's shutdown behaviour."""
+def public_wanted(interfaces: Any) -> bool | None:
+    """Return whether a launch asks for a public address; None: it leaves it open.
+
+    Args:
+        interfaces: NetworkInterfaces of the launch or of its template.
+    """
+    first: dict[str, Any] = next(iter(interfaces or ()), {})
+    asked = first.get("AssociatePublicIpAddress")
+    return None if asked is None else str(asked).lower() == "true"
+
+
+def _complete_fleets(account: AccountKind) -> None:
+    """Give the instances of an EC2 Fleet what moto does not take from the template."""
     plain = FleetsBackend.create_fleet
 
     def create_fleet(backend: Any, *a: Any, **k: Any) -> Any:
-        fleet = plain(backend, *a, **k)
         template = k["launch_template_configs"][0]["LaunchTemplateSpecification"]
-        if end := behavior(backend, template):
-            instances = [each["instance"] for each in fleet.on_demand_instances]
-            instances += [request.instance for request in fleet.spot_requests]
-            for instance in instances:
+        data = data_of(backend, template)
+        accounts.check_tokens(account, data.get("MetadataOptions"))
+        fleet = plain(backend, *a, **k)
+        instances = [each["instance"] for each in fleet.on_demand_instances]
+        instances += [request.instance for request in fleet.spot_requests]
+        for instance in instances:
+            instance.add_tags({FLEET_TAG: fleet.id})
+            instance.public_wanted = public_wanted(data.get("NetworkInterfaces"))
+            if end := data.get(BEHAVIOR):
                 instance.instance_initiated_shutdown_behavior = end
         return fleet
 
@@ -48,7 +70,10 @@ def _apply_shutdown_behavior() -> None:
 
 
 def _apply_client_tokens() -> None:
-    """Answer a repeated CreateFleet with the answer to the original one."""
+    """Answer a repeated CreateFleet with the answer to the original one.
+
+    What the account refuses is an error in the answer, not of the call.
+    """
     plain: Any = Fleets.create_fleet
     answers: dict[tuple[str, ...], Any] = {}
     lock = threading.Lock()
@@ -61,10 +86,22 @@ def _apply_client_tokens() -> None:
         )
         with lock:
             if key not in answers:
-                answers[key] = plain(response)
+                answers[key] = _with_errors(plain, response)
             return answers[key]
 
     Fleets.create_fleet = respond  # type: ignore[method-assign,assignment]
+
+
+def _with_errors(plain: Any, response: Any) -> Any:
+    try:
+        return plain(response)
+    except EC2ClientError as error:
+        if error.code not in accounts.REFUSALS:
+            raise
+        reason = {"ErrorCode": error.code, "ErrorMessage": error.message}
+        return ActionResult(
+            {"FleetId": random_fleet_id(), "Errors": [reason], "Instances": []}
+        )
 
 
 def notice(instance: Any) -> None:

@@ -17,11 +17,11 @@ from botocore.loaders import JSONFileLoader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnd.cloud.connection import CHECKIP, Clients, Cloud, connect, required
+from cnd.cloud.connection import Clients, Cloud, connect, required
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.cloud.models import Models
 from cnd.errors import CloudError, CndError, UsageError
-from cnd.provision.access import caller_address
+from cnd.provision.access import allowed_range, caller_address
 from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
@@ -120,11 +120,50 @@ def test_with_credentials_aws_is_meant(student: None, cloud: LocalCloud) -> None
     for choice in ("", "aws"):
         found = required(connect(choice))
         assert (found.name, found.region) == ("aws", "us-west-2")
-        assert found.checkip == CHECKIP
+        # It is on this machine, of which no service needs to know the address.
+        assert allowed_range(found, "") == "127.0.0.1/32"
         assert found.title == (
             f"cloud: AWS account {found.account}, region us-west-2, "
             f"endpoint {cloud.endpoint.url}"
         )
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_the_users_own_local_cloud_is_recognised_by_its_endpoint(
+    student: None,
+    up: None,
+    monkeypatch: pytest.MonkeyPatch,
+    cloud: LocalCloud,
+    host: str,
+) -> None:
+    """As `fab local up` prints it for other programs: no address service is asked."""
+    url = cloud.endpoint.url.replace("127.0.0.1", host)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{url}/")
+    found = required(connect())
+    assert (found.name, found.region) == ("local", "us-west-2")
+    assert found.title.startswith(f"cloud: local ({cloud.endpoint.url}")
+    assert caller_address(found.checkip) == "127.0.0.1"
+    assert required(connect("aws")).name == "aws"
+
+
+def test_a_local_cloud_that_serves_only_some_services_is_an_endpoint_as_any_other(
+    student: None, up: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    found = required(connect())
+    assert found.name == "aws"
+    assert "s3 at http://127.0.0.1:9" in found.title
+    assert f"ec2 at {cloud.endpoint.url}" in found.title
+
+
+def test_another_endpoint_is_not_taken_for_the_local_cloud_that_is_up(
+    student: None, up: None, monkeypatch: pytest.MonkeyPatch, cloud: LocalCloud
+) -> None:
+    with portal(cloud.endpoint) as other:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", other.url)
+        found = required(connect())
+    assert found.name == "aws"
+    assert found.title.endswith(f"endpoint {other.url}")
 
 
 def test_local_is_local_even_with_credentials(

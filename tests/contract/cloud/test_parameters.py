@@ -35,6 +35,7 @@ def test_a_key_pair_is_imported_by_its_public_half(tmp_path: Path) -> None:
         "KeyName": access.key_name(key),
         "PublicKeyMaterial": key.public.encode(),
         "TagSpecifications": [{"ResourceType": "key-pair", "Tags": OURS}],
+        "DryRun": False,
     }
     with stubbed("ec2") as clerk:
         clerk.answer("ec2", "import_key_pair", {}, asked)
@@ -42,19 +43,21 @@ def test_a_key_pair_is_imported_by_its_public_half(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("subnet", "name", "where"),
-    [("", "cnd-ssh", {}), ("subnet-1", "cnd-ssh-vpc-1", {"VpcId": "vpc-1"})],
+    ("subnet", "name"), [("", "cnd-ssh"), ("subnet-1", "cnd-ssh-vpc-1")]
 )
 def test_a_group_is_created_in_its_network_and_opened_for_one_address(
-    subnet: str, name: str, where: dict[str, str]
+    subnet: str, name: str
 ) -> None:
-    filters = [{"Name": "group-name", "Values": [name]}]
+    filters = [
+        {"Name": "group-name", "Values": [name]},
+        {"Name": "vpc-id", "Values": ["vpc-1"]},
+    ]
     made = {
         "GroupName": name,
         "Description": "SSH to the instances of CND, from their user only",
         "TagSpecifications": [{"ResourceType": "security-group", "Tags": OURS}],
         "DryRun": False,
-        **where,
+        "VpcId": "vpc-1",
     }
     ranges = [{"CidrIp": "192.0.2.7/32", "Description": "CND for me"}]
     opened = {
@@ -63,9 +66,7 @@ def test_a_group_is_created_in_its_network_and_opened_for_one_address(
         "DryRun": False,
     }
     with stubbed("ec2") as clerk:
-        if subnet:
-            found = {"Subnets": [{"VpcId": "vpc-1"}]}
-            clerk.answer("ec2", "describe_subnets", found, {"SubnetIds": [subnet]})
+        clerk.networks(*filter(None, [subnet]))
         nothing: dict[str, Any] = {"SecurityGroups": []}
         clerk.answer("ec2", "describe_security_groups", nothing, {"Filters": filters})
         clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"}, made)
@@ -205,7 +206,7 @@ def test_the_template_of_a_run_is_removed_by_its_name() -> None:
     with stubbed("ec2") as clerk:
         asked = {"LaunchTemplateName": f"cnd-{RUN}"}
         clerk.answer("ec2", "delete_launch_template", {}, asked)
-        ec2_fleet.remove_template(clerk.cloud.ec2, RUN)
+        ec2_fleet.remove_templates(clerk.cloud.ec2, RUN, ["t3.micro"])
 
 
 def test_only_regions_that_the_account_may_use_are_requested() -> None:

@@ -14,6 +14,7 @@ from cnd.cloud import replies
 from cnd.cloud.connection import Clients, Cloud, connect, required
 from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
+from cnd.model.launch_spec import LaunchSpec
 from tests.support.aws import SERVICES
 from tests.support.local_cloud import LocalCloud
 from tests.support.portal import ANSWERS, HUGE, Portal, answered, portal
@@ -97,7 +98,7 @@ def test_a_launch_with_a_foreign_reply_may_have_launched(
     aws: Cloud, between: Portal
 ) -> None:
     between.answer = "html"
-    spec = ec2.LaunchSpec("ami-1", "t3.micro", "key", "sg-1", "", 60.0)
+    spec = LaunchSpec("ami-1", "t3.micro", "key", "sg-1", "", 60.0)
     with pytest.raises(CloudError) as caught:
         ec2.launch(aws.ec2_once, spec, run="r", owner="me", token="t", count=1)
     assert code(caught.value) in ec2.INTERNAL

@@ -23,7 +23,7 @@ from cnd import ec2
 from cnd.cloud import replies
 from cnd.cloud.connection import connect
 from cnd.cloud.credentials import Guarded
-from cnd.cloud.failures import code, translated
+from cnd.cloud.failures import FREE_PLAN, code, translated
 from cnd.errors import CapacityError, CloudError
 from tests.support.aws import RIGHTS, SERVICES, SPEC, Stub, policy
 
@@ -78,7 +78,8 @@ def test_a_launch_uses_what_was_prepared(sent: dict[str, Any]) -> None:
     assert sent["ImageId"] == "ami-1"
     assert sent["InstanceType"] == "t3.micro"
     assert sent["KeyName"] == "cnd-key"
-    assert sent["SecurityGroupIds"] == ["sg-1"]
+    (interface,) = sent["NetworkInterfaces"]
+    assert interface["Groups"] == ["sg-1"]
     user_data = base64.b64decode(sent["UserData"]).decode()
     assert user_data == SPEC.user_data
 
@@ -86,6 +87,7 @@ def test_a_launch_uses_what_was_prepared(sent: dict[str, Any]) -> None:
 def test_a_launch_has_no_further_parameters(sent: dict[str, Any]) -> None:
     assert set(sent) == {
         "ClientToken",
+        "CreditSpecification",
         "ImageId",
         "InstanceInitiatedShutdownBehavior",
         "InstanceType",
@@ -93,7 +95,7 @@ def test_a_launch_has_no_further_parameters(sent: dict[str, Any]) -> None:
         "MaxCount",
         "MetadataOptions",
         "MinCount",
-        "SecurityGroupIds",
+        "NetworkInterfaces",
         "TagSpecifications",
         "UserData",
     }
@@ -104,7 +106,9 @@ def test_a_subnet_is_asked_for_where_one_was_chosen(stub: Stub) -> None:
     spec = replace(SPEC, subnet="subnet-1")
     ec2.launch(stub.ec2, spec, run="r", owner="user", token="t-1", count=1)
     ((_, asked),) = stub.asked
-    assert asked["SubnetId"] == "subnet-1"
+    (interface,) = asked["NetworkInterfaces"]
+    assert interface["SubnetId"] == "subnet-1"
+    assert "SubnetId" not in asked  # AWS refuses it beside an interface
 
 
 def test_instances_are_listed_by_tag_and_state_never_by_id(stub: Stub) -> None:
@@ -156,6 +160,38 @@ def test_a_refused_batch_does_not_stop_the_others(stub: Stub) -> None:
     with pytest.raises(CloudError, match="InternalError"):
         ec2.request_termination(stub.ec2, {f"i-{i}" for i in range(250)})
     assert len(stub.asked) == 3
+
+
+def test_only_instances_whose_logs_are_here_are_spared_an_orderly_shutdown(
+    stub: Stub,
+) -> None:
+    for _ in range(2):
+        stub.add_response("terminate_instances", {})
+    ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2", "i-3"])
+    assert [parameters for _, parameters in stub.asked] == [
+        {"InstanceIds": ["i-2"], "SkipOsShutdown": True},
+        {"InstanceIds": ["i-1"]},
+    ]
+
+
+@pytest.mark.parametrize("code", ["UnknownParameter", "InvalidParameterCombination"])
+def test_a_cloud_that_cannot_skip_the_shutdown_terminates_all_the_same(
+    stub: Stub, code: str
+) -> None:
+    stub.add_client_error("terminate_instances", code)
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1", "i-2"]})
+    ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2"])
+    assert len(stub.asked) == 2
+
+
+def test_a_refused_quick_end_is_a_failure_and_does_not_stop_the_others(
+    stub: Stub,
+) -> None:
+    stub.add_client_error("terminate_instances", "InternalError")
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1"]})
+    with pytest.raises(CloudError, match="InternalError"):
+        ec2.request_termination(stub.ec2, ["i-1", "i-2"], without_shutdown=["i-2"])
+    stub.assert_no_pending_responses()
 
 
 # --- what refusals become
@@ -210,6 +246,26 @@ def test_a_refusal_of_aws_says_what_to_do(stub: Stub, code: str) -> None:
     assert str(caught.value) == (
         f"could not launch 8 x t3.micro: AWS says no. ({code})"
     )
+
+
+NOT_FREE = (
+    "The specified instance type is not eligible for Free Tier. For a list of Free "
+    "Tier instance types, run 'describe-instance-types' with the filter "
+    "'free-tier-eligible=true'."
+)
+
+
+def test_a_refusal_of_the_free_plan_is_told_from_others_of_its_code(stub: Stub) -> None:
+    name = "InvalidParameterCombination"
+    stub.add_client_error("run_instances", name, NOT_FREE)
+    with pytest.raises(CapacityError, match=r"Free Tier .*Combination\)") as caught:
+        stub.launch()
+    assert code(caught.value) == FREE_PLAN
+    assert "t3.micro" in (caught.value.hint or "")
+    stub.add_client_error("run_instances", name, "A subnet and an interface.")
+    with pytest.raises(CloudError) as other:
+        stub.launch()
+    assert (type(other.value), code(other.value)) == (CloudError, name)
 
 
 def test_an_unknown_refusal_keeps_the_message_of_aws(stub: Stub) -> None:
@@ -384,7 +440,8 @@ def test_the_policy_does_not_allow_tagging_a_foreign_instance_as_cnds() -> None:
 def test_the_policy_allows_the_tags_that_are_given_at_creation() -> None:
     (making,) = (each for each in policy() if each["Sid"] == "TagWhatIsBeingMade")
     allowed = making["Condition"]["StringEquals"]["ec2:CreateAction"]
-    assert set(allowed) == calls_with("TagSpecifications")
+    # The parameters of RunInstances are made in `cnd.model.launch_spec`.
+    assert set(allowed) == calls_with("TagSpecifications") | {"RunInstances"}
 
 
 def calls_with(parameter: str) -> set[str]:

@@ -16,8 +16,8 @@ from botocore.credentials import Credentials, RefreshableCredentials
 from cnd.cloud.connection import Clients, Cloud
 from cnd.errors import UsageError
 from cnd.model.plan import Plan
-from cnd.planning import preflight
-from cnd.planning.preflight import FAULT, OK, WARNING, Case
+from cnd.planning import preflight, routes
+from cnd.planning.preflight import FAULT, OK, WARNING, Case, Check
 from cnd.provision import access
 from cnd.transport import keys
 from tests.support.clerk import Clerk, stubbed
@@ -26,6 +26,7 @@ from tests.support.local_cloud import LocalCloud
 PLAN = Plan(difficulty=1, instances=8, time_limit=200.0)
 TAGGED = [{"ResourceType": "instance", "Tags": [{"Key": "cnd:run", "Value": "tests"}]}]
 EVERYWHERE = "0.0.0.0/0"
+SSH = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
 LAB = "arn:aws:sts::111111111111:assumed-role/voclabs/user123=Somebody"
 
 
@@ -131,7 +132,7 @@ def test_no_place_for_an_instance_is_a_fault(
     }
     zones = offered("eu-west-2a", "eu-west-2b")
     clerk.answer("ec2", "describe_instance_type_offerings", zones, asked)
-    reply = {"Subnets": [{"AvailabilityZone": zone} for zone in subnets]}
+    reply = {"Subnets": [{**SUBNET, "AvailabilityZone": zone} for zone in subnets]}
     wanted = {"Filters": [{"Name": "default-for-az", "Values": ["true"]}]}
     clerk.answer("ec2", "describe_subnets", reply, wanted)
     (check,) = preflight.examine(case, [preflight.network])
@@ -179,15 +180,148 @@ def test_the_quota_is_reported_for_each_type(clerk: Clerk, case: Case) -> None:
     assert check.status == WARNING  # the third type has its own quota
 
 
-def test_a_private_subnet_gives_a_warning(clerk: Clerk, case: Case) -> None:
+SUBNET = {
+    "SubnetId": "subnet-01",
+    "VpcId": "vpc-1",
+    "AvailabilityZone": "eu-west-2a",
+    "MapPublicIpOnLaunch": False,  # each launch asks for an address itself
+}
+
+
+def with_routes(clerk: Clerk, case: Case, *ways: dict[str, str], **plan: Any) -> Check:
+    """Return the check of a subnet with these routes besides its network's own."""
     clerk.answer("ec2", "describe_instance_type_offerings", offered("eu-west-2a"))
-    subnet = {"AvailabilityZone": "eu-west-2a", "MapPublicIpOnLaunch": False}
     asked = {"SubnetIds": ["subnet-01"]}
-    clerk.answer("ec2", "describe_subnets", {"Subnets": [subnet]}, asked)
-    inside = replace(case, plan=replace(PLAN, subnet="subnet-01"))
-    (check,) = preflight.examine(inside, [preflight.network])
+    clerk.answer("ec2", "describe_subnets", {"Subnets": [SUBNET]}, asked)
+    if plan.get("address") != "private":
+        table = {
+            "VpcId": "vpc-1",
+            "Associations": [{"Main": True}],
+            "Routes": [{"GatewayId": "local", "State": "active"}, *ways],
+        }
+        filters = {"Filters": [{"Name": "vpc-id", "Values": ["vpc-1"]}]}
+        found = {"RouteTables": [table]}
+        clerk.answer("ec2", "describe_route_tables", found, filters)
+    inside = replace(PLAN, subnet="subnet-01", **plan)
+    (check,) = preflight.examine(replace(case, plan=inside), [preflight.network])
+    return check
+
+
+EVERYTHING = {"DestinationCidrBlock": "0.0.0.0/0", "State": "active"}
+PUBLIC = {**EVERYTHING, "GatewayId": "igw-1"}
+NAT = {**EVERYTHING, "NatGatewayId": "nat-1"}
+ENDPOINT = {"DestinationPrefixListId": "pl-1", "GatewayId": "vpce-1"}
+
+
+def test_a_subnet_that_assigns_no_addresses_is_fit_if_it_leads_to_the_internet(
+    clerk: Clerk, case: Case
+) -> None:
+    assert with_routes(clerk, case, PUBLIC).status == OK
+
+
+@pytest.mark.parametrize("way", [{}, NAT, ENDPOINT, {**PUBLIC, "State": "blackhole"}])
+def test_a_subnet_whose_instances_cannot_be_reached_is_a_fault(
+    clerk: Clerk, case: Case, way: dict[str, str]
+) -> None:
+    check = with_routes(clerk, case, way)
+    assert (check.status, check.text) == (
+        FAULT,
+        "no route from subnet-01 to an internet gateway",
+    )
+    assert "--address private" in check.way_out
+
+
+def test_private_addresses_need_no_way_to_the_internet(
+    clerk: Clerk, case: Case
+) -> None:
+    plan: dict[str, Any] = {"address": "private", "ssh_from": "10.0.0.0/16"}
+    assert with_routes(clerk, case, **plan).status == OK
+
+
+@pytest.mark.parametrize(
+    ("way", "status"), [({}, FAULT), (PUBLIC, OK), (NAT, OK), (ENDPOINT, OK)]
+)
+def test_instances_without_ssh_need_a_way_to_s3(
+    clerk: Clerk, case: Case, way: dict[str, str], status: str
+) -> None:
+    check = with_routes(clerk, case, way, bootstrap="user-data")
+    assert check.status == status
+    assert ("S3" in check.text) == (status == FAULT)
+    assert ("gateway endpoint" in check.way_out) == (status == FAULT)
+
+
+def test_subnets_that_are_fit_are_named_where_others_are_not() -> None:
+    """AWS may choose any of them, so each must do."""
+    own = {
+        "VpcId": "vpc-1",
+        "Associations": [{"SubnetId": "subnet-b"}],
+        "Routes": [NAT],
+    }
+    main = {"VpcId": "vpc-1", "Associations": [{"Main": True}], "Routes": [PUBLIC]}
+    other = {**main, "VpcId": "vpc-2", "Routes": []}
+    subnets = [routes.Subnet(f"subnet-{n}", "vpc-1", "eu-west-2a") for n in "abc"]
+    with stubbed("ec2") as clerk:
+        reply = {"RouteTables": [other, main, own]}
+        clerk.answer("ec2", "describe_route_tables", reply)
+        trouble = routes.trouble(clerk.cloud.ec2, PLAN, subnets)
+    assert trouble == (
+        "no route from subnet-b to an internet gateway",
+        "--subnet subnet-a,subnet-c",
+    )
+
+
+def test_routes_that_this_account_may_not_see_are_no_fault() -> None:
+    with stubbed("ec2") as clerk:
+        clerk.refuse("ec2", "describe_route_tables", "UnauthorizedOperation")
+        subnet = routes.Subnet("subnet-a", "vpc-1", "eu-west-2a")
+        assert routes.trouble(clerk.cloud.ec2, PLAN, [subnet]) is None
+
+
+@pytest.mark.parametrize(
+    ("answers", "status"),
+    [
+        (["free", "DryRunOperation"], WARNING),  # the next type is taken
+        (["free", "free"], FAULT),
+        (["free", "UnauthorizedOperation"], FAULT),
+        (["DryRunOperation", "DryRunOperation"], OK),
+    ],
+)
+def test_a_type_that_the_account_may_not_launch_is_a_fault_if_none_is_left(
+    key: keys.UserKey, answers: list[str], status: str
+) -> None:
+    message = "The specified instance type is not eligible for Free Tier."
+    plan = replace(PLAN, image="ami-01", user="me", others={"c7a.large": None})
+    image = {"Images": [{"Architecture": "x86_64", "Name": "own"}]}
+    with stubbed("ec2") as clerk:
+        for answer in answers:
+            clerk.answer("ec2", "describe_instance_types", described(2))
+            clerk.answer("ec2", "describe_images", image)
+            clerk.answer("ec2", "describe_subnets", {"Subnets": [SUBNET]})
+            clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+            clerk.refuse("ec2", "describe_key_pairs", "UnauthorizedOperation")
+            if answer == "free":
+                clerk.stubs["ec2"].add_client_error(
+                    "run_instances", "InvalidParameterCombination", message
+                )
+            else:
+                clerk.refuse("ec2", "run_instances", answer)
+        case = Case(clerk.cloud, plan, key)
+        (check,) = preflight.examine(case, [preflight.launch])
+    assert check.status == status
+    if answers[-1] == "free":
+        assert "free plan" in check.way_out
+
+
+def test_an_image_of_the_users_own_must_have_what_arms_the_timer(
+    clerk: Clerk, case: Case
+) -> None:
+    clerk.answer("ec2", "describe_instance_types", described(2))
+    image = {"Images": [{"Architecture": "x86_64", "Name": "own"}]}
+    clerk.answer("ec2", "describe_images", image)
+    own = replace(PLAN, image="ami-01", user="me")
+    check = preflight.image(replace(case, plan=own))
     assert check.status == WARNING
-    assert "no public addresses" in check.text
+    assert "cloud-init" in check.way_out
 
 
 def busy(clerk: Clerk, *types: str, vcpus: int = 8) -> None:
@@ -294,6 +428,8 @@ def test_a_denied_call_that_a_run_needs_is_a_fault(
     with stubbed("ec2", "ssm") as clerk:
         if service == "ssm":
             clerk.answer("ec2", "describe_instance_types", described(2))
+        if look is preflight.ssh:
+            clerk.networks()
         clerk.refuse(service, call, "AccessDeniedException")
         plan = replace(PLAN, ssh_from="192.0.2.0/24")
         (check,) = preflight.examine(Case(clerk.cloud, plan, key), [look])
@@ -319,9 +455,10 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
         ([], "UnauthorizedOperation", FAULT),
         (["198.51.100.7/32"], "DryRunOperation", WARNING),
     ):
-        permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+        permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
         group = {"GroupId": "sg-1", "IpPermissions": [permission]}
         found = {"SecurityGroups": [group]}
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", found)
         clerk.refuse("ec2", "authorize_security_group_ingress", answer)
         (check,) = preflight.examine(mine, [preflight.ssh])
@@ -336,7 +473,9 @@ def test_this_machines_address_is_checked_against_the_allowed_ranges(
 def test_whether_a_group_may_be_created_is_checked(
     clerk: Clerk, case: Case, answer: str, status: str
 ) -> None:
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+    clerk.networks()
     clerk.refuse("ec2", "create_security_group", answer)
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
@@ -415,8 +554,9 @@ def test_every_check_that_calls_more_than_a_description_makes_a_dry_run(
 def test_the_ranges_that_the_group_allows_are_reported(
     clerk: Clerk, case: Case, ranges: list[str], status: str
 ) -> None:
-    permission = {"IpRanges": [{"CidrIp": each} for each in ranges]}
+    permission = {**SSH, "IpRanges": [{"CidrIp": each} for each in ranges]}
     group = {"GroupId": "sg-1", "IpPermissions": [permission]}
+    clerk.networks()
     clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [group]})
     mine = replace(case, plan=replace(PLAN, ssh_from="192.0.2.0/24"))
     (check,) = preflight.examine(mine, [preflight.ssh])
@@ -526,6 +666,30 @@ def test_the_life_of_credentials_is_compared_with_the_length_of_the_run(
     check = preflight.credentials(replace(case, cloud=cloud))
     assert check.status == status
     assert text in check.text
+
+
+@pytest.mark.parametrize(
+    ("plan", "status", "lost"),
+    [
+        (PLAN, WARNING, "neither terminate nor upload logs before a new login"),
+        (replace(PLAN, bootstrap="user-data"), FAULT, "get no more orders"),
+        (replace(PLAN, instances=1000), FAULT, "reports and logs are lost"),
+    ],
+)
+def test_credentials_that_end_before_a_run_without_ssh_are_a_fault(
+    case: Case, plan: Plan, status: str, lost: str
+) -> None:
+    """All that its instances get and send goes by URLs that are signed with them."""
+    session: Any = Session(expiring(330))
+    cloud = replace(case.cloud, clients=Clients(session, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert (check.status, check.way_out) == (status, "log in again first, or less --t")
+    assert lost in check.text
+    unknown: Any = Session(Credentials("a", "s", "token"))
+    cloud = replace(case.cloud, clients=Clients(unknown, None))
+    check = preflight.credentials(replace(case, cloud=cloud, plan=plan))
+    assert check.status == WARNING
+    assert lost in check.way_out
 
 
 @pytest.mark.parametrize(("days", "status"), [(10, OK), (400, WARNING)])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from botocore.stub import ANY
 
 from cnd.cloud.connection import Cloud
-from cnd.model.catalog import EXTRAS, OFFERS
+from cnd.model.catalog import DISK_ELSEWHERE, EXTRAS, OFFERS
 from cnd.planning import prices
 from tests.support.clerk import Clerk, stubbed
 
@@ -62,16 +63,18 @@ def test_the_price_of_the_region_is_requested_from_aws(
     clerk.answer("pricing", "get_products", listed, asked_for("c6a.large"))
     price = prices.on_demand(aws, "c6a.large")
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS)
+    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS + DISK_ELSEWHERE)
     assert price.source == "AWS's price list, eu-west-2"
 
 
 @pytest.mark.parametrize("code", ["AccessDeniedException", "UnrecognizedClient"])
-def test_after_a_refusal_the_table_is_used_and_named(
+def test_after_a_refusal_the_table_is_used_in_its_own_region_and_named(
     aws: Cloud, clerk: Clerk, code: str
 ) -> None:
     clerk.refuse("pricing", "get_products", code)
-    price = prices.on_demand(aws, "c6a.large")
+    assert prices.on_demand(aws, "c6a.large") is None  # it says nothing of eu-west-2
+    clerk.refuse("pricing", "get_products", code)
+    price = prices.on_demand(replace(aws, region="us-east-1"), "c6a.large")
     assert price is not None
     assert price.usd_per_hour == OFFERS["c6a.large"].price.usd_per_hour
     assert "table of 2026-01-19, us-east-1" in price.source
@@ -110,6 +113,21 @@ def test_present_spot_prices_are_returned_by_type_and_zone_with_the_lowest(
     assert price is not None
     assert price.usd_per_hour == pytest.approx(0.032 + EXTRAS)
     assert price.source == "spot price in eu-west-2b, just now"
+
+
+def test_prices_on_later_pages_are_found(aws: Cloud, clerk: Clerk) -> None:
+    first: dict[str, Any] = {"PriceList": [], "NextToken": "2"}
+    clerk.answer("pricing", "get_products", first)
+    clerk.answer("pricing", "get_products", {"PriceList": [product("0.091")]})
+    price = prices.on_demand(aws, "c6a.large")
+    assert price is not None
+    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS + DISK_ELSEWHERE)
+    zone = {"AvailabilityZone": "eu-west-2b", "InstanceType": "c6a.large"}
+    history = {"SpotPriceHistory": [{**zone, "SpotPrice": "0.03"}]}
+    empty: dict[str, Any] = {"SpotPriceHistory": [], "NextToken": "2"}
+    for page in (empty, history):
+        clerk.answer("ec2", "describe_spot_price_history", page)
+    assert prices.spot(aws, ["c6a.large"]).keys() == {"c6a.large"}
 
 
 def test_only_the_present_spot_price_is_requested(aws: Cloud, clerk: Clerk) -> None:

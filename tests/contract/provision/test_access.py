@@ -13,10 +13,12 @@ import pytest
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from cnd.provision import access
+from cnd.provision.capacity import UNKNOWN_PAUSES
 from cnd.transport import keys
 from tests.support.clerk import stubbed
 from tests.support.local_cloud import LocalCloud
 
+SSH = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
 CALLER = "192.0.2.7/32"  # RFC 5737: an address of documentation
 
 
@@ -81,7 +83,8 @@ def test_every_system_has_an_image_for_both_processors(
 @pytest.mark.parametrize("name", ["ubuntu", "al2023", "debian"])
 def test_an_image_by_its_id_has_the_same_user(aws: Cloud, name: str) -> None:
     chosen = access.image(aws, "c5.large", name)
-    assert access.image(aws, "c5.large", chosen.id) == chosen
+    by_id = access.image(aws, "c5.large", chosen.id)
+    assert (by_id.id, by_id.user) == (chosen.id, chosen.user)
 
 
 def test_the_login_user_can_be_given(aws: Cloud) -> None:
@@ -193,7 +196,7 @@ def test_an_earlier_address_is_removed_once_no_instance_exists() -> None:
     """Twice: while an instance exists, and when none is left."""
     rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
     others = {"CidrIp": "192.0.2.2/32", "Description": "CND for you"}
-    ranges = [{"IpRanges": [rule, others]}]
+    ranges = [{**SSH, "IpRanges": [rule, others]}]
     group = {"GroupId": "sg-1", "IpPermissions": ranges}
     instance = {
         "InstanceId": "i-1",
@@ -204,13 +207,13 @@ def test_an_earlier_address_is_removed_once_no_instance_exists() -> None:
     for live in ([instance], []):
         with stubbed("ec2") as clerk:
             found = {"SecurityGroups": [group]}
+            clerk.networks()
             clerk.answer("ec2", "describe_security_groups", found)
             clerk.answer("ec2", "authorize_security_group_ingress", {})
             reservations = {"Reservations": [{"Instances": live}]}
             clerk.answer("ec2", "describe_instances", reservations)
             if not live:
-                ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22}
-                closed = {**ssh, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
+                closed = {**SSH, "IpRanges": [{"CidrIp": "192.0.2.1/32"}]}
                 asked = {"GroupId": "sg-1", "IpPermissions": [closed]}
                 clerk.answer("ec2", "revoke_security_group_ingress", {}, asked)
             access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
@@ -221,6 +224,7 @@ def test_a_rule_is_described_in_characters_that_aws_accepts(owner: str) -> None:
     """Constraints of IpRange.Description; an apostrophe is not among them."""
     sent: list[str] = []
     with stubbed("ec2") as clerk:
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
         clerk.answer("ec2", "authorize_security_group_ingress", {})
@@ -235,9 +239,68 @@ def test_a_rule_is_described_in_characters_that_aws_accepts(owner: str) -> None:
         assert re.fullmatch(r"[a-zA-Z0-9 ._:/()#,@\[\]+=&;{}!$*-]{1,255}", text)
 
 
+@pytest.mark.parametrize(
+    ("permission", "allowed"),
+    [
+        (SSH, True),
+        ({**SSH, "FromPort": 20, "ToPort": 30}, True),
+        ({"IpProtocol": "-1"}, True),
+        ({**SSH, "FromPort": 443, "ToPort": 443}, False),
+        ({**SSH, "IpProtocol": "udp"}, False),
+        ({"IpProtocol": "icmp", "FromPort": -1, "ToPort": -1}, False),
+    ],
+)
+def test_a_range_counts_where_its_permission_is_for_the_port_of_ssh(
+    aws: Cloud, cloud: LocalCloud, permission: dict[str, Any], allowed: bool
+) -> None:
+    """A group that lets a range in at another port does not let it in by SSH."""
+    vpc = cloud.ec2.create_vpc(CidrBlock="10.8.0.0/16")["Vpc"]["VpcId"]
+    subnet = cloud.ec2.create_subnet(VpcId=vpc, CidrBlock="10.8.1.0/24")["Subnet"]
+    name = f"cnd-ssh-{vpc}"
+    group = cloud.ec2.create_security_group(
+        GroupName=name, Description="CND's", VpcId=vpc
+    )["GroupId"]
+    rule = {**permission, "IpRanges": [{"CidrIp": CALLER}]}
+    cloud.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    found = access.find_group(aws.ec2, subnet["SubnetId"])
+    assert found is not None
+    assert (found.id, CALLER in found.ranges) == (group, allowed)
+    assert access.ssh_group(aws.ec2, CALLER, "me", subnet["SubnetId"]) == group
+    found = access.find_group(aws.ec2, subnet["SubnetId"])
+    assert found is not None
+    assert CALLER in found.ranges
+
+
+def test_a_group_of_another_network_with_the_same_name_is_not_taken(aws: Cloud) -> None:
+    place = aws.in_region("eu-south-1")  # no other test has a group there
+    vpc = place.ec2.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    other = place.ec2.create_security_group(
+        GroupName=access.GROUP, Description="not in the default network", VpcId=vpc
+    )["GroupId"]
+    assert access.find_group(place.ec2) is None
+    group = access.ssh_group(place.ec2, CALLER, owner="me")
+    assert group != other
+    assert access.find_group(place.ec2) == access.Group(group, {CALLER: "CND for me"})
+
+
+def test_an_earlier_address_in_a_wider_rule_of_the_user_stays() -> None:
+    wide = {**SSH, "ToPort": 80}
+    rule = {"CidrIp": "192.0.2.1/32", "Description": "CND for me"}
+    group = {"GroupId": "sg-1", "IpPermissions": [{**wide, "IpRanges": [rule]}]}
+    with stubbed("ec2") as clerk:
+        clerk.networks()
+        clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [group]})
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        clerk.answer("ec2", "describe_instances", {"Reservations": []})
+        code = "InvalidPermission.NotFound"
+        clerk.refuse("ec2", "revoke_security_group_ingress", code)
+        assert access.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
+
+
 def test_of_two_first_runs_at_once_one_creates_the_group_and_both_use_it() -> None:
     made = {"GroupId": "sg-1", "IpPermissions": []}
     with stubbed("ec2") as clerk:
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": [made]})
@@ -245,13 +308,34 @@ def test_of_two_first_runs_at_once_one_creates_the_group_and_both_use_it() -> No
         assert access.ssh_group(clerk.cloud.ec2, CALLER, owner="me") == "sg-1"
 
 
-def test_a_name_in_use_by_a_group_that_is_not_found_is_reported() -> None:
+def test_a_name_in_use_by_a_group_that_stays_unlisted_is_reported() -> None:
+    """Another process may just have made it: it is looked for, for half a minute."""
+    slept: list[float] = []
     with stubbed("ec2") as clerk:
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
         clerk.refuse("ec2", "create_security_group", "InvalidGroup.Duplicate")
+        for _ in range(1 + len(UNKNOWN_PAUSES)):
+            clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
+        with pytest.raises(CloudError, match=r"cnd-ssh is not listed") as caught:
+            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me", sleep=slept.append)
+    assert 25 < sum(slept) < 35
+    assert "try again" in (caught.value.hint or "")
+
+
+def test_a_group_that_was_just_made_may_be_unknown_to_the_next_calls() -> None:
+    slept: list[float] = []
+    with stubbed("ec2") as clerk:
+        clerk.networks()
         clerk.answer("ec2", "describe_security_groups", {"SecurityGroups": []})
-        with pytest.raises(CloudError, match=r"InvalidGroup\.Duplicate"):
-            access.ssh_group(clerk.cloud.ec2, CALLER, owner="me")
+        clerk.answer("ec2", "create_security_group", {"GroupId": "sg-1"})
+        for _ in range(3):
+            call = "authorize_security_group_ingress"
+            clerk.refuse("ec2", call, "InvalidGroup.NotFound")
+        clerk.answer("ec2", "authorize_security_group_ingress", {})
+        client = clerk.cloud.ec2
+        group = access.ssh_group(client, CALLER, owner="me", sleep=slept.append)
+    assert (group, len(slept)) == ("sg-1", 3)
 
 
 def test_the_group_is_tagged_as_cnds(aws: Cloud, cloud: LocalCloud) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
+from cnd.cloud.failures import code
 from cnd.errors import CloudError
 from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.provision import auto_scaling
+from cnd.provision.capacity import UNKNOWN_YET
 from cnd.provision.launch import Launcher
 from cnd.view.narrator import sentence
 from tests.support.aws import SPEC
@@ -68,6 +71,28 @@ def test_a_group_created_by_a_request_without_an_answer_is_the_runs_own(
         auto_scaling.create(
             clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2, spot=False
         )
+
+
+def test_a_template_that_was_just_made_may_be_unknown_to_auto_scaling(
+    clerk: Clerk,
+) -> None:
+    """Its code is that of many mistakes: only its message tells this one."""
+    call = "create_auto_scaling_group"
+    for message in (
+        "You must use a valid fully-formed launch template. The specified launch "
+        "template, with template name cnd-r, does not exist.",
+        "The subnet ID 'subnet-1' does not exist",
+    ):
+        clerk.stubs["autoscaling"].add_client_error(call, auto_scaling.ABSENT, message)
+    create = partial(
+        auto_scaling.create, clerk.cloud, [SPEC], ["subnet-1"], run="r", count=2
+    )
+    with pytest.raises(CloudError) as unknown:
+        create(spot=False)
+    assert code(unknown.value) in UNKNOWN_YET
+    with pytest.raises(CloudError) as wrong:
+        create(spot=False)
+    assert code(wrong.value) == auto_scaling.ABSENT
 
 
 def test_a_group_is_tagged_in_the_call_and_tags_its_instances(clerk: Clerk) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,10 +14,14 @@ from cnd import s3logs, sqs
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code
 from cnd.errors import CloudError
+from cnd.local import clear_faults
 from cnd.provision import access, auto_scaling, cleanup, ec2_fleet
+from cnd.provision.prepare import settled
+from cnd.provision.retry import again
 from cnd.transport import keys
 from tests.support.aws import SPEC
-from tests.support.clerk import stubbed
+from tests.support.clerk import Clerk, stubbed
+from tests.support.faults import lay
 from tests.support.local_cloud import LocalCloud, connected, running_cloud
 
 
@@ -42,7 +48,7 @@ def furnish(cloud: Cloud, folder: Path, run: str) -> None:
     sqs.create(cloud.sqs, run)
     image = access.image(cloud, SPEC.instance_type).id
     spec = replace(SPEC, image=image)
-    ec2_fleet.make_template(cloud.ec2, spec, run=run, owner="me")
+    ec2_fleet.make_templates(cloud.ec2, [spec], run=run, owner="me")
     subnets = access.subnets(cloud.ec2)
     auto_scaling.create(cloud, [spec], subnets, run=run, count=1, spot=False)
 
@@ -51,15 +57,53 @@ def test_everything_that_a_run_creates_is_found_and_removed(
     ours: Cloud, tmp_path: Path, run: str
 ) -> None:
     furnish(ours, tmp_path, run)
-    found, refused = cleanup.find(ours)
-    kinds = [made.kind for made in found]
-    assert kinds == [
+    assert kinds(ours) == [
         *("Auto Scaling group", "launch template", "key pair"),
-        *("security group", "bucket", "queue"),
+        *("security group", "content of bucket", "queue"),
     ]
-    for made in found:
-        cleanup.remove(ours, made)
-    assert cleanup.find(ours) == ([], refused) == ([], [])
+    remove_all(ours)
+    assert kinds(ours) == []
+    assert kinds(ours, bucket_too=True) == ["bucket"]  # it is empty by now
+    remove_all(ours, bucket_too=True)
+    assert kinds(ours, bucket_too=True) == []
+
+
+def kinds(cloud: Cloud, *, bucket_too: bool = False) -> list[str]:
+    """Return the kinds of what is found; nothing may be refused."""
+    found, refused = cleanup.find(cloud, bucket_too=bucket_too)
+    assert refused == []
+    return [made.kind for made in found]
+
+
+def remove_all(cloud: Cloud, *, bucket_too: bool = False) -> None:
+    for made in cleanup.find(cloud, bucket_too=bucket_too)[0]:
+        cleanup.remove(cloud, made)
+
+
+def test_a_bucket_is_removed_with_what_is_in_it_if_that_is_wanted(
+    ours: Cloud, tmp_path: Path, run: str
+) -> None:
+    furnish(ours, tmp_path, run)
+    assert kinds(ours, bucket_too=True)[-2:] == ["bucket", "queue"]
+    remove_all(ours, bucket_too=True)
+    assert kinds(ours, bucket_too=True) == []
+
+
+def test_a_bucket_whose_removal_is_under_way_is_created_once_s3_allows_it(
+    ours: Cloud, own: LocalCloud
+) -> None:
+    """And a new one may be unknown to the next call."""
+    name = s3logs.bucket_name(ours.account, ours.region)
+    lay(own.endpoint, "s3:CreateBucket", code="OperationAborted")
+    lay(own.endpoint, "s3:PutBucketLifecycleConfiguration", code="NoSuchBucket")
+    make = partial(s3logs.ensure_bucket, ours.s3, name, ours.region, ours.account)
+    settled(make, ours)
+    s3logs.check_finished(ours.s3, name, ours.account)
+    remove_all(ours, bucket_too=True)
+    lay(own.endpoint, "s3:CreateBucket", code="OperationAborted", times=2)
+    with pytest.raises(CloudError, match=r"may take an hour \(OperationAborted\)"):
+        again(make)
+    clear_faults(own.endpoint)
 
 
 def test_a_refused_listing_hides_its_kind_only(run: str) -> None:
@@ -75,6 +119,35 @@ def test_a_refused_listing_hides_its_kind_only(run: str) -> None:
     assert [made.title for made in found] == [f"queue of run {run}"]
     assert [code(error) for error in refused] == [
         *("AccessDenied", "UnauthorizedOperation", "403"),
+    ]
+
+
+def in_pages(clerk: Clerk, call: str, member: str, found: list[dict[str, str]]) -> None:
+    """Answer with three pages: an empty one, one with the first, one with the rest."""
+    for listed, more in (([], "1"), (found[:1], "2"), (found[1:], "")):
+        token = {"NextToken": more} if more else {}
+        clerk.answer("ec2", call, {member: listed, **token})
+
+
+def test_what_aws_lists_in_pages_is_found_on_all_of_them() -> None:
+    """AWS may send a page without anything on it, with more to come."""
+    templates = [{"LaunchTemplateName": f"cnd-{run}"} for run in "ab"]
+    groups = [
+        {"GroupName": "cnd-ssh", "GroupId": "sg-1"},
+        {"GroupName": "cnd-ssh-vpc-1", "GroupId": "sg-2"},
+    ]
+    with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
+        nothing: dict[str, Any] = {"AutoScalingGroups": []}
+        clerk.answer("autoscaling", "describe_auto_scaling_groups", nothing)
+        in_pages(clerk, "describe_launch_templates", "LaunchTemplates", templates)
+        clerk.answer("ec2", "describe_key_pairs", {"KeyPairs": []})
+        in_pages(clerk, "describe_security_groups", "SecurityGroups", groups)
+        clerk.refuse("s3", "head_bucket", "404")
+        clerk.answer("sqs", "list_queues", {})
+        listed = [made.title for made in cleanup.find(clerk.cloud)[0]]
+    assert listed == [
+        *("launch template cnd-a", "launch template cnd-b"),
+        *("security group cnd-ssh", "security group cnd-ssh-vpc-1"),
     ]
 
 

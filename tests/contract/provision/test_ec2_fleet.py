@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from cnd.cloud.failures import code
+from cnd.cloud.failures import UNKNOWN_TEMPLATE, code
 from cnd.errors import CapacityError
 from cnd.provision import ec2_fleet
 from tests.support.aws import SPEC, Stub
 
+ARM = replace(SPEC, instance_type="t4g.micro", image="ami-2")
 DEAR = replace(SPEC, instance_type="c7g.large", image="ami-2")
 ZONES = {"subnet-1": "eu-west-2a", "subnet-2": "eu-west-2b"}
 
@@ -27,7 +28,7 @@ def stub() -> Iterator[Stub]:
 def launch(stub: Stub, *, count: int = 2, on_spot: bool = True) -> ec2_fleet.FleetReply:
     return ec2_fleet.launch(
         stub.ec2,
-        [SPEC, DEAR],
+        [SPEC, ARM, DEAR],
         ZONES,
         run="r",
         token="t-1",
@@ -48,7 +49,7 @@ def group(*ids: str, lifecycle: str = "spot") -> dict[str, Any]:
 
 def test_the_template_has_all_parameters_of_a_launch(stub: Stub) -> None:
     stub.add_response("create_launch_template", {})
-    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="user")
+    ec2_fleet.make_templates(stub.ec2, [SPEC], run="r", owner="user")
     ((_, asked),) = stub.asked
     assert asked["LaunchTemplateName"] == "cnd-r"
     (ours,) = asked["TagSpecifications"]
@@ -59,7 +60,7 @@ def test_the_template_has_all_parameters_of_a_launch(stub: Stub) -> None:
     assert data["InstanceInitiatedShutdownBehavior"] == "terminate"
     assert data["MetadataOptions"]["HttpTokens"] == "required"
     assert (data["ImageId"], data["KeyName"]) == ("ami-1", "cnd-key")
-    assert data["SecurityGroupIds"] == ["sg-1"]
+    assert data["NetworkInterfaces"][0]["Groups"] == ["sg-1"]
     for each in data["TagSpecifications"]:
         tags = {tag["Key"]: tag["Value"] for tag in each["Tags"]}
         assert (tags["cnd:run"], tags["cnd:owner"]) == ("r", "user")
@@ -72,7 +73,7 @@ def test_aws_chooses_among_all_types_and_zones(stub: Stub) -> None:
     stub.add_response("create_fleet", {"FleetId": "f", "Instances": [group("i", "j")]})
     launch(stub)
     ((_, asked),) = stub.asked
-    (config,) = asked.pop("LaunchTemplateConfigs")
+    config, further = asked.pop("LaunchTemplateConfigs")
     (tagged,) = asked.pop("TagSpecifications")
     assert asked == {
         "Type": "instant",
@@ -88,8 +89,14 @@ def test_aws_chooses_among_all_types_and_zones(stub: Stub) -> None:
     assert config["Overrides"] == [
         {"InstanceType": "t3.micro", "SubnetId": "subnet-1"},
         {"InstanceType": "t3.micro", "SubnetId": "subnet-2"},
-        {"InstanceType": "c7g.large", "SubnetId": "subnet-1", "ImageId": "ami-2"},
-        {"InstanceType": "c7g.large", "SubnetId": "subnet-2", "ImageId": "ami-2"},
+        {"InstanceType": "t4g.micro", "SubnetId": "subnet-1", "ImageId": "ami-2"},
+        {"InstanceType": "t4g.micro", "SubnetId": "subnet-2", "ImageId": "ami-2"},
+    ]
+    without_credits = {"LaunchTemplateName": "cnd-r-2", "Version": "1"}
+    assert further["LaunchTemplateSpecification"] == without_credits
+    assert further["Overrides"] == [
+        {"InstanceType": "c7g.large", "SubnetId": "subnet-1"},
+        {"InstanceType": "c7g.large", "SubnetId": "subnet-2"},
     ]
     assert tagged["ResourceType"] == "fleet"
 
@@ -158,6 +165,6 @@ def test_too_few_instances_without_a_reason_is_a_lack_of_capacity(stub: Stub) ->
 
 def test_a_template_that_exists_or_is_removed_already_is_no_failure(stub: Stub) -> None:
     stub.add_client_error("create_launch_template", ec2_fleet.EXISTS)
-    stub.add_client_error("delete_launch_template", ec2_fleet.NOT_YET[0])
-    ec2_fleet.make_template(stub.ec2, SPEC, run="r", owner="user")
-    ec2_fleet.remove_template(stub.ec2, "r")
+    stub.add_client_error("delete_launch_template", UNKNOWN_TEMPLATE)
+    ec2_fleet.make_templates(stub.ec2, [SPEC], run="r", owner="user")
+    ec2_fleet.remove_templates(stub.ec2, "r", ["t3.micro"])

@@ -111,13 +111,19 @@ def test_tagged_instances_are_terminated_before_they_are_described(
 
 
 def terminate(
-    stub: Stub, *known: str, looks: int = 4, look: float = 0.0, **more: Any
+    stub: Stub,
+    *known: str,
+    looks: int = 4,
+    look: float = 0.0,
+    vanished_after: float = 1000.0,
+    **more: Any,
 ) -> list[ec2.Instance]:
     """Terminate the run r; the timeout ends it after `looks` readings of the clock."""
     seconds = itertools.count()
     patience = termination.Patience(
         timeout=float(looks),
         look=look,
+        vanished_after=vanished_after,
         clock=lambda: float(next(seconds)),
         sleep=lambda pause: None,
     )
@@ -166,7 +172,7 @@ class Terminating:
     [(100, {}, True), (250, {"at_once": 1}, True), (250, {}, False)],
 )
 def test_a_termination_needs_no_thread_where_it_is_to_need_none(
-    count: int, options: dict[str, int], alone: bool
+    count: int, options: dict[str, Any], alone: bool
 ) -> None:
     client: Any = Terminating()
     names = [f"i-{number:017x}" for number in range(count)]
@@ -251,6 +257,33 @@ def test_a_leak_names_region_and_command(stub: Stub) -> None:
     assert caught.value.hint == "run `fab scram --run r --region eu-west-2`"
 
 
+@pytest.mark.parametrize(
+    ("kind", "state", "looks"),
+    [
+        ("t3.micro", "running", 4),
+        ("c7g.metal", "running", 16),
+        ("m7i.metal-24xl", "shutting-down", 16),
+        ("t3.micro", "shutting-down", 16),
+    ],
+)
+def test_what_is_known_to_end_slowly_is_waited_for_longer(
+    stub: Stub, kind: str, state: str, looks: int
+) -> None:
+    reply = described(i_1=state)
+    reply["Reservations"][0]["Instances"][0]["InstanceType"] = kind
+    readings = itertools.count()
+    patience = termination.Patience(
+        4.0, clock=lambda: float(next(readings)), sleep=lambda _: None
+    )
+    for _ in range(looks):
+        stub.add_response("describe_instances", reply)
+        if state == "running":  # else it was requested before
+            stub.add_response("terminate_instances", {})
+    with pytest.raises(LeakError, match="i-1"):
+        termination.terminate(stub.ec2, run="r", patience=patience)
+    assert looks - 4 <= next(readings) <= looks + 4
+
+
 def test_instances_of_a_cloud_that_has_ended_have_ended(stub: Stub) -> None:
     reported: list[str] = []
     for _ in range(2):
@@ -315,8 +348,104 @@ def test_earlier_failures_do_not_matter_once_the_termination_is_seen(
     assert ids(terminate(stub, looks=20)) == {"i-1"}
 
 
-def test_an_id_that_is_known_but_not_listed_yet_is_terminated(stub: Stub) -> None:
+def untagged(**states: str) -> dict[str, Any]:
+    """Return the same reply as `described`, of instances that have lost their tags."""
+    reply = described(**states)
+    for each in reply["Reservations"][0]["Instances"]:
+        each["Tags"] = []
+    return reply
+
+
+def by_id(*names: str) -> dict[str, Any]:
+    return {"Filters": [{"Name": "instance-id", "Values": list(names)}]}
+
+
+def test_terminated_instances_that_have_lost_their_tags_are_found_by_their_ids(
+    stub: Stub,
+) -> None:
+    asks(stub, "i-1", "i-2")
+    stub.add_response("describe_instances", described(i_1="shutting-down"))
+    found = untagged(i_2="terminated")
+    stub.add_response("describe_instances", found, by_id("i-2"))
     stub.add_response("describe_instances", described())
+    found = untagged(i_1="terminated")
+    stub.add_response("describe_instances", found, by_id("i-1"))
+    ended = terminate(stub, "i-1", "i-2", looks=20)
+    assert [(each.id, each.run) for each in ended] == [("i-1", "r"), ("i-2", "r")]
+    stub.assert_no_pending_responses()
+
+
+def test_a_living_instance_without_tags_is_terminated_all_the_same(stub: Stub) -> None:
+    asks(stub, "i-1")
+    stub.add_response("describe_instances", described())
+    stub.add_response("describe_instances", untagged(i_1="running"), by_id("i-1"))
+    asks(stub, "i-1")
+    stub.add_response("describe_instances", described())
+    stub.add_response("describe_instances", untagged(i_1="terminated"), by_id("i-1"))
+    assert ids(terminate(stub, "i-1", looks=20)) == {"i-1"}
+    stub.assert_no_pending_responses()
+
+
+def unknown(stub: Stub, *names: str) -> None:
+    """Let AWS answer that it does not know these, when it is asked for them."""
+    quoted = ", ".join(names)
+    message = f"The instance IDs '{quoted}' do not exist"
+    asked = {"InstanceIds": list(names)}
+    stub.add_client_error(
+        "describe_instances", ec2.NOT_FOUND, message, expected_params=asked
+    )
+
+
+def unlisted(stub: Stub, *names: str) -> None:
+    """Let no instance be listed, neither by its tag nor by its id."""
+    stub.add_response("describe_instances", described())
+    stub.add_response("describe_instances", described(), by_id(*names))
+
+
+def refuses(stub: Stub, times: int) -> None:
+    for _ in range(times):
+        stub.add_client_error("terminate_instances", ec2.NOT_FOUND)
+
+
+def test_an_instance_that_aws_does_not_know_any_more_is_gone_and_not_left(
+    stub: Stub,
+) -> None:
+    """It is listed for about an hour after its end, and forgotten then."""
+    asks(stub, "i-1")
+    unlisted(stub, "i-1")
+    unknown(stub, "i-1")
+    ended = terminate(stub, "i-1", looks=20, vanished_after=0.0)
+    assert [(each.id, each.state) for each in ended] == [("i-1", "terminated")]
+    stub.assert_no_pending_responses()
+
+
+def test_an_instance_that_is_unknown_a_moment_after_its_launch_is_not_gone(
+    stub: Stub,
+) -> None:
+    refuses(stub, 1)
+    unlisted(stub, "i-1")
+    refuses(stub, 1)
+    stub.add_response("describe_instances", described(i_1="running"))
+    asks(stub, "i-1")
+    stub.add_response("describe_instances", described(i_1="terminated"))
+    assert ids(terminate(stub, "i-1", looks=20)) == {"i-1"}
+    stub.assert_no_pending_responses()
+
+
+def test_an_instance_that_is_only_not_listed_is_not_gone(stub: Stub) -> None:
+    """Asked for by its id, AWS does not say that it does not know it."""
+    for _ in range(2):
+        asks(stub, "i-1")
+        unlisted(stub, "i-1")
+        stub.add_response("describe_instances", described(), {"InstanceIds": ["i-1"]})
+    asks(stub, "i-1")
+    with pytest.raises(LeakError, match="i-1"):
+        terminate(stub, "i-1", looks=6, vanished_after=0.0)
+
+
+def test_an_id_that_is_known_but_not_listed_yet_is_terminated(stub: Stub) -> None:
+    asks(stub, "i-1")
+    unlisted(stub, "i-1")
     asks(stub, "i-1")
     stub.add_response("describe_instances", described(i_1="terminated"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cnd import pow
-from cnd.model import witness
+from cnd.model import s3_requests, witness
 from cnd.model.witness import zero_bits
 from cnd.on_instance import agent, worker_events
 from cnd.transport import s3_protocol
@@ -55,8 +55,8 @@ def test_a_report_of_much_noise_is_limited(
 
 @pytest.mark.parametrize("instances", [1, 8, 128, 1000, 100_000])
 def test_a_fleet_sends_s3_no_more_requests_than_allowed(instances: int) -> None:
-    pace = s3_protocol.pace(instances, polls_per_second=500.0)
-    assert pace.poll >= s3_protocol.FASTEST_POLL
+    pace = s3_requests.pace(instances, polls_per_second=500.0)
+    assert pace.poll >= s3_requests.FASTEST_POLL
     assert instances / pace.poll <= 500.0
     assert instances / pace.every <= 50.0
     assert pace.silence > 3 * pace.every

@@ -191,9 +191,29 @@ def test_a_budget_that_the_worst_case_exceeds_is_refused() -> None:
         decide(request(10, budget=0.61), FAST)
 
 
-def test_a_budget_without_a_price_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"price of c7a\.large is not known"):
-        decide(request(10, budget=100.0), replace(FAST, price=None))
+def test_a_budget_that_cannot_be_guaranteed_is_refused_with_the_ways_out() -> None:
+    unpriced = replace(FAST, price=None)
+    what = r"--budget cannot be guaranteed: the price of c7a\.large is not known"
+    with pytest.raises(UsageError, match=what) as caught:
+        decide(request(10, budget=100.0), unpriced)
+    for way_out in ("pricing:GetProducts", "--region us-east-1", "leave out --budget"):
+        assert way_out in (caught.value.hint or "")
+    one = decide(request(10), unpriced)
+    with pytest.raises(UsageError, match=what):
+        check_budget([decide(request(10), FAST), one], 100.0)
+    assert any(
+        "is not known" in said for said in verdicts(forecast(one, unpriced), None)
+    )
+
+
+def test_requests_to_s3_count_for_the_budget_and_are_named() -> None:
+    by_s3 = request(10, budget=0.63, bootstrap="user-data")
+    with pytest.raises(UsageError, match="exceeds the budget") as caught:
+        decide(by_s3, FAST)  # without them it would do: 0.62 USD
+    assert "/h of requests to S3)" in (caught.value.hint or "")
+    planned = forecast_of(replace(by_s3, budget=0.8))
+    assert "/h of requests to S3)" in text(planned, [], None)
+    assert "S3" not in text(forecast_of(request(10)), [], None)
 
 
 def test_a_budget_is_for_all_runs_of_a_bench_together() -> None:
@@ -337,7 +357,9 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
         ("t3.large", 1.4, 0.05),
         ("t4g.xlarge", 2.4, 0.04),
         ("t3.2xlarge", 4.8, 0.05),
-        ("t2.medium", 0.0, 0.05),
+        ("t2.micro", 0.9, 0.05),
+        ("t2.medium", 1.6, 0.05),
+        ("t2.2xlarge", 6.64, 0.05),
         ("c7a.medium", 0.0, 0.05),
     ],
 )

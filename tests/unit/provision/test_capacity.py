@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cnd.cloud.failures import FREE_PLAN
 from cnd.model.plan import Plan
 from cnd.provision.capacity import (
     BATCH,
     THROTTLED_PAUSES,
+    UNKNOWN_PAUSES,
+    UNKNOWN_YET,
     LaunchAnswer,
     LaunchRequest,
     Wanted,
@@ -124,7 +127,25 @@ def test_a_throttled_request_is_sent_again_for_half_a_minute_and_no_longer() -> 
     assert 20 < sum(THROTTLED_PAUSES) < 60
 
 
-@pytest.mark.parametrize("code", ["UnauthorizedOperation", SHORT, QUOTA])
+@pytest.mark.parametrize("code", sorted(UNKNOWN_YET))
+def test_what_was_just_made_may_be_unknown_for_half_a_minute(code: str) -> None:
+    pauses = [pause(code, n) for n in range(1, 2 + len(UNKNOWN_PAUSES))]
+    assert pauses == [*UNKNOWN_PAUSES, None]
+    assert 25 < sum(UNKNOWN_PAUSES) < 35
+
+
+def test_a_type_that_the_free_plan_forbids_is_asked_for_once() -> None:
+    wanted_types = wanted(4, types=(DEAR, CHEAP))
+    first = next_request(wanted_types, [])
+    assert first is not None and first.type == DEAR
+    answers = [LaunchAnswer(first, refusal=FREE_PLAN)]
+    second = next_request(wanted_types, answers)
+    assert second is not None and second.type == CHEAP
+    answers.append(LaunchAnswer(second, refusal=FREE_PLAN))
+    assert next_request(wanted_types, answers) is None
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", SHORT, QUOTA, FREE_PLAN])
 def test_a_final_refusal_is_not_repeated(code: str) -> None:
     assert pause(code, 1) is None
 

@@ -46,6 +46,19 @@ def test_what_is_refused_is_not_asked_for_again(code: str) -> None:
     assert call.made == 1
 
 
+@pytest.mark.parametrize(
+    ("code", "seconds"), [("OperationAborted", 60.0), ("NoSuchBucket", 10.5)]
+)
+def test_a_bucket_that_is_not_settled_is_asked_for_again(
+    code: str, seconds: float
+) -> None:
+    call = Call(99, code)
+    with pytest.raises(CloudError, match=code):
+        again(call, pause=capacity.bucket_pause, sleep=call.slept.append)
+    assert sum(call.slept) == seconds
+    assert capacity.bucket_pause("AccessDenied", 1) is None
+
+
 def test_nothing_is_asked_of_a_cloud_that_has_ceased_to_be() -> None:
     call, looks = Call(99), itertools.count()
     with pytest.raises(CloudError):

@@ -55,6 +55,11 @@ def test_a_host_that_comes_back_serves_again_and_may_get_more() -> None:
     assert roster.survivor(holds("i-0", "i-2", "i-3")) == "i-1"
 
 
+def test_an_instance_is_known_to_be_logged_once_its_log_was_pulled() -> None:
+    roster = at_work(("log.pulled", "i-2"), ("log.failed", "i-1"))
+    assert roster.logged == {"i-2"}
+
+
 @given(st.lists(st.tuples(st.sampled_from(HAPPENINGS), st.sampled_from(IDS))))
 def test_the_lost_and_the_leaving_get_nothing_more(
     happened: list[tuple[str, str]],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +68,40 @@ def s3_fleet(put: Emit) -> S3Fleet:
     return S3Fleet(
         PLAN, journal, client, "bucket", put=put, owner="", polls_per_second=1
     )
+
+
+@pytest.fixture
+def dropping() -> Iterator[int]:
+    """A port that drops what comes, as a security group does: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_fleet_of_which_ssh_reaches_no_host_says_so_with_the_rule(
+    dropping: int,
+) -> None:
+    events: Queue[Event] = Queue()
+    rule = "sg-1 allows SSH from 198.51.100.7/32 only"
+    unreached = SshFleet(
+        replace(PLAN, boot_allowance=2.0),
+        Journal(LATE.run),
+        Login("nobody", Path("no-key"), "ssh-ed25519 AAAA", rule),
+        code=lambda machine: {},
+        alone=lambda instance, name: {},
+        put=events.put,
+    )
+    unreached.serve(replace(LATE, ssh_port=dropping), "Instance0", [Part(0, 0)])
+    while (event := events.get(timeout=20)).kind != "cloud.trouble":
+        pass
+    unreached.close()
+    assert rule in str(event.fields["reason"])
 
 
 @pytest.mark.parametrize("make", [fleet, s3_fleet])

@@ -253,3 +253,70 @@ def test_sixty_four_hosts_boot_and_end_together(cloud: LocalCloud) -> None:
     terminate(cloud, *instances)
 
     eventually(lambda: states() == {"terminated"}, every=0.2)
+
+
+# --- networks, templates and fleets
+
+
+def test_the_default_network_leads_to_the_internet(cloud: LocalCloud) -> None:
+    (vpc,) = cloud.ec2.describe_vpcs(
+        Filters=[{"Name": "is-default", "Values": ["true"]}]
+    )["Vpcs"]
+    tables = cloud.ec2.describe_route_tables(
+        Filters=[{"Name": "vpc-id", "Values": [vpc["VpcId"]]}]
+    )["RouteTables"]
+    routes = {r["DestinationCidrBlock"]: r for t in tables for r in t["Routes"]}
+    assert routes["0.0.0.0/0"]["GatewayId"].startswith("igw-")
+
+
+def test_an_interface_decides_on_group_and_subnet(cloud: LocalCloud) -> None:
+    """AWS refuses both beside an interface."""
+    subnet = cloud.ec2.describe_subnets()["Subnets"][-1]["SubnetId"]
+    (default, *_) = cloud.ec2.describe_security_groups()["SecurityGroups"]
+    made = cloud.ec2.create_security_group(
+        GroupName="of-interface", Description="a test's", VpcId=default["VpcId"]
+    )
+    wanted = {"DeviceIndex": 0, "SubnetId": subnet, "Groups": [made["GroupId"]]}
+    (instance,) = cloud.launch(NetworkInterfaces=[wanted])
+    found = cloud.describe(instance)
+    assert found["SubnetId"] == subnet
+    assert [g["GroupId"] for g in found["SecurityGroups"]] == [made["GroupId"]]
+    terminate(cloud, instance)
+    with pytest.raises(ClientError) as refused:
+        cloud.launch(NetworkInterfaces=[wanted], SubnetId=subnet)
+    assert code(refused) == "InvalidParameterCombination"
+
+
+def test_a_launch_may_say_of_a_volume_only_that_it_ends(cloud: LocalCloud) -> None:
+    device = "/dev/sda1"
+    mapping = {"DeviceName": device, "Ebs": {"DeleteOnTermination": True}}
+    (instance,) = cloud.launch(BlockDeviceMappings=[mapping])
+    (found,) = cloud.describe(instance)["BlockDeviceMappings"]
+    assert found["DeviceName"] == device
+    assert found["Ebs"]["DeleteOnTermination"] is True
+    terminate(cloud, instance)
+    with pytest.raises(ClientError) as refused:
+        cloud.launch(BlockDeviceMappings=[{"DeviceName": device}])
+    assert code(refused) == "MissingParameter"
+
+
+@pytest.mark.parametrize("kind", ["spot", "on-demand"])
+def test_the_instances_of_a_fleet_have_its_tag(cloud: LocalCloud, kind: str) -> None:
+    data = {"ImageId": cloud.image, "InstanceType": "c5.large"}
+    template = {"LaunchTemplateName": f"of-fleet-{kind}", "Version": "1"}
+    cloud.ec2.create_launch_template(
+        LaunchTemplateName=template["LaunchTemplateName"], LaunchTemplateData=data
+    )
+    reply = cloud.ec2.create_fleet(
+        Type="instant",
+        LaunchTemplateConfigs=[{"LaunchTemplateSpecification": template}],
+        TargetCapacitySpecification={
+            "TotalTargetCapacity": 2,
+            "DefaultTargetCapacityType": kind,
+        },
+    )
+    named = [i for group in reply["Instances"] for i in group["InstanceIds"]]
+    found = find(cloud, "tag:aws:ec2:fleet-id", reply["FleetId"])
+    assert sorted(each["InstanceId"] for each in found) == sorted(named)
+    assert len(named) == 2
+    terminate(cloud, *named)

@@ -1,0 +1,1 @@
+"""AWS's habits: what moto does at once and always, AWS does later and not always."""
