@@ -84,7 +84,8 @@ def _whole(*more: str) -> Way:
 def _told(
     user: Terminal, result: Mapping[str, Any], began: float, trouble: list[str]
 ) -> Told:
-    folder = next(iter(reversed(user.runs())), None)
+    # Beside the runs there is a lock.
+    folder = next((p for p in reversed(user.runs()) if p.is_dir()), None)
     if folder and not result and (folder / "result.json").exists():
         result = _json((folder / "result.json").read_text())
     return Told(folder, result, time.monotonic() - began, tuple(trouble))
