@@ -81,7 +81,10 @@ def searched_seconds(event: Event, search: SearchState) -> tuple[int, float] | N
     if reported is None or index is None or not event.kind.startswith("worker."):
         return None
     progress = search.classes.get(index)
-    if progress is None or progress.start != index or event.host != progress.host:
+    if progress is None or event.host != progress.host:
+        return None
+    begins = index < search.plan.instances  # with the run, not after another class
+    if not begins or progress.start != search.plan.pieces[index].start:
         return None
     return index, min(reported, search.plan.time_limit)
 

@@ -12,6 +12,9 @@ cursor, or from the last witness that the first one has shown, since nothing pro
 it reported of the nonces after.  What the first one had tested above is then tested
 again, and counted as repeated.
 
+A class is known by its number in `Plan.pieces`.  Of a run that resumes another one there
+may be more pieces than instances: the further ones wait, and are handed over, too.
+
 The first find decides, unless the plan asks for the smallest golden nonce: then the
 best find waits until every other class was tested up to it.  A worker finds the
 smallest of its class, so what is left then is the smallest of all.
@@ -23,11 +26,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cnd.model import class_progress, witness
-from cnd.model.claim import answer, objection, objection_to
-from cnd.model.class_progress import ClassProgress, concealed, first_golden
+from cnd.model.claim import answer, found_before, objection, objection_to
+from cnd.model.class_progress import WAITING, ClassProgress, concealed, first_golden
 from cnd.model.events import Event
 from cnd.model.outcome import Ending, Outcome
-from cnd.model.plan import Plan, class_size
+from cnd.model.pieces import members
+from cnd.model.plan import Plan
 from cnd.model.witness import FalseClaim, LostWitnesses, Proof
 
 
@@ -37,15 +41,23 @@ class SearchState:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.outcome: Outcome | None = None
-        self.best: Outcome | None = None  # the find that is waiting, or has won
+        # The find that is waiting, or has won.
+        self.best: Outcome | None = found_before(plan)
         self.checked = 0  # all golden nonces below it are known
         # Whether `checked` is soon to grow: what is claimed below it decides nothing.
         self.awaits_check = False
         self._golden: dict[int, list[int]] = {}  # by their class, ascending
         proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
         self.classes: dict[int, ClassProgress] = {
-            i: ClassProgress(cursor=i, start=i, proof=proof, shown=proof)
-            for i in range(plan.instances)
+            number: ClassProgress(
+                cursor=piece.start,
+                start=piece.start,
+                step=piece.modulus,
+                ended="" if number < plan.instances else WAITING,
+                proof=proof,
+                shown=proof,
+            )
+            for number, piece in enumerate(plan.pieces)
         }
 
     @property
@@ -68,7 +80,17 @@ class SearchState:
 
     @property
     def repeated(self) -> int:
-        return sum(s.repeated for s in self.classes.values())
+        """How many of these were done twice: in this run, or in this and before."""
+        again = (
+            min(piece.again, s.before + s.tested - s.repeated)
+            for piece, s in zip(self.plan.pieces, self.classes.values(), strict=True)
+        )
+        return sum(s.repeated for s in self.classes.values()) + sum(again)
+
+    @property
+    def tested_in_all(self) -> int:
+        """Nonces that this run and those that it resumes have tested, each once."""
+        return self.plan.tested_before + self.tested - self.repeated
 
     @property
     def rate(self) -> float:
@@ -95,6 +117,20 @@ class SearchState:
         ]
 
     @property
+    def waiting(self) -> list[int]:
+        """The pieces that can be begun, and could still change the answer."""
+        classes = self.classes.items()
+        if any(s.ended == "timeout" for _, s in classes):
+            return []
+        return [i for i, s in classes if s.ended == WAITING and not self._is_settled(s)]
+
+    @property
+    def needless(self) -> list[int]:
+        """The classes whose worker searches on, and cannot change the answer."""
+        classes = self.classes.items()
+        return [i for i, s in classes if not s.ended and self._is_settled(s)]
+
+    @property
     def smallest(self) -> bool | None:
         """Whether no golden nonce is smaller; None where that was not asked for."""
         if not self.plan.smallest or self.best is None:
@@ -111,13 +147,30 @@ class SearchState:
         return [
             {
                 "index": i,
+                "of": s.step,
+                "start": piece.start,
                 "cursor": s.cursor,
+                **self._left(i),
                 "tested": s.before + s.tested if s.is_counted(self.plan) else None,
                 "repeated": s.repeated,
                 "ended": s.ended,
             }
-            for i, s in self.classes.items()
+            for (i, s), piece in zip(
+                self.classes.items(), self.plan.pieces, strict=True
+            )
         ]
+
+    def _left(self, index: int) -> dict[str, int]:
+        """Return where a later run is to go on with a class.
+
+        And how many of the first nonces from there on were tested all the same.
+        """
+        s, piece = self.classes[index], self.plan.pieces[index]
+        start = class_progress.continuation(s, self.checked)
+        below = members(piece.start, piece.modulus, start)
+        above = max(s.before + s.tested - s.repeated, piece.again) - below
+        size = members(start, piece.modulus, self.plan.nonces)
+        return {"next": start, "again": min(size, max(0, above))}
 
     def see(self, event: Event) -> Event | None:
         """Take in one event; return the objection if it is a false claim.
@@ -138,8 +191,12 @@ class SearchState:
 
     def _take(self, index: int, event: Event) -> Event | None:
         kind, progress = event.kind, self.classes[index]
-        if kind in ("instance.launched", "class.handed_over"):
-            self._assign(index, event.host or "", again=kind == "class.handed_over")
+        if kind == "instance.launched":
+            if index < self.plan.instances:
+                self.classes[index] = replace(progress, host=event.host or "")
+            return None
+        if kind == "class.handed_over":
+            self._hand_over(index, event)
             return None
         if kind == "worker.found" and (objected := self._check_find(event)):
             return objected
@@ -163,19 +220,18 @@ class SearchState:
             )
         return None
 
-    def _assign(self, index: int, host: str, *, again: bool) -> None:
-        """Give a class to `host`: a new one, or one to go on with from its cursor."""
-        progress = self.classes[index]
-        self.classes[index] = (
-            class_progress.handed_over(self.plan, progress, host, self.checked, index)
-            if again
-            else replace(progress, host=host)
+    def _hand_over(self, index: int, event: Event) -> None:
+        """Let the host of an event go on with a class, from where the event says."""
+        progress, start = self.classes[index], event.fields.get("start")
+        if not isinstance(start, int) or (start - progress.start) % progress.step:
+            start = self.resumption(index)
+        self.classes[index] = class_progress.handed_over(
+            progress, event.host or "", max(start, progress.start)
         )
 
     def resumption(self, index: int) -> int:
         """Return the nonce from which another worker is to go on with a class."""
-        progress = self.classes[index]
-        return class_progress.resumption(self.plan, progress, self.checked, index)
+        return class_progress.resumption(self.classes[index], self.checked)
 
     def _note_checked(self, event: Event) -> Event | None:
         """Take note of the golden nonces among the first of the space.
@@ -187,7 +243,8 @@ class SearchState:
             return None
         self.checked, self._golden = below, {}
         for nonce in golden:
-            self._golden.setdefault(nonce % self.plan.instances, []).append(nonce)
+            if (owner := self.plan.owners.of(nonce)) is not None:
+                self._golden.setdefault(owner, []).append(nonce)
         objected = None
         for index, progress in self.classes.items():
             passed_over = first_golden(
@@ -208,7 +265,7 @@ class SearchState:
         if not (missing := _unfinished(self.plan, classes)):
             what = "what is looked for" if self.plan.script else "golden"
             self.decide(Ending.EXHAUSTED, f"every nonce was tested, none is {what}")
-        elif all(classes[i].ended == "timeout" for i in missing):
+        elif {"timeout"} <= {classes[i].ended for i in missing} <= {"timeout", WAITING}:
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:
             self.give_up()
@@ -311,9 +368,9 @@ def evidence(search: SearchState) -> dict[str, object] | None:
 
 def _proved_share(search: SearchState, index: int, proof: Proof, doubt: float) -> float:
     """Return the share of a class that was tested at least."""
-    instances = search.plan.instances
-    size = class_size(search.plan.nonces, index, instances)
-    checked = class_size(search.checked, index, instances)
+    piece = search.plan.pieces[index]
+    size = piece.size(search.plan.nonces)
+    checked = piece.size(search.checked)
     proved = witness.at_least(proof.count, 2.0**-proof.level, doubt)
     return round(min(1.0, max(proved, checked) / size), 4)
 
@@ -325,8 +382,7 @@ def _unfinished(plan: Plan, classes: Mapping[int, ClassProgress]) -> list[int]:
         for i, s in classes.items()
         if s.ended != "exhausted"
         or s.cursor < plan.nonces
-        or s.before + s.tested - s.repeated
-        != class_size(plan.nonces, i, plan.instances)
+        or s.before + s.tested - s.repeated != plan.pieces[i].size(plan.nonces)
     ]
 
 
