@@ -209,14 +209,13 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
 
 def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> None:
     """Print the events of a run; with `follow` as they occur, while it is followed."""
-    shown = 0
+    shown = 0  # bytes of them
     while True:
         live = journal.is_followed  # before the look: the last events are seen, too
-        events = list(journal.events())
-        for event in events[shown:]:
+        for end, event in journal.placed_events(shown):
+            shown = end
             if only is None or event.index == only:
-                print(event.to_json() if json else _line(event), flush=True)
-        shown = len(events)
+                print(event.to_json() if json else _line(event), flush=follow)
         if not (live and follow):
             _complain(journal)
             return

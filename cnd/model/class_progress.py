@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from cnd.model import witness
 from cnd.model.events import LAST_WORDS, Event, amount
-from cnd.model.pieces import members
+from cnd.model.pieces import Piece, members
 from cnd.model.plan import Plan
 from cnd.model.witness import FalseClaim, Proof
 
@@ -149,6 +149,21 @@ def continuation(progress: ClassProgress, checked: int) -> int:
     if progress.ended in REPORTED and not progress.distrusted:
         return progress.cursor
     return resumption(progress, checked)
+
+
+def left(
+    plan: Plan, progress: ClassProgress, piece: Piece, checked: int
+) -> dict[str, int]:
+    """Return where a later run is to go on with a class, as a part of its coverage.
+
+    And how many of the first nonces from there on were tested all the same.
+    """
+    start = continuation(progress, checked)
+    below = members(piece.start, piece.modulus, start)
+    tested = progress.before + progress.tested - progress.repeated
+    size = members(start, piece.modulus, plan.nonces)
+    again = min(size, max(0, max(tested, piece.again) - below))
+    return {"next": start, "again": again}
 
 
 def failed(progress: ClassProgress, reason: str) -> ClassProgress:

@@ -10,7 +10,7 @@ import functools
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cnd import pow as worker
@@ -298,6 +298,20 @@ class Plan:
             piece.modulus,
             piece.start,
         )
+
+    def options(self) -> dict[str, Any]:
+        """Return what was asked for, without prices and without what is left."""
+        others = dict.fromkeys(self.others)
+        asked = replace(
+            self,
+            work=(),
+            instances=self.asked or self.instances,
+            asked=0,
+            others=others,
+            usd_per_hour=None,
+            spot={},
+        )
+        return asdict(asked)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan in the form of results and events."""

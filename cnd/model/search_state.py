@@ -12,8 +12,8 @@ cursor, or from the last witness that the first one has shown, since nothing pro
 it reported of the nonces after.  What the first one had tested above is then tested
 again, and counted as repeated.
 
-A class is known by its number in `Plan.pieces`.  Of a run that resumes another one there
-may be more pieces than instances: the further ones wait, and are handed over, too.
+A class is known by its number in `Plan.pieces`.  A run that resumes another one may
+have more pieces than instances: the further ones wait, and are handed over, too.
 
 The first find decides, unless the plan asks for the smallest golden nonce: then the
 best find waits until every other class was tested up to it.  A worker finds the
@@ -30,9 +30,10 @@ from cnd.model.claim import answer, found_before, objection, objection_to
 from cnd.model.class_progress import WAITING, ClassProgress, concealed, first_golden
 from cnd.model.events import Event
 from cnd.model.outcome import Ending, Outcome
-from cnd.model.pieces import members
 from cnd.model.plan import Plan
 from cnd.model.witness import FalseClaim, LostWitnesses, Proof
+
+ASSIGNMENTS = ("instance.launched", "class.handed_over")  # kinds of events
 
 
 class SearchState:
@@ -88,11 +89,6 @@ class SearchState:
         return sum(s.repeated for s in self.classes.values()) + sum(again)
 
     @property
-    def tested_in_all(self) -> int:
-        """Nonces that this run and those that it resumes have tested, each once."""
-        return self.plan.tested_before + self.tested - self.repeated
-
-    @property
     def rate(self) -> float:
         """Nonces/s of the workers that search right now."""
         return sum(s.rate for s in self.classes.values() if not s.ended)
@@ -113,29 +109,15 @@ class SearchState:
         return [
             i
             for i, s in self.classes.items()
-            if s.ended == "failed" and not self._is_settled(s)
+            if s.ended == "failed" and not self.is_settled(s)
         ]
-
-    @property
-    def waiting(self) -> list[int]:
-        """The pieces that can be begun, and could still change the answer."""
-        classes = self.classes.items()
-        if any(s.ended == "timeout" for _, s in classes):
-            return []
-        return [i for i, s in classes if s.ended == WAITING and not self._is_settled(s)]
-
-    @property
-    def needless(self) -> list[int]:
-        """The classes whose worker searches on, and cannot change the answer."""
-        classes = self.classes.items()
-        return [i for i, s in classes if not s.ended and self._is_settled(s)]
 
     @property
     def smallest(self) -> bool | None:
         """Whether no golden nonce is smaller; None where that was not asked for."""
         if not self.plan.smallest or self.best is None:
             return None
-        return all(self._is_settled(s) for s in self.classes.values())
+        return all(self.is_settled(s) for s in self.classes.values())
 
     @property
     def kernels(self) -> list[str]:
@@ -150,7 +132,7 @@ class SearchState:
                 "of": s.step,
                 "start": piece.start,
                 "cursor": s.cursor,
-                **self._left(i),
+                **class_progress.left(self.plan, s, piece, self.checked),
                 "tested": s.before + s.tested if s.is_counted(self.plan) else None,
                 "repeated": s.repeated,
                 "ended": s.ended,
@@ -159,18 +141,6 @@ class SearchState:
                 self.classes.items(), self.plan.pieces, strict=True
             )
         ]
-
-    def _left(self, index: int) -> dict[str, int]:
-        """Return where a later run is to go on with a class.
-
-        And how many of the first nonces from there on were tested all the same.
-        """
-        s, piece = self.classes[index], self.plan.pieces[index]
-        start = class_progress.continuation(s, self.checked)
-        below = members(piece.start, piece.modulus, start)
-        above = max(s.before + s.tested - s.repeated, piece.again) - below
-        size = members(start, piece.modulus, self.plan.nonces)
-        return {"next": start, "again": min(size, max(0, above))}
 
     def see(self, event: Event) -> Event | None:
         """Take in one event; return the objection if it is a false claim.
@@ -191,12 +161,8 @@ class SearchState:
 
     def _take(self, index: int, event: Event) -> Event | None:
         kind, progress = event.kind, self.classes[index]
-        if kind == "instance.launched":
-            if index < self.plan.instances:
-                self.classes[index] = replace(progress, host=event.host or "")
-            return None
-        if kind == "class.handed_over":
-            self._hand_over(index, event)
+        if kind in ASSIGNMENTS:
+            self._assign(index, event)
             return None
         if kind == "worker.found" and (objected := self._check_find(event)):
             return objected
@@ -220,9 +186,16 @@ class SearchState:
             )
         return None
 
-    def _hand_over(self, index: int, event: Event) -> None:
-        """Let the host of an event go on with a class, from where the event says."""
+    def _assign(self, index: int, event: Event) -> None:
+        """Give a class to a host: a new one, or one to go on with.
+
+        An instance that replaces another one has no class from the beginning.
+        """
         progress, start = self.classes[index], event.fields.get("start")
+        if event.kind == "instance.launched":
+            if index < self.plan.instances:
+                self.classes[index] = replace(progress, host=event.host or "")
+            return
         if not isinstance(start, int) or (start - progress.start) % progress.step:
             start = self.resumption(index)
         self.classes[index] = class_progress.handed_over(
@@ -259,7 +232,7 @@ class SearchState:
         """Decide, if every class has come to an end."""
         classes = self.classes
         if self.outcome or not all(
-            s.ended or self._is_settled(s) for s in classes.values()
+            s.ended or self.is_settled(s) for s in classes.values()
         ):
             return
         if not (missing := _unfinished(self.plan, classes)):
@@ -316,7 +289,7 @@ class SearchState:
             self.outcome = self.best
         return None
 
-    def _is_settled(self, progress: ClassProgress) -> bool:
+    def is_settled(self, progress: ClassProgress) -> bool:
         """Whether nothing that is left of a class could replace the best find."""
         best = self.best
         return best is not None and progress.cursor >= (best.nonce or 0)
@@ -332,6 +305,20 @@ class SearchState:
                 reason = str(objected.fields["reason"])
                 self.classes[index] = class_progress.distrusted(progress, reason)
         return objected
+
+
+def waiting(search: SearchState) -> list[int]:
+    """Return the pieces that can be begun, and could still change the answer."""
+    classes = search.classes.items()
+    if any(s.ended == "timeout" for _, s in classes):
+        return []
+    return [i for i, s in classes if s.ended == WAITING and not search.is_settled(s)]
+
+
+def needless(search: SearchState) -> list[int]:
+    """Return the classes whose worker searches on, and cannot change the answer."""
+    classes = search.classes.items()
+    return [i for i, s in classes if not s.ended and search.is_settled(s)]
 
 
 def unproved(plan: Plan) -> str:

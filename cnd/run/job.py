@@ -134,7 +134,7 @@ class Job:
         """
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         events = list(self._journal.events())
-        past = self._recorder.recall(events)
+        past = self._recorder.recall(list(self._journal.history()))
         self._replacements.expect(len(past.index) + replay.unanswered(events))
         with self._signals():
             if not self._recorder.search.checked:
@@ -432,4 +432,10 @@ def _described(plan: Plan) -> dict[str, object]:
         "type": plan.instance_type,
         "lifetime": plan.lifetime,
         "script": plan.script,
+        **(_resumed(plan) if plan.chain else {}),
     }
+
+
+def _resumed(plan: Plan) -> dict[str, object]:
+    names = ("chain", "tested_before", "known", "work")
+    return {name: getattr(plan, name) for name in names}

@@ -18,6 +18,7 @@ from cnd.cloud.failures import LISTED_WITHIN
 from cnd.ec2 import EXISTING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
+from cnd.model.checkpoint import Checkpoint
 from cnd.model.claim import refutation
 from cnd.model.events import Event, amount
 from cnd.model.format import duration, number
@@ -214,7 +215,9 @@ def _could_be_taken_over(journal: Journal) -> bool:
 def _activities(journal: Journal) -> dict[str, str]:
     """Return what each instance of a run does, by its last relevant event."""
     activities: dict[str, str] = {}
-    for event in journal.events():
+    for event in journal.history():
+        if isinstance(event, Checkpoint):
+            continue
         if event.host and (doing := _activity(event)):
             activities[event.host] = doing
     return activities
@@ -268,6 +271,7 @@ def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
     except CloudError:
         return None
     nonce, plan = (claim or {}).get("nonce"), kept.plan
-    if not isinstance(nonce, int) or refutation(plan, nonce % plan.instances, nonce):
+    owner = plan.owners.of(nonce) if isinstance(nonce, int) else None
+    if owner is None or refutation(plan, owner, nonce):
         return None
     return nonce

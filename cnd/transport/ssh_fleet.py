@@ -72,6 +72,8 @@ class SshFleet:
         self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
+        # Connections whose worker has ended, open for signs of life; by instance.
+        self._idle: dict[str, list[Host]] = {}
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[
             int, str
@@ -123,12 +125,20 @@ class SshFleet:
             self._deadlines.expect(instance.id)
             if part:
                 self._holders[part.index] = instance.id
+            self._close_idle(instance.id)
             if instance.id in self._gone:  # the caller gave it a class before it knew
                 host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
             if self._beating is None:
                 self._beating = self._pool.submit(self._beat)
                 self.threads.append(self._beating)
+
+    def _close_idle(self, instance_id: str) -> None:
+        """Close connections of an instance whose worker is done: a new one is made."""
+        idle = self._idle.pop(instance_id, [])
+        self._hosts = [each for each in self._hosts if each[1] not in idle]
+        for host in idle:
+            host.close()
 
     def _beat(self) -> None:
         """Send all hosts signs of life."""
@@ -143,6 +153,10 @@ class SshFleet:
         self._turns.note_work(0)
         for _, host in self._all():
             host.stop()
+
+    def release(self, index: int) -> None:
+        """Stop the worker of a class, once it reports: its result is not needed."""
+        self._holders[index] = ""
 
     def drop(self, instance_id: str) -> None:
         """Give up for good an instance that is gone."""
@@ -186,6 +200,8 @@ class SshFleet:
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
             # The connection stays open, for signs of life.
+            with self._lock:
+                self._idle.setdefault(instance_id, []).append(host)
             self._put(Event("host.done", index, instance_id))
 
     def _search(self, host: Host, instance_id: str, part: Part) -> None:
@@ -304,13 +320,14 @@ class SshFleet:
     def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
         """Return the job file of a host: for `pow.py` and for `watchdog.py`."""
         plan = self._plan
+        piece = plan.pieces[part.index]
         return {
             "run": self._files.run,
             "block": plan.block,
             "difficulty": plan.difficulty,
-            "index": part.index,
+            "index": piece.residue,
             "start": part.start,
-            "of": plan.instances,
+            "of": piece.modulus,
             "nonces": plan.nonces,
             "time_limit": max(1.0, round(self._deadlines.remaining(), 3)),
             "kernel": plan.kernel,

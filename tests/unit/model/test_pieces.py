@@ -1,4 +1,4 @@
-"""What is left of a search is dealt to the next fleet: each nonce once, none left out."""
+"""What is left of a search is dealt to the next fleet: each nonce once."""
 
 from __future__ import annotations
 
