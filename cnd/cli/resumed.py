@@ -22,6 +22,7 @@ from cnd.model.resumption import Past
 from cnd.planning.forecast import Request
 from cnd.run import find_run, past_run
 from cnd.run.journal import Journal
+from cnd.run.still_searching import require_ended
 
 # Options that are taken over under the same name; others need a decision.
 SAME = (
@@ -65,7 +66,7 @@ def resumed(
         CloudError: the cloud cannot be asked.
     """
     journal = find_run.chosen(run, say, (options.cloud, options.region))
-    past_run.require_ended(journal, None)
+    require_ended(journal, None)
     past = past_run.read(journal)
     _require_same_search(past, options)
     smallest = options.smallest or past.plan.smallest
@@ -77,7 +78,7 @@ def resumed(
         raise UsageError(message, hint="leave out --cloud")
     cloud = connect(there.cloud, options.region or there.region)
     own = _in_own_region(cloud, there, past.run)
-    past_run.require_ended(journal, own)
+    require_ended(journal, own)
     if not journal.is_over:
         past = past_run.read(journal, own)
         resumption.require_open(past, smallest=smallest)

@@ -53,6 +53,12 @@ class ClassProgress:
         assert self.proof is not None
         return self.shown.plus(self.proof) if self.shown else self.proof
 
+    def repeated_of(self, piece: Piece) -> int:
+        """Return how much was tested twice, in this run or in this and before."""
+        return self.repeated + min(
+            piece.again, self.before + self.tested - self.repeated
+        )
+
     def is_counted(self, plan: Plan) -> bool:
         """Whether it is known how much was tested; CND's own worker reports it."""
         return self.counted or not (plan.script and self.started)

@@ -82,11 +82,8 @@ class SearchState:
     @property
     def repeated(self) -> int:
         """How many of these were done twice: in this run, or in this and before."""
-        again = (
-            min(piece.again, s.before + s.tested - s.repeated)
-            for piece, s in zip(self.plan.pieces, self.classes.values(), strict=True)
-        )
-        return sum(s.repeated for s in self.classes.values()) + sum(again)
+        pairs = zip(self.plan.pieces, self.classes.values(), strict=True)
+        return sum(s.repeated_of(piece) for piece, s in pairs)
 
     @property
     def rate(self) -> float:
@@ -134,7 +131,7 @@ class SearchState:
                 "cursor": s.cursor,
                 **class_progress.left(self.plan, s, piece, self.checked),
                 "tested": s.before + s.tested if s.is_counted(self.plan) else None,
-                "repeated": s.repeated,
+                "repeated": s.repeated_of(piece),
                 "ended": s.ended,
             }
             for (i, s), piece in zip(

@@ -33,14 +33,23 @@ LOCK_PATIENCE = 0.25  # seconds; a process that only looks holds it for a moment
 MOST_BYTES = 16 << 20
 
 
-class Coverage(TypedDict):
-    """How far a class was tested, as in a result."""
+class OlderCoverage(TypedDict):
+    """How far a class was tested, as in a result of any version."""
 
     index: int
     cursor: int
     tested: int | None
     repeated: int
     ended: str
+
+
+class Coverage(OlderCoverage, total=False):
+    """The same, with what a run that goes on with the class needs."""
+
+    of: int
+    start: int
+    next: int
+    again: int
 
 
 class KeptResult(TypedDict, total=False):
@@ -67,6 +76,10 @@ class KeptResult(TypedDict, total=False):
     receipt: dict[str, object]
     cloud: str
     region: str
+    chain: list[str]
+    tested_before: int
+    tested_in_all: int | None
+    smallest: bool | None
 
 
 def runs() -> list[str]:

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.plan import Plan
-from cnd.model.resumption import Past, past
+from cnd.model.resumption import Past, past, require_open
 from cnd.model.search_state import SearchState
-from cnd.run import order, status
+from cnd.run import order
 from cnd.run.journal import RESULT, Journal
 from cnd.system.typed_json import made
 from cnd.transport import orphans
@@ -130,25 +129,13 @@ def _parts(search: SearchState, host: str) -> Iterator[tuple[str, int]]:
             yield Part(index, progress.start).name, index
 
 
-def require_ended(journal: Journal, cloud: Cloud | None) -> None:
-    """Refuse a run that still searches, or may.
-
-    Args:
-        cloud: in the region of the run; None: it is a local cloud, and down.
-
-    Raises:
-        UsageError: it does.
-        CloudError: the cloud could not be asked.
-    """
-    run = journal.run
+def left(journal: Journal) -> int | None:
+    """Return how many nonces a run has left to resume it; None: it cannot be."""
     if journal.is_followed:
-        message = f"run {run} still searches"
-        raise UsageError(message, hint=f"`fab stop --run {run}` ends it, with its logs")
-    if journal.is_over or cloud is None:
-        return
-    listed = ec2.find(cloud.ec2, run=run, states=ec2.ALL)
-    live = [instance for instance in listed if instance.state in ec2.LIVE]
-    if live or run in status.under_way(listed, cloud):
-        message = f"run {run} still searches, without an orchestrator"
-        hint = f"`fab attach {run}` takes it over, `fab scram --run {run}` ends it"
-        raise UsageError(message, hint=hint)
+        return None
+    try:
+        past = read(journal)
+        require_open(past, smallest=past.plan.smallest)
+    except UsageError:
+        return None
+    return past.left

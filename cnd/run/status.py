@@ -22,7 +22,7 @@ from cnd.model.checkpoint import Checkpoint
 from cnd.model.claim import refutation
 from cnd.model.events import Event, amount
 from cnd.model.format import duration, number
-from cnd.run import order
+from cnd.run import order, past_run
 from cnd.run.journal import Journal, runs
 from cnd.transport import orphans
 
@@ -40,7 +40,8 @@ class Overview:
     """The live instances with their activity, and the newest runs."""
 
     instances: tuple[tuple[Instance, str], ...]
-    runs: tuple[tuple[str, str], ...]  # name; how it ended, or "going on"
+    # Name; how it ended, or "going on"; how many nonces are left to resume it.
+    runs: tuple[tuple[str, str, int | None], ...]
     now: dt.datetime
 
     def to_json(self) -> dict[str, Any]:
@@ -61,7 +62,10 @@ class Overview:
                 }
                 for i, doing in self.instances
             ],
-            "runs": [{"run": run, "stands": stands} for run, stands in self.runs],
+            "runs": [
+                {"run": run, "stands": stands, "left": left}
+                for run, stands, left in self.runs
+            ],
         }
 
     def text(self) -> str:
@@ -73,11 +77,18 @@ class Overview:
         ]
         count = len(self.instances)
         lines.append(f"{count} instance{'' if count == 1 else 's'} running")
-        lines += [f"run {run}: {stands}" for run, stands in self.runs]
+        lines += [
+            f"run {run}: {stands}{_resumable(run, left)}"
+            for run, stands, left in self.runs
+        ]
         return "\n".join(lines)
 
     def _age(self, instance: Instance) -> float:
         return (self.now - instance.launched).total_seconds()
+
+
+def _resumable(run: str, left: int | None) -> str:
+    return f"; {number(left)} nonces are left: `fab resume {run}`" if left else ""
 
 
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
@@ -96,6 +107,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
                 UNDER_WAY
                 if run in unsure
                 else _summary(journals[run], run in activities, cloud),
+                None if run in {*unsure, *activities} else past_run.left(journals[run]),
             )
             for run in newest
         ),
