@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from cnd.model import class_progress, witness
 from cnd.model.claim import answer, found_before, objection, objection_to
@@ -92,8 +93,16 @@ class SearchState:
 
     @property
     def hash_rate(self) -> float:
-        """Nonces/s of all workers together, as each has reported last."""
-        return sum(s.rate for s in self.classes.values())
+        """Nonces/s of all workers together, as each has reported last.
+
+        Where an instance searches pieces one after the other, their mean counts.
+        """
+        if not self.plan.work:
+            return sum(s.rate for s in self.classes.values())
+        of_host: dict[str, list[float]] = {}
+        for s in self.classes.values():
+            of_host.setdefault(s.host, []).extend([s.rate] * (s.rate > 0))
+        return sum(fmean(rates) for rates in of_host.values() if rates)
 
     @property
     def searching(self) -> list[int]:

@@ -66,7 +66,7 @@ class Chain:
             eventually(lambda: told(folder, "class.handed_over"), within=60)
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=90)
-        assert process.returncode in (4, 130), err
+        assert process.returncode in (4, 12, 130), err
         self.terminal.faults += hosts
         self._add(folder)
         result = json.loads(out)
@@ -91,8 +91,11 @@ class Chain:
 @pytest.mark.paced
 def test_a_search_in_three_pieces_tests_every_nonce(terminal: Victim) -> None:
     """One orchestrator is killed with its whole fleet, one run loses a host."""
-    chain = Chain(terminal, nonces=600_000)
+    chain = Chain(terminal, nonces=500_000)
     chain.killed(3)
+    early = terminal.call("resume", chain.folders[0].name)
+    assert (early.returncode, len(early.stderr.splitlines())) == (2, 3)  # which cloud
+    assert "still searches, without an orchestrator" in early.stderr
     terminal.run("scram")
     (known,) = [
         each["left"]
@@ -136,7 +139,7 @@ def test_a_search_in_five_pieces_of_any_length_tests_every_nonce(
     left = len(chain.folders)
     n = some()
     result = chain.ended_from_outside(n, hosts=n)
-    assert result["outcome"] == "incomplete"
+    assert result["outcome"] in ("incomplete", "stopped")
     assert result["chain"] == [folder.name for folder in chain.folders[:left]]
     n = 1 + some()
     chain.ended_from_outside(n, hosts=1)

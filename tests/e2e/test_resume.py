@@ -1,0 +1,172 @@
+"""A run goes on where another one ended, through the front door."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cnd.model.plan import Plan
+from tests.e2e.test_smallest import SMALLEST
+from tests.support.terminal import Terminal
+
+RUN = "20260102-030405-abcd"
+BLOCK = "COMSM0010cloud"
+
+
+def past(
+    terminal: Terminal, order: dict[str, Any] | None = None, **result: Any
+) -> Path:
+    """Lay the folder of a run that has ended; return it."""
+    folder = terminal.state / "cnd" / "runs" / RUN
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    plan = Plan(9, 2, 30.0, nonces=1000)
+    rows = [
+        {"index": i, "cursor": 100 + i, "tested": 50, "repeated": 0, "ended": "timeout"}
+        for i in range(2)
+    ]
+    whole = {
+        **{"outcome": "timeout", "nonce": None, "smallest": None, "instances": 2},
+        **{"cloud": "local", "region": "us-east-1", "coverage": rows},
+        **{"plan": plan.options(), "block": BLOCK, "difficulty": 9},
+    }
+    (folder / "result.json").write_text(json.dumps({**whole, **result}))
+    if order is not None:
+        (folder / "order.json").write_text(json.dumps(order))
+    return folder
+
+
+def refused(terminal: Terminal, *words: str) -> str:
+    """Return the one line with which a run is refused, before anything is bought."""
+    before, kept = terminal.runs(), len(terminal.live())
+    done = terminal.call("resume", *words)
+    said = [line for line in done.stderr.splitlines() if not line.startswith("cloud:")]
+    assert done.returncode == 2, done.stderr
+    assert len(said) == 2, said
+    assert said[1].startswith("hint: ")
+    assert (terminal.runs(), len(terminal.live())) == (before, kept)
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("20260102-030405-ffff",), "no run on this disk is called"),
+        ((RUN, "--n", "0"), "--n must be 1 to 1000, not 0"),
+        ((RUN, "--d", "8"), f"--d 8 is not that of run {RUN}, 9"),
+        ((RUN, "--block", "x"), f"--block 'x' is not that of run {RUN}, '{BLOCK}'"),
+        ((RUN, "--nonces", "2000"), f"--nonces 2000 is not that of run {RUN}, 1000"),
+        ((RUN, "--cloud", "aws"), f"--cloud aws: run {RUN} was on local"),
+        ((RUN, "--at-least", "3"), "--at-least must be 1 to 2, not 3"),
+        ((RUN, "--spot", "--on-demand"), "--on-demand and --spot exclude each other"),
+        ((RUN, "--hold", "--no-hold"), "--hold and --no-hold exclude each other"),
+        ((RUN, "--budget", "-1"), "--budget must be more than 0 USD"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_one_line(
+    terminal: Terminal, words: tuple[str, ...], why: str
+) -> None:
+    past(terminal)
+
+    assert why in refused(terminal, *words)
+
+
+EXHAUSTED = {"outcome": "exhausted"}
+FOUND = {"outcome": "found", "nonce": 116, "difficulty": 2}
+ENDED = [
+    {"index": 0, "cursor": 1000, "tested": 500, "repeated": 0, "ended": "exhausted"}
+]
+
+
+@pytest.mark.parametrize(
+    ("result", "words", "why"),
+    [
+        (EXHAUSTED, (), "is finished: every nonce was tested, none is golden"),
+        (FOUND, (), "is finished: it found 116"),
+        ({**FOUND, "smallest": True}, ("--smallest",), "116 is the smallest golden"),
+        ({**FOUND, "nonce": 5}, ("--smallest",), "5 in its result is not golden"),
+        ({"outcome": "incomplete", "coverage": ENDED}, (), "no nonce is left"),
+        ({"coverage": [{**ENDED[0], "of": 0}]}, (), "no part of a coverage"),
+        ({"coverage": "x"}, (), "cannot be resumed"),
+    ],
+)
+def test_a_finished_search_is_refused_with_the_reason(
+    terminal: Terminal, result: dict[str, Any], words: tuple[str, ...], why: str
+) -> None:
+    past(terminal, **result)
+
+    assert why in refused(terminal, RUN, *words)
+
+
+def test_a_run_of_another_account_is_refused(terminal: Terminal) -> None:
+    found = terminal.json("start", "--d", "9", "--nonces", "9", "--n", "1", status=11)
+    order = json.loads(
+        (terminal.state / "cnd/runs" / found["run"] / "order.json").read_text()
+    )
+    plan = {**order["plan"], "instances": 2, "nonces": 1000}
+    past(terminal, {**order, "plan": plan, "account": "999999999999"})
+
+    assert "belongs to account 999999999999" in refused(terminal, RUN)
+
+
+def test_smaller_nonces_than_the_one_found_are_searched_for_on_another_machine(
+    terminal: Terminal,
+) -> None:
+    """Its result comes from S3; one instance tests what two have left."""
+    words = ("start", "--d", "5", "--n", "2", "--block", BLOCK, "--kernel", "hashlib")
+    first = terminal.json(*words)
+    assert "it found" in refused(terminal, first["run"])
+    shutil.rmtree(terminal.state / "cnd" / "runs" / first["run"])
+
+    plan = terminal.ask("plan", "--resume", first["run"], "--smallest", "--n", "1")
+    last = terminal.json("resume", first["run"], "--smallest", "--n", "1", "--t", "60")
+
+    assert plan["plan"]["known"] == first["nonce"]
+    assert plan["plan"]["chain"] == [first["run"]]
+    assert (last["nonce"], last["smallest"]) == (SMALLEST["5"], True)
+    assert (last["resumes"], last["instances"]) == (first["run"], 1)
+    assert last["hash"].startswith("00000")
+    assert last["tested_before"] == first["tested"]
+
+
+def test_a_plan_of_the_rest_counts_what_was_tested(terminal: Terminal) -> None:
+    past(terminal)
+
+    plan = terminal.ask("plan", "--resume", RUN, "--n", "4", "--t", "60")
+    text = terminal.call("plan", "--resume", RUN).stdout
+
+    assert plan["plan"]["tested_before"] == 100
+    assert plan["plan"]["time_limit"] == 60.0
+    assert sum(len(range(s, 1000, m)) for m, s, _ in plan["plan"]["work"]) == 900
+    assert "900 nonces; 100 were tested by 1 run" in text
+    assert "at most 30 s" in text  # as it was asked for
+
+
+SLOW = pytest.param("user-data", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("way", ["ssh", SLOW])
+def test_a_run_is_resumed_by_any_number_of_instances(
+    terminal: Terminal, way: str
+) -> None:
+    words = ("start", "--d", "9", "--nonces", "2**40", "--t", "1", "--n", "3")
+    first = terminal.json(*words, "--bootstrap", way, status=10)
+
+    second = terminal.json("resume", "--n", "5", status=10)
+    third = terminal.json("resume", "--n", "2", status=10)
+
+    assert [second["instances"], third["instances"]] == [5, 2]
+    assert third["chain"] == [first["run"], second["run"]]
+    assert third["tested_before"] == second["tested_in_all"]
+    for each in (first, second, third):
+        assert each["evidence"]["witnesses"] > 0
+        fresh = each["tested"] - each["repeated"]
+        assert each["tested_before"] + fresh == each["tested_in_all"]
+    status = terminal.ask("status")["runs"][-1]
+    assert status["left"] >= 2**40 - third["tested_in_all"]
+    assert f"`fab resume {third['run']}`" in terminal.call("status").stdout
+    assert terminal.ask("runs")["runs"][-1]["resumes"] == second["run"]
