@@ -45,10 +45,10 @@ class Chain:
         self._add(self.terminal.state / "cnd" / "runs" / result["run"])
         return result
 
-    def killed(self, n: int) -> None:
+    def killed(self, n: int, *words: str) -> None:
         """Kill the orchestrator once each worker has reported; the fleet goes on."""
         before = set(self.terminal.runs())
-        process = self.terminal.spawn(*self.words(n), *LONG)
+        process = self.terminal.spawn(*self.words(n), *(words or LONG))
         folder = self._searching(before, n)
         kill(self.terminal, process, before)
         self._add(folder)
@@ -134,7 +134,7 @@ def test_a_search_in_five_pieces_of_any_length_tests_every_nonce(
     terminal.run("scram")
     if chance.random() < 0.5:
         chain.ended_by_time(some(), chance.uniform(0.5, 3))
-    chain.killed(some())
+    chain.killed(some(), "--t", "6")
     eventually(lambda: not terminal.live(), within=150)  # the search goes on, then ends
     left = len(chain.folders)
     n = some()
