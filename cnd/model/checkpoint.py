@@ -61,7 +61,10 @@ def _packed(progress: ClassProgress) -> dict[str, Any]:
         value = getattr(progress, each.name)
         if isinstance(value, Proof):
             counts = {str(b): n for b, n in enumerate(value.counts) if n}
-            record[each.name] = [value.bits, value.thinned_to, value.last, counts]
+            record[each.name] = [
+                *(value.bits, value.thinned_to, value.last, value.left_out),
+                counts,
+            ]
         elif value != each.default:
             record[each.name] = value
     return record
@@ -75,7 +78,7 @@ def _unpacked(record: Mapping[str, Any]) -> ClassProgress:
 
 
 def _proof(record: object) -> Proof:
-    if not isinstance(record, list) or len(record) != 4:
+    if not isinstance(record, list) or len(record) != 5:
         raise ValueError("is no proof")
     *numbers, counted = record
     if not (fits(numbers, list[int]) and fits(counted, dict[str, int])):
@@ -83,8 +86,8 @@ def _proof(record: object) -> Proof:
     counts = [0] * LEVELS
     for bits, count in counted.items():
         counts[int(bits) % LEVELS] = count
-    bits, thinned_to, last = numbers
-    return Proof(bits, thinned_to, last, tuple(counts))
+    bits, thinned_to, last, left_out = numbers
+    return Proof(bits, thinned_to, last, tuple(counts), left_out)
 
 
 class Series:

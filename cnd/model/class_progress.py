@@ -16,7 +16,7 @@ from cnd.model import witness
 from cnd.model.events import LAST_WORDS, Event, amount
 from cnd.model.pieces import Piece, members
 from cnd.model.plan import Plan
-from cnd.model.witness import FalseClaim, Proof
+from cnd.model.witness import FalseClaim, LostWitnesses, Proof
 
 MOST_TEXT = 200  # characters of a worker's own text that are kept
 WAITING = "waiting"  # for an instance that has nothing left to search
@@ -210,14 +210,22 @@ def _proved(plan: Plan, progress: ClassProgress, event: Event, cursor: int) -> P
     shown = event.fields.get("witnesses", [])
     if not isinstance(shown, list) or len(shown) > witness.MOST_AT_ONCE:
         raise FalseClaim("its witnesses are no short list")
-    progress.proof.require_whole(event.fields.get("shown"))
+    rotated = "rotated" in event.fields  # it sums up all that the worker has shown
+    try:
+        progress.proof.require_whole(event.fields.get("shown"))
+    except LostWitnesses:
+        if not rotated:
+            raise
+    else:
+        if rotated:
+            return progress.proof  # all of it has come
     if event.kind in LAST_WORDS:
         shown = [each for each in shown if not _is_above(each, cursor)]
     members = _members(plan, progress, cursor)
     proof = progress.proof.extended(plan.block, members, shown)
     if (bits := event.fields.get("thinned_to")) is not None:
         proof = proof.thinned(bits, 4 * plan.difficulty - 1)
-    return proof
+    return proof.summed_up(event.fields["shown"]) if rotated else proof
 
 
 def _with_those_above(

@@ -48,6 +48,7 @@ class EventBuffer:
         self._block, self._bits = block, bits
         self._witnesses: List[Tuple[int, int]] = []  # nonce, its zero bits
         self._thinned_to: Optional[int] = None
+        self._last = -1  # the highest witness
         self._position = 0
         self._count = 0
         self._kept: List[Tuple[int, str]] = []
@@ -60,6 +61,8 @@ class EventBuffer:
         for text in self._new_lines():
             record = http_client.json_object(text.encode())
             event = record.get("event")
+            if record.pop("rotated", None) is not None:  # it sums up what was read
+                text = json.dumps(record)
             if isinstance(record.get("witnesses"), list):
                 text = self._with_all_witnesses(record)
             urgent |= self.add(text, progress=event == "progress")
@@ -81,8 +84,9 @@ class EventBuffer:
         if isinstance(thinned_to, int):
             self._thinned_to = max(thinned_to, self._thinned_to or 0)
         for nonce in record["witnesses"]:
-            if not isinstance(nonce, int):
+            if not isinstance(nonce, int) or nonce <= self._last:
                 continue
+            self._last = nonce
             hashed = int(digest(self._block, nonce), 16)
             self._witnesses.append((nonce, 256 - hashed.bit_length()))
         while len(self._witnesses) > KEPT_WITNESSES:
@@ -108,6 +112,8 @@ class EventBuffer:
     def _new_lines(self) -> Iterator[str]:
         """Yield the new lines that are whole; they may be many."""
         with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            if os.fstat(file.fileno()).st_size < self._position:
+                self._position = 0  # the worker has replaced its events by a summary
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -25,7 +25,13 @@ from cnd.transport.bounded_lines import Allowance
 from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
 from cnd.transport.fleet import BEAT, EARLY, GONE, Part, RunFiles, believed
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import LOG_TIMEOUT, SPOT_WATCHDOG_PAUSE, WATCHDOG_PAUSE, Host
+from cnd.transport.ssh import (
+    LOG_TIMEOUT,
+    ROTATED,
+    SPOT_WATCHDOG_PAUSE,
+    WATCHDOG_PAUSE,
+    Host,
+)
 from cnd.transport.ssh_connection import SILENCE, Login
 from cnd.transport.turns import Turns
 from cnd.transport.worker_output import WorkerOutput
@@ -233,6 +239,8 @@ class SshFleet:
                         # long that another host has its class.
                         if self._is_to_stop(instance_id, part):
                             host.stop()
+                        if ROTATED.match(line):  # it sums up those that are known
+                            known = 0
                         if known:
                             known -= 1
                         elif output.is_last(line):
