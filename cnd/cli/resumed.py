@@ -69,6 +69,7 @@ def resumed(
     require_ended(journal, None)
     past = past_run.read(journal)
     _require_same_search(past, options)
+    _require_script(journal, past.plan.script)
     smallest = options.smallest or past.plan.smallest
     if journal.is_over:
         resumption.require_open(past, smallest=smallest)
@@ -114,6 +115,14 @@ def _require_same_search(past: Past, options: RunOptions) -> None:
             message = f"{spelled} {asked!r} is not that of run {past.run}, {mine!r}"
             hint = f"leave out {spelled}; `fab start` begins a new search"
             raise UsageError(message, hint=hint)
+
+
+def _require_script(journal: Journal, name: str) -> None:
+    """Refuse a run whose worker, a script of the user's, was not kept here."""
+    if name and not (journal.folder / name).is_file():
+        message = f"run {journal.run} cannot be resumed: its worker is not here"
+        hint = "resume it on the machine that started it"
+        raise UsageError(message, hint=hint)
 
 
 def _wanted(plan: Plan, options: RunOptions) -> Plan:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cnd.model.plan import Plan
+from cnd.run.journal import Journal
 from tests.e2e.test_smallest import SMALLEST
 from tests.support.terminal import Terminal
 
@@ -56,6 +57,7 @@ def refused(terminal: Terminal, *words: str) -> str:
     ("words", "why"),
     [
         (("20260102-030405-ffff",), "no run on this disk is called"),
+        (("20260102-030405-ffff", "--region", "eu-west-1"), "no run on this disk is"),
         ((RUN, "--n", "0"), "--n must be 1 to 1000, not 0"),
         ((RUN, "--d", "8"), f"--d 8 is not that of run {RUN}, 9"),
         ((RUN, "--block", "x"), f"--block 'x' is not that of run {RUN}, '{BLOCK}'"),
@@ -100,6 +102,21 @@ def test_a_finished_search_is_refused_with_the_reason(
     past(terminal, **result)
 
     assert why in refused(terminal, RUN, *words)
+
+
+def test_a_run_that_still_searches_is_refused(terminal: Terminal) -> None:
+    past(terminal)
+    (terminal.state / "cnd/runs" / RUN / "result.json").unlink()
+
+    with Journal(RUN, terminal.state / "cnd/runs" / RUN).followed():
+        assert "still searches" in refused(terminal, RUN)
+
+
+def test_a_run_whose_result_is_damaged_is_refused(terminal: Terminal) -> None:
+    past(terminal)
+    (terminal.state / "cnd/runs" / RUN / "result.json").write_text("{")
+
+    assert "cannot be resumed: result.json is damaged" in refused(terminal, RUN)
 
 
 def test_a_run_of_another_account_is_refused(terminal: Terminal) -> None:
@@ -170,3 +187,42 @@ def test_a_run_is_resumed_by_any_number_of_instances(
     assert status["left"] >= 2**40 - third["tested_in_all"]
     assert f"`fab resume {third['run']}`" in terminal.call("status").stdout
     assert terminal.ask("runs")["runs"][-1]["resumes"] == second["run"]
+
+
+SLOW_SCRIPT = """\
+import json, sys, time
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if "--check" in words:
+    print(json.dumps({"valid": words["--check"] == "2500", "answer": "here"}))
+    sys.exit()
+start, of, nonces = (int(words[name]) for name in ("--start", "--of", "--nonces"))
+for tested, nonce in enumerate(range(start, nonces, of)):
+    if nonce == 2500:
+        print(json.dumps({"event": "found", "nonce": nonce}), flush=True)
+        sys.exit()
+    time.sleep(0.001)
+    if tested % 20 == 0:
+        report = {"event": "progress", "cursor": nonce, "tested": tested}
+        print(json.dumps(report), flush=True)
+print(json.dumps({"event": "exhausted"}))
+"""
+
+
+def test_a_script_goes_on_with_what_it_has_not_tested(terminal: Terminal) -> None:
+    script = terminal.folder / "slow.py"
+    script.write_text(SLOW_SCRIPT)
+    words = ("--worker", str(script), "--nonces", "3000", "--n", "2", "--t", "1")
+    first = terminal.json("start", *words, status=10)
+    script.unlink()
+
+    last = terminal.json("resume", "--n", "3", "--t", "60")
+
+    assert (last["nonce"], last["answer"], last["verified"]) == (2500, "here", True)
+    assert last["resumes"] == first["run"]
+    left = [range(row["cursor"], 3000, 2) for row in first["coverage"]]
+    pieces = [range(row["start"], 3000, row["of"]) for row in last["coverage"]]
+    assert sorted(n for piece in pieces for n in piece) == sorted(
+        n for rest in left for n in rest
+    )
+    shutil.rmtree(terminal.state / "cnd" / "runs" / first["run"])
+    assert "its worker is not here" in refused(terminal, first["run"])
