@@ -136,8 +136,13 @@ class Plan:
         try:
             for number in range(count) if self.work else (0, count - 1):
                 self.search(number)
+            if self.known is not None and not self._is_golden(self.known):
+                raise ValueError(f"{self.known} is not golden")
         except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
+
+    def _is_golden(self, nonce: int) -> bool:
+        return worker.is_golden(worker.digest(self.block, nonce), self.difficulty)
 
     def _check_access(self) -> None:
         """Refuse options on how to reach the instances that cannot work."""

@@ -120,13 +120,19 @@ def continued(past: Past, wanted: Plan) -> Plan:
 
     Args:
         wanted: the plan of the earlier run with changed options.
+
+    Raises:
+        UsageError: every nonce below its find was tested.
     """
     plan = wanted
     if past.nonce is not None:
         plan = replace(plan, known=past.nonce)
+    if not (left := pieces.remaining(past.pieces, plan.end)):
+        message = f"run {past.run} is finished: no nonce below {plan.end} is left"
+        raise UsageError(message, hint=FRESH)
     return replace(
         plan,
-        work=tuple(pieces.remaining(past.pieces, plan.end)),
+        work=tuple(left),
         chain=(*past.plan.chain, past.run),
         tested_before=past.tested,
     )

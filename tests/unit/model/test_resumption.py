@@ -226,3 +226,16 @@ def test_a_checkpoint_is_kept_and_restored_whole() -> None:
 def test_what_is_no_checkpoint_is_refused(record: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):
         checkpoint.from_json(record)
+
+
+def test_a_find_below_which_all_is_tested_is_the_smallest_one() -> None:
+    easy = replace(PLAN, difficulty=2, smallest=True)
+    found = Past(RUN, easy, (Piece(2, 116), Piece(2, 117)), 116, "found", 116)
+
+    with pytest.raises(UsageError, match="no nonce below 116 is left"):
+        resumption.continued(found, easy)
+
+
+def test_a_plan_that_knows_a_nonce_which_is_not_golden_is_refused() -> None:
+    with pytest.raises(UsageError, match="117 is not golden"):
+        replace(PLAN, known=117)
