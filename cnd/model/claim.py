@@ -57,7 +57,7 @@ def _script_refutation(event: Event) -> str:
 
 
 def found_before(plan: Plan) -> Outcome | None:
-    """Return the find of an earlier run that waits for smaller ones, if there is one."""
+    """Return the find of an earlier run that waits for smaller ones, if any."""
     if plan.known is None:
         return None
     digest = worker.digest(plan.block, plan.known)
