@@ -85,14 +85,16 @@ class Replacements:
     def _hand_over(self, fleet: Fleet, served: Mapping[str, ec2.Instance]) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
         search, roster = self._recorder.search, self._recorder.roster
-        if search.awaits_check or (search.failed and self._awaited()):
+        if search.awaits_check:
+            return
+        self._begin_waiting(fleet, served)
+        if search.failed and self._awaited():
             return
         for index in search.failed:
             host = roster.survivor(search.classes.values())
             if host is None:
                 break
             self._give(index, host, fleet, served)
-        self._begin_waiting(fleet, served)
         if not ((search.failed or waiting(search)) and roster.may_recover):
             search.settle()
 

@@ -226,3 +226,33 @@ def test_a_script_goes_on_with_what_it_has_not_tested(terminal: Terminal) -> Non
     )
     (terminal.state / "cnd" / "runs" / first["run"] / "worker.py").unlink()
     assert "its worker is not here" in refused(terminal, first["run"])
+
+
+def test_what_orphans_have_left_in_s3_counts_as_tested(terminal: Terminal) -> None:
+    """As where the orchestrator was killed, and its fleet has ended itself later."""
+    words = ("start", "--d", "9", "--nonces", "2**40", "--t", "0.2", "--n", "1")
+    first = terminal.json(*words, status=10)
+    folder = terminal.state / "cnd" / "runs" / first["run"]
+    (folder / "result.json").unlink()
+    order = json.loads((folder / "order.json").read_text())
+    order["plan"]["witness_bits"] = None
+    (folder / "order.json").write_text(json.dumps(order))
+    known = [
+        line
+        for line in (folder / "events.jsonl").read_text().splitlines()
+        if "worker.timeout" not in line
+    ]
+    (folder / "events.jsonl").write_text("\n".join(known) + "\n")
+    host = first["fleet"][0]["id"]
+    last = {"event": "timeout", "cursor": 123_456_789, "tested": 123_456_789}
+    lines = [[1, json.dumps({"event": "started"})], [2, json.dumps(last)]]
+    report = {"instance": host, "time": 0.0, "parts": {"class-0-from-0": lines}}
+    bucket, key = first["logs"]["s3"].removeprefix("s3://").split("/", 1)
+    terminal.client("s3").put_object(
+        Bucket=bucket, Key=f"{key}logs/Instance0.json", Body=json.dumps(report).encode()
+    )
+
+    plan = terminal.ask("plan", "--resume", first["run"])["plan"]
+
+    assert plan["tested_before"] == 123_456_789
+    assert [start for _, start, _ in plan["work"]] == [123_456_789]
