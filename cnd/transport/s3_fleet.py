@@ -198,8 +198,10 @@ class S3Fleet:
     def release(self, index: int) -> None:
         """Stop the worker of a class: its result is not needed."""
         with self._lock:
+            known = not self._holders[index]
             self._holders[index] = ""
-        self._awake.set()
+        if not known:  # the message is written once
+            self._awake.set()
 
     def drop(self, instance_id: str) -> None:
         """Give up for good an instance that is gone."""
