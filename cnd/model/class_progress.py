@@ -37,6 +37,7 @@ class ClassProgress:
     start: int = 0  # where its present worker began
     step: int = 1  # from one nonce of the class to the next
     rate: float = 0.0  # nonces/s, as last reported
+    seconds: float = 0.0  # of search by its present worker, as last reported
     kernel: str = ""
     started: bool = False
     counted: bool = False  # whether a worker of it has reported how much it tested
@@ -104,6 +105,8 @@ def updated(
         changes |= {"proof": whole, "tested": counted}
     if (rate := amount(fields.get("rate"))) is not None:
         changes["rate"] = rate
+    if (seconds := amount(fields.get("seconds"))) is not None:
+        changes["seconds"] = min(seconds, plan.time_limit)
     if isinstance(fields.get("tested"), int):
         changes["counted"] = True
     return replace(progress, **changes, **_other_changes(event))  # type: ignore[arg-type]

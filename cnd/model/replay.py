@@ -84,10 +84,15 @@ def searched_seconds(event: Event, search: SearchState) -> tuple[int, float] | N
     progress = search.classes.get(index)
     if progress is None or event.host != progress.host:
         return None
-    begins = index < search.plan.instances  # with the run, not after another class
-    if not begins or progress.start != search.plan.pieces[index].start:
+    if not _is_first(search, index):
         return None
     return index, min(reported, search.plan.time_limit)
+
+
+def _is_first(search: SearchState, index: int) -> bool:
+    """Return whether the worker of a class began with the run, and not later."""
+    begins = index < search.plan.instances  # not after another class
+    return begins and search.classes[index].start == search.plan.pieces[index].start
 
 
 def replayed(plan: Plan, history: Iterable[Event | Checkpoint]) -> RunHistory:
@@ -126,6 +131,11 @@ def replayed(plan: Plan, history: Iterable[Event | Checkpoint]) -> RunHistory:
             unfit.add(host)
         elif event.kind == "run.stop_requested":
             search.stop(event)
+    searched |= {
+        i: max(s.seconds, searched.get(i, 0.0))
+        for i, s in search.classes.items()
+        if s.seconds and _is_first(search, i)
+    }
     began, searching = marks.get("run.started", now), marks.get("worker.started")
     return RunHistory(
         search=search,

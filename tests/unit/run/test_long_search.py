@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cnd.model import checkpoint
 from cnd.model.events import PROGRESS, Event
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
@@ -105,12 +106,15 @@ def test_a_take_over_knows_the_last_progress_of_each_class(tmp_path: Path) -> No
     stream = Stream(tmp_path / "r", instances=60, hours=2)
     stream.run(0, 2, every=100)
     classes = stream.recorder.search.classes
+    stream.recorder.writer.checkpoint(checkpoint.of(stream.recorder.search))
+    assert stream.recorder.writer.settle(60)
 
     again = Recorder(stream.plan, stream.journal, view=Narrator(stream.plan))
     past = again.recall(list(stream.journal.history()))
 
     assert past.search.classes == classes
     assert {s.tested for s in classes.values()} == {RATE * 7200}
+    assert past.searched == dict.fromkeys(range(60), 7200.0)
     assert again.writer.settle(60)
     # What it has recalled is kept anew: the next one knows the same.
     third = Recorder(stream.plan, stream.journal, view=Narrator(stream.plan))
