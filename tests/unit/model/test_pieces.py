@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,14 @@ def test_a_fleet_of_twice_the_size_gets_each_class_in_halves() -> None:
     work = dealt(pieces, 4000, 8)
 
     assert sorted((p.modulus, p.start) for p in work) == [(8, i) for i in range(8)]
+
+
+@pytest.mark.parametrize(("instances", "count"), [(8, 8), (16, 16), (4, 8), (12, 48)])
+def test_the_table_of_the_document_is_what_is_dealt(instances: int, count: int) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "resume.md").read_text()
+
+    assert f"| M = {instances} | {count} |" in text
+    assert len(dealt(whole_classes(8), 96_000, instances)) == count
 
 
 @quick
