@@ -50,6 +50,7 @@ class EventBuffer:
         self._thinned_to: Optional[int] = None
         self._last = -1  # the highest witness
         self._position = 0
+        self._generation = ""  # of the file; a position counts in one only
         self._count = 0
         self._kept: List[Tuple[int, str]] = []
         self._progress: Optional[Tuple[int, str]] = None
@@ -109,11 +110,21 @@ class EventBuffer:
         latest = [self._progress] if self._progress else []
         return sorted(self._kept + latest)
 
+    def _current_generation(self) -> str:
+        """Return how often the worker has replaced its events: see `pow.Reporter`."""
+        path = os.path.join(os.path.dirname(self._path), "rotated")
+        with contextlib.suppress(OSError), open(path) as file:
+            return file.read(20)
+        return ""
+
     def _new_lines(self) -> Iterator[str]:
         """Yield the new lines that are whole; they may be many."""
         with contextlib.suppress(OSError), open(self._path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < self._position:
+            generation = self._current_generation()
+            size = os.fstat(file.fileno()).st_size
+            if size < self._position or generation != self._generation:
                 self._position = 0  # the worker has replaced its events by a summary
+            self._generation = generation
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -239,3 +239,13 @@ def test_a_find_below_which_all_is_tested_is_the_smallest_one() -> None:
 def test_a_plan_that_knows_a_nonce_which_is_not_golden_is_refused() -> None:
     with pytest.raises(UsageError, match="117 is not golden"):
         replace(PLAN, known=117)
+
+
+def test_the_rate_of_an_instance_is_that_of_one_piece_at_a_time() -> None:
+    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search.see(Event("worker.progress", 0, "i-0", {"rate": 10.0}))
+    end(search, 0, "i-0")
+    give(search, 1, "i-0")
+    search.see(Event("worker.progress", 1, "i-0", {"rate": 14.0}))
+
+    assert search.hash_rate == 12.0

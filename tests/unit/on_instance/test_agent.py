@@ -128,8 +128,9 @@ def test_invalid_witnesses_do_not_end_the_agent(tmp_path: Path) -> None:
     assert not worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, 8).read()
 
 
+@pytest.mark.parametrize("longer", [0, 200])  # than the file was before
 def test_a_report_goes_on_where_a_worker_has_replaced_its_events(
-    tmp_path: Path,
+    tmp_path: Path, longer: int
 ) -> None:
     path, bits = tmp_path / "events.jsonl", 6
     shown = [n for n in range(4000) if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
@@ -145,7 +146,10 @@ def test_a_report_goes_on_where_a_worker_has_replaced_its_events(
     for first in range(0, 2000, 100):
         write("a", first, first + 100, shown=7)
     buffer.read()
+    (tmp_path / pow.GENERATION).write_text("1\n")
     write("w", 0, 3000, rotated=1, shown=30)
+    for _ in range(longer):
+        write("a", 3000, 3000)
     write("a", 3000, 4000, shown=40)
 
     for each in (buffer, late):
