@@ -36,9 +36,9 @@ class JournalWriter:
         """Start the thread.
 
         Args:
-            series: chooses the progress that is kept for pictures; None: as of one
-                instance.
             report: takes a failure to write, as an event, once for each reason.
+            series: chooses the progress that is kept for pictures; None: that of one
+                instance.
         """
         self._journal, self._report = journal, report
         self._series = series or Series(1)

@@ -131,20 +131,12 @@ class SshFleet:
             self._deadlines.expect(instance.id)
             if part:
                 self._holders[part.index] = instance.id
-            self._close_idle(instance.id)
             if instance.id in self._gone:  # the caller gave it a class before it knew
                 host.close(GONE)
             self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
             if self._beating is None:
                 self._beating = self._pool.submit(self._beat)
                 self.threads.append(self._beating)
-
-    def _close_idle(self, instance_id: str) -> None:
-        """Close connections of an instance whose worker is done: a new one is made."""
-        idle = self._idle.pop(instance_id, [])
-        self._hosts = [each for each in self._hosts if each[1] not in idle]
-        for host in idle:
-            host.close()
 
     def _beat(self) -> None:
         """Send all hosts signs of life."""
@@ -189,8 +181,20 @@ class SshFleet:
 
     # --- in the host's own thread
 
+    def _close_idle(self, instance_id: str) -> None:
+        """Close connections of an instance whose worker is done: a new one is made.
+
+        An instance may search hundreds of pieces, one after the other.
+        """
+        with self._lock:
+            idle = self._idle.pop(instance_id, [])
+            self._hosts = [each for each in self._hosts if each[1] not in idle]
+        for host in idle:
+            host.close()
+
     def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
         index = part.index if part else None
+        self._close_idle(instance_id)
         try:
             host.connect(self._deadlines.of_first_answer(instance_id))
             self._deadlines.note_answer(instance_id)
