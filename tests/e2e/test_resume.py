@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ def past(
     if order is not None:
         (folder / "order.json").write_text(json.dumps(order))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_past(terminal: Terminal) -> Iterator[None]:
+    """What was laid is gone afterwards: other tests look at all runs, too."""
+    yield
+    shutil.rmtree(terminal.state / "cnd" / "runs" / RUN, ignore_errors=True)
 
 
 def refused(terminal: Terminal, *words: str) -> str:
