@@ -125,9 +125,11 @@ def _witness_bits(plan: Plan, machine: Machine) -> int | None:
     if plan.script:
         return None
     rate = machine.fleet_rate(plan.instances)
+    # Each piece is proved by itself, so it counts as the class of an instance.
+    nonces = max(plan.instances, plan.left * plan.instances // len(plan.pieces))
     return bits_for(
         plan.difficulty,
-        plan.left,
+        nonces,
         plan.instances,
         plan.time_limit,
         rate and rate / plan.instances,
