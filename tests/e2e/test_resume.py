@@ -17,6 +17,7 @@ from tests.support.terminal import Terminal
 
 RUN = "20260102-030405-abcd"
 BLOCK = "COMSM0010cloud"
+LARGER = 3730945  # golden at difficulty 6, and so at 5
 
 
 def past(
@@ -142,20 +143,28 @@ def test_smaller_nonces_than_the_one_found_are_searched_for_on_another_machine(
     terminal: Terminal,
 ) -> None:
     """Its result comes from S3; one instance tests what two have left."""
-    words = ("start", "--d", "5", "--n", "2", "--block", BLOCK, "--kernel", "hashlib")
-    first = terminal.json(*words)
+    first = terminal.json("start", "--d", "5", "--n", "2", "--block", BLOCK)
     assert "it found" in refused(terminal, first["run"])
     shutil.rmtree(terminal.state / "cnd" / "runs" / first["run"])
+    # As if chance had had a larger one found first, before anything below was tested.
+    rows = [
+        {**row, "cursor": i, "next": i, "again": 0, "tested": 0, "ended": "stopped"}
+        for i, row in enumerate(first["coverage"])
+    ]
+    nothing = {"coverage": rows, "tested": 0, "tested_in_all": 0}
+    text = json.dumps({**first, **nothing, "nonce": LARGER})
+    bucket, key = first["logs"]["s3"].removeprefix("s3://").split("/", 1)
+    terminal.client("s3").put_object(
+        Bucket=bucket, Key=f"{key}result.json", Body=text.encode()
+    )
 
     plan = terminal.ask("plan", "--resume", first["run"], "--smallest", "--n", "1")
     last = terminal.json("resume", first["run"], "--smallest", "--n", "1", "--t", "60")
 
-    assert plan["plan"]["known"] == first["nonce"]
-    assert plan["plan"]["chain"] == [first["run"]]
+    assert (plan["plan"]["known"], plan["plan"]["chain"]) == (LARGER, [first["run"]])
     assert (last["nonce"], last["smallest"]) == (SMALLEST["5"], True)
     assert (last["resumes"], last["instances"]) == (first["run"], 1)
-    assert last["hash"].startswith("00000")
-    assert last["tested_before"] == first["tested"]
+    assert last["tested_in_all"] >= SMALLEST["5"]
 
 
 def test_a_plan_of_the_rest_counts_what_was_tested(terminal: Terminal) -> None:
@@ -188,7 +197,6 @@ def test_a_run_is_resumed_by_any_number_of_instances(
     assert third["chain"] == [first["run"], second["run"]]
     assert third["tested_before"] == second["tested_in_all"]
     for each in (first, second, third):
-        assert each["evidence"]["witnesses"] > 0
         fresh = each["tested"] - each["repeated"]
         assert each["tested_before"] + fresh == each["tested_in_all"]
     status = terminal.ask("status")["runs"][-1]
