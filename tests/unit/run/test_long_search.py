@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import resource
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +136,14 @@ def test_pictures_of_a_long_search_show_its_rate(tmp_path: Path) -> None:
     assert len(line.events) < 60 * 400
 
 
+def computed() -> float:
+    """Return the seconds of a processor so far, also of programs that have ended.
+
+    Other tests may take as much time of this machine as they want.
+    """
+    return sum(os.times()[:4])
+
+
 @pytest.mark.slow
 def test_two_days_of_five_hundred_instances_are_small_and_read_at_once(
     terminal: Terminal,
@@ -151,17 +159,17 @@ def test_two_days_of_five_hundred_instances_are_small_and_read_at_once(
     assert stream.bytes < 30_000_000
     assert grown < 20_000  # KB
     took = {}
-    began = time.monotonic()
+    began = computed()
     again = Recorder(stream.plan, stream.journal, view=Narrator(stream.plan))
     past = again.recall(list(stream.journal.history()))
-    took["attach"] = time.monotonic() - began
+    took["attach"] = computed() - began
     assert past.search.classes == stream.recorder.search.classes
-    began = time.monotonic()
+    began = computed()
     shown = terminal.run("logs", RUN, "--events").stdout
-    took["logs"] = time.monotonic() - began
+    took["logs"] = computed() - began
     assert shown.count("worker.progress") > 10_000
-    began = time.monotonic()
+    began = computed()
     write_report.write(stream.journal)
-    took["report"] = time.monotonic() - began
+    took["report"] = computed() - began
     print(f"{stream.bytes:,} bytes, {grown} KB more, {took}")
     assert max(took.values()) < 5
