@@ -8,7 +8,7 @@ from cnd.cli.tasks_look import export, list_runs, logs, report
 from cnd.cli.tasks_plan import clean, config, doctor, plan
 from cnd.system import standard_streams
 from cnd.system.folders import name_user
-from cnd.tasks import attach, scram, start, status, stop, verify
+from cnd.tasks import attach, resume, scram, start, status, stop, verify
 
 __all__ = [
     "attach",
@@ -22,6 +22,7 @@ __all__ = [
     "logs",
     "plan",
     "report",
+    "resume",
     "scram",
     "start",
     "status",

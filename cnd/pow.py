@@ -83,6 +83,8 @@ SYSLOG_PATIENCE = 1.0  # seconds for the last line to be written
 WITNESSES_AT_ONCE = 2000
 WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
 WITNESSES_LEFT = 512  # the fewest witnesses of a run after weaker ones are left out
+WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
+MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 
@@ -177,6 +179,7 @@ class WorkerOptions(NamedTuple):
     syslog: bool = True
     rate: Optional[float] = None  # nonces/s of all processes together, at most
     witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
+    most_events: int = MOST_EVENTS  # bytes of events in a file; then they are replaced
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -743,6 +746,9 @@ class PendingWitnesses:
         self._waiting = []  # type: List[Tuple[int, int]]  # a heap: nonce, zero bits
         self._counts = [0] * (4 * HASH_DIGITS + 2)  # by their zero bits
         self._shown = 0
+        # The strongest of those that were shown, with this many zero bits or more.
+        self._strongest = []  # type: List[Tuple[int, int]]
+        self._summed_up_from = bits
 
     def add(self, nonce: int) -> None:
         """Add a witness that a child has found."""
@@ -771,9 +777,24 @@ class PendingWitnesses:
             room = max(0, WITNESSES_AT_ONCE - len(ready))
             ready += heapq.nsmallest(room, above)
         shown, self._shown = self._shown, self._shown + len(ready)
+        self._keep_strongest(ready)
         fields = {"witnesses": [nonce for nonce, _ in ready], "shown": shown}
         thinned = self.level > self._bits
         return dict(fields, thinned_to=self.level) if thinned else fields
+
+    def _keep_strongest(self, shown: List[Tuple[int, int]]) -> None:
+        self._strongest += (w for w in shown if w[1] >= self._summed_up_from)
+        while len(self._strongest) > WITNESSES_SUMMED_UP:
+            self._summed_up_from += 1
+            kept = [w for w in self._strongest if w[1] >= self._summed_up_from]
+            self._strongest = kept
+
+    def summary(self) -> Dict[str, Any]:
+        """Return the fields of an event that replaces all events before it."""
+        level = max(self.level, self._summed_up_from)
+        witnesses = [nonce for nonce, zeros in self._strongest if zeros >= level]
+        fields = {"witnesses": witnesses, "shown": self._shown}
+        return dict(fields, thinned_to=level) if level > self._bits else fields
 
     def _too_many(self, count: int, seconds: float) -> bool:
         most = WITNESSES_AT_FIRST + WITNESSES_A_SECOND * seconds
@@ -1009,14 +1030,33 @@ def lower_priority() -> None:
 
 # --- events and the system log
 
+GENERATION = "rotated"  # the file with the number of replacements
 NOT_IN_SYSLOG = ("event", "witnesses")  # fields that are not written to the syslog
 
 
 class Reporter:
-    """Writes each event at once, as one whole line; important ones to syslog too."""
+    """Writes each event at once, as one whole line; important ones to syslog too.
 
-    def __init__(self, descriptor: int, run: str, use_syslog: bool) -> None:
+    Where the events are a file, a summary can replace them before it is too large.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        run: str,
+        use_syslog: bool,
+        folder: str = "",
+        most: int = MOST_EVENTS,
+    ) -> None:
+        """Begin with no event.
+
+        Args:
+            folder: of the file that the events go to; "": they go elsewhere.
+            most: bytes of that file.
+        """
         self._descriptor = descriptor
+        self._folder, self._most = folder, most
+        self._size = self._rotations = 0
         self._run = run
         self._syslog = Syslog() if use_syslog else None
         self._logged = time.monotonic()
@@ -1027,15 +1067,44 @@ class Reporter:
         if self._run:
             record["run"] = self._run
         record.update(fields)
-        line = (json.dumps(record) + "\n").encode()
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        self._write(record)
         now = time.monotonic()
         if self._syslog and (kind != "progress" or now >= self._logged + SYSLOG_EVERY):
             self._logged = now
             kept = (each for each in record.items() if each[0] not in NOT_IN_SYSLOG)
             text = " ".join(f"{name}={value}" for name, value in kept)
             self._syslog.line(f"{kind} {text}")
+
+    def _write(self, record: Dict[str, Any]) -> None:
+        line = (json.dumps(record) + "\n").encode()
+        self._size += len(line)
+        while line:
+            line = line[os.write(self._descriptor, line) :]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the events in the file should be replaced by a summary."""
+        return bool(self._folder) and self._size >= self._most
+
+    def rotate(self, **fields: Any) -> None:
+        """Replace the events so far by one progress event with the same meaning.
+
+        The file stays the same, for those who follow it.  Its generation is written
+        beside it before: a position in the file counts in one generation only.
+        """
+        number = self._rotations + 1
+        path = os.path.join(self._folder, GENERATION)
+        record = {"event": "progress", "rotated": number}  # type: Dict[str, Any]
+        record.update(fields, time=round(time.time(), 3))
+        try:
+            with open(path + ".new", "w") as file:
+                file.write(f"{number}\n")
+            os.replace(path + ".new", path)
+        except OSError:  # the disk is full: perhaps later
+            return
+        os.ftruncate(self._descriptor, 0)
+        self._rotations, self._size = number, 0
+        self._write(record)
 
     def release(self) -> None:
         """In a child: leave the syslog to the parent process."""
@@ -1284,6 +1353,11 @@ class Worker:
         rate = (self._ledger.tested - tested) / (now - before)
         fields = dict(self._progress_fields(now), rate=round(rate, 1))
         self._report.event("progress", **fields)
+        if self._report.is_full:
+            if self._witnesses:
+                fields.pop("thinned_to", None)
+                fields.update(self._witnesses.summary())
+            self._report.rotate(**fields)
 
     def _report_end(self) -> str:
         now, ledger = time.monotonic(), self._ledger
@@ -1461,6 +1535,7 @@ DEFAULTS: Dict[str, Any] = {
     "syslog": True,
     "rate": None,
     "witness_bits": None,
+    "most_events": MOST_EVENTS,
 }
 
 
@@ -1556,6 +1631,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         raw["syslog"],
         rate,
         _witness_bits(raw["witness_bits"], search.difficulty),
+        _whole("most events", raw["most_events"]),
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -1634,7 +1710,9 @@ def main(arguments: List[str]) -> int:
     except (ValueError, OSError) as error:
         print_error(error)
         return USAGE_STATUS
-    report = Reporter(sys.stdout.fileno(), options.run, options.syslog)
+    report = Reporter(
+        sys.stdout.fileno(), options.run, options.syslog, folder, options.most_events
+    )
 
     def started() -> None:
         if detached:

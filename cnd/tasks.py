@@ -1,4 +1,4 @@
-"""The commands of every day: start, attach, scram, stop, status, verify.
+"""The commands of every day: start, resume, attach, scram, stop, status, verify.
 
 One rule: no decisions here.  A command takes checked options, calls what it needs below
 and prints; data goes to stdout, messages to stderr.
@@ -25,6 +25,7 @@ from cnd.cli.carry_out import (
 from cnd.cli.connect import connected, required
 from cnd.cli.options import (
     AttachOptions,
+    ResumeOptions,
     ScramOptions,
     StartOptions,
     StatusOptions,
@@ -35,11 +36,13 @@ from cnd.cli.output import left_at_once, print_data, say
 from cnd.cli.program import Help, Program, collect_rarely
 from cnd.cli.report_at_end import reported
 from cnd.cli.request import needed_difficulty, start_request, user_key
+from cnd.cli.resumed import resumed
 from cnd.cli.task import task
 from cnd.cli.tasks_bench import bench
 from cnd.cli.tasks_local import local
 from cnd.cli.tasks_look import export, list_runs, logs, report
 from cnd.cli.tasks_plan import clean, config, doctor, plan
+from cnd.cloud import connection
 from cnd.model.claim import hashed
 from cnd.model.plan import MAX_NONCES, Plan
 from cnd.run import custom_worker, order, scram_runs, stop_run, take_over
@@ -64,6 +67,26 @@ def start(c: Context, options: StartOptions) -> None:
     with reported(journal, cloud, wanted=not options.no_report):
         result = searched(plan, known, cloud, journal, key, options)
         conclude(result, options.json)
+
+
+@task(ResumeOptions, configured=("budget",))
+def resume(c: Context, options: ResumeOptions) -> None:
+    """Go on where a run ended: test exactly what it has left, on N instances.
+
+    What the command line leaves out is as RUN had it.
+    """
+    key = user_key(options.key_file)
+    found = resumed(options.run, options, partial(required, launch=True))
+    cloud = connection.required(found.cloud)
+    say(found.sentence)
+    plan, known = decided(found.request, cloud, key, options)
+    check_account(cloud, plan, key)
+    script = found.journal.folder / plan.script if plan.script else None
+    journal = new_journal()
+    if script:
+        custom_worker.keep(script, journal.folder)
+    with reported(journal, cloud, wanted=not options.no_report):
+        conclude(searched(plan, known, cloud, journal, key, options), options.json)
 
 
 @task(AttachOptions)
@@ -148,7 +171,7 @@ stops all, nothing is left running.
     cnd COMMAND --help                what a command takes"""
 GROUPS = {
     "Before": (plan, doctor, config),
-    "The run": (start, status, stop, attach, scram),
+    "The run": (start, status, stop, attach, resume, scram),
     "After": (report, list_runs, logs, export, verify, clean),
     "Without an account": (local, bench),
 }

@@ -15,7 +15,7 @@ from functools import partial
 
 from invoke.exceptions import Exit
 
-from cnd.cli.options import StartOptions, ViewOptions
+from cnd.cli.options import LaunchOptions, ViewOptions
 from cnd.cli.output import print_data, say
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, LeakError
@@ -37,7 +37,7 @@ from cnd.view import guarded, narrator, terminal
 
 
 def decided(
-    asked: Request, cloud: Cloud, key: UserKey, options: StartOptions
+    asked: Request, cloud: Cloud, key: UserKey, options: LaunchOptions
 ) -> tuple[Plan, Machine]:
     """Return the plan to execute, and what is known of its instance type.
 
@@ -54,7 +54,7 @@ def decided(
 
 
 def _after_trial(
-    asked: Request, known: Machine, cloud: Cloud, key: UserKey, options: StartOptions
+    asked: Request, known: Machine, cloud: Cloud, key: UserKey, options: LaunchOptions
 ) -> Request:
     """Do a run that measures an instance type; return what is asked for after it.
 
@@ -107,7 +107,7 @@ def searched(
     cloud: Cloud,
     journal: Journal,
     key: UserKey,
-    options: StartOptions,
+    options: LaunchOptions,
 ) -> Result:
     """Do a new run, and remember the hash rate that it measures."""
     work = partial(Job.execute, key=key, bucket=options.bucket)

@@ -21,6 +21,8 @@ class Options:
     """The base of the frozen dataclasses that hold the checked values of a command."""
 
     example: ClassVar[str] = ""  # the hint that parsers give with their errors
+    # The names of the options that the command line has, whatever their values are.
+    given: Collection[str] = ()
 
 
 T = TypeVar("T")
@@ -123,14 +125,21 @@ def options_of(*kinds: type[Options]) -> dict[str, Option]:
     return found
 
 
-def read(kind: type[AnyOptions], texts: Mapping[str, object]) -> AnyOptions:
+def read(
+    kind: type[AnyOptions], texts: Mapping[str, object], given: Collection[str] = ()
+) -> AnyOptions:
     """Return the checked values of a command.
+
+    Args:
+        given: see `Options.given`.
 
     Raises:
         UsageError: the text of an option means no value that the option may have.
     """
     declared = options_of(kind).items()
-    return kind(**{k: option.value(k, texts, kind.example) for k, option in declared})
+    made = kind(**{k: option.value(k, texts, kind.example) for k, option in declared})
+    object.__setattr__(made, "given", frozenset(given))
+    return made
 
 
 def first_word(kind: type[Options], texts: Mapping[str, object]) -> str:

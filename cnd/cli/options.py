@@ -200,21 +200,41 @@ class RunOptions(JsonOptions, CloudOptions, AccessOptions, SearchOptions, FleetO
 class PlanOptions(RunOptions):
     """The options of `plan`."""
 
+    resume: str = text(help="plan what `resume RUN` would do, with the same options")
+
 
 @dataclass(frozen=True)
-class StartOptions(ViewOptions, UserResourceOptions, RunOptions):
-    """The options of `start`."""
+class LaunchOptions(ViewOptions, UserResourceOptions, RunOptions):
+    """What `start` and `resume` take besides."""
 
     keep: bool = flag(
         help="leave the fleet up for a look; its lifetime timer still runs"
     )
     replace: bool = flag(help="launch a new instance for one that is lost")
+
+
+@dataclass(frozen=True)
+class StartOptions(LaunchOptions):
+    """The options of `start`."""
+
     worker: Path | None = option(
         parse=optional(script),
         help="search with a script of yours, called with the words after --",
     )
     no_report: bool = flag(help="write no report.html at the end")
     words: tuple[str, ...] = words_after_dashes()
+
+
+@dataclass(frozen=True)
+class ResumeOptions(LaunchOptions):
+    """The options of `resume`; those that are left out are as RUN had them."""
+
+    example = "for example: fab resume --n 16 --t 600"
+    run: str = text(positional=True, help=f"the run to go on with: {RUN}")
+    on_demand: bool = flag(help="on demand, where RUN had spot instances")
+    no_replace: bool = flag(help="replace no lost instance, although RUN did")
+    no_hold: bool = flag(help="no Auto Scaling group, although RUN had one")
+    no_report: bool = flag(help="write no report.html at the end")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import fabric
@@ -141,6 +141,7 @@ def task(
     *,
     kinds: Mapping[str, type[AnyOptions]] | None = None,
     despite_files: bool = False,
+    configured: Collection[str] = tuple(settings.DEFAULTS),
     name: str | None = None,
 ) -> Callable[[Body[AnyOptions]], Task]:
     """Make a command of a function that takes a dataclass of options.
@@ -151,6 +152,7 @@ def task(
     Args:
         kind: the dataclass.
         kinds: classes below `kind`, one of which the first word of the command chooses.
+        configured: the options that files and the environment may set.
         despite_files: a file of settings that cannot be read is reported and ignored.
         name: of the command; default: the name of the function.
     """
@@ -161,22 +163,36 @@ def task(
         def called(context: Context, **given: object) -> None:
             texts = {k: text for k, text in given.items() if text is not None}
             texts |= {k: tuple(rest()) for k, each in options.items() if each.is_rest}
+            on_line = _on_line(options, texts)
             files: list[settings.Source] = []
-            if configured := options.keys() & settings.DEFAULTS.keys():
+            if names := options.keys() & set(configured):
                 files = settings.files_of(context, despite=despite_files)
-            settled = settings.settled(configured, texts, files)
+            settled = settings.settled(names, texts, files)
             exact = kind
             if kinds:
                 word = first_word(kind, texts)
                 exact, command = kinds[word], f"{body.__name__} {word}"
                 check_taken(exact, options, _asked(options, texts, files), command)
-            body(context, read(exact, {**texts, **settled}))
+            body(context, read(exact, {**texts, **settled}, on_line))
 
         make = fabric.task(klass=Task, options=options, name=name)
         made: Task = make(_reports_errors(called))
         return made
 
     return decorate
+
+
+def _on_line(options: Mapping[str, Option], texts: Mapping[str, object]) -> list[str]:
+    """Return the options that the command line has.
+
+    Invoke has a text for flags and positional ones that were left out, too.
+    """
+    return [
+        name
+        for name, given in texts.items()
+        if not (options[name].positional or isinstance(options[name].default, bool))
+        or given != options[name].default
+    ]
 
 
 def _asked(

@@ -22,8 +22,8 @@ from cnd.cli.task import task
 from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
 from cnd.model.events import Event, printable_line
-from cnd.model.format import duration, table
-from cnd.run import find_run, order, stored_files
+from cnd.model.format import duration, number, table
+from cnd.run import find_run, order, past_run, stored_files
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
 from cnd.system.folders import expanded
@@ -71,6 +71,8 @@ class PastRun:
     seconds: float | None  # in all
     usd: float | None
     cloud: str | None
+    resumes: str | None  # the run that it goes on with
+    left: int | None  # nonces, for `fab resume`; None: it cannot be resumed
 
 
 @task(RunsOptions, name="runs")
@@ -86,7 +88,10 @@ def list_runs(c: Context, options: RunsOptions) -> None:
     print("\n".join(table([HEAD, *map(_cells, found)], ("<",), gap="  ")))
 
 
-HEAD = ("run", "started", "D", "N", "T", "outcome", "nonce", "time", "USD", "cloud")
+HEAD = (
+    *("run", "started", "D", "N", "T", "outcome", "nonce", "left"),
+    *("time", "USD", "cloud", "resumes"),
+)
 
 
 def _complain(journal: Journal) -> None:
@@ -116,6 +121,8 @@ def _past(journal: Journal) -> PastRun:
         seconds=(result.get("seconds") or {}).get("total"),
         usd=result.get("usd"),
         cloud=result.get("cloud") or (kept.cloud if kept else None),
+        resumes=next(reversed(wish.get("chain", ())), None),
+        left=past_run.left(journal),
     )
 
 
@@ -132,9 +139,11 @@ def _cells(past: PastRun) -> tuple[str, ...]:
         past.run,
         f"{when:%Y-%m-%d %H:%M}" if when else "-",
         *("-" if value is None else str(value) for value in shown),
+        "-" if past.left is None else number(past.left),
         duration(past.seconds),
         cost or "-",
         past.cloud or "-",
+        past.resumes or "-",
     )
 
 
@@ -209,14 +218,13 @@ def _followed(journal: Journal, only: int | None, json: bool) -> bool:
 
 def _events(journal: Journal, only: int | None, json: bool, *, follow: bool) -> None:
     """Print the events of a run; with `follow` as they occur, while it is followed."""
-    shown = 0
+    shown = 0  # bytes of them
     while True:
         live = journal.is_followed  # before the look: the last events are seen, too
-        events = list(journal.events())
-        for event in events[shown:]:
+        for end, event in journal.placed_events(shown):
+            shown = end
             if only is None or event.index == only:
-                print(event.to_json() if json else _line(event), flush=True)
-        shown = len(events)
+                print(event.to_json() if json else _line(event), flush=follow)
         if not (live and follow):
             _complain(journal)
             return

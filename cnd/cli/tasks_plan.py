@@ -13,7 +13,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from cnd import ec2
-from cnd.cli import arguments, settings
+from cnd.cli import arguments, resumed, settings
 from cnd.cli.connect import connected, required
 from cnd.cli.options import CleanOptions, ConfigOptions, DoctorOptions, PlanOptions
 from cnd.cli.request import doctor_plan, request, user_key
@@ -31,9 +31,12 @@ from cnd.system.folders import state_folder
 @task(PlanOptions)
 def plan(c: Context, options: PlanOptions) -> None:
     """Say what a run would do, find and cost; buys nothing."""
-    asked = request(options)
-    cloud = connected(options)
-    folder, mine = state_folder(), local_rate.rate(options.kernel)
+    if options.resume:
+        found = resumed.resumed(options.resume, options, resumed.connected)
+        asked, cloud = found.request, found.cloud
+    else:
+        asked, cloud = request(options), connected(options)
+    folder, mine = state_folder(), local_rate.rate(asked.plan.kernel)
     on_aws = cloud if cloud and cloud.name == "aws" else None
     asked = instance_types.ranked(cloud, asked)
     instance_types.check_offered(on_aws, asked.plan)
@@ -45,7 +48,9 @@ def plan(c: Context, options: PlanOptions) -> None:
         in_force = prices.spot(on_aws, [first])
     now = prices.lowest(in_force.get(first, {}))
     made = forecast(decide(asked, known), known, now if on_spot else None)
-    others = alternatives(asked, instance_types.others(cloud, folder, options.kernel))
+    others = alternatives(
+        asked, instance_types.others(cloud, folder, asked.plan.kernel)
+    )
     left = on_aws.clients.life_left() if on_aws else None
     expires = left is not None and left < made.plan.lifetime
     if not options.json:

@@ -22,10 +22,11 @@ def hashed(plan: Plan, nonce: int) -> tuple[str, bool]:
 
 
 def refutation(plan: Plan, index: int, nonce: object) -> str:
-    """Return why `nonce` is no answer of worker `index`, or "" if it is one."""
+    """Return why `nonce` is no answer of class number `index`, or "" if it is one."""
     if not isinstance(nonce, int) or isinstance(nonce, bool):
         return f"{nonce!r} is no nonce"
-    if not 0 <= nonce < plan.nonces or nonce % plan.instances != index:
+    pieces = plan.pieces
+    if index >= len(pieces) or nonce not in pieces[index].within(plan.nonces):
         return f"{nonce} lies outside its class"
     if plan.script:
         return ""  # such a worker defines its own answers; see `_script_refutation`
@@ -53,6 +54,14 @@ def _script_refutation(event: Event) -> str:
     if event.fields.get("verdict") == "false":
         return str(event.fields.get("verdict_reason", "its own check refutes it"))
     return ""
+
+
+def found_before(plan: Plan) -> Outcome | None:
+    """Return the find of an earlier run that waits for smaller ones, if any."""
+    if plan.known is None:
+        return None
+    digest = worker.digest(plan.block, plan.known)
+    return Outcome(Ending.FOUND, f"golden nonce {plan.known}", plan.known, digest)
 
 
 def answer(plan: Plan, index: int, nonce: int, event: Event) -> Outcome:

@@ -14,10 +14,14 @@ from dataclasses import dataclass, replace
 
 from cnd.model import witness
 from cnd.model.events import LAST_WORDS, Event, amount
-from cnd.model.plan import Plan, class_size
-from cnd.model.witness import FalseClaim, Proof
+from cnd.model.pieces import Piece, members
+from cnd.model.plan import Plan
+from cnd.model.witness import FalseClaim, LostWitnesses, Proof
 
 MOST_TEXT = 200  # characters of a worker's own text that are kept
+WAITING = "waiting"  # for an instance that has nothing left to search
+# After these a worker has reported all that it has tested.
+REPORTED = frozenset({"found", "exhausted", "timeout", "stopped"})
 
 
 @dataclass(frozen=True)
@@ -31,11 +35,14 @@ class ClassProgress:
     repeated: int = 0  # of all these, tested twice because of a hand-over
     lines: int = 0  # that its present worker has sent
     start: int = 0  # where its present worker began
+    step: int = 1  # from one nonce of the class to the next
     rate: float = 0.0  # nonces/s, as last reported
+    seconds: float = 0.0  # of search by its present worker, as last reported
     kernel: str = ""
     started: bool = False
     counted: bool = False  # whether a worker of it has reported how much it tested
-    ended: str = ""  # "found", "exhausted", "timeout", "stopped" or "failed"
+    # "found", "exhausted", "timeout", "stopped" or "failed"; WAITING: not begun.
+    ended: str = ""
     trouble: str = ""  # why it failed
     distrusted: bool = False  # its present worker made a false claim: nothing counts
     proof: Proof | None = None  # of its present worker
@@ -46,6 +53,12 @@ class ClassProgress:
         """The proof of all workers that have searched the class."""
         assert self.proof is not None
         return self.shown.plus(self.proof) if self.shown else self.proof
+
+    def repeated_of(self, piece: Piece) -> int:
+        """Return how much was tested twice, in this run or in this and before."""
+        return self.repeated + min(
+            piece.again, self.before + self.tested - self.repeated
+        )
 
     def is_counted(self, plan: Plan) -> bool:
         """Whether it is known how much was tested; CND's own worker reports it."""
@@ -64,7 +77,7 @@ def updated(
         FalseClaim: the event cannot be true.
         LostWitnesses: some of the worker's events were lost.
     """
-    fields, start, step = event.fields, progress.start, plan.instances
+    fields, start, step = event.fields, progress.start, progress.step
     left = _left(plan, progress)
     changes: dict[str, object] = {"lines": progress.lines + 1}
     if event.kind == "worker.exhausted":
@@ -92,23 +105,28 @@ def updated(
         changes |= {"proof": whole, "tested": counted}
     if (rate := amount(fields.get("rate"))) is not None:
         changes["rate"] = rate
+    if (seconds := amount(fields.get("seconds"))) is not None:
+        changes["seconds"] = min(seconds, plan.time_limit)
     if isinstance(fields.get("tested"), int):
         changes["counted"] = True
     return replace(progress, **changes, **_other_changes(event))  # type: ignore[arg-type]
 
 
-def handed_over(
-    plan: Plan, progress: ClassProgress, host: str, checked: int, index: int
-) -> ClassProgress:
-    """Return how far a class is when `host` goes on with it; see `resumption`."""
-    start = resumption(plan, progress, checked, index)
-    below = (start - progress.start) // plan.instances
+def handed_over(progress: ClassProgress, host: str, start: int) -> ClassProgress:
+    """Return how far a class is when `host` goes on with it from `start`.
+
+    Of the last progress before it a journal may lack the record: all below `start` was
+    tested.
+    """
+    below = max(0, (start - progress.start) // progress.step)
+    tested = max(progress.tested, below)
     return ClassProgress(
         cursor=start,
         start=start,
+        step=progress.step,
         host=host,
-        before=progress.before + progress.tested,
-        repeated=progress.repeated + max(0, progress.tested - below),
+        before=progress.before + tested,
+        repeated=progress.repeated + tested - below,
         kernel=progress.kernel,
         counted=progress.counted,
         proof=progress.proof and Proof(progress.proof.bits),
@@ -116,19 +134,45 @@ def handed_over(
     )
 
 
-def resumption(plan: Plan, progress: ClassProgress, checked: int, index: int) -> int:
-    """Return the nonce from which another worker is to go on with class `index`.
+def resumption(progress: ClassProgress, checked: int) -> int:
+    """Return the nonce from which another worker is to go on with a class.
 
     Args:
         checked: all golden nonces below it are known.
     """
-    step = plan.instances
+    start, step = progress.start, progress.step
     if progress.proof is None:
         return progress.cursor
-    known = index + step * class_size(checked, index, step)
+    known = start + step * members(start, step, checked)
     last = progress.proof.last  # a nonce of the class, or -1: none was shown
-    proved = last + step if last >= 0 else progress.start
-    return min(progress.cursor, max(progress.start, proved, known))
+    proved = last + step if last >= 0 else start
+    return min(progress.cursor, max(start, proved, known))
+
+
+def continuation(progress: ClassProgress, checked: int) -> int:
+    """Return the nonce from which a later run is to go on with a class.
+
+    The last report of a worker is as certain in the middle of a class as at its end;
+    without one, nothing proves what came after the last witness.
+    """
+    if progress.ended in REPORTED and not progress.distrusted:
+        return progress.cursor
+    return resumption(progress, checked)
+
+
+def left(
+    plan: Plan, progress: ClassProgress, piece: Piece, checked: int
+) -> dict[str, int]:
+    """Return where a later run is to go on with a class, as a part of its coverage.
+
+    And how many of the first nonces from there on were tested all the same.
+    """
+    start = continuation(progress, checked)
+    below = members(piece.start, piece.modulus, start)
+    tested = progress.before + progress.tested - progress.repeated
+    size = members(start, piece.modulus, plan.nonces)
+    again = min(size, max(0, max(tested, piece.again) - below))
+    return {"next": start, "again": again}
 
 
 def failed(progress: ClassProgress, reason: str) -> ClassProgress:
@@ -169,14 +213,22 @@ def _proved(plan: Plan, progress: ClassProgress, event: Event, cursor: int) -> P
     shown = event.fields.get("witnesses", [])
     if not isinstance(shown, list) or len(shown) > witness.MOST_AT_ONCE:
         raise FalseClaim("its witnesses are no short list")
-    progress.proof.require_whole(event.fields.get("shown"))
+    rotated = "rotated" in event.fields  # it sums up all that the worker has shown
+    try:
+        progress.proof.require_whole(event.fields.get("shown"))
+    except LostWitnesses:
+        if not rotated:
+            raise
+    else:
+        if rotated:
+            return progress.proof  # all of it has come
     if event.kind in LAST_WORDS:
         shown = [each for each in shown if not _is_above(each, cursor)]
     members = _members(plan, progress, cursor)
     proof = progress.proof.extended(plan.block, members, shown)
     if (bits := event.fields.get("thinned_to")) is not None:
         proof = proof.thinned(bits, 4 * plan.difficulty - 1)
-    return proof
+    return proof.summed_up(event.fields["shown"]) if rotated else proof
 
 
 def _with_those_above(
@@ -190,7 +242,7 @@ def _with_those_above(
 
 
 def _members(plan: Plan, progress: ClassProgress, end: int) -> range:
-    return range(progress.start, min(end, plan.nonces), plan.instances)
+    return range(progress.start, min(end, plan.nonces), progress.step)
 
 
 def _require_no_golden(
@@ -216,7 +268,7 @@ def _require_end(plan: Plan, progress: ClassProgress, event: Event) -> None:
 
 def _left(plan: Plan, progress: ClassProgress) -> int:
     """Return how many nonces a class had left when its present worker began."""
-    return class_size(plan.nonces, progress.start, plan.instances)
+    return members(progress.start, progress.step, plan.nonces)
 
 
 def _other_changes(event: Event) -> dict[str, object]:

@@ -117,6 +117,8 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
         **{"run": str, "block": str, "type": str, "script": str},
         **{"difficulty": int, "instances": int, "nonces": int},
         **{"time_limit": float, "lifetime": float},
+        **{"work": list[list[int]], "chain": list[str], "tested_before": int},
+        "known": int | None,
     },
     "fleet.reduced": {"wanted": int, "instances": int},
     "instance.requested": {"count": int},

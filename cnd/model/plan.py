@@ -6,15 +6,17 @@ it decides nothing any more.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cnd import pow as worker
 from cnd.errors import UsageError
 from cnd.model import s3_requests
+from cnd.model.pieces import Owners, Piece, members, whole_classes
 
 # The longest that an instance may take from RunInstances until its SSH answers;
 # 20 to 30 s is usual on EC2 (measured by many, see the README), minutes are rare: bare
@@ -93,13 +95,14 @@ class Plan:
     at_least: int = 0  # the least number of instances that is accepted; 0: all N
     asked: int = 0  # N as it was requested, where fewer could be launched; else 0
     witness_bits: int | None = None  # see `witness.bits_for`; None: none are shown
+    # What earlier runs have left: see `pieces.dealt`.  Empty: all of the space.
+    work: tuple[tuple[int, ...], ...] = ()
+    chain: tuple[str, ...] = ()  # the runs that this one resumes, the newest last
+    tested_before: int = 0  # nonces that these have tested, each counted once
+    known: int | None = None  # a golden nonce that they have found: smaller ones count
 
     def __post_init__(self) -> None:
-        for i in (0, self.instances - 1):
-            try:
-                self.search(i)
-            except ValueError as error:
-                raise UsageError(str(error)) from error
+        self._check_search()
         if not 1 <= self.instances <= MAX_INSTANCES:
             message = f"--n must be 1 to {MAX_INSTANCES}, not {self.instances}"
             raise UsageError(message)
@@ -127,6 +130,20 @@ class Plan:
         if self.image not in IMAGES and not re.fullmatch("ami-[0-9a-f]+", self.image):
             names = ", ".join(IMAGES)
             raise UsageError(f"--image must be {names} or ami-..., not {self.image!r}")
+
+    def _check_search(self) -> None:
+        """Refuse a space that cannot be divided so."""
+        count = len(self.work) or self.instances
+        try:
+            for number in range(count) if self.work else (0, count - 1):
+                self.search(number)
+            if self.known is not None and not self._is_golden(self.known):
+                raise ValueError(f"{self.known} is not golden")
+        except (TypeError, ValueError) as error:
+            raise UsageError(str(error)) from error
+
+    def _is_golden(self, nonce: int) -> bool:
+        return worker.is_golden(worker.digest(self.block, nonce), self.difficulty)
 
     def _check_access(self) -> None:
         """Refuse options on how to reach the instances that cannot work."""
@@ -259,11 +276,61 @@ class Plan:
             return self.spot.get(kind, {}).get(usage.zone)
         return listed
 
+    @functools.cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What is searched; a class is known by its number here."""
+        if self.work:
+            return tuple(Piece(*each) for each in self.work)
+        return whole_classes(self.instances)
+
+    @functools.cached_property
+    def owners(self) -> Owners:
+        """The piece of each nonce."""
+        return Owners(self.pieces)
+
+    @property
+    def end(self) -> int:
+        """Nonces from here on are not needed."""
+        return self.nonces if self.known is None else self.known
+
+    @property
+    def left(self) -> int:
+        """How many nonces are to be tested: all of the space, or what is left of it."""
+        if not self.work:
+            return self.nonces
+        return sum(piece.size(self.end) for piece in self.pieces)
+
     def search(self, index: int) -> worker.Search:
-        """Return the residue class that instance `index` searches."""
+        """Return what the worker of class number `index` searches."""
+        if not self.work:
+            return worker.Search(
+                self.block, self.difficulty, self.nonces, index, self.instances
+            )
+        piece = Piece(*self.work[index])
+        if piece.modulus < 1:
+            raise ValueError(f"no class has the modulus {piece.modulus}")
         return worker.Search(
-            self.block, self.difficulty, self.nonces, index, self.instances
+            self.block,
+            self.difficulty,
+            self.nonces,
+            piece.residue,
+            piece.modulus,
+            piece.start,
         )
+
+    def options(self) -> dict[str, Any]:
+        """Return what was asked for, without prices and without what is left."""
+        others = dict.fromkeys(self.others)
+        asked = replace(
+            self,
+            work=(),
+            instances=self.asked or self.instances,
+            asked=0,
+            others=others,
+            usd_per_hour=None,
+            spot={},
+        )
+        return asdict(asked)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan in the form of results and events."""
@@ -293,4 +360,4 @@ def billed_hours(life: float) -> float:
 
 def class_size(nonces: int, index: int, instances: int) -> int:
     """Return how many of ``range(nonces)`` are congruent to `index` mod `instances`."""
-    return max(0, (nonces - index + instances - 1) // instances)
+    return members(index, instances, nonces)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median_high
 
+from cnd.model.checkpoint import Checkpoint, in_series
 from cnd.model.events import Event, amount
 from cnd.model.plan import Plan
 from cnd.model.search_state import SearchState
@@ -81,13 +82,25 @@ def searched_seconds(event: Event, search: SearchState) -> tuple[int, float] | N
     if reported is None or index is None or not event.kind.startswith("worker."):
         return None
     progress = search.classes.get(index)
-    if progress is None or progress.start != index or event.host != progress.host:
+    if progress is None or event.host != progress.host:
+        return None
+    if not _is_first(search, index):
         return None
     return index, min(reported, search.plan.time_limit)
 
 
-def replayed(plan: Plan, events: Iterable[Event]) -> RunHistory:
-    """Return the run of `plan` as `events`, oldest first, have left it."""
+def _is_first(search: SearchState, index: int) -> bool:
+    """Return whether the worker of a class began with the run, and not later."""
+    begins = index < search.plan.instances  # not after another class
+    return begins and search.classes[index].start == search.plan.pieces[index].start
+
+
+def replayed(plan: Plan, history: Iterable[Event | Checkpoint]) -> RunHistory:
+    """Return the run of `plan` as its events, oldest first, have left it.
+
+    Args:
+        history: with a checkpoint, in its place, where earlier progress is left out.
+    """
     search = SearchState(plan)
     index: dict[str, int] = {}
     launched: dict[str, float] = {}
@@ -97,8 +110,9 @@ def replayed(plan: Plan, events: Iterable[Event]) -> RunHistory:
     marks: dict[str, float] = {}  # when a kind came first
     searched: dict[int, float] = {}
     now = 0.0  # by the orchestrator's clock: a host's may be wrong
-    for event in events:
-        search.see(event)
+    for entry in history:
+        if (event := _seen(search, entry)) is None:
+            continue
         if not event.kind.startswith("worker."):
             now = event.time
         marks.setdefault(event.kind, now)
@@ -117,6 +131,11 @@ def replayed(plan: Plan, events: Iterable[Event]) -> RunHistory:
             unfit.add(host)
         elif event.kind == "run.stop_requested":
             search.stop(event)
+    searched |= {
+        i: max(s.seconds, searched.get(i, 0.0))
+        for i, s in search.classes.items()
+        if s.seconds and _is_first(search, i)
+    }
     began, searching = marks.get("run.started", now), marks.get("worker.started")
     return RunHistory(
         search=search,
@@ -129,6 +148,16 @@ def replayed(plan: Plan, events: Iterable[Event]) -> RunHistory:
         lasted=max(0.0, now - began),
         searched=searched,
     )
+
+
+def _seen(search: SearchState, entry: Event | Checkpoint) -> Event | None:
+    """Take in an entry of a journal; return the event, if it is one."""
+    if isinstance(entry, Checkpoint):
+        entry.restore(search)
+        return None
+    if not in_series(entry):
+        search.see(entry)
+    return entry
 
 
 def ended(

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnd.model.outcome import Outcome
+from cnd.model.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,22 @@ class Result:
     # The proof of `tested`: `search_state.evidence`.  None: `unproved` says why.
     evidence: Mapping[str, object] | None = None
     unproved: str = ""
+    plan: Plan | None = None
+    # Nonces that this run and those that it resumes have tested, each counted once.
+    tested_in_all: int | None = None
+
+    def _chain(self) -> dict[str, object]:
+        """Return what a run that resumes this one needs, and what this one resumes."""
+        if self.plan is None:
+            return {}
+        chain = self.plan.chain
+        return {
+            "resumes": chain[-1] if chain else None,
+            "chain": list(chain),
+            "tested_before": self.plan.tested_before,
+            "tested_in_all": self.tested_in_all,
+            "plan": self.plan.options(),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the contract."""
@@ -113,6 +130,7 @@ class Result:
             "coverage": self.coverage,
             "evidence": self.evidence and dict(self.evidence),
             "unproved": self.unproved or None,
+            **self._chain(),
             "hash_rate": self.hash_rate,
             "kernel": self.kernel,
             "seconds": asdict(self.seconds),

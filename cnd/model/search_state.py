@@ -12,6 +12,9 @@ cursor, or from the last witness that the first one has shown, since nothing pro
 it reported of the nonces after.  What the first one had tested above is then tested
 again, and counted as repeated.
 
+A class is known by its number in `Plan.pieces`.  A run that resumes another one may
+have more pieces than instances: the further ones wait, and are handed over, too.
+
 The first find decides, unless the plan asks for the smallest golden nonce: then the
 best find waits until every other class was tested up to it.  A worker finds the
 smallest of its class, so what is left then is the smallest of all.
@@ -21,14 +24,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from cnd.model import class_progress, witness
-from cnd.model.claim import answer, objection, objection_to
-from cnd.model.class_progress import ClassProgress, concealed, first_golden
+from cnd.model.claim import answer, found_before, objection, objection_to
+from cnd.model.class_progress import WAITING, ClassProgress, concealed, first_golden
 from cnd.model.events import Event
 from cnd.model.outcome import Ending, Outcome
-from cnd.model.plan import Plan, class_size
+from cnd.model.plan import Plan
 from cnd.model.witness import FalseClaim, LostWitnesses, Proof
+
+ASSIGNMENTS = ("instance.launched", "class.handed_over")  # kinds of events
 
 
 class SearchState:
@@ -37,15 +43,23 @@ class SearchState:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.outcome: Outcome | None = None
-        self.best: Outcome | None = None  # the find that is waiting, or has won
+        # The find that is waiting, or has won.
+        self.best: Outcome | None = found_before(plan)
         self.checked = 0  # all golden nonces below it are known
         # Whether `checked` is soon to grow: what is claimed below it decides nothing.
         self.awaits_check = False
         self._golden: dict[int, list[int]] = {}  # by their class, ascending
         proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
         self.classes: dict[int, ClassProgress] = {
-            i: ClassProgress(cursor=i, start=i, proof=proof, shown=proof)
-            for i in range(plan.instances)
+            number: ClassProgress(
+                cursor=piece.start,
+                start=piece.start,
+                step=piece.modulus,
+                ended="" if number < plan.instances else WAITING,
+                proof=proof,
+                shown=proof,
+            )
+            for number, piece in enumerate(plan.pieces)
         }
 
     @property
@@ -68,7 +82,9 @@ class SearchState:
 
     @property
     def repeated(self) -> int:
-        return sum(s.repeated for s in self.classes.values())
+        """How many of these were done twice: in this run, or in this and before."""
+        pairs = zip(self.plan.pieces, self.classes.values(), strict=True)
+        return sum(s.repeated_of(piece) for piece, s in pairs)
 
     @property
     def rate(self) -> float:
@@ -77,8 +93,16 @@ class SearchState:
 
     @property
     def hash_rate(self) -> float:
-        """Nonces/s of all workers together, as each has reported last."""
-        return sum(s.rate for s in self.classes.values())
+        """Nonces/s of all workers together, as each has reported last.
+
+        Where an instance searches pieces one after the other, their mean counts.
+        """
+        if not self.plan.work:
+            return sum(s.rate for s in self.classes.values())
+        of_host: dict[str, list[float]] = {}
+        for s in self.classes.values():
+            of_host.setdefault(s.host, []).extend([s.rate] * (s.rate > 0))
+        return sum(fmean(rates) for rates in of_host.values() if rates)
 
     @property
     def searching(self) -> list[int]:
@@ -91,7 +115,7 @@ class SearchState:
         return [
             i
             for i, s in self.classes.items()
-            if s.ended == "failed" and not self._is_settled(s)
+            if s.ended == "failed" and not self.is_settled(s)
         ]
 
     @property
@@ -99,7 +123,7 @@ class SearchState:
         """Whether no golden nonce is smaller; None where that was not asked for."""
         if not self.plan.smallest or self.best is None:
             return None
-        return all(self._is_settled(s) for s in self.classes.values())
+        return all(self.is_settled(s) for s in self.classes.values())
 
     @property
     def kernels(self) -> list[str]:
@@ -111,12 +135,17 @@ class SearchState:
         return [
             {
                 "index": i,
+                "of": s.step,
+                "start": piece.start,
                 "cursor": s.cursor,
+                **class_progress.left(self.plan, s, piece, self.checked),
                 "tested": s.before + s.tested if s.is_counted(self.plan) else None,
-                "repeated": s.repeated,
+                "repeated": s.repeated_of(piece),
                 "ended": s.ended,
             }
-            for i, s in self.classes.items()
+            for (i, s), piece in zip(
+                self.classes.items(), self.plan.pieces, strict=True
+            )
         ]
 
     def see(self, event: Event) -> Event | None:
@@ -138,8 +167,8 @@ class SearchState:
 
     def _take(self, index: int, event: Event) -> Event | None:
         kind, progress = event.kind, self.classes[index]
-        if kind in ("instance.launched", "class.handed_over"):
-            self._assign(index, event.host or "", again=kind == "class.handed_over")
+        if kind in ASSIGNMENTS:
+            self._assign(index, event)
             return None
         if kind == "worker.found" and (objected := self._check_find(event)):
             return objected
@@ -163,19 +192,25 @@ class SearchState:
             )
         return None
 
-    def _assign(self, index: int, host: str, *, again: bool) -> None:
-        """Give a class to `host`: a new one, or one to go on with from its cursor."""
-        progress = self.classes[index]
-        self.classes[index] = (
-            class_progress.handed_over(self.plan, progress, host, self.checked, index)
-            if again
-            else replace(progress, host=host)
+    def _assign(self, index: int, event: Event) -> None:
+        """Give a class to a host: a new one, or one to go on with.
+
+        An instance that replaces another one has no class from the beginning.
+        """
+        progress, start = self.classes[index], event.fields.get("start")
+        if event.kind == "instance.launched":
+            if index < self.plan.instances:
+                self.classes[index] = replace(progress, host=event.host or "")
+            return
+        if not isinstance(start, int) or (start - progress.start) % progress.step:
+            start = self.resumption(index)
+        self.classes[index] = class_progress.handed_over(
+            progress, event.host or "", max(start, progress.start)
         )
 
     def resumption(self, index: int) -> int:
         """Return the nonce from which another worker is to go on with a class."""
-        progress = self.classes[index]
-        return class_progress.resumption(self.plan, progress, self.checked, index)
+        return class_progress.resumption(self.classes[index], self.checked)
 
     def _note_checked(self, event: Event) -> Event | None:
         """Take note of the golden nonces among the first of the space.
@@ -187,7 +222,8 @@ class SearchState:
             return None
         self.checked, self._golden = below, {}
         for nonce in golden:
-            self._golden.setdefault(nonce % self.plan.instances, []).append(nonce)
+            if (owner := self.plan.owners.of(nonce)) is not None:
+                self._golden.setdefault(owner, []).append(nonce)
         objected = None
         for index, progress in self.classes.items():
             passed_over = first_golden(
@@ -202,13 +238,13 @@ class SearchState:
         """Decide, if every class has come to an end."""
         classes = self.classes
         if self.outcome or not all(
-            s.ended or self._is_settled(s) for s in classes.values()
+            s.ended or self.is_settled(s) for s in classes.values()
         ):
             return
         if not (missing := _unfinished(self.plan, classes)):
             what = "what is looked for" if self.plan.script else "golden"
             self.decide(Ending.EXHAUSTED, f"every nonce was tested, none is {what}")
-        elif all(classes[i].ended == "timeout" for i in missing):
+        elif {"timeout"} <= {classes[i].ended for i in missing} <= {"timeout", WAITING}:
             self.decide(Ending.TIMEOUT, f"{self.plan.time_limit:g} s are over")
         else:
             self.give_up()
@@ -259,7 +295,7 @@ class SearchState:
             self.outcome = self.best
         return None
 
-    def _is_settled(self, progress: ClassProgress) -> bool:
+    def is_settled(self, progress: ClassProgress) -> bool:
         """Whether nothing that is left of a class could replace the best find."""
         best = self.best
         return best is not None and progress.cursor >= (best.nonce or 0)
@@ -275,6 +311,22 @@ class SearchState:
                 reason = str(objected.fields["reason"])
                 self.classes[index] = class_progress.distrusted(progress, reason)
         return objected
+
+
+def waiting(search: SearchState) -> list[int]:
+    """Return the pieces that can be begun, and could still change the answer."""
+    if len(search.classes) == search.plan.instances:
+        return []  # each has begun with an instance
+    classes = search.classes.items()
+    if any(s.ended == "timeout" for _, s in classes):
+        return []
+    return [i for i, s in classes if s.ended == WAITING and not search.is_settled(s)]
+
+
+def needless(search: SearchState) -> list[int]:
+    """Return the classes whose worker searches on, and cannot change the answer."""
+    classes = search.classes.items()
+    return [i for i, s in classes if not s.ended and search.is_settled(s)]
 
 
 def unproved(plan: Plan) -> str:
@@ -311,9 +363,9 @@ def evidence(search: SearchState) -> dict[str, object] | None:
 
 def _proved_share(search: SearchState, index: int, proof: Proof, doubt: float) -> float:
     """Return the share of a class that was tested at least."""
-    instances = search.plan.instances
-    size = class_size(search.plan.nonces, index, instances)
-    checked = class_size(search.checked, index, instances)
+    piece = search.plan.pieces[index]
+    size = piece.size(search.plan.nonces)
+    checked = piece.size(search.checked)
     proved = witness.at_least(proof.count, 2.0**-proof.level, doubt)
     return round(min(1.0, max(proved, checked) / size), 4)
 
@@ -325,8 +377,7 @@ def _unfinished(plan: Plan, classes: Mapping[int, ClassProgress]) -> list[int]:
         for i, s in classes.items()
         if s.ended != "exhausted"
         or s.cursor < plan.nonces
-        or s.before + s.tested - s.repeated
-        != class_size(plan.nonces, i, plan.instances)
+        or s.before + s.tested - s.repeated != plan.pieces[i].size(plan.nonces)
     ]
 
 

@@ -153,6 +153,8 @@ class Proof:
     thinned_to: int = 0  # bits: of the witnesses with fewer bits some may be missing
     last: int = -1  # the highest one
     counts: tuple[int, ...] = (0,) * LEVELS  # by their zero bits
+    # How many the worker has shown that did not come: a summary stood in their place.
+    left_out: int = 0
 
     @property
     def level(self) -> int:
@@ -199,11 +201,17 @@ class Proof:
 
     def require_whole(self, shown: object) -> None:
         """Raise `LostWitnesses` if a worker has shown more witnesses than arrived."""
-        here = sum(self.counts)
+        here = sum(self.counts) + self.left_out
         if isinstance(shown, int) and shown > here:
             raise LostWitnesses(
                 f"of {shown} witnesses that it has shown {here} came here"
             )
+
+    def summed_up(self, shown: object) -> Proof:
+        """Return this proof after a summary of all `shown` witnesses so far."""
+        if not isinstance(shown, int) or isinstance(shown, bool):
+            return self
+        return replace(self, left_out=max(0, shown - sum(self.counts)))
 
     def extended(self, block: str, members: range, shown: Sequence[object]) -> Proof:
         """Return this proof with the witnesses of one event.

@@ -49,7 +49,8 @@ class ControlMessage(NamedTuple):
 
     beat: int
     stop: bool
-    parts: Dict[str, List[Any]]  # name of an instance -> class, start, seconds
+    # Name of an instance -> class, start, seconds; perhaps also residue and modulus.
+    parts: Dict[str, List[Any]]
     given_away: Dict[str, List[str]]  # name of an instance -> parts that it has lost
 
 
@@ -185,7 +186,9 @@ class Agent:
         end = time.monotonic() + self._boot["lifetime"]
         silent = self._channel.silent
         job = self._boot["job"]
-        if self._index < job["of"]:  # an instance that was launched later stands by
+        # An instance that was launched later stands by; in a run that resumes another
+        # one, each waits for the message with its classes.
+        if self._index < job["of"] and not self._boot.get("waits"):
             self._start_part(self._index, self._index, job["time_limit"])
         while time.monotonic() < end:
             self._apply_message()
@@ -209,18 +212,27 @@ class Agent:
             if not self._idle:
                 watchdog.stop([w for w in watchdog.workers(self._folder) if w.alive])
             return
-        for index, start, seconds in message.parts.get(self._name, []):
-            self._start_part(index, start, seconds)
+        for index, start, seconds, *other in message.parts.get(self._name, []):
+            self._start_part(index, start, seconds, *other)
         for name in message.given_away.get(self._name, []):
             if name in self._parts and not self._parts[name].ended:
                 watchdog.stop([watchdog.WorkerProcess(name)])
 
-    def _start_part(self, index: int, start: int, seconds: float) -> None:
-        """Start the worker of a class, unless it was started already."""
+    def _start_part(
+        self,
+        index: int,
+        start: int,
+        seconds: float,
+        residue: Optional[int] = None,
+        modulus: Optional[int] = None,
+    ) -> None:
+        """Start the worker of class number `index`, unless it was started already."""
         name = f"class-{index}-from-{start}"
         if name in self._parts or self._channel.message.stop:
             return
         job = dict(self._boot["job"], index=index, start=start, time_limit=seconds)
+        if modulus is not None:
+            job.update(index=residue, of=modulus)
         with open(name + ".json", "w", encoding="utf-8") as file:
             json.dump(job, file)
         events = os.path.join(name, "events.jsonl")

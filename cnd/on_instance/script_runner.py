@@ -183,6 +183,8 @@ class ScriptRunner:
         self._last_progress = (now, fields.get("tested", 0))
         fields["seconds"] = round(now - self._began, 4)
         self._report.event("progress", **fields)
+        if self._report.is_full:
+            self._report.rotate(**fields)
 
     def _end(self, kind: str, **fields: Any) -> str:
         seconds = max(time.monotonic() - self._began, 1e-9)
@@ -228,7 +230,7 @@ def main(arguments: List[str]) -> int:
     except (ValueError, OSError) as error:
         worker.print_error(error)
         return worker.USAGE_STATUS
-    report = worker.Reporter(sys.stdout.fileno(), job["run"], use_syslog=True)
+    report = worker.Reporter(sys.stdout.fileno(), job["run"], True, arguments[3])
     try:
         kind = ScriptRunner(job, report, stop).run(detached.started)
         return worker.STATUS[kind]

@@ -48,7 +48,9 @@ class EventBuffer:
         self._block, self._bits = block, bits
         self._witnesses: List[Tuple[int, int]] = []  # nonce, its zero bits
         self._thinned_to: Optional[int] = None
+        self._last = -1  # the highest witness
         self._position = 0
+        self._generation = ""  # of the file; a position counts in one only
         self._count = 0
         self._kept: List[Tuple[int, str]] = []
         self._progress: Optional[Tuple[int, str]] = None
@@ -60,6 +62,8 @@ class EventBuffer:
         for text in self._new_lines():
             record = http_client.json_object(text.encode())
             event = record.get("event")
+            if record.pop("rotated", None) is not None:  # it sums up what was read
+                text = json.dumps(record)
             if isinstance(record.get("witnesses"), list):
                 text = self._with_all_witnesses(record)
             urgent |= self.add(text, progress=event == "progress")
@@ -81,8 +85,9 @@ class EventBuffer:
         if isinstance(thinned_to, int):
             self._thinned_to = max(thinned_to, self._thinned_to or 0)
         for nonce in record["witnesses"]:
-            if not isinstance(nonce, int):
+            if not isinstance(nonce, int) or nonce <= self._last:
                 continue
+            self._last = nonce
             hashed = int(digest(self._block, nonce), 16)
             self._witnesses.append((nonce, 256 - hashed.bit_length()))
         while len(self._witnesses) > KEPT_WITNESSES:
@@ -105,9 +110,21 @@ class EventBuffer:
         latest = [self._progress] if self._progress else []
         return sorted(self._kept + latest)
 
+    def _current_generation(self) -> str:
+        """Return how often the worker has replaced its events: see `pow.Reporter`."""
+        path = os.path.join(os.path.dirname(self._path), "rotated")
+        with contextlib.suppress(OSError), open(path) as file:
+            return file.read(20)
+        return ""
+
     def _new_lines(self) -> Iterator[str]:
         """Yield the new lines that are whole; they may be many."""
         with contextlib.suppress(OSError), open(self._path, "rb") as file:
+            generation = self._current_generation()
+            size = os.fstat(file.fileno()).st_size
+            if size < self._position or generation != self._generation:
+                self._position = 0  # the worker has replaced its events by a summary
+            self._generation = generation
             file.seek(self._position)
             for line in file:
                 if not line.endswith(b"\n"):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cnd.errors import UsageError
+from cnd.model import resumption
 from cnd.model.catalog import Price, Rate
 from cnd.model.format import duration, number, table
 from cnd.model.plan import (
@@ -121,6 +122,7 @@ def decide(request: Request, machine: Machine) -> Plan:
         plan = replace(plan, instances=_instances(request, plan, machine))
     if request.budget is not None:
         _check_budget(plan, request.budget)
+    plan = resumption.dealt(plan)
     return replace(plan, witness_bits=_witness_bits(plan, machine))
 
 
@@ -129,9 +131,11 @@ def _witness_bits(plan: Plan, machine: Machine) -> int | None:
     if plan.script:
         return None
     rate = machine.fleet_rate(plan.instances)
+    # Each piece is proved by itself, so it counts as the class of an instance.
+    nonces = max(plan.instances, plan.left * plan.instances // len(plan.pieces))
     return bits_for(
         plan.difficulty,
-        plan.nonces,
+        nonces,
         plan.instances,
         plan.time_limit,
         rate and rate / plan.instances,
@@ -152,6 +156,8 @@ def trial(request: Request) -> Request:
         replace=False,
         keep=False,
         hold=False,
+        work=(),
+        known=None,
     )
     return Request(plan, True, budget=request.budget)
 
@@ -180,12 +186,12 @@ def _instances(request: Request, plan: Plan, machine: Machine) -> int:
         message = f"--confidence: the hash rate of {machine.type} is not known"
         hint = "`fab start` without --n tries one instance first; or say --n alone"
         raise UsageError(message, hint=hint)
-    if within(plan.difficulty, plan.nonces) < confidence:
+    if within(plan.difficulty, plan.left) < confidence:
         raise UsageError(_no_such_nonce(plan), hint="a larger --nonces, or a smaller D")
     speed = rate.nonces_per_second
-    search = (plan.difficulty, plan.nonces)
+    search = (plan.difficulty, plan.left)
     wanted = instances_for(*search, speed, plan.time_limit, confidence) or MAX_INSTANCES
-    most = min(MAX_INSTANCES, plan.nonces)
+    most = min(MAX_INSTANCES, plan.left)
     n = plan.instances if request.given else min(wanted, most)
     found = _chances(plan, machine.fleet_rate(n) or speed).found
     if found >= confidence:
@@ -199,9 +205,9 @@ def _instances(request: Request, plan: Plan, machine: Machine) -> int:
 
 
 def _no_such_nonce(plan: Plan) -> str:
-    chance = percent(within(plan.difficulty, plan.nonces))
+    chance = percent(within(plan.difficulty, plan.left))
     return (
-        f"impossible: even all {plan.nonces} nonces hold a golden one of "
+        f"impossible: even all {plan.left} nonces hold a golden one of "
         f"difficulty {plan.difficulty} with a chance of {chance}"
     )
 
@@ -266,12 +272,12 @@ def forecast(plan: Plan, machine: Machine, spot: Price | None = None) -> Forecas
 
 
 def _chances(plan: Plan, rate: float) -> Chances:
-    return chances(plan.difficulty, plan.nonces, rate, plan.time_limit)
+    return chances(plan.difficulty, plan.left, rate, plan.time_limit)
 
 
 def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast]:
     """Return the cheapest fleets for the same search, one of each instance family."""
-    exists = within(request.plan.difficulty, request.plan.nonces)
+    exists = within(request.plan.difficulty, request.plan.left)
     if exists < LEAST_CHANCE:
         return []
     confidence = request.confidence or min(USUAL_CONFIDENCE, NEARLY_ALL * exists)
@@ -309,7 +315,7 @@ def verdicts(
         )
     if plan.usd_per_hour is None:
         yield f"{_unpriced(plan)}: {PRICES}"
-    exists = within(plan.difficulty, plan.nonces)
+    exists = within(plan.difficulty, plan.left)
     if exists < LEAST_CHANCE:
         yield _no_such_nonce(plan)
     if local_rate and (alone := _alone(plan, estimate, local_rate)):
@@ -411,6 +417,12 @@ def _rows(estimate: Forecast) -> Iterator[tuple[str, str]]:
         f"difficulty {plan.difficulty}, {number(plan.nonces)} nonces, "
         f"block {plan.block[:40]!r}, at most {plan.time_limit:g} s",
     )
+    if plan.chain:
+        yield (
+            "left",
+            f"{number(plan.left)} nonces; {number(plan.tested_before)} were tested by "
+            f"{len(plan.chain)} run{'s' * (len(plan.chain) > 1)}",
+        )
     vcpus = f", {machine.vcpus * plan.instances} vCPUs" if machine.vcpus else ""
     types = ", else ".join(plan.types)
     least = f", {plan.at_least} at least" if plan.at_least else ""
@@ -425,9 +437,10 @@ def _rows(estimate: Forecast) -> Iterator[tuple[str, str]]:
         yield "hash rate", "unknown"
     if seen:
         yield "found", f"{percent(seen.found)} within {plan.time_limit:g} s"
-    golden = plan.nonces * success(plan.difficulty)
-    exists = percent(within(plan.difficulty, plan.nonces))
-    yield "exists", f"{exists} in the whole space ({number(golden)} golden on average)"
+    golden = plan.left * success(plan.difficulty)
+    exists = percent(within(plan.difficulty, plan.left))
+    where = f"what run {plan.chain[-1]} has left" if plan.chain else "the whole space"
+    yield "exists", f"{exists} in {where} ({number(golden)} golden on average)"
     if seen:
         half = f", half of all within {duration(seen.median_seconds)}"
         yield (

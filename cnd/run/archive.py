@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import wait
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from cnd.model.search_state import evidence, unproved
 from cnd.provision.capacity import bucket_pause
 from cnd.provision.prepare import Provision
 from cnd.provision.retry import again
-from cnd.run.journal import EVENTS, RESULT, Journal
+from cnd.run.event_files import EVENTS
+from cnd.run.journal import RESULT, Journal
 from cnd.run.journal_writer import DISK_PATIENCE
 from cnd.run.orphan_reports import OrphanReports
 from cnd.run.recorder import LAST_PATIENCE, Recorder, failure
@@ -138,6 +140,8 @@ class Archive:
         except (CndError, TimeoutError) as error:
             recorder.view.show(trouble(failure(error)))
         else:
+            with contextlib.suppress(OSError):
+                self._journal.progress.remove()
             names = [EVENTS, RESULT] if answered else [RESULT]
             self._copy(provision, names, shutdown)
         return result
@@ -156,6 +160,8 @@ class Archive:
         search, plan = recorder.search, recorder.plan
         outcome = search.outcome or search.best or Outcome(Ending.INCOMPLETE, "aborted")
         in_s3 = f"s3://{provision.bucket}/{s3logs.prefix(run)}" if self._saved else None
+        if plan.work and outcome.host:  # its class says nothing of its instance
+            outcome = replace(outcome, index=recorder.roster.index.get(outcome.host))
         return Result(
             run=run,
             cloud=cloud.name,
@@ -185,4 +191,10 @@ class Archive:
             smallest=search.smallest,
             evidence=evidence(search),
             unproved=unproved(search.plan),
+            plan=plan,
+            tested_in_all=(
+                plan.tested_before + search.tested - search.repeated
+                if search.counted
+                else None
+            ),
         )

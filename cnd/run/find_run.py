@@ -12,16 +12,19 @@ from cnd.run.stored_files import fetch_run
 from cnd.run.viewer import Say
 
 
-def chosen(text: str, say: Say) -> Journal:
+def chosen(text: str, say: Say, place: tuple[str, str] = ("", "")) -> Journal:
     """Return the run that `text` means: its name, or the only one that fits.
 
     A run that was started elsewhere is fetched from the bucket of the account.
+
+    Args:
+        place: the cloud and the region of that bucket; "": as configured.
 
     Raises:
         UsageError: there is none, or more than one.
     """
     names = runs()
-    if is_run(text) and text not in names and fetch_run(Journal(text), say):
+    if is_run(text) and text not in names and fetch_run(Journal(text), say, place):
         return Journal(text)
     return Journal(pick(names, text))
 

@@ -135,7 +135,7 @@ class Job:
         """
         listed = ec2.find(self._cloud.ec2, run=self._run, states=ec2.ALL)
         events = list(self._journal.events())
-        past = self._recorder.recall(events)
+        past = self._recorder.recall(list(self._journal.history()))
         # Those that are terminated lose their tags before they vanish.
         untagged = past.index.keys() - {instance.id for instance in listed}
         listed += ec2.look_up(self._cloud.ec2, untagged)
@@ -437,4 +437,10 @@ def _described(plan: Plan) -> dict[str, object]:
         "type": plan.instance_type,
         "lifetime": plan.lifetime,
         "script": plan.script,
+        **(_resumed(plan) if plan.chain else {}),
     }
+
+
+def _resumed(plan: Plan) -> dict[str, object]:
+    names = ("chain", "tested_before", "known", "work")
+    return {name: getattr(plan, name) for name in names}

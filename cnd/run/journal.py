@@ -13,38 +13,43 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypedDict
+from typing import Any, TypedDict
 
 from cnd.errors import UsageError
-from cnd.model.events import Event, from_json, plain
+from cnd.model.events import Event, plain
 from cnd.model.run_name import is_run
-from cnd.system import private_files, small_files
+from cnd.run.event_files import EventFiles
+from cnd.system import private_files
 from cnd.system.folders import state_folder
 from cnd.system.typed_json import misfit
 
-EVENTS = "events.jsonl"
 RESULT = "result.json"
 ORDER = "order.json"  # what a take-over needs; never leaves this disk
 LOCK = "lock"  # held by the process that follows the run
 DEEPEST = 16  # levels of nested lists and objects in a file that is read at once
 LOCK_PATIENCE = 0.25  # seconds; a process that only looks holds it for a moment
-# On disk before anything is bought: with them a lost launch is found again.
-DURABLE = frozenset({"run.started", "instance.requested"})
-
 
 # Bytes of a file that is read at once; the largest that CND writes has a twentieth.
 MOST_BYTES = 16 << 20
-LONGEST_LINE = 1 << 20  # bytes of an event
 
 
-class Coverage(TypedDict):
-    """How far a class was tested, as in a result."""
+class OlderCoverage(TypedDict):
+    """How far a class was tested, as in a result of any version."""
 
     index: int
     cursor: int
     tested: int | None
     repeated: int
     ended: str
+
+
+class Coverage(OlderCoverage, total=False):
+    """The same, with what a run that goes on with the class needs."""
+
+    of: int
+    start: int
+    next: int
+    again: int
 
 
 class KeptResult(TypedDict, total=False):
@@ -71,6 +76,10 @@ class KeptResult(TypedDict, total=False):
     receipt: dict[str, object]
     cloud: str
     region: str
+    chain: list[str]
+    tested_before: int
+    tested_in_all: int | None
+    smallest: bool | None
 
 
 def runs() -> list[str]:
@@ -90,14 +99,14 @@ def _has_entries(folder: Path) -> bool:
         return False
 
 
-class Journal:
+class Journal(EventFiles):
     """The folder of one run: its events, result and logs."""
 
     def __init__(self, run: str, folder: Path | None = None) -> None:
         """Make a journal that writes nothing yet, in `folder` or the usual place."""
+        super().__init__()
         self.run = run
         self._folder = folder
-        self.damage: dict[str, str] = {}  # by file name: what is wrong with it
 
     @property
     def folder(self) -> Path:
@@ -144,15 +153,6 @@ class Journal:
             private_files.folder(self.folder)
             self.logs.mkdir(0o700)
             private_files.sync(self.folder.parent)
-
-    @contextlib.contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            message = f"cannot write to {self.folder}: {error.strerror}"
-            hint = "make room there, or set XDG_STATE_HOME to another folder"
-            raise UsageError(message, hint=hint) from error
 
     @contextlib.contextmanager
     def followed(self) -> Iterator[None]:
@@ -205,18 +205,6 @@ class Journal:
             fields = {"terminated": terminated, "left": 0}
             self.append(Event("run.aborted", fields=fields))
 
-    def _end_last_line(self) -> None:
-        """End the line that a killed process has left incomplete."""
-        with contextlib.suppress(FileNotFoundError):
-            with small_files.opened(self.folder / EVENTS) as file:
-                if not file.seek(0, os.SEEK_END):
-                    return
-                file.seek(-1, os.SEEK_END)
-                ended = file.read(1) == b"\n"
-            if not ended:
-                with private_files.open_end(self.folder / EVENTS) as file:
-                    file.write(b"\n")
-
     def write_order(self, order: Mapping[str, Any]) -> None:
         """Write what a take-over needs; on disk, mode 0600, on return."""
         with self._translated():
@@ -248,44 +236,6 @@ class Journal:
         """Return what `write_order` wrote, also of a run that is over, or None."""
         return self._read(ORDER)
 
-    def append(self, *events: Event) -> None:
-        """Add events; the durable ones are on disk on return."""
-        if not events:
-            return
-        with (
-            self._translated(),
-            private_files.open_end(self.folder / EVENTS) as file,
-        ):
-            file.writelines(event.to_json().encode() + b"\n" for event in events)
-            if any(event.kind in DURABLE for event in events):
-                file.flush()
-                os.fsync(file.fileno())
-                private_files.sync(self.folder)
-
-    def events(self) -> Iterator[Event]:
-        """Yield the events so far; a line that is being written is left out.
-
-        Lines that are no event are left out too: `damage` has their number.
-        """
-        try:
-            file = self._opened(EVENTS)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self.damage[EVENTS] = f"cannot be read ({error.strerror})"
-            return
-        wrong = 0
-        with file:
-            for line in _lines(file):
-                try:
-                    event = from_json(line)
-                except ValueError:
-                    wrong += line.endswith(b"\n")
-                else:
-                    yield event
-        if wrong:
-            self.damage[EVENTS] = f"has {wrong} damaged line{'s' * (wrong > 1)}"
-
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json` so that no reader sees a part of it."""
         with self._translated():
@@ -300,12 +250,6 @@ class Journal:
             return found
         self.damage[RESULT] = f"has no such {wrong}"
         return None
-
-    def _opened(self, name: str) -> BinaryIO:
-        try:
-            return small_files.opened(self.folder / name)
-        except UsageError as error:  # no home folder is known
-            raise FileNotFoundError(str(error)) from error
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Return the JSON object in a file; None if there is none: see `damage`."""
@@ -322,15 +266,6 @@ class Journal:
         except ValueError:
             self.damage[name] = "is damaged"
         return None
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yield lines; for one that is too long, an empty one: it counts as damaged."""
-    while line := file.readline(LONGEST_LINE):
-        rest = line
-        while len(rest) == LONGEST_LINE and not rest.endswith(b"\n"):
-            line, rest = b"\n", file.readline(LONGEST_LINE)
-        yield line
 
 
 def _pid(lock: int) -> str:

@@ -103,8 +103,8 @@ class OrphanReports:
     def take_claim(self, bucket: str) -> None:
         """Take in what an orphan claims in S3 to have found; from any thread."""
         recorder = self._recorder
-        instances = recorder.plan.instances
-        if claim := orphans.claim(self._cloud.s3, bucket, self._run, instances):
+        owner = recorder.plan.owners.of
+        if claim := orphans.claim(self._cloud.s3, bucket, self._run, owner):
             claim = self._judged(claim)
             # Any instance may have put a false one: no worker is blamed for it.
             recorder.put(objection_to(recorder.plan, claim) or claim)

@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from cnd.errors import CloudError, CndError
-from cnd.model import replay
+from cnd.model import checkpoint, replay
 from cnd.model.billing import ENDS, LAUNCHED, RUNNING
-from cnd.model.events import LAST_WORDS, Event, trouble
+from cnd.model.checkpoint import Checkpoint
+from cnd.model.events import LAST_WORDS, PROGRESS, Event, trouble
 from cnd.model.plan import Plan
 from cnd.model.result import Seconds
 from cnd.model.search_state import SearchState
+from cnd.run.event_files import DURABLE
 from cnd.run.event_queue import EventQueue
-from cnd.run.journal import DURABLE, Journal
+from cnd.run.journal import Journal
 from cnd.run.journal_writer import MINOR, JournalWriter
 from cnd.run.roster import Roster
 from cnd.run.viewer import Viewer
@@ -28,6 +30,8 @@ from cnd.transport.fleet import Part
 
 TICK = 0.1  # seconds between two looks at the clock
 LAST_PATIENCE = 3.0  # seconds for the last events to be on disk
+# Reports of progress between two checkpoints: so many, and so many for each class.
+MOST_PROGRESS, PROGRESS_OF_ONE = 2000, 8
 DRAIN_LIMIT = 2.0  # seconds to take in the last events of all threads
 # The kinds of events that the receipt is made from.
 RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
@@ -55,17 +59,21 @@ class Recorder:
         self.over = threading.Event()  # set: the background threads end
         self.observers: list[Callable[[Event], None]] = []  # called with each event
         self.queue = EventQueue()
-        self.writer = JournalWriter(journal, self.queue.put)
+        series = checkpoint.Series(plan.instances)
+        self.writer = JournalWriter(journal, self.queue.put, series)
+        # Progress since the last checkpoint, and after how much of it the next is due.
+        self._progress, self._most_progress = 0, MOST_PROGRESS
         self.view = view
         self._clock: replay.SearchClock | None = None  # of a run that is taken over
         self._boot: float | None = None  # seconds until its search began
         self._unseen: deque[Event] = deque()  # of the batch that is being taken in
         self._on_disk: dict[int, Event] = {}  # see `put_durably`
 
-    def recall(self, events: Sequence[Event]) -> replay.RunHistory:
-        """Take over the state of a former orchestrator from its events; return it."""
+    def recall(self, history: Sequence[Event | Checkpoint]) -> replay.RunHistory:
+        """Take over the state of a former orchestrator, as its journal has it."""
+        events = (entry for entry in history if isinstance(entry, Event))
         self.receipt = [event for event in events if event.kind in RECEIPT]
-        past = replay.replayed(self.plan, events)
+        past = replay.replayed(self.plan, history)
         self.search, self.attached = past.search, True
         self.roster = Roster(
             past.index, lost=past.lost, unfit=past.unfit, ended=past.ended
@@ -74,6 +82,7 @@ class Recorder:
         self._clock = replay.SearchClock(past.searched, now)
         self._boot, self.began = past.boot, now - past.lasted
         self._set_search_began()
+        self._checkpoint()
         return past
 
     def divide(self, plan: Plan) -> None:
@@ -139,6 +148,8 @@ class Recorder:
         """Take in events until one may need a decision, or a tick is over."""
         self.take(*self.queue.batch(TICK))
         self.view.tick(self.search)
+        if self._progress >= self._most_progress or self.writer.is_full:
+            self._checkpoint()
 
     def linger(self, seconds: float) -> bool:
         """Take in events for so long; return whether the run is to go on."""
@@ -177,6 +188,7 @@ class Recorder:
             self.mark("searching")
         if self._clock and self._clock.update(event, self.search):
             self._set_search_began()
+        self._progress += event.kind == PROGRESS
         if event.kind in LAST_WORDS:
             self.marks["stopped"] = max(event.received, self.marks.get("stopped", 0.0))
         if event.kind in RECEIPT:
@@ -217,6 +229,14 @@ class Recorder:
             self.writer.keep_now(*new)
         else:
             self.writer.keep(*new)
+
+    def _checkpoint(self) -> None:
+        """Keep how far each class is; of what was kept before, only the latest."""
+        self._most_progress = max(
+            MOST_PROGRESS, PROGRESS_OF_ONE * len(self.search.classes)
+        )
+        self._progress = 0
+        self.writer.checkpoint(checkpoint.of(self.search))
 
     def _set_search_began(self) -> None:
         """Set when the search of an old run began, as its workers report it."""

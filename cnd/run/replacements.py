@@ -14,6 +14,7 @@ from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
 from cnd.model.events import Event
+from cnd.model.search_state import needless, waiting
 from cnd.provision.launch import Launcher
 from cnd.provision.prepare import Provision
 from cnd.run.recorder import Recorder
@@ -84,19 +85,45 @@ class Replacements:
     def _hand_over(self, fleet: Fleet, served: Mapping[str, ec2.Instance]) -> None:
         """Let the classes of lost hosts go on elsewhere; decide if nothing is left."""
         search, roster = self._recorder.search, self._recorder.roster
-        if search.awaits_check or (search.failed and self._awaited()):
+        if search.awaits_check:
+            return
+        self._begin_waiting(fleet, served)
+        if search.failed and self._awaited():
             return
         for index in search.failed:
             host = roster.survivor(search.classes.values())
             if host is None:
                 break
-            start = search.resumption(index)
-            event = Event("class.handed_over", index, host, {"start": start})
-            self._recorder.take(event)
-            name = f"Instance{roster.index[host]}"
-            fleet.serve(served[host], name, [Part(index, start)])
-        if not (search.failed and roster.may_recover):
+            self._give(index, host, fleet, served)
+        if not ((search.failed or waiting(search)) and roster.may_recover):
             search.settle()
+
+    def _begin_waiting(self, fleet: Fleet, served: Mapping[str, ec2.Instance]) -> None:
+        """Let instances that have nothing left to search begin with what waits."""
+        search, roster = self._recorder.search, self._recorder.roster
+        if not (begun := waiting(search)):
+            return
+        for index in needless(search):  # what waits can change the answer
+            fleet.release(index)
+        idle = roster.idle(search.classes.values())
+        for index, host in zip(begun, idle, strict=False):
+            self._give(index, host, fleet, served)
+
+    def _give(
+        self,
+        index: int,
+        host: str,
+        fleet: Fleet,
+        served: Mapping[str, ec2.Instance],
+    ) -> None:
+        """Let an instance go on with a class, or begin with it."""
+        start = self._recorder.search.resumption(index)
+        fields: dict[str, object] = {"start": start}
+        if self._recorder.plan.work:
+            fields["of"] = self._recorder.plan.pieces[index].modulus
+        self._recorder.take(Event("class.handed_over", index, host, fields))
+        name = f"Instance{self._recorder.roster.index[host]}"
+        fleet.serve(served[host], name, [Part(index, start)])
 
     def _replace(self, provision: Provision) -> None:
         """Launch an instance for each that was lost, at most N in all."""

@@ -103,6 +103,12 @@ class Roster:
         """Return whether nothing is awaited of an instance: it is fit, done or lost."""
         return instance_id in self._done | self.lost | self._fit
 
+    def idle(self, classes: Iterable[ClassProgress]) -> list[str]:
+        """Return the fit instances that have no class to search, in their order."""
+        busy = {s.host for s in classes if not s.ended}
+        fit = self._fit - self.lost - busy
+        return sorted(fit, key=self.index.__getitem__)
+
     def survivor(self, classes: Iterable[ClassProgress]) -> str | None:
         """Return the fit instance with the fewest classes to search, or None."""
         load = Counter(s.host for s in classes if not s.ended)

@@ -18,10 +18,11 @@ from cnd.cloud.failures import LISTED_WITHIN
 from cnd.ec2 import EXISTING, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
+from cnd.model.checkpoint import Checkpoint
 from cnd.model.claim import refutation
 from cnd.model.events import Event, amount
 from cnd.model.format import duration, number
-from cnd.run import order
+from cnd.run import order, past_run
 from cnd.run.journal import Journal, runs
 from cnd.transport import orphans
 
@@ -39,7 +40,8 @@ class Overview:
     """The live instances with their activity, and the newest runs."""
 
     instances: tuple[tuple[Instance, str], ...]
-    runs: tuple[tuple[str, str], ...]  # name; how it ended, or "going on"
+    # Name; how it ended, or "going on"; how many nonces are left to resume it.
+    runs: tuple[tuple[str, str, int | None], ...]
     now: dt.datetime
 
     def to_json(self) -> dict[str, Any]:
@@ -60,7 +62,10 @@ class Overview:
                 }
                 for i, doing in self.instances
             ],
-            "runs": [{"run": run, "stands": stands} for run, stands in self.runs],
+            "runs": [
+                {"run": run, "stands": stands, "left": left}
+                for run, stands, left in self.runs
+            ],
         }
 
     def text(self) -> str:
@@ -72,11 +77,18 @@ class Overview:
         ]
         count = len(self.instances)
         lines.append(f"{count} instance{'' if count == 1 else 's'} running")
-        lines += [f"run {run}: {stands}" for run, stands in self.runs]
+        lines += [
+            f"run {run}: {stands}{_resumable(run, left)}"
+            for run, stands, left in self.runs
+        ]
         return "\n".join(lines)
 
     def _age(self, instance: Instance) -> float:
         return (self.now - instance.launched).total_seconds()
+
+
+def _resumable(run: str, left: int | None) -> str:
+    return f"; {number(left)} nonces are left: `fab resume {run}`" if left else ""
 
 
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
@@ -95,6 +107,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
                 UNDER_WAY
                 if run in unsure
                 else _summary(journals[run], run in activities, cloud),
+                None if run in {*unsure, *activities} else past_run.left(journals[run]),
             )
             for run in newest
         ),
@@ -217,7 +230,9 @@ def _could_be_taken_over(journal: Journal) -> bool:
 def _activities(journal: Journal) -> dict[str, str]:
     """Return what each instance of a run does, by its last relevant event."""
     activities: dict[str, str] = {}
-    for event in journal.events():
+    for event in journal.history():
+        if isinstance(event, Checkpoint):
+            continue
         if event.host and (doing := _activity(event)):
             activities[event.host] = doing
     return activities
@@ -271,6 +286,7 @@ def _left_behind(journal: Journal, cloud: Cloud) -> int | None:
     except CloudError:
         return None
     nonce, plan = (claim or {}).get("nonce"), kept.plan
-    if not isinstance(nonce, int) or refutation(plan, nonce % plan.instances, nonce):
+    owner = plan.owners.of(nonce) if isinstance(nonce, int) else None
+    if owner is None or refutation(plan, owner, nonce):
         return None
     return nonce

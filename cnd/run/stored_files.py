@@ -14,7 +14,8 @@ from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model import system_log
 from cnd.run import order
-from cnd.run.journal import EVENTS, RESULT, Journal
+from cnd.run.event_files import EVENTS
+from cnd.run.journal import RESULT, Journal
 from cnd.run.viewer import Say
 from cnd.system import private_files, small_files
 
@@ -22,9 +23,13 @@ MOST_FETCHED = 256 << 20  # bytes of events, and of a result, that are fetched f
 MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and more
 
 
-def fetch_run(journal: Journal, say: Say) -> bool:
-    """Fetch events and result of a run that is over; return whether they are in S3."""
-    if (place := _place(journal, say)) is None:
+def fetch_run(journal: Journal, say: Say, where: tuple[str, str] = ("", "")) -> bool:
+    """Fetch events and result of a run that is over; return whether they are in S3.
+
+    Args:
+        where: the cloud and the region; "": as configured.
+    """
+    if (place := _place(journal, say, where)) is None:
         return False
     cloud, bucket = place
     try:
@@ -92,10 +97,12 @@ def _fetch_logs(journal: Journal, names: Sequence[str], say: Say) -> dict[str, b
     return {name: copy[0] for name, copy in copies.items() if copy}
 
 
-def _place(journal: Journal, say: Say) -> tuple[Cloud, str] | None:
+def _place(
+    journal: Journal, say: Say, where: tuple[str, str] = ("", "")
+) -> tuple[Cloud, str] | None:
     """Return the cloud and the bucket of a run's files, or None; say why, if known."""
     kept, result = order.kept(journal), journal.result() or {}
-    place = (result.get("cloud", ""), result.get("region", ""))
+    place = (result.get("cloud", where[0]), result.get("region", where[1]))
     if kept:
         place = (kept.cloud, kept.region)
     try:

@@ -36,7 +36,7 @@ BEAT = 8.0  # seconds between two signs of life to every host
 class Part:
     """What one worker searches: a class, from a nonce on."""
 
-    index: int  # the class
+    index: int  # the number of the class: see `Plan.pieces`
     start: int  # nonce
     received: int = 0  # lines of its worker that are known already
     resumed: bool = False  # it may have been started by an orchestrator that died
@@ -106,6 +106,9 @@ class Fleet(Protocol):
 
     def stop(self) -> None:
         """Stop every worker; the log of its host is fetched after its last event."""
+
+    def release(self, index: int) -> None:
+        """Stop the worker of a class, once it reports: its result is not needed."""
 
     def drop(self, instance_id: str) -> None:
         """Give up for good an instance that is gone."""

@@ -104,14 +104,20 @@ def orders(
     return of
 
 
-def claim(s3: S3Client, bucket: str, run: str, instances: int) -> Event | None:
-    """Return the find that an orphan claims as an event of its worker, or None."""
+def claim(
+    s3: S3Client, bucket: str, run: str, owner: Callable[[int], int | None]
+) -> Event | None:
+    """Return the find that an orphan claims as an event of its worker, or None.
+
+    Args:
+        owner: returns the number of the class that a nonce belongs to.
+    """
     claimed = result(s3, bucket, run) or {}
     nonce = claimed.get("nonce")
     if not isinstance(nonce, int):
         return None
     fields = {"nonce": nonce, "hash": claimed.get("hash"), "left_in": bucket}
-    index, host = nonce % instances, str(claimed.get("instance"))
+    index, host = owner(nonce) or 0, str(claimed.get("instance"))
     return Event("worker.found", index, host, fields)
 
 

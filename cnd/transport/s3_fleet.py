@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,19 @@ class _Host:
     @property
     def pending(self) -> list[_Task]:
         return [task for task in self.tasks if not task.over]
+
+
+def _is_own(plan: Plan, name: str, part: Part) -> bool:
+    """Return whether an instance begins with a class by itself, without an order."""
+    return not plan.work and (name, part.start) == (f"Instance{part.index}", part.index)
+
+
+def _given_away(host: _Host, holders: Mapping[int, str]) -> Iterator[str]:
+    """Yield the parts that others search now, or that are not needed any more."""
+    for task in host.pending:
+        part = None if task.ended else task.part
+        if part and holders[part.index] != host.name:
+            yield part.name
 
 
 def batches(changed: Iterable[tuple[_Host, int]]) -> Iterator[list[_Host]]:
@@ -174,7 +187,8 @@ class S3Fleet:
             if not self.threads:
                 self.threads.append(self._pool.submit(self._receive))
                 self.threads.append(self._pool.submit(self._send))
-        if any(part.start != part.index for part in parts) or host.etag:
+        own = all(_is_own(self._plan, name, part) for part in parts)
+        if host.etag or not own:
             self._awake.set()
 
     def stop(self) -> None:
@@ -182,6 +196,14 @@ class S3Fleet:
         self._ended_by = time.monotonic() + END_PATIENCE + self.delay
         self._ending.set()
         self._awake.set()
+
+    def release(self, index: int) -> None:
+        """Stop the worker of a class: its result is not needed."""
+        with self._lock:
+            known = not self._holders[index]
+            self._holders[index] = ""
+        if not known:  # the message is written once
+            self._awake.set()
 
     def drop(self, instance_id: str) -> None:
         """Give up for good an instance that is gone."""
@@ -224,7 +246,7 @@ class S3Fleet:
         with self._lock:
             hosts = list(self._hosts.values())
             parts = {h.name: list(self._handed(h)) for h in hosts}
-            away = {h.name: list(self._given_away(h)) for h in hosts}
+            away = {h.name: list(_given_away(h, self._holders)) for h in hosts}
         message = s3_protocol.ControlMessage(
             self._beat,
             self._ending.is_set(),
@@ -236,21 +258,14 @@ class S3Fleet:
             s3, self._bucket, run, s3_protocol.MESSAGE, data, owner=self._owner
         )
 
-    def _handed(self, host: _Host) -> Iterator[tuple[int, int, float]]:
+    def _handed(self, host: _Host) -> Iterator[s3_protocol.HandedPart]:
         """Yield the classes that a host takes over; it knows its own."""
         for part in (task.part for task in host.pending):
-            if part and (host.name, part.start) != (
-                f"Instance{part.index}",
-                part.index,
-            ):
-                yield part.index, part.start, max(1.0, round(self._remaining(), 3))
-
-    def _given_away(self, host: _Host) -> Iterator[str]:
-        """Yield the parts that others search now, because this host was silent."""
-        for task in host.pending:
-            part = None if task.ended else task.part
-            if part and self._holders[part.index] != host.name:
-                yield part.name
+            if part and not _is_own(self._plan, host.name, part):
+                seconds = max(1.0, round(self._remaining(), 3))
+                piece = self._plan.pieces[part.index]
+                other = (piece.residue, piece.modulus) if self._plan.work else ()
+                yield part.index, part.start, seconds, *other
 
     def _remaining(self) -> float:
         return self._plan.time_limit - (time.monotonic() - self._began())

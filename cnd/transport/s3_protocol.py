@@ -40,14 +40,18 @@ MESSAGE = "word.json"  # under the run's prefix: the object that all instances p
 REPORTS = f"{s3logs.LOGS}Instance"  # the prefix of the objects that they put
 
 
+# A class that an instance takes over: its number, the first nonce, seconds; in a run
+# that resumes another one also its residue and modulus.
+HandedPart = tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class ControlMessage:
     """The message of the orchestrator to all instances; see `agent.ControlMessage`."""
 
     beat: int
     stop: bool = False
-    # name of an instance -> classes that it takes over: class, start, seconds
-    parts: Mapping[str, Sequence[tuple[int, int, float]]] | None = None
+    parts: Mapping[str, Sequence[HandedPart]] | None = None  # by names of instances
     # name of an instance -> names of parts that others search by now
     given_away: Mapping[str, Sequence[str]] | None = None
 
@@ -147,6 +151,7 @@ def boot(
         "every": rates.every,
         "patience": alone_after + 3 * rates.poll,
         "lifetime": plan.lifetime,
+        "waits": bool(plan.work),
         "job": {
             "run": run,
             "block": plan.block,

@@ -10,6 +10,7 @@ import shlex
 
 from cnd.model import system_log
 from cnd.on_instance.watchdog import MOST_LOG
+from cnd.pow import GENERATION
 
 EVENTS = "events.jsonl"
 # In the run's folder: touched when the orchestrator gives a sign of life.
@@ -32,11 +33,14 @@ TAIL_COMMAND = (
 # machine, it notices them within 0.2 s.  If the worker ended in order, its last event
 # precedes the line "the worker died".  When the connection drops, `read` meets the end
 # of its input, and the whole session ends: no process is left behind.
+# A position counts in one generation of the file only: see `pow.Reporter.rotate`.
 FOLLOW = (
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid && "
+    "from={position}; {{ read -r age <" + GENERATION + "; }} 2>/dev/null || age=0; "
+    'if [ "$age" != {generation} ]; then from=1; fi; '
     "if tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; "
     'then mind="-s 0.2 --pid=$pid"; fi; '
-    "{{ tail -c +{position} $mind -f " + EVENTS + " && "
+    "{{ tail -c +$from $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
     'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
     "alive) : >../" + HEARD + ";; esac; done; kill 0"
@@ -48,9 +52,14 @@ AFTER = (
 )
 
 
-def follow(folder: str, position: int = 0) -> str:
-    """Return the command that prints a worker's events from byte `position` on."""
-    return FOLLOW.format(folder=shlex.quote(folder), position=position + 1)
+def follow(folder: str, position: int = 0, generation: int = 0) -> str:
+    """Return the command that prints a worker's events from byte `position` on.
+
+    If they are of a later generation by now: from the beginning on.
+    """
+    return FOLLOW.format(
+        folder=shlex.quote(folder), position=position + 1, generation=generation
+    )
 
 
 def after(folder: str) -> str:

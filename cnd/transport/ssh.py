@@ -7,6 +7,7 @@ connection loses nothing: a later one goes on reading at the byte where it broke
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,6 +41,8 @@ WATCHDOG_PAUSE = 15.0
 # The same where the watchdog looks for a spot notice; long enough that the worker's
 # start is not delayed.
 SPOT_WATCHDOG_PAUSE = 2.0
+# How the event begins that replaces all events before it: see `pow.Reporter.rotate`.
+ROTATED = re.compile(rb'\{"event": "progress", "rotated": (\d{1,9})[,}]')
 # What pow.py prints when it was started in a folder whose worker lives.
 RUNS_ALREADY = "a worker runs in this folder already"
 
@@ -72,6 +75,7 @@ class Host:
         self._session: paramiko.Channel | None = None
         self._following = False
         self.position = 0  # bytes of the followed worker's events that were yielded
+        self._generation = 0  # of the file that they are in
         # The folder of the worker that `start` has begun to follow, and what was
         # received of its events then.
         self._begun = ("", b"")
@@ -304,6 +308,9 @@ class Host:
             session, chunk = self._followed(folder, position, silence)
             while chunk := chunk or session.recv(65536):
                 for line in splitter.lines(chunk):
+                    if rotated := ROTATED.match(line):
+                        self._generation = int(rotated[1])
+                        splitter.position = len(line) + 1
                     self.position = splitter.position
                     yield line
                 chunk = b""
@@ -331,7 +338,7 @@ class Host:
         with self._connection.limited(silence):
             session = self._connection.new_session()
             session.settimeout(silence)
-            session.exec_command(shell.follow(folder, position))
+            session.exec_command(shell.follow(folder, position, self._generation))
         self._session, self._following = session, True
         return session, b""
 

@@ -26,7 +26,13 @@ from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
 from cnd.transport.first_contact import FirstContact
 from cnd.transport.fleet import BEAT, EARLY, GONE, Part, RunFiles, believed
 from cnd.transport.gateway import Gateway
-from cnd.transport.ssh import LOG_TIMEOUT, SPOT_WATCHDOG_PAUSE, WATCHDOG_PAUSE, Host
+from cnd.transport.ssh import (
+    LOG_TIMEOUT,
+    ROTATED,
+    SPOT_WATCHDOG_PAUSE,
+    WATCHDOG_PAUSE,
+    Host,
+)
 from cnd.transport.ssh_connection import SILENCE, Login
 from cnd.transport.turns import Turns
 from cnd.transport.worker_output import WorkerOutput
@@ -74,6 +80,8 @@ class SshFleet:
         self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
+        # Connections whose worker has ended, open for signs of life; by instance.
+        self._idle: dict[str, list[Host]] = {}
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[
             int, str
@@ -150,6 +158,10 @@ class SshFleet:
         for _, host in self._all():
             host.stop()
 
+    def release(self, index: int) -> None:
+        """Stop the worker of a class, once it reports: its result is not needed."""
+        self._holders[index] = ""
+
     def drop(self, instance_id: str) -> None:
         """Give up for good an instance that is gone."""
         with self._lock:
@@ -175,8 +187,20 @@ class SshFleet:
 
     # --- in the host's own thread
 
+    def _close_idle(self, instance_id: str) -> None:
+        """Close connections of an instance whose worker is done: a new one is made.
+
+        An instance may search hundreds of pieces, one after the other.
+        """
+        with self._lock:
+            idle = self._idle.pop(instance_id, [])
+            self._hosts = [each for each in self._hosts if each[1] not in idle]
+        for host in idle:
+            host.close()
+
     def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
         index = part.index if part else None
+        self._close_idle(instance_id)
         try:
             host.connect(self._deadlines.of_first_answer(instance_id))
             self._deadlines.note_answer(instance_id)
@@ -192,6 +216,8 @@ class SshFleet:
             self._put(Event("host.failed", index, instance_id, fields))
         finally:
             # The connection stays open, for signs of life.
+            with self._lock:
+                self._idle.setdefault(instance_id, []).append(host)
             self._put(Event("host.done", index, instance_id))
 
     def _search(self, host: Host, instance_id: str, part: Part) -> None:
@@ -223,6 +249,8 @@ class SshFleet:
                         # long that another host has its class.
                         if self._is_to_stop(instance_id, part):
                             host.stop()
+                        if ROTATED.match(line):  # it sums up those that are known
+                            known = 0
                         if known:
                             known -= 1
                         elif output.is_last(line):
@@ -310,13 +338,14 @@ class SshFleet:
     def _job(self, part: Part, name: str, instance_id: str) -> dict[str, object]:
         """Return the job file of a host: for `pow.py` and for `watchdog.py`."""
         plan = self._plan
+        piece = plan.pieces[part.index]
         return {
             "run": self._files.run,
             "block": plan.block,
             "difficulty": plan.difficulty,
-            "index": part.index,
+            "index": piece.residue,
             "start": part.start,
-            "of": plan.instances,
+            "of": piece.modulus,
             "nonces": plan.nonces,
             "time_limit": max(1.0, round(self._deadlines.remaining(), 3)),
             "kernel": plan.kernel,

@@ -9,7 +9,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TextIO
 
 from cnd.model.events import Event, printable_line
@@ -51,6 +52,8 @@ class Narrator:
         # Hosts, by kind: one that searches two classes has two logs pulled.
         self._hosts: dict[str, set[str | None]] = {kind: set() for kind in COUNTED}
         self._decided = False
+        # The places of instances, where a class does not have the number of its own.
+        self._places: dict[str | None, int | None] | None = {} if plan.work else None
         for event in past:
             self._count(event)
 
@@ -67,6 +70,8 @@ class Narrator:
             return
         if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
             return  # `answer` has written it
+        if self._places and event.kind.startswith(("worker.", "host.")):
+            event = replace(event, index=self._places.get(event.host, event.index))
         if text := sentence(event):
             self._line(text)
 
@@ -93,6 +98,8 @@ class Narrator:
     def _count(self, event: Event) -> None:
         if event.kind in self._hosts:
             self._hosts[event.kind].add(event.host)
+        if event.kind == "instance.launched" and self._places is not None:
+            self._places[event.host] = event.index
         if event.kind == "fleet.reduced":
             self._total = event.fields.get("instances", self._total)
 
@@ -206,6 +213,9 @@ VARIANTS = {
         "verdict": "{instance} found {nonce}: {answer} ({verdict_reason})",
     },
     "worker.noise": {"dropped": "{text}"},
+    "class.handed_over": {
+        "of": "a class modulo {of} goes on from {start} on {host}",
+    },
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
@@ -233,7 +243,7 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
     elif outcome.ending is Ending.FOUND:
         yield "golden nonce", str(outcome.nonce)
         yield "hash", outcome.digest or ""
-        yield "found by", f"Instance{outcome.index} ({outcome.host})"
+        yield "found by", _finder(result)
         if result.smallest is not None:
             yield "smallest", SMALLEST[result.smallest]
     else:
@@ -242,6 +252,8 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
     rate = f", {number(result.hash_rate)} nonces/s{kernel}" if result.hash_rate else ""
     tested = "-" if result.tested is None else f"{result.tested:,} nonces"
     yield "tested", f"{tested}{rate}"
+    if result.plan and result.plan.chain:
+        yield "", _chain(result.plan.chain, result.tested_in_all)
     if result.evidence:
         yield "proof", _proof(result.evidence)
     phases = ("boot", "search", "stop", "logs", "scram", "total")
@@ -252,6 +264,21 @@ def _rows(result: Result) -> Iterable[tuple[str, str]]:
         yield "", result.logs_s3
     yield "run", result.run
     yield from _receipt(result)
+
+
+def _finder(result: Result) -> str:
+    """Return which instance has found the nonce: of this run, or of an earlier one."""
+    outcome = result.outcome
+    if outcome.host is None:
+        return "a run that this one resumes"
+    return f"Instance{outcome.index} ({outcome.host})"
+
+
+def _chain(chain: Sequence[str], tested: int | None) -> str:
+    """Return which runs are resumed, and how many nonces are tested in all."""
+    earlier = "" if len(chain) == 1 else f" and {len(chain) - 1} before it"
+    all_of_them = "" if tested is None else f": {tested:,} nonces in all"
+    return f"with run {chain[-1]}{earlier}{all_of_them}"
 
 
 def _proof(evidence: Mapping[str, object]) -> str:

@@ -233,6 +233,9 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("cloud", _cloud(result)),
         ("kernel", result.get("kernel")),
         ("tested", _tested(line)),
+        ("resumes", " → ".join(map(str, result.get("chain") or ()))),
+        ("tested before", _counted(result.get("tested_before") or None)),
+        ("tested in all", _counted(result.get("tested_in_all") or None)),
         ("tested twice", result.get("repeated") or None),
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
@@ -265,7 +268,8 @@ def _size(line: Timeline) -> str:
 
 def _finder(result: Mapping[str, Any]) -> str:
     if result.get("index") is None:
-        return ""
+        known = result.get("nonce") is not None and result.get("chain")
+        return "a run that this one resumes" if known else ""
     return f"Instance{result['index']} ({result.get('instance_id')})"
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cnd.errors import UsageError
 from cnd.model.catalog import OFFERS
+from cnd.model.checkpoint import Checkpoint
 from cnd.model.events import NOTHING, Event, amount
-from cnd.model.plan import Plan, billed_hours, class_size
+from cnd.model.pieces import members
+from cnd.model.plan import Plan, billed_hours
 from cnd.model.replay import replayed
 from cnd.view.instance_history import InstanceHistory, histories, shifted
 
@@ -66,12 +67,18 @@ class Timeline:
 
 
 def timeline(
-    run: str, events: Iterable[Event], result: Mapping[str, Any] | None
+    run: str,
+    events: Iterable[Event],
+    result: Mapping[str, Any] | None,
+    history: Iterable[Event | Checkpoint] | None = None,
 ) -> Timeline:
     """Return what the events of a run, oldest first, and its result show.
 
     The run may go on, have broken off or have been taken over: what is not known yet
     is left out.
+
+    Args:
+        history: what shows how far a run without a result is; None: its events.
     """
     seen = _on_one_clock(events)
     result = result or {}
@@ -90,7 +97,7 @@ def timeline(
         searching=_first(seen, ("worker.started",), began),
         decided=None if decided is None else max(0.0, decided - began),
         instances=tuple(shifted(each, began) for each in histories(seen, decided)),
-        classes=_classes(request, seen, result),
+        classes=_classes(request, seen if history is None else history, result),
         events=seen,
     )
 
@@ -172,7 +179,9 @@ def _outcome(seen: Sequence[Event], result: Mapping[str, Any]) -> tuple[str, str
 
 
 def _classes(
-    request: Mapping[str, Any], seen: Sequence[Event], result: Mapping[str, Any]
+    request: Mapping[str, Any],
+    history: Iterable[Event | Checkpoint],
+    result: Mapping[str, Any],
 ) -> tuple[ClassCoverage, ...]:
     """Return how far each class was tested: by the result, or else by the events."""
     count, nonces = request.get("instances"), request.get("nonces")
@@ -180,23 +189,25 @@ def _classes(
         return ()
     coverage = result.get("coverage")
     if not isinstance(coverage, list):
-        coverage = _coverage(request, seen)
+        coverage = _coverage(request, history)
     return tuple(_class(each, nonces, count) for each in coverage)
 
 
 def _class(coverage: Mapping[str, Any], nonces: int, count: int) -> ClassCoverage:
     index = int(coverage["index"])
-    size = class_size(nonces, index, count)
+    # A row of an older version is that of a whole class.
+    step, start = coverage.get("of", count), coverage.get("start", index)
+    size = members(start, step, nonces)
     counted = coverage["tested"] is not None
     tested = int(coverage["tested"] or 0) - int(coverage["repeated"])
-    below = class_size(max(0, int(coverage["cursor"])), index, count)
+    below = members(start, step, max(0, int(coverage["cursor"])))
     tested = min(max(0, tested), size)
     below = min(below, tested)
     return ClassCoverage(index, size, tested, below, str(coverage["ended"]), counted)
 
 
 def _coverage(
-    request: Mapping[str, Any], seen: Sequence[Event]
+    request: Mapping[str, Any], history: Iterable[Event | Checkpoint]
 ) -> list[dict[str, Any]]:
     """Return the coverage of a run without a result."""
     try:
@@ -207,7 +218,9 @@ def _coverage(
             nonces=request["nonces"],
             block=request["block"],
             script=request.get("script", ""),
+            work=tuple(map(tuple, request.get("work", ()))),
+            known=request.get("known"),
         )
-    except (KeyError, UsageError):
+        return replayed(plan, history).search.coverage
+    except (KeyError, ValueError):  # `UsageError` is one
         return []
-    return replayed(plan, seen).search.coverage

@@ -35,7 +35,9 @@ def write(journal: Journal) -> dict[str, Path]:
     """
     from cnd.view.html_report import page  # Jinja2: other commands do without it
 
-    line = timeline(journal.run, journal.events(), journal.result())
+    result = journal.result()
+    history = None if result else list(journal.history())
+    line = timeline(journal.run, journal.events(), result, history)
     pictures = _pictures(line)
     logs = [path.name for path in journal.logs.glob("*.log")]
     files: dict[str, str | bytes] = {REPORT: page(line, pictures, logs)}

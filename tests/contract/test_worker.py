@@ -329,3 +329,24 @@ def test_the_documentation_lists_every_field_of_a_worker(
     for event in said:
         assert event["run"] == "r"
         assert set(event) - {"event", "time", "run"} <= told[event["event"]]
+
+
+def test_the_events_of_a_detached_worker_do_not_grow_without_end(
+    run: Run, alone: Path
+) -> None:
+    job = {"difficulty": 30, "progress": 0.01, "witness_bits": 12, "most_events": 4000}
+    (alone.parent / "job.json").write_text(json.dumps({**job, "syslog": False}))
+    (said,) = events(run("--job", "job.json", "--detach", "here").stdout)
+    path = alone.parent / "here" / "events.jsonl"
+    rotated = alone.parent / "here" / worker.GENERATION
+
+    eventually(lambda: rotated.exists() and int(rotated.read_text() or 0) >= 3)
+    os.kill(said["pid"], signal.SIGTERM)
+    eventually(lambda: not alive(said["pid"]))
+
+    first, *_, last = events(path.read_text())
+    assert first["rotated"] >= 3
+    assert last["event"] == "stopped"
+    shown = [nonce for each in events(path.read_text()) for nonce in each["witnesses"]]
+    assert shown == sorted(set(shown))
+    assert path.stat().st_size < 4000 + 48_000

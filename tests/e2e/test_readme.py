@@ -50,6 +50,8 @@ ROWS: dict[str, tuple[list[str], int]] = {
     ),
     "fab doctor --n 8": ([], 0),
     "fab config": ([], 0),
+    # RUN has found its nonce.
+    "fab resume [RUN] --n 12 --t 3600": (["fab resume RUN --n 12 --t 3600"], 2),
     "fab attach [RUN]": (["fab attach RUN"], 2),
     "fab stop [--run ID]": (["fab stop --run RUN"], 2),
     "fab scram [--run ID] [--all-regions]": (

@@ -117,7 +117,8 @@ def objections(
         if sum(part[name] for part in result["coverage"]) != result[name]:
             yield f"{name}: the classes do not add up"
     if result["outcome"] == "exhausted":
-        if result["tested"] - result["repeated"] != started["nonces"]:
+        before = started.get("tested_before", 0)
+        if before + result["tested"] - result["repeated"] != started["nonces"]:
             yield "exhausted, but not every nonce was tested"
         if any(part["ended"] != "exhausted" for part in result["coverage"]):
             yield "exhausted, but not every class is"
@@ -145,7 +146,7 @@ def _objections_to_nonce(result: Mapping[str, Any]) -> Iterator[str]:
     nonce, digest = result["nonce"], worker.digest(result["block"], result["nonce"])
     if digest != result["hash"] or not worker.is_golden(digest, result["difficulty"]):
         yield f"{nonce} is not golden"
-    if nonce % result["instances"] != result["index"]:
+    if not result["chain"] and nonce % result["instances"] != result["index"]:
         yield f"{nonce} is not of class {result['index']}"
     if result["instance_id"] not in {each["id"] for each in result["fleet"]}:
         yield f"{result['instance_id']} is none of the fleet"

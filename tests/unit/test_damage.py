@@ -21,7 +21,8 @@ from cnd.model.format import table
 from cnd.model.plan import Plan
 from cnd.model.replay import replayed, unanswered
 from cnd.run import order, status
-from cnd.run.journal import EVENTS, LOCK, ORDER, RESULT, Journal
+from cnd.run.event_files import EVENTS
+from cnd.run.journal import LOCK, ORDER, RESULT, Journal
 from cnd.view.export import as_csv, as_json
 from cnd.view.html_report import page
 from cnd.view.live_table import LiveView

@@ -205,3 +205,56 @@ def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:
     ]
     assert [n for n in shown if n in set(strong)] == strong
     assert len(strong) >= worker.WITNESSES_LEFT / 2
+
+
+def test_a_summary_has_the_strongest_of_all_witnesses_that_were_shown() -> None:
+    pending = worker.PendingWitnesses(BLOCK, 1)
+    zeros = {n: worker.zero_bits(worker.digest(BLOCK, n)) for n in range(8000)}
+    for first in range(0, 8000, 1000):
+        for nonce in range(first, first + 1000):
+            if zeros[nonce] >= 1:
+                pending.add(nonce)
+        shown = pending.show(first + 1000, 100.0, False)
+
+    summary = pending.summary()
+
+    assert summary["shown"] == shown["shown"] + len(shown["witnesses"])
+    level = summary["thinned_to"]
+    assert summary["witnesses"] == [n for n in zeros if zeros[n] >= level]
+    assert len(summary["witnesses"]) > worker.WITNESSES_SUMMED_UP / 4
+    assert len(summary["witnesses"]) <= worker.WITNESSES_SUMMED_UP
+
+
+def test_a_summary_of_few_witnesses_has_all_of_them() -> None:
+    pending = worker.PendingWitnesses(BLOCK, 8)
+    strong = [n for n in range(9000) if worker.zero_bits(worker.digest(BLOCK, n)) >= 8]
+    for nonce in strong:
+        pending.add(nonce)
+    pending.show(8000, 1.0, False)
+
+    below = [n for n in strong if n < 8000]
+    assert pending.summary() == {"witnesses": below, "shown": len(below)}
+
+
+def test_a_file_of_events_is_replaced_by_their_summary(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with path.open("ab", 0) as file:
+        report = worker.Reporter(file.fileno(), "", False, str(tmp_path), 500)
+        for cursor in range(40):
+            report.event("progress", cursor=cursor)
+            if report.is_full:
+                report.rotate(cursor=cursor, seconds=1.0)
+                rotated = cursor
+
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert path.stat().st_size < 600
+    assert [each["cursor"] for each in lines] == [rotated, *range(rotated + 1, 40)]
+    assert lines[0]["rotated"] == int((tmp_path / worker.GENERATION).read_text()) > 2
+
+
+def test_events_that_go_elsewhere_are_never_replaced(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("ab", 0) as file:
+        report = worker.Reporter(file.fileno(), "", False)
+        for cursor in range(100_000 // 40):
+            report.event("progress", cursor=cursor)
+        assert not report.is_full

@@ -27,6 +27,7 @@ import pytest
 
 from cnd import pow as worker
 from cnd.errors import HostError, HostLost
+from cnd.pow import GENERATION
 from cnd.provision import user_data
 from cnd.transport import keys
 from cnd.transport.shell import EVENTS
@@ -793,4 +794,55 @@ def test_a_frozen_host_can_be_taken_up_again_when_it_thaws(server: Server) -> No
     host.connect(within(SECONDS))
 
     assert numbers(server.follow(host, 2), 1) == [2]
+    host.close()
+
+
+def rotate(server: Server, number: int, *lines: str) -> None:
+    """Replace a worker's events by a summary, as `pow.Reporter.rotate` does."""
+    (server.part / GENERATION).write_text(f"{number}\n")
+    path = server.part / EVENTS
+    with path.open("r+") as file:
+        file.truncate(0)
+    summary = f'{{"event": "progress", "rotated": {number}}}'
+    server.write(summary, *lines)
+
+
+def test_events_are_followed_through_their_replacement(server: Server) -> None:
+    server.write(*map(str, range(1000)))
+    host, relay = server.connected()
+    lines = server.follow(host)
+    assert numbers(lines, 1000) == list(range(1000))
+
+    rotate(server, 1, "1000")
+    assert json.loads(next(lines))["rotated"] == 1
+    assert numbers(lines, 1) == [1000]
+    relay.cut()
+    with pytest.raises(HostError):
+        next(lines)
+    server.write("1001")
+    host.connect(within(SECONDS))
+
+    # In the same generation a position counts.
+    assert numbers(server.follow(host, host.position), 1) == [1001]
+    host.close()
+
+
+def test_after_a_replacement_while_out_of_touch_the_summary_comes_first(
+    server: Server,
+) -> None:
+    """Also where the new file is longer by then than the old one was."""
+    server.write("1", "2")
+    host, relay = server.connected()
+    lines = server.follow(host)
+    assert numbers(lines, 2) == [1, 2]
+    relay.cut()
+    with pytest.raises(HostError):
+        next(lines)
+
+    rotate(server, 1, *map(str, range(500)))
+    host.connect(within(SECONDS))
+    lines = server.follow(host, host.position)
+
+    assert json.loads(next(lines))["rotated"] == 1
+    assert numbers(lines, 500) == list(range(500))
     host.close()

@@ -223,3 +223,79 @@ def test_a_class_without_a_witness_goes_on_from_its_own_first_nonce(
     fields = {"cursor": index + 3 * 1000, "tested": 1000, "witnesses": []}
     search.see(Event("worker.progress", index, "i-0", fields))
     assert search.resumption(index) == index
+
+
+class Shown:
+    """A worker's reports of a class of all nonces, with every witness of them."""
+
+    def __init__(self) -> None:
+        plan = replace(Plan(8, 1, 60.0, nonces=40_000), witness_bits=4)
+        self.search = SearchState(plan)
+        self.search.see(Event("instance.launched", 0, "i-0"))
+        self.all = strong(4, 40_000)
+
+    def report(self, begin: int, end: int, **more: object) -> Event | None:
+        """Take in a report of these nonces; return the objection."""
+        fields = {
+            **{"cursor": end, "tested": end},
+            "witnesses": [n for n in self.all if begin <= n < end],
+            "shown": len([n for n in self.all if n < begin]),
+            **more,
+        }
+        return self.search.see(Event("worker.progress", 0, "i-0", fields))
+
+    def summary(self, end: int, bits: int) -> Event | None:
+        """Take in what replaces all reports of the nonces below `end`."""
+        shown = [n for n in strong(bits, end)]
+        total = len([n for n in self.all if n < end])
+        more = {"witnesses": shown, "shown": total, "thinned_to": bits, "rotated": 1}
+        return self.report(0, end, **more)
+
+    @property
+    def proof(self) -> Proof:
+        proof = self.search.classes[0].proof
+        assert proof is not None
+        return proof
+
+
+def test_a_summary_of_what_has_come_already_changes_no_proof() -> None:
+    shown = Shown()
+    shown.report(0, 10_000)
+    before = shown.proof
+
+    assert shown.summary(10_000, 6) is None
+
+    assert shown.proof == before
+    assert shown.report(10_000, 12_000) is None
+
+
+def test_a_summary_proves_what_was_reported_while_out_of_touch() -> None:
+    shown = Shown()
+    shown.report(0, 2000)
+
+    assert shown.summary(20_000, 5) is None
+    assert shown.proof.count == len(strong(5, 20_000))
+
+    assert shown.report(20_000, 30_000) is None
+    assert shown.proof.count == len(strong(5, 30_000))
+    assert shown.search.classes[0].cursor == 30_000
+
+
+def test_reports_that_are_lost_after_a_summary_are_noticed() -> None:
+    shown = Shown()
+    shown.summary(20_000, 5)
+
+    objected = shown.report(30_000, 31_000)
+
+    assert objected is not None
+    assert objected.kind == "worker.failed"
+    assert "came here" in str(objected.fields["reason"])
+
+
+def test_a_summary_of_too_few_witnesses_is_a_false_claim() -> None:
+    shown = Shown()
+
+    objected = shown.summary(4000, 5)
+
+    assert objected is not None and objected.kind == "worker.refuted"
+    assert "leaves out" in str(objected.fields["reason"])

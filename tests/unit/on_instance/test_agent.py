@@ -126,3 +126,35 @@ def test_invalid_witnesses_do_not_end_the_agent(tmp_path: Path) -> None:
     odd = [None, "116", -5, 2**70, [1], 1.5, True]
     path.write_text(json.dumps({"event": "progress", "witnesses": odd}) + "\n")
     assert not worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, 8).read()
+
+
+@pytest.mark.parametrize("longer", [0, 200])  # than the file was before
+def test_a_report_goes_on_where_a_worker_has_replaced_its_events(
+    tmp_path: Path, longer: int
+) -> None:
+    path, bits = tmp_path / "events.jsonl", 6
+    shown = [n for n in range(4000) if zero_bits(pow.DEFAULT_BLOCK, n) >= bits]
+
+    def write(mode: str, first: int, end: int, **more: object) -> None:
+        witnesses = [n for n in shown if first <= n < end]
+        record = {"event": "progress", **more, "cursor": end, "witnesses": witnesses}
+        with path.open(mode) as file:
+            file.write(json.dumps(record) + "\n")
+
+    buffer = worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, bits)
+    late = worker_events.EventBuffer(str(path), pow.DEFAULT_BLOCK, bits)
+    for first in range(0, 2000, 100):
+        write("a", first, first + 100, shown=7)
+    buffer.read()
+    (tmp_path / pow.GENERATION).write_text("1\n")
+    write("w", 0, 3000, rotated=1, shown=30)
+    for _ in range(longer):
+        write("a", 3000, 3000)
+    write("a", 3000, 4000, shown=40)
+
+    for each in (buffer, late):
+        each.read()
+        record = json.loads(each.numbered()[-1][1])
+        assert record["witnesses"] == shown
+        assert (record["cursor"], record["shown"]) == (4000, 0)
+        assert "rotated" not in record

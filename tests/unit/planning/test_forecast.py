@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cnd.errors import UsageError
+from cnd.model import witness
 from cnd.model.catalog import EXTRAS, OFFERS, Price, Rate, with_extras
+from cnd.model.pieces import Piece, whole_classes
 from cnd.model.plan import Plan
 from cnd.planning.forecast import (
     Forecast,
@@ -369,3 +371,39 @@ def test_a_burstable_type_is_not_as_cheap_as_it_looks(
     """Surplus credits: the use above the baseline in an hour of full load."""
     price = with_extras(name, 1.0, "somewhere").usd_per_hour
     assert price == pytest.approx(1.0 + EXTRAS + vcpu_hours * usd)
+
+
+def test_each_piece_of_what_is_left_shows_enough_witnesses() -> None:
+    """A piece is proved by itself, also where an instance searches several."""
+    left = tuple(whole_classes(8))
+    asked = Plan(9, 12, 1e5, nonces=2**30, work=left, chain=("a run",))
+
+    made = decide(Request(asked, True), FAST)
+
+    size = min(piece.size(made.end) for piece in made.pieces)
+    assert (len(made.work), made.instances, made.left) == (48, 12, 2**30)
+    assert made.witness_bits is not None
+    assert size / 2**made.witness_bits >= 2**witness.ENOUGH - 1
+
+
+def test_what_was_tested_lowers_the_space_of_the_rest() -> None:
+    whole = Plan(6, 4, 1e5, nonces=2**24)
+    half = tuple(Piece(4, 2**23 + i) for i in range(4))
+    rest = replace(whole, work=half, chain=("a run",), tested_before=2**23)
+
+    first, second = (
+        forecast(decide(Request(p, True), FAST), FAST) for p in (whole, rest)
+    )
+
+    assert first.chances and second.chances
+    assert second.plan.left == 2**23
+    assert 1 - first.chances.found == pytest.approx((1 - second.chances.found) ** 2)
+    assert "tested by 1 run" in text(second, [], None)
+
+
+def test_fewer_nonces_than_instances_need_fewer_of_them() -> None:
+    few = Plan(6, 8, 10.0, nonces=2**24, work=((4, 2**24 - 6),), chain=("a run",))
+
+    made = decide(Request(few, True), FAST)
+
+    assert (made.instances, made.left) == (2, 2)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cnd.model import replay
-from cnd.run import order
+from cnd.run import order, past_run
 from cnd.run.journal import Journal
 
 OLDER = Path(__file__).parents[2] / "data" / "older-run"
@@ -47,3 +47,15 @@ def test_its_events_say_how_far_each_class_is(journal: Journal) -> None:
         past.search.tested == sum(past.search.classes[i].tested for i in range(4)) > 0
     )
     assert replay.unanswered(list(journal.events())) == 0
+
+
+def test_what_it_has_left_is_known(journal: Journal) -> None:
+    """All progress is among its events; it has proved what lies below a witness."""
+    found = past_run.read(journal)
+
+    search = replay.replayed(found.plan, journal.history()).search
+    assert [piece.modulus for piece in found.pieces] == [4] * 4
+    assert found.tested == search.tested > 0
+    assert 0 < found.plan.nonces - found.left <= found.tested
+    again = sum(piece.again for piece in found.pieces)
+    assert found.left == found.plan.nonces - found.tested + again

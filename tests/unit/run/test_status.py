@@ -127,4 +127,7 @@ def test_an_instance_that_is_over_already_is_an_answer_to_its_request(
         assert strays([over], clerk.cloud) == []
     found = survey([over], None)
     assert found.instances == ()
-    assert dict(found.runs)[ABANDONED] == "broken off; no instance of it is left"
+    assert (
+        dict((run, stands) for run, stands, _ in found.runs)[ABANDONED]
+        == "broken off; no instance of it is left"
+    )

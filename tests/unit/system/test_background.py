@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -201,9 +202,11 @@ def test_a_record_on_a_disk_that_hangs_is_waited_for_so_long_and_holds_so_much(
     go = threading.Event()
 
     class Hanging(Journal):
-        def append(self, *events: Event) -> None:
+        def append(
+            self, *events: Event, recent: Sequence[tuple[int, Event]] = ()
+        ) -> None:
             go.wait(20)
-            super().append(*events)
+            super().append(*events, recent=recent)
 
     journal = Hanging("r", tmp_path / "r")
     journal.create()

@@ -25,6 +25,7 @@ from cnd.transport.fleet import Part
 from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, S3Fleet, batches
 from cnd.transport.ssh_connection import Login
 from cnd.transport.ssh_fleet import SshFleet
+from tests.support.waiting import eventually
 
 LATE = Instance(
     id="i-0",
@@ -223,3 +224,38 @@ def test_a_host_whose_connection_drops_repeatedly_is_not_lost() -> None:
     flapping._pass_on(host, LATE.id, Part(0, 0), "folder")
     kinds = [event.kind for event in events if event.kind != "host.done"]
     assert kinds[-4:] == [*3 * ["host.reconnecting"], "worker.stopped"]
+
+
+def test_connections_of_pieces_that_are_done_are_closed_when_the_next_one_begins() -> (
+    None
+):
+    """An instance may search hundreds of pieces, one after the other."""
+
+    class Done:
+        closed = False
+
+        def close(self, why: str = "") -> None:
+            self.closed = True
+
+    busy = fleet(lambda event: None)
+    done: Any = Done()
+    busy._hosts.append((LATE.id, done))
+    busy._idle[LATE.id] = [done]
+    busy.serve(LATE, "Instance0", [Part(0, 0)])
+    try:
+        eventually(lambda: done.closed)
+        assert done not in [host for _, host in busy._hosts]
+    finally:
+        busy.close()
+
+
+@pytest.mark.parametrize("make", [fleet, s3_fleet])
+def test_a_class_whose_result_is_not_needed_is_released(make: Make) -> None:
+    """Its holder is to stop; a later one may get the class."""
+    busy = make(lambda event: None)
+    busy.serve(LATE, "Instance0", [Part(0, 0)])
+    try:
+        busy.release(0)
+        assert busy._holders == {0: ""}
+    finally:
+        busy.close()

@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,31 @@ from cnd.view.live_table import LiveView
 from cnd.view.narrator import Narrator, report
 
 PLAN = Plan(difficulty=9, instances=20, time_limit=9)
+
+
+ENDED = Result(
+    run="20260101-000000-0000",
+    cloud="local",
+    region="eu-west-2",
+    outcome=Outcome(Ending.STOPPED, "asked for"),
+    block="b",
+    difficulty=2,
+    instances=1,
+    asked=1,
+    fleet=[],
+    tested=0,
+    repeated=0,
+    coverage=[],
+    hash_rate=None,
+    kernel=None,
+    seconds=Seconds(None, None, None, None, None, 1.0),
+    usd=0.0,
+    logs_local="logs",
+    logs_s3=None,
+    terminated={},
+    kept=(),
+    leaked=(),
+)
 
 
 def test_a_large_fleet_is_shown_by_its_milestones() -> None:
@@ -100,30 +126,38 @@ def test_the_receipt_has_what_a_run_cost_and_how_that_is_known(
     cloud: str, usd: float | None, told: str
 ) -> None:
     """A run on AWS that was stopped before its launch cost nothing, too."""
-    result = Result(
-        run="20260101-000000-0000",
-        cloud=cloud,
-        region="eu-west-2",
-        outcome=Outcome(Ending.STOPPED, "asked for"),
-        block="b",
-        difficulty=2,
-        instances=1,
-        asked=1,
-        fleet=[],
-        tested=0,
-        repeated=0,
-        coverage=[],
-        hash_rate=None,
-        kernel=None,
-        seconds=Seconds(None, None, None, None, None, 1.0),
-        usd=usd,
-        logs_local="logs",
-        logs_s3=None,
-        terminated={},
-        kept=(),
-        leaked=(),
-    )
-    assert f"cost{told}" in re.sub(r"  +", "", report(result, 200))
+    text = report(replace(ENDED, cloud=cloud, usd=usd), 200)
+    assert f"cost{told}" in re.sub(r"  +", "", text)
+
+
+CHAINED = replace(
+    Plan(2, 2, 9.0, nonces=1000, smallest=True),
+    work=((4, 3), (4, 5), (2, 8)),
+    chain=("run-a", "run-b"),
+    tested_before=400,
+    known=116,
+)
+
+
+def test_a_run_that_resumes_others_names_them_and_the_sum() -> None:
+    known = Outcome(Ending.FOUND, "golden nonce 116", 116, "00a7")
+    result = replace(ENDED, outcome=known, plan=CHAINED, tested_in_all=900)
+    text = report(result, 200)
+
+    assert "with run run-b and 1 before it: 900 nonces in all" in text
+    assert re.search(r"found by +a run that this one resumes", text)
+
+
+def test_of_a_run_with_more_pieces_than_instances_the_instances_are_named() -> None:
+    stream = io.StringIO()
+    lines = Narrator(CHAINED, stream)
+    lines.show(Event("instance.launched", 1, "i-1"))
+    given = {"start": 8, "of": 2}
+    lines.show(Event("class.handed_over", 2, "i-1", given))
+    lines.show(Event("worker.started", 2, "i-1", {"processes": 2, "kernel": "avx2"}))
+
+    assert "a class modulo 2 goes on from 8 on i-1" in stream.getvalue()
+    assert "Instance1 searches with 2 x avx2" in stream.getvalue()
 
 
 class Broken(io.StringIO):

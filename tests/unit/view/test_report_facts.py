@@ -76,3 +76,14 @@ def test_the_remarks_are_what_an_undisturbed_run_does_not_have() -> None:
     assert (remark.what, remark.text) == ("host reconnecting", "dropped")
     started = Event("run.started", fields=REQUEST)
     assert remarks(observed([started])) == []
+
+
+def test_the_chain_of_a_run_that_resumes_others_is_told_with_the_sum() -> None:
+    chained = {"chain": ["a", "b"], "tested_before": 4000, "tested_in_all": 5200}
+    found = dict(facts(timeline("r", whole_run(), {**RESULT, **chained})))
+
+    assert found["resumes"] == "a → b"
+    assert (found["tested before"], found["tested in all"]) == ("4,000", "5,200")
+    earlier = {**RESULT, **chained, "nonce": 116, "index": None}
+    line = timeline("r", whole_run(), earlier)
+    assert dict(facts(line))["found by"] == "a run that this one resumes"

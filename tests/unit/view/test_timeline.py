@@ -9,7 +9,7 @@ import pytest
 
 from cnd.model.catalog import OFFERS
 from cnd.model.events import Event
-from cnd.view.timeline import list_usd
+from cnd.view.timeline import list_usd, timeline
 from tests.support.timelines import REQUEST, RESULT, at, observed, whole_run
 
 
@@ -55,3 +55,22 @@ def test_a_workers_clock_counts_only_where_the_orchestrators_does_not_contradict
     assert line.instances[0].tested == 300
     for span in line.instances[0].spans:
         assert 0 <= span.begin <= span.end <= line.seconds
+
+
+def test_a_run_over_pieces_shows_how_much_of_each_was_tested() -> None:
+    """By its result, and by its events where it has none."""
+    rows = [
+        {"index": 0, "of": 4, "start": 103, "cursor": 303, "tested": 60, "repeated": 5},
+        {"index": 1, "of": 2, "start": 900, "cursor": 900, "tested": 0, "repeated": 0},
+    ]
+    result = {"coverage": [{**row, "ended": "timeout"} for row in rows]}
+    line = timeline("r", whole_run(), result)
+    assert [(c.size, c.tested, c.below) for c in line.classes] == [
+        (225, 55, 50),
+        (50, 0, 0),
+    ]
+
+    pieces = {"work": [[4, 103], [2, 900]], "chain": ["a"], "known": None}
+    begun, *rest = whole_run()
+    events = [replace(begun, fields={**begun.fields, **pieces}), *rest]
+    assert [c.size for c in timeline("r", events, None).classes] == [225, 50]

@@ -1,0 +1,141 @@
+"""What a run has tested, read for a run that is to resume it.
+
+One rule: nothing of the run is changed.  What it has proved counts: by its result;
+where it broke off, by its journal and by what its orphans have left in S3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cnd.cloud.connection import Cloud
+from cnd.errors import CloudError, UsageError
+from cnd.model import replay
+from cnd.model.plan import Plan
+from cnd.model.resumption import Past, past, require_open
+from cnd.model.search_state import SearchState
+from cnd.run import order
+from cnd.run.journal import RESULT, Journal
+from cnd.system.typed_json import made
+from cnd.transport import orphans
+from cnd.transport.fleet import Part
+
+ASKED = ("block", "difficulty", "instances", "nonces", "time_limit", "script")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run was; "": not known."""
+
+    cloud: str
+    region: str
+    account: str
+
+
+def place(journal: Journal) -> Place:
+    """Return where a run was."""
+    if kept := order.kept(journal):
+        return Place(kept.cloud, kept.region, kept.account)
+    result = journal.result() or {}
+    return Place(str(result.get("cloud", "")), str(result.get("region", "")), "")
+
+
+def read(journal: Journal, cloud: Cloud | None = None) -> Past:
+    """Return what a run has tested.
+
+    Args:
+        cloud: in the region of the run, for what orphans have left; None: only what is
+            on this disk.
+
+    Raises:
+        UsageError: its files are gone or damaged.
+        CloudError: the cloud could not be asked.
+    """
+    result = journal.result()
+    try:
+        if result is not None:
+            plan = _plan(journal, result)
+            rows = result.get("coverage")
+            if not isinstance(rows, list):
+                raise ValueError(f"{RESULT} has no coverage")
+            return past(journal.run, plan, rows, result)
+        plan = _plan(journal, {})
+        return _broken_off(journal, plan, cloud)
+    except ValueError as error:
+        why = journal.complaint or str(error)
+        message = f"run {journal.run} cannot be resumed: {why}"
+        raise UsageError(message, hint="`fab start` begins anew") from error
+
+
+def _plan(journal: Journal, result: dict[str, Any]) -> Plan:
+    """Return the plan of a run, with the number of classes that it had."""
+    count = result.get("instances")
+    if kept := order.kept(journal):
+        return kept.plan
+    if isinstance(result.get("plan"), dict):
+        plan = made(Plan, result["plan"])
+        return replace(plan, instances=count or plan.instances)
+    first = next(journal.events(), None)
+    if first is None or first.kind != "run.started":
+        raise ValueError("what it was to search is not known")
+    asked = {name: first.fields[name] for name in ASKED if name in first.fields}
+    plan = made(Plan, {**asked, "instance_type": first.fields.get("type", "t3.micro")})
+    return replace(plan, instances=count or plan.instances)
+
+
+def _broken_off(journal: Journal, plan: Plan, cloud: Cloud | None) -> Past:
+    """Return what a run without a result has tested."""
+    history = replay.replayed(plan, journal.history())
+    search = history.search
+    kept = order.kept(journal)
+    if cloud and kept:
+        _take_in_reports(history, cloud, kept.provision.bucket, journal.run)
+    best = search.best
+    tested = plan.tested_before + search.tested - search.repeated
+    found: dict[str, object] = {
+        "outcome": "found" if best else "",
+        "nonce": best.nonce if best else None,
+        "smallest": search.smallest,
+    }
+    if search.counted:
+        found["tested_in_all"] = tested
+    return past(journal.run, plan, search.coverage, found)
+
+
+def _take_in_reports(
+    history: replay.RunHistory, cloud: Cloud, bucket: str, run: str
+) -> None:
+    """Take in what the instances of a run have left in S3, as `OrphanReports` does."""
+    search = history.search
+    places = [
+        orphans.Place(host, index, dict(_parts(search, host)))
+        for host, index in history.index.items()
+    ]
+    for left in orphans.left(cloud.s3, bucket, run, places):
+        if isinstance(left, CloudError):
+            raise left
+        for event in left.events if left else ():
+            search.see(event)
+    if claim := orphans.claim(cloud.s3, bucket, run, search.plan.owners.of):
+        search.see(claim)
+
+
+def _parts(search: SearchState, host: str) -> Iterator[tuple[str, int]]:
+    """Yield the names and numbers of the classes that a host had."""
+    for index, progress in search.classes.items():
+        if progress.host == host:
+            yield Part(index, progress.start).name, index
+
+
+def left(journal: Journal) -> int | None:
+    """Return how many nonces a run has left to resume it; None: it cannot be."""
+    if journal.is_followed:
+        return None
+    try:
+        past = read(journal)
+        require_open(past, smallest=past.plan.smallest)
+    except UsageError:
+        return None
+    return past.left
