@@ -32,6 +32,9 @@ T = TypeVar("T")
 
 TOOL_TAG = "cnd"  # on everything that CND creates besides instances
 RUN_TAG = "cnd:run"
+# All runs that have searched on the instance, the newest first; only where there is
+# more than one.
+RUNS_TAG = "cnd:runs"
 INDEX_TAG = "cnd:index"
 OWNER_TAG = "cnd:owner"
 DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its lifetime timer has ended it by then
@@ -58,6 +61,7 @@ BATCH = 100  # ids a call; AWS takes up to 1000
 PARALLEL = 8  # such calls at once
 REPLY_PATIENCE = 60.0  # seconds for an answer in another thread
 FILTER_VALUES = 200  # values a filter takes
+MOST_RUNS = 12  # names of runs in a tag: of 20 characters each, and a value has 256
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class Instance:
     deadline: str  # see DEADLINE_TAG
     spot: bool = False  # AWS may reclaim it
     private: str | None = None  # its address inside its network
+    runs: tuple[str, ...] = ()  # that have searched on it, the newest first
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,51 @@ def tag_index(ec2: EC2Client, instance: Instance, *, dry_run: bool = False) -> N
             Tags=tag_list({INDEX_TAG: str(instance.index)}),
             DryRun=dry_run,
         )
+
+
+def shared_by(run: str, earlier: Sequence[str]) -> tuple[str, ...]:
+    """Return the runs of a fleet on which `run` begins: as many as a tag names.
+
+    The newest ones, and the first, which launched it.
+
+    Args:
+        earlier: those before, the newest first.
+    """
+    runs = (run, *earlier)
+    return runs if len(runs) <= MOST_RUNS else (*runs[: MOST_RUNS - 1], runs[-1])
+
+
+def hand_over(ec2: EC2Client, ids: Collection[str], runs: Sequence[str]) -> None:
+    """Tag instances for the first of `runs`, on a fleet that the others had before."""
+    tags = {RUN_TAG: runs[0], RUNS_TAG: " ".join(runs), "Name": f"cnd {runs[0]}"}
+    with translated(f"tag {len(ids)} instances for another search"):
+        ec2.create_tags(Resources=sorted(ids), Tags=tag_list(tags))
+
+
+def tag_deadline(ec2: EC2Client, ids: Collection[str], deadline: dt.datetime) -> None:
+    """Tag instances with the time by which their lifetime timers end them from now."""
+    tags = {DEADLINE_TAG: deadline.isoformat(timespec="seconds")}
+    with translated(f"tag {len(ids)} instances with their deadline"):
+        ec2.create_tags(Resources=sorted(ids), Tags=tag_list(tags))
+
+
+def heirs(ec2: EC2Client, run: str) -> list[str]:
+    """Return the runs that search, or were the last to search, on the fleet of `run`.
+
+    Not `run` itself: its own instances need no look.
+    """
+    filters: list[FilterTypeDef] = [
+        {"Name": "resource-type", "Values": ["instance"]},
+        {"Name": "key", "Values": [RUNS_TAG]},
+    ]
+    with translated("list the runs that share instances"):
+        shared = {
+            tag["Value"]
+            for page in ec2.get_paginator("describe_tags").paginate(Filters=filters)
+            for tag in page["Tags"]
+        }
+        runs = [value.split() for value in shared]
+    return sorted({each[0] for each in runs if run in each[1:]})
 
 
 def find(
@@ -317,6 +367,7 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         deadline=tags.get(DEADLINE_TAG, ""),
         spot=raw.get("InstanceLifecycle") == "spot",
         private=raw.get("PrivateIpAddress") or None,
+        runs=tuple(tags.get(RUNS_TAG, "").split()) or (tags.get(RUN_TAG, ""),),
     )
 
 

@@ -208,6 +208,12 @@ class StartOptions(ViewOptions, UserResourceOptions, RunOptions):
     keep: bool = flag(
         help="leave the fleet up for a look; its lifetime timer still runs"
     )
+    on: str = text(
+        help="search on the fleet that this run left with --keep: no launch, no boot"
+    )
+    extend: bool = flag(
+        help="--on: set its lifetime timers anew where they end it before T"
+    )
     replace: bool = flag(help="launch a new instance for one that is lost")
     worker: Path | None = option(
         parse=optional(script),

@@ -208,9 +208,12 @@ def _check_budget(plan: Plan, budget: float) -> None:
         raise UsageError(message, hint=hint)
     if worst > budget:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
+        way = "less --t, or fewer instances (--n)"
+        if plan.fleet_of:
+            way = "a larger --budget, or `fab scram` ends the fleet now"
         hint = (
-            f"it is {plan.instances} x {plan.lifetime:.0f} s x "
-            f"{usd(plan.max_usd_per_hour)}/h: less --t, or fewer instances (--n)"
+            f"it is {max(plan.instances, plan.fleet_size)} x {plan.lifetime:.0f} s x "
+            f"{usd(plan.max_usd_per_hour)}/h: {way}"
         )
         raise UsageError(message, hint=hint)
 

@@ -140,6 +140,29 @@ def prepare(
     return Provision(specs, login, queue, name, bucket_made, owner)
 
 
+def prepare_again(
+    cloud: Cloud, plan: Plan, *, run: str, former: Provision
+) -> Provision:
+    """Find what a run needs on a fleet that `former` was prepared for.
+
+    Raises:
+        CloudError: the cloud refused something.
+    """
+    pool = Pool(2, "prepare")
+    try:
+        made = _done()
+        if former.owner:
+            place = (former.bucket, cloud.region, former.owner)
+            make = partial(s3logs.ensure_bucket, cloud.s3, *place)
+            made = pool.submit(again, make, hopeless=cloud.gone)
+        group = pool.submit(security_group, cloud, plan)  # the address may be another
+        queue = sqs.create(cloud.sqs, run)
+        group.result()
+    finally:
+        pool.close()
+    return Provision((), former.login, queue, former.bucket, made, former.owner)
+
+
 def security_group(cloud: Cloud, plan: Plan) -> str:
     """Return the id of the security group: SSH from one range only, or no access.
 

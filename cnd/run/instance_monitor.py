@@ -91,6 +91,11 @@ class InstanceMonitor:
         }
         self._miss(listed)
 
+    def take_up(self, listed: Sequence[ec2.Instance]) -> None:
+        """Serve the instances of an earlier run; those that boot are served later."""
+        for instance in listed:
+            self._look_at(instance)
+
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
         """Give up instances that are not listed, unless launched a moment ago."""
         for instance in listed:

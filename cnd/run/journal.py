@@ -28,8 +28,9 @@ ORDER = "order.json"  # what a take-over needs; never leaves this disk
 LOCK = "lock"  # held by the process that follows the run
 DEEPEST = 16  # levels of nested lists and objects in a file that is read at once
 LOCK_PATIENCE = 0.25  # seconds; a process that only looks holds it for a moment
-# On disk before anything is bought: with them a lost launch is found again.
-DURABLE = frozenset({"run.started", "instance.requested"})
+# On disk before anything is bought, or taken from another run: with them a lost launch
+# is found again.
+DURABLE = frozenset({"run.started", "instance.requested", "fleet.reused"})
 
 
 # Bytes of a file that is read at once; the largest that CND writes has a twentieth.

@@ -24,7 +24,7 @@ import paramiko
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 from paramiko.buffered_pipe import BufferedPipe
 
-from cnd.errors import HostError
+from cnd.errors import ForeignHost, HostError
 from cnd.system.background import begin
 from cnd.system.pauses import growing
 from cnd.transport import keys
@@ -137,8 +137,8 @@ class SshConnection:
                 the end of a run brings the deadline of every host forward.
 
         Raises:
-            HostError: the deadline has passed, the host key is another, or it was
-                closed.
+            ForeignHost: the host key is another.
+            HostError: the deadline has passed, or it was closed.
         """
         last = LAST_RETRY if self._gateway is None else SLOW_RETRY
         pauses = growing(FIRST_RETRY, last)
@@ -151,7 +151,7 @@ class SshConnection:
                 return
             except paramiko.BadHostKeyException as error:
                 message = "shows a host key that is not this run's: not trusted"
-                raise HostError(self.name, message) from error
+                raise ForeignHost(self.name, message) from error
             except LOST as error:
                 self.drop()
                 if time.monotonic() + pause >= deadline():
