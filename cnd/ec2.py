@@ -204,18 +204,14 @@ def heirs(ec2: EC2Client, run: str) -> list[str]:
 
     Not `run` itself: its own instances need no look.
     """
-    filters: list[FilterTypeDef] = [
-        {"Name": "resource-type", "Values": ["instance"]},
-        {"Name": "key", "Values": [RUNS_TAG]},
-    ]
-    with translated("list the runs that share instances"):
-        shared = {
-            tag["Value"]
-            for page in ec2.get_paginator("describe_tags").paginate(Filters=filters)
-            for tag in page["Tags"]
-        }
-        runs = [value.split() for value in shared]
-    return sorted({each[0] for each in runs if run in each[1:]})
+    shared = _listed(
+        ec2,
+        [
+            {"Name": "instance-state-name", "Values": list(EXISTING)},
+            {"Name": "tag-key", "Values": [RUNS_TAG]},
+        ],
+    )
+    return sorted({each.run for each in shared if run in each.runs} - {run})
 
 
 def find(
@@ -240,6 +236,10 @@ def find(
     ]
     if ids:
         filters.append({"Name": "instance-id", "Values": list(ids)})
+    return _listed(ec2, filters)
+
+
+def _listed(ec2: EC2Client, filters: Sequence[FilterTypeDef]) -> list[Instance]:
     with translated("list the instances"):
         found = [
             _instance(raw)
