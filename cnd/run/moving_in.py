@@ -13,7 +13,7 @@ from functools import partial
 
 from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
-from cnd.errors import CloudError, ForeignHost, UsageError
+from cnd.errors import CloudError, ForeignHost, HostError, UsageError
 from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.provision import user_data
@@ -52,6 +52,10 @@ def set_timers(
     Raises:
         CloudError, HostError: not all could be set; each instance has one, old or new.
     """
+    for each in left.instances:
+        if each.id not in fleet.reached:
+            why = f"it does not answer: its timer cannot be set anew ({each.id})"
+            raise HostError(f"Instance{each.index}", why)
     end = dt.datetime.now(dt.timezone.utc) + dt.timedelta(seconds=plan.holds)
     ec2.tag_deadline(cloud.ec2, [each.id for each in left.instances], end)
     fleet.tell(partial(_rearming, end, run))

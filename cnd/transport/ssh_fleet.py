@@ -127,6 +127,11 @@ class SshFleet:
             else:
                 self._reached[instance_id] = host
 
+    @property
+    def reached(self) -> set[str]:
+        """The instances that are connected, and not served yet."""
+        return set(self._reached)
+
     def tell(self, command: Callable[[], str]) -> None:
         """Run a command on all hosts that were reached, and are not served yet.
 
