@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,7 +142,7 @@ def test_sessions_without_a_name_are_not_told_apart_by_their_owner_tag(
     ],
 )
 def test_a_run_of_another_place_is_refused(
-    cloud: Cloud, other: dict[str, str], told: str
+    cloud: Cloud, other: dict[str, Any], told: str
 ) -> None:
     with pytest.raises(UsageError, match=told):
         reuse.check_place(Journal(FIRST), replace(order(cloud), **other), cloud)
