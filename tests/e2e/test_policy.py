@@ -25,6 +25,8 @@ def test_no_command_makes_a_call_that_the_policy_does_not_grant(
     terminal.ask("plan", "--d", "2", "--n", "1", "--spot")
     for market in ((), ("--spot",), ("--hold",)):
         terminal.json(*START, *market)
+    kept = terminal.json(*START, "--keep")
+    terminal.json("start", "--t", "60", "--d", "2", "--on", kept["run"])
     terminal.run("stop")
     terminal.json("scram")
     assert terminal.ask("clean", "--yes")["left"] == {}
