@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 TOOL_TAG = "cnd"  # on everything that CND creates besides instances
 RUN_TAG = "cnd:run"
+# All runs that have searched on the instance, the newest first; only where there is
+# more than one.
+RUNS_TAG = "cnd:runs"
 INDEX_TAG = "cnd:index"
 OWNER_TAG = "cnd:owner"
 DEADLINE_TAG = "cnd:deadline"  # UTC, ISO 8601: its lifetime timer has ended it by then
@@ -72,6 +75,7 @@ MOST_REASON = 300  # characters of a reason that are kept
 SKIP: Mapping[str, Any] = MappingProxyType({"SkipOsShutdown": True})
 # How the codes begin by which a service refuses a parameter that it does not know.
 UNKNOWN_PARAMETER = ("InvalidParameter", "UnknownParameter", "Unsupported")
+MOST_RUNS = 12  # names of runs in a tag: of 20 characters each, and a value has 256
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Instance:
     private: str | None = None  # its address inside its network
     fleet: str = ""  # id of the EC2 Fleet that launched it; "": none did
     reason: str = ""  # why AWS last changed its state; "": it does not say
+    runs: tuple[str, ...] = ()  # that have searched on it, the newest first
 
     def reached_at(self, kind: str) -> str | None:
         """Return its address of a kind, "public" or "private"; None: not there yet."""
@@ -189,6 +194,47 @@ def tag_index(ec2: EC2Client, instance: Instance, *, dry_run: bool = False) -> N
             Tags=tag_list({INDEX_TAG: str(instance.index)}),
             DryRun=dry_run,
         )
+
+
+def shared_by(run: str, earlier: Sequence[str]) -> tuple[str, ...]:
+    """Return the runs of a fleet on which `run` begins: as many as a tag names.
+
+    The newest ones, and the first, which launched it.
+
+    Args:
+        earlier: those before, the newest first.
+    """
+    runs = (run, *earlier)
+    return runs if len(runs) <= MOST_RUNS else (*runs[: MOST_RUNS - 1], runs[-1])
+
+
+def hand_over(ec2: EC2Client, ids: Collection[str], runs: Sequence[str]) -> None:
+    """Tag instances for the first of `runs`, on a fleet that the others had before."""
+    tags = {RUN_TAG: runs[0], RUNS_TAG: " ".join(runs), "Name": f"cnd {runs[0]}"}
+    with translated(f"tag {len(ids)} instances for another search"):
+        ec2.create_tags(Resources=sorted(ids), Tags=tag_list(tags))
+
+
+def tag_deadline(ec2: EC2Client, ids: Collection[str], deadline: dt.datetime) -> None:
+    """Tag instances with the time by which their lifetime timers end them from now."""
+    tags = {DEADLINE_TAG: deadline.isoformat(timespec="seconds")}
+    with translated(f"tag {len(ids)} instances with their deadline"):
+        ec2.create_tags(Resources=sorted(ids), Tags=tag_list(tags))
+
+
+def heirs(ec2: EC2Client, run: str) -> list[str]:
+    """Return the runs that search, or were the last to search, on the fleet of `run`.
+
+    Not `run` itself: its own instances need no look.
+    """
+    shared = _described(
+        ec2,
+        [
+            {"Name": "instance-state-name", "Values": list(EXISTING)},
+            {"Name": "tag-key", "Values": [RUNS_TAG]},
+        ],
+    )
+    return sorted({each.run for each in shared if run in each.runs} - {run})
 
 
 def find(
@@ -400,6 +446,7 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         private=raw.get("PrivateIpAddress") or None,
         fleet=tags.get(FLEET_TAG, ""),
         reason=_reason(raw.get("StateReason") or {}),
+        runs=tuple(tags.get(RUNS_TAG, "").split()) or (tags.get(RUN_TAG, ""),),
     )
 
 

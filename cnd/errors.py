@@ -50,6 +50,10 @@ class HostLost(HostError):
     """The connection to a host was lost, or it does not answer."""
 
 
+class ForeignHost(HostError):
+    """A host shows another host key than the one that its run gave it."""
+
+
 class LeakError(CndError):
     """Instances may still be running, and be billed; `ids` names them."""
 

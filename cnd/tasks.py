@@ -14,6 +14,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 import cnd
+from cnd.cli import settings
 from cnd.cli.carry_out import (
     carried_out,
     check_account,
@@ -37,6 +38,7 @@ from cnd.cli.program import Help, Program, collect_rarely
 from cnd.cli.report_at_end import reported
 from cnd.cli.request import needed_difficulty, start_request, user_key
 from cnd.cli.resumed import resumed
+from cnd.cli.search_again import search_again
 from cnd.cli.task import task
 from cnd.cli.tasks_bench import bench
 from cnd.cli.tasks_local import local
@@ -45,7 +47,7 @@ from cnd.cli.tasks_plan import clean, config, doctor, plan
 from cnd.cloud import connection
 from cnd.model.claim import hashed
 from cnd.model.plan import MAX_NONCES, Plan
-from cnd.run import custom_worker, order, scram_runs, stop_run, take_over
+from cnd.run import custom_worker, order, reuse, scram_runs, stop_run, take_over
 from cnd.run import status as run_status
 from cnd.run.job import Job
 from cnd.run.journal import Journal
@@ -55,6 +57,9 @@ from cnd.system import folders, standard_streams
 @task(StartOptions)
 def start(c: Context, options: StartOptions) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
+    if options.on is not None:
+        search_again(options.on, options, settings.files_of(c))
+        return
     asked, key = start_request(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region, launch=True)
     for stray in run_status.strays(run_status.listed(cloud), cloud):
@@ -97,7 +102,10 @@ def attach(c: Context, options: AttachOptions) -> None:
     cloud = required(kept.cloud, kept.region)
     past = take_over.prepared(journal, kept, cloud, say)
     work = partial(Job.attach, provision=kept.provision)
-    with reported(journal, cloud, wanted=True):
+    with (
+        reuse.claimed(kept.plan.fleet_of),
+        reported(journal, cloud, wanted=True),
+    ):
         result = carried_out(kept.plan, cloud, journal, work, options, past)
         conclude(result, options.json)
 

@@ -28,6 +28,7 @@ from cnd.planning import forecast, instance_types, local_rate, preflight
 from cnd.planning.forecast import Machine, Request
 from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
+from cnd.run.reuse import FleetLeft
 from cnd.run.shutdown import scram_words
 from cnd.run.viewer import Viewer
 from cnd.system import open_files, standard_streams
@@ -115,6 +116,24 @@ def searched(
     if not plan.script:
         instance_types.learn(state_folder(), cloud, plan, known, result)
     return result
+
+
+def searched_on(
+    left: FleetLeft,
+    plan: Plan,
+    cloud: Cloud,
+    journal: Journal,
+    options: LaunchOptions,
+    *,
+    extend: bool,
+) -> Result:
+    """Do a new run on a fleet that is up.
+
+    Args:
+        extend: whether its lifetime timers are to be set anew.
+    """
+    work = partial(Job.search_on, left=left, extend=extend)
+    return carried_out(plan, cloud, journal, work, options)
 
 
 def carried_out(

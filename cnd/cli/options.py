@@ -25,6 +25,7 @@ from cnd.cli.parsers import (
     names,
     number,
     optional,
+    part_of_run_name,
     run_name,
     script,
     seconds,
@@ -217,6 +218,13 @@ class LaunchOptions(ViewOptions, UserResourceOptions, RunOptions):
 class StartOptions(LaunchOptions):
     """The options of `start`."""
 
+    on: str | None = option(
+        parse=optional(part_of_run_name),
+        help="search on the fleet that this run left with --keep: no launch, no boot",
+    )
+    extend: bool = flag(
+        help="--on: set its lifetime timers anew where they end it before T"
+    )
     worker: Path | None = option(
         parse=optional(script),
         help="search with a script of yours, called with the words after --",

@@ -69,6 +69,9 @@ def request(options: RunOptions, **more: Any) -> Request:
 
 def start_request(options: StartOptions) -> Request:
     """Return what the options of `start` ask for; see `request`."""
+    if options.extend and options.on is None:
+        message = "--extend is for the timers of a fleet that is up"
+        raise UsageError(message, hint="say --on RUN as well, or leave it out")
     if options.worker is None:
         if options.words:
             given = f"-- {' '.join(options.words)}"
@@ -86,6 +89,30 @@ def start_request(options: StartOptions) -> Request:
     script = custom_worker.name_of(options.worker)
     # Neither the difficulty nor the block means anything to a script.
     return request(replace(options, difficulty=0, block=""), script=script)
+
+
+# What a fleet has from its launch: such an option does not go with --on.
+OF_THE_LAUNCH = (
+    *("instance_type", "image", "address", "at_least", "boot", "bootstrap", "bucket"),
+    *("confidence", "gateway", "hold", "key_file", "replace", "spot"),
+    *("spot_or_on_demand", "ssh_from", "subnet", "user"),
+)
+
+
+def on_request(options: StartOptions, usual: StartOptions) -> Request:
+    """Return what the options of `start --on` ask for; see `request`.
+
+    Args:
+        usual: the options where the command line says nothing.
+    """
+    declared = options_of(StartOptions)
+    for name in OF_THE_LAUNCH:
+        if getattr(options, name) != getattr(usual, name):
+            message = f"{declared[name].spelled(name)} is decided with a launch: "
+            hint = "leave out one of them; the fleet is as its first run launched it"
+            raise UsageError(f"{message}it does not go with --on", hint=hint)
+    plain = {name: getattr(usual, name) for name in OF_THE_LAUNCH}
+    return start_request(replace(options, **plain))
 
 
 def doctor_plan(options: DoctorOptions) -> Plan:

@@ -75,6 +75,11 @@ class Plan:
     words: tuple[str, ...] = ()  # arguments of the script
     smallest: bool = False  # finish the other classes up to a find
     keep: bool = False  # leave the fleet to its lifetime timer
+    fleet_of: str = ""  # the run that launched the fleet; empty: this run itself
+    # Of a fleet that another run left: its instances, all of which end with this run,
+    # and the seconds from the start of this run until their lifetime timers end them.
+    fleet_size: int = 0
+    holds: float = 0.0
     replace: bool = False  # launch a new instance for one that was lost
     image: str = "ubuntu"  # one of IMAGES, or ami-...
     user: str = ""  # the login user; empty: the usual one of such images
@@ -203,7 +208,12 @@ class Plan:
 
     @property
     def lifetime(self) -> float:
-        """Seconds from boot until an instance ends itself, whatever happens."""
+        """Seconds until an instance ends itself, whatever happens.
+
+        From its boot; on a fleet that another run left, from the start of this run.
+        """
+        if self.fleet_of:
+            return self.holds
         return self.boot_allowance + self.time_limit + END_ALLOWANCE
 
     @property
@@ -243,13 +253,14 @@ class Plan:
     def worst_case_usd(self) -> float | None:
         """What the fleet costs if every instance lives until its timer ends it.
 
-        With `replace`, also if each instance is lost and replaced.
+        With `replace`, also if each instance is lost and replaced.  Of a fleet that
+        another run left, its whole rest.
         """
         most = 2 * self.instances if self.replace else self.instances
         if (price := self.max_usd_per_hour) is None:
             return None
         price += s3_requests.DEAREST * self.requests_usd_per_hour
-        return billed_hours(self.lifetime) * most * price
+        return self._billed_hours(self.lifetime) * max(most, self.fleet_size) * price
 
     @property
     def requests_usd_per_hour(self) -> float:
@@ -263,10 +274,17 @@ class Plan:
 
     def usd(self, usages: Iterable[Usage]) -> float | None:
         """Return what instances cost, in USD; None if a price is not known."""
-        costs = [(self._price(usage), billed_hours(usage.seconds)) for usage in usages]
+        costs = [(self._price(u), self._billed_hours(u.seconds)) for u in usages]
         more = self.requests_usd_per_hour
         known = [(price + more) * hours for price, hours in costs if price is not None]
         return sum(known) if len(known) == len(costs) else None
+
+    def _billed_hours(self, life: float) -> float:
+        """Return the hours that this run pays for an instance it used so long.
+
+        The run that launched it has paid the minimum.
+        """
+        return life / 3600 if self.fleet_of else billed_hours(life)
 
     def _price(self, usage: Usage) -> float | None:
         """Return what an instance costs an hour, in its zone and on its market."""

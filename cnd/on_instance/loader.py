@@ -11,7 +11,7 @@ rewrites the paths in them.
 
 The protocol, in lines of JSON (<- is sent by the loader):
 
-    -> {"folder": ...}
+    -> {"folder": ..., "former": [folders of earlier runs on this host]}
     <- {"machine": "x86_64", "magic": "a70d0d0a", "there": {"pow.py": SHA-256}}
     -> {"files": [[name, size, SHA-256]...], "packed": size, "code": size, "job": size,
         "part": name, "program": "pow.py", "pause": seconds}
@@ -25,6 +25,7 @@ the version of Python that compiled it; another version compiles the file.
 One rule: a file is in the folder whole, under its name, or not at all.
 """
 
+import contextlib
 import hashlib
 import json
 import marshal
@@ -34,6 +35,8 @@ import sys
 import zlib
 from _frozen_importlib_external import MAGIC_NUMBER
 from typing import Any, Dict, Optional
+
+PROGRAMS = (".py", ".so")  # how the names of programs end
 
 # A shell waits, as it takes less memory than a Python.
 WATCHDOG = 'sleep "$0"; exec python3 -I -S watchdog.py "$1" "$2" "$0"'
@@ -58,6 +61,17 @@ def present_files() -> Dict[str, str]:
             with open(name, "rb") as file:
                 found[name] = hashlib.sha256(file.read()).hexdigest()
     return found
+
+
+def take_over(former: str) -> None:
+    """Link the programs of an earlier run into this folder, but none that is here.
+
+    They are never changed in place: see `install`.
+    """
+    for name in os.listdir(former) if os.path.isdir(former) else []:
+        if name.endswith(PROGRAMS):
+            with contextlib.suppress(FileExistsError):
+                os.link(os.path.join(former, name), name)
 
 
 def install(name: str, data: bytes) -> None:
@@ -91,9 +105,11 @@ def compiled(name: str, code: bytes) -> Any:
 
 def main() -> Optional[Any]:
     """Receive the files; return the code to run next, and set its arguments."""
-    folder = json.loads(sys.stdin.buffer.readline())["folder"]
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    os.chdir(folder)
+    first = json.loads(sys.stdin.buffer.readline())
+    os.makedirs(first["folder"], mode=0o700, exist_ok=True)
+    os.chdir(first["folder"])
+    for former in first["former"]:
+        take_over(os.path.join(os.pardir, former))
     magic = MAGIC_NUMBER.hex()
     send({"machine": os.uname()[4], "magic": magic, "there": present_files()})
     order = json.loads(sys.stdin.buffer.readline() or b"{}")

@@ -219,7 +219,10 @@ def _check_budget(plan: Plan, budget: float) -> None:
         raise UsageError(message, hint=f"{PRICES}; or leave out --budget")
     if worst > budget:
         message = f"the worst case, {usd(worst)}, exceeds the budget of {usd(budget)}"
-        hint = f"it is {_worst(plan)}: less --t, or fewer instances (--n)"
+        way = "less --t, or fewer instances (--n)"
+        if plan.fleet_of:
+            way = "a larger --budget, or `fab scram` ends the fleet now"
+        hint = f"it is {_worst(plan)}: {way}"
         raise UsageError(message, hint=hint)
 
 
@@ -233,7 +236,8 @@ def _worst(plan: Plan) -> str:
     if plan.requests_usd_per_hour:
         more = DEAREST * plan.requests_usd_per_hour
         each = f"({each} and {usd(more)}/h of requests to S3)"
-    return f"{plan.instances} x {plan.lifetime:.0f} s x {each}"
+    most = max(plan.instances, plan.fleet_size)
+    return f"{most} x {plan.lifetime:.0f} s x {each}"
 
 
 def check_budget(plans: Sequence[Plan], budget: float | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,29 @@ def prepare(
     login = Login(user, key.path, host_key.public, group.result().rule)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
+
+
+def prepare_again(
+    cloud: Cloud, plan: Plan, *, run: str, former: Provision
+) -> Provision:
+    """Find what a run needs on a fleet that `former` was prepared for.
+
+    Raises:
+        CloudError: the cloud refused something.
+    """
+    pool = Pool(2, "prepare")
+    try:
+        made = _done()
+        if former.owner:
+            place = (former.bucket, cloud.region, former.owner)
+            make = partial(s3logs.ensure_bucket, cloud.s3, *place)
+            made = pool.submit(settled, make, cloud)
+        group = pool.submit(security_group, cloud, plan)  # the address may be another
+        queue = sqs.create(cloud.sqs, run)
+        login = replace(former.login, rule=group.result().rule)
+    finally:
+        pool.close()
+    return Provision((), login, queue, former.bucket, made, former.owner)
 
 
 def settled(work: Callable[[], object], cloud: Cloud) -> None:

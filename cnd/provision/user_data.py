@@ -34,6 +34,11 @@ FIRST = "{first}"
 # Every systemctl command has a `timeout`, so that none of them can block the boot.
 UNITS = "/run/systemd/system"
 TIMER = "[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1s\n"
+# The same from now on, on an instance that runs.
+AGAIN = (
+    "[Unit]\nDefaultDependencies=no\n"
+    "[Timer]\nOnActiveSec={seconds}\nAccuracySec=1s\nUnit=cnd-lifetime.service\n"
+)
 SERVICE = (
     "[Unit]\nDefaultDependencies=no\n"
     "[Service]\nType=oneshot\nExecStart=systemctl poweroff\n"
@@ -110,6 +115,29 @@ def check_size(user_data: str, *, token: int, block: int) -> None:
 def numbered(user_data: str, first: int) -> str:
     """Return the user data of a batch whose first instance has the index `first`."""
     return user_data.replace(FIRST, str(first))
+
+
+def rearming(seconds: float, run: str) -> str:
+    """Return the shell command that replaces the lifetime timers of an instance.
+
+    The new one is active before the others are stopped: at every moment one is armed.
+
+    Args:
+        seconds: from then on until the instance powers itself off.
+        run: names the new timer.
+    """
+    new = f"cnd-lifetime-{run}.timer"
+    commands = [
+        f"test -e {UNITS}/cnd-lifetime.service",  # what every timer starts
+        _write(new, AGAIN.format(seconds=int(seconds))),
+        "timeout 20 systemctl daemon-reload",
+        f"timeout 20 systemctl start {new}",
+        f"timeout 20 systemctl is-active {new}",
+        f"cd {UNITS}",
+        f"for old in cnd-lifetime*.timer; do test $old = {new} || "
+        "{ timeout 20 systemctl stop $old && rm -f $old; } || exit 1; done",
+    ]
+    return f"sudo -n sh -c {shlex.quote(' && '.join(commands))}"
 
 
 def _file(name: str, data: bytes) -> dict[str, str]:

@@ -24,7 +24,7 @@ from cnd.system import private_files, small_files
 
 EVENTS = "events.jsonl"
 # On disk before anything is bought: with them a lost launch is found again.
-DURABLE = frozenset({"run.started", "instance.requested"})
+DURABLE = frozenset({"run.started", "instance.requested", "fleet.reused"})
 LONGEST_LINE = 1 << 20  # bytes of an event
 
 

@@ -29,17 +29,25 @@ def new_fleet(
 ) -> Fleet:
     """Make the fleet of a run; it has no hosts yet."""
     plan = recorder.plan
-    if plan.without_ssh:
-        return S3Fleet(
-            plan,
-            journal,
-            cloud.s3,
-            provision.bucket,
-            put=recorder.put,
-            owner=provision.owner,
-            polls_per_second=cloud.polls_per_second,
-            search_began=recorder.search_began,
-        )
+    if not plan.without_ssh:
+        return new_ssh_fleet(recorder, cloud, journal, provision)
+    return S3Fleet(
+        plan,
+        journal,
+        cloud.s3,
+        provision.bucket,
+        put=recorder.put,
+        owner=provision.owner,
+        polls_per_second=cloud.polls_per_second,
+        search_began=recorder.search_began,
+    )
+
+
+def new_ssh_fleet(
+    recorder: Recorder, cloud: Cloud, journal: Journal, provision: Provision
+) -> SshFleet:
+    """Make the fleet of a run whose hosts SSH reaches; it has none yet."""
+    plan = recorder.plan
     alone = orphans.orders(
         cloud.s3,
         provision.bucket,

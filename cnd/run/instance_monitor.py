@@ -99,6 +99,11 @@ class InstanceMonitor:
         except CloudError as error:  # `run` tries it again
             self._put(trouble(error))
 
+    def take_up(self, listed: Sequence[ec2.Instance]) -> None:
+        """Serve the instances of an earlier run; those that boot are served later."""
+        for instance in listed:
+            self._look_at(instance)
+
     def _miss(self, listed: Sequence[ec2.Instance]) -> None:
         """Give up instances that are not listed, unless launched a moment ago.
 

@@ -20,24 +20,24 @@ from typing import Any
 
 from cnd import ec2, sqs
 from cnd.cloud.connection import Cloud
-from cnd.errors import CloudError, UsageError
+from cnd.errors import UsageError
 from cnd.model import replay
 from cnd.model.events import Event
 from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.provision import capacity, launch
-from cnd.provision.prepare import Provision, prepare
-from cnd.provision.retry import again
-from cnd.run import first_nonces
+from cnd.provision.prepare import Provision, prepare, prepare_again
+from cnd.run import first_nonces, index_tags, moving_in
 from cnd.run.archive import Archive
-from cnd.run.fleet_choice import judge, new_fleet
+from cnd.run.fleet_choice import judge, new_fleet, new_ssh_fleet
 from cnd.run.instance_monitor import InstanceMonitor
 from cnd.run.journal import ORDER, Journal
 from cnd.run.journal_writer import DISK_PATIENCE
 from cnd.run.orphan_reports import OrphanReports
-from cnd.run.recorder import TICK, Recorder
+from cnd.run.recorder import Recorder
 from cnd.run.replacements import Replacements
+from cnd.run.reuse import FleetLeft
 from cnd.run.shutdown import LIMITS, POOL, Limits, Shutdown
 from cnd.run.viewer import Viewer
 from cnd.system import signals
@@ -48,9 +48,6 @@ from cnd.transport.fleet import END_PATIENCE, Fleet
 # The workers keep the time limit themselves; this is how long their report may take.
 TIME_LIMIT_GRACE = 0.5  # seconds
 BUG_LOOK = 0.5  # seconds between two looks for threads that died
-# The index tag is for the AWS console only, and each takes one call.
-TAGGED = 64  # instances, at most, that get their index as a tag
-TAG_LATEST = 60.0  # seconds after the launch
 
 
 class Job:
@@ -124,6 +121,36 @@ class Job:
             self._write_order(provision)
             return self._conduct(provision, self._launch)
 
+    def search_on(self, left: FleetLeft, *, extend: bool) -> Result:
+        """Search on a fleet that an earlier run left up; as `execute` from there on.
+
+        Until the fleet is this run's, whatever fails leaves it as it was.
+
+        Args:
+            extend: whether its lifetime timers are to be set anew, to the plan's.
+
+        Raises:
+            UsageError: a host shows another key than the one of the fleet.
+            CloudError, HostError: the cloud, or a host, refused what is needed.
+        """
+        plan, cloud, recorder = self._plan, self._cloud, self._recorder
+        with self._signals():
+            fields = {"run": self._run, **_described(plan)}
+            recorder.take(Event("run.started", fields=fields))
+            self._check_first_nonces()
+            provision = prepare_again(
+                cloud, plan, run=self._run, former=left.order.provision
+            )
+            fleet = new_ssh_fleet(recorder, cloud, self._journal, provision)
+            with moving_in.undone(fleet, cloud, provision.queue):
+                moving_in.reach(fleet, left)
+                if extend:
+                    moving_in.set_timers(fleet, cloud, left, plan, self._run)
+                self._write_order(provision)
+                recorder.take(moving_in.event(left, plan))
+                moving_in.tag(cloud, left, self._run)
+            return self._conduct(provision, partial(self._move_in, left), fleet)
+
     def attach(self, provision: Provision) -> Result:
         """Take over a run whose orchestrator died; as `execute` from there on.
 
@@ -165,7 +192,10 @@ class Job:
             raise UsageError(message, hint=hint) from error
 
     def _conduct(
-        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
+        self,
+        provision: Provision,
+        begin: Callable[[Provision, Fleet], None],
+        fleet: Fleet | None = None,
     ) -> Result:
         """Begin; follow the run to its end; see its fleet terminated.
 
@@ -173,7 +203,7 @@ class Job:
         memory, by Ctrl-C at any moment, the fleet is terminated before it propagates.
         """
         try:
-            return self._conducted(provision, begin)
+            return self._conducted(provision, begin, fleet)
         except SystemExit as error:  # a library's: its status is not CND's
             raise RuntimeError(f"a library ended the program: {error!r}") from error
         finally:
@@ -181,10 +211,15 @@ class Job:
                 raise leak
 
     def _conducted(
-        self, provision: Provision, begin: Callable[[Provision, Fleet], None]
+        self,
+        provision: Provision,
+        begin: Callable[[Provision, Fleet], None],
+        fleet: Fleet | None,
     ) -> Result:
         shutdown, over = self._shutdown, self._recorder.over
-        fleet = new_fleet(self._recorder, self._cloud, self._journal, provision)
+        fleet = fleet or new_fleet(
+            self._recorder, self._cloud, self._journal, provision
+        )
         shutdown.arm(fleet.delay)
         try:
             begin(provision, fleet)
@@ -237,8 +272,7 @@ class Job:
         if launched and len(launched) < plan.instances and not recorder.search.outcome:
             self._divide_among(launched, provision, fleet)
         self._start(self._new_monitor(fleet).run)
-        if plan.instances <= TAGGED:
-            self._start(self._tag, launched)
+        self._start(index_tags.tag, recorder, self._cloud, launched)
 
     def _divide_among(
         self, launched: list[ec2.Instance], provision: Provision, fleet: Fleet
@@ -282,6 +316,17 @@ class Job:
         self._start(self._listen, provision.queue)
         if self._plan.hold:
             self._start(self._report_failures)
+
+    def _move_in(self, left: FleetLeft, provision: Provision, fleet: Fleet) -> None:
+        """Read the stop queue from now on; serve and monitor the fleet."""
+        self._start(self._listen, provision.queue)
+        for instance in left.instances:
+            self._recorder.take(launch.event(instance, instance.index))
+        self._recorder.mark("launched")
+        monitor = self._new_monitor(fleet)
+        monitor.take_up(left.instances)
+        self._start(monitor.run)
+        self._start(index_tags.tag, self._recorder, self._cloud, left.moved)
 
     def _new_monitor(self, fleet: Fleet) -> InstanceMonitor:
         self._monitor = InstanceMonitor(
@@ -329,20 +374,6 @@ class Job:
             lambda: self._plan.instances - len(roster.index) + len(roster.lost),
             lambda seconds: not over.wait(seconds),
         )
-
-    def _tag(self, launched: list[ec2.Instance]) -> None:
-        """Tag each instance with its index, once that delays no worker."""
-        recorder, deadline = self._recorder, time.monotonic() + TAG_LATEST
-        while not recorder.search.begun and time.monotonic() < deadline:
-            if recorder.over.wait(TICK):
-                return
-        try:
-            for instance in launched:
-                if not recorder.over.is_set():
-                    tag = partial(ec2.tag_index, self._cloud.ec2, instance)
-                    again(tag, hopeless=recorder.over.is_set)
-        except CloudError as error:
-            recorder.trouble(error)
 
     def _check_first_nonces(self) -> None:
         """Begin to test them here, unless the user's own worker searches."""

@@ -54,9 +54,28 @@ def scram_regions(
 def scram_region(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
     """Scram the instances in one region; return them.
 
+    Those of one run are also those on which other runs have searched since.
+
     Raises:
         LeakError, CloudError: some were not seen terminated.
     """
+    heirs: list[str] = []
+    if run:
+        with _reported(say):
+            heirs = ec2.heirs(cloud.ec2, run)
+    ended, failures = [], []
+    for name in (*heirs, run):
+        try:
+            ended += _scram(cloud, name, say)
+        except CndError as error:
+            failures.append(error)
+    if failures:
+        raise max(failures, key=lambda error: error.exit_status)
+    return ended
+
+
+def _scram(cloud: Cloud, run: str, say: Say) -> list[ec2.Instance]:
+    """Scram the instances of a run, or of all; see `scram_region`."""
     client = cloud.ec2  # it takes time to make: before the first run is notified
     groups = _groups(cloud, run, say)
     notified = _notified(cloud, run, say)

@@ -224,7 +224,8 @@ def _could_be_taken_over(journal: Journal) -> bool:
     if journal.is_over or journal.is_followed:
         return False
     kinds = {event.kind for event in journal.events()}
-    return "instance.requested" in kinds and "run.aborted" not in kinds
+    began = kinds & {"instance.requested", "fleet.reused"}
+    return bool(began) and "run.aborted" not in kinds
 
 
 def _activities(journal: Journal) -> dict[str, str]:

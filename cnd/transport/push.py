@@ -14,7 +14,7 @@ import marshal
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ def begin(
     code: Callable[[str], Mapping[str, bytes]],
     job: bytes,
     order: Mapping[str, object],
+    former: Sequence[str] = (),
 ) -> tuple[bool, bytes]:
     """Send the files that are missing, and start the worker.
 
@@ -64,6 +65,7 @@ def begin(
         folder: where the files are to be.
         code: returns the files (name -> content) for a machine (`uname -m`).
         order: part, program and pause: see `loader.py`.
+        former: the folders of earlier runs, beside this one, whose files will do.
 
     Returns:
         Whether it began, and the output after that, or instead of it.
@@ -71,7 +73,7 @@ def begin(
     Raises:
         Nonsense: the program that answers is no loader.
     """
-    _send(session, LOADER + _line({"folder": folder}))
+    _send(session, LOADER + _line({"folder": folder, "former": [*former]}))
     hello, rest = _line_with(session, b'"machine"')
     if not hello:
         return False, rest

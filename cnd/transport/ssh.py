@@ -10,7 +10,7 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import paramiko
@@ -109,6 +109,7 @@ class Host:
         code: Callable[[str], Mapping[str, bytes]],
         program: str = "pow.py",
         pause: float = WATCHDOG_PAUSE,
+        former: Sequence[str] = (),
     ) -> None:
         """Push what is missing into `folder`; start a worker, unless it runs already.
 
@@ -120,6 +121,7 @@ class Host:
             code: returns the files (name -> content) for a machine (`uname -m`).
             program: which of them to start.
             pause: seconds until its watchdog begins.
+            former: folders of earlier runs, whose files are not sent again either.
         """
         order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
@@ -129,7 +131,7 @@ class Host:
                 session = self._connection.new_session()
                 session.settimeout(PUSH_TIMEOUT)
                 session.exec_command(command)
-                begun, output = push.begin(session, folder, code, job, order)
+                begun, output = push.begin(session, folder, code, job, order, former)
                 if begun:
                     self._session, self._following = session, True
                     self._begun = (worker, output)

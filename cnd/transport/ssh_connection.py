@@ -24,7 +24,7 @@ import paramiko
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey
 from paramiko.buffered_pipe import BufferedPipe
 
-from cnd.errors import HostError
+from cnd.errors import ForeignHost, HostError
 from cnd.system.background import begin
 from cnd.system.pauses import growing
 from cnd.transport import keys
@@ -143,8 +143,8 @@ class SshConnection:
                 the end of a run brings the deadline of every host forward.
 
         Raises:
-            HostError: the deadline has passed, the host key is another, it was
-                closed, or it has no address.
+            ForeignHost: the host key is another.
+            HostError: the deadline has passed, it was closed, or it has no address.
         """
         if not self._address:
             message = "runs, but AWS gave it no address of the kind that SSH goes to"
@@ -161,7 +161,7 @@ class SshConnection:
                 return
             except paramiko.BadHostKeyException as error:
                 message = "shows a host key that is not this run's: not trusted"
-                raise HostError(self.name, message) from error
+                raise ForeignHost(self.name, message) from error
             except LOST as error:
                 self.drop()
                 if isinstance(error, paramiko.AuthenticationException):

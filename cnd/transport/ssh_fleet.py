@@ -12,11 +12,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from functools import partial
 
 from cnd.ec2 import Instance
-from cnd.errors import HostError, HostLost
+from cnd.errors import ForeignHost, HostError, HostLost
 from cnd.model import system_log
 from cnd.model.events import Emit, Event
 from cnd.model.plan import MARKETS, Plan
@@ -38,6 +38,7 @@ from cnd.transport.turns import Turns
 from cnd.transport.worker_output import WorkerOutput
 
 SET_UP_ATTEMPTS = 3
+FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 
 
 class SshFleet:
@@ -73,7 +74,7 @@ class SshFleet:
         self._code, self._alone = code, alone
         self._put = put
         self._gateway = Gateway(plan.gateway, login.key) if plan.gateway else None
-        self._folder = f"cnd-{files.run}"
+        self._folder = FOLDER + files.run
         self._contact = FirstContact(login.rule, plan.boot_allowance)
         self._ending = threading.Event()
         self._closed = threading.Event()
@@ -82,6 +83,8 @@ class SshFleet:
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
         # Connections whose worker has ended, open for signs of life; by instance.
         self._idle: dict[str, list[Host]] = {}
+        self._reached: dict[str, Host] = {}  # by instance id: not served yet
+        self._former: list[str] = []  # folders of earlier runs on these hosts
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[
             int, str
@@ -92,7 +95,7 @@ class SshFleet:
         self._turns = Turns(plan.instances, at_once, self._ending)
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
-        threads = 3 * plan.instances + 1
+        threads = 3 * max(plan.instances, plan.fleet_size) + 1
         self._pool = Pool(threads, "host")
         self._allowances: dict[str, Allowance] = {}  # of each instance
 
@@ -105,6 +108,58 @@ class SshFleet:
         """Replace the plan by one for fewer instances; before any is served."""
         self._plan = self._deadlines.plan = plan
 
+    def reach(self, named: Mapping[str, Instance], former: Sequence[str]) -> None:
+        """Connect to instances that have booted long ago; `serve` goes on from there.
+
+        One that does not answer soon is left to `serve`, which waits for it.
+
+        Args:
+            named: running instances by their names.
+            former: the runs that have searched on them, the newest first.
+
+        Raises:
+            ForeignHost: one shows another host key.
+        """
+        deadline = within(LOST_PATIENCE)
+        self._former = [FOLDER + run for run in former]
+        with self._lock:
+            reached = [
+                (each.id, self._new_host(each, name)) for name, each in named.items()
+            ]
+            self._hosts += reached
+        answers = [self._pool.submit(host.connect, deadline) for _, host in reached]
+        for (instance_id, host), answer in zip(reached, answers, strict=True):
+            try:
+                answer.result()
+            except ForeignHost:
+                raise
+            except HostError:
+                host.close()
+            else:
+                self._reached[instance_id] = host
+
+    @property
+    def reached(self) -> set[str]:
+        """The instances that are connected, and not served yet."""
+        return set(self._reached)
+
+    def tell(self, command: Callable[[], str]) -> None:
+        """Run a command on all hosts that were reached, and are not served yet.
+
+        Args:
+            command: returns it; called just before it is sent to a host.
+
+        Raises:
+            HostError: it failed on a host; what was sent to others is done.
+        """
+        answers = [
+            self._pool.submit(lambda host=host: host.run(command()))  # type: ignore[misc]
+            for host in self._reached.values()
+        ]
+        wait(answers)
+        for answer in answers:
+            answer.result()
+
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.
 
@@ -116,8 +171,8 @@ class SshFleet:
         for part in more:
             self._begin(instance, name, part)
 
-    def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
-        host = Host(
+    def _new_host(self, instance: Instance, name: str) -> Host:
+        return Host(
             name,
             instance.reached_at(self.reached_at) or "",
             self._login,
@@ -125,17 +180,24 @@ class SshFleet:
             turn=self._turns.handshake,
             gateway=self._gateway,
         )
+
+    def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
         with self._lock:
             if self._closed.is_set():  # the instance was found before the end
                 return
-            self._hosts.append((instance.id, host))
+            host = self._reached.pop(instance.id, None)
+            is_open = host is not None
+            if host is None:
+                host = self._new_host(instance, name)
+                self._hosts.append((instance.id, host))
             self._deadlines.expect(instance.id)
             self._contact.begin()
             if part:
                 self._holders[part.index] = instance.id
             if instance.id in self._gone:  # the caller gave it a class before it knew
                 host.close(GONE)
-            self.threads.append(self._pool.submit(self._serve, host, instance.id, part))
+            work = (host, instance.id, part, is_open)
+            self.threads.append(self._pool.submit(self._serve, *work))
             if self._beating is None:
                 self._beating = self._pool.submit(self._beat)
                 self.threads.append(self._beating)
@@ -198,11 +260,14 @@ class SshFleet:
         for host in idle:
             host.close()
 
-    def _serve(self, host: Host, instance_id: str, part: Part | None) -> None:
+    def _serve(
+        self, host: Host, instance_id: str, part: Part | None, is_open: bool
+    ) -> None:
         index = part.index if part else None
         self._close_idle(instance_id)
         try:
-            host.connect(self._deadlines.of_first_answer(instance_id))
+            if not is_open:
+                host.connect(self._deadlines.of_first_answer(instance_id))
             self._deadlines.note_answer(instance_id)
             self._put(Event("instance.ready", index, instance_id))
             if part:
@@ -306,6 +371,7 @@ class SshFleet:
                         code=self._code,
                         program="script_runner.py" if self._plan.script else "pow.py",
                         pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
+                        former=self._former,
                     )
                     return True
             except HostLost:

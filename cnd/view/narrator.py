@@ -177,6 +177,10 @@ SENTENCES = {
         "ONLY {instances} OF {wanted} INSTANCES could be launched: the search is "
         "divided among them"
     ),
+    "fleet.reused": (
+        "on the fleet of run {of}: {instances} instances, no launch; they end with "
+        "this run"
+    ),
     "instance.running": "{instance} runs ({host}, {address})",
     "instance.lost": "{instance} is {state}: lost ({host})",
     "worker.started": "{instance} searches with {processes} x {kernel}",
@@ -203,6 +207,10 @@ VARIANTS = {
     "run.started": {
         "script": "run {run}: {instances} x {type}, a worker of your own, "
         "at most {time_limit:g} s of search",
+    },
+    "fleet.reused": {
+        "keep": "on the fleet of run {of}: {instances} instances, no launch; they stay "
+        "up (--keep), and their timers end them {holds:.0f} s from now",
     },
     "instance.lost": {
         "at": "{instance} ended while no orchestrator followed; "

@@ -18,6 +18,7 @@ START = ("start", "--t", "9", "--d", "2", "--n", "2")
     [
         (("start",), "--d, the difficulty, is missing"),
         (("start", "--d", "65"), "--d must be 0 to 64, not 65"),
+        (("start", "--d", "2", "--on", ""), "--on needs a run, not ''"),
         (("start", "--d", "-1"), "--d must be 0 to 64, not -1"),
         (("start", "--d", "two"), "--d must be a whole number, not 'two'"),
         (("start", "--d", "2", "--n", "0"), "--n must be 1 to 1000, not 0"),

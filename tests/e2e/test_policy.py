@@ -28,6 +28,8 @@ def test_no_command_makes_a_call_that_the_policy_does_not_grant(
     terminal.ask("plan", "--d", "2", "--n", "1", "--spot", *AWS)
     for market in ((), ("--spot",), ("--hold",)):
         terminal.json(*START, *ACCESS, *market)
+    kept = terminal.json(*START, *ACCESS, "--keep")
+    terminal.json("start", "--t", "60", "--d", "2", "--on", kept["run"], *AWS)
     terminal.run("stop", *AWS)
     terminal.json("scram", *AWS)
     assert terminal.ask("clean", "--yes", "--bucket-too", *AWS)["left"] == {}

@@ -37,6 +37,11 @@ ROWS: dict[str, tuple[list[str], int]] = {
         ["fab start --t 200 --d 3 --n 4 --smallest"],
         0,
     ),
+    # RUN has left no fleet: tests/e2e/test_again.py searches on some that have.
+    "fab start --t 200 --d 3 --on RUN [--extend]": (
+        ["fab start --t 200 --d 3 --on RUN --extend"],
+        2,
+    ),
     "fab start --t 60 --d 8 --n 500 --bootstrap user-data": (
         ["fab start --t 60 --d 3 --n 5 --bootstrap user-data"],
         0,

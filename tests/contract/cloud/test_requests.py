@@ -433,8 +433,21 @@ def test_the_policy_does_not_allow_tagging_a_foreign_instance_as_cnds() -> None:
     assert set(making["StringEquals"]) == {"ec2:CreateAction"}
     assert index == {
         "StringLike": {"aws:ResourceTag/cnd:run": "*"},
-        "ForAllValues:StringEquals": {"aws:TagKeys": ["cnd:index"]},
+        "ForAllValues:StringEquals": {"aws:TagKeys": sorted(tags_given_again())},
     }
+
+
+def tags_given_again() -> set[str]:
+    """Return the keys of the tags that instances get after their launch."""
+    with Stub() as stub:
+        stub.launches(1)
+        (one,) = stub.launch(1)
+        for _ in range(3):
+            stub.add_response("create_tags", {})
+        ec2.tag_index(stub.ec2, one)
+        ec2.hand_over(stub.ec2, [one.id], ["r2", "r1"])
+        ec2.tag_deadline(stub.ec2, [one.id], one.launched)
+        return {tag["Key"] for _, sent in stub.asked[1:] for tag in sent["Tags"]}
 
 
 def test_the_policy_allows_the_tags_that_are_given_at_creation() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -68,12 +68,14 @@ def begin(tmp_path: Path) -> Iterator[Begin]:
         began: bool = True,
         command: str = COMMAND,
         damage: Callable[[bytes], bytes] = lambda data: data,
+        folder: str = "run",
+        former: Sequence[str] = (),
         **order: object,
     ) -> Shell:
         shell = Shell(tmp_path, command, damage)
         shells.append(shell)
-        asked = {**ORDER, **order}
-        assert push.begin(shell, "run", lambda _: files, JOB, asked)[0] is began
+        work = (folder, lambda _: files, JOB, {**ORDER, **order}, former)
+        assert push.begin(shell, *work)[0] is began
         return shell
 
     yield begin
@@ -139,6 +141,30 @@ def test_what_is_there_is_not_sent_again(begin: Begin, tmp_path: Path) -> None:
         begin({**WORKER, "other": b"x"}, damage=damage, part=part)
         last_word(tmp_path / "run" / part)
     assert sizes == [2, 0]
+
+
+def test_what_an_earlier_run_left_is_used_where_its_digest_is_the_same(
+    begin: Begin, tmp_path: Path
+) -> None:
+    sent = []
+
+    def damage(data: bytes) -> bytes:
+        if data.startswith(b'{"part"'):
+            sent.append([name for name, *_ in json.loads(data)["files"]])
+        return data
+
+    older = {**WORKER, "same.py": b"1", "other.py": b"1"}
+    newer = {**older, "other.py": b"2"}
+    begin(older, folder="first", damage=damage)
+    last_word(tmp_path / "first" / "part")
+    begin(newer, folder="second", former=["none", "first"], damage=damage)
+    last_word(tmp_path / "second" / "part")
+    assert sent == [[*older], ["other.py"]]
+    read = [(tmp_path / run / "other.py").read_text() for run in ("first", "second")]
+    assert read == ["1", "2"]
+    # Neither the job nor the heartbeat of the earlier run.
+    left = {path.name for path in (tmp_path / "second").iterdir() if path.is_file()}
+    assert left == {*newer, "part.json"}
 
 
 def test_a_greeting_does_not_disturb(begin: Begin, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import paramiko
 import pytest
 
+from cnd.provision import user_data
 from tests.support.local_cloud import Host, LocalCloud, make_key
 from tests.support.waiting import eventually
 
@@ -77,6 +78,40 @@ def test_a_timer_that_is_stopped_does_nothing(cloud: LocalCloud) -> None:
 
     assert host.run("systemctl is-active cnd-lifetime.timer")[:2] == (3, "inactive\n")
     assert "0 timers" in host.run("systemctl list-timers")[1]
+    cloud.ec2.terminate_instances(InstanceIds=[host.id])
+
+
+def timers(host: Host) -> list[str]:
+    """Return the names of the timers that are armed on a host."""
+    lines = host.run("systemctl list-timers")[1].splitlines()
+    return [line.split()[-1] for line in lines if "left" in line]
+
+
+def test_a_timer_that_is_set_anew_replaces_the_others(cloud: LocalCloud) -> None:
+    host = cloud.host(
+        UserData=cloud_config(bootcmd=lifetime(600)),
+        InstanceInitiatedShutdownBehavior="terminate",
+    )
+    for run, seconds in (("r1", 300), ("r2", 900)):
+        status, _, complaints = host.run(user_data.rearming(seconds, run))
+        assert (status, complaints) == (0, "")
+        assert timers(host) == [f"cnd-lifetime-{run}.timer"]
+
+    set_anew = time.monotonic()
+    host.run(user_data.rearming(2, "r3"))
+
+    assert cloud.reaches(host.id, "terminated")
+    assert time.monotonic() - set_anew >= 1.9
+
+
+@pytest.mark.parametrize("step", ["daemon-reload", "start", "is-active"])
+def test_a_timer_that_cannot_be_set_anew_leaves_the_old_one(
+    cloud: LocalCloud, step: str
+) -> None:
+    host = cloud.host(UserData=cloud_config(bootcmd=lifetime(600)))
+    command = user_data.rearming(300, "r1").replace(step, "no-such-verb")
+    assert host.run(command)[0] != 0
+    assert "cnd-lifetime.timer" in timers(host)
     cloud.ec2.terminate_instances(InstanceIds=[host.id])
 
 
