@@ -44,7 +44,6 @@ from cnd.cli.tasks_bench import bench
 from cnd.cli.tasks_local import local
 from cnd.cli.tasks_look import export, list_runs, logs, report
 from cnd.cli.tasks_plan import clean, config, doctor, plan
-from cnd.cloud import connection
 from cnd.model.claim import hashed
 from cnd.model.plan import MAX_NONCES, Plan
 from cnd.run import custom_worker, order, reuse, scram_runs, stop_run, take_over
@@ -82,7 +81,7 @@ def resume(c: Context, options: ResumeOptions) -> None:
     """
     key = user_key(options.key_file)
     found = resumed(options.run, options, partial(required, launch=True))
-    cloud = connection.required(found.cloud)
+    cloud = found.required_cloud
     say(found.sentence)
     plan, known = decided(found.request, cloud, key, options)
     check_account(cloud, plan, key)

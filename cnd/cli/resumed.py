@@ -43,6 +43,11 @@ class Resumed:
     cloud: Cloud | None
 
     @property
+    def required_cloud(self) -> Cloud:
+        """The cloud; `CloudError` if it is the local one, and down."""
+        return connection.required(self.cloud)
+
+    @property
     def sentence(self) -> str:
         """What is left, in a line for the user."""
         plan = self.request.plan
