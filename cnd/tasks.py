@@ -46,7 +46,7 @@ from cnd.run import custom_worker, order, scram_runs, stop_run, take_over
 from cnd.run import status as run_status
 from cnd.run.job import Job
 from cnd.run.journal import Journal
-from cnd.system import folders, standard_streams
+from cnd.system import folders, process_start, standard_streams
 
 
 @task(StartOptions)
@@ -56,13 +56,13 @@ def start(c: Context, options: StartOptions) -> None:
     cloud = required(options.cloud, options.region, launch=True)
     for stray in run_status.strays(run_status.listed(cloud), cloud):
         say(stray)
-    plan, known = decided(asked, cloud, key, options)
-    check_account(cloud, plan, key)
+    run = decided(asked, cloud, key, options)
+    check_account(cloud, run.plan, key)
     journal = new_journal()
     if options.worker:
         custom_worker.keep(options.worker, journal.folder)
     with reported(journal, cloud, wanted=not options.no_report):
-        result = searched(plan, known, cloud, journal, key, options)
+        result = searched(run, cloud, journal, key, options)
         conclude(result, options.json)
 
 
@@ -173,6 +173,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    process_start.note()
     collect_rarely()
     standard_streams.prepare()
     folders.name_user()

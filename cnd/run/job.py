@@ -66,9 +66,15 @@ class Job:
         *,
         view: Viewer,
         limits: Limits = LIMITS,
+        began: float | None = None,
     ) -> None:
+        """Prepare to run.
+
+        Args:
+            began: when the run began, on the monotonic clock; None: now.
+        """
         self._cloud, self._journal, self._run = cloud, journal, journal.run
-        self._recorder = recorder = Recorder(plan, journal, view=view)
+        self._recorder = recorder = Recorder(plan, journal, view=view, began=began)
         self._launcher = launch.Launcher(cloud, plan, self._run)
         self._pool = Pool(POOL, "cloud")
         self._replacements = Replacements(recorder, cloud, self._launcher, self._pool)
@@ -117,7 +123,8 @@ class Job:
         plan, cloud = self._plan, self._cloud
         with self._signals():
             fields = {"run": self._run, **_described(plan)}
-            self._recorder.take(Event("run.started", fields=fields))
+            began = time.time() - (time.monotonic() - self._recorder.began)
+            self._recorder.take(Event("run.started", fields=fields, time=began))
             self._check_first_nonces()
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
             self._write_order(provision)

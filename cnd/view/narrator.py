@@ -57,6 +57,8 @@ class Narrator:
     def show(self, event: Event) -> None:
         """Write the line of an event, if it has one."""
         self._count(event)
+        if event.kind == "run.started":  # before this view
+            self._began -= max(0.0, time.time() - event.time)
         launched = self._seen("instance.launched")
         if event.kind == "logs.uploaded" and (logs := self._seen("log.pulled")):
             self._line(f"{logs} of {launched} logs here")
