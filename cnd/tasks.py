@@ -54,8 +54,6 @@ def start(c: Context, options: StartOptions) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
     asked, key = start_request(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region, launch=True)
-    for stray in run_status.strays(run_status.listed(cloud), cloud):
-        say(stray)
     run = decided(asked, cloud, key, options)
     check_account(cloud, run.plan, key)
     journal = new_journal()

@@ -28,6 +28,7 @@ from cnd.model.result import Result
 from cnd.model.run_name import new_run
 from cnd.planning import forecast, instance_types, local_rate, preflight
 from cnd.planning.forecast import Machine, Request
+from cnd.run import status
 from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
 from cnd.run.shutdown import scram_words
@@ -122,7 +123,12 @@ def searched(
     options: StartOptions,
 ) -> Result:
     """Do a new run, and remember the hash rate that it measures."""
-    work = partial(Job.execute, key=key, bucket=options.bucket)
+    work = partial(
+        Job.execute,
+        key=key,
+        bucket=options.bucket,
+        strays=partial(status.strays_on, cloud),
+    )
     result = carried_out(run.plan, cloud, journal, work, options, began=run.began)
     if not run.plan.script:
         instance_types.learn(state_folder(), cloud, run.plan, run.known, result)

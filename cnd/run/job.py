@@ -107,12 +107,20 @@ class Job:
     def _plan(self) -> Plan:
         return self._recorder.plan
 
-    def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
+    def execute(
+        self,
+        key: keys.UserKey,
+        *,
+        bucket: str = "",
+        strays: Callable[[], Iterable[str]] = tuple,
+    ) -> Result:
         """Run to the end; raise `CndError` if the fleet could not be launched.
 
         Args:
             key: for the log-in to the instances.
             bucket: the user's own, for the logs; empty: CND's own.
+            strays: returns a sentence for each run that goes on without an
+                orchestrator; called beside the preparation, and waited for with it.
 
         Raises:
             CloudError: the cloud refused what a run needs.
@@ -126,8 +134,11 @@ class Job:
             began = time.time() - (time.monotonic() - self._recorder.began)
             self._recorder.take(Event("run.started", fields=fields, time=began))
             self._check_first_nonces()
+            looking = self._pool.submit(strays)
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
             self._write_order(provision)
+            for text in looking.result():
+                self._recorder.take(Event("stray.found", fields={"text": text}))
             return self._conduct(provision, self._launch)
 
     def attach(self, provision: Provision) -> Result:

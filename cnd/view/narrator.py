@@ -162,6 +162,7 @@ SENTENCES = {
         "run {run}: {instances} x {type}, difficulty {difficulty}, "
         "at most {time_limit:g} s of search"
     ),
+    "stray.found": "{text}",
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",
