@@ -59,7 +59,7 @@ def start(c: Context, options: StartOptions) -> None:
     journal = new_journal()
     if options.worker:
         custom_worker.keep(options.worker, journal.folder)
-    with reported(journal, cloud, wanted=not options.no_report):
+    with reported(journal, wanted=not options.no_report):
         result = searched(run, cloud, journal, key, options)
         conclude(result, options.json)
 
@@ -72,7 +72,7 @@ def attach(c: Context, options: AttachOptions) -> None:
     cloud = required(kept.cloud, kept.region)
     past = take_over.prepared(journal, kept, cloud, say)
     work = partial(Job.attach, provision=kept.provision)
-    with reported(journal, cloud, wanted=True):
+    with reported(journal, wanted=True):
         result = carried_out(kept.plan, cloud, journal, work, options, past)
         conclude(result, options.json)
 
