@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +63,15 @@ class KernelHook(BuildHookInterface[Any]):
         self.app.display_info("building the native kernels")
         for path in (stamp, *libraries):
             path.unlink(missing_ok=True)  # never the new ones beside old ones
-        with _own_cache():
-            for machine, library in zip(rules["UNITS"], libraries, strict=True):
-                target = f"{machine}-linux-gnu.{GLIBC}"
-                command = (sys.executable, "-m", "ziglang", "cc", "-target", target)
-                compiler = rules["Compiler"](command, is_clang=True)
-                rules["build"](machine, compiler, library)
+
+        def build(machine: str, library: Path) -> None:
+            target = f"{machine}-linux-gnu.{GLIBC}"
+            command = (sys.executable, "-m", "ziglang", "cc", "-target", target)
+            compiler = rules["Compiler"](command, is_clang=True)
+            rules["build"](machine, compiler, library)
+
+        with _own_cache(), ThreadPoolExecutor() as pool:
+            list(pool.map(build, rules["UNITS"], libraries))
         stamp.write_text(wanted)
         return libraries
 

@@ -36,6 +36,10 @@ FLAGS = (
     "-Wpedantic",
     "-Werror",
 )
+# No library of the compiler's: what a kernel calls of the C library (memset; on ARM
+# getauxval) is there in every process that loads it.  zig would make stubs of a C
+# library first, which took as long as all that is compiled here.
+LINK = ("-shared", "-s", "-nostdlib")
 
 
 class Unit(NamedTuple):
@@ -112,7 +116,7 @@ def build(
         made = list(
             pool.map(compile_unit, range(len(units)), units, [objects] * len(units))
         )
-        link = ["-shared", "-s", *extra, "-o", str(target.absolute()), *made]
+        link = [*LINK, *extra, "-o", str(target.absolute()), *made]
         _run([*compiler.command, *link], folder)
 
 
