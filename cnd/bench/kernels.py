@@ -153,7 +153,7 @@ def _read(path: str) -> str:
 
 
 def _library() -> Any:
-    path = kernel.library(platform.machine())
+    path = kernel.library(kernel.here())
     with contextlib.suppress(pow.Refused):
         return path and pow.load_library(str(path))
     return None

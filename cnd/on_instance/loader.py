@@ -95,7 +95,8 @@ def main() -> Optional[Any]:
     os.makedirs(folder, mode=0o700, exist_ok=True)
     os.chdir(folder)
     magic = MAGIC_NUMBER.hex()
-    send({"machine": os.uname()[4], "magic": magic, "there": present_files()})
+    machine = os.uname()[4] + ("_darwin" if sys.platform == "darwin" else "")
+    send({"machine": machine, "magic": magic, "there": present_files()})
     order = json.loads(sys.stdin.buffer.readline() or b"{}")
     if not order:
         return None  # the connection was lost
