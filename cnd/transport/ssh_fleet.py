@@ -265,7 +265,7 @@ class SshFleet:
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
                 if not self._ending.is_set():
-                    host.start(
+                    return host.start(
                         self._folder,
                         part.name,
                         job,
@@ -273,7 +273,6 @@ class SshFleet:
                         program="script_runner.py" if self._plan.script else "pow.py",
                         pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
                     )
-                    return True
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
                     raise
