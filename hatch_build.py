@@ -1,9 +1,10 @@
 """The build hook: compiles the native kernels while the package is built.
 
 ziglang, a build requirement, is a C compiler for every target, so the machine needs
-none, and one wheel carries the libraries of both architectures.  The hook's one rule:
-it never makes an installation fail.  Where the kernels cannot be built it says so,
-and the worker searches with hashlib.
+none, and one wheel carries the libraries of both architectures, for Linux and macOS.
+An installation in a checkout on Linux does not build those for macOS: it has no use
+for them.  The hook's one rule: it never makes an installation fail.  Where the kernels
+cannot be built it says so, and the worker searches with hashlib.
 
 The environment variable CND_KERNELS decides when that is not wanted: `require` makes
 a failure to build one, `skip` builds none.
@@ -18,12 +19,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-GLIBC = "2.17"  # the oldest that ziglang knows: Amazon Linux 2 has a newer one
+EDITABLE = "editable"  # hatchling's name of what `pip install -e` builds
 
 
 class KernelHook(BuildHookInterface[Any]):
@@ -37,7 +39,7 @@ class KernelHook(BuildHookInterface[Any]):
         if wanted == "skip":
             return
         try:
-            libraries = self._libraries()
+            libraries = self._libraries(everywhere=version != EDITABLE)
         except (OSError, subprocess.CalledProcessError) as error:
             if wanted == "require":
                 raise
@@ -49,25 +51,34 @@ class KernelHook(BuildHookInterface[Any]):
             return
         build_data["artifacts"] += [f"/cnd/kernel/{path.name}" for path in libraries]
 
-    def _libraries(self) -> list[Path]:
-        """Return the libraries' paths, once they are up to date."""
+    def _libraries(self, *, everywhere: bool) -> list[Path]:
+        """Return the libraries' paths, once they are up to date.
+
+        Args:
+            everywhere: also those of macOS, which no instance needs.
+        """
         folder = Path(self.root, "cnd", "kernel")
         rules = runpy.run_path(str(folder / "build.py"))
-        libraries = [folder / rules["library_name"](m) for m in rules["UNITS"]]
+        every = {folder / rules["library_name"](m): m for m in rules["TARGETS"]}
+        wide = everywhere or sys.platform == "darwin"
+        libraries = [p for p, m in every.items() if wide or m in rules["UNITS"]]
         stamp = folder / rules["STAMP"]
         wanted = f"{rules['source_digest']()} ziglang {_zig_version()}\n"
         there = all(path.exists() for path in (stamp, *libraries))
         if there and stamp.read_text() == wanted:
             return libraries
         self.app.display_info("building the native kernels")
-        for path in (stamp, *libraries):
+        for path in (stamp, *every):
             path.unlink(missing_ok=True)  # never the new ones beside old ones
-        with _own_cache():
-            for machine, library in zip(rules["UNITS"], libraries, strict=True):
-                target = f"{machine}-linux-gnu.{GLIBC}"
-                command = (sys.executable, "-m", "ziglang", "cc", "-target", target)
-                compiler = rules["Compiler"](command, is_clang=True)
-                rules["build"](machine, compiler, library)
+
+        def build(library: Path) -> None:
+            target = rules["TARGETS"][every[library]]
+            command = (sys.executable, "-m", "ziglang", "cc", "-target", target)
+            compiler = rules["Compiler"](command, is_clang=True)
+            rules["build"](every[library], compiler, library)
+
+        with _own_cache(), ThreadPoolExecutor() as pool:
+            list(pool.map(build, libraries))
         stamp.write_text(wanted)
         return libraries
 

@@ -243,17 +243,19 @@ def find(
     run: str | None = None,
     states: Sequence[str] = LIVE,
     ids: Sequence[str] = (),
+    among: Sequence[str] = (),
 ) -> list[Instance]:
     """Return the instances of `run`, or of every run, in order of run and index.
 
     `ids`, at most `FILTER_VALUES`, leaves out all others; an id that AWS does not list
-    yet is no failure.
+    yet is no failure.  So does `among`, as many names of runs.
     """
+    names = [run] if run else list(among)
     filters: list[FilterTypeDef] = [
         {"Name": "instance-state-name", "Values": list(states)},
         (
-            {"Name": f"tag:{RUN_TAG}", "Values": [run]}
-            if run
+            {"Name": f"tag:{RUN_TAG}", "Values": names}
+            if names
             else {"Name": "tag-key", "Values": [RUN_TAG]}
         ),
     ]

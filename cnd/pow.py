@@ -400,7 +400,10 @@ class NativeScanner:
 def find_library() -> Optional[str]:
     """Return the path of this processor's library, beside this file or in kernel/."""
     folder = os.path.dirname(os.path.abspath(__file__))
-    built = f"libcndpow-{os.uname().machine}.so"
+    machine = os.uname().machine
+    built = f"libcndpow-{machine}.so"
+    if sys.platform == "darwin":
+        built = f"libcndpow-{machine.replace('arm64', 'aarch64')}_darwin.dylib"
     for path in (os.path.join(folder, LIBRARY), os.path.join(folder, "kernel", built)):
         if os.path.exists(path):
             return path

@@ -50,7 +50,7 @@ from cnd.run import custom_worker, order, reuse, scram_runs, stop_run, take_over
 from cnd.run import status as run_status
 from cnd.run.job import Job
 from cnd.run.journal import Journal
-from cnd.system import folders, standard_streams
+from cnd.system import folders, process_start, standard_streams
 
 
 @task(StartOptions)
@@ -61,15 +61,13 @@ def start(c: Context, options: StartOptions) -> None:
         return
     asked, key = start_request(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region, launch=True)
-    for stray in run_status.strays(run_status.listed(cloud), cloud):
-        say(stray)
-    plan, known = decided(asked, cloud, key, options)
-    check_account(cloud, plan, key)
+    run = decided(asked, cloud, key, options)
+    check_account(cloud, run.plan, key)
     journal = new_journal()
     if options.worker:
         custom_worker.keep(options.worker, journal.folder)
-    with reported(journal, cloud, wanted=not options.no_report):
-        result = searched(plan, known, cloud, journal, key, options)
+    with reported(journal, wanted=not options.no_report):
+        result = searched(run, cloud, journal, key, options)
         conclude(result, options.json)
 
 
@@ -83,14 +81,15 @@ def resume(c: Context, options: ResumeOptions) -> None:
     found = resumed(options.run, options, partial(required, launch=True))
     cloud = found.required_cloud
     say(found.sentence)
-    plan, known = decided(found.request, cloud, key, options)
-    check_account(cloud, plan, key)
-    script = found.journal.folder / plan.script if plan.script else None
+    run = decided(found.request, cloud, key, options)
+    check_account(cloud, run.plan, key)
+    name = run.plan.script
+    script = found.journal.folder / name if name else None
     journal = new_journal()
     if script:
         custom_worker.keep(script, journal.folder)
-    with reported(journal, cloud, wanted=not options.no_report):
-        conclude(searched(plan, known, cloud, journal, key, options), options.json)
+    with reported(journal, wanted=not options.no_report):
+        conclude(searched(run, cloud, journal, key, options), options.json)
 
 
 @task(AttachOptions)
@@ -103,7 +102,7 @@ def attach(c: Context, options: AttachOptions) -> None:
     work = partial(Job.attach, provision=kept.provision)
     with (
         reuse.claimed(kept.plan.fleet_of),
-        reported(journal, cloud, wanted=True),
+        reported(journal, wanted=True),
     ):
         result = carried_out(kept.plan, cloud, journal, work, options, past)
         conclude(result, options.json)
@@ -203,6 +202,7 @@ def program() -> Program:
 
 def main() -> None:
     """Run the `cnd` program."""
+    process_start.note()
     collect_rarely()
     standard_streams.prepare()
     folders.name_user()

@@ -20,23 +20,23 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
+from cnd.bench import rivals
+from cnd.bench.rivals import Rival
+from cnd.model.events import printable_line
 from cnd.model.format import table
 
 MIX_LIMIT = 121  # cycles a nonce of SHA-NI
 SLICE = 0.005  # seconds
 CHAIN = 64_000  # additions: some 20 microseconds
 START = 10**9  # ten digits, like most nonces of the default space
-PROGRAM_PATIENCE = 20.0  # seconds for one other program
 
 Scan = Callable[[int], object]  # tests that many nonces
 
@@ -62,7 +62,7 @@ class KernelBench:
     cores: int
     all_cores: float  # nonces a second by the best kernel, all cores at once
     one_core: float  # the same by one of them, just before and after
-    beside: Mapping[str, float]  # program -> nonces a second, or what amounts to them
+    rivals: Sequence[Rival] = ()  # other programs beside, on one core
 
     @property
     def best(self) -> Measured:
@@ -88,7 +88,8 @@ class KernelBench:
             "cores": self.cores,
             "one_core": round(self.one_core),
             "all_cores": round(self.all_cores),
-            "beside": {name: round(rate) for name, rate in self.beside.items()},
+            "beside": {r.name: round(r.rate) for r in self.rivals if r.rate},
+            "failed": {r.name: r.reason for r in self.rivals if not r.rate},
         }
         return json.dumps(record)
 
@@ -102,12 +103,16 @@ class KernelBench:
         lines.append(
             f"{self.cores} cores: {self.all_cores / 1e6:.2f} M/s, {ratio:.2f} x one"
         )
-        for name, rate in self.beside.items():
-            times = self.best.median / rate
-            lines.append(
-                f"{name}: {rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(self._beside, self.rivals)])
+
+    def _beside(self, rival: Rival) -> str:
+        if not rival.rate:
+            why = printable_line(rival.reason)
+            return f"{rival.name}: is installed and did not run: {why}"
+        times = self.best.median / rival.rate
+        return (
+            f"{rival.name}: {rival.rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}"
+        )
 
     def _row(self, m: Measured) -> tuple[str, ...]:
         rates = [f"{rate / 1e6:.2f}" for rate in (min(m.rates), m.median, max(m.rates))]
@@ -119,7 +124,7 @@ class KernelBench:
 
 
 def kernel_bench(seconds: float = 10.0) -> KernelBench:
-    """Measure for about `seconds` (other programs take up to 20 more each).
+    """Measure for about `seconds` (other programs take up to 40 more each).
 
     Raises nothing where something is missing: without the library, hashlib's two loops
     are measured.
@@ -133,7 +138,9 @@ def kernel_bench(seconds: float = 10.0) -> KernelBench:
     core = _in_turn(scans, clock, 0.7 * seconds)
     best = max(core, key=lambda measured: measured.median)
     one, every, cores = _all_cores(scans[best.name], 0.3 * seconds)
-    return KernelBench(core, cores, every, one, beside())
+    with _one_core():
+        others = rivals.rivals()
+    return KernelBench(core, cores, every, one, others)
 
 
 def processor() -> str:
@@ -153,7 +160,7 @@ def _read(path: str) -> str:
 
 
 def _library() -> Any:
-    path = kernel.library(platform.machine())
+    path = kernel.library(kernel.here())
     with contextlib.suppress(pow.Refused):
         return path and pow.load_library(str(path))
     return None
@@ -279,44 +286,3 @@ def _together(scan: Scan, count: int, processes: int) -> float:
     for child in children:
         os.waitpid(child, 0)
     return processes * count / (time.perf_counter() - began)
-
-
-# --- other programs, where they are installed
-
-
-def beside() -> dict[str, float]:
-    """Return the rates of hashcat and OpenSSL on one core, where they are installed."""
-    found = {"hashcat -m 20710": _hashcat(), "openssl speed, thirds": _openssl()}
-    return {name: rate for name, rate in found.items() if rate}
-
-
-def _output(*command: str) -> str:
-    """Return what a program prints; "" if it is not installed, or not over in time."""
-    path = shutil.which(command[0])
-    if path is None:
-        return ""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired), _one_core():
-        done = subprocess.run(
-            [path, *command[1:]],
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_PATIENCE,
-        )
-        return done.stdout
-    return ""
-
-
-def _hashcat() -> float | None:
-    """Its mode 20710, sha256(sha256($pass).$salt), has the same three blocks."""
-    text = _output(
-        *("hashcat", "-b", "-m", "20710", "--machine-readable", "--quiet", "-D", "1")
-    )
-    found = re.search(r"^\d+:20710:.*:(\d+)$", text, re.M)
-    return float(found[1]) if found else None
-
-
-def _openssl() -> float | None:
-    """A third of its blocks of SHA-256 a second: a nonce takes three."""
-    text = _output("openssl", "speed", "-seconds", "1", "-bytes", "16384", "sha256")
-    found = re.search(r"^sha256\s+([\d.]+)k", text, re.M)
-    return 1000 * float(found[1]) / 64 / 3 if found else None

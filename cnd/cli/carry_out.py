@@ -10,8 +10,10 @@ import contextlib
 import json as jsonlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import NamedTuple
 
 from invoke.exceptions import Exit
 
@@ -26,32 +28,43 @@ from cnd.model.result import Result
 from cnd.model.run_name import new_run
 from cnd.planning import forecast, instance_types, local_rate, preflight
 from cnd.planning.forecast import Machine, Request
+from cnd.run import status
 from cnd.run.job import Job
 from cnd.run.journal import RESULT, Journal
 from cnd.run.reuse import FleetLeft
 from cnd.run.shutdown import scram_words
 from cnd.run.viewer import Viewer
-from cnd.system import open_files, standard_streams
+from cnd.system import open_files, process_start, standard_streams
 from cnd.system.folders import state_folder
 from cnd.transport.keys import UserKey
 from cnd.view import guarded, narrator, terminal
 
 
+class Decided(NamedTuple):
+    """What is to be done, and since when it is under way."""
+
+    plan: Plan
+    known: Machine  # of the plan's instance type
+    began: float  # on the monotonic clock: with the command, or after a trial
+
+
 def decided(
     asked: Request, cloud: Cloud, key: UserKey, options: LaunchOptions
-) -> tuple[Plan, Machine]:
-    """Return the plan to execute, and what is known of its instance type.
+) -> Decided:
+    """Return the plan to execute.
 
     Where N depends on a hash rate that is not known, a trial run measures it before.
     """
+    began = process_start.began()
     folder, kernel = state_folder(), asked.plan.kernel
     asked = instance_types.on_spot(cloud, instance_types.ranked(cloud, asked))
     measure = (lambda: local_rate.rate(kernel)) if asked.confidence else lambda: None
     known = instance_types.machine(cloud, folder, asked.plan, measure=measure)
     if asked.confidence and not (asked.given or known.rate):
         asked = _after_trial(asked, known, cloud, key, options)
+        began = time.monotonic()
         known = instance_types.machine(cloud, folder, asked.plan)
-    return forecast.decide(asked, known), known
+    return Decided(forecast.decide(asked, known), known, began)
 
 
 def _after_trial(
@@ -69,7 +82,8 @@ def _after_trial(
         f"on one instance measures it ({worst} at worst)"
     )
     check_account(cloud, plan, key)
-    result = searched(plan, known, cloud, new_journal(), key, options)
+    run = Decided(plan, known, process_start.began())
+    result = searched(run, cloud, new_journal(), key, options)
     if result.outcome.ending is not Ending.TIMEOUT or result.leaked:
         conclude(result, options.json)
     cost = forecast.trial_cost(plan, result.seconds.total, result.usd)
@@ -103,18 +117,22 @@ def new_journal() -> Journal:
 
 
 def searched(
-    plan: Plan,
-    known: Machine,
+    run: Decided,
     cloud: Cloud,
     journal: Journal,
     key: UserKey,
     options: LaunchOptions,
 ) -> Result:
     """Do a new run, and remember the hash rate that it measures."""
-    work = partial(Job.execute, key=key, bucket=options.bucket)
-    result = carried_out(plan, cloud, journal, work, options)
-    if not plan.script:
-        instance_types.learn(state_folder(), cloud, plan, known, result)
+    work = partial(
+        Job.execute,
+        key=key,
+        bucket=options.bucket,
+        strays=partial(status.strays_on, cloud),
+    )
+    result = carried_out(run.plan, cloud, journal, work, options, began=run.began)
+    if not run.plan.script:
+        instance_types.learn(state_folder(), cloud, run.plan, run.known, result)
     return result
 
 
@@ -133,7 +151,8 @@ def searched_on(
         extend: whether its lifetime timers are to be set anew.
     """
     work = partial(Job.search_on, left=left, extend=extend)
-    return carried_out(plan, cloud, journal, work, options)
+    began = process_start.began()
+    return carried_out(plan, cloud, journal, work, options, began=began)
 
 
 def carried_out(
@@ -143,6 +162,8 @@ def carried_out(
     work: Callable[[Job], Result],
     options: ViewOptions,
     past: Iterable[Event] = (),
+    *,
+    began: float | None = None,
 ) -> Result:
     """Do a run, or the rest of one, as its only follower.
 
@@ -150,6 +171,7 @@ def carried_out(
 
     Args:
         past: the events of a run that is taken over.
+        began: when a new run began, on the monotonic clock.
     """
     job: Job | None = None
     viewer = partial(_viewer, plan, options.plain, past)
@@ -158,7 +180,7 @@ def carried_out(
             guarded.FallbackViewer(viewer, partial(narrator.Narrator, plan))
         )
         with journal.followed(), contextlib.closing(shown):
-            job = Job(plan, cloud, journal, view=shown)
+            job = Job(plan, cloud, journal, view=shown, began=began)
             return work(job)
     finally:
         if job and job.broken_off:

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from invoke.exceptions import Exit
+
 from cnd.system import standard_streams
 from cnd.view import terminal
 
@@ -89,6 +91,9 @@ def left_at_once() -> Iterator[None]:
     try:
         yield
         status = 0
+    except Exit as end:
+        status = end.code
+        raise
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
         raise

@@ -5,6 +5,7 @@ One rule: nothing here knows what a command does.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import gc
 import os
@@ -19,7 +20,7 @@ from fabric.executor import Executor as FabricExecutor
 from fabric.main import Fab
 from invoke.exceptions import Exit, ParseError
 
-from cnd.cli.output import reader_is_gone
+from cnd.cli.output import left_at_once, reader_is_gone
 from cnd.cli.settings import FABRIC, Config
 from cnd.cli.task import Task, shown
 from cnd.errors import UsageError
@@ -75,6 +76,12 @@ class Executor(FabricExecutor):  # type: ignore[misc]
 
     Fabric takes them as a command to run on hosts.  `fabric.yaml` names this class.
     """
+
+    leaves_at_once = False  # whether the process ends with the commands
+
+    def execute(self, *tasks: Any) -> Any:
+        with left_at_once() if self.leaves_at_once else contextlib.nullcontext():
+            return super().execute(*tasks)
 
     def expand_calls(self, calls: Any, apply_hosts: bool = True) -> Any:
         if self.core.remainder:

@@ -55,6 +55,6 @@ def search_again(
         journal = new_journal()
         if options.worker:
             custom_worker.keep(options.worker, journal.folder)
-        with reported(journal, cloud, wanted=not options.no_report):
+        with reported(journal, wanted=not options.no_report):
             result = searched_on(left, plan, cloud, journal, options, extend=extend)
             conclude(result, options.json)

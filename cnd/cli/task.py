@@ -26,9 +26,10 @@ from cnd.cli.option_fields import (
     options_of,
     read,
 )
-from cnd.cli.output import reader_is_gone
+from cnd.cli.output import reader_is_gone, say
 from cnd.errors import CndError, UsageError
 from cnd.model.events import printable_line
+from cnd.run import pending_reports
 from cnd.system import standard_streams
 
 
@@ -161,6 +162,8 @@ def task(
     def decorate(body: Body[AnyOptions]) -> Task:
         @functools.wraps(body)
         def called(context: Context, **given: object) -> None:
+            for run, why in pending_reports.failures().items():
+                say(printable_line(f"run {run}: {why}"))
             texts = {k: text for k, text in given.items() if text is not None}
             texts |= {k: tuple(rest()) for k, each in options.items() if each.is_rest}
             on_line = _on_line(options, texts)

@@ -23,11 +23,11 @@ from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
 from cnd.model.events import Event, printable_line
 from cnd.model.format import duration, number, table
-from cnd.run import find_run, order, past_run, stored_files
+from cnd.run import find_run, order, past_run, pending_reports, stored_files
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
 from cnd.system.folders import expanded
-from cnd.view import write_report
+from cnd.view import report_process, write_report
 from cnd.view.export import as_csv, as_json
 from cnd.view.timeline import timeline
 
@@ -41,7 +41,8 @@ LOOK = 0.2  # seconds between two looks at a run's events
 def report(c: Context, options: ReportOptions) -> None:
     """Write the report of a run, with pictures, and print where it is."""
     journal = find_run.chosen(options.run, _say)
-    files = write_report.write(journal)
+    drawn = pending_reports.settled(journal.run, report_process.LIMIT)
+    files = write_report.written(journal) if drawn else write_report.write(journal)
     _complain(journal)
     path = files.pop(write_report.REPORT)
     if options.json:

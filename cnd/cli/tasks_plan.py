@@ -16,6 +16,7 @@ from cnd import ec2
 from cnd.cli import arguments, resumed, settings
 from cnd.cli.connect import connected, required
 from cnd.cli.options import CleanOptions, ConfigOptions, DoctorOptions, PlanOptions
+from cnd.cli.output import say
 from cnd.cli.request import doctor_plan, request, user_key
 from cnd.cli.task import task
 from cnd.cloud import connection
@@ -61,9 +62,16 @@ def plan(c: Context, options: PlanOptions) -> None:
 
 @task(DoctorOptions)
 def doctor(c: Context, options: DoctorOptions) -> None:
-    """Check whether the account is fit for a run; makes and buys nothing."""
+    """Check whether the account is fit for a run; makes and buys nothing there.
+
+    Where runs would go to the local cloud, that is brought up and examined.
+    """
     wanted, key = doctor_plan(options), user_key(options.key_file)
-    cloud = required(options.cloud, options.region)
+    cloud = required(options.cloud, options.region, launch=True)
+    if cloud.name == "local" and not options.cloud:
+        say(
+            "no AWS credentials: this is the local cloud, to which runs go without them"
+        )
     case = preflight.Case(cloud, wanted, key, options.bucket)
     checks = preflight.examine(case, preflight.ALL)
     faults = [check for check in checks if check.status == preflight.FAULT]

@@ -1,4 +1,4 @@
-"""Builds the kernels' library for one architecture, from C, with any compiler.
+"""Builds the kernels' library for one machine, from C, with any compiler.
 
 One rule: the same sources and compiler give the same bytes on every machine.  Each C
 file is compiled with the flags of its own instruction set, so that no other file gets
@@ -36,6 +36,12 @@ FLAGS = (
     "-Wpedantic",
     "-Werror",
 )
+# No library of the compiler's: what a kernel calls of the C library (memset; on ARM
+# getauxval) is there in every process that loads it.  zig would make stubs of a C
+# library first, which took as long as all that is compiled here.
+LINK = ("-shared", "-s", "-nostdlib")
+# The path by which a library on macOS calls itself; else it is that of this build.
+NAMED = ("-Wl,-install_name,@rpath/libcndpow.dylib",)
 
 
 class Unit(NamedTuple):
@@ -57,6 +63,15 @@ UNITS = {
     ),
     "aarch64": (*COMMON, Unit("armv8.c", ("-mcpu=generic+crypto",))),
 }
+# The machines that a library is built for, and what zig calls them: Linux with the
+# oldest C library that it knows (Amazon Linux 2 has a newer one), and macOS.
+MACOS = "_darwin"  # at the end of a machine's name
+TARGETS = {
+    "x86_64": "x86_64-linux-gnu.2.17",
+    "aarch64": "aarch64-linux-gnu.2.17",
+    f"x86_64{MACOS}": "x86_64-macos.11.0",
+    f"aarch64{MACOS}": "aarch64-macos.11.0",
+}
 
 
 class Compiler(NamedTuple):
@@ -67,8 +82,8 @@ class Compiler(NamedTuple):
 
 
 def library_name(machine: str) -> str:
-    """Return the file name of the library for `machine`, as `uname -m` prints it."""
-    return f"libcndpow-{machine}.so"
+    """Return the file name of the library for a machine of `TARGETS`."""
+    return f"libcndpow-{machine}.{'dylib' if machine.endswith(MACOS) else 'so'}"
 
 
 def sources() -> list[Path]:
@@ -108,11 +123,12 @@ def build(
         return made
 
     with tempfile.TemporaryDirectory() as objects, ThreadPoolExecutor() as pool:
-        units = UNITS[machine]
+        units = UNITS[machine.removesuffix(MACOS)]
         made = list(
             pool.map(compile_unit, range(len(units)), units, [objects] * len(units))
         )
-        link = ["-shared", "-s", *extra, "-o", str(target.absolute()), *made]
+        named = NAMED if machine.endswith(MACOS) else ()
+        link = [*LINK, *named, *extra, "-o", str(target.absolute()), *made]
         _run([*compiler.command, *link], folder)
 
 

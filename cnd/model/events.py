@@ -28,6 +28,7 @@ KINDS = frozenset(
         "run.ended",
         "launch.refused",
         "launch.delayed",
+        "stray.found",
         "space.checked",
         "fleet.reduced",
         "fleet.reused",

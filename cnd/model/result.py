@@ -22,7 +22,7 @@ class Seconds:
     `logs` and `scram` overlap, since uploads go on while the instances end.
     """
 
-    boot: float | None  # from the start until the first worker searches
+    boot: float | None  # from the start of the command until a worker searches
     search: float | None
     stop: float | None
     logs: float | None

@@ -111,7 +111,8 @@ def main() -> Optional[Any]:
     for former in first["former"]:
         take_over(os.path.join(os.pardir, former))
     magic = MAGIC_NUMBER.hex()
-    send({"machine": os.uname()[4], "magic": magic, "there": present_files()})
+    machine = os.uname()[4] + ("_darwin" if sys.platform == "darwin" else "")
+    send({"machine": machine, "magic": magic, "there": present_files()})
     order = json.loads(sys.stdin.buffer.readline() or b"{}")
     if not order:
         return None  # the connection was lost

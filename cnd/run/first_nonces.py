@@ -75,7 +75,7 @@ def _is_golden(plan: Plan, nonce: int) -> bool:
 
 def _scanner(plan: Plan) -> Any:
     """Return a scanner that works on any processor: see `pow.HashlibScanner`."""
-    path = kernel.library(os.uname().machine)
+    path = kernel.library(kernel.here())
     if path is not None:
         try:
             library = worker.load_library(str(path))

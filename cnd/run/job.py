@@ -64,9 +64,15 @@ class Job:
         *,
         view: Viewer,
         limits: Limits = LIMITS,
+        began: float | None = None,
     ) -> None:
+        """Prepare to run.
+
+        Args:
+            began: when the run began, on the monotonic clock; None: now.
+        """
         self._cloud, self._journal, self._run = cloud, journal, journal.run
-        self._recorder = recorder = Recorder(plan, journal, view=view)
+        self._recorder = recorder = Recorder(plan, journal, view=view, began=began)
         self._launcher = launch.Launcher(cloud, plan, self._run)
         self._pool = Pool(POOL, "cloud")
         self._replacements = Replacements(recorder, cloud, self._launcher, self._pool)
@@ -99,12 +105,20 @@ class Job:
     def _plan(self) -> Plan:
         return self._recorder.plan
 
-    def execute(self, key: keys.UserKey, *, bucket: str = "") -> Result:
+    def execute(
+        self,
+        key: keys.UserKey,
+        *,
+        bucket: str = "",
+        strays: Callable[[], Iterable[str]] = tuple,
+    ) -> Result:
         """Run to the end; raise `CndError` if the fleet could not be launched.
 
         Args:
             key: for the log-in to the instances.
             bucket: the user's own, for the logs; empty: CND's own.
+            strays: returns a sentence for each run that goes on without an
+                orchestrator; called beside the preparation, and waited for with it.
 
         Raises:
             CloudError: the cloud refused what a run needs.
@@ -114,11 +128,13 @@ class Job:
         """
         plan, cloud = self._plan, self._cloud
         with self._signals():
-            fields = {"run": self._run, **_described(plan)}
-            self._recorder.take(Event("run.started", fields=fields))
+            self._recorder.take(_started(self._run, plan, self._recorder.began))
             self._check_first_nonces()
+            looking = self._pool.submit(strays)
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
             self._write_order(provision)
+            for text in looking.result():
+                self._recorder.take(Event("stray.found", fields={"text": text}))
             return self._conduct(provision, self._launch)
 
     def search_on(self, left: FleetLeft, *, extend: bool) -> Result:
@@ -135,8 +151,7 @@ class Job:
         """
         plan, cloud, recorder = self._plan, self._cloud, self._recorder
         with self._signals():
-            fields = {"run": self._run, **_described(plan)}
-            recorder.take(Event("run.started", fields=fields))
+            recorder.take(_started(self._run, plan, recorder.began))
             self._check_first_nonces()
             provision = prepare_again(
                 cloud, plan, run=self._run, former=left.order.provision
@@ -458,8 +473,10 @@ def raise_bugs(futures: Iterable[Future[Any]]) -> None:
             future.result()
 
 
-def _described(plan: Plan) -> dict[str, object]:
-    return {
+def _started(run: str, plan: Plan, began: float) -> Event:
+    """Return the event that begins a run; `began` is on the monotonic clock."""
+    fields = {
+        "run": run,
         "block": plan.block,
         "difficulty": plan.difficulty,
         "instances": plan.instances,
@@ -470,6 +487,8 @@ def _described(plan: Plan) -> dict[str, object]:
         "script": plan.script,
         **(_resumed(plan) if plan.chain else {}),
     }
+    wall = time.time() - (time.monotonic() - began)
+    return Event("run.started", fields=fields, time=wall)
 
 
 def _resumed(plan: Plan) -> dict[str, object]:

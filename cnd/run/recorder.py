@@ -40,18 +40,26 @@ RECEIPT = frozenset({LAUNCHED, RUNNING, *ENDS, "run.ended"})
 class Recorder:
     """The state of a run, as the result of its events."""
 
-    def __init__(self, plan: Plan, journal: Journal, *, view: Viewer) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        journal: Journal,
+        *,
+        view: Viewer,
+        began: float | None = None,
+    ) -> None:
         """Begin with no event.
 
         Args:
             view: shows each event; it is called from the deciding thread only.
+            began: when the run began, on the monotonic clock; None: now.
         """
         self.plan = plan
         self.search = SearchState(plan)
         self.roster = Roster()
         self.receipt: list[Event] = []  # the events of `RECEIPT`
         self.marks: dict[str, float] = {}  # moments of the run, on the monotonic clock
-        self.began = time.monotonic()
+        self.began = time.monotonic() if began is None else began
         # When a fleet that ended without an orchestrator left its latest report; None:
         # it has an orchestrator, or some of it lives.
         self.ended_at: float | None = None

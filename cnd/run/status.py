@@ -15,7 +15,7 @@ from typing import Any
 from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
-from cnd.ec2 import EXISTING, LIVE, Instance, by_run
+from cnd.ec2 import EXISTING, FILTER_VALUES, LIVE, Instance, by_run
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.checkpoint import Checkpoint
@@ -92,7 +92,7 @@ def _resumable(run: str, left: int | None) -> str:
 
 
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
-    """Return the overview, given all instances that `cloud` lists, in any state."""
+    """Return the overview, given what `cloud` lists: see `listed`."""
     live = [i for i in listed if i.state in EXISTING]
     newest = runs()[-SHOWN:]
     journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
@@ -115,9 +115,27 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
     )
 
 
-def listed(cloud: Cloud | None) -> list[Instance]:
-    """Return all instances that a cloud lists, in whatever state; none without one."""
-    return ec2.find(cloud.ec2, states=ec2.ALL) if cloud else []
+def listed(cloud: Cloud | None, among: Sequence[str] = ()) -> list[Instance]:
+    """Return the instances that exist; of some runs the terminated ones, too.
+
+    Those are the runs with a launch that may be under way: see `under_way`.  Of the
+    others no terminated instance is requested, as there may be hundreds.
+
+    Args:
+        among: the runs to look for, at most `ec2.FILTER_VALUES`; empty: all.
+    """
+    if cloud is None:
+        return []
+    found = ec2.find(cloud.ec2, among=among, states=EXISTING)
+    if unsure := under_way(found, cloud):
+        found = [instance for instance in found if instance.run not in unsure]
+        found += ec2.find(cloud.ec2, among=unsure, states=ec2.ALL)
+    return found
+
+
+def strays_on(cloud: Cloud) -> list[str]:
+    """Return the same as `strays`; `cloud` is asked for the runs on this disk only."""
+    return strays(listed(cloud, runs()[-FILTER_VALUES:]), cloud)
 
 
 def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
@@ -126,7 +144,7 @@ def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
     And for each whose instances may appear yet.
 
     Args:
-        listed: all instances that `cloud` lists, in any state.
+        listed: as of `listed`.
     """
     live = [i for i in listed if i.state in LIVE]
     unsure = [f"run {run} {UNDER_WAY}" for run in under_way(listed, cloud)]
@@ -157,7 +175,8 @@ def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
 
     Their orchestrator died a short while ago, before the answer to its request, and
     `listed`, in any state, has fewer instances unknown to it than it had requested; or
-    those that it knew are not listed yet.
+    those that it knew are not listed yet.  A list without the terminated ones names
+    such a run, too, when it has just ended.
     """
     by_name = by_run(listed)
     found = []

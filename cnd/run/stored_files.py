@@ -11,7 +11,7 @@ from pathlib import Path
 from cnd import s3logs
 from cnd.cloud import connection
 from cnd.cloud.connection import Cloud
-from cnd.errors import CloudError, UsageError
+from cnd.errors import CloudError, CndError, UsageError
 from cnd.model import system_log
 from cnd.run import order
 from cnd.run.event_files import EVENTS
@@ -118,20 +118,23 @@ def _place(
     return cloud, bucket or s3logs.bucket_name(cloud.account, cloud.region)
 
 
-def upload(journal: Journal, cloud: Cloud, files: Mapping[str, Path]) -> str:
+def upload(journal: Journal, files: Mapping[str, Path]) -> str:
     """Put files of a run beside its logs in S3; return what went wrong, or "".
 
     Args:
-        files: by their names in S3; of a run without an order none is uploaded.
+        files: by their names in S3.  None is uploaded of a run without an order, or
+            whose local cloud is down: its S3 is gone.
     """
     if (kept := order.kept(journal)) is None:
         return ""
     try:
+        if (cloud := connection.connect(kept.cloud, kept.region)) is None:
+            return ""
+        if cloud.account != kept.account:
+            return "it belongs to another account"
         bucket, owner = kept.provision.bucket, kept.provision.owner
         s3logs.check_finished(cloud.s3, bucket, owner)
         failures = s3logs.upload(cloud.s3, bucket, journal.run, files, owner=owner)
-    except KeyboardInterrupt:
-        return "interrupted"
-    except CloudError as error:
+    except CndError as error:
         return str(error)
     return next((str(failure) for failure in failures.values()), "")

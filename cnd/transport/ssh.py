@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,10 @@ ROTATED = re.compile(rb'\{"event": "progress", "rotated": (\d{1,9})[,}]')
 RUNS_ALREADY = "a worker runs in this folder already"
 
 
+class _Stopped(Exception):
+    """`stop` was called before a worker could begin."""
+
+
 class Host:
     """One instance over SSH; messages contain its `name`.
 
@@ -76,6 +81,10 @@ class Host:
         self._following = False
         self.position = 0  # bytes of the followed worker's events that were yielded
         self._generation = 0  # of the file that they are in
+        self._lock = threading.Lock()
+        self._stopped = False
+        # That of a start which has sent nothing yet that could begin a worker.
+        self._starting: paramiko.Channel | None = None
         # The folder of the worker that `start` has begun to follow, and what was
         # received of its events then.
         self._begun = ("", b"")
@@ -110,7 +119,7 @@ class Host:
         program: str = "pow.py",
         pause: float = WATCHDOG_PAUSE,
         former: Sequence[str] = (),
-    ) -> None:
+    ) -> bool:
         """Push what is missing into `folder`; start a worker, unless it runs already.
 
         `folder` is made, mode 0700.  What is there already, by its digest, is not sent
@@ -122,23 +131,32 @@ class Host:
             program: which of them to start.
             pause: seconds until its watchdog begins.
             former: folders of earlier runs, whose files are not sent again either.
+
+        Returns:
+            Whether it runs; False if `stop` came before it could begin.
         """
         order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
         command = f"{push.command(shell.LOG_COMMAND)} && {{ {shell.follow(worker)}; }}"
         try:
             with self._connection.limited(PUSH_TIMEOUT), self._connection.answering():
-                session = self._connection.new_session()
-                session.settimeout(PUSH_TIMEOUT)
-                session.exec_command(command)
-                begun, output = push.begin(session, folder, code, job, order, former)
+                session = self._begin(command)
+                begun, output = push.begin(
+                    session, folder, self._uninterrupted(code), job, order, former
+                )
                 if begun:
                     self._session, self._following = session, True
                     self._begun = (worker, output)
-                    return
+                    return True
+                if self._given_up:
+                    return False
                 output += _complaints(session)
                 status = session.recv_exit_status()
+        except _Stopped:
+            return False
         except LOST as error:
+            if self._given_up:
+                return False
             raise HostLost(self.name, f"push failed: {reason(error)}") from error
         except push.Nonsense as error:
             message = f"the worker did not start: {error}"
@@ -150,6 +168,43 @@ class Host:
         if RUNS_ALREADY not in text:
             message = f"the worker did not start: {text.strip()[-200:]!r}"
             raise HostError(self.name, message)
+        return True
+
+    def _begin(self, command: str) -> paramiko.Channel:
+        """Return the session of a start, which `stop` may close from now on."""
+        session = self._connection.new_session()
+        with self._lock:
+            if self._stopped:
+                session.close()
+                raise _Stopped
+            self._starting = session
+        session.settimeout(PUSH_TIMEOUT)
+        session.exec_command(command)
+        return session
+
+    def _uninterrupted(
+        self, code: Callable[[str], Mapping[str, bytes]]
+    ) -> Callable[[str], Mapping[str, bytes]]:
+        """Return `code`, whose call ends the time in which `stop` may close a start.
+
+        What is sent after it may begin a worker, which must be stopped as one.
+        """
+
+        def called(machine: str) -> Mapping[str, bytes]:
+            with self._lock:
+                session, self._starting = self._starting, None
+            if self._stopped and session is not None:
+                session.close()
+                raise _Stopped
+            return code(machine)
+
+        return called
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether `stop` has closed the session of a start."""
+        with self._lock:
+            return self._stopped and self._starting is not None
 
     def run(
         self,
@@ -345,7 +400,16 @@ class Host:
         return session, b""
 
     def stop(self) -> bool:
-        """Stop a followed worker; return whether the message was sent."""
+        """Stop a followed worker; return whether the message was sent.
+
+        A start that has sent nothing yet that could begin a worker is given up: the
+        program that waits for it on the host ends with its session.
+        """
+        with self._lock:
+            self._stopped, starting = True, self._starting
+        if starting is not None and self._connection.is_writable():
+            with contextlib.suppress(*LOST):
+                starting.close()
         return self._following and self._send("stop")
 
     def beat(self) -> bool:

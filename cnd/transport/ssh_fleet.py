@@ -364,7 +364,7 @@ class SshFleet:
         for attempt in range(1, SET_UP_ATTEMPTS + 1):
             try:
                 if not self._ending.is_set():
-                    host.start(
+                    return host.start(
                         self._folder,
                         part.name,
                         job,
@@ -373,7 +373,6 @@ class SshFleet:
                         pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
                         former=self._former,
                     )
-                    return True
             except HostLost:
                 if attempt == SET_UP_ATTEMPTS:
                     raise

@@ -177,7 +177,7 @@ class LiveView:
     def _learn(self, event: Event, now: float) -> None:
         self._rows.see(event, now)
         if event.kind == "run.started":
-            self._began = now
+            self._began = min(now, event.time)
         if event.kind == "worker.started" and self._searching is None:
             self._searching = now
 

@@ -60,6 +60,8 @@ class Narrator:
     def show(self, event: Event) -> None:
         """Write the line of an event, if it has one."""
         self._count(event)
+        if event.kind == "run.started":  # before this view
+            self._began -= max(0.0, time.time() - event.time)
         launched = self._seen("instance.launched")
         if event.kind == "logs.uploaded" and (logs := self._seen("log.pulled")):
             self._line(f"{logs} of {launched} logs here")
@@ -169,6 +171,7 @@ SENTENCES = {
         "run {run}: {instances} x {type}, difficulty {difficulty}, "
         "at most {time_limit:g} s of search"
     ),
+    "stray.found": "{text}",
     "run.aborted": "broken off: {terminated} instances terminated, {left} running",
     "instance.requested": "launching {count} x {type}",
     "launch.refused": "no room for {count} x {type} in {where}: {reason}",

@@ -1,8 +1,6 @@
 """A run's report and its figures as files in its folder.
 
-One rule: only the folder of the run is touched.  It is a program, too
-(``python -m cnd.view.write_report RUN``), so that a run gets its report without
-waiting for matplotlib, and does not fail with it.
+One rule: only the folder of the run is touched.
 """
 
 from __future__ import annotations
@@ -70,8 +68,8 @@ def _put(path: Path, data: str | bytes) -> Path:
     return path
 
 
-if __name__ == "__main__":
-    try:
-        write(Journal(sys.argv[1]))
-    except UsageError as error:
-        sys.exit(str(error))
+def written(journal: Journal) -> dict[str, Path]:
+    """Return the files of a report that is there, as `write` does."""
+    figures = sorted((journal.folder / FIGURES).glob("[!.]*"))
+    paths = [journal.folder / REPORT, *figures]
+    return {path.relative_to(journal.folder).as_posix(): path for path in paths}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.support.terminal import Terminal
+import pytest
+
+from tests.support.terminal import Terminal, clean_environment
 
 AS_ON_AWS = ("--ssh-from", "127.0.0.0/8", "--cloud", "aws")
 
@@ -15,6 +17,24 @@ def test_a_fit_account_is_reported_line_by_line(terminal: Terminal) -> None:
     assert told.pop("quota") == "warning"
     assert told.pop("data")  # it ages
     assert set(told.values()) == {"ok"}
+
+
+def test_without_credentials_the_local_cloud_is_brought_up_and_examined(
+    terminal: Terminal, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    state = tmp_path_factory.mktemp("state")
+    user = Terminal(state, clean_environment(state), terminal.folder)
+    try:
+        done = user.run("doctor", "--n", "8")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "no AWS credentials: this is the local cloud" in done.stderr
+        assert done.stdout.startswith("ok ")
+        again = user.call("doctor", "--cloud", "local")
+        assert (again.returncode, again.stderr.count("\n")) == (0, 1)
+        refused = user.call("doctor", "--cloud", "aws")
+        assert refused.returncode == 2
+    finally:
+        user.call("local", "down")
 
 
 def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import shutil
@@ -17,6 +18,7 @@ from cnd.view.html_report import page
 from tests.support.runs import HOPELESS, searching
 from tests.support.terminal import Terminal
 from tests.support.timelines import of
+from tests.support.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 QUIET = (
@@ -29,7 +31,9 @@ QUIET = (
 def test_a_run_can_be_looked_at_from_every_side(terminal: Terminal) -> None:
     result = terminal.json("start", "--d", "2", "--n", "2", CND_REPORT="1")
     run, folder = result["run"], terminal.state / "cnd" / "runs" / result["run"]
-    report = (folder / "report.html").read_text()
+    shown = terminal.call("report").stdout.strip()  # it waits for what draws it
+    assert shown == str(folder / "report.html")
+    report = Path(shown).read_text()
     assert f"Golden nonce {result['nonce']}" in report
     assert (folder / "figures" / "timeline.png").stat().st_size > 1000
     bucket, key = result["logs"]["s3"].removeprefix("s3://").split("/", 1)
@@ -132,6 +136,45 @@ def test_a_user_interrupts_a_followed_log_and_the_run_goes_on(
     started.communicate(timeout=60)
 
 
+def draws(terminal: Terminal, run: str) -> bool:
+    """Return whether a process is drawing the report of a run."""
+    with open(terminal.state / "cnd" / "reports" / run) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def test_the_prompt_does_not_wait_for_the_report_and_the_command_for_it_does(
+    terminal: Terminal,
+) -> None:
+    gate = terminal.folder / "gate"
+    slow = terminal.folder / "matplotlib.py"
+    slow.write_text(
+        f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)\n"
+        "raise ModuleNotFoundError('gone', name='matplotlib')\n"
+    )
+    words = ("start", "--d", "1", "--n", "1")
+    terminal.json(*words, CND_REPORT="1", PYTHONPATH=str(terminal.folder))
+    folder = terminal.runs()[-1]
+    assert draws(terminal, folder.name)
+    assert not (folder / "report.html").exists()
+    assert terminal.call("runs").stderr == ""  # nothing has failed
+    waiting = terminal.spawn("report", folder.name)
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(0.5)
+        gate.touch()
+        out, err = waiting.communicate(timeout=60)
+    finally:
+        gate.touch()
+        waiting.kill()
+    assert (out, err) == (f"{folder / 'report.html'}\n", "")
+    assert "Golden nonce" in (folder / "report.html").read_text()
+    assert not list((terminal.state / "cnd" / "reports").iterdir())
+
+
 def test_a_report_that_fails_costs_the_report_only(terminal: Terminal) -> None:
     broken = terminal.folder / "matplotlib.py"
     broken.write_text("raise RuntimeError('broken')\n")
@@ -139,9 +182,13 @@ def test_a_report_that_fails_costs_the_report_only(terminal: Terminal) -> None:
     done = terminal.run(*words, CND_REPORT="1", PYTHONPATH=str(terminal.folder))
     assert done.returncode == 0
     assert done.stdout.rstrip().endswith("0 instances running")
-    told = [x for x in done.stderr.splitlines() if "report" in x]
-    assert len(told) == 1
-    assert "no report: RuntimeError: broken; `fab report" in told[0]
+    run = terminal.runs()[-1].name
+    eventually(lambda: not draws(terminal, run))
+    done = terminal.call("runs")
+    assert done.returncode == 0
+    why = "no report: RuntimeError: broken"
+    assert done.stderr == f"run {run}: {why}; `fab report {run}` draws it\n"
+    assert terminal.call("runs").stderr == ""
 
     broken.write_text("raise ModuleNotFoundError('gone', name='matplotlib')\n")
     done = terminal.run("report", PYTHONPATH=str(terminal.folder))

@@ -147,6 +147,7 @@ def test_a_command_of_the_tables_works(user: Terminal, run: str, row: str) -> No
         typist = replace(user, forks=row != MAIN_JOB)
         done = typist.run(*words, program=program, CND_REPORT=drawn)
         if row == MAIN_JOB:
+            user.call("report")  # it waits for the one of the run
             assert (user.runs()[-1] / "report.html").exists()
         assert done.returncode == status, done.stderr + done.stdout
         assert done.stdout or done.stderr
@@ -184,6 +185,7 @@ def test_the_first_line_of_readme_leads_a_stranger_to_a_nonce(tmp_path: Path) ->
         ["git", "clone", "-q", str(ROOT), str(clone)], check=True, timeout=60
     )
     environment = clean_environment(state) | {"CND_REPORT": "1"}
+    cnd = str(clone / ".venv/bin/cnd")
     try:
         done = subprocess.run(
             ["sh", "-euc", blocks()[0]],
@@ -193,8 +195,9 @@ def test_the_first_line_of_readme_leads_a_stranger_to_a_nonce(tmp_path: Path) ->
             text=True,
             timeout=600,
         )
+        subprocess.run([cnd, "report"], env=environment, check=False, timeout=90)
     finally:
-        down = [str(clone / ".venv/bin/cnd"), "local", "down"]
+        down = [cnd, "local", "down"]
         subprocess.run(down, env=environment, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "golden nonce   " in done.stdout

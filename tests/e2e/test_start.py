@@ -30,6 +30,8 @@ def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     terminal: Terminal,
 ) -> None:
     terminal.forks = False
+    terminal.cloud()  # up before: it takes seconds
+    began = time.time()
     result = terminal.json("start", "--t", "200", "--d", "2", "--n", "8")
 
     assert result["outcome"] == "found"
@@ -47,6 +49,13 @@ def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     assert "sshd" in finder
     assert str(result["nonce"]) in finder
     assert json.loads((folder / "result.json").read_text()) == result
+
+    told = [json.loads(x) for x in (folder / "events.jsonl").read_text().splitlines()]
+    at = {event["kind"]: event["time"] for event in reversed(told)}
+    total = result["seconds"]["total"]
+    assert total == pytest.approx(at["run.ended"] - at["run.started"], abs=0.1)
+    # A run begins when its process does: far nearer to that than to its first request.
+    assert at["run.started"] - began < at["instance.requested"] - at["run.started"]
 
 
 def test_the_stock_fab_in_a_checkout_does_the_same(terminal: Terminal) -> None:

@@ -303,6 +303,7 @@ def test_nothing_is_put_into_a_bucket_that_could_not_be_made_private(
     before = Counter(summary(cloud)["calls"])
     done = terminal.run(*JOB, CND_REPORT="1")
     assert done.returncode == 0, done.stderr
+    assert terminal.run("report").returncode == 0  # it waits for the one of the run
     assert (Counter(summary(cloud)["calls"]) - before)["s3:PutObject"] == 0
     assert "logs are in S3" not in done.stderr
     assert "s3://" not in done.stdout

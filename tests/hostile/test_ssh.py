@@ -239,3 +239,37 @@ def _all(send: Callable[[bytes], int], data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[send(bytes(view[:32768])) :]
+
+
+def test_a_start_that_is_not_answered_yet_is_given_up_by_a_stop(
+    hostile: Make, login: Login
+) -> None:
+    """Nothing was sent that could begin a worker; the connection stays, for the log."""
+    door, left = Door(), threading.Event()
+
+    def deal(link: socket.socket) -> None:
+        with impostor(link, login, door) as transport:
+            channel = transport.accept(SOON)
+            assert channel
+            while channel.recv(65536):
+                pass
+            left.set()
+            transport.join(SOON)
+
+    def code(machine: str) -> dict[str, bytes]:
+        pytest.fail("the host has not said what it is")
+
+    host = Host("Instance0", "127.0.0.1", login, port=hostile(deal).port)
+    host.connect(lambda: time.monotonic() + SOON)
+    with contextlib.closing(host):
+        stop = threading.Thread(
+            target=lambda: door.commanded.wait(SOON) and host.stop()
+        )
+        stop.start()
+        began = time.monotonic()
+        assert host.start("folder", "part", b"{}", code=code) is False
+        assert time.monotonic() < began + SOON
+        assert left.wait(SOON)  # what waits there ends with its session
+        stop.join(SOON)
+        assert host.start("folder", "part", b"{}", code=code) is False
+        assert host.stop() is False

@@ -116,6 +116,7 @@ def test_a_run_with_no_umask_leaves_nothing_that_others_may_touch(
 
     try:
         cnd("start", "--d", "2", "--n", "2", "--keep")
+        cnd("report")  # it waits for the one of the run
         hosts = tmp_path / "cnd" / "local" / "hosts"
         found = loose(tmp_path / "cnd")
         assert [each for each in found if not each.startswith(f"{hosts}/")] == []

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+import cnd
 from tests.support.imports import files, modules
 
 if sys.version_info >= (3, 11):
@@ -62,3 +64,22 @@ def test_a_development_environment_has_all_extras_but_that_of_the_local_cloud() 
     extras = PROJECT["optional-dependencies"]
     others = [extras[name] for name in sorted({*EXTRAS.values()} - {"local"})]
     assert {each for extra in others for each in extra} <= {*extras["dev"]}
+
+
+def test_the_package_knows_its_version() -> None:
+    assert PROJECT["version"] == cnd.__version__
+
+
+def test_a_release_is_checked_and_built_with_kernels_before_it_is_published() -> None:
+    """And only the job that publishes, which runs no code of ours, may sign for us."""
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text()
+    workflow = yaml.safe_load(text)
+    assert workflow[True] == {"push": {"tags": ["v*"]}}  # YAML's "on"
+    jobs = workflow["jobs"]
+    assert {"run": "sh .ci/run"} in jobs["check"]["steps"]
+    assert {"run": "CND_KERNELS=require python -m build"} in jobs["build"]["steps"]
+    assert sorted(jobs["publish"]["needs"]) == ["build", "check"]
+    assert workflow["permissions"] == {"contents": "read"}
+    may_sign = [name for name, job in jobs.items() if "permissions" in job]
+    assert may_sign == ["publish"]
+    assert all("run" not in step for step in jobs["publish"]["steps"])

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from cnd.kernel import build
+from tests.support.mach_o import ARM64, MACOS, X86_64, mach_o
 
 ROOT = Path(__file__).parents[3]
-LIBRARIES = {f"cnd/kernel/{build.library_name(machine)}" for machine in build.UNITS}
+LIBRARIES = {f"cnd/kernel/{build.library_name(machine)}" for machine in build.TARGETS}
 
 TEMPLATES = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("cnd/**/*.jinja")}
 
@@ -66,6 +67,24 @@ def test_an_sdist_has_the_sources_and_no_library(sdist: Path) -> None:
     assert not LIBRARIES & names
 
 
+def check_for_macos(library: bytes, *, is_arm: bool) -> None:
+    """Check what can be checked of a library for macOS where none can be loaded."""
+    found = mach_o(library)
+    assert found.processor == (ARM64 if is_arm else X86_64)
+    assert (found.is_library, found.platform) == (True, MACOS)
+    assert found.oldest == (11, 0)
+    assert found.name == "@rpath/libcndpow.dylib"
+    assert found.needs == ("/usr/lib/libSystem.B.dylib",)
+    assert found.searched == ()
+    assert found.offers == {
+        *("_cnd_chain", "_cnd_kernel_name", "_cnd_kernel_supported", "_cnd_scan"),
+        *("__mh_dylib_header", "___dso_handle"),  # of the linker, in every library
+    }
+    assert found.asks <= {"_memset", "___memset_chk", "dyld_stub_binder"}
+    # Apple's processors run no code without one.
+    assert found.is_signed or not is_arm
+
+
 def test_a_wheel_of_the_sdist_searches_natively_in_a_fresh_environment(
     sdist: Path, tmp_path: Path
 ) -> None:
@@ -77,6 +96,11 @@ def test_a_wheel_of_the_sdist_searches_natively_in_a_fresh_environment(
     again = built(tmp_path / "again", sdist, CND_KERNELS="require")
     with zipfile.ZipFile(again) as archive:
         assert {name: archive.read(name) for name in LIBRARIES} == first
+
+    for name, library in first.items():
+        assert str(ROOT).encode() not in library and b"/tmp/" not in library
+        if name.endswith(".dylib"):
+            check_for_macos(library, is_arm="aarch64" in name)
 
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=True)

@@ -404,6 +404,23 @@ def test_a_host_that_never_connected_fails_with_that_reason(any_server: Server) 
 # --- commands
 
 
+def test_a_worker_whose_start_went_out_before_the_stop_is_stopped_as_one(
+    server: Server,
+) -> None:
+    host, _ = server.connected()
+
+    def code(machine: str) -> dict[str, bytes]:
+        assert host.stop() is False  # there is none to be told yet
+        return WORKER
+
+    assert host.start(server.folder, "part", job(), code=code)
+    lines = server.follow(host)
+    next_event(lines, "started")
+    assert host.stop()
+    next_event(lines, "stopped")
+    host.close()
+
+
 def test_files_are_pushed_as_they_are_and_for_their_owner_only(server: Server) -> None:
     host, _ = server.connected()
     content = bytes(range(256)) * 4000

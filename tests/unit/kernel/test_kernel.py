@@ -181,6 +181,19 @@ def test_the_library_of_an_architecture_goes_by_its_names() -> None:
     assert kernel.library("arm64") == kernel.library("aarch64")
     assert kernel.library("amd64") == kernel.library("x86_64")
     assert kernel.library("riscv64") is None
-    for machine in build.UNITS:
+    assert kernel.here() in (MACHINE, f"{MACHINE}_darwin")
+    for machine in build.TARGETS:
         path = kernel.library(machine)
         assert path is None or path.name == build.library_name(machine)
+
+
+@pytest.mark.parametrize("machine", build.UNITS)
+def test_a_library_needs_no_other_and_no_version_of_one(machine: str) -> None:
+    """What it calls of the C library is there in every process, whichever that is."""
+    path = kernel.library(machine)
+    assert path is not None
+    found = path.read_bytes()
+    assert b"cnd_scan\0" in found
+    assert b"memset\0" in found
+    assert b"libc.so" not in found
+    assert b"GLIBC" not in found

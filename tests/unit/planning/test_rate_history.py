@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cnd.model.billing import lives, spent
+from cnd.model.catalog import Rate
 from cnd.model.events import Event
 from cnd.model.plan import Plan, Usage
 from cnd.planning import local_rate
@@ -76,9 +78,36 @@ def test_a_folder_that_cannot_be_written_loses_the_measurement_only(
 
 
 def test_this_machine_measures_itself() -> None:
-    rate = local_rate.rate()
+    rate = local_rate.rate(most=1.0)
     assert rate is not None
     assert rate.nonces_per_second > 100  # whatever else it does now
+    assert "measured here just now" in rate.source
+
+
+def progress(*rates: float) -> list[str]:
+    """Return what a worker prints, one line after the other."""
+    lines = [json.dumps({"event": "progress", "rate": rate}) for rate in rates]
+    return ['{"event": "started"}', "noise", *lines, '{"event": "timeout"}']
+
+
+def test_a_trial_goes_on_until_two_slices_agree() -> None:
+    lines = iter(progress(0.4e6, 8e6, 12e6, 11.5e6, 3e6))
+    slices = local_rate.until_two_agree(lines)
+    assert slices == [0.4e6, 8e6, 12e6, 11.5e6]
+    assert '"rate": 3000000.0' in next(lines)  # it was not waited for
+    rate = local_rate.judged(slices, load=0.4, cores=2)
+    assert rate == Rate(11.75e6, "measured here just now")
+
+
+def test_a_rate_that_does_not_repeat_itself_is_called_one_and_the_load_is_named() -> (
+    None
+):
+    slices = local_rate.until_two_agree(progress(0.0, 0.0, 8e6, 4e6))
+    rate = local_rate.judged(slices, load=5.26, cores=2)
+    why = "about: 0 to 8 M, measured here just now at load 5.3 on 2 cores"
+    assert rate == Rate(3e6, why)
+    assert local_rate.judged([0.0, 0.0], load=9.0, cores=2) is None
+    assert local_rate.judged([], load=0.0, cores=1) is None
 
 
 # --- billing

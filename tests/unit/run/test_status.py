@@ -11,12 +11,20 @@ import pytest
 
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import LISTED_WITHIN
-from cnd.ec2 import Instance
+from cnd.ec2 import ALL, EXISTING, Instance
 from cnd.errors import UsageError
 from cnd.model.events import Event
 from cnd.run.journal import Journal
-from cnd.run.status import abandoned, launching, strays, survey, under_way
+from cnd.run.status import (
+    abandoned,
+    launching,
+    strays,
+    strays_on,
+    survey,
+    under_way,
+)
 from tests.support.clerk import stubbed
+from tests.support.instances import described
 
 # The names of one run each.
 OVER, SCRAMMED, ABANDONED, FOLLOWED = (f"20261126-000000-000{i}" for i in range(4))
@@ -131,3 +139,31 @@ def test_an_instance_that_is_over_already_is_an_answer_to_its_request(
         dict((run, stands) for run, stands, _ in found.runs)[ABANDONED]
         == "broken off; no instance of it is left"
     )
+
+
+def asked(states: tuple[str, ...], *runs: str) -> dict[str, object]:
+    """Return what EC2 is asked for: instances of `runs` in these states."""
+    return {
+        "Filters": [
+            {"Name": "instance-state-name", "Values": list(states)},
+            {"Name": "tag:cnd:run", "Values": list(runs)},
+        ]
+    }
+
+
+def test_a_look_for_strays_asks_for_no_run_of_others_and_for_none_that_is_terminated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But those of a launch without an answer: it may have come and gone."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    launched(OVER).write_result({"outcome": "found"})
+    with stubbed("ec2") as clerk:
+        clerk.answer("ec2", "describe_instances", described(), asked(EXISTING, OVER))
+        assert strays_on(clerk.cloud) == []
+        ordered(ABANDONED, clerk.cloud)
+        mine = asked(EXISTING, OVER, ABANDONED)
+        clerk.answer("ec2", "describe_instances", described(), mine)
+        reply = described(i_1="terminated")
+        reply["Reservations"][0]["Instances"][0]["Tags"][0]["Value"] = ABANDONED
+        clerk.answer("ec2", "describe_instances", reply, asked(ALL, ABANDONED))
+        assert strays_on(clerk.cloud) == []
