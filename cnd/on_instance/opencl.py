@@ -56,9 +56,9 @@ class Failed(OSError):
     """A call to the driver has failed, or a launch did; the message says which."""
 
 
-def load_driver() -> Any:
+def load_driver(names: Sequence[str] = LIBRARIES) -> Any:
     """Return the library of OpenCL; `Unusable` if there is none."""
-    for name in LIBRARIES:
+    for name in names:
         try:
             library = ctypes.CDLL(name)
             _declare(library)
@@ -148,6 +148,11 @@ def _listed(library: Any, platform: Any, wanted: int) -> List[Any]:
     return [ctypes.c_void_p(each) for each in ids]
 
 
+# The memory of all launches: a driver may write to it whenever one ends, even after
+# another call has failed.
+KEPT: List[Any] = []
+
+
 class Slot:
     """Memory for one launch's result, on the device and here."""
 
@@ -172,10 +177,13 @@ class Launch:
 class Device:
     """One device, with the kernel compiled for it; used by one scanner at a time."""
 
-    def __init__(self, library: Any, found: Found, source: bytes) -> None:
+    def __init__(
+        self, library: Any, found: Found, source: bytes, patience: float = PATIENCE
+    ) -> None:
         self.found = found
         self.cl = library
         self.launch_nonces = FIRST_LAUNCH  # that take about LAUNCH_SECONDS
+        self._patience = patience
         error = ctypes.c_int()
         with_error = ctypes.byref(error)
         id = ctypes.byref(found.id)
@@ -192,8 +200,8 @@ class Device:
         self._source = source
         self._kernels: Dict[int, Any] = {}
         size = 4 * (1 + ROOM)
-        # They live as long as the device: it writes to them whenever a launch ends.
         self._slots = [Slot(self.buffer(size, READ_WRITE)) for _ in range(IN_FLIGHT)]
+        KEPT.append(self._slots)
         self.flying: Deque[Launch] = deque()
         self._last_end = 0.0  # of a launch
 
@@ -333,8 +341,8 @@ class Device:
             if status.value <= COMPLETE:
                 break
             waited = time.perf_counter() - began
-            if waited > PATIENCE:
-                raise Failed(f"a launch has not ended after {PATIENCE:g} s")
+            if waited > self._patience:
+                raise Failed(f"a launch has not ended after {self._patience:g} s")
             if waited > SPIN_SECONDS:
                 time.sleep(POLL_SECONDS)
         cl.clReleaseEvent(launch.event)
