@@ -19,7 +19,8 @@ from cnd.cli.options import (
     StartOptions,
 )
 from cnd.errors import UsageError
-from cnd.model.plan import MARKETS, Plan
+from cnd.model.catalog import has_gpu, image_of_all
+from cnd.model.plan import BOOT_ALLOWANCE, GPU_BOOT_ALLOWANCE, MARKETS, Plan
 from cnd.planning.forecast import Request
 from cnd.run import custom_worker
 from cnd.system.folders import state_folder
@@ -40,7 +41,9 @@ def plan_of(options: Options, types: Sequence[str], **decided: Any) -> Plan:
     first, *others = types
     given = options_of(type(options)).keys() - NOT_OPTIONS
     same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name in given}
-    more = {"instance_type": first, "others": dict.fromkeys(others)}
+    more: dict[str, Any] = {"instance_type": first, "others": dict.fromkeys(others)}
+    if "image" in same:
+        more["image"] = image_of_all(same["image"], types)
     return Plan(**{**same, **more, **decided})
 
 
@@ -59,7 +62,7 @@ def request(options: RunOptions, **more: Any) -> Request:
             "difficulty": needed_difficulty(options.difficulty, EXAMPLE),
             "instances": n,
             "market": market(options),
-            "boot_allowance": options.boot,
+            "boot_allowance": options.boot or boot_allowance(options.instance_type),
             **more,
         },
     )
@@ -86,6 +89,11 @@ def start_request(options: StartOptions) -> Request:
     script = custom_worker.name_of(options.worker)
     # Neither the difficulty nor the block means anything to a script.
     return request(replace(options, difficulty=0, block=""), script=script)
+
+
+def boot_allowance(types: Sequence[str]) -> float:
+    """Return the seconds that instances of these types may take until SSH answers."""
+    return GPU_BOOT_ALLOWANCE if any(map(has_gpu, types)) else BOOT_ALLOWANCE
 
 
 def doctor_plan(options: DoctorOptions) -> Plan:

@@ -28,6 +28,8 @@ from cnd.model.witness import bits_for
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
 # 20 to 30 s, measured by many.
 USUAL_BOOT = 30.0  # seconds
+# Of an image with a driver for GPUs, an estimate: a large disk that is slow at first.
+GPU_BOOT = 120.0  # seconds
 USUAL_END = 15.0  # seconds for stop, logs and termination
 USUAL_CONFIDENCE = 0.95  # at which alternatives are compared
 NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less

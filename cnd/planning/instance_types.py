@@ -14,11 +14,11 @@ from pathlib import Path
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import ELSEWHERE
 from cnd.errors import CapacityError, CloudError, UsageError
-from cnd.model.catalog import OFFERS, Price, Rate
+from cnd.model.catalog import OFFERS, Price, Rate, has_gpu
 from cnd.model.plan import KERNELS, MARKETS, Plan
 from cnd.model.result import Result
 from cnd.planning import prices, rate_history
-from cnd.planning.forecast import USUAL_BOOT, Machine, Request
+from cnd.planning.forecast import GPU_BOOT, USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
 from cnd.system.processor import usable_cores
 
@@ -53,7 +53,8 @@ def machine(
     if cloud and cloud.name != "local":
         price = prices.on_demand(cloud, name)
         rate = past.rate if past else _estimate(plan)
-        return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
+        boot = past.boot if past else usual_boot(name)
+        return Machine(name, vcpus, rate, price, boot)
     cores = usable_cores()
     cap = cloud.rate_cap if cloud else None
     rate = past.rate if past else None
@@ -116,7 +117,7 @@ def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
     found = []
     for offer in OFFERS.values():
         rate = offer.rate if kernel == AUTO else None
-        boot = USUAL_BOOT
+        boot = usual_boot(offer.type)
         on_aws = cloud is not None and cloud.name != "local"
         key = _key(cloud, offer.type, kernel)
         if on_aws and (past := rate_history.recall(folder, key)):
@@ -153,6 +154,11 @@ def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
         cap = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
         return rate_history.key("local", cap, instance_type, kernel)
     return rate_history.key(cloud.name, cloud.account, instance_type, kernel)
+
+
+def usual_boot(instance_type: str) -> float:
+    """Return the seconds until an instance of a type searches, where none has yet."""
+    return GPU_BOOT if has_gpu(instance_type) else USUAL_BOOT
 
 
 def _estimate(plan: Plan) -> Rate | None:

@@ -14,6 +14,7 @@ from typing import Any
 from cnd import ec2, s3logs, sqs
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError
+from cnd.model.catalog import has_gpu
 from cnd.model.plan import Plan
 from cnd.provision import access
 from cnd.provision import user_data as boot_script
@@ -131,7 +132,8 @@ def prepare(
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            s3_protocol.send(cloud.s3, name, run, owner)
+            gpu = any(map(has_gpu, plan.types))
+            s3_protocol.send(cloud.s3, name, run, owner, gpu=gpu)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user

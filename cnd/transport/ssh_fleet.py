@@ -42,7 +42,7 @@ class SshFleet:
         files: RunFiles,
         login: Login,
         *,
-        code: Callable[[str], Mapping[str, bytes]],
+        code: Callable[[str, str], Mapping[str, bytes]],
         alone: Callable[[str, str], Mapping[str, object]],
         put: Emit,
         at_once: int = 32,
@@ -51,7 +51,8 @@ class SshFleet:
         """Make a fleet of no hosts yet.
 
         Args:
-            code: returns the files that a host needs, by its machine (`uname -m`).
+            code: returns the files that a host needs, by its instance type and its
+                machine (`uname -m`).
             alone: returns the orders of an instance (id, name) in case that it becomes
                 an orphan: see `watchdog.py`.
             put: takes every event, from any thread.
@@ -72,6 +73,7 @@ class SshFleet:
         self._beating: Future[None] | None = None
         self._lock = threading.Lock()
         self._hosts: list[tuple[str, Host]] = []  # instance id, connection
+        self._types: dict[str, str] = {}  # of each instance
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[
             int, str
@@ -120,6 +122,7 @@ class SshFleet:
             if self._closed.is_set():  # the instance was found before the end
                 return
             self._hosts.append((instance.id, host))
+            self._types[instance.id] = instance.type
             self._deadlines.expect(instance.id)
             if part:
                 self._holders[part.index] = instance.id
@@ -269,7 +272,7 @@ class SshFleet:
                         self._folder,
                         part.name,
                         job,
-                        code=self._code,
+                        code=partial(self._code, self._types[instance_id]),
                         program="script_runner.py" if self._plan.script else "pow.py",
                         pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
                     )

@@ -29,7 +29,7 @@ from moto.ec2.responses.instances import InstanceResponse
 from cnd.errors import UsageError
 from cnd.local.api import memory, templates
 from cnd.local.api.faults import HostFault
-from cnd.local.api.host_manager import HostManager
+from cnd.local.api.host_manager import Hardware, HostManager
 from cnd.local.api.images import login_user
 from cnd.local.host.guard import log
 from cnd.local.host.wire import Message
@@ -125,6 +125,12 @@ class HostInstance(_Base):
         known = INSTANCE_TYPES.get(self.instance_type, {})
         return int(known.get("VCpuInfo", {}).get("DefaultVCpus", 1))
 
+    @property
+    def gpus(self) -> int:
+        known = INSTANCE_TYPES.get(self.instance_type, {})
+        listed = known.get("GpuInfo", {}).get("Gpus", [])
+        return sum(int(gpu.get("Count", 1)) for gpu in listed)
+
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
@@ -138,7 +144,7 @@ class HostInstance(_Base):
                 user=login_user(image.name if image else None),
                 public_key=key.public_key if key else "",
                 user_data=str(self.user_data or ""),
-                vcpus=self.vcpus,
+                hardware=Hardware(self.vcpus, self.gpus),
                 launch_index=int(self.ami_launch_index),
             )
 

@@ -141,6 +141,7 @@ class Server:
             image=str(image) if wanted.hosts == "vm" else "",
             accelerator=wanted.accelerator,
             rate=wanted.rate,
+            gpu=wanted.gpu,
         )
         self._activity = Activity()
         self._access_key = "AKIA" + secrets.token_hex(8).upper()

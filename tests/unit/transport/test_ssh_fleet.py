@@ -46,7 +46,7 @@ def fleet(put: Emit) -> SshFleet:
         PLAN,
         Journal(LATE.run),
         Login("nobody", Path("no-key"), "ssh-ed25519 AAAA"),
-        code=lambda machine: {},
+        code=lambda instance_type, machine: {},
         alone=lambda instance, name: {},
         put=put,
     )
