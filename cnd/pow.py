@@ -1190,8 +1190,9 @@ class Reporter:
 
     def release(self) -> None:
         """In a child: leave the syslog to the parent process."""
-        if self._syslog:
-            self._syslog.release()
+        syslog, self._syslog = self._syslog, None
+        if syslog:
+            syslog.release()
 
     def close(self) -> None:
         syslog, self._syslog = self._syslog, None
