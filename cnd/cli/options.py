@@ -91,7 +91,8 @@ class FleetOptions(Options):
     instance_type: tuple[str, ...] = option(
         parse=names,
         default=DEFAULTS["instance_type"],
-        help="EC2 instance type, or several: the cheapest first (t3.micro)",
+        help="EC2 instance type, or several: the cheapest first; auto: the one that "
+        "costs least for this search, CPU or GPU (t3.micro)",
     )
     time_limit: float = option(
         "t",

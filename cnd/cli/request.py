@@ -21,6 +21,7 @@ from cnd.cli.options import (
 from cnd.errors import UsageError
 from cnd.model.catalog import has_gpu, image_of_all
 from cnd.model.plan import BOOT_ALLOWANCE, GPU_BOOT_ALLOWANCE, MARKETS, Plan
+from cnd.planning.choice import AUTO
 from cnd.planning.forecast import Request
 from cnd.run import custom_worker
 from cnd.system.folders import state_folder
@@ -42,7 +43,7 @@ def plan_of(options: Options, types: Sequence[str], **decided: Any) -> Plan:
     given = options_of(type(options)).keys() - NOT_OPTIONS
     same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name in given}
     more: dict[str, Any] = {"instance_type": first, "others": dict.fromkeys(others)}
-    if "image" in same:
+    if "image" in same and AUTO not in types:
         more["image"] = image_of_all(same["image"], types)
     return Plan(**{**same, **more, **decided})
 
@@ -100,6 +101,10 @@ def doctor_plan(options: DoctorOptions) -> Plan:
     """Return a plan of a run as `doctor` examines the account for it."""
     n = options.instances or 1
     types = options.instance_type
+    if AUTO in types:
+        message = "doctor examines the account for a type that is named"
+        hint = "`fab plan --instance-type auto` names the one that start would take"
+        raise UsageError(message, hint=hint)
     return plan_of(options, types, difficulty=1, instances=n, market=market(options))
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cnd.errors import UsageError
-from cnd.model.catalog import Price, Rate
+from cnd.model.catalog import Price, Rate, has_gpu
 from cnd.model.format import duration, number, table
 from cnd.model.plan import (
     HASH_DIGITS,
@@ -255,7 +255,10 @@ def _chances(plan: Plan, rate: float) -> Chances:
 
 
 def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast]:
-    """Return the cheapest fleets for the same search, one of each instance family."""
+    """Return the cheapest fleets for the same search, one of each instance family.
+
+    Both kinds are among them, with and without GPUs, if both can do it.
+    """
     exists = within(request.plan.difficulty, request.plan.nonces)
     if exists < LEAST_CHANCE:
         return []
@@ -275,7 +278,10 @@ def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast
     families: dict[str, Forecast] = {}
     for each in found:
         families.setdefault(each.machine.type.partition(".")[0], each)
-    return list(families.values())[:SHOWN]
+    best, rest = list(families.values())[:SHOWN], list(families.values())[SHOWN:]
+    kinds = {has_gpu(each.machine.type) for each in best}
+    other = [each for each in rest if has_gpu(each.machine.type) not in kinds]
+    return [*best[: SHOWN - 1], *(other or best[SHOWN - 1 :])[:1]]
 
 
 def verdicts(

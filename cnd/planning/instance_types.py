@@ -17,7 +17,7 @@ from cnd.errors import CapacityError, CloudError, UsageError
 from cnd.model.catalog import OFFERS, Price, Rate, has_gpu
 from cnd.model.plan import KERNELS, MARKETS, Plan
 from cnd.model.result import Result
-from cnd.planning import prices, rate_history
+from cnd.planning import choice, prices, quotas, rate_history
 from cnd.planning.forecast import GPU_BOOT, USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
 from cnd.system.processor import usable_cores
@@ -124,6 +124,36 @@ def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
             rate, boot = past.rate, past.boot
         found.append(Machine(offer.type, offer.vcpus, rate, offer.price, boot))
     return found
+
+
+def choose(cloud: Cloud | None, folder: Path, request: Request) -> choice.Choice:
+    """Return what `--instance-type auto` takes, by EC2's prices and known rates.
+
+    Raises:
+        UsageError: no known type can do what is asked for.
+    """
+    fleets = choice.ranked(request, others(cloud, folder, request.plan.kernel))
+    return choice.chosen(fleets, lambda fleet: _unfit(cloud, fleet.plan))
+
+
+def _unfit(cloud: Cloud | None, plan: Plan) -> str:
+    """Return why a fleet cannot be launched in the region now; "" if it can.
+
+    What the user may not look up does not count against it.
+    """
+    if cloud is None or cloud.name == "local":
+        return ""
+    on_spot = plan.market == MARKETS[1]
+    try:
+        if not access.zones(cloud.ec2, plan.instance_type):
+            return f"no zone of {cloud.region} offers it"
+        known = quotas.of_types(plan.types, on_spot=on_spot)
+        for each in quotas.look_up(cloud, known, on_spot=on_spot):
+            if plan.min_instances > max(each.room.values()):
+                return each.text
+    except CloudError:
+        return ""
+    return ""
 
 
 def learn(

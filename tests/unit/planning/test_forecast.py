@@ -264,6 +264,12 @@ def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
         assert each.chances.found >= 0.99
 
 
+@pytest.mark.parametrize("d", [5, 6, 7, 8])
+def test_fleets_with_and_without_gpus_are_among_the_alternatives(d: int) -> None:
+    found = alternatives(request(d=d), TABLE)
+    assert {has_gpu(each.plan.instance_type) for each in found} == {True, False}
+
+
 def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -> None:
     """D=8 in 2^32 nonces: an answer exists with 63 %, at any price."""
     found = alternatives(request(8, d=8), TABLE)
