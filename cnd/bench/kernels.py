@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
+from cnd.bench.gpu import GpuBench, gpu_bench
 from cnd.model.format import table
 
 MIX_LIMIT = 121  # cycles a nonce of SHA-NI
@@ -63,6 +64,7 @@ class KernelBench:
     all_cores: float  # nonces a second by the best kernel, all cores at once
     one_core: float  # the same by one of them, just before and after
     beside: Mapping[str, float]  # program -> nonces a second, or what amounts to them
+    gpu: GpuBench
 
     @property
     def best(self) -> Measured:
@@ -89,6 +91,7 @@ class KernelBench:
             "one_core": round(self.one_core),
             "all_cores": round(self.all_cores),
             "beside": {name: round(rate) for name, rate in self.beside.items()},
+            "gpu": self.gpu.to_json(),
         }
         return json.dumps(record)
 
@@ -107,7 +110,7 @@ class KernelBench:
             lines.append(
                 f"{name}: {rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, self.gpu.line])
 
     def _row(self, m: Measured) -> tuple[str, ...]:
         rates = [f"{rate / 1e6:.2f}" for rate in (min(m.rates), m.median, max(m.rates))]
@@ -133,7 +136,7 @@ def kernel_bench(seconds: float = 10.0) -> KernelBench:
     core = _in_turn(scans, clock, 0.7 * seconds)
     best = max(core, key=lambda measured: measured.median)
     one, every, cores = _all_cores(scans[best.name], 0.3 * seconds)
-    return KernelBench(core, cores, every, one, beside())
+    return KernelBench(core, cores, every, one, beside(), gpu_bench())
 
 
 def processor() -> str:
