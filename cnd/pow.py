@@ -684,6 +684,7 @@ class OpenedGpu(NamedTuple):
     name: str
     rate: float  # nonces/s
     gpus: int  # how many the host has
+    is_gpu: bool  # if not, it is the processor, by a driver for that
 
     @property
     def hello(self) -> Dict[str, Any]:
@@ -691,12 +692,15 @@ class OpenedGpu(NamedTuple):
         return {"device": self.name, "rate": round(self.rate), "gpus": self.gpus}
 
 
-def open_gpu(path: str, number: int, block: str, core_rate: float) -> OpenedGpu:
+def open_gpu(
+    path: str, number: int, block: str, core_rate: float, source: str = ""
+) -> OpenedGpu:
     """Return a GPU of this host, ready for use by this process only.
 
     Args:
         path: of the GPU scanner.
         core_rate: nonces/s of one core; a GPU that is slower is of no use.
+        source: the path of the kernel, if not beside the scanner.
 
     Raises:
         Refused: there is none, it is slow, or it gives a wrong answer.
@@ -708,7 +712,8 @@ def open_gpu(path: str, number: int, block: str, core_rate: float) -> OpenedGpu:
     module = importlib.util.module_from_spec(spec)  # type: Any
     try:
         spec.loader.exec_module(module)
-        with open(os.path.join(os.path.dirname(path), GPU_SOURCE), "rb") as file:
+        source = source or os.path.join(os.path.dirname(path), GPU_SOURCE)
+        with open(source, "rb") as file:
             device, gpus = module.open_device(number, file.read())
         make = functools.partial(module.OpenclScanner, device)
         rate = _verified_rate(make, block, _answers(block), GPU_SLICE)
@@ -718,7 +723,7 @@ def open_gpu(path: str, number: int, block: str, core_rate: float) -> OpenedGpu:
     if found.is_gpu and rate < core_rate:  # a processor is used only if it is wanted
         rates = f"{rate:.3g} nonces/s, {core_rate:.3g}"
         raise Refused(f"{found.name} is slower than a core: {rates}")
-    return OpenedGpu(make, found.name, rate, gpus)
+    return OpenedGpu(make, found.name, rate, gpus, found.is_gpu)
 
 
 # --- bookkeeping

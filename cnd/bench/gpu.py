@@ -15,15 +15,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
-from cnd.on_instance import gpu_scanner, opencl
 from cnd.system.folders import above_package
 
+SCANNER = Path(pow.__file__).with_name("on_instance") / pow.GPU_SCANNER
 PATIENCE = 120.0  # seconds: a driver may take long to start and to compile
 RIVAL_PATIENCE = 60.0  # seconds for one run of hashcat
 SLICES, SLICE = 5, 0.4  # seconds
@@ -133,32 +132,29 @@ def hashcat_rate(*, is_gpu: bool) -> tuple[float | None, str]:
 
 
 def measure(slices: int = SLICES, seconds: float = SLICE) -> dict[str, Any]:
-    """Return the rates of the first device in this process, once it was tested."""
-    source = Path(kernel.__file__).with_name(gpu_scanner.SOURCE).read_bytes()
-    device, _ = gpu_scanner.open_device(0, source)
+    """Return the rates of the first device in this process, once it was tested.
 
-    def make(
-        block: str, difficulty: int, stop: Sequence[int] | None = None
-    ) -> gpu_scanner.OpenclScanner:
-        return gpu_scanner.OpenclScanner(device, block, difficulty, stop)
-
-    block = pow.DEFAULT_BLOCK
-    rate = pow._verified_rate(make, block, pow._answers(block), pow.GPU_SLICE)
-    scanner, start, rates = make(block, pow.HASH_DIGITS), pow.TRIAL_START, []
+    Raises:
+        pow.Refused: there is none, or it cannot be used.
+    """
+    source = Path(kernel.__file__).with_name(pow.GPU_SOURCE)
+    opened = pow.open_gpu(str(SCANNER), 0, pow.DEFAULT_BLOCK, 0.0, str(source))
+    scanner = opened.make(pow.DEFAULT_BLOCK, pow.HASH_DIGITS, (0,))
+    start, rates = pow.TRIAL_START, []
     for _ in range(slices):
-        count = max(1, int(rate * seconds))
+        count = max(1, int(opened.rate * seconds))
         began = time.perf_counter()
         scanner.scan(start, 1, count)
         rates.append(count / (time.perf_counter() - began))
         start += count
-    found = device.found
-    return {"name": found.name, "is_gpu": found.is_gpu, "rates": rates}
+    return {"name": opened.name, "is_gpu": opened.is_gpu, "rates": rates}
 
 
 def main() -> None:
+    """Print what is measured, or why nothing is, as JSON."""
     try:
         found = measure()
-    except (opencl.Unusable, opencl.Failed, pow.Refused) as reason:
+    except (pow.Refused, OSError) as reason:
         found = {"refused": str(reason)}
     print(json.dumps(found))
 
