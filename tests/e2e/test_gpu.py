@@ -10,13 +10,13 @@ import pytest
 
 from cnd.local import clear_faults
 from tests.conftest import a_state
-from tests.fault.test_cloud import ZONES
 from tests.support.faults import kill, lay
 from tests.support.opencl import require_device
 from tests.support.runs import Run, told
 from tests.support.terminal import Terminal, clean_environment
 from tests.support.waiting import eventually
 
+ZONES = 6  # of the local cloud; `capacity` tries each
 TYPE = ("--instance-type", "g4dn.xlarge")
 # The cores do not search: all that is tested, the device has tested.
 GPU_ONLY = ("--kernel", "opencl", *TYPE)
@@ -74,8 +74,8 @@ def test_a_lost_gpu_host_leaves_its_class_to_a_host_without_one(
 ) -> None:
     cloud = terminal.cloud()
     # Room for one instance with a GPU, then none; the other type has room.
-    lay(cloud, "RunInstances", at_most=1, times=1 + len(ZONES) + 1)
-    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=len(ZONES))
+    lay(cloud, "RunInstances", at_most=1, times=1 + ZONES + 1)
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=ZONES)
     types = ("--instance-type", "g4dn.xlarge,c7a.large")
     words = ("--d", "14", "--n", "2", "--t", "100", "--nonces", str(2**60), *types)
     run = Run(terminal, "start", *words, "--json")

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from cnd import kernel
 from cnd import pow as worker
 from cnd.on_instance import gpu_scanner, opencl
-from tests.support.opencl import SOURCE, WatchedDriver, device, make_scanner
-from tests.unit.kernel.test_kernel import (
+from tests.kernel.searches import (
     BLOCK,
     LAST,
     VECTORS,
@@ -24,6 +23,7 @@ from tests.unit.kernel.test_kernel import (
     stretches,
     texts,
 )
+from tests.support.opencl import SOURCE, WatchedDriver, device, make_scanner
 
 HEADER = Path(kernel.__file__).with_name("kernel.h")
 
