@@ -199,7 +199,7 @@ class OpenclScanner:
         count = min(-((first - above) // step), self._most, device.launch_nonces)
         kernel = device.kernel(self._prepare(digits, step))
         lanes = device.found.lanes
-        needed = max(opencl.GROUP, -(-count // lanes))
+        needed = max(device.group, -(-count // lanes))
         items = min(device.items, 1 << (needed - 1).bit_length())
         power = (items * lanes).bit_length() - 1
         launch = opencl.Launch(device.free_slot(), first, count)

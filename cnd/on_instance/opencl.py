@@ -40,7 +40,9 @@ SPIN_SECONDS = 0.0005  # that a launch is polled without a pause
 POLL_SECONDS = 0.0005  # between two polls after that
 PATIENCE = 10.0  # seconds for a launch; then the device has failed
 ROOM = 4096  # nonces that one launch can list
-GROUP = 64  # work items
+# Work items of a group.  Of a processor fewer: its threads take groups by shares, and
+# of a few groups the first thread would take most.
+GPU_GROUP, CPU_GROUP = 64, 16
 # Work items by compute unit: many more than run at once, as those of a GPU do not
 # end together.  Those of a processor run one after the other.
 GPU_ITEMS, CPU_ITEMS = 1 << 14, 1 << 7
@@ -206,6 +208,11 @@ class Device:
         self._last_end = 0.0  # of a launch
 
     @property
+    def group(self) -> int:
+        """The work items of a group."""
+        return GPU_GROUP if self.found.is_gpu else CPU_GROUP
+
+    @property
     def items(self) -> int:
         """The most work items of a launch, a power of two."""
         each = GPU_ITEMS if self.found.is_gpu else CPU_ITEMS
@@ -295,7 +302,7 @@ class Device:
         _require(self.cl.clFlush(self.queue), "clFlush")
 
     def _start(self, launch: Launch, kernel: Any, items: int) -> None:
-        size, group = ctypes.c_size_t(items), ctypes.c_size_t(GROUP)
+        size, group = ctypes.c_size_t(items), ctypes.c_size_t(self.group)
         slot, none = launch.slot, ctypes.c_size_t(0)
         self.flying.append(launch)  # its memory is in use from here on
         _require(
