@@ -14,7 +14,8 @@ which are nonces with some zero bits, fewer than a golden nonce has.
 The parent process assigns stretches of the class, in ascending order, to one child
 process per core and records them (`Ledger`).  A child only scans: with the fastest
 native kernel that passed its test (`NativeScanner`), or else with hashlib
-(`HashlibScanner`).
+(`HashlibScanner`).  If `gpu_scanner.py` is beside this file, each GPU has a child, too;
+it gets stretches once it has passed the same test, and the cores search beside it.
 
 This is one long file on purpose.  Users may copy it to any host and run it alone, on
 any Python from 3.6 on, with the standard library only.  An instance receives it as one
@@ -74,6 +75,9 @@ STOP_CHECK = 1000  # nonces between two checks of the stop flag: about a millise
 EXIT_DELAY = 3.0  # seconds that a detached worker lives on after its last event
 END_PATIENCE = 1.0  # seconds for the children's last replies; a frozen child has none
 START_PATIENCE = 30.0  # seconds for a detached worker's first event
+GPU_PATIENCE = 60.0  # seconds for a GPU to be found, and its kernel compiled and tested
+MAX_GPUS = 16
+MAX_GPU_DEATHS = 2  # of one GPU's process; then it is not used any more
 EARLY_DEATH = 1.0  # seconds; a child that dies at a lower age counts as failed
 MAX_EARLY_DEATHS = 3  # in a row, of one core; then the core is not used any more
 SYSLOG_EVERY = 10.0  # seconds between two progress lines in the syslog
@@ -87,6 +91,7 @@ WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
 MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
+GPU_NICE, CORE_NICE = 10, 19  # a GPU's process works little, and must not wait
 
 
 # --- the proof of work
@@ -180,6 +185,7 @@ class WorkerOptions(NamedTuple):
     rate: Optional[float] = None  # nonces/s of all processes together, at most
     witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
     most_events: int = MOST_EVENTS  # bytes of events in a file; then they are replaced
+    gpu_patience: float = GPU_PATIENCE  # seconds until a GPU must have proved itself
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -356,6 +362,7 @@ class Kernel(NamedTuple):
     name: str
     make: Callable[[str, int, Sequence[int]], Any]  # a scanner: block, difficulty, stop
     refused: Dict[str, str]  # reasons, by name of the kernel or of the library
+    rate: float = 0.0  # nonces/s of one core in the trial; 0: not measured
 
 
 class NativeScanner:
@@ -450,6 +457,8 @@ def choose_kernel(
     refused = {}  # type: Dict[str, str]
     if wanted == HashlibScanner.name:
         return _hashlib_kernel(wanted, [], refused)
+    if wanted == GPU_KERNEL:
+        return _gpu_kernel()
     try:
         if not path:
             raise Refused("is not here")
@@ -468,7 +477,7 @@ def choose_kernel(
         flag = stop if isinstance(stop, memoryview) else None
         return NativeScanner(library, number, block, difficulty, flag)
 
-    return Kernel(best.name, make, refused)
+    return Kernel(best.name, make, refused, best.rate)
 
 
 class Trial(NamedTuple):
@@ -500,7 +509,7 @@ def _try_kernels(
     """Test each kernel through `call`; `Refused` if the library cannot be used."""
     kernels = call(lambda: list_kernels(load_library(path)))
     library = load_library(path)
-    answers = [golden_nonces(HashlibScanner, *case) for case in _test_cases(block)]
+    answers = _answers(block)
     trials = []  # type: List[Trial]
     for number, (name, supported) in enumerate(kernels):
         rate, why = 0.0, ""
@@ -510,10 +519,8 @@ def _try_kernels(
             try:
                 if not supported:
                     raise Refused("this processor lacks it")
-                work = functools.partial(
-                    _verified_rate, library, number, block, answers
-                )
-                rate = call(work)
+                make = functools.partial(NativeScanner, library, number)
+                rate = call(functools.partial(_verified_rate, make, block, answers))
             except Refused as reason:
                 why = str(reason)
         trials.append(Trial(name, rate, why))
@@ -551,6 +558,10 @@ def _test_cases(block: str) -> List[Tuple[str, int, int, int, int]]:
     return cases
 
 
+def _answers(block: str) -> List[List[int]]:
+    return [golden_nonces(HashlibScanner, *case) for case in _test_cases(block)]
+
+
 PUBLISHED = [[116], [46697]]  # the golden nonces of the first two test cases
 
 
@@ -580,13 +591,15 @@ def golden_nonces(
 
 
 def _verified_rate(
-    library: Any, number: int, block: str, answers: List[List[int]]
+    make: Callable[[str, int], Any],
+    block: str,
+    answers: List[List[int]],
+    seconds: float = TRIAL_SLICE,
 ) -> float:
-    """Return a kernel's rate in nonces/s; `Refused` if it gives one wrong answer."""
+    """Return a scanner's rate in nonces/s; `Refused` if it gives one wrong answer.
 
-    def make(block: str, difficulty: int) -> NativeScanner:
-        return NativeScanner(library, number, block, difficulty)
-
+    `seconds`: duration of a slice for the measurement.
+    """
     if answers[:2] != PUBLISHED:
         raise Refused("hashlib itself gives wrong answers")
     for case, answer in zip(_test_cases(block), answers):
@@ -594,19 +607,19 @@ def _verified_rate(
         if given != answer:
             asked = "nonces from {2} by {3}".format(*case)
             raise Refused(f"wrong answer for {asked}: {given}, not {answer}")
-    return _rate(make(block, HASH_DIGITS))
+    return _rate(make(block, HASH_DIGITS), seconds)
 
 
-def _rate(scanner: NativeScanner) -> float:
-    """Return the rate in nonces/s: the best of three short slices."""
+def _rate(scanner: Any, seconds: float) -> float:
+    """Return the rate in nonces/s: the best of three slices."""
     count, took = 64, 0.0
-    while took < TRIAL_SLICE:
+    while took < seconds:
         count *= 2
         took = _seconds_for(scanner, count)
     return count / min(took, _seconds_for(scanner, count), _seconds_for(scanner, count))
 
 
-def _seconds_for(scanner: NativeScanner, count: int) -> float:
+def _seconds_for(scanner: Any, count: int) -> float:
     began = time.perf_counter()
     scanner.scan(TRIAL_START, 1, count)
     return time.perf_counter() - began
@@ -646,6 +659,77 @@ def _in_child(work: Callable[[], Any]) -> Any:
     if "refused" in reply:
         raise Refused(reply["refused"])
     return reply["answer"]
+
+
+# --- GPUs
+
+GPU_KERNEL = "opencl"
+GPU_SCANNER = "gpu_scanner.py"  # beside this file, on hosts that may have a GPU
+GPU_SOURCE = "golden.cl"  # beside it
+GPU_SLICE = 0.06  # seconds; as `TRIAL_SLICE`: some launches
+
+
+def find_gpu_scanner() -> Optional[str]:
+    """Return the path of the GPU scanner, if this host may have a GPU."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    path = os.path.join(folder, GPU_SCANNER)
+    return path if os.path.exists(path) else None
+
+
+def _gpu_kernel() -> Kernel:
+    """Return the kernel of GPUs alone: no core searches, no native one is tried."""
+    if find_gpu_scanner() is None:
+        raise ValueError(f"kernel {GPU_KERNEL} is refused: {GPU_SCANNER} is not here")
+    return Kernel(GPU_KERNEL, HashlibScanner, {})
+
+
+class OpenedGpu(NamedTuple):
+    """A GPU that has passed the test, in the process that uses it."""
+
+    make: Callable[[str, int, Sequence[int]], Any]  # a scanner, as `Kernel.make`
+    name: str
+    rate: float  # nonces/s
+    gpus: int  # how many the host has
+    is_gpu: bool  # if not, it is the processor, by a driver for that
+
+    @property
+    def hello(self) -> Dict[str, Any]:
+        """What its process tells its parent first."""
+        return {"device": self.name, "rate": round(self.rate), "gpus": self.gpus}
+
+
+def open_gpu(
+    path: str, number: int, block: str, core_rate: float, source: str = ""
+) -> OpenedGpu:
+    """Return a GPU of this host, ready for use by this process only.
+
+    Args:
+        path: of the GPU scanner.
+        core_rate: nonces/s of one core; a GPU that is slower is of no use.
+        source: the path of the kernel, if not beside the scanner.
+
+    Raises:
+        Refused: there is none, it is slow, or it gives a wrong answer.
+    """
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("gpu_scanner", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)  # type: Any
+    try:
+        spec.loader.exec_module(module)
+        source = source or os.path.join(os.path.dirname(path), GPU_SOURCE)
+        with open(source, "rb") as file:
+            device, gpus = module.open_device(number, file.read())
+        make = functools.partial(module.OpenclScanner, device)
+        rate = _verified_rate(make, block, _answers(block), GPU_SLICE)
+    except (ImportError, OSError) as error:  # those of the scanner are OSErrors
+        raise Refused(str(error)) from None
+    found = device.found
+    if found.is_gpu and rate < core_rate:  # a processor is used only if it is wanted
+        rates = f"{rate:.3g} nonces/s, {core_rate:.3g}"
+        raise Refused(f"{found.name} is slower than a core: {rates}")
+    return OpenedGpu(make, found.name, rate, gpus, found.is_gpu)
 
 
 # --- bookkeeping
@@ -696,7 +780,10 @@ class Ledger:
         if not self.has_work:
             return None
         if self._again and self._again[0][0] < self._next:
-            stretch = heapq.heappop(self._again)
+            first, left = heapq.heappop(self._again)
+            stretch = (first, min(count, left))  # it may be of a far faster child
+            if left > count:
+                heapq.heappush(self._again, (first + count, left - count))
         else:
             stretch = (self._next, min(count, self.size - self._next))
             self._next += stretch[1]
@@ -843,12 +930,17 @@ def unpack_replies(data: bytes) -> Tuple[List[Reply], bytes]:
 
 
 class Child:
-    """One core's process, as seen by its parent: three pipes and a process id."""
+    """One core's or GPU's process, as seen by its parent: three pipes and a process id.
+
+    The process of a GPU first sends one line of JSON: it is ready, or why it is not.
+    """
 
     def __init__(
         self, number: int, pid: int, requests: int, replies: int, wakeup: int
     ) -> None:
         self.number = number
+        self.gpu = None  # type: Optional[int]  # its number, if it is one's process
+        self.ready = True  # whether it can get stretches
         self.stretch = FIRST_STRETCH
         self.born = time.monotonic()
         self.descriptor = replies
@@ -867,6 +959,20 @@ class Child:
         with contextlib.suppress(OSError):  # it is dead, or its pipe is full
             os.write(self._wakeup, b".")
 
+    def hello(self) -> Optional[Dict[str, Any]]:
+        """Return the first line of a GPU's process, once it is here.
+
+        Of a process that has died before, it is empty.
+        """
+        received = os.read(self.descriptor, 65536)
+        line, end, rest = (self._partial + received).partition(b"\n")
+        if not end:
+            self._partial = line
+            return None if received else {}
+        self._partial = rest
+        hello = json.loads(line.decode())  # type: Dict[str, Any]
+        return hello
+
     def replies(self) -> Optional[List[Reply]]:
         """Return the replies that have arrived, or None if the child is dead."""
         received = os.read(self.descriptor, 65536)
@@ -880,13 +986,14 @@ class Child:
         os.close(self._wakeup)
         os.close(self.descriptor)
 
-    def end(self) -> None:
-        """Kill the child; it has no data that could be lost."""
+    def end(self) -> int:
+        """Kill the child, which has no data that could be lost; return its status."""
         self.close()
         os.kill(
             self._pid, signal.SIGKILL
         )  # not reaped yet, so the pid is still its own
-        os.waitpid(self._pid, 0)
+        _, status = os.waitpid(self._pid, 0)
+        return status
 
 
 def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> None:
@@ -912,21 +1019,39 @@ class ProcessPool:
         make: Callable[[Sequence[int], int], HashlibScanner],
         step: int,
         first_stretch: int = FIRST_STRETCH,
+        open_gpu: Optional[Callable[[int], Tuple[OpenedGpu, Any]]] = None,
     ) -> None:
+        """Make the pool of `size` cores, and of the host's GPUs.
+
+        Args:
+            open_gpu: returns a GPU by its number, and what `make` is for it; None: the
+                host has none.
+        """
         self.children: Dict[int, Child] = {}  # by the descriptor of their replies
         self.failure = ""  # why a child is missing
         self._make = make  # makes a scanner from a stop flag and its wake-up pipe
         self._step = step
         self._first_stretch = first_stretch
-        self._flags = memoryview(mmap.mmap(-1, 4 * size)).cast("i")
-        self._free_slots = list(range(size - 1, -1, -1))  # cores without a child
-        self._early_deaths = [0] * size
+        self._size = size
+        self._open_gpu = open_gpu
+        self._gpus = [size] if open_gpu else []  # slots; the first one counts them
+        self._flags = memoryview(mmap.mmap(-1, 4 * (size + MAX_GPUS))).cast("i")
+        # Cores and GPUs without a child, the last one first: a GPU takes long.
+        self._free_slots = [*range(size - 1, -1, -1), *self._gpus]
+        self._early_deaths = [0] * (size + MAX_GPUS)
         self._poll = select.poll()
 
     @property
     def complete(self) -> bool:
-        """Whether every core that is in use has a child."""
+        """Whether every core and GPU that is in use has a child."""
         return not self._free_slots
+
+    def add_gpus(self, count: int) -> None:
+        """Use further GPUs of the host, of `count` in all."""
+        last = self._size + min(count, MAX_GPUS)
+        more = [each for each in range(self._size, last) if each not in self._gpus]
+        self._gpus += more
+        self._free_slots += more
 
     def set_stop(self, child: Child, wanted: bool) -> None:
         """Raise or lower a child's stop flag; raised, its stretches return untested."""
@@ -950,29 +1075,41 @@ class ProcessPool:
             self.failure = f"cannot start a process: {error}"
             return None
         child.stretch = self._first_stretch
+        if number >= self._size:
+            child.gpu, child.ready = number - self._size, False
         self.children[child.descriptor] = child
         self._poll.register(child.descriptor, select.POLLIN)
         return child
 
-    def remove_dead(self, child: Child) -> None:
-        """Remove a dead child; its core gets a new one, or is not used any more."""
-        young = time.monotonic() - child.born < EARLY_DEATH
+    def remove_dead(self, child: Child) -> bool:
+        """Remove a dead child; its core or GPU gets a new one, or is not used any more.
+
+        Return whether it gets one.
+        """
+        # A GPU's process lives for seconds before it searches.
+        young = time.monotonic() - child.born < EARLY_DEATH or child.gpu is not None
         deaths = self._early_deaths[child.number] + 1 if young else 0
         self._early_deaths[child.number] = deaths
         self._remove(child)
         self.failure = "the processes keep dying"
-        if deaths < MAX_EARLY_DEATHS:
+        most = MAX_EARLY_DEATHS if child.gpu is None else MAX_GPU_DEATHS
+        if deaths < most:
             self._free_slots.append(child.number)
+        return deaths < most
+
+    def refuse(self, child: Child) -> int:
+        """End the process of a GPU that cannot be used; return its exit status."""
+        return self._remove(child)
 
     def end(self) -> None:
         """End all children."""
         for child in list(self.children.values()):
             self._remove(child)
 
-    def _remove(self, child: Child) -> None:
+    def _remove(self, child: Child) -> int:
         self._poll.unregister(child.descriptor)
         del self.children[child.descriptor]
-        child.end()
+        return child.end()
 
     def _fork(self, number: int) -> Child:
         pipes: List[int] = []
@@ -1007,28 +1144,47 @@ class ProcessPool:
             signal.set_wakeup_fd(-1)
             for sibling in self.children.values():
                 sibling.close()
-            lower_priority()
-            scanner = self._make(self._flags[number : number + 1], wakeup)
-            _serve(requests, replies, scanner, self._step)
+            flag = self._flags[number : number + 1]
+            lower_priority(CORE_NICE if number < self._size else GPU_NICE)
+            make = self._make
+            if number >= self._size:
+                make = self._introduced(number - self._size, replies)
+            _serve(requests, replies, make(flag, wakeup), self._step)
         except BrokenPipeError:
             pass  # the parent is gone
+        except OSError as error:  # a GPU has failed
+            print_error(f"a process cannot go on: {error}")
         finally:
             if sys.exc_info()[0]:  # a bug: print it, as `_exit` would hide it
                 sys.excepthook(*sys.exc_info())
                 sys.stderr.flush()
             os._exit(0)
 
+    def _introduced(
+        self, gpu: int, replies: int
+    ) -> Callable[[Sequence[int], int], Any]:
+        """In a GPU's process: send the first line; return what makes its scanner."""
+        assert self._open_gpu
+        try:
+            opened, make = self._open_gpu(gpu)
+        except Refused as reason:
+            os.write(replies, json.dumps({"refused": str(reason)}).encode() + b"\n")
+            os._exit(0)
+        os.write(replies, json.dumps(opened.hello).encode() + b"\n")
+        made = make  # type: Callable[[Sequence[int], int], Any]
+        return made
 
-def lower_priority() -> None:
+
+def lower_priority(nice: int = CORE_NICE) -> None:
     """Give this process a lower priority than the host's services and the parent.
 
     If Linux groups processes by session, a nice level counts within a session only, and
     each session has a nice level of its own: sched(7), "The autogroup feature".
     """
     os.setsid()
-    os.nice(19)
+    os.nice(nice)
     with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
-        group.write("19")
+        group.write(f"{nice}")
 
 
 # --- events and the system log
@@ -1111,8 +1267,9 @@ class Reporter:
 
     def release(self) -> None:
         """In a child: leave the syslog to the parent process."""
-        if self._syslog:
-            self._syslog.release()
+        syslog, self._syslog = self._syslog, None
+        if syslog:
+            syslog.release()
 
     def close(self) -> None:
         syslog, self._syslog = self._syslog, None
@@ -1200,11 +1357,13 @@ class Worker:
         self._stop = stop
         self._kernel = kernel
         self._ledger = Ledger(search.size)
+        self._gpu_scanner = _wanted_gpu_scanner(options)
         self._pool = ProcessPool(
-            options.processes,
-            self._scanner,
+            0 if kernel.name == GPU_KERNEL else options.processes,
+            functools.partial(self._scanner, kernel.make),
             search.of,
-            first_stretch=_first_stretch(options),
+            _first_stretch(options),
+            self._open_gpu if self._gpu_scanner else None,
         )
         self._stretch_seconds = _stretch_seconds(options)
         self._began = time.monotonic()
@@ -1244,20 +1403,72 @@ class Worker:
             )
         return self._pool.complete and not self._pool.children
 
-    def _scanner(self, stop: Sequence[int], wakeup: int) -> Any:
+    def _scanner(
+        self,
+        make: Callable[[str, int, Sequence[int]], Any],
+        stop: Sequence[int],
+        wakeup: int,
+    ) -> Any:
         """Return a child's scanner; called in the child."""
         self._report.release()  # the logger ends when its last writer is gone
         search, options = self._search, self._options
-        make = self._kernel.make
         if options.witness_bits is None:
             scanner = make(search.block, search.difficulty, stop)
         else:
             scanner = WitnessScanner(make, search, options.witness_bits, stop)
         if options.rate is None:
             return scanner
-        return RateLimitedScanner(
-            scanner, options.rate / options.processes, stop, wakeup
-        )
+        shares = options.processes + bool(self._gpu_scanner)
+        return RateLimitedScanner(scanner, options.rate / shares, stop, wakeup)
+
+    def _open_gpu(self, number: int) -> Tuple[OpenedGpu, Any]:
+        """Return a GPU and what makes its scanner; called in its process."""
+        self._report.release()
+        block, core_rate = self._search.block, self._kernel.rate
+        opened = open_gpu(self._gpu_scanner or "", number, block, core_rate)
+        return opened, functools.partial(self._scanner, opened.make)
+
+    def _welcome(self, gpu: Child) -> None:
+        """Take the first line of a GPU's process: it searches from now on, or never."""
+        hello = gpu.hello()
+        if hello is None:
+            return
+        if "device" not in hello:
+            self._refuse(gpu, hello.get("refused", ""))
+            return
+        gpu.ready = True
+        if self._options.rate is None:
+            gpu.stretch = max(1, int(hello["rate"] * self._stretch_seconds / 2))
+        self._pool.add_gpus(hello.pop("gpus"))
+        both = f"{GPU_KERNEL}+{self._kernel.name}"
+        kernel = GPU_KERNEL if self._kernel.name == GPU_KERNEL else both
+        self._report.event("device", number=gpu.gpu, kernel=kernel, **hello)
+        self._assign_work(gpu)
+
+    def _refuse(self, gpu: Child, reason: str) -> None:
+        """Do without a GPU, and report why."""
+        status = self._pool.refuse(gpu)
+        signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        reason = reason or (f"crashed (signal {signum})" if signum else "failed")
+        self._pool.failure = f"kernel {GPU_KERNEL} is refused: {reason}"
+        self._report.event("device", number=gpu.gpu, refused=reason)
+
+    def _refuse_overdue(self, now: float) -> None:
+        """Refuse the GPUs that have not proved themselves in time."""
+        patience = self._options.gpu_patience
+        for child in list(self._pool.children.values()):
+            if not child.ready and now >= child.born + patience:
+                self._refuse(child, f"gave no answer within {patience:g} s")
+
+    def _remove_dead(self, child: Child) -> None:
+        """Take back what a dead child was to test; others may have had no work left."""
+        self._ledger.reclaim(child.number)
+        again = self._pool.remove_dead(child)
+        if child.gpu is not None and not again:
+            reason = "its process keeps dying"
+            self._report.event("device", number=child.gpu, refused=reason)
+        for other in self._pool.children.values():
+            self._assign_work(other)
 
     @property
     def _must_continue(self) -> bool:
@@ -1273,6 +1484,8 @@ class Worker:
 
     def _assign_work(self, child: Child) -> None:
         ledger = self._ledger
+        if not child.ready:
+            return
         while self._must_continue and ledger.outstanding(child.number) < QUEUED:
             stretch = ledger.take(child.number, child.stretch)
             if stretch is None:
@@ -1292,12 +1505,12 @@ class Worker:
                 self._stop.clear()
                 continue
             child = self._pool.children[descriptor]
+            if not child.ready:
+                self._welcome(child)
+                continue
             replies = child.replies()
             if replies is None:
-                self._ledger.reclaim(child.number)
-                self._pool.remove_dead(child)
-                for other in self._pool.children.values():
-                    self._assign_work(other)  # it may have had no work left
+                self._remove_dead(child)
                 continue
             for tested, hit, took, witnesses in replies:
                 self._ledger.done(child.number, tested, hit)
@@ -1312,12 +1525,16 @@ class Worker:
     def _next_deadline(self) -> float:
         if self._end_deadline is not None:
             return self._end_deadline
-        progress = self._last_progress[0] + self._options.progress
-        return progress if self._deadline is None else min(progress, self._deadline)
+        soonest = self._last_progress[0] + self._options.progress
+        for child in self._pool.children.values():
+            if not child.ready:
+                soonest = min(soonest, child.born + self._options.gpu_patience)
+        return soonest if self._deadline is None else min(soonest, self._deadline)
 
     def _update_state(self) -> None:
         """Decide whether the search ends, and which children may stop early."""
         now = time.monotonic()
+        self._refuse_overdue(now)
         if self._stop.made:
             self._ending = self._ending or "stopped"
         elif self._deadline is not None and now >= self._deadline:
@@ -1398,6 +1615,13 @@ def _wanted_kernel(options: WorkerOptions) -> str:
     """Return the name of the kernel to use, or "auto" to test all of them."""
     slow = options.rate is not None and options.rate <= HASHLIB_RATE
     return HashlibScanner.name if slow and options.kernel == "auto" else options.kernel
+
+
+def _wanted_gpu_scanner(options: WorkerOptions) -> Optional[str]:
+    """Return the path of the GPU scanner if GPUs are to search, too."""
+    return (
+        find_gpu_scanner() if _wanted_kernel(options) in ("auto", GPU_KERNEL) else None
+    )
 
 
 def _first_stretch(options: WorkerOptions) -> int:
@@ -1539,6 +1763,7 @@ DEFAULTS: Dict[str, Any] = {
     "rate": None,
     "witness_bits": None,
     "most_events": MOST_EVENTS,
+    "gpu_patience": GPU_PATIENCE,
 }
 
 
@@ -1589,7 +1814,8 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--time-limit", help="seconds after which the search ends (never)")
     add("--processes", help="number of processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
-    add("--kernel", help="auto, hashlib or the name of a native kernel (auto)")
+    add("--kernel", help="auto, hashlib, opencl or a native kernel's name (auto)")
+    add("--gpu-patience", help="seconds until a GPU must have proved itself (60)")
     add("--rate", help="nonces per second, at most (CND_RATE, or no limit)")
     add("--witness-bits", help="also report nonces with so many zero bits (none)")
     add("--run", help="the name of the run, a field of every event")
@@ -1635,6 +1861,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         rate,
         _witness_bits(raw["witness_bits"], search.difficulty),
         _whole("most events", raw["most_events"]),
+        _seconds("gpu patience", raw["gpu_patience"], 0),
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"

@@ -29,6 +29,7 @@ from typing import Any
 
 from cnd import kernel, pow
 from cnd.bench import rivals
+from cnd.bench.gpu import GpuBench, gpu_bench
 from cnd.bench.rivals import Rival
 from cnd.model.events import printable_line
 from cnd.model.format import table
@@ -62,6 +63,7 @@ class KernelBench:
     cores: int
     all_cores: float  # nonces a second by the best kernel, all cores at once
     one_core: float  # the same by one of them, just before and after
+    gpu: GpuBench
     rivals: Sequence[Rival] = ()  # other programs beside, on one core
 
     @property
@@ -90,6 +92,7 @@ class KernelBench:
             "all_cores": round(self.all_cores),
             "beside": {r.name: round(r.rate) for r in self.rivals if r.rate},
             "failed": {r.name: r.reason for r in self.rivals if not r.rate},
+            "gpu": self.gpu.to_json(),
         }
         return json.dumps(record)
 
@@ -103,7 +106,7 @@ class KernelBench:
         lines.append(
             f"{self.cores} cores: {self.all_cores / 1e6:.2f} M/s, {ratio:.2f} x one"
         )
-        return "\n".join([*lines, *map(self._beside, self.rivals)])
+        return "\n".join([*lines, *map(self._beside, self.rivals), self.gpu.line])
 
     def _beside(self, rival: Rival) -> str:
         if not rival.rate:
@@ -140,7 +143,7 @@ def kernel_bench(seconds: float = 10.0) -> KernelBench:
     one, every, cores = _all_cores(scans[best.name], 0.3 * seconds)
     with _one_core():
         others = rivals.rivals()
-    return KernelBench(core, cores, every, one, others)
+    return KernelBench(core, cores, every, one, gpu_bench(), others)
 
 
 def processor() -> str:

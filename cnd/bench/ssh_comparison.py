@@ -175,7 +175,7 @@ def _by_fleet(
         replace(plan, boot_allowance=other_tools.PATIENCE),
         journal,
         provision.login,
-        code=lambda machine: payload.code(machine, plan.kernel),
+        code=lambda _, machine: payload.code(machine, plan.kernel),
         alone=lambda instance, name: {},  # no orders: its watchdog goes at once
         put=events.put,
         at_once=cloud.hosts_at_once,

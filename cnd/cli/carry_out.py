@@ -17,8 +17,10 @@ from typing import NamedTuple
 
 from invoke.exceptions import Exit
 
-from cnd.cli.options import LaunchOptions, ViewOptions
+from cnd.cli.options import LaunchOptions, RunOptions, ViewOptions
 from cnd.cli.output import print_data, say
+from cnd.cli.request import boot_allowance
+from cnd.cli.settings import DEFAULTS
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, LeakError
 from cnd.model.events import Event
@@ -26,7 +28,14 @@ from cnd.model.outcome import Ending
 from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.model.run_name import new_run
-from cnd.planning import forecast, instance_types, local_rate, preflight
+from cnd.planning import (
+    choice,
+    forecast,
+    free_tier,
+    instance_types,
+    local_rate,
+    preflight,
+)
 from cnd.planning.forecast import Machine, Request
 from cnd.run import status
 from cnd.run.job import Job
@@ -57,6 +66,7 @@ def decided(
     """
     began = process_start.began()
     folder, kernel = state_folder(), asked.plan.kernel
+    asked = with_type(asked, cloud, options)
     asked = instance_types.on_spot(cloud, instance_types.ranked(cloud, asked))
     measure = (lambda: local_rate.rate(kernel)) if asked.confidence else lambda: None
     known = instance_types.machine(cloud, folder, asked.plan, measure=measure)
@@ -65,6 +75,26 @@ def decided(
         began = time.monotonic()
         known = instance_types.machine(cloud, folder, asked.plan)
     return Decided(forecast.decide(asked, known), known, began)
+
+
+def with_type(asked: Request, cloud: Cloud | None, options: RunOptions) -> Request:
+    """Return what is asked for with the type that "auto" takes, which is told.
+
+    If the default type is not the cheapest, that is told, too.
+    """
+    folder = state_folder()
+    if choice.is_auto(asked):
+        best = instance_types.choose(cloud, folder, asked)
+        for line in best.lines:
+            say(line)
+        return choice.taken(asked, best, boot_allowance(best.fleet.plan.types))
+    default = options.instance_type == (DEFAULTS["instance_type"],)
+    if cloud and cloud.name == "aws" and default and not asked.plan.script:
+        machines = instance_types.others(cloud, folder, asked.plan.kernel)
+        in_tier = free_tier.is_in(cloud)
+        if line := choice.cheaper(asked, machines, free_tier=in_tier):
+            say(line)
+    return asked
 
 
 def _after_trial(

@@ -35,7 +35,6 @@ from cnd.cli.parsers import (
 from cnd.cli.settings import DEFAULTS
 from cnd.model.plan import (
     ADDRESSES,
-    BOOT_ALLOWANCE,
     BOOTSTRAPS,
     DEFAULT_BLOCK,
     HASH_DIGITS,
@@ -93,7 +92,8 @@ class FleetOptions(Options):
     instance_type: tuple[str, ...] = option(
         parse=names,
         default=DEFAULTS["instance_type"],
-        help="EC2 instance type, or several: the cheapest first (t3.micro)",
+        help="EC2 instance type, or several: the cheapest first; auto: the one that "
+        "costs least for this search, CPU or GPU (t3.micro)",
     )
     time_limit: float = option(
         "t",
@@ -103,7 +103,8 @@ class FleetOptions(Options):
     )
     image: str = text(
         default=DEFAULTS["image"],
-        help="ubuntu, al2023, debian or ami-... (ubuntu)",
+        help="ubuntu, al2023, debian, gpu (with NVIDIA's driver), ami-... or auto: gpu "
+        "for types with GPUs, else ubuntu (auto)",
     )
     subnet: str = text(
         help="subnet-..., or several to try in turn; default: the default VPC's"
@@ -190,10 +191,10 @@ class RunOptions(JsonOptions, CloudOptions, AccessOptions, SearchOptions, FleetO
         default="auto",
         help="ssh, user-data (no SSH: all through S3) or auto (by N)",
     )
-    boot: float = option(
-        parse=seconds_such_as("for example: --boot 1200"),
-        default=str(BOOT_ALLOWANCE),
-        help="seconds from the launch until SSH must answer (300); metal takes more",
+    boot: float | None = option(
+        parse=optional(seconds_such_as("for example: --boot 1200")),
+        help="seconds from the launch until SSH must answer (300, of types with GPUs "
+        "900); metal takes more",
     )
 
 

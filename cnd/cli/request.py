@@ -19,7 +19,9 @@ from cnd.cli.options import (
     StartOptions,
 )
 from cnd.errors import UsageError
-from cnd.model.plan import MARKETS, Plan
+from cnd.model.catalog import has_gpu, image_of_all
+from cnd.model.plan import BOOT_ALLOWANCE, GPU_BOOT_ALLOWANCE, MARKETS, Plan
+from cnd.planning.choice import AUTO
 from cnd.planning.forecast import Request
 from cnd.run import custom_worker
 from cnd.system.folders import state_folder
@@ -40,7 +42,9 @@ def plan_of(options: Options, types: Sequence[str], **decided: Any) -> Plan:
     first, *others = types
     given = options_of(type(options)).keys() - NOT_OPTIONS
     same = {f.name: getattr(options, f.name) for f in fields(Plan) if f.name in given}
-    more = {"instance_type": first, "others": dict.fromkeys(others)}
+    more: dict[str, Any] = {"instance_type": first, "others": dict.fromkeys(others)}
+    if "image" in same and AUTO not in types:
+        more["image"] = image_of_all(same["image"], types)
     return Plan(**{**same, **more, **decided})
 
 
@@ -59,7 +63,7 @@ def request(options: RunOptions, **more: Any) -> Request:
             "difficulty": needed_difficulty(options.difficulty, EXAMPLE),
             "instances": n,
             "market": market(options),
-            "boot_allowance": options.boot,
+            "boot_allowance": options.boot or boot_allowance(options.instance_type),
             **more,
         },
     )
@@ -115,10 +119,19 @@ def on_request(options: StartOptions, usual: StartOptions) -> Request:
     return start_request(replace(options, **plain))
 
 
+def boot_allowance(types: Sequence[str]) -> float:
+    """Return the seconds that instances of these types may take until SSH answers."""
+    return GPU_BOOT_ALLOWANCE if any(map(has_gpu, types)) else BOOT_ALLOWANCE
+
+
 def doctor_plan(options: DoctorOptions) -> Plan:
     """Return a plan of a run as `doctor` examines the account for it."""
     n = options.instances or 1
     types = options.instance_type
+    if AUTO in types:
+        message = "doctor examines the account for a type that is named"
+        hint = "`fab plan --instance-type auto` names the one that start would take"
+        raise UsageError(message, hint=hint)
     return plan_of(options, types, difficulty=1, instances=n, market=market(options))
 
 

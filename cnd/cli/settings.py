@@ -44,7 +44,7 @@ ORDER = (
 DEFAULTS = {
     "region": "",  # as boto3 is configured
     "instance_type": "t3.micro",
-    "image": "ubuntu",
+    "image": "auto",  # by the instance type
     "block": DEFAULT_BLOCK,
     "budget": "",  # none
 }

@@ -14,6 +14,7 @@ from invoke.exceptions import Exit
 
 from cnd import ec2
 from cnd.cli import arguments, resumed, settings
+from cnd.cli.carry_out import with_type
 from cnd.cli.connect import connected, required
 from cnd.cli.options import CleanOptions, ConfigOptions, DoctorOptions, PlanOptions
 from cnd.cli.output import say
@@ -39,7 +40,7 @@ def plan(c: Context, options: PlanOptions) -> None:
         asked, cloud = request(options), connected(options)
     folder, mine = state_folder(), local_rate.rate(asked.plan.kernel)
     on_aws = cloud if cloud and cloud.name == "aws" else None
-    asked = instance_types.ranked(cloud, asked)
+    asked = instance_types.ranked(cloud, with_type(asked, cloud, options))
     instance_types.check_offered(on_aws, asked.plan)
     known = instance_types.machine(cloud, folder, asked.plan, measure=lambda: mine)
     asked = instance_types.on_spot(on_aws, asked)

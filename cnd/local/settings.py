@@ -18,6 +18,7 @@ One rule: an invalid value is refused before anything starts.
     CND_LOCAL_IMAGES         folder of virtual machines' images (default: state folder)
     CND_LOCAL_MIRROR         source of an image's packages (default: that of apt)
     CND_LOCAL_ACCELERATOR    "kvm", or "tcg" for none (default: found by a trial)
+    CND_OPENCL_CPU           "1": hosts of types with GPUs see the processor as one
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cnd.local.weather import Weather
 from cnd.local.weather import parse as weather_of
 
 HOSTS = ("process", "vm")
+GPU, POCL_CACHE = "CND_OPENCL_CPU", "POCL_CACHE_DIR"
 ACCELERATORS = ("", "kvm", "tcg")
 DEFAULT_IDLE_SECONDS = 900.0
 # "for a short period (usually less than one hour)", says AWS's guide to terminating.
@@ -68,6 +70,8 @@ class Settings:
     images: str = ""  # a folder; empty: in the state folder
     mirror: str = ""  # a URL; empty: that of apt
     accelerator: str = ""  # of virtual machines; empty: found by a trial
+    # The variables by which a worker sees the processor as a GPU; empty: it does not.
+    gpu: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def read(environ: Mapping[str, str]) -> Settings:
         ),
         images=environ.get("CND_LOCAL_IMAGES", ""),
         mirror=environ.get("CND_LOCAL_MIRROR", ""),
+        gpu=_gpu(environ),
     )
 
 
@@ -129,6 +134,15 @@ def _session(environ: Mapping[str, str], account: AccountKind) -> float | None:
     if account.session_seconds is None:
         return None
     return _seconds(environ.get(name) or str(account.session_seconds), name)
+
+
+def _gpu(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a host with a GPU, which is the processor, by pocl."""
+    if environ.get(GPU) != "1":
+        return {}
+    # Hosts share pocl's usual cache, so that each does not compile the kernel anew.
+    caches = environ.get("XDG_CACHE_HOME") or f"{environ.get('HOME', '')}/.cache"
+    return {GPU: "1", POCL_CACHE: environ.get(POCL_CACHE) or f"{caches}/pocl/kcache"}
 
 
 def _one_of(choices: Sequence[str], value: str, name: str) -> str:

@@ -9,6 +9,7 @@ None.  Measured rates (`cnd.planning.rate_history`) and looked-up prices
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -67,18 +68,28 @@ ON_DEMAND = {
     "c8a.large": 0.10777,
     "c8g.medium": 0.03988,
     "c8g.large": 0.07976,
+    "g4dn.xlarge": 0.526,
+    "g4dn.12xlarge": 3.912,
+    "g5.xlarge": 1.006,
+    "g6.xlarge": 0.8048,
+    "g6.12xlarge": 4.6016,
+    "g6e.xlarge": 1.861,
+    "p5.4xlarge": 6.88,
     "t2.micro": 0.0116,
     "t3.micro": 0.0104,
     "t3a.micro": 0.0094,
     "t4g.micro": 0.0084,
 }
 # USD an hour billed besides the instance: a public IPv4 address at $0.005 an hour, and
-# 8 GB of gp3 at $0.08 a month for each.  Sources: https://aws.amazon.com/vpc/pricing/,
+# gp3 at $0.08 a month for each GB.  Sources: https://aws.amazon.com/vpc/pricing/,
 # https://aws.amazon.com/ebs/pricing/ (us-east-1).
-EXTRAS = 0.005 + 8 * 0.08 / 730
-# What the disk costs more in the most expensive region, sa-east-1, where a GB costs
-# $0.152 a month.  The address costs the same everywhere.
-DISK_ELSEWHERE = 8 * (0.152 - 0.08) / 730
+ADDRESS, GIGABYTE = 0.005, 0.08 / 730
+# GB of an image's disk; of one with a driver for GPUs that is an estimate.
+DISK, GPU_DISK = 8, 75
+EXTRAS = ADDRESS + DISK * GIGABYTE
+# What a GB costs more in the most expensive region, sa-east-1, at $0.152 a month.  The
+# address costs the same everywhere.
+GIGABYTE_ELSEWHERE = (0.152 - 0.08) / 730
 
 # T instances are launched in unlimited mode: a search uses every vCPU in full, and use
 # above the baseline is billed by the vCPU-hour.
@@ -107,7 +118,7 @@ BURSTABLE_T2 = {
 }
 
 # Of all other families in the table.
-VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16}
+VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16, "12xlarge": 48}
 
 # Cycles a nonce on one vCPU, by kernel, as measured on a Zen 4 core of 3.6 GHz
 # (docs/kernel.md).  Where a vCPU is one of two threads of a core and the other thread
@@ -148,16 +159,66 @@ PROCESSORS = {
 }
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """The GPU of a family of instances."""
+
+    name: str
+    multiprocessors: int  # each of 64 lanes for 32-bit integers
+    ghz: float  # half-way from its base to its boost clock: its power is limited
+
+
+# Sources: https://aws.amazon.com/ec2/instance-types/ (accelerated computing), and
+# NVIDIA's data sheets of the cards for multiprocessors and clocks.
+GPUS = {
+    "g4dn": Gpu("T4", 40, 1.09),
+    "g5": Gpu("A10G", 72, 1.51),
+    "g6": Gpu("L4", 58, 1.42),
+    "g6e": Gpu("L40S", 142, 1.81),
+    "p5": Gpu("H100", 132, 1.78),
+}
+GPUS_OF_SIZE = {"12xlarge": 4}  # of the sizes in the table; else one
+# Lane cycles a nonce: 1080 for SHA-256 by hashcat's mode 1400, as published for a card
+# with 30 multiprocessors at 1.86 GHz that reaches 3306 M/s, times three compressions.
+# Of that, golden.cl is expected to reach four fifths (docs/kernel.md).
+LANE_CYCLES, LANES, SHARE = 3 * 1080.0, 64, 0.8
+# Families with GPUs: g4dn, g6e, gr6, p5 ...
+WITH_GPU = re.compile(r"(g|gr|p)\d")
+
+
+def has_gpu(instance_type: str) -> bool:
+    """Whether instances of a type have GPUs, as its name says."""
+    return WITH_GPU.match(instance_type) is not None
+
+
+def image_for(instance_type: str) -> str:
+    """Return the name of the usual image for a type: one with a driver for its GPU."""
+    return "gpu" if has_gpu(instance_type) else "ubuntu"
+
+
+def image_of_all(image: str, types: Iterable[str]) -> str:
+    """Return the image that "auto" means for some types; "auto" if it is not the same.
+
+    Any other image stays what it is.
+    """
+    meant = {image_for(name) for name in types}
+    return meant.pop() if image == "auto" and len(meant) == 1 else image
+
+
 def _offer(name: str) -> Offer:
     family, _, size = name.partition(".")
-    processor = PROCESSORS[family]
+    price = with_extras(name, ON_DEMAND[name], f"table of {PRICED}, {PRICED_REGION}")
     vcpus = _burst(name)[0] or VCPUS[size]
+    if gpu := GPUS.get(family):
+        rate = _gpu_rate(gpu, GPUS_OF_SIZE.get(size, 1))
+        return Offer(name, "x86_64", vcpus, rate, price)
+    processor = PROCESSORS[family]
     return Offer(
         type=name,
         architecture=processor.architecture,
         vcpus=vcpus,
         rate=_rate(processor, vcpus),
-        price=with_extras(name, ON_DEMAND[name], f"table of {PRICED}, {PRICED_REGION}"),
+        price=price,
     )
 
 
@@ -184,11 +245,27 @@ def _rate(processor: Processor, vcpus: int) -> Rate | None:
     return Rate(vcpus * processor.ghz * 1e9 / processor.cycles, how)
 
 
+def _gpu_rate(gpu: Gpu, count: int) -> Rate:
+    """Return the rate of an instance's GPUs; what its cores add is within the error."""
+    each = SHARE * gpu.multiprocessors * LANES * gpu.ghz * 1e9 / LANE_CYCLES
+    how = (
+        f"estimate: {count} x {gpu.name}, {gpu.multiprocessors} multiprocessors at "
+        f"{gpu.ghz:g} GHz, {SHARE:.0%} of hashcat's rate by lane and clock"
+    )
+    return Rate(count * each, how)
+
+
 def with_extras(name: str, usd_per_hour: float, source: str) -> Price:
     """Return the price of an instance with everything billed besides it."""
     vcpus, baseline = _burst(name)
     surplus = SURPLUS.get(name.partition(".")[0], 0.0) * vcpus * (1 - baseline)
-    return Price(usd_per_hour + surplus + EXTRAS, source)
+    extras = ADDRESS + disk_of(name) * GIGABYTE
+    return Price(usd_per_hour + surplus + extras, source)
+
+
+def disk_of(name: str) -> int:
+    """Return how many GB the disk of an instance has with the usual image."""
+    return GPU_DISK if has_gpu(name) else DISK
 
 
 OFFERS = {name: _offer(name) for name in ON_DEMAND}

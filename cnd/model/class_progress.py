@@ -277,6 +277,8 @@ def _other_changes(event: Event) -> dict[str, object]:
     if event.kind == "worker.started":
         kernel = str(fields.get("kernel", ""))[:MOST_TEXT]
         return {"started": True, "kernel": kernel}
+    if event.kind == "worker.device" and "kernel" in fields:
+        return {"kernel": str(fields["kernel"])[:MOST_TEXT]}
     if ended == "failed":
         trouble = str(fields.get("reason", ""))[:MOST_TEXT]
         return {"ended": ended, "trouble": trouble}

@@ -39,6 +39,7 @@ KINDS = frozenset(
         "instance.lost",
         "instance.terminated",
         "worker.started",
+        "worker.device",
         PROGRESS,
         "worker.found",
         "worker.exhausted",

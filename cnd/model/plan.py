@@ -24,6 +24,8 @@ from cnd.model.pieces import Owners, Piece, members, whole_classes
 BOOT_ALLOWANCE = 300.0  # seconds
 # What the end of a run may take: stop, logs, uploads, termination.
 END_ALLOWANCE = 120.0  # seconds
+# Instances with GPUs have a large image, whose disk is slow at first.
+GPU_BOOT_ALLOWANCE = 900.0  # seconds
 
 # The bounds of a search, so that users of plans need not import the worker.
 DEFAULT_BLOCK = worker.DEFAULT_BLOCK
@@ -33,9 +35,10 @@ HASH_DIGITS = worker.HASH_DIGITS  # of a hash, in hex
 # What the workers may be set to search with; "auto" is the fastest on each host.
 KERNELS = (
     *("auto", "shani-avx512vl", "shani", "avx512", "avx2", "armv8"),
-    *("portable", "scalar", "hashlib"),
+    *("portable", "scalar", "hashlib", "opencl"),
 )
-IMAGES = ("ubuntu", "al2023", "debian")  # or the id of one: ami-...
+# Or the id of one: ami-...  "gpu" has a driver for NVIDIA's; "auto": by instance type.
+IMAGES = ("ubuntu", "al2023", "debian", "gpu", "auto")
 # How instances get their orders.  Up to `MOST_BY_SSH` instances "auto" means SSH, where
 # events arrive at once; by S3 they arrive seconds later.
 BOOTSTRAPS = ("auto", "ssh", "user-data")

@@ -13,7 +13,7 @@ from typing import Any
 
 from cnd.errors import UsageError
 from cnd.model import resumption
-from cnd.model.catalog import Price, Rate
+from cnd.model.catalog import Price, Rate, has_gpu
 from cnd.model.format import duration, number, table
 from cnd.model.plan import (
     HASH_DIGITS,
@@ -30,6 +30,8 @@ from cnd.model.witness import bits_for
 # From RunInstances until SSH answers, for Amazon Linux 2023 and recent Ubuntu:
 # 20 to 30 s, measured by many.
 USUAL_BOOT = 30.0  # seconds
+# Of an image with a driver for GPUs, an estimate: a large disk that is slow at first.
+GPU_BOOT = 120.0  # seconds
 USUAL_END = 15.0  # seconds for stop, logs and termination
 USUAL_CONFIDENCE = 0.95  # at which alternatives are compared
 NEARLY_ALL = 0.99  # of the chance that the space holds an answer, where that is less
@@ -280,7 +282,10 @@ def _chances(plan: Plan, rate: float) -> Chances:
 
 
 def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast]:
-    """Return the cheapest fleets for the same search, one of each instance family."""
+    """Return the cheapest fleets for the same search, one of each instance family.
+
+    Both kinds are among them, with and without GPUs, if both can do it.
+    """
     exists = within(request.plan.difficulty, request.plan.left)
     if exists < LEAST_CHANCE:
         return []
@@ -300,7 +305,10 @@ def alternatives(request: Request, machines: Iterable[Machine]) -> list[Forecast
     families: dict[str, Forecast] = {}
     for each in found:
         families.setdefault(each.machine.type.partition(".")[0], each)
-    return list(families.values())[:SHOWN]
+    best, rest = list(families.values())[:SHOWN], list(families.values())[SHOWN:]
+    kinds = {has_gpu(each.machine.type) for each in best}
+    other = [each for each in rest if has_gpu(each.machine.type) not in kinds]
+    return [*best[: SHOWN - 1], *(other or best[SHOWN - 1 :])[:1]]
 
 
 def verdicts(

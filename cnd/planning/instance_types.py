@@ -14,11 +14,11 @@ from pathlib import Path
 from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import ELSEWHERE
 from cnd.errors import CapacityError, CloudError, UsageError
-from cnd.model.catalog import OFFERS, Price, Rate
+from cnd.model.catalog import OFFERS, Price, Rate, has_gpu
 from cnd.model.plan import KERNELS, MARKETS, Plan
 from cnd.model.result import Result
-from cnd.planning import prices, rate_history
-from cnd.planning.forecast import USUAL_BOOT, Machine, Request
+from cnd.planning import choice, prices, quotas, rate_history
+from cnd.planning.forecast import GPU_BOOT, USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
 from cnd.system.processor import usable_cores
 
@@ -53,7 +53,8 @@ def machine(
     if cloud and cloud.name != "local":
         price = prices.on_demand(cloud, name)
         rate = past.rate if past else _estimate(plan)
-        return Machine(name, vcpus, rate, price, past.boot if past else USUAL_BOOT)
+        boot = past.boot if past else usual_boot(name)
+        return Machine(name, vcpus, rate, price, boot)
     cores = usable_cores()
     cap = cloud.rate_cap if cloud else None
     rate = past.rate if past else None
@@ -116,13 +117,43 @@ def others(cloud: Cloud | None, folder: Path, kernel: str) -> list[Machine]:
     found = []
     for offer in OFFERS.values():
         rate = offer.rate if kernel == AUTO else None
-        boot = USUAL_BOOT
+        boot = usual_boot(offer.type)
         on_aws = cloud is not None and cloud.name != "local"
         key = _key(cloud, offer.type, kernel)
         if on_aws and (past := rate_history.recall(folder, key)):
             rate, boot = past.rate, past.boot
         found.append(Machine(offer.type, offer.vcpus, rate, offer.price, boot))
     return found
+
+
+def choose(cloud: Cloud | None, folder: Path, request: Request) -> choice.Choice:
+    """Return what `--instance-type auto` takes, by EC2's prices and known rates.
+
+    Raises:
+        UsageError: no known type can do what is asked for.
+    """
+    fleets = choice.ranked(request, others(cloud, folder, request.plan.kernel))
+    return choice.chosen(fleets, lambda fleet: _unfit(cloud, fleet.plan))
+
+
+def _unfit(cloud: Cloud | None, plan: Plan) -> str:
+    """Return why a fleet cannot be launched in the region now; "" if it can.
+
+    What the user may not look up does not count against it.
+    """
+    if cloud is None or cloud.name == "local":
+        return ""
+    on_spot = plan.market == MARKETS[1]
+    try:
+        if not access.zones(cloud.ec2, plan.instance_type):
+            return f"no zone of {cloud.region} offers it"
+        known = quotas.of_types(plan.types, on_spot=on_spot)
+        for each in quotas.look_up(cloud, known, on_spot=on_spot):
+            if plan.min_instances > max(each.room.values()):
+                return each.text
+    except CloudError:
+        return ""
+    return ""
 
 
 def learn(
@@ -153,6 +184,11 @@ def _key(cloud: Cloud | None, instance_type: str, kernel: str) -> str:
         cap = f"{cloud.rate_cap}" if cloud and cloud.rate_cap else ""
         return rate_history.key("local", cap, instance_type, kernel)
     return rate_history.key(cloud.name, cloud.account, instance_type, kernel)
+
+
+def usual_boot(instance_type: str) -> float:
+    """Return the seconds until an instance of a type searches, where none has yet."""
+    return GPU_BOOT if has_gpu(instance_type) else USUAL_BOOT
 
 
 def _estimate(plan: Plan) -> Rate | None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import email.utils
 import math
-import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from cnd.cloud.failures import ELSEWHERE, NETWORK, POLICY, QUOTA, code, translat
 from cnd.errors import CloudError, UsageError
 from cnd.model.catalog import PRICED
 from cnd.model.plan import MARKETS, Plan
-from cnd.planning import routes
+from cnd.planning import quotas, routes
 from cnd.planning.forecast import LONGER, outlived
 from cnd.provision import access, auto_scaling, ec2_fleet
 from cnd.provision.capacity import REFUSALS
@@ -36,11 +35,6 @@ OK, WARNING, FAULT = "ok", "warning", "fault"
 # AWS refuses requests whose time is off by more than five minutes.
 # https://docs.aws.amazon.com/IAM/latest/UserGuide/signing-elements.html
 SKEW_NOTED, SKEW_REFUSED = 60.0, 300.0  # seconds
-# "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances", in vCPUs.
-STANDARD_QUOTA = "L-1216C47A"
-# The letters of their families: not hpc, dl, trn, mac, inf, u, vt and others.
-STANDARD = re.compile(r"([acdhimrtz]|im|is)\d")
-SPOT_QUOTA = "L-34B43A08"  # "All Standard (...) Spot Instance Requests", in vCPUs
 # AWS Academy: sessions of four hours, two regions, nine instances, 32 vCPUs.
 LAB_ROLES = ("voclabs", "LabRole")
 LAB_REGIONS, LAB_INSTANCES, LAB_VCPUS = ("us-east-1", "us-west-2"), 9, 32
@@ -138,13 +132,13 @@ def _lab_excess(case: Case) -> tuple[str, str] | None:
     if plan.lifetime > LAB_SESSION:
         hours = f"{plan.lifetime / 3600:.1f} h"
         return f"a run of up to {hours}: a lab's session ends after 4 h", "less --t"
-    running = _running(cloud)
+    running = quotas.running(cloud)
     if len(running) + plan.instances > LAB_INSTANCES:
         text = f"lab accounts may run {LAB_INSTANCES} instances, {len(running)} run"
         free = LAB_INSTANCES - len(running)
         return text, f"--n {free}" if free > 0 else "end some of them first"
     each = max(access.describe_type(cloud.ec2, name).vcpus for name in plan.types)
-    if (used := _vcpus(running)) + each * plan.instances > LAB_VCPUS:
+    if (used := quotas.vcpus(running)) + each * plan.instances > LAB_VCPUS:
         text = f"lab accounts may run {LAB_VCPUS} vCPUs, {used} are in use"
         return text, "fewer instances (--n), or a smaller --instance-type"
     return None
@@ -301,40 +295,23 @@ def terminate(case: Case) -> Check:
 
 
 def quota(case: Case) -> Check:
-    """How many instances the account's quota of vCPUs leaves room for."""
-    plan, on_spot = case.plan, case.plan.market == "spot"
-    types = [name for name in plan.types if STANDARD.match(name)]
-    if not types:
+    """How many instances the account's quotas of vCPUs leave room for."""
+    plan = case.plan
+    known = quotas.of_types(plan.types, on_spot=plan.market == "spot")
+    if not known:
         text = f"{' and '.join(plan.types)}: a quota of its own, not looked at"
         return Check("quota", WARNING, text)
-    client = case.cloud.clients.get("service-quotas")
     try:
-        with translated("ask for the quota of vCPUs"):
-            reply = client.get_service_quota(
-                ServiceCode="ec2", QuotaCode=SPOT_QUOTA if on_spot else STANDARD_QUOTA
-            )
-            limit = int(reply["Quota"]["Value"])
+        found = quotas.look_up(case.cloud, known, on_spot=plan.market == "spot")
     except CloudError as error:
         return Check("quota", WARNING, f"not known: {error}")
-    counted = [
-        instance
-        for instance in _running(case.cloud)
-        if STANDARD.match(instance["InstanceType"])
-        and (instance.get("InstanceLifecycle") == "spot") == on_spot
-    ]
-    used = _vcpus(counted)
-    room = {
-        name: max(0, limit - used) // access.describe_type(case.cloud.ec2, name).vcpus
-        for name in types
-    }
-    kind = "spot vCPUs" if on_spot else "vCPUs"
-    largest = " or ".join(f"{n} x {name}" for name, n in room.items())
-    text = f"{used} of {limit} {kind} in use: room for {largest}"
-    if plan.min_instances > max(room.values()):
+    text = "; ".join(each.text for each in found)
+    if plan.min_instances > max(n for each in found for n in each.room.values()):
         # No fault yet where another quota may apply.
-        other = len(types) < len(plan.types) or plan.market == MARKETS[-1]
+        other = len(known) < len(plan.types) or plan.market == MARKETS[-1]
         status = WARNING if other else FAULT
-        return Check("quota", status, f"{text}, not {plan.min_instances}", QUOTA)
+        way_out = f"{QUOTA}: {' or '.join(each.code for each in found)}"
+        return Check("quota", status, f"{text}, not {plan.min_instances}", way_out)
     return Check("quota", OK, text)
 
 
@@ -462,22 +439,3 @@ def _dry(
         status = WARNING if reason in passed_over else FAULT
         return Check(name, status, str(error), way_out)
     return Check(name, OK, fine)
-
-
-def _running(cloud: Cloud) -> list[Any]:
-    """Return all instances that run in the region, of CND or not, as EC2 lists them."""
-    filters: Any = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
-    pages = cloud.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-    with translated("look what runs in the region"):
-        return [
-            instance
-            for page in pages
-            for reservation in page["Reservations"]
-            for instance in reservation["Instances"]
-        ]
-
-
-def _vcpus(instances: Iterable[Any]) -> int:
-    """Return how many vCPUs instances have together."""
-    options = [instance.get("CpuOptions", {}) for instance in instances]
-    return sum(o.get("CoreCount", 1) * o.get("ThreadsPerCore", 1) for o in options)

@@ -17,10 +17,11 @@ from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code, translated
 from cnd.errors import CloudError
 from cnd.model.catalog import (
-    DISK_ELSEWHERE,
+    GIGABYTE_ELSEWHERE,
     OFFERS,
     PRICED_REGION,
     Price,
+    disk_of,
     with_extras,
 )
 
@@ -49,7 +50,7 @@ def on_demand(cloud: Cloud, instance_type: str) -> Price | None:
     abroad = cloud.region != PRICED_REGION
     if listed is not None:
         found = with_extras(instance_type, listed, f"AWS's price list, {cloud.region}")
-        more = DISK_ELSEWHERE if abroad else 0.0
+        more = disk_of(instance_type) * GIGABYTE_ELSEWHERE if abroad else 0.0
         return replace(found, usd_per_hour=found.usd_per_hour + more)
     if abroad:
         return None

@@ -21,6 +21,7 @@ from cnd.cloud.endpoints import is_loopback
 from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import TOOL_TAG, find
 from cnd.errors import CloudError
+from cnd.model.catalog import image_for
 from cnd.provision.retry import again
 from cnd.transport.keys import UserKey
 
@@ -61,6 +62,13 @@ SYSTEMS = {
         "ec2-user",
     ),
     "debian": System("/aws/service/debian/release/12/latest/{debian}", "admin"),
+    # With NVIDIA's driver.  Source:
+    # https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html
+    "gpu": System(
+        "/aws/service/deeplearning/ami/{ec2}/base-oss-nvidia-driver-gpu-ubuntu-22.04"
+        "/latest/ami-id",
+        "ubuntu",
+    ),
 }
 # How the names of published images begin -> their login user.
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
@@ -121,13 +129,15 @@ def image(
     """Return the image called `name` that `instance_type` can boot.
 
     Args:
-        name: one of SYSTEMS, of which the newest is taken, or "ami-...".
+        name: one of SYSTEMS, of which the newest is taken; "auto" for the usual one of
+            the type; or "ami-...".
         user: the login user; empty for the usual one of such images.
 
     Raises:
         CloudError: there is no such type or image, or they do not fit together.
     """
     offered = describe_type(cloud.ec2, instance_type).architectures
+    name = image_for(instance_type) if name == "auto" else name
     if name not in SYSTEMS:
         return _image_by_id(cloud.ec2, instance_type, offered, name, user)
     arch = next((a for a in offered if a in ARCHITECTURES), None)

@@ -17,6 +17,7 @@ from cnd.cloud.connection import Cloud
 from cnd.cloud.failures import code
 from cnd.ec2 import REFUSALS
 from cnd.errors import CloudError
+from cnd.model.catalog import has_gpu
 from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import Plan
 from cnd.provision import access
@@ -139,7 +140,9 @@ def prepare(
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            settled(partial(s3_protocol.send, cloud.s3, name, run, owner), cloud)
+            gpu = any(map(has_gpu, plan.types))
+            place = (cloud.s3, name, run, owner)
+            settled(partial(s3_protocol.send, *place, gpu=gpu), cloud)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user

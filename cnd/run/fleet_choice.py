@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cnd.cloud.connection import Cloud
+from cnd.model.catalog import has_gpu
 from cnd.model.claim import refutation
 from cnd.model.events import Event
 from cnd.provision.prepare import Provision
@@ -61,10 +62,10 @@ def new_ssh_fleet(
     )
     script, judged = _script(recorder, journal), judge(recorder, journal)
 
-    def code(machine: str) -> Mapping[str, bytes]:
+    def code(instance_type: str, machine: str) -> Mapping[str, bytes]:
         if script:
             return payload.code_with(script)
-        return payload.code(machine, plan.kernel)
+        return payload.code(machine, plan.kernel, gpu=has_gpu(instance_type))
 
     return SshFleet(
         plan,

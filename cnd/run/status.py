@@ -267,6 +267,7 @@ def _activity(event: Event) -> str:
         "instance.running": "waiting for SSH",
         "instance.ready": "being set up",
         "worker.started": "searching",
+        "worker.device": "searching",
         "host.reconnecting": "out of touch",
         "host.failed": "failed",
         "log.pulled": "done",

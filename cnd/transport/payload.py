@@ -11,7 +11,14 @@ from pathlib import Path
 
 from cnd import kernel
 from cnd import pow as worker
-from cnd.on_instance import http_client, script_runner, watchdog, worker_events
+from cnd.on_instance import (
+    gpu_scanner,
+    http_client,
+    opencl,
+    script_runner,
+    watchdog,
+    worker_events,
+)
 
 WORKER = Path(worker.__file__)
 # On every host; as files, since a host has no package `cnd`.
@@ -21,21 +28,32 @@ COMMON = {
     "http_client.py": Path(http_client.__file__),
     "worker_events.py": Path(worker_events.__file__),
 }
+# Besides, on hosts that may have a GPU.
+FOR_GPU = {
+    "gpu_scanner.py": Path(gpu_scanner.__file__),
+    "opencl.py": Path(opencl.__file__),
+    gpu_scanner.SOURCE: Path(kernel.__file__).with_name(gpu_scanner.SOURCE),
+}
 
 
 @functools.cache
-def code(machine: str, kernel_name: str = "auto") -> Mapping[str, bytes]:
+def code(
+    machine: str, kernel_name: str = "auto", *, gpu: bool = False
+) -> Mapping[str, bytes]:
     """Return the files (name -> content) for a host whose ``uname -m`` is `machine`.
 
     Without a library for it the worker searches with hashlib.
 
     Args:
         kernel_name: the kernel that it is to search with.
+        gpu: whether the host may have a GPU.
     """
     files = dict(COMMON)
     library = kernel.library(machine)
     if library and kernel_name != "hashlib":
         files[kernel.PUSHED_NAME] = library
+    if gpu:
+        files |= FOR_GPU
     return {name: path.read_bytes() for name, path in files.items()}
 
 

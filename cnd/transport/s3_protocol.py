@@ -26,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from cnd import s3logs
 from cnd.cloud.failures import translated
+from cnd.model.catalog import has_gpu
 from cnd.model.plan import MAX_LIFETIME, Plan
 from cnd.model.s3_requests import pace
 from cnd.on_instance import agent
@@ -65,12 +66,14 @@ class ControlMessage:
 
 
 @functools.cache
-def bundle(machine: str) -> bytes:
+def bundle(machine: str, *, gpu: bool = False) -> bytes:
     """Return the files for a machine (`uname -m`) as a ZIP archive.
 
+    `gpu`: whether instances of the run may have GPUs.
     It has its modules compiled as well, for hosts with this process's Python version.
     """
-    files = {**payload.code(machine), "agent.py": Path(agent.__file__).read_bytes()}
+    code = payload.code(machine, gpu=gpu)
+    files = {**code, "agent.py": Path(agent.__file__).read_bytes()}
     for name in ("agent.py", *payload.COMMON):
         files[importlib.util.cache_from_source(name)] = _compiled(name, files[name])
     target = io.BytesIO()
@@ -92,9 +95,9 @@ def _compiled(name: str, source: bytes) -> bytes:
         return Path(target).read_bytes()
 
 
-def send(s3: S3Client, bucket: str, run: str, owner: str) -> None:
+def send(s3: S3Client, bucket: str, run: str, owner: str, *, gpu: bool = False) -> None:
     """Put the objects that instances fetch into S3; the bucket must exist."""
-    objects = {f"{machine}.zip": bundle(machine) for machine in MACHINES}
+    objects = {f"{machine}.zip": bundle(machine, gpu=gpu) for machine in MACHINES}
     for name, data in {**objects, MESSAGE: ControlMessage(0).encoded()}.items():
         put(s3, bucket, run, name, data, owner=owner)
 
@@ -128,6 +131,7 @@ def boot(
     alone_after = orphans.PATIENCE if patience is None else patience
     hold = int(min(plan.lifetime, MAX_LIFETIME))
     rates = pace(plan.instances, polls_per_second)
+    gpu = any(map(has_gpu, plan.types))
 
     def url(name: str) -> str:
         return s3logs.presigned(s3, bucket, run, name, seconds=hold)
@@ -139,7 +143,7 @@ def boot(
         "bundles": {
             machine: {
                 "url": url(f"{machine}.zip"),
-                "sha256": hashlib.sha256(bundle(machine)).hexdigest(),
+                "sha256": hashlib.sha256(bundle(machine, gpu=gpu)).hexdigest(),
             }
             for machine in MACHINES
         },

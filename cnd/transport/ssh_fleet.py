@@ -50,7 +50,7 @@ class SshFleet:
         files: RunFiles,
         login: Login,
         *,
-        code: Callable[[str], Mapping[str, bytes]],
+        code: Callable[[str, str], Mapping[str, bytes]],
         alone: Callable[[str, str], Mapping[str, object]],
         put: Emit,
         at_once: int = 32,
@@ -59,7 +59,8 @@ class SshFleet:
         """Make a fleet of no hosts yet.
 
         Args:
-            code: returns the files that a host needs, by its machine (`uname -m`).
+            code: returns the files that a host needs, by its instance type and its
+                machine (`uname -m`).
             alone: returns the orders of an instance (id, name) in case that it becomes
                 an orphan: see `watchdog.py`.
             put: takes every event, from any thread.
@@ -85,6 +86,7 @@ class SshFleet:
         self._idle: dict[str, list[Host]] = {}
         self._reached: dict[str, Host] = {}  # by instance id: not served yet
         self._former: list[str] = []  # folders of earlier runs on these hosts
+        self._types: dict[str, str] = {}  # of each instance
         self._gone: set[str] = set()  # instances that were dropped
         self._holders: dict[
             int, str
@@ -190,6 +192,7 @@ class SshFleet:
             if host is None:
                 host = self._new_host(instance, name)
                 self._hosts.append((instance.id, host))
+            self._types[instance.id] = instance.type
             self._deadlines.expect(instance.id)
             self._contact.begin()
             if part:
@@ -368,7 +371,7 @@ class SshFleet:
                         self._folder,
                         part.name,
                         job,
-                        code=self._code,
+                        code=partial(self._code, self._types[instance_id]),
                         program="script_runner.py" if self._plan.script else "pow.py",
                         pause=WATCHDOG_PAUSE if on_demand else SPOT_WATCHDOG_PAUSE,
                         former=self._former,

@@ -29,7 +29,7 @@ PHASES = {
     "wait": "done; the others are not",
     "terminate": "until the cloud reports it as terminated",
 }
-KERNEL = re.compile(r"\w[\w.-]{0,39}")
+KERNEL = re.compile(r"\w[\w.+-]{0,39}")
 SHORT = 0.25  # seconds; a rate over less is noise and joins the one before
 
 
@@ -183,16 +183,21 @@ class _HistoryBuilder:
         """Take in a report of one of its workers."""
         if event.kind == "worker.started":
             self._searching.add(event.index)
-            kernel = str(event.fields.get("kernel", ""))
-            self._fields["kernel"] = kernel if KERNEL.fullmatch(kernel) else "?"
+            self._note_kernel(event)
             self._counts[event.index] = (event.time, 0)
             self._first_search = self._first_search or event.time
+        if event.kind == "worker.device" and "kernel" in event.fields:
+            self._note_kernel(event)
         self._count(event)
         if event.kind in LAST_WORDS:
             self._searching.discard(event.index)
             self._last_report = event.time
         if event.kind != "worker.noise":
             self._enter("search" if self._searching else "log", event.time)
+
+    def _note_kernel(self, event: Event) -> None:
+        kernel = str(event.fields.get("kernel", ""))
+        self._fields["kernel"] = kernel if KERNEL.fullmatch(kernel) else "?"
 
     def _count(self, event: Event) -> None:
         """Note how much was tested since the last report of that."""

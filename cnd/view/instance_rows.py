@@ -19,6 +19,7 @@ STATES = {
     "instance.running": "boots",
     "instance.ready": "set up",
     "worker.started": "searches",
+    "worker.device": "searches",
     "worker.progress": "searches",
     "worker.found": "found",
     "worker.exhausted": "exhausted",

@@ -187,6 +187,7 @@ SENTENCES = {
     "instance.running": "{instance} runs ({host}, {address})",
     "instance.lost": "{instance} is {state}: lost ({host})",
     "worker.started": "{instance} searches with {processes} x {kernel}",
+    "worker.device": "{instance}'s GPU searches, too: {device}",
     "worker.found": "{instance} found {nonce} with hash {hash}",
     "worker.refuted": "{instance} is not believed: {reason}",
     "worker.failed": "{instance}'s worker failed: {reason}",
@@ -227,11 +228,12 @@ VARIANTS = {
     "class.handed_over": {
         "of": "a class modulo {of} goes on from {start} on {host}",
     },
+    "worker.device": {"refused": "{instance} does without a GPU: {refused}"},
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
 # Kinds that have lines only where the instances are few.
-EACH = frozenset({"instance.running", "worker.started"})
+EACH = frozenset({"instance.running", "worker.started", "worker.device"})
 
 
 def report(result: Result, width: int | None = None) -> str:

@@ -153,3 +153,36 @@ def test_a_run_finds_its_nonce_on_every_system(
     assert result["outcome"] == "found"
     (folder,) = terminal.runs()[-1:]
     assert len(list((folder / "logs").iterdir())) == 2
+
+
+def test_auto_is_planned_as_the_type_that_it_takes(terminal: Terminal) -> None:
+    words = ("plan", "--d", "10", "--nonces", "2**60", "--t", "600")
+    done = terminal.call(*words, "--confidence", "0.9", "--instance-type", "auto")
+    assert done.returncode == 0, done.stderr
+    (line,) = [x for x in done.stderr.splitlines() if "auto takes " in x]
+    count, _, name = line.partition("auto takes ")[2].partition(":")[0].split()
+    assert "; the next, " in line
+    assert f"{count} x {name}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (
+            ("plan", "--d", "6", "--instance-type", "auto,t3.micro"),
+            "exclude each other",
+        ),
+        (("doctor", "--instance-type", "auto"), "a type that is named"),
+        (
+            ("plan", "--d", "12", "--confidence", "0.9", "--instance-type", "auto"),
+            "no known type can do it",
+        ),
+    ],
+)
+def test_auto_where_it_means_nothing_is_refused(
+    terminal: Terminal, words: tuple[str, ...], why: str
+) -> None:
+    done = terminal.call(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr

@@ -91,6 +91,12 @@ def _name_caller() -> None:
     STSBackend.get_caller_identity = get_caller_identity  # type: ignore[method-assign,assignment]
 
 
+def gpus(instance_type: str) -> int:
+    """Return how many GPUs an instance of a type has."""
+    listed = INSTANCE_TYPES.get(instance_type, {}).get("GpuInfo", {}).get("Gpus", [])
+    return sum(int(gpu.get("Count", 1)) for gpu in listed)
+
+
 def vcpus(instance_type: str) -> int:
     """Return the number of vCPUs of an instance type; 1 if it is not known."""
     known = INSTANCE_TYPES.get(instance_type, {})

@@ -12,9 +12,10 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from cnd.errors import UsageError
 from cnd.local.api import memory
@@ -29,6 +30,13 @@ from cnd.system import private_files
 END_SECONDS = 8.0  # for the fork server to kill every host
 READ_BYTES = 1 << 16
 PROGRAMS = "bin"  # beside the trees of the hosts
+
+
+class Hardware(NamedTuple):
+    """What an instance type gives a host."""
+
+    vcpus: int
+    gpus: int = 0
 
 
 class HostManager:
@@ -50,10 +58,12 @@ class HostManager:
         image: str = "",
         accelerator: str = "",
         rate: float | None = None,
+        gpu: Mapping[str, str] | None = None,
     ) -> None:
         self._folder, self._boot, self._next_fault = folder, boot, next_fault
         self._image, self._accelerator = image, accelerator
         self._rate = rate  # nonces/s of each host's worker, at most
+        self._gpu = dict(gpu or {})  # variables of hosts of types with GPUs
         self.host_bytes = memory.MACHINE if image else memory.PROCESS
         self.cloud_port = 0  # set before the first boot
         self.addresses = Addresses()
@@ -89,7 +99,7 @@ class HostManager:
         user: str,
         public_key: str,
         user_data: str,
-        vcpus: int,
+        hardware: Hardware,
         launch_index: int,
     ) -> None:
         """Boot the host of `instance`; the report is `up`, or `lost`."""
@@ -101,7 +111,7 @@ class HostManager:
             user=user,
             public_key=public_key,
             user_data=user_data,
-            cpus=cores(_available_cores(), vcpus, next(self._numbers)),
+            cpus=cores(_available_cores(), hardware.vcpus, next(self._numbers)),
             delay=self._boot.draw(),
             root=str(self._folder / "hosts" / instance),
             programs=str(self._folder / "hosts" / PROGRAMS),
@@ -112,6 +122,7 @@ class HostManager:
             accelerator=self._accelerator,
             rate=self._rate,
             cloud_port=self.cloud_port,
+            gpu=self._gpu if hardware.gpus else {},
         )
         with self._lock:
             self._specs[instance] = spec

@@ -16,7 +16,8 @@ from moto.ec2.exceptions import MissingParameterError
 from moto.ec2.models.amis import Ami, AmiBackend
 from moto.ssm.models import Parameter, ParameterDict
 
-CANONICAL, DEBIAN = "099720109477", "136693071363"  # AWS accounts of the publishers
+# AWS accounts of the publishers.
+CANONICAL, DEBIAN, AMAZON = "099720109477", "136693071363", "898082745236"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ def _images() -> list[Image]:
                     "/dev/sda1",
                 )
             )
+        found.append(
+            Image(
+                f"/aws/service/deeplearning/ami/{ec2_name}/"
+                "base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+                "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu 22.04)",
+                AMAZON,
+                ec2_name,
+                "/dev/sda1",
+            )
+        )
         for debian in ("12", "13"):
             found.append(
                 Image(

@@ -30,7 +30,7 @@ from cnd.local.account_kinds import AccountKind
 from cnd.local.api import accounts, images, memory, networks, templates
 from cnd.local.api.addresses import inside
 from cnd.local.api.faults import HostFault
-from cnd.local.api.host_manager import HostManager
+from cnd.local.api.host_manager import Hardware, HostManager
 from cnd.local.api.images import login_user
 from cnd.local.api.weather.instances import InstanceTimes, calm
 from cnd.local.host.guard import log
@@ -151,6 +151,10 @@ class HostInstance(_Base):
     def vcpus(self) -> int:
         return accounts.vcpus(self.instance_type)
 
+    @property
+    def gpus(self) -> int:
+        return accounts.gpus(self.instance_type)
+
     def boot(self) -> None:
         image = self.ec2_backend.amis.get(self.image_id)
         key = self.ec2_backend.key_pairs.get(self.key_name)
@@ -164,7 +168,7 @@ class HostInstance(_Base):
                 user=login_user(image.name if image else None),
                 public_key=key.public_key if key else "",
                 user_data=str(self.user_data or ""),
-                vcpus=self.vcpus,
+                hardware=Hardware(self.vcpus, self.gpus),
                 launch_index=int(self.ami_launch_index),
             )
 

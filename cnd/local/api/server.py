@@ -147,6 +147,7 @@ class Server:
             image=str(image) if wanted.hosts == "vm" else "",
             accelerator=wanted.accelerator,
             rate=wanted.rate,
+            gpu=wanted.gpu,
         )
         self._activity = Activity()
         # ASIA: temporary credentials, which have a token.

@@ -112,6 +112,7 @@ def environment(spec: HostSpec, user: str) -> dict[str, str]:
     rate = {} if spec.rate is None else {"CND_RATE": str(spec.rate)}
     return {
         **rate,
+        **spec.gpu,
         "AWS_EC2_METADATA_SERVICE_ENDPOINT": spec.metadata,
         "HOME": f"{spec.root}/root" if user == "root" else home(spec),
         "LANG": "C.UTF-8",

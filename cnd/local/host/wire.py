@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
@@ -42,6 +42,8 @@ class HostSpec:
     accelerator: str = ""  # of a virtual machine: "kvm", or "tcg" for none
     rate: float | None = None  # nonces/s of its worker, at most
     cloud_port: int = 0  # of the cloud, on 127.0.0.1
+    # The variables by which its worker sees this machine's processor as a GPU.
+    gpu: dict[str, str] = field(default_factory=dict)
 
     @property
     def hostname(self) -> str:

@@ -169,7 +169,7 @@ def test_all_types_are_checked(clerk: Clerk, case: Case) -> None:
 
 
 def test_the_quota_is_reported_for_each_type(clerk: Clerk, case: Case) -> None:
-    plan = replace(PLAN, others={"c7g.xlarge": None, "g5.xlarge": None}, instances=9)
+    plan = replace(PLAN, others={"c7g.xlarge": None, "inf2.xlarge": None}, instances=9)
     reply = {"Quota": {"Value": 16.0}}
     clerk.answer("service-quotas", "get_service_quota", reply)
     busy(clerk)
@@ -348,8 +348,8 @@ def described(vcpus: int) -> dict[str, Any]:
         *((name, True) for name in ("t3.micro", "c7a.large", "m6g.large", "z1d.large")),
         *((name, True) for name in ("a1.large", "d3en.xlarge", "im4gn.large")),
         *((name, False) for name in ("hpc6a.48xlarge", "dl1.24xlarge", "mac2.metal")),
-        *((name, False) for name in ("trn1.2xlarge", "inf2.xlarge", "g5.xlarge")),
-        *((name, False) for name in ("p4d.24xlarge", "x2gd.medium", "vt1.3xlarge")),
+        *((name, False) for name in ("trn1.2xlarge", "inf2.xlarge", "f2.6xlarge")),
+        *((name, False) for name in ("u-3tb1.56xlarge", "x2gd.medium")),
     ],
 )
 def test_only_standard_families_count_for_the_standard_quota(
@@ -364,6 +364,44 @@ def test_only_standard_families_count_for_the_standard_quota(
     (check,) = preflight.examine(replace(case, plan=plan), [preflight.quota])
     assert ("8 of 32 vCPUs in use" in check.text) == standard
     assert ("a quota of its own" in check.text) != standard
+
+
+@pytest.mark.parametrize(
+    ("name", "market", "code"),
+    [
+        ("g6.xlarge", "on-demand", "L-DB2E81BA"),
+        ("g4dn.xlarge", "spot", "L-3819A6DF"),
+        ("p5.4xlarge", "on-demand", "L-417A185B"),
+    ],
+)
+def test_types_with_gpus_count_for_quotas_of_their_own(
+    clerk: Clerk, case: Case, name: str, market: str, code: str
+) -> None:
+    asked = {"ServiceCode": "ec2", "QuotaCode": code}
+    reply = {"Quota": {"Value": 0.0}}
+    clerk.answer("service-quotas", "get_service_quota", reply, asked)
+    busy(clerk, "c5.2xlarge")
+    clerk.answer("ec2", "describe_instance_types", described(4))
+    plan = replace(PLAN, instance_type=name, market=market)
+    (check,) = preflight.examine(replace(case, plan=plan), [preflight.quota])
+    assert check.status == FAULT
+    assert f"room for 0 x {name}, not " in check.text
+    assert "0 of 0 " in check.text
+    assert code in check.way_out
+
+
+def test_each_quota_of_a_mixed_fleet_is_looked_up(clerk: Clerk, case: Case) -> None:
+    plan = replace(PLAN, instance_type="g6.xlarge", others={"t3.micro": None})
+    for code, value in (("L-DB2E81BA", 0.0), ("L-1216C47A", 32.0)):
+        asked = {"ServiceCode": "ec2", "QuotaCode": code}
+        reply = {"Quota": {"Value": value}}
+        clerk.answer("service-quotas", "get_service_quota", reply, asked)
+        busy(clerk)
+        clerk.answer("ec2", "describe_instance_types", described(4))
+    check = preflight.quota(replace(case, plan=plan))
+    assert check.status == OK
+    assert "room for 0 x g6.xlarge; " in check.text
+    assert "room for 8 x t3.micro" in check.text
 
 
 @pytest.mark.parametrize(("n", "status"), [(12, OK), (13, FAULT)])

@@ -12,9 +12,11 @@ import pytest
 from botocore.stub import ANY
 
 from cnd.cloud.connection import Cloud
-from cnd.model.catalog import DISK_ELSEWHERE, EXTRAS, OFFERS
+from cnd.model.catalog import DISK, EXTRAS, GIGABYTE_ELSEWHERE, OFFERS
 from cnd.planning import prices
 from tests.support.clerk import Clerk, stubbed
+
+MORE = DISK * GIGABYTE_ELSEWHERE  # an hour's disk in another region
 
 
 @pytest.fixture
@@ -63,7 +65,9 @@ def test_the_price_of_the_region_is_requested_from_aws(
     clerk.answer("pricing", "get_products", listed, asked_for("c6a.large"))
     price = prices.on_demand(aws, "c6a.large")
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS + DISK_ELSEWHERE)
+    assert price.usd_per_hour == pytest.approx(
+        0.091 + EXTRAS + DISK * GIGABYTE_ELSEWHERE
+    )
     assert price.source == "AWS's price list, eu-west-2"
 
 
@@ -121,7 +125,9 @@ def test_prices_on_later_pages_are_found(aws: Cloud, clerk: Clerk) -> None:
     clerk.answer("pricing", "get_products", {"PriceList": [product("0.091")]})
     price = prices.on_demand(aws, "c6a.large")
     assert price is not None
-    assert price.usd_per_hour == pytest.approx(0.091 + EXTRAS + DISK_ELSEWHERE)
+    assert price.usd_per_hour == pytest.approx(
+        0.091 + EXTRAS + DISK * GIGABYTE_ELSEWHERE
+    )
     zone = {"AvailabilityZone": "eu-west-2b", "InstanceType": "c6a.large"}
     history = {"SpotPriceHistory": [{**zone, "SpotPrice": "0.03"}]}
     empty: dict[str, Any] = {"SpotPriceHistory": [], "NextToken": "2"}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cnd.bench.gpu import GpuBench
 from cnd.bench.kernels import KernelBench, Measured
 from cnd.bench.rivals import Rival, hashcat, openssl
 
@@ -48,8 +49,8 @@ def test_what_refuses_to_run_is_named_with_its_own_reason(folder: Path) -> None:
     install(folder, "openssl", "exit 3")
     (found,) = openssl()
     assert found.reason == "it printed nothing (status 3)"
-    bench = KernelBench(
-        (Measured("shani", (2e7,), None),), 2, 4e7, 2e7, [*hashcat(), found]
-    )
+    measured = (Measured("shani", (2e7,), None),)
+    gpu = GpuBench("", refused="no driver")
+    bench = KernelBench(measured, 2, 4e7, 2e7, gpu, [*hashcat(), found])
     assert f"hashcat -m 20710: is installed and did not run: {WHY}" in bench.text()
     assert '"failed": {"hashcat -m 20710": "Device' in bench.to_json()

@@ -35,7 +35,7 @@ def test_each_place_goes_before_those_that_are_further_from_the_user(
         return chosen.value, chosen.source
 
     fabric: dict[str, object] = {}
-    assert found() == ("ubuntu", "default")
+    assert found() == ("auto", "default")
     own = write_own(elsewhere, 'image = "own"')
     assert found() == ("own", str(own))
     fabric = {"cnd": {"image": "fabric"}}

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,12 +12,19 @@ from cnd import kernel
 from cnd import pow as worker
 from cnd.kernel import build
 from tests.kernel.programs import BAD, MACHINE, Scan, current_library
+from tests.kernel.searches import (
+    BLOCK,
+    LAST,
+    VECTORS,
+    full_space,
+    golden,
+    stretches,
+    texts,
+)
 
 pytestmark = pytest.mark.skipif(
     current_library() is None, reason="needs a library built of these sources"
 )
-BLOCK = worker.DEFAULT_BLOCK
-VECTORS = json.loads((Path(__file__).parents[1].parent / "vectors.json").read_text())
 
 
 def kernels() -> list[tuple[int, str]]:
@@ -41,22 +44,6 @@ def scanner(number: int, block: str, difficulty: int) -> worker.NativeScanner:
 each_kernel = pytest.mark.parametrize(
     "number", [pytest.param(number, id=name) for number, name in kernels()]
 )
-
-
-@st.composite
-def stretches(draw: st.DrawFn) -> tuple[int, int, int]:
-    """Draw start, step and count, often where the length of a nonce changes."""
-    step = draw(st.one_of(st.integers(1, 64), st.integers(1, 10**6)))
-    count = draw(st.integers(1, 200))
-    powers = st.sampled_from([*(10**e for e in range(20)), 2**32, 2**64])
-    middle = draw(st.one_of(powers, st.integers(0, 2**64 - 1)))
-    start = middle - step * draw(st.integers(0, count))
-    return max(0, min(start, 2**64 - 1 - step * (count - 1))), step, count
-
-
-def texts() -> st.SearchStrategy[str]:
-    unicode = st.text(st.characters(exclude_categories=["Cs"]), max_size=300)
-    return st.one_of(st.just(BLOCK), unicode.filter(lambda t: len(t.encode()) <= 300))
 
 
 @each_kernel
@@ -104,9 +91,6 @@ def asked(number: int, scan: Scan) -> tuple[int, int, int]:
     return library.cnd_scan(*given, *where, *out), tested.value, nonce.value
 
 
-LAST = 2**64 - 1
-
-
 @each_kernel
 @pytest.mark.parametrize(
     "scan",
@@ -144,17 +128,6 @@ def test_an_unknown_kernel_scans_nothing() -> None:
         assert asked(number, scan) == (BAD, 0, 0)
 
 
-def golden(native: Any, start: int, count: int) -> Iterator[int]:
-    """Yield all golden nonces of range(start, start + count)."""
-    end = start + count
-    while start < end:
-        nonce = native.scan(start, 1, end - start)
-        start += native.tested
-        if nonce is not None:
-            yield nonce
-    assert start == end
-
-
 @pytest.mark.slow
 @each_kernel
 def test_a_tenth_of_the_space_holds_the_known_golden_nonces(number: int) -> None:
@@ -163,11 +136,6 @@ def test_a_tenth_of_the_space_holds_the_known_golden_nonces(number: int) -> None
         tenth //= 20  # the plain reference takes minutes
     known = [nonce for nonce in full_space() if nonce < tenth]
     assert list(golden(scanner(number, BLOCK, 6), 0, tenth)) == known
-
-
-def full_space() -> list[int]:
-    """Return every nonce below 2**32 that is golden at difficulty 6."""
-    return [int(nonce) for nonce in VECTORS["blocks"][BLOCK]["full_space"]["golden"]]
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cnd.errors import UsageError
 from cnd.model import witness
-from cnd.model.catalog import EXTRAS, OFFERS, Price, Rate, with_extras
+from cnd.model.catalog import EXTRAS, OFFERS, Price, Rate, has_gpu, with_extras
 from cnd.model.pieces import Piece, whole_classes
 from cnd.model.plan import Plan
 from cnd.planning.forecast import (
@@ -286,6 +286,12 @@ def test_the_alternatives_are_the_cheapest_first_and_one_of_a_family() -> None:
         assert each.chances.found >= 0.99
 
 
+@pytest.mark.parametrize("d", [5, 6, 7, 8])
+def test_fleets_with_and_without_gpus_are_among_the_alternatives(d: int) -> None:
+    found = alternatives(request(d=d), TABLE)
+    assert {has_gpu(each.plan.instance_type) for each in found} == {True, False}
+
+
 def test_a_space_that_cannot_reach_the_usual_confidence_has_alternatives_too() -> None:
     """D=8 in 2^32 nonces: an answer exists with 63 %, at any price."""
     found = alternatives(request(8, d=8), TABLE)
@@ -345,7 +351,8 @@ def test_every_estimate_says_what_it_is_derived_from() -> None:
         assert "us-east-1" in offer.price.source
         if offer.rate:
             assert offer.rate.source.startswith("estimate: ")
-            assert 1e6 < offer.rate.nonces_per_second / offer.vcpus < 50e6
+            most = 10e9 if has_gpu(offer.type) else 50e6 * offer.vcpus
+            assert 1e6 * offer.vcpus < offer.rate.nonces_per_second < most
 
 
 @pytest.mark.parametrize(

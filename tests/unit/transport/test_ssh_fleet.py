@@ -49,7 +49,7 @@ def fleet(put: Emit) -> SshFleet:
         PLAN,
         Journal(LATE.run),
         Login("nobody", Path("no-key"), "ssh-ed25519 AAAA"),
-        code=lambda machine: {},
+        code=lambda instance_type, machine: {},
         alone=lambda instance, name: {},
         put=put,
     )
@@ -94,7 +94,7 @@ def test_a_fleet_of_which_ssh_reaches_no_host_says_so_with_the_rule(
         replace(PLAN, boot_allowance=2.0),
         Journal(LATE.run),
         Login("nobody", Path("no-key"), "ssh-ed25519 AAAA", rule),
-        code=lambda machine: {},
+        code=lambda type_, machine: {},
         alone=lambda instance, name: {},
         put=events.put,
     )

@@ -134,3 +134,23 @@ def test_phases_stay_in_order_whatever_a_worker_reports(events: list[Event]) -> 
         assert ends == sorted(ends)
         assert instance.tested >= 0
         assert all(sample.end > sample.begin for sample in instance.samples)
+
+
+@pytest.mark.parametrize(
+    ("fields", "kernel"),
+    [
+        ({"kernel": "opencl+avx2", "rate": 1e9}, "opencl+avx2"),
+        ({"refused": "no"}, "avx2"),
+    ],
+)
+def test_a_gpu_that_joins_is_part_of_the_kernel(
+    fields: dict[str, object], kernel: str
+) -> None:
+    events = [*instance_events(0, "i-0")[:-1]]
+    events = [
+        *[e for e in events if e.kind != "worker.exhausted"],
+        at(11, "worker.started", 0, "i-0", kernel="avx2"),
+        at(12, "worker.device", 0, "i-0", number=0, **fields),
+    ]
+    (instance,) = observed(events).instances
+    assert instance.kernel == kernel
