@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from cnd import kernel, pow
-from cnd.system.folders import above_package
 
 SCANNER = Path(pow.__file__).with_name("on_instance") / pow.GPU_SCANNER
 PATIENCE = 120.0  # seconds: a driver may take long to start and to compile
@@ -95,7 +94,7 @@ def gpu_bench() -> GpuBench:
 
 def _measured() -> dict[str, Any]:
     """Return what this file as a program measures."""
-    environment = {**os.environ, "PYTHONPATH": str(above_package())}
+    environment = {**os.environ, "PYTHONPATH": str(Path(pow.__file__).parents[1])}
     command = [sys.executable, "-m", "cnd.bench.gpu"]
     try:
         done = subprocess.run(

@@ -25,7 +25,8 @@ from cnd.errors import CloudError, UsageError
 from cnd.model.format import table
 from cnd.model.plan import MARKETS, Plan
 from cnd.planning import instance_types, local_rate, preflight, prices
-from cnd.planning.forecast import Request, alternatives, decide, forecast, text, to_json
+from cnd.planning.forecast import Request, alternatives, decide, forecast, to_json
+from cnd.planning.forecast_text import text
 from cnd.provision import cleanup
 from cnd.system.folders import state_folder
 

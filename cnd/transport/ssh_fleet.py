@@ -44,6 +44,8 @@ FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 class SshFleet:
     """Serves the instances it is given; `stop` ends the search, `close` everything."""
 
+    delay = 0.0  # seconds that a message may take to reach a host, at worst
+
     def __init__(
         self,
         plan: Plan,
@@ -100,11 +102,6 @@ class SshFleet:
         threads = 3 * max(plan.instances, plan.fleet_size) + 1
         self._pool = Pool(threads, "host")
         self._allowances: dict[str, Allowance] = {}  # of each instance
-
-    @property
-    def delay(self) -> float:
-        """Seconds that a message may take to reach a host, at worst."""
-        return 0.0
 
     def divide(self, plan: Plan) -> None:
         """Replace the plan by one for fewer instances; before any is served."""

@@ -12,8 +12,8 @@ import pytest
 
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
-from tests.e2e.test_smallest import SMALLEST
 from tests.support.terminal import Terminal
+from tests.support.vectors import SMALLEST
 
 RUN = "20260102-030405-abcd"
 BLOCK = "COMSM0010cloud"

@@ -11,10 +11,8 @@ import pytest
 
 from cnd.bench import other_tools, ssh_comparison
 from tests.support.terminal import Terminal
+from tests.support.vectors import SMALLEST
 from tests.support.waiting import eventually
-
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
-SMALLEST = VECTORS["blocks"]["COMSM0010cloud"]["smallest_golden_by_difficulty"]
 
 
 def answers_with_the_smallest(terminal: Terminal, difficulty: int, n: int) -> None:

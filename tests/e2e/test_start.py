@@ -15,10 +15,10 @@ import pytest
 from tests.support.processes import ended
 from tests.support.runs import HOPELESS, searching, told
 from tests.support.terminal import BIN, Terminal
+from tests.support.vectors import VECTORS
 from tests.support.waiting import SOON, eventually
 
 ROOT = Path(__file__).parents[2]
-VECTORS = json.loads((ROOT / "tests" / "vectors.json").read_text())["blocks"]
 
 
 def hashed(nonce: int, block: str = "COMSM0010cloud") -> str:

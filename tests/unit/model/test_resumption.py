@@ -31,7 +31,7 @@ def plan(instances: int, *pieces: Piece, **more: object) -> Plan:
     return resumption.dealt(resumption.continued(past(*pieces, **more), wanted))
 
 
-def searching(plan: Plan) -> SearchState:
+def begun(plan: Plan) -> SearchState:
     """Return a search whose instances have begun with their pieces."""
     search = SearchState(plan)
     for i in range(plan.instances):
@@ -56,7 +56,7 @@ def give(search: SearchState, number: int, host: str) -> None:
 
 
 def test_pieces_without_an_instance_wait_and_are_handed_over() -> None:
-    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search = begun(plan(1, Piece(2, 100), Piece(2, 801)))
     assert waiting(search) == [1]
 
     end(search, 0, "i-0")
@@ -71,7 +71,7 @@ def test_pieces_without_an_instance_wait_and_are_handed_over() -> None:
 
 
 def test_what_still_waits_when_the_time_is_over_has_not_failed() -> None:
-    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search = begun(plan(1, Piece(2, 100), Piece(2, 801)))
 
     end(search, 0, "i-0", "timeout")
     search.settle()
@@ -83,7 +83,7 @@ def test_what_still_waits_when_the_time_is_over_has_not_failed() -> None:
 
 
 def test_a_piece_that_no_instance_is_left_for_is_not_exhausted() -> None:
-    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search = begun(plan(1, Piece(2, 100), Piece(2, 801)))
 
     end(search, 0, "i-0")
     search.settle()  # its instance is lost: none can begin with the other piece
@@ -93,7 +93,7 @@ def test_a_piece_that_no_instance_is_left_for_is_not_exhausted() -> None:
 
 
 def test_an_instance_that_replaces_another_one_gets_no_piece_that_waits() -> None:
-    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search = begun(plan(1, Piece(2, 100), Piece(2, 801)))
 
     search.see(Event("instance.launched", 1, "i-1"))
 
@@ -106,7 +106,7 @@ def test_a_find_must_lie_in_its_piece_and_not_below_it() -> None:
     golden = [n for n in range(1000) if hashed(easy, n)[1] and n % 2 == 0]
     first, *_, last = golden
     rest = Past(RUN, easy, (Piece(2, first + 2),), 100)
-    search = searching(resumption.dealt(resumption.continued(rest, easy)))
+    search = begun(resumption.dealt(resumption.continued(rest, easy)))
 
     # 16 nonces for a golden one: so many pieces that the numbers are not the residues.
     owner = search.plan.owners.of(last)
@@ -119,7 +119,7 @@ def test_a_find_must_lie_in_its_piece_and_not_below_it() -> None:
 
 
 def test_what_was_tested_without_proof_is_counted_as_repeated_and_not_lost() -> None:
-    search = searching(plan(1, Piece(1, 600, again=50)))
+    search = begun(plan(1, Piece(1, 600, again=50)))
     fields = {"cursor": 630, "tested": 30}
     search.see(Event("worker.progress", 0, "i-0", fields))
 
@@ -135,7 +135,7 @@ def test_a_smaller_nonce_is_searched_for_below_the_one_that_is_known() -> None:
     easy = replace(PLAN, difficulty=2, smallest=True)
     found = Past(RUN, easy, (Piece(2, 50), Piece(2, 201)), 100, "found", known)
     resumption.require_open(found, smallest=True)
-    search = searching(resumption.dealt(resumption.continued(found, easy)))
+    search = begun(resumption.dealt(resumption.continued(found, easy)))
 
     # Nonces from 116 on are not needed, and each instance has a share of the others.
     assert search.plan.left == 33
@@ -155,7 +155,7 @@ def test_a_smaller_nonce_is_searched_for_below_the_one_that_is_known() -> None:
 def test_a_worker_beyond_the_best_find_is_not_needed() -> None:
     easy = replace(PLAN, difficulty=2, smallest=True)
     found = Past(RUN, easy, (Piece(1, 10),), 10, "found", 116)
-    search = searching(resumption.dealt(resumption.continued(found, easy)))
+    search = begun(resumption.dealt(resumption.continued(found, easy)))
     piece = search.plan.pieces[0]
 
     assert needless(search) == []
@@ -190,7 +190,7 @@ def test_a_hand_over_says_where_it_goes_on_also_where_progress_before_it_is_lost
 ):
     """A checkpoint may be older than the hand-over: all below the start was tested."""
     asked = replace(PLAN, instances=1)
-    search = searching(asked)
+    search = begun(asked)
     kept = checkpoint.of(search)
     search.see(Event("worker.progress", 0, "i-0", {"cursor": 300, "tested": 300}))
     events: list[Event | checkpoint.Checkpoint] = [kept]
@@ -203,7 +203,7 @@ def test_a_hand_over_says_where_it_goes_on_also_where_progress_before_it_is_lost
 
 
 def test_a_checkpoint_is_kept_and_restored_whole() -> None:
-    search = searching(replace(PLAN, witness_bits=4))
+    search = begun(replace(PLAN, witness_bits=4))
     search.see(Event("worker.progress", 0, "i-0", {"cursor": 8, "witnesses": []}))
     search.see(Event("host.failed", 1, "i-1", {"reason": "gone"}))
 
@@ -242,7 +242,7 @@ def test_a_plan_that_knows_a_nonce_which_is_not_golden_is_refused() -> None:
 
 
 def test_the_rate_of_an_instance_is_that_of_one_piece_at_a_time() -> None:
-    search = searching(plan(1, Piece(2, 100), Piece(2, 801)))
+    search = begun(plan(1, Piece(2, 100), Piece(2, 801)))
     search.see(Event("worker.progress", 0, "i-0", {"rate": 10.0}))
     end(search, 0, "i-0")
     give(search, 1, "i-0")

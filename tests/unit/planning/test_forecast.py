@@ -25,12 +25,12 @@ from cnd.planning.forecast import (
     decide,
     forecast,
     percent,
-    text,
     trial,
     trial_cost,
     usd,
     verdicts,
 )
+from cnd.planning.forecast_text import text
 
 FAST = Machine(
     "c7a.large", 2, Rate(50e6, "measured"), Price(0.36, "somewhere"), boot=25.0
