@@ -34,11 +34,13 @@ TAIL_COMMAND = (
 # precedes the line "the worker died".  When the connection drops, `read` meets the end
 # of its input, and the whole session ends: no process is left behind.
 # A position counts in one generation of the file only: see `pow.Reporter.rotate`.
+# A worker that has ended already has no pid any more: its events are printed as well.
 FOLLOW = (
-    "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid && "
-    "from={position}; {{ read -r age <" + GENERATION + "; }} 2>/dev/null || age=0; "
+    "from={position}; "
+    "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
+    "{{ read -r age <" + GENERATION + "; }} 2>/dev/null || age=0; "
     'if [ "$age" != {generation} ]; then from=1; fi; '
-    "if tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; "
+    'if [ "$pid" ] && tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; '
     'then mind="-s 0.2 --pid=$pid"; fi; '
     "{{ tail -c +$from $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "

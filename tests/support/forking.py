@@ -26,6 +26,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cnd
+
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = dict(os.environ)  # before any test sets a variable of its own
 SERVE = "import sys; from tests.support.forking import serve; serve(int(sys.argv[1]))"
@@ -82,6 +84,7 @@ def _become_command(files: Sequence[int]) -> None:
         os.write(told, b"%d\n" % status)
         os._exit(0)
     os.close(told)
+    cnd.BEGAN = time.monotonic()  # with this process, not with the server
     os.setsid()
     os.chdir(request["folder"])
     os.environ.clear()
