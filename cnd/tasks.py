@@ -56,8 +56,8 @@ from cnd.system import folders, process_start, standard_streams
 @task(StartOptions)
 def start(c: Context, options: StartOptions) -> None:
     """Find a golden nonce on N instances, then terminate them all."""
-    if options.on is not None:
-        search_again(options.on, options, settings.files_of(c))
+    if "on" in options.given:
+        search_again(options, settings.files_of(c))
         return
     asked, key = start_request(options), user_key(options.key_file)
     cloud = required(options.cloud, options.region, launch=True)

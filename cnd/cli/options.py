@@ -25,7 +25,6 @@ from cnd.cli.parsers import (
     names,
     number,
     optional,
-    part_of_run_name,
     run_name,
     script,
     seconds,
@@ -219,8 +218,7 @@ class LaunchOptions(ViewOptions, UserResourceOptions, RunOptions):
 class StartOptions(LaunchOptions):
     """The options of `start`."""
 
-    on: str | None = option(
-        parse=optional(part_of_run_name),
+    on: str = text(
         help="search on the fleet that this run left with --keep: no launch, no boot",
     )
     extend: bool = flag(

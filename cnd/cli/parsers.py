@@ -73,16 +73,6 @@ def run_name(text: str, option: str, example: str) -> str:
     return arguments.run_name(text)
 
 
-def part_of_run_name(text: str, option: str, example: str) -> str:
-    """Parse the name of a run, or its beginning or end; not nothing.
-
-    An unset variable of a shell must not mean that the option was left out.
-    """
-    if not text:
-        raise UsageError(f"{option} needs a run, not ''", hint=example)
-    return text
-
-
 def existing_file(text: str, option: str, example: str) -> Path:
     """Parse the path of a file that can be read."""
     return arguments.existing_file(text, option)

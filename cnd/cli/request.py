@@ -73,7 +73,7 @@ def request(options: RunOptions, **more: Any) -> Request:
 
 def start_request(options: StartOptions) -> Request:
     """Return what the options of `start` ask for; see `request`."""
-    if options.extend and options.on is None:
+    if options.extend and not options.on:
         message = "--extend is for the timers of a fleet that is up"
         raise UsageError(message, hint="say --on RUN as well, or leave it out")
     if options.worker is None:

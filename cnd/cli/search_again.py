@@ -15,6 +15,7 @@ from cnd.cli.options import StartOptions
 from cnd.cli.output import say
 from cnd.cli.report_at_end import reported
 from cnd.cli.request import on_request
+from cnd.errors import UsageError
 from cnd.planning import forecast, instance_types
 from cnd.planning.forecast import Request
 from cnd.run import custom_worker, find_run, reuse, status
@@ -23,20 +24,19 @@ from cnd.system import open_files
 from cnd.system.folders import state_folder
 
 
-def search_again(
-    run: str, options: StartOptions, files: Sequence[settings.Source]
-) -> None:
-    """Search on the fleet of an earlier run, and print the result.
+def search_again(options: StartOptions, files: Sequence[settings.Source]) -> None:
+    """Search on the fleet of the run `options.on`, and print the result.
 
     Args:
-        run: the earlier run, as the user names it.
         files: what files say about options.
     """
+    if not options.on:  # an unset variable: a new fleet is not what was meant
+        raise UsageError("--on needs a run, not ''", hint="`fab runs` lists them")
     texts = {
         name: settings.setting(name, "", files).value for name in settings.DEFAULTS
     }
     asked = on_request(options, read(StartOptions, texts))
-    former = Journal(find_run.pick(runs(), run))
+    former = Journal(find_run.pick(runs(), options.on))
     kept = reuse.order_of(former)
     place = (options.cloud or kept.cloud, options.region or kept.region)
     cloud = required(*place)
