@@ -100,18 +100,18 @@ def test_a_type_of_which_nothing_is_known_is_tried_before_the_fleet_is_bought(
     terminal.environment |= terminal.exports()
     aws = ("--cloud", "aws", "--d", "4", "--t", "60", "--confidence", "0.9")
     words = (*aws, "--instance-type")
-    refused = terminal.call("plan", *words, "t2.micro")
+    refused = terminal.call("plan", *words, "c7g.medium")
     assert refused.returncode == 2
     assert "`fab start` without --n tries one instance first" in refused.stderr
     before = terminal.runs()
     done = terminal.run(
-        *("start", *words, "t2.micro", "--ssh-from", "127.0.0.0/8", "--json")
+        *("start", *words, "c7g.medium", "--ssh-from", "127.0.0.0/8", "--json")
     )
     assert done.returncode == 0, done.stderr
     assert "a trial of 5 s on one instance measures it ($" in done.stderr
     assert json.loads(done.stdout)["outcome"] == "found"
     assert len(terminal.runs()) == len(before) + 2
-    planned = terminal.ask("plan", *words, "t2.micro")
+    planned = terminal.ask("plan", *words, "c7g.medium")
     assert "earlier run" in planned["hash_rate_source"]
 
 

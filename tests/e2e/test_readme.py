@@ -42,6 +42,10 @@ ROWS: dict[str, tuple[list[str], int]] = {
         ["fab start --t 200 --d 3 --on RUN --extend"],
         2,
     ),
+    "fab start --t 200 --d 8 --confidence 0.6 --instance-type auto": (
+        ["fab start --t 20 --d 4 --confidence 0.6 --instance-type auto"],
+        0,
+    ),
     "fab start --t 60 --d 8 --n 500 --bootstrap user-data": (
         ["fab start --t 60 --d 3 --n 5 --bootstrap user-data"],
         0,

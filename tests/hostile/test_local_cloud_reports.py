@@ -29,7 +29,8 @@ def alive(cloud: LocalCloud) -> Iterator[None]:
     yield
     found = cloud.ec2.describe_instances()["Reservations"]
     ids = [i["InstanceId"] for each in found for i in each["Instances"]]
-    cloud.ec2.terminate_instances(InstanceIds=ids)
+    if ids:
+        cloud.ec2.terminate_instances(InstanceIds=ids)
     eventually(lambda: local.summary(cloud.endpoint)["live"] == 0)
     assert local.summary(cloud.endpoint)["pid"] == cloud.endpoint.pid
 

@@ -43,6 +43,7 @@ RIGHTS = {
 SERVICES = (
     "autoscaling",
     "ec2",
+    "freetier",
     "pricing",
     "s3",
     "service-quotas",
