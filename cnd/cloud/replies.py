@@ -52,7 +52,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     # Auto Scaling
     "DescribeAutoScalingGroups": ("AutoScalingGroups",),
     "DescribeScalingActivities": ("Activities",),
-    # STS, SSM, Service Quotas, prices
+    # STS, SSM, Service Quotas, prices, the account's plan
+    "GetAccountPlanState": ("accountPlanType",),
     "GetCallerIdentity": ("Account", "Arn"),
     "GetParameter": ("Parameter",),
     "GetServiceQuota": ("Quota",),
