@@ -39,7 +39,7 @@ from cnd.planning import (
 from cnd.planning.forecast import Machine, Request
 from cnd.run import status
 from cnd.run.job import Job
-from cnd.run.journal import RESULT, Journal
+from cnd.run.journal import RESULT, Journal, runs
 from cnd.run.reuse import FleetLeft
 from cnd.run.shutdown import scram_words
 from cnd.run.viewer import Viewer
@@ -141,7 +141,7 @@ def check_account(cloud: Cloud, plan: Plan, key: UserKey) -> None:
 
 def new_journal() -> Journal:
     """Return the journal of a new run; its folder is there."""
-    journal = Journal(new_run())
+    journal = Journal(new_run(max(runs(), default="")))
     journal.create()
     return journal
 
