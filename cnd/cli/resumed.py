@@ -12,7 +12,7 @@ from typing import Any
 
 from cnd.cli.options import RunOptions
 from cnd.cli.output import say
-from cnd.cli.request import market
+from cnd.cli.request import boot_allowance, market
 from cnd.cloud import connection
 from cnd.cloud.connection import Cloud
 from cnd.errors import UsageError
@@ -146,6 +146,9 @@ def _wanted(plan: Plan, options: RunOptions) -> Plan:
         changes["others"] = dict.fromkeys(plan.others)
     if "boot" in given:
         changes["boot_allowance"] = options.boot
+    elif plan.fleet_of or "instance_type" in given:
+        types = (changes.get("instance_type", plan.instance_type), *changes["others"])
+        changes["boot_allowance"] = boot_allowance(types)
     changes |= _market(plan, options)
     changes |= _size(plan, options)
     for name in ("replace", "hold"):
@@ -154,6 +157,8 @@ def _wanted(plan: Plan, options: RunOptions) -> Plan:
             message = f"--{name} and --no-{name} exclude each other"
             raise UsageError(message, hint="leave out one of them")
         changes[name] = (getattr(plan, name) or on) and not off
+    # Its fleet is a new one, also where RUN searched on that of another run.
+    changes |= {"fleet_of": "", "fleet_size": 0, "holds": 0.0}
     return replace(plan, work=(), usd_per_hour=None, spot={}, asked=0, **changes)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cnd.local import summary
+from cnd.model.plan import BOOT_ALLOWANCE
 from cnd.provision import user_data
 from cnd.transport import keys
 from cnd.transport.ssh import Host
@@ -122,6 +123,14 @@ def test_scram_of_an_earlier_run_ends_its_fleet_and_no_other(
     for _ in range(2):
         runs.append(kept(terminal, on=runs[-1])["run"])
     other = kept(terminal, n=1)
+
+    # A resumed run would have a fleet of its own, with the timers of a new one.
+    assert order(terminal, runs[-1])["plan"]["boot_allowance"] < BOOT_ALLOWANCE
+    going_on = ("--resume", runs[-1], "--smallest", "--t", "3000")
+    planned = terminal.ask("plan", *going_on)["plan"]
+    new = {"fleet_of": "", "fleet_size": 0, "holds": 0.0, "time_limit": 3000.0}
+    assert planned.items() >= (new | {"boot_allowance": BOOT_ALLOWANCE}).items()
+
     done = terminal.run("scram", "--run", runs[1])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("terminated i-") == 2
