@@ -21,6 +21,7 @@ from cnd.model.run_name import is_run
 from cnd.run.event_files import EventFiles
 from cnd.system import private_files
 from cnd.system.folders import state_folder
+from cnd.system.locks import is_locked
 from cnd.system.typed_json import misfit
 
 RESULT = "result.json"
@@ -185,16 +186,9 @@ class Journal(EventFiles):
     def is_followed(self) -> bool:
         """Whether a process on this machine follows this run now."""
         try:
-            lock = os.open(self.folder / LOCK, os.O_RDONLY | os.O_NONBLOCK)
-        except (OSError, UsageError):
+            return is_locked(self.folder / LOCK)
+        except UsageError:  # no home folder is known
             return False
-        try:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(lock)
-        return False
 
     def note_scram(self, terminated: int) -> None:
         """Record that a run without follower was ended, unless it is over."""

@@ -16,6 +16,7 @@ from cnd.errors import UsageError
 from cnd.model.run_name import is_run
 from cnd.system import private_files
 from cnd.system.folders import state_folder
+from cnd.system.locks import is_locked
 
 ENDED = "no report: its process was ended, or took too long"  # as it cannot write it
 LOOK = 0.02  # seconds between two looks at a lock
@@ -64,7 +65,7 @@ def failures() -> dict[str, str]:
     found = {}
     with contextlib.suppress(OSError, UsageError):
         for path in folder().iterdir():
-            if is_run(path.name) and not _is_locked(path):
+            if is_run(path.name) and not is_locked(path):
                 with contextlib.suppress(OSError):
                     found[path.name] = _reason(path)
                     path.unlink()
@@ -77,24 +78,10 @@ def settled(run: str, patience: float) -> bool:
     False where none was drawing it, it failed, or `patience` seconds are over.
     """
     path, deadline, waited = folder() / run, time.monotonic() + patience, False
-    while _is_locked(path) and time.monotonic() < deadline:
+    while is_locked(path) and time.monotonic() < deadline:
         waited = True
         time.sleep(LOOK)
     return waited and not path.exists()
-
-
-def _is_locked(path: Path) -> bool:
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
 
 
 def _reason(path: Path) -> str:

@@ -15,7 +15,7 @@ import pytest
 from tests.support.processes import ended
 from tests.support.runs import HOPELESS, searching, told
 from tests.support.terminal import BIN, Terminal
-from tests.support.vectors import VECTORS
+from tests.support.vectors import SMALLEST, VECTORS
 from tests.support.waiting import SOON, eventually
 
 ROOT = Path(__file__).parents[2]
@@ -86,13 +86,14 @@ def test_every_spelling_of_the_options_means_the_same(
 def test_one_instance_finds_the_smallest_golden_nonce(
     terminal: Terminal, difficulty: str
 ) -> None:
-    smallest = VECTORS["COMSM0010cloud"]["smallest_golden_by_difficulty"]
     result = terminal.json("start", "--d", difficulty, "--n", "1")
-    assert result["nonce"] == smallest[difficulty]
+    assert result["nonce"] == SMALLEST[difficulty]
 
 
 def test_each_instance_finds_the_smallest_of_its_class(terminal: Terminal) -> None:
-    by_class = VECTORS["COMSM0010cloud"]["smallest_golden_of_difficulty_3_by_class"]
+    by_class = VECTORS["blocks"]["COMSM0010cloud"][
+        "smallest_golden_of_difficulty_3_by_class"
+    ]
     result = terminal.json("start", "--d", "3", "--n", "5")
     assert result["nonce"] == by_class["5"][result["index"]]
 

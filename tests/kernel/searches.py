@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
 from cnd import pow as worker
+from tests.support.vectors import VECTORS
 
 BLOCK = worker.DEFAULT_BLOCK
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 LAST = 2**64 - 1
 
 
@@ -46,3 +44,19 @@ def golden(native: Any, start: int, count: int) -> Iterator[int]:
 def full_space() -> list[int]:
     """Return every nonce below 2**32 that is golden at difficulty 6."""
     return [int(nonce) for nonce in VECTORS["blocks"][BLOCK]["full_space"]["golden"]]
+
+
+def check_against_hashlib(
+    scanner: Any, block: str, stretch: tuple[int, int, int], difficulty: int
+) -> None:
+    """Assert that a scanner finds and counts in a stretch what hashlib does."""
+    start, step, count = stretch
+    plain = worker.HashlibScanner(block, difficulty)
+    hit = plain.scan(start, step, count)
+    assert scanner.scan(start, step, count) == hit
+    assert scanner.tested == plain.tested
+    if hit is not None:  # a stretch that ends on the hit, and one just before it
+        assert scanner.scan(start, step, plain.tested) == hit
+        assert scanner.tested == plain.tested
+        assert scanner.scan(start, step, plain.tested - 1) is None
+        assert scanner.tested == plain.tested - 1

@@ -5,6 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())["blocks"]
+VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 # The smallest golden nonce of the usual block, by difficulty: "3" and so on.
-SMALLEST = VECTORS["COMSM0010cloud"]["smallest_golden_by_difficulty"]
+SMALLEST = VECTORS["blocks"]["COMSM0010cloud"]["smallest_golden_by_difficulty"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from cnd import pow as worker
 from cnd.pow import HashlibScanner, Ledger, Search
+from tests.support.vectors import VECTORS
 
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
 BLOCK = worker.DEFAULT_BLOCK
 
 

@@ -12,8 +12,7 @@ import pytest
 import cnd
 from cnd import pow as worker
 from cnd.pow import HashlibScanner
-
-VECTORS = json.loads((Path(__file__).parents[1] / "vectors.json").read_text())
+from tests.support.vectors import VECTORS
 
 
 def asked(*words: str, job: Path | None = None) -> worker.WorkerOptions:

@@ -15,12 +15,13 @@ from tests.kernel.programs import BAD, MACHINE, Scan, current_library
 from tests.kernel.searches import (
     BLOCK,
     LAST,
-    VECTORS,
+    check_against_hashlib,
     full_space,
     golden,
     stretches,
     texts,
 )
+from tests.support.vectors import VECTORS
 
 pytestmark = pytest.mark.skipif(
     current_library() is None, reason="needs a library built of these sources"
@@ -52,17 +53,8 @@ each_kernel = pytest.mark.parametrize(
 def test_a_kernel_finds_and_counts_what_hashlib_does(
     number: int, block: str, stretch: tuple[int, int, int], difficulty: int
 ) -> None:
-    start, step, count = stretch
-    plain = worker.HashlibScanner(block, difficulty)
     native = scanner(number, block, difficulty)
-    hit = plain.scan(start, step, count)
-    assert native.scan(start, step, count) == hit
-    assert native.tested == plain.tested
-    if hit is not None:  # a stretch that ends on the hit, and one just before it
-        assert native.scan(start, step, plain.tested) == hit
-        assert native.tested == plain.tested
-        assert native.scan(start, step, plain.tested - 1) is None
-        assert native.tested == plain.tested - 1
+    check_against_hashlib(native, block, stretch, difficulty)
 
 
 @each_kernel

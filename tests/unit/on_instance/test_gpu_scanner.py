@@ -17,13 +17,14 @@ from cnd.on_instance import gpu_scanner, opencl
 from tests.kernel.searches import (
     BLOCK,
     LAST,
-    VECTORS,
+    check_against_hashlib,
     full_space,
     golden,
     stretches,
     texts,
 )
 from tests.support.opencl import SOURCE, WatchedDriver, device, make_scanner
+from tests.support.vectors import VECTORS
 
 HEADER = Path(kernel.__file__).with_name("kernel.h")
 
@@ -33,17 +34,8 @@ HEADER = Path(kernel.__file__).with_name("kernel.h")
 def test_a_gpu_finds_and_counts_what_hashlib_does(
     block: str, stretch: tuple[int, int, int], difficulty: int
 ) -> None:
-    start, step, count = stretch
-    plain = worker.HashlibScanner(block, difficulty)
     scanner = make_scanner()(block, difficulty)
-    hit = plain.scan(start, step, count)
-    assert scanner.scan(start, step, count) == hit
-    assert scanner.tested == plain.tested
-    if hit is not None:  # a stretch that ends on the hit, and one just before it
-        assert scanner.scan(start, step, plain.tested) == hit
-        assert scanner.tested == plain.tested
-        assert scanner.scan(start, step, plain.tested - 1) is None
-        assert scanner.tested == plain.tested - 1
+    check_against_hashlib(scanner, block, stretch, difficulty)
 
 
 @settings(max_examples=30, deadline=None)
