@@ -126,7 +126,9 @@ def test_scram_of_an_earlier_run_ends_its_fleet_and_no_other(
 
     # A resumed run would have a fleet of its own, with the timers of a new one.
     assert order(terminal, runs[-1])["plan"]["boot_allowance"] < BOOT_ALLOWANCE
-    going_on = ("--resume", runs[-1], "--smallest", "--t", "3000")
+    ended = ("start", "--d", "30", "--t", "1", "--on", runs[-1], "--keep")
+    runs.append(terminal.json(*ended, status=10)["run"])
+    going_on = ("--resume", runs[-1], "--t", "3000")
     planned = terminal.ask("plan", *going_on)["plan"]
     new = {"fleet_of": "", "fleet_size": 0, "holds": 0.0, "time_limit": 3000.0}
     assert planned.items() >= (new | {"boot_allowance": BOOT_ALLOWANCE}).items()
