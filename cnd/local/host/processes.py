@@ -28,6 +28,7 @@ LINUX = sys.platform == "linux"
 # Nice level of the sessions that a host starts: lower priority than the hosts.
 SESSION_NICE = 7
 KILL_SECONDS = 5.0  # a process in an uninterruptible wait may take as long
+DEATH_SECONDS = 0.001  # between two looks: what was killed needs the processor, too
 
 
 def become_subreaper() -> None:
@@ -70,6 +71,7 @@ def kill_trees(roots: Iterable[int], *, spare_roots: bool = False) -> None:
             break
         for pid in alive:
             _send(pid, signal.SIGKILL)
+        time.sleep(DEATH_SECONDS)
     if not spare_roots:
         for root in roots:
             _send(root, signal.SIGKILL)
