@@ -12,6 +12,7 @@ from cnd.errors import UsageError
 
 DEFAULT = "default"
 LAB_REGIONS = ("us-east-1", "us-west-2")
+LAB_CALLER = "assumed-role/voclabs/user1234567=Student"
 HINT = "for example --account-kind no-public-ip, or lab+no-default-vpc"
 SESSION_SECONDS = 4 * 3600.0
 

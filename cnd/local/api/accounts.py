@@ -16,10 +16,9 @@ from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.sts.models import STSBackend
 
-from cnd.local.account_kinds import AccountKind
+from cnd.local.account_kinds import LAB_CALLER, AccountKind
 from cnd.local.api.permissions import ACCOUNT
 
-LAB_CALLER = "assumed-role/voclabs/user1234567=Student"
 NOT_FREE = (
     "The specified instance type is not eligible for Free Tier. For a list of Free "
     "Tier instance types, run 'describe-instance-types' with the filter "

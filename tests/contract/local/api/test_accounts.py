@@ -11,7 +11,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from cnd import local
-from cnd.local.api.accounts import LAB_CALLER
+from cnd.local.account_kinds import LAB_CALLER
 from tests.support.local_cloud import LocalCloud, running_cloud
 
 ONCE = Config(retries={"total_max_attempts": 1})
