@@ -25,7 +25,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 from cnd.errors import CloudError, UsageError
 from cnd.local import account_kinds, files, settings
@@ -82,6 +82,34 @@ class Endpoint:
     token: str = field(default="", repr=False)  # for /cnd/* and /faults
 
 
+class Process(Protocol):
+    """A process that was begun: of `subprocess.Popen`, what is needed of a cloud's."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return its exit status; None while it runs."""
+
+
+# With a cloud's folder, its environment and its log: begins the cloud's process.
+Begin = Callable[[Path, Mapping[str, str], BinaryIO], Process]
+
+
+def begin_process(
+    folder: Path, environ: Mapping[str, str], log: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Begin the process of the cloud in `folder`, which outlives this one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cnd.local.api.server", "--folder", str(folder)],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        cwd="/",
+        env=environ,
+        start_new_session=True,
+    )
+
+
 def up(
     *,
     hosts: str = "",
@@ -89,6 +117,7 @@ def up(
     account_kind: str = "",
     policy: str = "",
     say: Callable[[str], None] = lambda _: None,
+    begin: Begin = begin_process,
 ) -> Endpoint:
     """Start the cloud unless it runs; return when it answers.
 
@@ -100,6 +129,7 @@ def up(
             cloud, or else the setting in the environment.
         weather, account_kind, policy: as in `settings`; empty: as with `hosts`.
         say: called with a sentence about a step that takes minutes.
+        begin: begins the cloud's process.
 
     Raises:
         UsageError: a setting in the environment is invalid, the running cloud has
@@ -137,7 +167,7 @@ def up(
         # The server, whose folder is another one, gets the seed and the whole path.
         environ["CND_LOCAL_WEATHER"] = str(wanted.weather)
         environ["CND_LOCAL_POLICY"] = wanted.policy.path
-        return _start(folder, deadline, environ)
+        return _start(folder, deadline, environ, begin)
 
 
 def conditions(endpoint: Endpoint) -> str:
@@ -335,26 +365,18 @@ def _require_conditions(
             )
 
 
-def _start(folder: Path, deadline: float, environ: Mapping[str, str]) -> Endpoint:
+def _start(
+    folder: Path, deadline: float, environ: Mapping[str, str], begin: Begin
+) -> Endpoint:
     files.remove_endpoint(folder)
     package_folder = str(Path(__file__).resolve().parents[2])
     search = [package_folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     (folder / files.LOG).unlink(missing_ok=True)
     with private_files.open_end(folder / files.LOG) as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "cnd.local.api.server", "--folder", str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            # asyncssh needs a home folder, and fails without one.
-            env={
-                **environ,
-                "PYTHONPATH": os.pathsep.join(search),
-                "HOME": str(folders.home() or "/"),
-            },
-            start_new_session=True,
-        )
+        # asyncssh needs a home folder, and fails without one.
+        home = {"HOME": str(folders.home() or "/")}
+        path = {"PYTHONPATH": os.pathsep.join(search)}
+        server = begin(folder, {**environ, **path, **home}, log)
     while (endpoint := _find(folder, "/cnd/status")) is None:
         late = time.monotonic() > deadline
         if late:

@@ -1,10 +1,11 @@
-"""`cnd` and `fab` in processes that are forked, so that they are imported once.
+"""`cnd`, `fab` and local clouds in processes that are forked: they are imported once.
 
 To start Python and to import what a command needs takes a third of a second of
-computing, and the tests run some thousand commands.  So each test process has a server,
-which has imported CND and does nothing else; a request has it fork.  The child is a
-process as any other: with its own id, session, folder, environment and streams.  It
-calls what the installed script calls, and ends as Python ends.
+computing, a local cloud half a second, and the tests run some thousand commands and
+dozens of clouds.  So each test process has a server for commands and one for clouds,
+which has imported what they need and does nothing else; a request has it fork.  The
+child is a process as any other: with its own id, session, folder, environment and
+streams.  It calls what the installed script calls, and ends as Python ends.
 
 One rule: what depends on how Python itself begins is no case for this file.  Another
 program, or variables that Python reads, need a process that is started.
@@ -23,24 +24,45 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import cnd
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = dict(os.environ)  # before any test sets a variable of its own
-SERVE = "import sys; from tests.support.forking import serve; serve(int(sys.argv[1]))"
+SERVE = "import sys; from tests.support.forking import serve; serve(*sys.argv[1:])"
 PROGRAMS = ("cnd", "fab")
+CLOUD = "cloud"  # the program of a local cloud
 READ_BY_PYTHON = ("PYTHON", "LANG", "LC_", "TZ", "COVERAGE")
 FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becomes of it
 
 
-# --- in the server
+# --- in the servers
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: str, kind: str) -> None:
     """Fork for each request, until the test process has ended."""
+    programs = _loaded_cloud() if kind == CLOUD else _loaded_commands()
+    gc.freeze()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands
+    requests = socket.socket(fileno=int(descriptor))
+    while True:
+        data, files, _, _ = socket.recv_fds(requests, 1, FILES)
+        if not data:
+            return
+        if os.fork() == 0:
+            break
+        for file in files:
+            os.close(file)
+    requests.close()
+    _become_command(files)
+    programs[Path(sys.argv[0]).name]()
+    sys.exit()
+
+
+def _loaded_commands() -> dict[str, Callable[[], object]]:
     import boto3.s3.transfer  # noqa: F401  most commands come to it
     from botocore.loaders import Loader
     from fabric.main import program
@@ -52,22 +74,22 @@ def serve(descriptor: int) -> None:
     for service in connection.SERVICES:  # what the clients of every run are made of
         known.load_service_model(service, "service-2")
     sys.path[0] = str(Path(sys.executable).parent)  # as in the installed script
-    gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those that wait for commands
-    requests = socket.socket(fileno=descriptor)
-    while True:
-        data, files, _, _ = socket.recv_fds(requests, 1, FILES)
-        if not data:
-            return
-        if os.fork() == 0:
-            break
-        for file in files:
-            os.close(file)
-    requests.close()
-    _become_command(files)
-    begin = {"cnd": tasks.main, "fab": program.run}
-    begin[Path(sys.argv[0]).name]()
-    sys.exit()
+    return {"cnd": tasks.main, "fab": program.run}
+
+
+def _loaded_cloud() -> dict[str, Callable[[], object]]:
+    from cnd.local.api import server
+
+    os.environ.update(server.STRICT)  # moto reads it when it is imported
+    from moto.moto_api._internal import mock_random
+
+    from cnd.local.api import accounts, backends, signatures  # noqa: F401
+
+    def begin() -> None:
+        mock_random.seed()  # or all clouds would have the same instance ids
+        server.main()
+
+    return {CLOUD: begin}
 
 
 def _become_command(files: Sequence[int]) -> None:
@@ -98,11 +120,15 @@ def _become_command(files: Sequence[int]) -> None:
 # --- in the test process
 
 
-class ForkedProcess:
-    """A command that was forked; to be used as a `subprocess.Popen` with pipes."""
+class Forked:
+    """A process that was forked; what `subprocess.Popen` tells of one."""
 
     def __init__(
-        self, words: Sequence[str], folder: Path, environment: Mapping[str, str]
+        self,
+        words: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        streams: Sequence[int],
     ) -> None:
         self.args = [os.fsdecode(word) for word in words]
         self.environment = dict(environment)
@@ -111,20 +137,18 @@ class ForkedProcess:
             "folder": str(folder),
             "environment": self.environment,
         }
-        out, err, told, asked = (os.pipe() for _ in range(4))
+        told, asked = os.pipe(), os.pipe()
         with open(os.devnull) as nothing:
-            files = [nothing.fileno(), out[1], err[1], asked[0], told[1]]
-            socket.send_fds(_server()[1], [b"."], files)
-        for file in (out[1], err[1], asked[0], told[1]):
+            files = [nothing.fileno(), *streams, asked[0], told[1]]
+            kind = CLOUD if self.args[0] == CLOUD else "commands"
+            socket.send_fds(_server(kind)[1], [b"."], files)
+        for file in (asked[0], told[1]):
             os.close(file)
         with open(asked[1], "wb") as writer:
             writer.write(json.dumps(request).encode())
         self.returncode: int | None = None
-        self.stdout, self.stderr = os.fdopen(out[0]), os.fdopen(err[0])
-        self._read = {stream: bytearray() for stream in (self.stdout, self.stderr)}
         self._told = os.fdopen(told[0], "rb", buffering=0)
         self.pid = int(_line(self._told))
-        _begun[:] = [*(each for each in _begun if each.poll() is None), self]
 
     def poll(self) -> int | None:
         if self.returncode is None and select.select([self._told], [], [], 0)[0]:
@@ -138,6 +162,21 @@ class ForkedProcess:
             self.returncode = int(_line(self._told))
             self._told.close()
         return self.returncode
+
+
+class ForkedProcess(Forked):
+    """A command that was forked; to be used as a `subprocess.Popen` with pipes."""
+
+    def __init__(
+        self, words: Sequence[str], folder: Path, environment: Mapping[str, str]
+    ) -> None:
+        out, err = os.pipe(), os.pipe()
+        super().__init__(words, folder, environment, (out[1], err[1]))
+        for file in (out[1], err[1]):
+            os.close(file)
+        self.stdout, self.stderr = os.fdopen(out[0]), os.fdopen(err[0])
+        self._read = {stream: bytearray() for stream in (self.stdout, self.stderr)}
+        _begun[:] = [*(each for each in _begun if each.poll() is None), self]
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Read both streams to their ends, and wait for that of the process."""
@@ -196,25 +235,31 @@ def _line(file: io.RawIOBase) -> bytes:
     return line
 
 
+def begin_cloud(folder: Path, environ: Mapping[str, str], log: BinaryIO) -> Forked:
+    """Begin a local cloud, as `local.begin_process` does."""
+    words, streams = (CLOUD, "--folder", str(folder)), [log.fileno()] * 2
+    return Forked(words, Path("/"), environ, streams)
+
+
 def can_fork(program: str, environment: Mapping[str, str]) -> bool:
-    """Return whether the server has a program, and began as Python would begin here."""
+    """Return whether a server has a program, and began as Python would begin here."""
 
     def read(variables: Mapping[str, str]) -> dict[str, str]:
         return {k: v for k, v in variables.items() if k.startswith(READ_BY_PYTHON)}
 
     alike = sys.platform == "linux" and read(environment) == read(ENVIRONMENT)
-    return alike and program in PROGRAMS
+    return alike and program in (*PROGRAMS, CLOUD)
 
 
 @functools.cache
-def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Return this process's server, which ends when this does, and the way to it.
+def _server(kind: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Return a server of this process, which ends when this does, and the way to it.
 
     Its streams are pipes, as those of each command are: Python asks when it begins.
     """
     ours, theirs = socket.socketpair()
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVE, str(theirs.fileno())],
+        [sys.executable, "-c", SERVE, str(theirs.fileno()), kind],
         cwd=ROOT,
         env=ENVIRONMENT,
         stdin=subprocess.DEVNULL,

@@ -19,6 +19,7 @@ from cnd import local
 from cnd.cloud.connection import Cloud, connect, required
 from cnd.local import Endpoint
 from tests.support.aws import client
+from tests.support.forking import CLOUD, begin_cloud, can_fork
 from tests.support.waiting import eventually
 
 UBUNTU = (
@@ -180,7 +181,8 @@ def running_cloud(home: Path, **variables: str) -> Iterator[LocalCloud]:
     key = home / "key"
     make_key(key)
     with environment(home, **variables):
-        endpoint = local.up()
+        forks = can_fork(CLOUD, os.environ)
+        endpoint = local.up(begin=begin_cloud if forks else local.begin_process)
     try:
         yield LocalCloud(endpoint, key)
     finally:

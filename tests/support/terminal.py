@@ -16,9 +16,16 @@ from typing import Any
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from cnd import local
 from cnd.local import Endpoint, environment, files
 from tests.support import aws
-from tests.support.forking import ForkedProcess, Process, can_fork
+from tests.support.forking import (
+    CLOUD,
+    ForkedProcess,
+    Process,
+    begin_cloud,
+    can_fork,
+)
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[2]
@@ -143,6 +150,9 @@ class Terminal:
         """Return the local cloud, which is up from now on."""
         folder = self.state / "cnd" / "local"
         if not (folder.is_dir() and files.is_alive(folder)):
+            if self.forks and can_fork(CLOUD, self.environment):
+                with _within(self.environment, self.folder, sys.argv):
+                    return local.up(begin=begin_cloud)
             done = self.run("local", "up")
             assert done.returncode == 0, done.stderr
         record = files.read_endpoint(folder)

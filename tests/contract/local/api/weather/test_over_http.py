@@ -201,9 +201,20 @@ def test_a_busy_group_refuses_to_be_deleted(forgetful: LocalCloud) -> None:
 # --- address, pages, forget, shutdown, throttle, replay
 
 
+ONLY = "only=address+pages+forget+shutdown+throttle+replay"
+
+
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
-    """A cloud whose first instance is late in everything."""
+    """A cloud that is slow in some ways."""
+    home = tmp_path_factory.mktemp("slow")
+    with running_cloud(home, CND_LOCAL_WEATHER=f"aws:1,{ONLY}") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def late(tmp_path: Path) -> Iterator[LocalCloud]:
+    """A cloud whose first instance is late, and whose second one is slow to end."""
 
     def wanted(seed: int) -> bool:
         return (
@@ -215,48 +226,47 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
         )
 
     seed = seed_where(wanted)
-    only = "only=address+pages+forget+shutdown+throttle+replay"
-    home = tmp_path_factory.mktemp("slow")
-    with running_cloud(home, CND_LOCAL_WEATHER=f"aws:{seed},{only}") as cloud:
+    with running_cloud(tmp_path, CND_LOCAL_WEATHER=f"aws:{seed},{ONLY}") as cloud:
         yield cloud
 
 
 def test_an_instance_runs_before_its_address_shows_and_loses_its_tags_at_its_end(
-    slow: LocalCloud,
+    late: LocalCloud,
 ) -> None:
     tag = {"ResourceType": "instance", "Tags": [{"Key": "who", "Value": "me"}]}
-    (instance,) = slow.launch(TagSpecifications=[tag])
+    (instance,) = late.launch(TagSpecifications=[tag])
 
-    assert slow.reaches(instance, "running")
-    first = slow.describe(instance)
+    assert late.reaches(instance, "running")
+    first = late.describe(instance)
     assert "PublicIpAddress" not in first
-    shown = eventually(lambda: slow.describe(instance).get("PublicIpAddress"))
+    shown = eventually(lambda: late.describe(instance).get("PublicIpAddress"))
     assert shown != first["PrivateIpAddress"]
 
-    slow.ec2.terminate_instances(InstanceIds=[instance])
-    assert slow.reaches(instance, "terminated")
+    late.ec2.terminate_instances(InstanceIds=[instance])
+    assert late.reaches(instance, "terminated")
     by_tag = {"Name": "tag-key", "Values": ["who"]}
     eventually(
-        lambda: not slow.ec2.describe_instances(Filters=[by_tag])["Reservations"],
+        lambda: not late.ec2.describe_instances(Filters=[by_tag])["Reservations"],
         every=0.2,
     )
-    assert slow.state(instance) == "terminated"  # and it is listed still
+    assert late.state(instance) == "terminated"  # and it is listed still
 
 
 def test_a_shutdown_takes_minutes_unless_that_of_the_system_is_skipped(
-    slow: LocalCloud,
+    late: LocalCloud,
 ) -> None:
-    (instance,) = slow.launch()
-    assert slow.reaches(instance, "running")
+    late.launch()
+    (instance,) = late.launch()
+    assert late.reaches(instance, "running")
 
-    slow.ec2.terminate_instances(InstanceIds=[instance])
-    host = slow.tree(instance)
+    late.ec2.terminate_instances(InstanceIds=[instance])
+    host = late.tree(instance)
     eventually(lambda: not host.exists())
     time.sleep(0.5)  # two rounds of the cloud: nothing ends it
-    assert slow.state(instance) == "shutting-down"
+    assert late.state(instance) == "shutting-down"
 
-    slow.ec2.terminate_instances(InstanceIds=[instance], SkipOsShutdown=True)
-    assert slow.reaches(instance, "terminated")
+    late.ec2.terminate_instances(InstanceIds=[instance], SkipOsShutdown=True)
+    assert late.reaches(instance, "terminated")
 
 
 def test_a_list_comes_in_small_pages_which_may_disagree(slow: LocalCloud) -> None:
