@@ -223,11 +223,10 @@ class OpenclScanner:
         if self._stretch is None or self._stretch[:2] != (digits, step):
             stretch, device = prepared(self._block, digits, step), self._device
             device.free(*self._buffers)  # the driver keeps them until launches end
-            self._buffers = ()
-            for data in (stretch.same, stretch.part_kw):
-                buffer = device.buffer(len(data), opencl.READ_ONLY)
-                device.write(buffer, data, len(data))
-                self._buffers += (buffer,)
+            self._buffers = tuple(
+                device.buffer(len(data), opencl.READ_ONLY | opencl.COPY, data)
+                for data in (stretch.same, stretch.part_kw)
+            )
             self._stretch = (digits, step, stretch.varying)
         return self._stretch[2]
 

@@ -108,7 +108,7 @@ FORWARDING = """
 #include <unistd.h>
 
 typedef void * word;
-typedef word function(word, word, word, word, word, word, word, word, word);
+typedef word function(word, word, word, word, word, word, word, word, word, word);
 
 static function *
 real(const char * name)
@@ -123,12 +123,13 @@ real(const char * name)
 /* The parameters and results of all these functions are words. */
 #define FORWARD(name, fault) \\
 word \\
-name(word a, word b, word c, word d, word e, word f, word g, word h, word i) \\
+name(word a, word b, word c, word d, word e, word f, word g, word h, word i, \\
+    word j) \\
 { \\
 	static int calls; \\
 	calls++; \\
 	fault; \\
-	return (real(#name)(a, b, c, d, e, f, g, h, i)); \\
+	return (real(#name)(a, b, c, d, e, f, g, h, i, j)); \\
 }
 """
 
