@@ -257,15 +257,19 @@ class OpenclScanner:
 
 
 def open_device(
-    number: int, source: bytes, library: Any = None
+    number: int,
+    source: bytes,
+    listed: Callable[[int], None] = lambda count: None,
 ) -> Tuple[opencl.Device, int]:
     """Return one of the devices, and how many there are.
 
+    `listed` is called with that number before the device is tried.
     Raises `opencl.Unusable`, with the reason, if it cannot be used.
     """
     try:
-        library = library or opencl.load_driver()
+        library = opencl.load_driver()
         found = opencl.devices(library)
+        listed(len(found))
         if number >= len(found):
             raise opencl.Unusable(f"no device {number}: there are {len(found)}")
         device = opencl.Device(library, found[number], source)

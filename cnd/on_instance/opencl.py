@@ -41,7 +41,9 @@ MAX_LAUNCH = 1 << 31  # nonces; the kernel counts them in 32 bits
 SPIN_SECONDS = 0.0005  # that a launch is polled without a pause
 POLL_SECONDS = 0.0005  # between two polls after that
 PATIENCE = 10.0  # seconds for a launch; then the device has failed
-COMPILES = 60.0  # seconds for a kernel's first launch: some drivers compile it only then
+COMPILES = (
+    60.0  # seconds for a kernel's first launch: some drivers compile it only then
+)
 ROOM = 4096  # nonces that one launch can list
 # Work items of a group.  Of a processor fewer: its threads take groups by shares, and
 # of a few groups the first thread would take most.
