@@ -79,7 +79,7 @@ START_PATIENCE = 30.0  # seconds for a detached worker's first event
 # Seconds for a GPU to be found, and its kernel compiled and tested.  A new instance
 # reads the driver from a slow disk: it is copied from S3 when it is first read.
 GPU_PATIENCE = 120.0
-GPU_SILENCE = 30.0  # seconds for the answer of a GPU that searches, at most
+GPU_SILENCE = 30.0  # seconds for the answer of a GPU that searches
 MAX_GPUS = 16
 MAX_GPU_DEATHS = 2  # in a row, of one GPU's process; then it is not used any more
 GPU_EARLY_DEATH = 600.0  # seconds; as `EARLY_DEATH`
@@ -192,6 +192,7 @@ class WorkerOptions(NamedTuple):
     witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
     most_events: int = MOST_EVENTS  # bytes of events in a file; then they are replaced
     gpu_patience: float = GPU_PATIENCE  # seconds until a GPU must have proved itself
+    gpu_silence: float = GPU_SILENCE  # seconds until one that searches has answered
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -1552,16 +1553,15 @@ class Worker:
 
         Only a GPU's process may hang: in its driver.
         """
-        patience = self._options.gpu_patience
         if child.gpu is None:
             return math.inf
         if not child.ready:
-            return child.born + patience
+            return child.born + self._options.gpu_patience
         if not self._ledger.outstanding(child.number):
             return math.inf
         # A rate-limited one answers when the time of its stretches has passed.
         slack = QUEUED * MAX_GROWTH * self._stretch_seconds
-        return child.heard + min(patience, GPU_SILENCE) + slack
+        return child.heard + self._options.gpu_silence + slack
 
     def _remove_dead(self, child: Child) -> None:
         """Take back what a dead child was to test; others may have had no work left."""
@@ -1875,6 +1875,7 @@ DEFAULTS: Dict[str, Any] = {
     "witness_bits": None,
     "most_events": MOST_EVENTS,
     "gpu_patience": GPU_PATIENCE,
+    "gpu_silence": GPU_SILENCE,
 }
 
 
@@ -1927,6 +1928,7 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--progress", help="seconds between two progress events (1)")
     add("--kernel", help="auto, hashlib, opencl or a native kernel's name (auto)")
     add("--gpu-patience", help="seconds until a GPU must have proved itself (120)")
+    add("--gpu-silence", help="seconds until a GPU that searches must answer (30)")
     add("--rate", help="nonces per second, at most (CND_RATE, or no limit)")
     add("--witness-bits", help="also report nonces with so many zero bits (none)")
     add("--run", help="the name of the run, a field of every event")
@@ -1973,6 +1975,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         _witness_bits(raw["witness_bits"], search.difficulty),
         _whole("most events", raw["most_events"]),
         _seconds("gpu patience", raw["gpu_patience"], 0),
+        _seconds("gpu silence", raw["gpu_silence"], 0),
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
