@@ -169,10 +169,11 @@ class Gpu:
 
 
 # Sources: https://aws.amazon.com/ec2/instance-types/ (accelerated computing), and
-# NVIDIA's data sheets of the cards for multiprocessors and clocks.
+# NVIDIA's data sheets of the cards for multiprocessors and clocks; the A10G, which has
+# none, is reported to have 80 by the programs that run on it (CUDA's device properties).
 GPUS = {
     "g4dn": Gpu("T4", 40, 1.09),
-    "g5": Gpu("A10G", 72, 1.51),
+    "g5": Gpu("A10G", 80, 1.51),
     "g6": Gpu("L4", 58, 1.42),
     "g6e": Gpu("L40S", 142, 1.81),
     "p5": Gpu("H100", 132, 1.78),
