@@ -169,8 +169,8 @@ class Gpu:
 
 
 # Sources: https://aws.amazon.com/ec2/instance-types/ (accelerated computing), and
-# NVIDIA's data sheets of the cards for multiprocessors and clocks; the A10G, which has
-# none, is reported to have 80 by the programs that run on it (CUDA's device properties).
+# NVIDIA's data sheets of the cards for multiprocessors and clocks.  The A10G has none:
+# programs on it report 80 multiprocessors (CUDA's device properties).
 GPUS = {
     "g4dn": Gpu("T4", 40, 1.09),
     "g5": Gpu("A10G", 80, 1.51),
