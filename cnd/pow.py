@@ -29,6 +29,7 @@ import functools
 import hashlib
 import heapq
 import json
+import math
 import mmap
 import os
 import select
@@ -75,9 +76,14 @@ STOP_CHECK = 1000  # nonces between two checks of the stop flag: about a millise
 EXIT_DELAY = 3.0  # seconds that a detached worker lives on after its last event
 END_PATIENCE = 1.0  # seconds for the children's last replies; a frozen child has none
 START_PATIENCE = 30.0  # seconds for a detached worker's first event
-GPU_PATIENCE = 60.0  # seconds for a GPU to be found, and its kernel compiled and tested
+# Seconds for a GPU to be found, and its kernel compiled and tested.  A new instance
+# reads the driver from a slow disk: it is copied from S3 when it is first read.
+GPU_PATIENCE = 120.0
+GPU_SILENCE = 30.0  # seconds for the answer of a GPU that searches
 MAX_GPUS = 16
-MAX_GPU_DEATHS = 2  # of one GPU's process; then it is not used any more
+MAX_GPU_DEATHS = 2  # in a row, of one GPU's process; then it is not used any more
+GPU_EARLY_DEATH = 600.0  # seconds; as `EARLY_DEATH`
+KILL_PATIENCE = 0.5  # seconds until a GPU's process that was killed is left to itself
 EARLY_DEATH = 1.0  # seconds; a child that dies at a lower age counts as failed
 MAX_EARLY_DEATHS = 3  # in a row, of one core; then the core is not used any more
 SYSLOG_EVERY = 10.0  # seconds between two progress lines in the syslog
@@ -186,6 +192,7 @@ class WorkerOptions(NamedTuple):
     witness_bits: Optional[int] = None  # zero bits of a witness; None: show none
     most_events: int = MOST_EVENTS  # bytes of events in a file; then they are replaced
     gpu_patience: float = GPU_PATIENCE  # seconds until a GPU must have proved itself
+    gpu_silence: float = GPU_SILENCE  # seconds until one that searches has answered
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -689,17 +696,22 @@ class OpenedGpu(NamedTuple):
     make: Callable[[str, int, Sequence[int]], Any]  # a scanner, as `Kernel.make`
     name: str
     rate: float  # nonces/s
-    gpus: int  # how many the host has
+    gpus: int  # how many the host has, this one among them
     is_gpu: bool  # if not, it is the processor, by a driver for that
 
     @property
     def hello(self) -> Dict[str, Any]:
-        """What its process tells its parent first."""
-        return {"device": self.name, "rate": round(self.rate), "gpus": self.gpus}
+        """What its process tells its parent before it searches."""
+        return {"device": self.name, "rate": round(self.rate)}
 
 
 def open_gpu(
-    path: str, number: int, block: str, core_rate: float, source: str = ""
+    path: str,
+    number: int,
+    block: str,
+    core_rate: float,
+    source: str = "",
+    listed: Callable[[int], None] = lambda count: None,
 ) -> OpenedGpu:
     """Return a GPU of this host, ready for use by this process only.
 
@@ -707,6 +719,8 @@ def open_gpu(
         path: of the GPU scanner.
         core_rate: nonces/s of one core; a GPU that is slower is of no use.
         source: the path of the kernel, if not beside the scanner.
+        listed: is called with how many GPUs the host has, before this one is tried:
+            the others may do if it does not.
 
     Raises:
         Refused: there is none, it is slow, or it gives a wrong answer.
@@ -720,7 +734,7 @@ def open_gpu(
         spec.loader.exec_module(module)
         source = source or os.path.join(os.path.dirname(path), GPU_SOURCE)
         with open(source, "rb") as file:
-            device, gpus = module.open_device(number, file.read())
+            device, gpus = module.open_device(number, file.read(), listed)
         make = functools.partial(module.OpenclScanner, device)
         rate = _verified_rate(make, block, _answers(block), GPU_SLICE)
     except (ImportError, OSError) as error:  # those of the scanner are OSErrors
@@ -900,17 +914,25 @@ class PendingWitnesses:
 REQUEST = struct.Struct("<QQ")  # first nonce, how many
 # tested, whether the last one is golden, seconds, number of witnesses; then these
 REPLY = struct.Struct("<Q?dI")
+FAILURE = (
+    2**32 - 1
+)  # in place of that number: `tested` bytes of text follow, the reason
+MOST_FAILURE = 500  # bytes of it
 
 
 class Reply(NamedTuple):
-    """A child's result for one stretch."""
+    """A child's result for one stretch, or why there will be none any more."""
 
     tested: int
     hit: bool  # whether the last of them is golden
     took: float  # seconds
     witnesses: Tuple[int, ...] = ()
+    failure: str = ""  # why the child ends; "": it does not
 
     def packed(self) -> bytes:
+        if self.failure:
+            reason = self.failure.encode("utf-8", "replace")[:MOST_FAILURE]
+            return REPLY.pack(len(reason), False, 0.0, FAILURE) + reason
         head = REPLY.pack(self.tested, self.hit, self.took, len(self.witnesses))
         return head + struct.pack(f"<{len(self.witnesses)}Q", *self.witnesses)
 
@@ -920,11 +942,16 @@ def unpack_replies(data: bytes) -> Tuple[List[Reply], bytes]:
     replies, at = [], 0  # type: List[Reply], int
     while len(data) - at >= REPLY.size:
         tested, hit, took, count = REPLY.unpack_from(data, at)
-        end = at + REPLY.size + 8 * count
+        start = at + REPLY.size
+        end = start + (tested if count == FAILURE else 8 * count)
         if len(data) < end:
             break
-        witnesses = struct.unpack_from(f"<{count}Q", data, at + REPLY.size)
-        replies.append(Reply(tested, hit, took, witnesses))
+        if count == FAILURE:
+            reason = data[start:end].decode("utf-8", "replace")
+            replies.append(Reply(0, False, 0.0, failure=reason))
+        else:
+            witnesses = struct.unpack_from(f"<{count}Q", data, start)
+            replies.append(Reply(tested, hit, took, witnesses))
         at = end
     return replies, data[at:]
 
@@ -932,7 +959,8 @@ def unpack_replies(data: bytes) -> Tuple[List[Reply], bytes]:
 class Child:
     """One core's or GPU's process, as seen by its parent: three pipes and a process id.
 
-    The process of a GPU first sends one line of JSON: it is ready, or why it is not.
+    The process of a GPU first sends lines of JSON: how many the host has, and then that
+    it is ready, or why it is not.
     """
 
     def __init__(
@@ -942,7 +970,8 @@ class Child:
         self.gpu = None  # type: Optional[int]  # its number, if it is one's process
         self.ready = True  # whether it can get stretches
         self.stretch = FIRST_STRETCH
-        self.born = time.monotonic()
+        self.born = self.heard = time.monotonic()  # heard: the last request or reply
+        self.failure = ""  # why it ends, as far as it says so
         self.descriptor = replies
         self._pid = pid
         self._requests = requests
@@ -959,25 +988,18 @@ class Child:
         with contextlib.suppress(OSError):  # it is dead, or its pipe is full
             os.write(self._wakeup, b".")
 
-    def hello(self) -> Optional[Dict[str, Any]]:
-        """Return the first line of a GPU's process, once it is here.
-
-        Of a process that has died before, it is empty.
-        """
+    def hello(self) -> Optional[List[Dict[str, Any]]]:
+        """Return the first lines of a GPU's process that have come; None: it died."""
         received = os.read(self.descriptor, 65536)
-        line, end, rest = (self._partial + received).partition(b"\n")
-        if not end:
-            self._partial = line
-            return None if received else {}
-        self._partial = rest
-        hello = json.loads(line.decode())  # type: Dict[str, Any]
-        return hello
+        *lines, self._partial = (self._partial + received).split(b"\n")
+        return [json.loads(line.decode()) for line in lines] if received else None
 
     def replies(self) -> Optional[List[Reply]]:
         """Return the replies that have arrived, or None if the child is dead."""
         received = os.read(self.descriptor, 65536)
         if not received:
             return None
+        self.heard = time.monotonic()
         replies, self._partial = unpack_replies(self._partial + received)
         return replies
 
@@ -986,14 +1008,27 @@ class Child:
         os.close(self._wakeup)
         os.close(self.descriptor)
 
-    def end(self) -> int:
-        """Kill the child, which has no data that could be lost; return its status."""
+    def end(self) -> Optional[int]:
+        """Kill the child, which has no data that could be lost; return its status.
+
+        None: it is a GPU's, and not gone yet.  A driver may hold a process in the
+        system's kernel, where it obeys no signal: nothing may wait for its end.
+        """
         self.close()
-        os.kill(
-            self._pid, signal.SIGKILL
-        )  # not reaped yet, so the pid is still its own
-        _, status = os.waitpid(self._pid, 0)
+        # It is not reaped yet, so that the pid is still its own.
+        os.kill(self._pid, signal.SIGKILL)
+        if self.gpu is None:
+            return os.waitpid(self._pid, 0)[1]
+        deadline, status = time.monotonic() + KILL_PATIENCE, self.reap()
+        while status is None and time.monotonic() < deadline:
+            time.sleep(0.001)
+            status = self.reap()
         return status
+
+    def reap(self) -> Optional[int]:
+        """Return the status of a child that was killed, once it is gone."""
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        return status if pid else None
 
 
 def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> None:
@@ -1019,13 +1054,14 @@ class ProcessPool:
         make: Callable[[Sequence[int], int], HashlibScanner],
         step: int,
         first_stretch: int = FIRST_STRETCH,
-        open_gpu: Optional[Callable[[int], Tuple[OpenedGpu, Any]]] = None,
+        open_gpu: Optional[Callable[[int, Callable[[int], None]], Any]] = None,
     ) -> None:
         """Make the pool of `size` cores, and of the host's GPUs.
 
         Args:
-            open_gpu: returns a GPU by its number, and what `make` is for it; None: the
-                host has none.
+            open_gpu: takes the number of a GPU, and what is to be called with how many
+                the host has; returns an `OpenedGpu`, and what `make` is for it.  None:
+                the host has none.
         """
         self.children: Dict[int, Child] = {}  # by the descriptor of their replies
         self.failure = ""  # why a child is missing
@@ -1039,6 +1075,8 @@ class ProcessPool:
         # Cores and GPUs without a child, the last one first: a GPU takes long.
         self._free_slots = [*range(size - 1, -1, -1), *self._gpus]
         self._early_deaths = [0] * (size + MAX_GPUS)
+        self._pid = os.getpid()
+        self._killed = []  # type: List[Child]  # that are not gone yet
         self._poll = select.poll()
 
     @property
@@ -1061,6 +1099,7 @@ class ProcessPool:
 
     def wait(self, also: int, seconds: float) -> List[int]:
         """Return the readable descriptors, of the children and `also`."""
+        self._killed = [child for child in self._killed if child.reap() is None]
         self._poll.register(also, select.POLLIN)
         timeout = 1000 * min(max(0.0, seconds), LONGEST_WAIT)
         return [descriptor for descriptor, _ in self._poll.poll(timeout)]
@@ -1086,8 +1125,8 @@ class ProcessPool:
 
         Return whether it gets one.
         """
-        # A GPU's process lives for seconds before it searches.
-        young = time.monotonic() - child.born < EARLY_DEATH or child.gpu is not None
+        early = EARLY_DEATH if child.gpu is None else GPU_EARLY_DEATH
+        young = time.monotonic() - child.born < early
         deaths = self._early_deaths[child.number] + 1 if young else 0
         self._early_deaths[child.number] = deaths
         self._remove(child)
@@ -1097,8 +1136,11 @@ class ProcessPool:
             self._free_slots.append(child.number)
         return deaths < most
 
-    def refuse(self, child: Child) -> int:
-        """End the process of a GPU that cannot be used; return its exit status."""
+    def refuse(self, child: Child) -> Optional[int]:
+        """End the process of a GPU that cannot be used; return its exit status.
+
+        None: it is not known yet.
+        """
         return self._remove(child)
 
     def end(self) -> None:
@@ -1106,10 +1148,13 @@ class ProcessPool:
         for child in list(self.children.values()):
             self._remove(child)
 
-    def _remove(self, child: Child) -> int:
+    def _remove(self, child: Child) -> Optional[int]:
         self._poll.unregister(child.descriptor)
         del self.children[child.descriptor]
-        return child.end()
+        status = child.end()
+        if status is None:
+            self._killed.append(child)
+        return status
 
     def _fork(self, number: int) -> Child:
         pipes: List[int] = []
@@ -1154,6 +1199,7 @@ class ProcessPool:
             pass  # the parent is gone
         except OSError as error:  # a GPU has failed
             print_error(f"a process cannot go on: {error}")
+            os.write(replies, Reply(0, False, 0.0, failure=str(error)).packed())
         finally:
             if sys.exc_info()[0]:  # a bug: print it, as `_exit` would hide it
                 sys.excepthook(*sys.exc_info())
@@ -1165,14 +1211,34 @@ class ProcessPool:
     ) -> Callable[[Sequence[int], int], Any]:
         """In a GPU's process: send the first line; return what makes its scanner."""
         assert self._open_gpu
+
+        def say(**fields: Any) -> None:
+            os.write(replies, json.dumps(fields).encode() + b"\n")
+
+        end_with(self._pid)
+        os.dup2(2, 1)  # drivers print, too: nothing of theirs may be among the events
         try:
-            opened, make = self._open_gpu(gpu)
+            opened, make = self._open_gpu(gpu, lambda count: say(gpus=count))
         except Refused as reason:
-            os.write(replies, json.dumps({"refused": str(reason)}).encode() + b"\n")
+            say(refused=str(reason))
             os._exit(0)
-        os.write(replies, json.dumps(opened.hello).encode() + b"\n")
+        say(**opened.hello)
         made = make  # type: Callable[[Sequence[int], int], Any]
         return made
+
+
+def end_with(parent: int) -> None:
+    """Let the system kill this process when its parent ends, while a driver hangs, too.
+
+    prctl(2), PR_SET_PDEATHSIG.  Elsewhere than on Linux, it ends once it sees the end
+    of its requests.
+    """
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def lower_priority(nice: int = CORE_NICE) -> None:
@@ -1358,8 +1424,9 @@ class Worker:
         self._kernel = kernel
         self._ledger = Ledger(search.size)
         self._gpu_scanner = _wanted_gpu_scanner(options)
+        self._cores = 0 if kernel.name == GPU_KERNEL else options.processes
         self._pool = ProcessPool(
-            0 if kernel.name == GPU_KERNEL else options.processes,
+            self._cores,
             functools.partial(self._scanner, kernel.make),
             search.of,
             _first_stretch(options),
@@ -1408,8 +1475,12 @@ class Worker:
         make: Callable[[str, int, Sequence[int]], Any],
         stop: Sequence[int],
         wakeup: int,
+        gpus: int = 1,
     ) -> Any:
-        """Return a child's scanner; called in the child."""
+        """Return a child's scanner; called in the child.
+
+        `gpus`: how many share what one core has of a limited rate, if it is a GPU's.
+        """
         self._report.release()  # the logger ends when its last writer is gone
         search, options = self._search, self._options
         if options.witness_bits is None:
@@ -1418,28 +1489,40 @@ class Worker:
             scanner = WitnessScanner(make, search, options.witness_bits, stop)
         if options.rate is None:
             return scanner
-        shares = options.processes + bool(self._gpu_scanner)
+        shares = (self._cores + bool(self._gpu_scanner)) * gpus
         return RateLimitedScanner(scanner, options.rate / shares, stop, wakeup)
 
-    def _open_gpu(self, number: int) -> Tuple[OpenedGpu, Any]:
+    def _open_gpu(
+        self, number: int, listed: Callable[[int], None]
+    ) -> Tuple[OpenedGpu, Any]:
         """Return a GPU and what makes its scanner; called in its process."""
         self._report.release()
-        block, core_rate = self._search.block, self._kernel.rate
-        opened = open_gpu(self._gpu_scanner or "", number, block, core_rate)
-        return opened, functools.partial(self._scanner, opened.make)
+        path, block, core_rate = (
+            self._gpu_scanner or "",
+            self._search.block,
+            self._kernel.rate,
+        )
+        opened = open_gpu(path, number, block, core_rate, listed=listed)
+        gpus = min(opened.gpus, MAX_GPUS)
+        return opened, functools.partial(self._scanner, opened.make, gpus=gpus)
 
     def _welcome(self, gpu: Child) -> None:
-        """Take the first line of a GPU's process: it searches from now on, or never."""
-        hello = gpu.hello()
-        if hello is None:
-            return
-        if "device" not in hello:
-            self._refuse(gpu, hello.get("refused", ""))
-            return
+        """Take the first lines of a GPU's process."""
+        dead = [{"refused": ""}]  # type: List[Dict[str, Any]]
+        lines = gpu.hello()
+        for line in dead if lines is None else lines:
+            if "gpus" in line:
+                self._pool.add_gpus(line["gpus"])
+            elif "device" in line:
+                self._admit(gpu, line)
+            else:
+                self._refuse(gpu, line["refused"])
+
+    def _admit(self, gpu: Child, hello: Dict[str, Any]) -> None:
+        """Let a GPU search from now on."""
         gpu.ready = True
         if self._options.rate is None:
             gpu.stretch = max(1, int(hello["rate"] * self._stretch_seconds / 2))
-        self._pool.add_gpus(hello.pop("gpus"))
         both = f"{GPU_KERNEL}+{self._kernel.name}"
         kernel = GPU_KERNEL if self._kernel.name == GPU_KERNEL else both
         self._report.event("device", number=gpu.gpu, kernel=kernel, **hello)
@@ -1448,25 +1531,47 @@ class Worker:
     def _refuse(self, gpu: Child, reason: str) -> None:
         """Do without a GPU, and report why."""
         status = self._pool.refuse(gpu)
-        signum = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        signum = os.WTERMSIG(status) if status and os.WIFSIGNALED(status) else 0
         reason = reason or (f"crashed (signal {signum})" if signum else "failed")
         self._pool.failure = f"kernel {GPU_KERNEL} is refused: {reason}"
         self._report.event("device", number=gpu.gpu, refused=reason)
 
-    def _refuse_overdue(self, now: float) -> None:
-        """Refuse the GPUs that have not proved themselves in time."""
-        patience = self._options.gpu_patience
+    def _give_up_overdue(self, now: float) -> None:
+        """End the GPUs' processes that have not answered in time."""
         for child in list(self._pool.children.values()):
-            if not child.ready and now >= child.born + patience:
+            if now < self._due(child):
+                continue
+            if child.ready:
+                child.failure = f"gave no answer for {now - child.heard:.0f} s"
+                self._remove_dead(child)
+            else:
+                patience = self._options.gpu_patience
                 self._refuse(child, f"gave no answer within {patience:g} s")
+
+    def _due(self, child: Child) -> float:
+        """Return when a child must have answered, on the monotonic clock.
+
+        Only a GPU's process may hang: in its driver.
+        """
+        if child.gpu is None:
+            return math.inf
+        if not child.ready:
+            return child.born + self._options.gpu_patience
+        if not self._ledger.outstanding(child.number):
+            return math.inf
+        # A rate-limited one answers when the time of its stretches has passed.
+        slack = QUEUED * MAX_GROWTH * self._stretch_seconds
+        return child.heard + self._options.gpu_silence + slack
 
     def _remove_dead(self, child: Child) -> None:
         """Take back what a dead child was to test; others may have had no work left."""
         self._ledger.reclaim(child.number)
         again = self._pool.remove_dead(child)
-        if child.gpu is not None and not again:
-            reason = "its process keeps dying"
-            self._report.event("device", number=child.gpu, refused=reason)
+        if child.gpu is not None:
+            reason = child.failure or "its process has died"
+            self._pool.failure = f"kernel {GPU_KERNEL} fails: {reason}"
+            kind = {"failed": reason} if again else {"refused": f"again: {reason}"}
+            self._report.event("device", number=child.gpu, **kind)
         for other in self._pool.children.values():
             self._assign_work(other)
 
@@ -1490,6 +1595,8 @@ class Worker:
             stretch = ledger.take(child.number, child.stretch)
             if stretch is None:
                 return
+            if ledger.outstanding(child.number) == 1:  # it had nothing to answer
+                child.heard = time.monotonic()
             child.send(self._search.nonce(stretch[0]), stretch[1])
 
     def _wait(self) -> None:
@@ -1512,29 +1619,33 @@ class Worker:
             if replies is None:
                 self._remove_dead(child)
                 continue
-            for tested, hit, took, witnesses in replies:
-                self._ledger.done(child.number, tested, hit)
-                for nonce in witnesses:
-                    if self._witnesses:
-                        self._witnesses.add(nonce)
-                child.stretch = _next_stretch(
-                    child.stretch, tested, took, self._stretch_seconds
-                )
+            for reply in replies:
+                self._record(child, reply)
             self._assign_work(child)
+
+    def _record(self, child: Child, reply: Reply) -> None:
+        if reply.failure:
+            child.failure = reply.failure  # it ends
+            return
+        self._ledger.done(child.number, reply.tested, reply.hit)
+        for nonce in reply.witnesses:
+            if self._witnesses:
+                self._witnesses.add(nonce)
+        child.stretch = _next_stretch(
+            child.stretch, reply.tested, reply.took, self._stretch_seconds
+        )
 
     def _next_deadline(self) -> float:
         if self._end_deadline is not None:
             return self._end_deadline
         soonest = self._last_progress[0] + self._options.progress
-        for child in self._pool.children.values():
-            if not child.ready:
-                soonest = min(soonest, child.born + self._options.gpu_patience)
+        soonest = min([soonest, *map(self._due, self._pool.children.values())])
         return soonest if self._deadline is None else min(soonest, self._deadline)
 
     def _update_state(self) -> None:
         """Decide whether the search ends, and which children may stop early."""
         now = time.monotonic()
-        self._refuse_overdue(now)
+        self._give_up_overdue(now)
         if self._stop.made:
             self._ending = self._ending or "stopped"
         elif self._deadline is not None and now >= self._deadline:
@@ -1764,6 +1875,7 @@ DEFAULTS: Dict[str, Any] = {
     "witness_bits": None,
     "most_events": MOST_EVENTS,
     "gpu_patience": GPU_PATIENCE,
+    "gpu_silence": GPU_SILENCE,
 }
 
 
@@ -1815,7 +1927,8 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--processes", help="number of processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
     add("--kernel", help="auto, hashlib, opencl or a native kernel's name (auto)")
-    add("--gpu-patience", help="seconds until a GPU must have proved itself (60)")
+    add("--gpu-patience", help="seconds until a GPU must have proved itself (120)")
+    add("--gpu-silence", help="seconds until a GPU that searches must answer (30)")
     add("--rate", help="nonces per second, at most (CND_RATE, or no limit)")
     add("--witness-bits", help="also report nonces with so many zero bits (none)")
     add("--run", help="the name of the run, a field of every event")
@@ -1862,6 +1975,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         _witness_bits(raw["witness_bits"], search.difficulty),
         _whole("most events", raw["most_events"]),
         _seconds("gpu patience", raw["gpu_patience"], 0),
+        _seconds("gpu silence", raw["gpu_silence"], 0),
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"

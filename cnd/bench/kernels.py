@@ -112,10 +112,9 @@ class KernelBench:
         if not rival.rate:
             why = printable_line(rival.reason)
             return f"{rival.name}: is installed and did not run: {why}"
-        times = self.best.median / rival.rate
-        return (
-            f"{rival.name}: {rival.rate / 1e6:.2f} M/s; {self.best.name} x {times:.2f}"
-        )
+        times, rate = self.best.median / rival.rate, rival.rate / 1e6
+        best = f"{self.best.name} on one core x {times:.2f}"
+        return f"{rival.name}, held on one core: {rate:.2f} M/s; {best}"
 
     def _row(self, m: Measured) -> tuple[str, ...]:
         rates = [f"{rate / 1e6:.2f}" for rate in (min(m.rates), m.median, max(m.rates))]

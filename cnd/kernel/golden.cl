@@ -181,9 +181,10 @@ decimal_add(vec text[], const vec addend[], constant uint * digits)
 	}
 }
 
-/* Store the text of the nonce `index` steps after that of `first`. */
+/* Store the text of the nonce `index` steps after that of `first`; it has `bits` bits. */
 static void
-text_of(vec text[], const uint first[], vec index, constant struct stretch * same)
+text_of(vec text[], const uint first[], vec index, uint bits,
+    constant struct stretch * same)
 {
 	vec addend[VARYING], chosen;
 	uint bit;
@@ -191,7 +192,7 @@ text_of(vec text[], const uint first[], vec index, constant struct stretch * sam
 
 	for (i = 0; i < VARYING; i++)
 		text[i] = first[i];
-	for (bit = 0; bit < POWERS; bit++) {
+	for (bit = 0; bit < bits; bit++) {
 		chosen = 0 - ((index >> bit) & 1);
 		/* Adding nothing has 0xc6 in place of every digit, too. */
 		for (i = 0; i < VARYING; i++)
@@ -266,7 +267,7 @@ scan(constant struct stretch * same, global const uint * part_kw, uint8 first,
 	int i;
 
 	index = (vec)(LANES * (uint)get_global_id(0)) + LANE_NUMBERS;
-	text_of(text, start, index, same);
+	text_of(text, start, index, power, same);
 	for (i = 0; i < VARYING; i++)
 		addend[i] = same->addend[power][i];
 	for (uint at = LANES * (uint)get_global_id(0); at < count; at += 1u << power) {

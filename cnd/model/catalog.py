@@ -169,10 +169,11 @@ class Gpu:
 
 
 # Sources: https://aws.amazon.com/ec2/instance-types/ (accelerated computing), and
-# NVIDIA's data sheets of the cards for multiprocessors and clocks.
+# NVIDIA's data sheets of the cards for multiprocessors and clocks.  The A10G has none:
+# programs on it report 80 multiprocessors (CUDA's device properties).
 GPUS = {
     "g4dn": Gpu("T4", 40, 1.09),
-    "g5": Gpu("A10G", 72, 1.51),
+    "g5": Gpu("A10G", 80, 1.51),
     "g6": Gpu("L4", 58, 1.42),
     "g6e": Gpu("L40S", 142, 1.81),
     "p5": Gpu("H100", 132, 1.78),
@@ -184,6 +185,10 @@ GPUS_OF_SIZE = {"12xlarge": 4}  # of the sizes in the table; else one
 LANE_CYCLES, LANES, SHARE = 3 * 1080.0, 64, 0.8
 # Families with GPUs: g4dn, g6e, gr6, p5 ...
 WITH_GPU = re.compile(r"(g|gr|p)\d")
+# Of these, the ones whose GPUs are not supported by NVIDIA's open kernel modules, which
+# the image "gpu" has: AMD's, and NVIDIA's before Turing.
+# https://github.com/NVIDIA/open-gpu-kernel-modules, "Compatible GPUs"
+WITHOUT_DRIVER = re.compile(r"(g2|g3s?|g4ad|p2|p3(dn)?)\.")
 
 
 def has_gpu(instance_type: str) -> bool:
@@ -191,9 +196,14 @@ def has_gpu(instance_type: str) -> bool:
     return WITH_GPU.match(instance_type) is not None
 
 
+def has_driver(instance_type: str) -> bool:
+    """Whether the image "gpu" has a driver for the GPUs of a type."""
+    return has_gpu(instance_type) and not WITHOUT_DRIVER.match(instance_type)
+
+
 def image_for(instance_type: str) -> str:
     """Return the name of the usual image for a type: one with a driver for its GPU."""
-    return "gpu" if has_gpu(instance_type) else "ubuntu"
+    return "gpu" if has_driver(instance_type) else "ubuntu"
 
 
 def image_of_all(image: str, types: Iterable[str]) -> str:
@@ -265,7 +275,7 @@ def with_extras(name: str, usd_per_hour: float, source: str) -> Price:
 
 def disk_of(name: str) -> int:
     """Return how many GB the disk of an instance has with the usual image."""
-    return GPU_DISK if has_gpu(name) else DISK
+    return GPU_DISK if image_for(name) == "gpu" else DISK
 
 
 OFFERS = {name: _offer(name) for name in ON_DEMAND}

@@ -223,11 +223,10 @@ class OpenclScanner:
         if self._stretch is None or self._stretch[:2] != (digits, step):
             stretch, device = prepared(self._block, digits, step), self._device
             device.free(*self._buffers)  # the driver keeps them until launches end
-            self._buffers = ()
-            for data in (stretch.same, stretch.part_kw):
-                buffer = device.buffer(len(data), opencl.READ_ONLY)
-                device.write(buffer, data, len(data))
-                self._buffers += (buffer,)
+            self._buffers = tuple(
+                device.buffer(len(data), opencl.READ_ONLY | opencl.COPY, data)
+                for data in (stretch.same, stretch.part_kw)
+            )
             self._stretch = (digits, step, stretch.varying)
         return self._stretch[2]
 
@@ -258,15 +257,19 @@ class OpenclScanner:
 
 
 def open_device(
-    number: int, source: bytes, library: Any = None
+    number: int,
+    source: bytes,
+    listed: Callable[[int], None] = lambda count: None,
 ) -> Tuple[opencl.Device, int]:
     """Return one of the devices, and how many there are.
 
+    `listed` is called with that number before the device is tried.
     Raises `opencl.Unusable`, with the reason, if it cannot be used.
     """
     try:
-        library = library or opencl.load_driver()
+        library = opencl.load_driver()
         found = opencl.devices(library)
+        listed(len(found))
         if number >= len(found):
             raise opencl.Unusable(f"no device {number}: there are {len(found)}")
         device = opencl.Device(library, found[number], source)

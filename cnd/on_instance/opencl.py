@@ -5,8 +5,9 @@ with the standard library only.  The driver compiles the kernel; no toolkit is n
 The names are OpenCL's own: https://registry.khronos.org/OpenCL/, version 1.2.
 
 One rule: a device may fail at any moment, or never answer.  Every status is checked,
-and every wait for a launch has a deadline.  (A compiler that hangs cannot be
-interrupted: the whole process has a deadline that its parent keeps, in `pow.py`.)
+and every wait for a launch has a deadline.  No other call waits for a launch: those
+that could are given nothing to wait for.  (A call that hangs, a compiler's for example,
+cannot be interrupted: the whole process has a deadline that `pow.py` keeps.)
 
 A process may use a device only if it has called OpenCL itself: nothing survives a fork.
 """
@@ -27,7 +28,8 @@ CPU_WANTED = "CND_OPENCL_CPU"  # "1": a processor counts as a device, for tests
 GPU, CPU = 1 << 2, 1 << 1  # CL_DEVICE_TYPE_...
 TYPE, COMPUTE_UNITS, NATIVE_LANES, NAME = 0x1000, 0x1002, 0x1038, 0x102B  # of a device
 BUILD_LOG, STATUS = 0x1183, 0x11D3  # of a program; of an event
-READ_WRITE, READ_ONLY = 1 << 0, 1 << 2
+READ_WRITE, READ_ONLY, HOST_MEMORY, COPY = 1 << 0, 1 << 2, 1 << 4, 1 << 5  # of a buffer
+MAP_READ = 1 << 0
 COMPLETE = 0  # an event's status; below are errors
 NO_PLATFORM = -1001
 
@@ -39,6 +41,9 @@ MAX_LAUNCH = 1 << 31  # nonces; the kernel counts them in 32 bits
 SPIN_SECONDS = 0.0005  # that a launch is polled without a pause
 POLL_SECONDS = 0.0005  # between two polls after that
 PATIENCE = 10.0  # seconds for a launch; then the device has failed
+COMPILES = (
+    60.0  # seconds for a kernel's first launch: some drivers compile it only then
+)
 ROOM = 4096  # nonces that one launch can list
 # Work items of a group.  Of a processor fewer: its threads take groups by shares, and
 # of a few groups the first thread would take most.
@@ -48,6 +53,8 @@ GPU_GROUP, CPU_GROUP = 64, 16
 GPU_ITEMS, CPU_ITEMS = 1 << 14, 1 << 7
 
 MOST_TEXT = 200  # characters of a driver's text that are kept
+# The language of the kernel; without it, a driver takes a version of its own choice.
+LANGUAGE = b"-cl-std=CL1.2"
 
 
 class Unusable(OSError):
@@ -74,7 +81,7 @@ def _declare(library: Any) -> None:
     """Declare what returns a pointer; pointers are always passed as such."""
     for name in (
         *("clCreateContext", "clCreateCommandQueue", "clCreateProgramWithSource"),
-        *("clCreateKernel", "clCreateBuffer"),
+        *("clCreateKernel", "clCreateBuffer", "clEnqueueMapBuffer"),
     ):
         getattr(library, name).restype = ctypes.c_void_p
 
@@ -150,17 +157,17 @@ def _listed(library: Any, platform: Any, wanted: int) -> List[Any]:
     return [ctypes.c_void_p(each) for each in ids]
 
 
-# The memory of all launches: a driver may write to it whenever one ends, even after
-# another call has failed.
-KEPT: List[Any] = []
-
-
 class Slot:
-    """Memory for one launch's result, on the device and here."""
+    """Memory for one launch's result, on the device and here.
 
-    def __init__(self, buffer: Any) -> None:
+    Here it is memory of the driver, and is never released: the driver may write to it
+    whenever a launch ends, even after another call has failed.  NVIDIA's driver copies
+    to other memory only once it is this call's turn, and blocks the caller until then.
+    """
+
+    def __init__(self, buffer: Any, address: int) -> None:
         self.buffer = buffer
-        self.result = (ctypes.c_uint * (1 + ROOM))()
+        self.result = (ctypes.c_uint * (1 + ROOM)).from_address(address)
 
     @property
     def size(self) -> int:
@@ -172,6 +179,7 @@ class Launch:
 
     def __init__(self, slot: Slot, first: int, count: int) -> None:
         self.slot, self.first, self.count = slot, first, count
+        self.patience = PATIENCE  # seconds
         self.began = time.perf_counter()
         self.event = ctypes.c_void_p()  # of the result's arrival
 
@@ -201,9 +209,8 @@ class Device:
         _require(error.value, "clCreateCommandQueue")
         self._source = source
         self._kernels: Dict[int, Any] = {}
-        size = 4 * (1 + ROOM)
-        self._slots = [Slot(self.buffer(size, READ_WRITE)) for _ in range(IN_FLIGHT)]
-        KEPT.append(self._slots)
+        self._launched: List[Any] = []  # kernels that were launched before
+        self._slots = [self._slot() for _ in range(IN_FLIGHT)]
         self.flying: Deque[Launch] = deque()
         self._last_end = 0.0  # of a launch
 
@@ -237,7 +244,7 @@ class Device:
             )
         )
         _require(error.value, "clCreateProgramWithSource")
-        options = b"-DLANES=%d -DVARYING=%d" % (self.found.lanes, varying)
+        options = b"%s -DLANES=%d -DVARYING=%d" % (LANGUAGE, self.found.lanes, varying)
         id = ctypes.byref(self.found.id)
         if cl.clBuildProgram(program, 1, id, options, None, None):
             raise Unusable("its compiler refuses the kernel: " + self._log(program))
@@ -258,24 +265,26 @@ class Device:
         errors = [line for line in lines if "error" in line] or lines
         return errors[0].strip()[:MOST_TEXT]
 
-    def buffer(self, size: int, flags: int) -> Any:
+    def buffer(self, size: int, flags: int, data: Any = None) -> Any:
+        """Return a new buffer, with a copy of `data`; it waits for no launch."""
         error = ctypes.c_int()
         made = self.cl.clCreateBuffer(
-            *(self._context, ctypes.c_ulong(flags), ctypes.c_size_t(size), None),
+            *(self._context, ctypes.c_ulong(flags), ctypes.c_size_t(size), data),
             ctypes.byref(error),
         )
         _require(error.value, "clCreateBuffer")
         return ctypes.c_void_p(made)
 
-    def write(self, buffer: Any, data: Any, size: int) -> None:
-        """Write to a buffer, after all launches before."""
-        _require(
-            self.cl.clEnqueueWriteBuffer(
-                *(self.queue, buffer, 1, ctypes.c_size_t(0), ctypes.c_size_t(size)),
-                *(data, 0, None, None),
-            ),
-            "clEnqueueWriteBuffer",
+    def _slot(self) -> Slot:
+        size = 4 * (1 + ROOM)
+        here = self.buffer(size, READ_WRITE | HOST_MEMORY)
+        error, none = ctypes.c_int(), ctypes.c_size_t(0)
+        address = self.cl.clEnqueueMapBuffer(
+            *(self.queue, here, 1, ctypes.c_ulong(MAP_READ), none),
+            *(ctypes.c_size_t(size), 0, None, None, ctypes.byref(error)),
         )
+        _require(error.value, "clEnqueueMapBuffer")
+        return Slot(self.buffer(size, READ_WRITE), address)
 
     def free(self, *buffers: Any) -> None:
         for buffer in buffers:
@@ -290,10 +299,11 @@ class Device:
     def enqueue(
         self, launch: Launch, kernel: Any, arguments: Sequence[Any], items: int
     ) -> None:
-        """Start a launch, and the transfer of its result."""
-        slot = launch.slot
-        slot.result[0] = 0
-        self.write(slot.buffer, slot.result, 4)
+        """Start a launch, and the transfer of its result; it waits for nothing."""
+        launch.patience = self._patience
+        if kernel not in self._launched:
+            self._launched.append(kernel)
+            launch.patience = max(self._patience, COMPILES)
         for number, value in enumerate(arguments):
             size = ctypes.c_size_t(ctypes.sizeof(value))
             status = self.cl.clSetKernelArg(kernel, number, size, ctypes.byref(value))
@@ -303,8 +313,16 @@ class Device:
 
     def _start(self, launch: Launch, kernel: Any, items: int) -> None:
         size, group = ctypes.c_size_t(items), ctypes.c_size_t(self.group)
-        slot, none = launch.slot, ctypes.c_size_t(0)
+        slot, none, zero = launch.slot, ctypes.c_size_t(0), ctypes.c_uint(0)
         self.flying.append(launch)  # its memory is in use from here on
+        word = ctypes.c_size_t(ctypes.sizeof(zero))
+        _require(
+            self.cl.clEnqueueFillBuffer(
+                *(self.queue, slot.buffer, ctypes.byref(zero), word, none, word),
+                *(0, None, None),
+            ),
+            "clEnqueueFillBuffer",
+        )
         _require(
             self.cl.clEnqueueNDRangeKernel(
                 *(self.queue, kernel, 1, None, ctypes.byref(size), ctypes.byref(group)),
@@ -348,8 +366,8 @@ class Device:
             if status.value <= COMPLETE:
                 break
             waited = time.perf_counter() - began
-            if waited > self._patience:
-                raise Failed(f"a launch has not ended after {self._patience:g} s")
+            if waited > launch.patience:
+                raise Failed(f"a launch has not ended after {launch.patience:g} s")
             if waited > SPIN_SECONDS:
                 time.sleep(POLL_SECONDS)
         cl.clReleaseEvent(launch.event)

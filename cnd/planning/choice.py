@@ -7,11 +7,12 @@ of 60 s are in it.  A type whose rate or price is not known is never taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from cnd.errors import UsageError
-from cnd.model.catalog import image_of_all
+from cnd.model.catalog import Price, image_of_all
 from cnd.planning.forecast import (
     Forecast,
     Machine,
@@ -23,7 +24,8 @@ from cnd.planning.forecast import (
 )
 
 AUTO = "auto"  # the name that stands for the best type
-MOST_LOOKED_AT = 8  # fleets, the best first: each look takes calls of the cloud
+MOST_LOOKED_AT = 40  # fleets, the best first: each look takes calls of the cloud
+MOST_REASONS = 3  # lines of what was passed over
 NOTABLE = 0.9  # of the default's cost; a smaller saving is not worth a line
 
 
@@ -44,7 +46,10 @@ class Choice:
             others = f"the next, {_fleet(self.runner_up)}, {_cost(self.runner_up)}"
         taken = f"auto takes {_fleet(self.fleet)}: {_cost(self.fleet)}"
         line = f"{taken}, found with {percent(found)}; {others}"
-        return [*(f"auto: not {reason}" for reason in self.passed_over), line]
+        lines = [f"auto: not {reason}" for reason in self.passed_over]
+        if (more := len(lines) - MOST_REASONS) > 0:
+            lines[MOST_REASONS:] = [f"auto: nor {more} more that do not fit"]
+        return [*lines, line]
 
 
 def is_auto(request: Request) -> bool:
@@ -65,13 +70,22 @@ def is_auto(request: Request) -> bool:
     return True
 
 
-def ranked(request: Request, machines: Iterable[Machine]) -> list[Forecast]:
-    """Return the fleets that can do what is asked for, the best first."""
+def ranked(
+    request: Request,
+    machines: Iterable[Machine],
+    spot: Mapping[str, Price] = MappingProxyType({}),
+) -> list[Forecast]:
+    """Return the fleets that can do what is asked for, the best first.
+
+    Args:
+        spot: what an instance costs now on spot, by type, as far as it is known.
+    """
     found = []
     for machine in machines:
         plan = replace(request.plan, instance_type=machine.type, others={})
         try:
-            fleet = forecast(decide(replace(request, plan=plan), machine), machine)
+            decided = decide(replace(request, plan=plan), machine)
+            fleet = forecast(decided, machine, spot.get(machine.type))
         except UsageError:
             continue  # impossible with this type, or above the budget
         if fleet.expected_usd and fleet.chances and fleet.chances.found > 0:

@@ -13,10 +13,11 @@ from typing import Any
 
 from cnd.errors import UsageError
 from cnd.model import resumption
-from cnd.model.catalog import Price, Rate, has_gpu
+from cnd.model.catalog import Price, Rate, has_driver, has_gpu
 from cnd.model.format import duration, number
 from cnd.model.plan import (
     HASH_DIGITS,
+    IMAGES,
     MARKETS,
     MAX_INSTANCES,
     MAX_NONCES,
@@ -39,6 +40,7 @@ LEAST_CHANCE = 0.5  # of an answer in the space, below which `verdicts` warns
 USUAL_QUOTA = 32  # vCPUs that a new account may often run at once
 TRIAL = 5.0  # seconds of search that measure a type whose rate is not known
 SHOWN = 5  # alternatives
+AUTO_IMAGE = IMAGES[-1]
 PRICES = (
     "allow pricing:GetProducts (docs/aws.md); or --region us-east-1, where `fab plan` "
     "shows types whose prices come with CND"
@@ -327,6 +329,11 @@ def verdicts(
         )
     if plan.usd_per_hour is None:
         yield f"{_unpriced(plan)}: {PRICES}"
+    if idle := _without_driver(plan):
+        yield (
+            f"the image has no driver for the GPUs of {' or '.join(idle)}: their cores "
+            "alone search; --image ami-... takes an image of your own"
+        )
     exists = within(plan.difficulty, plan.left)
     if exists < LEAST_CHANCE:
         yield _no_such_nonce(plan)
@@ -352,6 +359,15 @@ def verdicts(
             f"{vcpus} vCPUs: a new account may often run {USUAL_QUOTA} at once; "
             "`fab doctor` shows the quota"
         )
+
+
+def _without_driver(plan: Plan) -> list[str]:
+    """Return the types whose GPUs the image of a plan is known not to support."""
+    if plan.image.startswith("ami-"):
+        return []
+    drives = plan.image in ("gpu", AUTO_IMAGE)
+    types = [name for name in plan.types if has_gpu(name)]
+    return [name for name in types if not (drives and has_driver(name))]
 
 
 def outlived(plan: Plan) -> str:

@@ -7,17 +7,20 @@ what is not known stays unknown.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from cnd import ec2
 from cnd.cloud.connection import Cloud
-from cnd.cloud.failures import ELSEWHERE
+from cnd.cloud.failures import ELSEWHERE, code
 from cnd.errors import CapacityError, CloudError, UsageError
 from cnd.model.catalog import OFFERS, Price, Rate, has_gpu
+from cnd.model.launch_spec import LaunchSpec
 from cnd.model.plan import KERNELS, MARKETS, Plan
 from cnd.model.result import Result
-from cnd.planning import choice, prices, quotas, rate_history
+from cnd.planning import choice, free_tier, preflight, prices, quotas, rate_history
 from cnd.planning.forecast import GPU_BOOT, USUAL_BOOT, Machine, Request
 from cnd.provision import access, capacity
 from cnd.system.processor import usable_cores
@@ -27,6 +30,9 @@ AUTO = KERNELS[0]
 FREE = Price(0.0, "local cloud")
 # A rate that is so many times what was tested in the time was not measured.
 FAR_OFF = 4.0
+MOST_PRICED = 12  # types whose prices in the region are looked up, the best first
+NOT_ALLOWED = "UnauthorizedOperation"
+OUTSIDE = "types outside AWS's free plan, which this account is on"
 
 
 def machine(
@@ -132,8 +138,51 @@ def choose(cloud: Cloud | None, folder: Path, request: Request) -> choice.Choice
     Raises:
         UsageError: no known type can do what is asked for.
     """
-    fleets = choice.ranked(request, others(cloud, folder, request.plan.kernel))
-    return choice.chosen(fleets, lambda fleet: _unfit(cloud, fleet.plan))
+    machines, now = others(cloud, folder, request.plan.kernel), dict[str, Price]()
+    notes: tuple[str, ...] = ()
+    if cloud and cloud.name != "local":
+        free = _free_types(cloud)
+        if free is not None:
+            machines = [machine for machine in machines if machine.type in free]
+            notes = (OUTSIDE,)
+        machines, now = _priced_here(cloud, request, machines)
+    fleets = choice.ranked(request, machines, now)
+    found = choice.chosen(fleets, lambda fleet: _unfit(cloud, fleet.plan))
+    return replace(found, passed_over=(*notes, *found.passed_over))
+
+
+def _free_types(cloud: Cloud) -> set[str] | None:
+    """Return the types that the account may launch on the free plan.
+
+    None: it is not on that plan, as far as is known, or they cannot be listed.
+    """
+    try:
+        return access.free_types(cloud.ec2) if free_tier.is_in(cloud) else None
+    except CloudError:
+        return None
+
+
+def _priced_here(
+    cloud: Cloud, request: Request, machines: Sequence[Machine]
+) -> tuple[list[Machine], dict[str, Price]]:
+    """Return the best machines, at the prices of the region, and their spot prices.
+
+    Which ones are the best is decided by the table's prices, as each look-up takes a
+    call; where the region's price is not known, the table's stays.
+    """
+    best = [fleet.machine for fleet in choice.ranked(request, machines)][:MOST_PRICED]
+    best = best or list(machines)[:MOST_PRICED]
+    with ThreadPoolExecutor(MOST_PRICED, thread_name_prefix="price") as pool:
+        prices_here = pool.map(lambda each: prices.on_demand(cloud, each.type), best)
+        here = [
+            replace(machine, price=price or machine.price)
+            for machine, price in zip(best, prices_here, strict=True)
+        ]
+    if request.plan.market == MARKETS[0]:
+        return here, {}
+    zones = prices.spot(cloud, [each.type for each in best])
+    lowest = {name: prices.lowest(found) for name, found in zones.items()}
+    return here, {name: price for name, price in lowest.items() if price}
 
 
 def _unfit(cloud: Cloud | None, plan: Plan) -> str:
@@ -141,18 +190,43 @@ def _unfit(cloud: Cloud | None, plan: Plan) -> str:
 
     What the user may not look up does not count against it.
     """
-    if cloud is None or cloud.name == "local":
+    if cloud is None:
         return ""
+    looks = (preflight.lab_excess, _no_zone, _no_room, _refused)
+    for look in looks[-1:] if cloud.name == "local" else looks:
+        try:
+            if reason := look(cloud, plan):
+                return reason
+        except CloudError:
+            continue
+    return ""
+
+
+def _no_zone(cloud: Cloud, plan: Plan) -> str:
+    offered = access.zones(cloud.ec2, plan.instance_type)
+    return "" if offered else f"no zone of {cloud.region} offers it"
+
+
+def _no_room(cloud: Cloud, plan: Plan) -> str:
     on_spot = plan.market == MARKETS[1]
+    known = quotas.of_types(plan.types, on_spot=on_spot)
+    for each in quotas.look_up(cloud, known, on_spot=on_spot):
+        if plan.min_instances > max(each.room.values()):
+            return each.text
+    return ""
+
+
+def _refused(cloud: Cloud, plan: Plan) -> str:
+    """Return why the cloud refuses a dry run: the account's plan, a policy, a quota."""
+    name = plan.instance_type
+    image = access.image(cloud, name, plan.image, plan.user).id
+    spec = LaunchSpec(image, name, "", "", "", plan.lifetime, plan.subnets[0])
+    counts = {"count": plan.instances, "least": plan.min_instances}
     try:
-        if not access.zones(cloud.ec2, plan.instance_type):
-            return f"no zone of {cloud.region} offers it"
-        known = quotas.of_types(plan.types, on_spot=on_spot)
-        for each in quotas.look_up(cloud, known, on_spot=on_spot):
-            if plan.min_instances > max(each.room.values()):
-                return each.text
-    except CloudError:
-        return ""
+        ec2.try_launch(cloud.ec2, spec, run="dry", owner=cloud.owner, **counts)
+    except CloudError as error:
+        if code(error) in (*capacity.REFUSALS, NOT_ALLOWED):
+            return f"the cloud refuses it ({code(error)})"
     return ""
 
 

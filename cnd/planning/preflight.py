@@ -112,20 +112,29 @@ def caller(case: Case) -> Check:
     """Which account pays; for a lab account, what is known of its limits."""
     cloud = case.cloud
     who = f"{cloud.owner} of account {cloud.account}"
-    if not any(role in cloud.arn for role in LAB_ROLES):
+    if not _is_lab(cloud):
         return Check("caller", OK, who)
-    if excess := _lab_excess(case):
+    if excess := _lab_excess(cloud, case.plan):
         return Check("caller", FAULT, *excess)
     text = f"{who}: a lab account; its session ends after 4 hours, 32 vCPUs at most"
     return Check("caller", WARNING, text)
 
 
-def _lab_excess(case: Case) -> tuple[str, str] | None:
+def _is_lab(cloud: Cloud) -> bool:
+    return any(role in cloud.arn for role in LAB_ROLES)
+
+
+def lab_excess(cloud: Cloud, plan: Plan) -> str:
+    """Return what the lab that an account is of would terminate or cut short."""
+    excess = _lab_excess(cloud, plan) if _is_lab(cloud) else None
+    return excess[0] if excess else ""
+
+
+def _lab_excess(cloud: Cloud, plan: Plan) -> tuple[str, str] | None:
     """Return what a lab would terminate or cut short, and the way out.
 
     AWS launches there what the lab then terminates: all of N counts, not `at_least`.
     """
-    cloud, plan = case.cloud, case.plan
     if cloud.region not in LAB_REGIONS:
         way_out = f"--region {LAB_REGIONS[0]}"
         return f"lab accounts cannot use {cloud.region}", way_out

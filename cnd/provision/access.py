@@ -70,8 +70,11 @@ SYSTEMS = {
         "ubuntu",
     ),
 }
-# How the names of published images begin -> their login user.
+# How the names of published images begin -> their login user; and what is in brackets
+# in those of AWS's images for GPUs, which begin with "Deep Learning".
 USERS = {"ubuntu": "ubuntu", "debian": "admin", "al20": "ec2-user", "amzn": "ec2-user"}
+SYSTEM_OF_DLAMI = re.compile(r"^(?:AWS )?Deep Learning .*\((Ubuntu|Amazon Linux)\b")
+USERS_OF_DLAMI = {"Ubuntu": "ubuntu", "Amazon Linux": "ec2-user"}
 GROUP = "cnd-ssh"
 CLOSED = "-closed"  # how the names of groups end that allow no connection
 SSH_PORT = 22
@@ -101,6 +104,17 @@ def describe_type(ec2: EC2Client, instance_type: str) -> InstanceType:
             vcpus=int(found["VCpuInfo"]["DefaultVCpus"]),
             architectures=tuple(found["ProcessorInfo"]["SupportedArchitectures"]),
         )
+
+
+def free_types(ec2: EC2Client) -> set[str]:
+    """Return the types that accounts on AWS's free plan may launch in the region."""
+    with translated("ask which instance types are free"):
+        pages = ec2.get_paginator("describe_instance_types").paginate(
+            Filters=[{"Name": "free-tier-eligible", "Values": ["true"]}]
+        )
+        return {
+            each["InstanceType"] for page in pages for each in page["InstanceTypes"]
+        }
 
 
 def zones(ec2: EC2Client, instance_type: str) -> set[str]:
@@ -170,12 +184,19 @@ def _image_by_id(
             hint="choose another --image or --instance-type",
         )
     title = title.rpartition("/")[2]
-    user = user or next((u for x, u in USERS.items() if title.startswith(x)), "")
+    user = user or _usual_user(title)
     if not user:
         image = f"{name} ({title or 'it has no name'})"
         message = f"cannot determine the login user for {image}"
         raise CloudError(message, hint="say --user")
     return Image(name, user, volumes)
+
+
+def _usual_user(title: str) -> str:
+    """Return the login user of images of that name; "" if it is not known."""
+    if found := SYSTEM_OF_DLAMI.match(title):
+        return USERS_OF_DLAMI[found[1]]
+    return next((u for x, u in USERS.items() if title.startswith(x)), "")
 
 
 def _outliving(image: Mapping[str, Any]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from cnd.ec2 import (
     tags_of,
 )
 from cnd.errors import CloudError
-from cnd.model.catalog import is_burstable
+from cnd.model.catalog import has_gpu, is_burstable
 from cnd.model.launch_spec import LaunchSpec
 
 if TYPE_CHECKING:
@@ -45,13 +45,20 @@ class FleetReply:
 def template_names(run: str, specs: Sequence[LaunchSpec]) -> dict[str, str]:
     """Return the name of the launch template of each type.
 
-    AWS refuses CPU credits for types that have none, so burstable types do not share
-    a template with others: the first type's kind has the run's own name.
+    Types of one kind share a template; the first type's kind has the run's own name.
     """
-    first = is_burstable(specs[0].instance_type)
-    kinds = {each.instance_type: is_burstable(each.instance_type) for each in specs}
-    own, further = _names(run)
-    return {name: own if kind == first else further for name, kind in kinds.items()}
+    types = [each.instance_type for each in specs]
+    names = dict(zip(dict.fromkeys(map(_kind, types)), _names(run), strict=False))
+    return {name: names[_kind(name)] for name in types}
+
+
+def _kind(instance_type: str) -> tuple[bool, bool]:
+    """Return what decides which types share a template.
+
+    AWS refuses CPU credits for types that have none.  Types with GPUs have their own
+    image and, without SSH, their own user data.
+    """
+    return is_burstable(instance_type), has_gpu(instance_type)
 
 
 def make_templates(
@@ -94,7 +101,7 @@ def create_template(
 
 def remove_templates(ec2: EC2Client, run: str, types: Sequence[str]) -> None:
     """Remove the launch templates of a run for these types, if there are any."""
-    for name in _names(run)[: len(set(map(is_burstable, types)))]:
+    for name in _names(run)[: len(set(map(_kind, types)))]:
         try:
             with translated("remove the launch template"):
                 ec2.delete_launch_template(LaunchTemplateName=name)
@@ -103,8 +110,8 @@ def remove_templates(ec2: EC2Client, run: str, types: Sequence[str]) -> None:
                 raise
 
 
-def _names(run: str) -> tuple[str, str]:
-    return f"cnd-{run}", f"cnd-{run}-2"
+def _names(run: str) -> tuple[str, ...]:
+    return f"cnd-{run}", f"cnd-{run}-2", f"cnd-{run}-3"
 
 
 def launch(

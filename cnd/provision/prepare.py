@@ -107,7 +107,10 @@ def prepare(
     host_key = keys.generate()
     name = bucket or s3logs.bucket_name(cloud.account, cloud.region)
     owner = "" if bucket else cloud.account
-    user_data = _user_data(cloud, plan, run, name, host_key)  # it may be too long
+    user_data = {  # it may be too long
+        gpu: _user_data(cloud, plan, run, name, host_key, gpu=gpu)
+        for gpu in set(map(has_gpu, plan.types))
+    }
     pool = Pool(4, "prepare")
     try:
         images = {
@@ -131,7 +134,7 @@ def prepare(
                 instance_type=instance_type,
                 key_name=key_name.result(),
                 group=group.result().group,
-                user_data=user_data,
+                user_data=user_data[has_gpu(instance_type)],
                 lifetime=plan.lifetime,
                 public=plan.address == "public",
                 volumes=image.result().volumes,
@@ -140,9 +143,8 @@ def prepare(
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
             bucket_made.result()
-            gpu = any(map(has_gpu, plan.types))
             place = (cloud.s3, name, run, owner)
-            settled(partial(s3_protocol.send, *place, gpu=gpu), cloud)
+            settled(partial(s3_protocol.send, *place, types=plan.types), cloud)
     finally:
         pool.close()
     user = images[plan.instance_type].result().user
@@ -242,7 +244,13 @@ def security_group(cloud: Cloud, plan: Plan) -> Access:
 
 
 def _user_data(
-    cloud: Cloud, plan: Plan, run: str, bucket: str, host_key: keys.KeyPair
+    cloud: Cloud,
+    plan: Plan,
+    run: str,
+    bucket: str,
+    host_key: keys.KeyPair,
+    *,
+    gpu: bool,
 ) -> str:
     if not plan.without_ssh:
         return boot_script.user_data(lifetime=plan.lifetime, host_key=host_key)
@@ -252,6 +260,7 @@ def _user_data(
         run,
         plan,
         polls_per_second=cloud.polls_per_second,
+        gpu=gpu,
         patience=cloud.orphan_patience,
     )
     data = boot_script.without_ssh(lifetime=plan.lifetime, boot=boot, log=LOG_COMMAND)

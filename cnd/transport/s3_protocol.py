@@ -5,7 +5,7 @@ signed form that writes objects whose names begin with the run's ``Instance``; a
 them end with the instances' lifetime.
 
 One user data serves a whole batch (EC2 allows it 16 KB): what differs, an instance
-works out from its place in the batch.
+works out from its place in the batch.  Types with GPUs have a user data of their own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import py_compile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ class ControlMessage:
 def bundle(machine: str, *, gpu: bool = False) -> bytes:
     """Return the files for a machine (`uname -m`) as a ZIP archive.
 
-    `gpu`: whether instances of the run may have GPUs.
+    `gpu`: whether its instances may have a GPU.
     It has its modules compiled as well, for hosts with this process's Python version.
     """
     code = payload.code(machine, gpu=gpu)
@@ -95,9 +95,23 @@ def _compiled(name: str, source: bytes) -> bytes:
         return Path(target).read_bytes()
 
 
-def send(s3: S3Client, bucket: str, run: str, owner: str, *, gpu: bool = False) -> None:
-    """Put the objects that instances fetch into S3; the bucket must exist."""
-    objects = {f"{machine}.zip": bundle(machine, gpu=gpu) for machine in MACHINES}
+def bundle_name(machine: str, *, gpu: bool = False) -> str:
+    """Return the name of the object that holds a bundle."""
+    return f"{machine}{'-gpu' * gpu}.zip"
+
+
+def send(
+    s3: S3Client, bucket: str, run: str, owner: str, *, types: Iterable[str] = ("",)
+) -> None:
+    """Put the objects that instances of some types fetch into S3.
+
+    The bucket must exist.
+    """
+    objects = {
+        bundle_name(machine, gpu=gpu): bundle(machine, gpu=gpu)
+        for machine in MACHINES
+        for gpu in set(map(has_gpu, types))
+    }
     for name, data in {**objects, MESSAGE: ControlMessage(0).encoded()}.items():
         put(s3, bucket, run, name, data, owner=owner)
 
@@ -118,20 +132,21 @@ def boot(
     plan: Plan,
     *,
     polls_per_second: float,
+    gpu: bool = False,
     patience: float | None = None,
 ) -> dict[str, Any]:
-    """Return the orders for `agent.py` in the user data of every instance of a run.
+    """Return the orders for `agent.py` in the user data of a run's instances.
 
     They hold URLs that are signed for the instances' lifetime.
 
     Args:
+        gpu: whether these instances may have a GPU.
         patience: seconds without a new message until an instance is an orphan, besides
             three looks for it; None: `orphans.PATIENCE`.
     """
     alone_after = orphans.PATIENCE if patience is None else patience
     hold = int(min(plan.lifetime, MAX_LIFETIME))
     rates = pace(plan.instances, polls_per_second)
-    gpu = any(map(has_gpu, plan.types))
 
     def url(name: str) -> str:
         return s3logs.presigned(s3, bucket, run, name, seconds=hold)
@@ -142,7 +157,7 @@ def boot(
     return {
         "bundles": {
             machine: {
-                "url": url(f"{machine}.zip"),
+                "url": url(bundle_name(machine, gpu=gpu)),
                 "sha256": hashlib.sha256(bundle(machine, gpu=gpu)).hexdigest(),
             }
             for machine in MACHINES

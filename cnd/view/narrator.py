@@ -68,7 +68,7 @@ class Narrator:
         if event.kind == "run.ended" and launched:
             ended = self._seen("instance.terminated")
             self._line(f"{ended} of {launched} instances terminated")
-        if event.kind in EACH and not self._each:
+        if event.kind in EACH and not self._each and not _is_about_failure(event):
             return
         if event.kind == "run.stop_requested" and event.fields.get("by") == "signal":
             return  # `answer` has written it
@@ -228,12 +228,20 @@ VARIANTS = {
     "class.handed_over": {
         "of": "a class modulo {of} goes on from {start} on {host}",
     },
-    "worker.device": {"refused": "{instance} does without a GPU: {refused}"},
+    "worker.device": {
+        "refused": "{instance} does without a GPU: {refused}",
+        "failed": "{instance}'s GPU has failed, it is tried once more: {failed}",
+    },
 }
 # How many hosts had these.
 COUNTED = ("instance.launched", "instance.ready", "log.pulled", "instance.terminated")
-# Kinds that have lines only where the instances are few.
+# Kinds that have lines only where instances are few, or where they report a failure.
 EACH = frozenset({"instance.running", "worker.started", "worker.device"})
+
+
+def _is_about_failure(event: Event) -> bool:
+    """Whether an event says that a GPU, which is paid for, does not search."""
+    return event.kind == "worker.device" and "kernel" not in event.fields
 
 
 def report(result: Result, width: int | None = None) -> str:

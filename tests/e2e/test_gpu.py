@@ -99,6 +99,24 @@ def test_a_lost_gpu_host_leaves_its_class_to_a_host_without_one(
     assert {event["host"] for event in run.told("worker.device")} == {joined["host"]}
 
 
+def test_a_mixed_fleet_without_ssh_sends_what_a_gpu_needs_to_hosts_that_have_one(
+    terminal: Terminal,
+) -> None:
+    cloud = terminal.cloud()
+    lay(cloud, "RunInstances", at_most=1, times=1 + ZONES + 1)
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=ZONES)
+    space = ("--d", "9", "--nonces", "1000001", "--n", "2", "--bootstrap", "user-data")
+    types = ("--instance-type", "g4dn.xlarge,c7a.large")
+    result = terminal.json("start", *space, *types, status=11)
+    clear_faults(cloud)
+    assert (result["outcome"], result["tested"]) == ("exhausted", 1000001)
+    kinds = {each["type"]: each["id"] for each in result["fleet"]}
+    assert set(kinds) == {"g4dn.xlarge", "c7a.large"}
+    # A host that got them would report a GPU, or the reason why it has none.
+    reports = told(terminal.runs()[-1], "worker.device")
+    assert {event["host"] for event in reports} <= {kinds["g4dn.xlarge"]}
+
+
 def test_the_plan_of_a_gpu_names_the_image(terminal: Terminal) -> None:
     planned = terminal.ask("plan", "--d", "9", "--n", "4", *TYPE)["plan"]
     assert (planned["image"], planned["boot_allowance"]) == ("gpu", 900)

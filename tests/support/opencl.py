@@ -104,11 +104,15 @@ class WatchedDriver:
 
 FORWARDING = """
 #include <dlfcn.h>
-#include <stddef.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 typedef void * word;
-typedef word function(word, word, word, word, word, word, word, word, word);
+typedef word function(word, word, word, word, word, word, word, word, word, word);
 
 static function *
 real(const char * name)
@@ -121,23 +125,25 @@ real(const char * name)
 }
 
 /* The parameters and results of all these functions are words. */
-#define FORWARD(name, fault) \\
+#define FORWARD(name, ...) \\
 word \\
-name(word a, word b, word c, word d, word e, word f, word g, word h, word i) \\
+name(word a, word b, word c, word d, word e, word f, word g, word h, word i, \\
+    word j) \\
 { \\
 	static int calls; \\
 	calls++; \\
-	fault; \\
-	return (real(#name)(a, b, c, d, e, f, g, h, i)); \\
+	__VA_ARGS__; \\
+	return (real(#name)(a, b, c, d, e, f, g, h, i, j)); \\
 }
 """
 
 
-def faulty_driver(folder: Path, function: str, fault: str) -> dict[str, str]:
-    """Build a driver of which one function has a fault; return what makes it used.
+def faulty_driver(folder: Path, **faults: str) -> dict[str, str]:
+    """Build a driver of which some functions have a fault; return what makes it used.
 
     Args:
-        fault: a statement in C, before the call of the real function; `calls` counts.
+        faults: statements in C by the name of the function, before the call of the real
+            one; `calls` counts, and `real` returns the real one by its name.
     """
     compiler = c_compiler()
     places = ("/usr/lib/*/libOpenCL.so.1", "/usr/lib*/libOpenCL.so.1")
@@ -146,10 +152,7 @@ def faulty_driver(folder: Path, function: str, fault: str) -> dict[str, str]:
         pytest.skip("needs a C compiler, and the library of OpenCL")
     names = re.findall(r"(?:cl|library)\.(cl[A-Z]\w+)", BESIDE[1].read_text())
     names += re.findall(r'"(clCreate\w+)"', BESIDE[1].read_text())
-    lines = [
-        f"FORWARD({name}, {fault if name == function else ''})"
-        for name in sorted(set(names))
-    ]
+    lines = [f"FORWARD({name}, {faults.get(name, '')})" for name in sorted(set(names))]
     source, target = folder / "driver.c", folder / "driver" / "libOpenCL.so.1"
     target.parent.mkdir()
     source.write_text("\n".join([f'#define REAL "{real[0]}"', FORWARDING, *lines, ""]))

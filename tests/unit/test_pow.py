@@ -172,12 +172,29 @@ def test_a_childs_answers_are_read_whole_wherever_the_pipe_has_cut_them(
     answers: list[tuple[int, list[int]]],
 ) -> None:
     replies = [worker.Reply(n, False, 0.5, tuple(found)) for n, found in answers]
+    replies.append(worker.Reply(0, False, 0.0, failure="clFlush fails: ä"))
     data, read = b"".join(reply.packed() for reply in replies), []
     partial = b""
     for at in range(0, len(data), 7):
         got, partial = worker.unpack_replies(partial + data[at : at + 7])
         read += got
     assert (read, partial) == (replies, b"")
+
+
+@pytest.mark.parametrize(("kernel", "cores"), [("hashlib", 2), ("opencl", 0)])
+def test_a_limited_rate_is_that_of_all_processes_together(
+    kernel: str, cores: int
+) -> None:
+    options = worker.WorkerOptions(worker.Search(BLOCK, 2), 2, rate=1e6)
+    chosen = worker.Kernel(kernel, worker.HashlibScanner, {})
+    stop = worker.StopRequest.__new__(worker.StopRequest)
+    searching = worker.Worker(options, chosen, worker.Reporter(1, "", False), stop)
+    searching._gpu_scanner = "gpu_scanner.py"
+    core, gpu = (
+        searching._scanner(worker.HashlibScanner, (0,), 0, gpus=gpus)._rate
+        for gpus in (1, 4)
+    )
+    assert cores * core + 4 * gpu == 1e6
 
 
 def test_a_worker_with_too_many_witnesses_shows_the_strongest_of_them() -> None:

@@ -14,6 +14,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.instances import InstanceResponse
 from moto.sts.models import STSBackend
 
 from cnd.local.account_kinds import LAB_CALLER, AccountKind
@@ -42,6 +43,8 @@ def install(account: AccountKind) -> None:
         _require_vpc_of_groups()
     if account.session_seconds is not None:
         _name_caller()
+    if account.types:
+        _refuse_dry_runs(account)
 
 
 def _change_default_network(account: AccountKind) -> None:
@@ -74,6 +77,18 @@ def _require_vpc_of_groups() -> None:
         return plain(backend, name, description, vpc_id or None, **k)
 
     SecurityGroupBackend.create_security_group = create_security_group  # type: ignore[method-assign,assignment]
+
+
+def _refuse_dry_runs(account: AccountKind) -> None:
+    """Refuse a dry run of a launch of a type that the account may not use."""
+    plain = InstanceResponse.run_instances
+
+    def run_instances(response: Any) -> Any:
+        if response._get_param("DryRun", False):
+            check_type(account, str(response._get_param("InstanceType")))
+        return plain(response)
+
+    InstanceResponse.run_instances = run_instances  # type: ignore[method-assign,assignment]
 
 
 def _name_caller() -> None:

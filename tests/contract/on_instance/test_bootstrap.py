@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
+import io
 import json
+import zipfile
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -86,6 +89,22 @@ def test_urls_hold_for_the_life_of_an_instance_and_name_one_object(
         query = parse_qs(parts.query)
         assert query["X-Amz-Expires"] == [str(int(PLAN.lifetime))]
         assert query["X-Amz-SignedHeaders"] == ["host"]
+
+
+def test_only_instances_that_may_have_a_gpu_fetch_what_it_needs() -> None:
+    for gpu in (False, True):
+        orders = s3_protocol.boot(s3(), "b", RUN, PLAN, polls_per_second=500.0, gpu=gpu)
+        archive = s3_protocol.bundle("x86_64", gpu=gpu)
+        url = urlsplit(orders["bundles"]["x86_64"]["url"])
+        name = s3_protocol.bundle_name("x86_64", gpu=gpu)
+        assert url.path.rpartition("/")[2] == name
+        digest = hashlib.sha256(archive).hexdigest()
+        assert orders["bundles"]["x86_64"]["sha256"] == digest
+        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+            assert ("golden.cl" in opened.namelist()) == gpu
+    assert s3_protocol.bundle_name("x86_64") != s3_protocol.bundle_name(
+        "x86_64", gpu=True
+    )
 
 
 def test_one_form_lets_every_instance_write_its_own_objects_only(

@@ -23,6 +23,8 @@ from tests.support.opencl import (
     last_of,
     require_device,
 )
+from tests.support.processes import alive
+from tests.support.waiting import eventually
 
 BLOCK = worker.DEFAULT_BLOCK
 
@@ -138,7 +140,7 @@ def test_a_driver_that_fails_hangs_or_crashes_is_refused_while_the_cores_search(
     function: str, tmp_path: Path
 ) -> None:
     fault, reason = DRIVER_FAULTS[function]
-    driver = faulty_driver(tmp_path, function, fault)
+    driver = faulty_driver(tmp_path, **{function: fault})
     words = ("--difficulty", "12", "--time-limit", "60", "--gpu-patience", "2")
     lines: list[dict[str, Any]] = []
     with started(beside(tmp_path), *words, **driver) as process:
@@ -152,29 +154,45 @@ def test_a_driver_that_fails_hangs_or_crashes_is_refused_while_the_cores_search(
     assert lines[-1]["tested"] > 0
 
 
-@pytest.mark.parametrize("ending", ["return ((word)-5L)", "_exit(1)"])
+# What a driver does at a call, and what is reported of it.
+ENDINGS = {
+    "return ((word)-5L)": "clEnqueueNDRangeKernel fails with status -5",
+    "_exit(1)": "its process has died",
+    "for (;;) pause()": "gave no answer for ",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_a_device_that_vanishes_in_mid_search_costs_no_nonce(
     ending: str, tmp_path: Path
 ) -> None:
     gone = tmp_path / "gone"
-    fault = f'if (access("{gone}", F_OK) == 0) {ending}'
-    driver = faulty_driver(tmp_path, "clEnqueueNDRangeKernel", fault)
+    # One process meets the fault; the next one does not, and searches on.
+    fault = f'if (unlink("{gone}") == 0) {ending}'
+    driver = faulty_driver(tmp_path, clEnqueueNDRangeKernel=fault)
     words = ("--difficulty", "9", "--witness-bits", "12", "--progress", "0.1")
+    limit = ("--time-limit", "60", "--gpu-silence", "1")
     lines: list[dict[str, Any]] = []
-    given = math.inf  # nonces were given to children at most when it had vanished
-    with started(beside(tmp_path), *words, **driver) as process:
+    vanishes, given = (
+        False,
+        math.inf,
+    )  # nonces were given to children at most when it had vanished
+    with started(beside(tmp_path), *words, *limit, **driver) as process:
         assert process.stdout
         for line in process.stdout:
             lines.append(json.loads(line))
-            joined = [e for e in lines if e["event"] == "device" and "rate" in e]
-            refused = [e for e in lines if "number" in e and "refused" in e]
-            if joined and lines[-1]["event"] == "progress":
+            is_progress = lines[-1]["event"] == "progress"
+            joined = [e for e in lines if "rate" in e and e["event"] == "device"]
+            if joined and is_progress and not vanishes:
                 gone.touch()
-            if refused and lines[-1]["event"] == "progress":
+                vanishes = True
+            if len(joined) > 1 and is_progress:
                 given = min(given, lines[-1]["tested"])
                 # The cursor passes what was taken back from the device: it was tested.
                 if lines[-1]["cursor"] > given:
                     process.send_signal(signal.SIGTERM)
+    (failure,) = [each["failed"] for each in lines if "failed" in each]
+    assert failure.startswith(ENDINGS[ending])
     assert lines[-1]["event"] == "stopped"
     cursor = lines[-1]["cursor"]
     shown = [nonce for event in lines for nonce in event.get("witnesses", [])]
@@ -184,3 +202,76 @@ def test_a_device_that_vanishes_in_mid_search_costs_no_nonce(
     )
     assert checker.scan(0, 1, cursor) is None
     assert [nonce for nonce in shown if nonce < cursor] == checker.witnesses
+
+
+# The processor is listed twice, as if it were two devices.
+TWICE = (
+    'real("clGetDeviceIDs")(a, b, (word)1L, d, e, f, g, h, i, j);'
+    "if (d == NULL) *(unsigned *)e = 2; else ((word *)d)[1] = *(word *)d;"
+    "return (NULL)"
+)
+
+
+def test_a_gpu_that_is_refused_leaves_the_search_to_the_others(tmp_path: Path) -> None:
+    first = f'if (open("{tmp_path}/first", O_CREAT | O_EXCL, 0600) >= 0) abort()'
+    driver = faulty_driver(tmp_path, clGetDeviceIDs=TWICE, clBuildProgram=first)
+    words = ("--kernel", "opencl", "--difficulty", "9", "--nonces", "100000")
+    events = run(beside(tmp_path), *words, **driver)
+    seen = {e["number"]: e for e in events if e["event"] == "device"}
+    assert len(seen) == 2
+    (refused,) = [each for each in seen.values() if "refused" in each]
+    assert refused["refused"] == "crashed (signal 6)"
+    assert (events[-1]["event"], events[-1]["tested"]) == ("exhausted", 100000)
+
+
+def test_what_a_driver_prints_is_not_among_the_events(tmp_path: Path) -> None:
+    noise = 'dprintf(1, "half a line")'
+    driver = faulty_driver(tmp_path, clBuildProgram=noise, clCreateContext=noise)
+    words = ("--kernel", "opencl", "--difficulty", "4")
+    assert run(beside(tmp_path), *words, **driver)[-1]["event"] == "found"
+
+
+def test_a_process_that_cannot_be_killed_delays_nothing(tmp_path: Path) -> None:
+    """A driver can hold one in the system's kernel; here one that traces it does."""
+    hold = tmp_path / "hold"
+    hold.touch()
+    fault = (
+        "prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY); if (fork() == 0) {"
+        "ptrace(PTRACE_SEIZE, getppid(), 0, 0);"
+        f'while (access("{hold}", F_OK) == 0) usleep(20000); _exit(0);'
+        "} for (;;) pause()"
+    )
+    driver = faulty_driver(tmp_path, clBuildProgram=fault)
+    words = ("--difficulty", "12", "--gpu-patience", "2", "--progress", "0.1")
+    lines: list[dict[str, Any]] = []
+    try:
+        with started(beside(tmp_path), *words, **driver) as process:
+            assert process.stdout
+            for line in process.stdout:
+                lines.append(json.loads(line))
+                after = [e for e in lines if "number" in e]
+                if after and lines[-1]["event"] == "progress":
+                    process.send_signal(signal.SIGTERM)
+                    break
+                assert len(lines) < 200, "it never goes on"
+            process.wait(20)  # while the other one is still held
+            assert process.returncode == worker.STATUS["stopped"]
+    finally:
+        hold.unlink()
+
+
+def test_a_gpu_process_whose_driver_hangs_does_not_outlive_the_worker(
+    tmp_path: Path,
+) -> None:
+    pid = tmp_path / "pid"
+    fault = (
+        f'dprintf(open("{pid}.new", O_CREAT | O_WRONLY, 0600), "%d", getpid());'
+        f'rename("{pid}.new", "{pid}"); for (;;) pause()'
+    )
+    driver = faulty_driver(tmp_path, clBuildProgram=fault)
+    with started(beside(tmp_path), "--difficulty", "12", **driver) as process:
+        eventually(pid.exists)
+        hanging = int(pid.read_text())
+        assert alive(hanging)
+        process.kill()
+        eventually(lambda: not alive(hanging))

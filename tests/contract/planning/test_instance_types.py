@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cnd.model.plan import Plan
 from cnd.model.result import Result, Seconds
 from cnd.planning import instance_types
 from cnd.planning.forecast import Request
-from tests.support.clerk import stubbed
+from tests.support.clerk import Clerk, stubbed
 
 CORES = worker.usable_cores()
 PLAN = Plan(2, 8, 200.0, instance_type="c7a.large")
@@ -189,3 +190,50 @@ def test_a_local_cloud_that_is_down_knows_the_table_only(tmp_path: Path) -> None
         instance_types.machine(
             None, tmp_path, Plan(2, 1, 1.0, instance_type="t9.giant")
         )
+
+
+def test_auto_considers_only_what_an_account_on_the_free_plan_may_launch(
+    tmp_path: Path,
+) -> None:
+    asked = Request(Plan(5, 1, 200.0, instance_type="auto"), False)
+    types = {"InstanceTypes": [{"InstanceType": "t3.micro"}]}
+    filters = [{"Name": "free-tier-eligible", "Values": ["true"]}]
+    plan = {
+        "accountId": "1" * 12,
+        "accountPlanType": "FREE",
+        "accountPlanStatus": "ACTIVE",
+    }
+    with stubbed("ec2", "freetier", "service-quotas", endpoint="http://x") as clerk:
+        clerk.answer("freetier", "get_account_plan_state", plan)
+        clerk.answer("ec2", "describe_instance_types", types, {"Filters": filters})
+        _may_look_up_nothing(clerk)
+        chosen = instance_types.choose(clerk.cloud, tmp_path, asked)
+    assert chosen.fleet.plan.instance_type == "t3.micro"
+    assert chosen.lines[0].startswith("auto: not types outside AWS's free plan")
+
+
+def _may_look_up_nothing(clerk: Clerk) -> None:
+    """Refuse each look at a fleet, which does not count against it."""
+    clerk.refuse("ec2", "describe_instance_type_offerings", "UnauthorizedOperation")
+    clerk.refuse("service-quotas", "get_service_quota", "AccessDeniedException")
+    clerk.refuse("ec2", "describe_instance_types", "UnauthorizedOperation")
+
+
+def test_auto_compares_prices_of_the_region(tmp_path: Path) -> None:
+    """Where all types cost the same, the fastest one costs least for a find."""
+    plan = Plan(9, 1, 200.0, nonces=2**60, instance_type="auto")
+    dimension = {"unit": "Hrs", "pricePerUnit": {"USD": "0.5"}}
+    terms = {"OnDemand": {"a": {"priceDimensions": {"b": dimension}}}}
+    reply = {"PriceList": [json.dumps({"terms": terms})]}
+    with stubbed("pricing", "ec2", "freetier", "service-quotas") as clerk:
+        clerk.refuse("freetier", "get_account_plan_state", "AccessDeniedException")
+        for _ in range(instance_types.MOST_PRICED):
+            clerk.answer("pricing", "get_products", reply)
+        _may_look_up_nothing(clerk)  # the first that fits
+        _may_look_up_nothing(clerk)  # the next one
+        chosen = instance_types.choose(clerk.cloud, tmp_path, Request(plan, True))
+    taken, second = chosen.fleet, chosen.runner_up
+    assert second
+    assert taken.machine.price
+    assert taken.machine.price.source == "AWS's price list, eu-west-2"
+    assert (taken.hash_rate or 0) > (second.hash_rate or 0)

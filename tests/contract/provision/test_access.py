@@ -61,6 +61,14 @@ def test_an_instance_boots_the_ubuntu_image_of_its_processor(
     assert chosen.user == "ubuntu"
 
 
+def test_images_of_aws_for_gpus_have_the_login_of_their_system() -> None:
+    name = "Deep Learning {} GPU AMI ({}) 20260106"
+    for more in ("Base OSS Nvidia Driver", "ARM64 Base OSS Nvidia Driver"):
+        assert access._usual_user(name.format(more, "Ubuntu 22.04")) == "ubuntu"
+        assert access._usual_user(name.format(more, "Amazon Linux 2023")) == "ec2-user"
+    assert access._usual_user("my Deep Learning image (Ubuntu 22.04)") == ""
+
+
 @pytest.mark.parametrize("instance_type", ["t3.micro", "t4g.micro"])
 @pytest.mark.parametrize(
     ("name", "begins", "user"),

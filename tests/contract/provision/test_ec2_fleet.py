@@ -69,6 +69,26 @@ def test_the_template_has_all_parameters_of_a_launch(stub: Stub) -> None:
     assert kinds == {"instance", "volume"}
 
 
+def test_types_with_gpus_have_a_template_with_their_own_image_and_user_data(
+    stub: Stub,
+) -> None:
+    gpu = replace(SPEC, instance_type="g4dn.xlarge", image="ami-gpu", user_data="gpu")
+    for _ in range(3):
+        stub.add_response("create_launch_template", {})
+    specs = [DEAR, replace(DEAR, instance_type="c7g.medium"), gpu, ARM]
+    ec2_fleet.make_templates(stub.ec2, specs, run="r", owner="user")
+    made = {asked["LaunchTemplateName"]: asked for _, asked in stub.asked}
+    names = ec2_fleet.template_names("r", specs)
+    assert list(names.values()) == ["cnd-r", "cnd-r", "cnd-r-2", "cnd-r-3"]
+    data = made["cnd-r-2"]["LaunchTemplateData"]
+    assert (data["ImageId"], base64.b64decode(data["UserData"])) == ("ami-gpu", b"gpu")
+    for _ in range(3):
+        stub.add_response("delete_launch_template", {})
+    ec2_fleet.remove_templates(stub.ec2, "r", [*names])
+    removed = [asked["LaunchTemplateName"] for _, asked in stub.asked[3:]]
+    assert removed == ["cnd-r", "cnd-r-2", "cnd-r-3"]
+
+
 def test_aws_chooses_among_all_types_and_zones(stub: Stub) -> None:
     stub.add_response("create_fleet", {"FleetId": "f", "Instances": [group("i", "j")]})
     launch(stub)

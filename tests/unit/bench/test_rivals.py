@@ -53,4 +53,6 @@ def test_what_refuses_to_run_is_named_with_its_own_reason(folder: Path) -> None:
     gpu = GpuBench("", refused="no driver")
     bench = KernelBench(measured, 2, 4e7, 2e7, gpu, [*hashcat(), found])
     assert f"hashcat -m 20710: is installed and did not run: {WHY}" in bench.text()
+    beside = KernelBench(measured, 2, 4e7, 2e7, gpu, [Rival("hashcat", 1e7)]).text()
+    assert "hashcat, held on one core: 10.00 M/s; shani on one core x 2.00" in beside
     assert '"failed": {"hashcat -m 20710": "Device' in bench.to_json()

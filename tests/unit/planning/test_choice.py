@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cnd.errors import UsageError
-from cnd.model.catalog import OFFERS, has_gpu
+from cnd.model.catalog import OFFERS, Price, has_gpu
 from cnd.model.plan import BOOT_ALLOWANCE, GPU_BOOT_ALLOWANCE, Plan
 from cnd.planning.choice import Choice, cheaper, chosen, is_auto, ranked, taken
 from cnd.planning.forecast import Forecast, Machine, Request
@@ -87,6 +87,27 @@ def test_what_does_not_fit_is_passed_over_with_its_reason() -> None:
     assert refused.lines[0] == f"auto: not 1 x {first}: 0 of 0 vCPUs"
     with pytest.raises(UsageError, match="0 of 0 vCPUs"):
         chosen(ranked(request, TABLE), lambda f: "0 of 0 vCPUs")
+
+
+def test_a_few_lines_say_what_was_passed_over() -> None:
+    fleets = ranked(asked(9, n=1), TABLE)
+    unfit = names(fleets)[:7]
+    found = chosen(
+        fleets, lambda f: "no" if f.plan.instance_type in unfit else ""
+    ).lines
+    assert [line[:9] for line in found] == ["auto: not"] * 3 + [
+        "auto: nor",
+        "auto take",
+    ]
+    assert found[3] == "auto: nor 4 more that do not fit"
+
+
+def test_by_spot_prices_another_fleet_may_be_the_best() -> None:
+    first, second, *_ = names(ranked(asked(9, n=1), TABLE))
+    spot = {second: Price(0.0001, "spot")}
+    fleets = ranked(asked(9, n=1), TABLE, spot)
+    assert names(fleets)[0] == second != first
+    assert fleets[0].spot == spot[second]
 
 
 def test_the_runner_up_is_of_another_family_and_has_its_cost_named() -> None:

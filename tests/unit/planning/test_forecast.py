@@ -414,3 +414,16 @@ def test_fewer_nonces_than_instances_need_fewer_of_them() -> None:
     made = decide(Request(few, True), FAST)
 
     assert (made.instances, made.left) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("image", "idle"),
+    [("auto", "g4ad.xlarge:"), ("ubuntu", "g6.xlarge or g4ad.xlarge:"), ("ami-1", "")],
+)
+def test_gpus_for_which_the_image_has_no_driver_are_named(
+    image: str, idle: str
+) -> None:
+    types: dict[str, float | None] = {"c7a.large": None, "g4ad.xlarge": None}
+    plan = Plan(8, 2, 200.0, instance_type="g6.xlarge", others=types, image=image)
+    said = " ".join(verdicts(forecast(plan, Machine("g6.xlarge")), None))
+    assert ("no driver for the GPUs of" in said, idle in said) == (bool(idle), True)

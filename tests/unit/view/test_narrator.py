@@ -76,6 +76,18 @@ def test_a_large_fleet_is_shown_by_its_milestones() -> None:
     ]
 
 
+def test_a_gpu_that_does_not_search_is_told_of_in_a_large_fleet_too() -> None:
+    stream = io.StringIO()
+    lines = Narrator(PLAN, stream)
+    told = ({"kernel": "opencl", "device": "T4"}, {"refused": "no driver"})
+    for index, fields in enumerate((*told, {"failed": "clFlush fails"})):
+        lines.show(Event("worker.device", index, f"i-{index}", fields))
+    assert [line.partition("] ")[2] for line in stream.getvalue().splitlines()] == [
+        "Instance1 does without a GPU: no driver",
+        "Instance2's GPU has failed, it is tried once more: clFlush fails",
+    ]
+
+
 def test_hosts_are_counted_once_those_of_a_run_taken_over_too() -> None:
     """A host that took over a class has its log pulled for each."""
     kinds = ("instance.launched", "log.pulled", "log.pulled", "instance.terminated")

@@ -147,6 +147,15 @@ def test_a_lab_has_credentials_with_a_token_and_few_regions(lab: LocalCloud) -> 
     assert refused(elsewhere.describe_instances) == "UnauthorizedOperation"
 
 
+def test_a_dry_run_of_a_type_outside_the_free_plan_is_refused_as_a_launch_is(
+    strict: LocalCloud,
+) -> None:
+    dry = {"DryRun": True, **V2}
+    assert code(strict, InstanceType="t3.micro", **dry) == "DryRunOperation"
+    refused = code(strict, InstanceType="c7a.large", **dry)
+    assert refused == code(strict, InstanceType="c7a.large", **V2)
+
+
 def test_without_a_default_vpc_its_subnet_is_to_be_named(lab: LocalCloud) -> None:
     ec2 = of_lab(lab, "ec2")
     default = [{"Name": "is-default", "Values": ["true"]}]
