@@ -41,7 +41,7 @@ FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becom
 
 def serve(descriptor: int) -> None:
     """Fork for each request, until the test process has ended."""
-    import boto3.s3.transfer  # noqa: F401  most commands come to it
+    import botocore.session  # noqa: F401  most commands come to it
     from botocore.loaders import Loader
     from fabric.main import program
 
