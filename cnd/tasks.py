@@ -34,7 +34,7 @@ from cnd.cli.options import (
     VerifyOptions,
 )
 from cnd.cli.output import left_at_once, print_data, say
-from cnd.cli.program import Help, Program, collect_rarely
+from cnd.cli.program import Help, Program
 from cnd.cli.report_at_end import reported
 from cnd.cli.request import needed_difficulty, start_request, user_key
 from cnd.cli.resumed import resumed
@@ -203,7 +203,6 @@ def program() -> Program:
 def main() -> None:
     """Run the `cnd` program."""
     process_start.note()
-    collect_rarely()
     standard_streams.prepare()
     folders.name_user()
     with left_at_once():

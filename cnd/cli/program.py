@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import gc
 import os
 import re
 import sys
@@ -27,17 +26,6 @@ from cnd.errors import UsageError
 from cnd.model.events import printable_line
 
 READERS = ("fabric.config", "invoke.config", "invoke.env")  # of Fabric's settings
-NEW_OBJECTS = 50_000  # before Python collects garbage; some 10 MB
-
-
-def collect_rarely() -> None:
-    """Make Python collect garbage after so many new objects, not after 700.
-
-    Nearly all that a command loads stays until its end: repeated collections took a
-    seventh of the computing of a short command (CPython 3.11, measured).
-    """
-    gc.freeze()
-    gc.set_threshold(NEW_OBJECTS)
 
 
 def report_broken_settings() -> None:

@@ -9,30 +9,25 @@ import functools
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnd import kernel
+from cnd import kernel, on_instance
 from cnd import pow as worker
-from cnd.on_instance import (
-    gpu_scanner,
-    http_client,
-    opencl,
-    script_runner,
-    watchdog,
-    worker_events,
-)
 
 WORKER = Path(worker.__file__)
+# Files, which need not be imported to be sent.
+PROGRAMS = Path(on_instance.__file__).parent
+KERNELS = Path(kernel.__file__).parent
 # On every host; as files, since a host has no package `cnd`.
 COMMON = {
     "pow.py": WORKER,
-    "watchdog.py": Path(watchdog.__file__),
-    "http_client.py": Path(http_client.__file__),
-    "worker_events.py": Path(worker_events.__file__),
+    "watchdog.py": PROGRAMS / "watchdog.py",
+    "http_client.py": PROGRAMS / "http_client.py",
+    "worker_events.py": PROGRAMS / "worker_events.py",
 }
 # Besides, on hosts that may have a GPU.
 FOR_GPU = {
-    "gpu_scanner.py": Path(gpu_scanner.__file__),
-    "opencl.py": Path(opencl.__file__),
-    gpu_scanner.SOURCE: Path(kernel.__file__).with_name(gpu_scanner.SOURCE),
+    "gpu_scanner.py": PROGRAMS / "gpu_scanner.py",
+    "opencl.py": PROGRAMS / "opencl.py",
+    "golden.cl": KERNELS / "golden.cl",
 }
 
 
@@ -61,7 +56,7 @@ def code_with(script: Path) -> Mapping[str, bytes]:
     """Return the files for a host that runs the user's own script as its worker."""
     files = {
         **COMMON,
-        "script_runner.py": Path(script_runner.__file__),
+        "script_runner.py": PROGRAMS / "script_runner.py",
         script.name: script,
     }
     return {name: path.read_bytes() for name, path in files.items()}

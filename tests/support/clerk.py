@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import boto3
+from botocore.session import Session
 from botocore.stub import Stubber
 
 from cnd.cloud.connection import Clients, Cloud
 from cnd.planning import prices
+from tests.support import aws
 
 REGION = "eu-west-2"
 ELSEWHERE = {"pricing": prices.PRICING_REGION}
@@ -42,9 +43,9 @@ class Clerk:
 
 
 @functools.cache
-def _session() -> boto3.Session:
+def _session() -> Session:
     """Return one session for all tests: it reads the services' descriptions once."""
-    return boto3.Session("test", "test", region_name=REGION)
+    return aws.session("test", "test", region=REGION)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import string
 from functools import partial
 from pathlib import Path
 
-import boto3
 import pytest
 
 from cnd.cloud.connection import Clients
@@ -15,6 +14,7 @@ from cnd.errors import UsageError
 from cnd.model.plan import Plan
 from cnd.provision.prepare import prepare
 from cnd.transport import keys
+from tests.support import aws
 from tests.support.clerk import REGION, stubbed
 
 LETTERS = string.ascii_letters + string.digits + "+/="
@@ -34,7 +34,7 @@ def test_user_data_that_would_be_too_long_is_refused_before_anything_is_asked(
     tmp_path: Path, token: int, block: int
 ) -> None:
     """By `UsageError`: the exit status is 2."""
-    session = boto3.Session("id", "secret", noise(token) or None, region_name=REGION)
+    session = aws.session("id", "secret", noise(token), region=REGION)
     plan = Plan(2, 8, 200.0, block=noise(block), bootstrap="user-data")
     key = keys.user_key(tmp_path)
     asked: list[str] = []
