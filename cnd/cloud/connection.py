@@ -1,6 +1,6 @@
 """Which cloud is used, and its clients.
 
-One rule: this is the only file that creates clients of botocore and the only one that
+One rule: this is the only file that creates boto3 clients and the only one that
 distinguishes AWS from the local cloud: everything else goes by the fields of `Cloud`.
 """
 
@@ -22,7 +22,8 @@ from cnd.errors import CloudError, CndError, UsageError
 from cnd.model.s3_requests import POLLS_PER_SECOND
 
 if TYPE_CHECKING:
-    from botocore.session import Session
+    import boto3
+    import botocore.session
     from types_boto3_ec2 import EC2Client
     from types_boto3_s3 import S3Client
     from types_boto3_sqs import SQSClient
@@ -130,16 +131,16 @@ class Cloud:
 
 
 class Clients:
-    """Clients of botocore, each created once when first requested, from any thread."""
+    """boto3 clients, each created once when first requested, from any thread."""
 
     def __init__(
-        self, session: Session, endpoint: str | None, region: str | None = None
+        self, session: boto3.Session, endpoint: str | None, region: str | None = None
     ) -> None:
         """Create no client yet.
 
         Args:
             endpoint: URL of every service; None: what the user has configured, as
-                botocore reads it, else AWS's own.
+                boto3 reads it, else AWS's own.
             region: None: the session's own.
         """
         self._session = session
@@ -178,7 +179,7 @@ class Clients:
     ) -> Any:
         from botocore.config import Config
 
-        create: Any = self._session.create_client  # overloads for literals only
+        create: Any = self._session.client  # overloads for literals only
 
         def client_for(url: str) -> Any:
             """Return a client that suits an endpoint at `url`."""
@@ -259,7 +260,7 @@ def connect(
     if choice != "local" and (found := _aws_session(region)):
         session, endpoints = found
         if endpoints and not choice and (own := _own_local_cloud(session)):
-            return _local_cloud(own, _region_of(session))
+            return _local_cloud(own, session.region_name or "")
         return _identified("aws", session, CHECKIP, endpoints=endpoints)
     if choice == "aws":
         raise UsageError("--cloud aws: boto3 finds no AWS credentials", hint=LOGIN)
@@ -267,18 +268,19 @@ def connect(
     return _local_cloud(endpoint, region) if endpoint else None
 
 
-def _aws_session(region: str) -> tuple[Session, bool] | None:
+def _aws_session(region: str) -> tuple[boto3.Session, bool] | None:
     """Return a session with credentials and a region, or None without credentials.
 
     The second value is whether the user has configured endpoints.
     """
-    import botocore.session  # here: it takes time, and some commands do not need it
+    import boto3  # here: it takes a third of a second, and some commands do not need it
+    import botocore.session
     from botocore.config import Config
     from botocore.exceptions import ProfileNotFound
 
     with _configuration_read():
-        session = botocore.session.get_session()
-        session.set_default_client_config(
+        core = botocore.session.get_session()
+        core.set_default_client_config(
             Config(
                 connect_timeout=CONNECT_TIMEOUT,
                 read_timeout=CREDENTIALS_TIMEOUT,
@@ -286,25 +288,24 @@ def _aws_session(region: str) -> tuple[Session, bool] | None:
             )
         )
         try:
-            _prepare(session)
-            if region:
-                session.set_config_variable("region", region)
-            credentials.guard(session)
+            _prepare(core)
+            session = boto3.Session(botocore_session=core, region_name=region or None)
+            credentials.guard(core)
             if session.get_credentials() is None:
                 return None
         except ProfileNotFound as error:
             hint = "see ~/.aws/config, or use `--cloud local`, which reads none of it"
             raise UsageError(f"AWS_PROFILE: {error}", hint=hint) from error
-        configured = {*session.get_scoped_config()} & {"endpoint_url", "services"}
+        configured = {*core.get_scoped_config()} & {"endpoint_url", "services"}
         in_environment = [x for x in os.environ if x.startswith(ENDPOINTS)]
-        if not _region_of(session):
+        if not session.region_name:
             hint = "say --region, or set AWS_DEFAULT_REGION"
             raise UsageError("no AWS region is configured", hint=hint)
         _check_region(session)
     return session, bool(configured or in_environment)
 
 
-def _prepare(core: Session) -> None:
+def _prepare(core: botocore.session.Session) -> None:
     """Give a session what all clients of ours have in common."""
     core.register_component("response_parser_factory", replies.Parsers())
     models.read_fast(core.get_component("data_loader"))
@@ -331,18 +332,14 @@ def _configuration_read(
         raise CloudError(message, hint=hint) from error
 
 
-def _region_of(session: Session) -> str:
-    return str(session.get_config_variable("region") or "")
-
-
-def _check_region(session: Session) -> None:
+def _check_region(session: boto3.Session) -> None:
     """Refuse what cannot be the name of a region; unknown new regions are accepted."""
     from botocore.exceptions import UnknownRegionError
 
     try:
-        session.get_partition_for_region(_region_of(session))
+        session.get_partition_for_region(session.region_name or "")
     except UnknownRegionError as error:
-        message = f"no such AWS region: {_region_of(session)!r}"
+        message = f"no such AWS region: {session.region_name!r}"
         raise UsageError(message, hint="for example --region eu-west-2") from error
 
 
@@ -351,18 +348,18 @@ def configured_region() -> tuple[str, str]:
     name = "AWS_DEFAULT_REGION"  # boto3 does not read AWS_REGION
     if region := os.environ.get(name):
         return region, name
-    import botocore.session
+    import boto3
 
     try:
         with _configuration_read():
-            session = botocore.session.get_session()
-            found, profile = _region_of(session), session.profile or "default"
+            session = boto3.Session()
+            found = session.region_name, session.profile_name
     except CndError:  # `connect` reports it
         return "", ""
-    return (found, f"AWS profile {profile}") if found else ("", "")
+    return (found[0], f"AWS profile {found[1]}") if found[0] else ("", "")
 
 
-def _own_local_cloud(session: Session) -> local.Endpoint | None:
+def _own_local_cloud(session: boto3.Session) -> local.Endpoint | None:
     """Return this user's running local cloud if a session has all services there.
 
     One that serves only some of them is an endpoint like any other.
@@ -398,8 +395,9 @@ def _local_cloud(endpoint: local.Endpoint, region: str) -> Cloud:
     )
 
 
-def _isolated_session(endpoint: local.Endpoint, region: str) -> Session:
+def _isolated_session(endpoint: local.Endpoint, region: str) -> boto3.Session:
     """Return a session that does not read the user's AWS configuration."""
+    import boto3
     import botocore.session
     from botocore.loaders import Loader
 
@@ -414,14 +412,18 @@ def _isolated_session(endpoint: local.Endpoint, region: str) -> Session:
     described = Loader([Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
     core.register_component("data_loader", described)
     _prepare(core)
-    token = endpoint.session_token or None
-    core.set_credentials(endpoint.access_key, endpoint.secret_key, token)
-    return core
+    return boto3.Session(
+        botocore_session=core,
+        aws_access_key_id=endpoint.access_key,
+        aws_secret_access_key=endpoint.secret_key,
+        aws_session_token=endpoint.session_token or None,
+        region_name=region,
+    )
 
 
 def _identified(
     name: str,
-    session: Session,
+    session: boto3.Session,
     checkip: str,
     endpoint: str | None = None,
     *,
@@ -430,8 +432,8 @@ def _identified(
     """Return the cloud after asking it who the caller is, which shows that it answers.
 
     Args:
-        endpoint: of all services; None: botocore finds them.
-        endpoints: whether botocore may find others than AWS's.
+        endpoint: of all services; None: boto3 finds them.
+        endpoints: whether boto3 may find others than AWS's.
     """
     clients = Clients(session, endpoint)
     with translated("reach the cloud"):
@@ -440,7 +442,7 @@ def _identified(
     custom = clients.custom_endpoints() if endpoints else {}
     return Cloud(
         name=name,
-        region=_region_of(session),
+        region=session.region_name or "",
         account=account,
         owner=arn.rsplit("/", 1)[-1].rsplit(":", 1)[-1],
         endpoint=endpoint or custom.get("ec2"),

@@ -154,12 +154,12 @@ def _lab_excess(cloud: Cloud, plan: Plan) -> tuple[str, str] | None:
 
 
 def region(case: Case) -> Check:
-    """Which region, and whether the installed botocore is new enough to know it."""
+    """Which region, and whether the installed boto3 is new enough to know it."""
     cloud = case.cloud
     at = f" at {cloud.endpoint}" if cloud.endpoint else ""
     if not cloud.clients.knows(cloud.region):
-        text = f"{cloud.region}{at} is newer than the installed botocore, or misspelt"
-        return Check("region", WARNING, text, "pip install -U botocore")
+        text = f"{cloud.region}{at} is newer than the installed boto3, or misspelt"
+        return Check("region", WARNING, text, "pip install -U boto3")
     return Check("region", OK, f"{cloud.region}{at}")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from cnd import s3logs
@@ -20,7 +21,6 @@ from cnd.model.plan import Plan
 from cnd.on_instance import http_client
 from cnd.transport import orphans, s3_protocol
 from tests.judges.server import LocalStack
-from tests.support import aws
 from tests.support.runs import told
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
@@ -36,7 +36,7 @@ AWS = ("--cloud", "aws")
 def s3(endpoint: Endpoint, judge: LocalStack, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The client that CND makes, of the server that judges; a bucket is there."""
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", judge.url)
-    session = aws.session(endpoint.access_key, endpoint.secret_key, region="us-east-1")
+    session = boto3.Session(endpoint.access_key, endpoint.secret_key, None, "us-east-1")
     client = Clients(session, None).get("s3")
     s3logs.ensure_bucket(client, BUCKET, "us-east-1", "")
     client.put_object(Bucket=BUCKET, Key=KEY, Body=b"kept")

@@ -11,7 +11,6 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from botocore.session import Session
 from botocore.stub import Stubber
 
 from cnd import ec2
@@ -52,14 +51,6 @@ SERVICES = (
     "ssm",
     "sts",
 )
-
-
-def session(access_key: str, secret: str, token: str = "", *, region: str) -> Session:
-    """Return a session of botocore, as the clients of `cnd` are made of."""
-    made = Session()
-    made.set_credentials(access_key, secret, token or None)
-    made.set_config_variable("region", region)
-    return made
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,12 +8,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from botocore.session import Session
+import boto3
 from botocore.stub import Stubber
 
 from cnd.cloud.connection import Clients, Cloud
 from cnd.planning import prices
-from tests.support import aws
 
 REGION = "eu-west-2"
 ELSEWHERE = {"pricing": prices.PRICING_REGION}
@@ -43,9 +42,9 @@ class Clerk:
 
 
 @functools.cache
-def _session() -> Session:
+def _session() -> boto3.Session:
     """Return one session for all tests: it reads the services' descriptions once."""
-    return aws.session("test", "test", region=REGION)
+    return boto3.Session("test", "test", region_name=REGION)
 
 
 @contextmanager

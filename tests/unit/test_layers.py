@@ -20,7 +20,7 @@ OWNERS = {
     "fabric": {"bench.other_tools", "cli", "transport"},
     "paramiko": {"transport"},
     "botocore": {"cloud", "local"},
-    "boto3": {"local.api.backends"},
+    "boto3": {"cloud", "local.api.backends"},
     "rich": {"view"},
     "jinja2": {"view.html_report"},
     "psutil": {"bench.process_usage"},

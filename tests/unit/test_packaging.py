@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # What is imported by another name than it is installed, or comes with something else.
 INSTALLED_AS = {
+    "botocore": "boto3",
     "flask_cors": "flask-cors",
     "markupsafe": "jinja2",
     "werkzeug": "flask",

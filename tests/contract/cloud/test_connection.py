@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import boto3
 import botocore
 import pytest
 from botocore.loaders import JSONFileLoader
@@ -21,7 +22,6 @@ from cnd.cloud.failures import LISTED_WITHIN
 from cnd.cloud.models import Models
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.provision.access import allowed_range, caller_address
-from tests.support import aws
 from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
@@ -496,7 +496,7 @@ def test_only_at_an_endpoint_of_aws_the_bucket_is_part_of_the_host_name(
 ) -> None:
     if url:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", url)
-    session = aws.session("id", "secret", region="us-west-2")
+    session = boto3.Session("id", "secret", region_name="us-west-2")
     s3 = Clients(session, None).get("s3")
     signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
     assert signed.partition("?")[0] == address

@@ -7,6 +7,7 @@ import string
 from functools import partial
 from pathlib import Path
 
+import boto3
 import pytest
 
 from cnd.cloud.connection import Clients
@@ -14,7 +15,6 @@ from cnd.errors import UsageError
 from cnd.model.plan import Plan
 from cnd.provision.prepare import prepare
 from cnd.transport import keys
-from tests.support import aws
 from tests.support.clerk import REGION, stubbed
 
 LETTERS = string.ascii_letters + string.digits + "+/="
@@ -34,7 +34,7 @@ def test_user_data_that_would_be_too_long_is_refused_before_anything_is_asked(
     tmp_path: Path, token: int, block: int
 ) -> None:
     """By `UsageError`: the exit status is 2."""
-    session = aws.session("id", "secret", noise(token), region=REGION)
+    session = boto3.Session("id", "secret", noise(token) or None, region_name=REGION)
     plan = Plan(2, 8, 200.0, block=noise(block), bootstrap="user-data")
     key = keys.user_key(tmp_path)
     asked: list[str] = []
