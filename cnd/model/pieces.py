@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from math import gcd
 from typing import NamedTuple
 
 # How much longer than its even share an instance may search, and into how many pieces
@@ -133,6 +135,25 @@ class Owners:
                 if nonce >= self._pieces[number].start:
                     return number
         return None
+
+
+def are_disjoint(pieces: Iterable[Piece]) -> bool:
+    """Whether no nonce is in two pieces, however large the space is.
+
+    Two classes have a nonce in common if their residues are the same modulo the
+    greatest common divisor of their moduli.
+    """
+    by_modulus: dict[int, set[int]] = {}
+    for piece in pieces:
+        residues = by_modulus.setdefault(piece.modulus, set())
+        if piece.residue in residues:
+            return False
+        residues.add(piece.residue)
+    for (m, some), (n, others) in combinations(by_modulus.items(), 2):
+        common = gcd(m, n)
+        if not {r % common for r in some}.isdisjoint(r % common for r in others):
+            return False
+    return True
 
 
 def unfinished(rows: Iterable[Mapping[str, object]], instances: int) -> Iterator[Piece]:

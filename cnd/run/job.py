@@ -484,6 +484,7 @@ def _started(run: str, plan: Plan, began: float) -> Event:
         "type": plan.instance_type,
         "lifetime": plan.lifetime,
         "script": plan.script,
+        "smallest": plan.smallest,
         **(_resumed(plan) if plan.chain else {}),
     }
     wall = time.time() - (time.monotonic() - began)

@@ -22,7 +22,11 @@ from cnd.system.typed_json import made
 from cnd.transport import orphans
 from cnd.transport.fleet import Part
 
-ASKED = ("block", "difficulty", "instances", "nonces", "time_limit", "script")
+# What the first event of a run says of its plan.
+ASKED = (
+    *("block", "difficulty", "instances", "nonces", "time_limit"),
+    *("smallest", "chain", "tested_before", "known", "work"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ def read(journal: Journal, cloud: Cloud | None = None) -> Past:
             if not isinstance(rows, list):
                 raise ValueError(f"{RESULT} has no coverage")
             return past(journal.run, plan, rows, result)
+        if journal.is_over:  # its progress went into the result
+            raise ValueError(f"{RESULT} cannot be read")
         plan = _plan(journal, {})
         return _broken_off(journal, plan, cloud)
     except ValueError as error:
@@ -78,7 +84,8 @@ def _plan(journal: Journal, result: dict[str, Any]) -> Plan:
         plan = made(Plan, result["plan"])
         return replace(plan, instances=count or plan.instances)
     first = next(journal.events(), None)
-    if first is None or first.kind != "run.started":
+    is_start = first is not None and first.kind == "run.started"
+    if first is None or not is_start or first.fields.get("script"):  # with what words?
         raise ValueError("what it was to search is not known")
     asked = {name: first.fields[name] for name in ASKED if name in first.fields}
     plan = made(Plan, {**asked, "instance_type": first.fields.get("type", "t3.micro")})

@@ -23,7 +23,7 @@ from cnd.model.checkpoint import Checkpoint
 from cnd.model.claim import refutation
 from cnd.model.events import Event, amount, trouble
 from cnd.model.format import duration, number
-from cnd.run import order, past_run
+from cnd.run import order, past_run, successors
 from cnd.run.journal import Journal, runs
 from cnd.system.background import answer
 from cnd.transport import orphans
@@ -102,6 +102,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
     journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
     activities = {run: _activities(journals[run]) for run in by_run(live)}
     unsure = under_way(listed, cloud) if cloud else []
+    no_rest = {*unsure, *activities, *successors.newest(newest)}
     unknown = "not followed from this machine"
     return Overview(
         instances=tuple((i, activities[i.run].get(i.id, unknown)) for i in live),
@@ -111,7 +112,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
                 UNDER_WAY
                 if run in unsure
                 else _summary(journals[run], run in activities, cloud),
-                None if run in {*unsure, *activities} else past_run.left(journals[run]),
+                None if run in no_rest else past_run.left(journals[run]),
             )
             for run in newest
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_a_look_for_strays_asks_for_no_run_of_others_and_for_none_that_is_termin
 
 
 def test_a_look_for_strays_that_does_not_end_is_not_waited_for() -> None:
-    looking: Future[list[str]] = Future()
+    looking: Future[Iterable[str]] = Future()
 
     (event,) = sightings(looking, patience=0.01)
     looking.set_result(["run x has no orchestrator"])
