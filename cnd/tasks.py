@@ -80,8 +80,8 @@ def resume(c: Context, options: ResumeOptions) -> None:
     key = user_key(options.key_file)
     found = resumed(options.run, options, partial(required, launch=True))
     cloud = found.required_cloud
-    say(found.sentence)
     with found.claimed():
+        say(found.sentence)
         run = decided(found.request, cloud, key, options)
         check_account(cloud, run.plan, key)
         journal = new_journal()

@@ -80,7 +80,7 @@ def _require_sense(plan: Plan, left: Sequence[Piece], tested: int) -> None:
     rest = pieces.remaining(left, plan.nonces)
     if not left or not pieces.are_disjoint(rest):
         raise ValueError("its coverage has a nonce in two classes, or no class")
-    if any(piece.again > piece.size(plan.nonces) for piece in left):
+    if any(piece.again + piece.perhaps > piece.size(plan.nonces) for piece in left):
         raise ValueError("its coverage has more nonces than a class")
     if not 0 <= tested <= plan.nonces:
         raise ValueError(f"it cannot have tested {tested} of {plan.nonces} nonces")

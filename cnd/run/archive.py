@@ -178,6 +178,7 @@ class Archive:
             ],
             tested=search.tested if search.counted else None,
             repeated=search.repeated,
+            repeated_at_most=search.repeated_at_most,
             coverage=search.coverage,
             hash_rate=search.hash_rate or None,
             kernel=", ".join(search.kernels) or None,

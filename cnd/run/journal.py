@@ -52,6 +52,7 @@ class Coverage(OlderCoverage, total=False):
     start: int
     next: int
     again: int
+    again_at_most: int
 
 
 class KeptResult(TypedDict, total=False):
@@ -80,6 +81,8 @@ class KeptResult(TypedDict, total=False):
     region: str
     chain: list[str]
     tested_before: int
+    repeated: int
+    repeated_at_most: int
     tested_in_all: int | None
     smallest: bool | None
 

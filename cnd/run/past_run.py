@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
+from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.resumption import Past, past, require_open
 from cnd.model.search_state import SearchState
@@ -99,6 +101,8 @@ def _broken_off(journal: Journal, plan: Plan, cloud: Cloud | None) -> Past:
     kept = order.kept(journal)
     if cloud and kept:
         _take_in_reports(history, cloud, kept.provision.bucket, journal.run)
+        for event in _ends(cloud, journal.run):
+            search.see(event)
     best = search.best
     tested = plan.tested_before + search.tested - search.repeated
     found: dict[str, object] = {
@@ -127,6 +131,13 @@ def _take_in_reports(
             search.see(event)
     if claim := orphans.claim(cloud.s3, bucket, run, search.plan.owners.of):
         search.see(claim)
+
+
+def _ends(cloud: Cloud, run: str) -> Iterator[Event]:
+    """Yield when instances of a run have ended, of those that EC2 still lists."""
+    for each in ec2.find(cloud.ec2, run=run, states=("shutting-down", "terminated")):
+        if each.ended is not None:
+            yield Event("instance.lost", each.index, each.id, time=each.ended + 1)
 
 
 def _parts(search: SearchState, host: str) -> Iterator[tuple[str, int]]:

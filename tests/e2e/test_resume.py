@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from cnd.model.plan import Plan
+from cnd.run import successors
 from cnd.run.journal import Journal
 from tests.support.terminal import Terminal
 from tests.support.vectors import SMALLEST
@@ -175,7 +177,7 @@ def test_a_plan_of_the_rest_counts_what_was_tested(terminal: Terminal) -> None:
 
     assert plan["plan"]["tested_before"] == 100
     assert plan["plan"]["time_limit"] == 60.0
-    assert sum(len(range(s, 1000, m)) for m, s, _ in plan["plan"]["work"]) == 900
+    assert sum(len(range(s, 1000, m)) for m, s, *_ in plan["plan"]["work"]) == 900
     assert "900 nonces; 100 were tested by 1 run" in text
     assert "at most 30 s" in text  # as it was asked for
 
@@ -271,4 +273,97 @@ def test_what_orphans_have_left_in_s3_counts_as_tested(terminal: Terminal) -> No
     plan = terminal.ask("plan", "--resume", first["run"])["plan"]
 
     assert plan["tested_before"] == 123_456_789
-    assert [start for _, start, _ in plan["work"]] == [123_456_789]
+    assert [start for _, start, *_ in plan["work"]] == [123_456_789]
+
+
+# --- of a run from which another one has gone on
+
+
+LATER = "20260102-030406-abcd"
+
+
+def later(
+    terminal: Terminal, *kinds: str, chain: tuple[str, ...] = (RUN,), **result: Any
+) -> Path:
+    """Lay the folder of a run that resumes RUN, with these events, beside its own."""
+    folder = past(terminal).with_name(LATER)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    start = {"kind": "run.started", "time": 1.0, "run": LATER, "chain": chain}
+    asked = {"block": BLOCK, "difficulty": 9, "instances": 2, "nonces": 1000}
+    work = {"work": [[2, 100], [2, 101]], "tested_before": 100, "time_limit": 30.0}
+    events = [{**start, **asked, **work}, *({"kind": k, "time": 2.0} for k in kinds)]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    (folder / "events.jsonl").write_text(lines)
+    if result:
+        whole = json.loads((folder.parent / RUN / "result.json").read_text())
+        plan = {**whole["plan"], "chain": chain, "tested_before": 100}
+        text = json.dumps({**whole, "plan": plan, "tested": 100, **result})
+        (folder / "result.json").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def no_later(terminal: Terminal) -> Iterator[None]:
+    yield
+    shutil.rmtree(terminal.state / "cnd" / "runs" / LATER, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("no_later")
+def test_a_run_from_which_a_later_one_has_gone_on_is_refused(
+    terminal: Terminal,
+) -> None:
+    """Its rest would be tested twice, and paid for twice."""
+    later(terminal, "worker.started", outcome="timeout")
+    said = refused(terminal, RUN)
+    assert f"run {RUN} has gone on as run {LATER}: 900 nonces are left" in said
+    assert terminal.call("plan", "--resume", RUN).returncode == 2
+    left = {each["run"]: each["left"] for each in terminal.ask("runs")["runs"]}
+    assert (left[RUN], left[LATER]) == (None, 900)
+
+    later(terminal, "worker.started", outcome="exhausted")
+    assert f"run {LATER} is finished: every nonce was tested" in refused(terminal, RUN)
+
+    folder = later(terminal)
+    with Journal(LATER, folder).followed():
+        said = refused(terminal, RUN)
+        assert f"run {LATER} goes on from run {RUN}, and still searches" in said
+        left = {each["run"]: each["left"] for each in terminal.ask("runs")["runs"]}
+        assert (left[RUN], left[LATER]) == (None, None)
+
+    with (folder.with_name(RUN) / successors.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert f"another process resumes run {RUN} right now" in refused(terminal, RUN)
+
+
+@pytest.mark.usefixtures("no_later")
+@pytest.mark.parametrize(
+    ("kinds", "result"),
+    [
+        ((), {}),  # it broke off before the launch
+        (("instance.requested", "run.aborted"), {}),
+        ((), {"outcome": "stopped", "tested": 0}),
+    ],
+)
+def test_a_later_run_that_has_tested_nothing_bars_nothing(
+    terminal: Terminal, kinds: tuple[str, ...], result: dict[str, Any]
+) -> None:
+    later(terminal, *kinds, **result)
+
+    plan = terminal.ask("plan", "--resume", RUN)["plan"]
+
+    assert (plan["chain"], plan["tested_before"]) == ([RUN], 100)
+
+
+@pytest.mark.usefixtures("no_later")
+def test_a_run_that_broke_off_before_its_launch_goes_on_from_the_one_before(
+    terminal: Terminal,
+) -> None:
+    """Ctrl-C while it was prepared: it has left one event, and no order."""
+    later(terminal)
+
+    plan = terminal.ask("plan", "--resume", LATER, "--n", "2")["plan"]
+
+    assert plan["chain"] == [RUN, LATER]
+    assert plan["tested_before"] == 100
+    assert [piece[:2] for piece in plan["work"]] == [[2, 100], [2, 101]]
