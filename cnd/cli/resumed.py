@@ -89,7 +89,7 @@ def resumed(
     if options.cloud and there.cloud not in ("", options.cloud):
         message = f"--cloud {options.cloud}: run {past.run} was on {there.cloud}"
         raise UsageError(message, hint="leave out --cloud")
-    cloud = connect(there.cloud, options.region or there.region)
+    cloud = _cloud_of(past.run, there, options, connect)
     own = _in_own_region(cloud, there, past.run)
     require_ended(journal, own)
     if not journal.is_over:
@@ -99,6 +99,22 @@ def resumed(
     given = options.instances is not None or options.confidence is None
     asked = Request(plan, given, options.confidence, options.budget)
     return Resumed(journal, past, asked, cloud)
+
+
+def _cloud_of(
+    run: str,
+    there: past_run.Place,
+    options: RunOptions,
+    connect: Callable[[str, str], Cloud | None],
+) -> Cloud | None:
+    """Return the cloud of a run, in the region where it is to go on."""
+    try:
+        return connect(there.cloud or options.cloud, options.region or there.region)
+    except UsageError as error:
+        if options.cloud or options.region or not there.cloud:
+            raise
+        message = f"run {run} was on {there.cloud}: {error}"
+        raise UsageError(message, hint=error.hint) from error
 
 
 def _in_own_region(

@@ -105,6 +105,10 @@ def require_none(run: str, *, smallest: bool) -> None:
         past = past_run.read(journal)
     except UsageError:
         return  # what it has tested cannot be known
-    require_open(past, smallest=smallest)
-    message = f"run {run} has gone on as run {later}: {past.left:,} nonces are left"
+    gone_on = f"run {run} has gone on as run {later}"
+    try:
+        require_open(past, smallest=smallest)
+    except UsageError as error:
+        raise UsageError(f"{gone_on}: {error}", hint=error.hint) from error
+    message = f"{gone_on}: {past.left:,} nonces are left"
     raise UsageError(message, hint=f"`fab resume {later}` goes on from there")

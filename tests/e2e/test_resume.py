@@ -14,6 +14,7 @@ import pytest
 from cnd.model.plan import Plan
 from cnd.run import successors
 from cnd.run.journal import Journal
+from tests.support.logins import log_in
 from tests.support.terminal import Terminal
 from tests.support.vectors import SMALLEST
 
@@ -130,15 +131,46 @@ def test_a_run_whose_result_is_damaged_is_refused(terminal: Terminal) -> None:
     assert "cannot be resumed: result.json is damaged" in refused(terminal, RUN)
 
 
-def test_a_run_of_another_account_is_refused(terminal: Terminal) -> None:
+def test_a_run_goes_on_where_it_was_and_nowhere_else(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    """In its cloud, its account, and its region unless another one is asked for."""
     found = terminal.json("start", "--d", "9", "--nonces", "9", "--n", "1", status=11)
     order = json.loads(
         (terminal.state / "cnd/runs" / found["run"] / "order.json").read_text()
     )
     plan = {**order["plan"], "instances": 2, "nonces": 1000}
-    past(terminal, {**order, "plan": plan, "account": "999999999999"})
+    order |= {"plan": plan, "region": "eu-west-1"}
+    other, aws = {**order, "account": "999999999999"}, {**order, "cloud": "aws"}
 
-    assert "belongs to account 999999999999" in refused(terminal, RUN)
+    past(terminal, other)
+    assert "belongs to account 999999999999, not 1" in refused(terminal, RUN)
+    past(terminal, aws)
+    assert f"--cloud local: run {RUN} was on aws" in refused(
+        terminal, RUN, "--cloud", "local"
+    )
+    why = "boto3 finds no AWS credentials"
+    assert f"run {RUN} was on aws: --cloud aws: {why}" in refused(terminal, RUN)
+
+    past(terminal, order)
+    terminal.environment["CND_REGION"] = "us-west-2"  # as configured today
+    last = terminal.json("resume", RUN, status=11)
+    assert (last["region"], last["tested_in_all"]) == ("eu-west-1", 1000)
+    past(terminal, order, outcome="stopped")
+    shutil.rmtree(terminal.state / "cnd" / "runs" / last["run"])
+    words = ("resume", RUN, "--region", "us-east-2", "--n", "1")
+    last = terminal.json(*words, status=11)
+    assert (last["region"], last["instances"]) == ("us-east-2", 1)
+
+    shutil.rmtree(terminal.state / "cnd" / "runs" / last["run"])
+
+    log_in(terminal, tmp_path, minutes=60)
+    past(terminal, {**other, "cloud": "aws"})
+    assert "belongs to account 999999999999, not 1" in refused(terminal, RUN)
+    past(terminal, order)
+    assert f"--cloud aws: run {RUN} was on local" in refused(
+        terminal, RUN, "--cloud", "aws"
+    )
 
 
 def test_smaller_nonces_than_the_one_found_are_searched_for_on_another_machine(
