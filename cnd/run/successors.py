@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 
 from cnd.errors import UsageError
 from cnd.model.resumption import require_open
+from cnd.model.run_name import is_run
 from cnd.run import past_run
 from cnd.run.journal import Journal, runs
 
@@ -34,11 +35,12 @@ def newest(names: Iterable[str]) -> dict[str, str]:
 
 
 def _chain(journal: Journal) -> list[str]:
-    """Return the runs that a run resumes, the newest last."""
+    """Return the runs that a run resumes, the newest last; all are older than it."""
     first = next(journal.events(), None)
     if first is None or first.kind != "run.started":
         return []
-    return list(first.fields.get("chain", ()))
+    chain = first.fields.get("chain", ())
+    return [name for name in chain if is_run(name) and name < journal.run]
 
 
 def _has_searched(journal: Journal) -> bool:
@@ -52,6 +54,15 @@ def _has_searched(journal: Journal) -> bool:
     return "worker.started" in kinds or launched
 
 
+def _origin(run: str) -> str:
+    """Return the run whose rest is that of `run`, which may have tested nothing."""
+    while (chain := _chain(journal := Journal(run))) and Journal(chain[-1]).is_there:
+        if journal.is_followed or _has_searched(journal):
+            break
+        run = chain[-1]
+    return run
+
+
 @contextlib.contextmanager
 def claimed(journal: Journal, *, smallest: bool) -> Iterator[None]:
     """Be the only process that goes on from a run, as long as the block lasts.
@@ -63,10 +74,11 @@ def claimed(journal: Journal, *, smallest: bool) -> Iterator[None]:
         UsageError: another process does, or a later run has gone on from it.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
+    folder = Journal(_origin(journal.run)).folder
     try:
-        lock = os.open(journal.folder / LOCK, flags, 0o600)
+        lock = os.open(folder / LOCK, flags, 0o600)
     except OSError as error:
-        message = f"cannot write to {journal.folder}: {error.strerror}"
+        message = f"cannot write to {folder}: {error.strerror}"
         raise UsageError(message, hint="make room there") from error
     try:
         taken = _taken(lock)
@@ -93,7 +105,8 @@ def require_none(run: str, *, smallest: bool) -> None:
     Raises:
         UsageError: there is one.
     """
-    later = newest(name for name in runs() if name > run).get(run)
+    origin = _origin(run)
+    later = newest(name for name in runs() if name > origin).get(origin)
     if later is None:
         return
     journal = Journal(later)

@@ -392,6 +392,18 @@ def test_a_later_run_that_has_tested_nothing_bars_nothing(
 
 
 @pytest.mark.usefixtures("no_later")
+@pytest.mark.parametrize("name", [LATER, "20990101-000000-abcd", f"../runs/{RUN}"])
+def test_a_chain_that_names_no_older_run_leads_nowhere(
+    terminal: Terminal, name: str
+) -> None:
+    later(terminal, chain=(name,), outcome="timeout", tested=0)
+
+    assert terminal.ask("runs")["runs"]
+    said = terminal.call("plan", "--resume", LATER)
+    assert (said.returncode, len(said.stderr.splitlines())) in [(0, 1), (2, 2)]
+
+
+@pytest.mark.usefixtures("no_later")
 def test_a_run_that_broke_off_before_its_launch_goes_on_from_the_one_before(
     terminal: Terminal,
 ) -> None:
@@ -403,3 +415,6 @@ def test_a_run_that_broke_off_before_its_launch_goes_on_from_the_one_before(
     assert plan["chain"] == [RUN, LATER]
     assert plan["tested_before"] == 100
     assert [piece[:2] for piece in plan["work"]] == [[2, 100], [2, 101]]
+    with (terminal.state / "cnd/runs" / RUN / successors.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one goes on with the same rest
+        assert f"another process resumes run {LATER}" in refused(terminal, LATER)
