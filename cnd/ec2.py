@@ -64,8 +64,6 @@ REFUSALS = (
     *("UnauthorizedOperation", "UnrecognizedClientException"),
 )
 
-TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
-
 BATCH = 100  # ids a call; AWS takes up to 1000
 PARALLEL = 8  # such calls at once
 REPLY_PATIENCE = 60.0  # seconds for an answer in another thread
@@ -100,8 +98,7 @@ class Instance:
     fleet: str = ""  # id of the EC2 Fleet that launched it; "": none did
     reason: str = ""  # why AWS last changed its state; "": it does not say
     runs: tuple[str, ...] = ()  # that have searched on it, the newest first
-    # When its end was requested, seconds since the epoch; None: AWS does not say.
-    ended: float | None = None
+    transition: str = ""  # who changed its state, and perhaps when, as AWS puts it
 
     def reached_at(self, kind: str) -> str | None:
         """Return its address of a kind, "public" or "private"; None: not there yet."""
@@ -453,21 +450,8 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         fleet=tags.get(FLEET_TAG, ""),
         reason=_reason(raw.get("StateReason") or {}),
         runs=tuple(tags.get(RUNS_TAG, "").split()) or (tags.get(RUN_TAG, ""),),
-        ended=_ended(raw.get("StateTransitionReason", "")),
+        transition=raw.get("StateTransitionReason", ""),
     )
-
-
-def _ended(reason: str) -> float | None:
-    """Return the time in a reason such as "User initiated (2026-01-02 03:04:05 GMT)".
-
-    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
-    """
-    if not (found := TRANSITION.search(reason)):
-        return None
-    try:
-        return dt.datetime.fromisoformat(f"{found[1]}+00:00").timestamp()
-    except ValueError:
-        return None
 
 
 def _reason(given: StateReasonTypeDef) -> str:

@@ -90,12 +90,6 @@ class SearchState:
         return sum(s.repeated_of(piece) for piece, s in pairs)
 
     @property
-    def repeated_at_most(self) -> int:
-        """The same with what may have been tested by workers that were lost."""
-        pairs = zip(self.plan.pieces, self.classes.values(), strict=True)
-        return sum(s.repeated_at_most(piece) for piece, s in pairs)
-
-    @property
     def rate(self) -> float:
         """Nonces/s of the workers that search right now."""
         return sum(s.rate for s in self.classes.values() if not s.ended)
@@ -331,6 +325,12 @@ class SearchState:
                 reason = str(objected.fields["reason"])
                 self.classes[index] = class_progress.distrusted(progress, reason)
         return objected
+
+
+def repeated_at_most(search: SearchState) -> int:
+    """Return `repeated` with what may have been tested by workers that were lost."""
+    pairs = zip(search.plan.pieces, search.classes.values(), strict=True)
+    return sum(s.repeated_at_most(piece) for piece, s in pairs)
 
 
 def waiting(search: SearchState) -> list[int]:

@@ -6,6 +6,8 @@ where it broke off, by its journal and by what its orphans have left in S3.
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +26,7 @@ from cnd.system.typed_json import made
 from cnd.transport import orphans
 from cnd.transport.fleet import Part
 
+TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
 # What the first event of a run says of its plan.
 ASKED = (
     *("block", "difficulty", "instances", "nonces", "time_limit"),
@@ -136,8 +139,23 @@ def _take_in_reports(
 def _ends(cloud: Cloud, run: str) -> Iterator[Event]:
     """Yield when instances of a run have ended, of those that EC2 still lists."""
     for each in ec2.find(cloud.ec2, run=run, states=("shutting-down", "terminated")):
-        if each.ended is not None:
-            yield Event("instance.lost", each.index, each.id, time=each.ended + 1)
+        if (end := requested_at(each.transition)) is not None:
+            yield Event("instance.lost", each.index, each.id, time=end + 1)
+
+
+def requested_at(transition: str) -> float | None:
+    """Return the time in a reason such as "User initiated (2026-01-02 03:04:05 GMT)".
+
+    That is when the end of an instance was requested, in seconds since the epoch, to
+    the second; None: AWS does not say.
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
+    """
+    if not (found := TRANSITION.search(transition)):
+        return None
+    try:
+        return dt.datetime.fromisoformat(f"{found[1]}+00:00").timestamp()
+    except ValueError:
+        return None
 
 
 def _parts(search: SearchState, host: str) -> Iterator[tuple[str, int]]:

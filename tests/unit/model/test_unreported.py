@@ -10,7 +10,7 @@ from cnd.model.events import Event
 from cnd.model.pieces import Piece
 from cnd.model.plan import Plan
 from cnd.model.replay import replayed
-from cnd.model.search_state import SearchState
+from cnd.model.search_state import SearchState, repeated_at_most
 
 RUN = "20260102-030405-abcd"
 PLAN = Plan(9, 2, 60.0, nonces=100_000)
@@ -95,7 +95,7 @@ def test_a_worker_that_never_reported_may_have_been_as_fast_as_the_others() -> N
 
     assert row(silent, 2)["again_at_most"] == RATE * 60
     assert row(fresh, 0)["again_at_most"] == fresh.plan.pieces[0].size(plan.nonces)
-    assert search.repeated_at_most == 0
+    assert repeated_at_most(search) == 0
 
 
 def test_what_a_hand_over_may_have_repeated_is_counted_as_far_as_it_has_come() -> None:
@@ -103,16 +103,16 @@ def test_what_a_hand_over_may_have_repeated_is_counted_as_far_as_it_has_come() -
     lose(search, 0, at=31.0)
     start = search.resumption(0)
     search.see(Event("class.handed_over", 0, "i-1", {"start": start}, time=31.0))
-    assert (search.repeated, search.repeated_at_most) == (0, 0)
+    assert (search.repeated, repeated_at_most(search)) == (0, 0)
 
     search.see(report(search, 0, 2.0))
-    assert (search.repeated, search.repeated_at_most) == (0, 200)
+    assert (search.repeated, repeated_at_most(search)) == (0, 200)
     assert row(search, 0)["repeated"] == 0
     search.see(report(search, 0, 20.0))
-    assert (search.repeated, search.repeated_at_most) == (0, 600)
+    assert (search.repeated, repeated_at_most(search)) == (0, 600)
     kept = checkpoint.from_json(checkpoint.of(search).to_json())
     again = replayed(PLAN, [kept]).search
-    assert again.repeated_at_most == 600
+    assert repeated_at_most(again) == 600
 
 
 def test_a_run_that_goes_on_counts_what_may_have_been_tested_before() -> None:
@@ -127,10 +127,10 @@ def test_a_run_that_goes_on_counts_what_may_have_been_tested_before() -> None:
     for i in range(4):
         second.see(Event("instance.launched", i, f"i-{i}", time=0.0))
         second.see(report(second, i, 1.0))
-    assert (second.repeated, second.repeated_at_most) == (0, 400)
+    assert (second.repeated, repeated_at_most(second)) == (0, 400)
     for i in range(4):
         second.see(report(second, i, 100.0))
-    assert (second.repeated, second.repeated_at_most) == (0, RATE * 46)
+    assert (second.repeated, repeated_at_most(second)) == (0, RATE * 46)
 
 
 def test_a_piece_that_is_split_splits_what_may_have_been_tested() -> None:

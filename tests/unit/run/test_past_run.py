@@ -132,3 +132,18 @@ def test_a_run_whose_result_is_damaged_is_not_resumed_from_half_of_its_events(
 
     with pytest.raises(UsageError, match=r"result\.json is damaged"):
         past_run.read(journal)
+
+
+@pytest.mark.parametrize(
+    ("transition", "at"),
+    [
+        ("User initiated (1970-01-01 00:01:05 GMT)", 65.0),
+        ("User initiated (1970-01-01 00:01:05 UTC)", 65.0),
+        ("User initiated (1970-13-01 00:01:05 GMT)", None),
+        ("", None),
+    ],
+)
+def test_the_end_of_an_instance_is_read_where_aws_tells_it(
+    transition: str, at: float | None
+) -> None:
+    assert past_run.requested_at(transition) == at
