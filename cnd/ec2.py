@@ -98,6 +98,7 @@ class Instance:
     fleet: str = ""  # id of the EC2 Fleet that launched it; "": none did
     reason: str = ""  # why AWS last changed its state; "": it does not say
     runs: tuple[str, ...] = ()  # that have searched on it, the newest first
+    transition: str = ""  # who changed its state, and perhaps when, as AWS puts it
 
     def reached_at(self, kind: str) -> str | None:
         """Return its address of a kind, "public" or "private"; None: not there yet."""
@@ -449,6 +450,7 @@ def _instance(raw: InstanceTypeDef) -> Instance:
         fleet=tags.get(FLEET_TAG, ""),
         reason=_reason(raw.get("StateReason") or {}),
         runs=tuple(tags.get(RUNS_TAG, "").split()) or (tags.get(RUN_TAG, ""),),
+        transition=raw.get("StateTransitionReason", ""),
     )
 
 

@@ -80,16 +80,15 @@ def resume(c: Context, options: ResumeOptions) -> None:
     key = user_key(options.key_file)
     found = resumed(options.run, options, partial(required, launch=True))
     cloud = found.required_cloud
-    say(found.sentence)
-    run = decided(found.request, cloud, key, options)
-    check_account(cloud, run.plan, key)
-    name = run.plan.script
-    script = found.journal.folder / name if name else None
-    journal = new_journal()
-    if script:
-        custom_worker.keep(script, journal.folder)
-    with reported(journal, wanted=not options.no_report):
-        conclude(searched(run, cloud, journal, key, options), options.json)
+    with found.claimed():
+        say(found.sentence)
+        run = decided(found.request, cloud, key, options)
+        check_account(cloud, run.plan, key)
+        journal = new_journal()
+        if name := run.plan.script:
+            custom_worker.keep(found.journal.folder / name, journal.folder)
+        with reported(journal, wanted=not options.no_report):
+            conclude(searched(run, cloud, journal, key, options), options.json)
 
 
 @task(AttachOptions)

@@ -141,7 +141,7 @@ def check_account(cloud: Cloud, plan: Plan, key: UserKey) -> None:
 
 def new_journal() -> Journal:
     """Return the journal of a new run; its folder is there."""
-    journal = Journal(new_run(max(runs(), default="")))
+    journal = Journal(new_run(max(runs(1), default="")))
     journal.create()
     return journal
 

@@ -7,6 +7,7 @@ are RUN's, and no file of settings but a budget changes anything.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from cnd.model import resumption
 from cnd.model.plan import Plan
 from cnd.model.resumption import Past
 from cnd.planning.forecast import Request
-from cnd.run import find_run, past_run
+from cnd.run import find_run, past_run, successors
 from cnd.run.journal import Journal
 from cnd.run.still_searching import require_ended
 
@@ -41,6 +42,11 @@ class Resumed:
     past: Past
     request: Request
     cloud: Cloud | None
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Be the only process that goes on from the run; see `successors.claimed`."""
+        smallest = self.request.plan.smallest
+        return successors.claimed(self.journal, smallest=smallest)
 
     @property
     def required_cloud(self) -> Cloud:
@@ -78,11 +84,12 @@ def resumed(
     smallest = options.smallest or past.plan.smallest
     if journal.is_over:
         resumption.require_open(past, smallest=smallest)
+    successors.require_none(journal.run, smallest=smallest)
     there = past_run.place(journal)
-    if options.cloud and options.cloud != there.cloud:
+    if options.cloud and there.cloud not in ("", options.cloud):
         message = f"--cloud {options.cloud}: run {past.run} was on {there.cloud}"
         raise UsageError(message, hint="leave out --cloud")
-    cloud = connect(there.cloud, options.region or there.region)
+    cloud = _cloud_of(past.run, there, options, connect)
     own = _in_own_region(cloud, there, past.run)
     require_ended(journal, own)
     if not journal.is_over:
@@ -92,6 +99,22 @@ def resumed(
     given = options.instances is not None or options.confidence is None
     asked = Request(plan, given, options.confidence, options.budget)
     return Resumed(journal, past, asked, cloud)
+
+
+def _cloud_of(
+    run: str,
+    there: past_run.Place,
+    options: RunOptions,
+    connect: Callable[[str, str], Cloud | None],
+) -> Cloud | None:
+    """Return the cloud of a run, in the region where it is to go on."""
+    try:
+        return connect(there.cloud or options.cloud, options.region or there.region)
+    except UsageError as error:
+        if options.cloud or options.region or not there.cloud:
+            raise
+        message = f"run {run} was on {there.cloud}: {error}"
+        raise UsageError(message, hint=error.hint) from error
 
 
 def _in_own_region(

@@ -23,7 +23,7 @@ from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
 from cnd.model.events import Event, printable_line
 from cnd.model.format import duration, number, table
-from cnd.run import find_run, order, past_run, pending_reports, stored_files
+from cnd.run import find_run, order, past_run, pending_reports, stored_files, successors
 from cnd.run.journal import ORDER, Journal, runs
 from cnd.run.log_follower import Follower
 from cnd.system.folders import expanded
@@ -79,8 +79,10 @@ class PastRun:
 @task(RunsOptions, name="runs")
 def list_runs(c: Context, options: RunsOptions) -> None:
     """List the runs on this disk, the newest last."""
-    journals = [Journal(name) for name in runs()]
-    found = [_past(journal) for journal in journals]
+    names = runs()
+    journals = [Journal(name) for name in names]
+    gone_on = successors.newest(names)
+    found = [_past(journal, journal.run in gone_on) for journal in journals]
     for journal in journals:
         _complain(journal)
     if options.json:
@@ -101,7 +103,7 @@ def _complain(journal: Journal) -> None:
         _say(f"run {journal.run}: {journal.complaint}")
 
 
-def _past(journal: Journal) -> PastRun:
+def _past(journal: Journal, gone_on: bool) -> PastRun:
     result = journal.result()
     first = next(journal.events(), None)
     wish = first.fields if first and first.kind == "run.started" else {}
@@ -123,7 +125,7 @@ def _past(journal: Journal) -> PastRun:
         usd=result.get("usd"),
         cloud=result.get("cloud") or (kept.cloud if kept else None),
         resumes=next(reversed(wish.get("chain", ())), None),
-        left=past_run.left(journal),
+        left=None if gone_on else past_run.left(journal),
     )
 
 

@@ -33,6 +33,10 @@ class ClassProgress:
     tested: int = 0  # by its present worker
     before: int = 0  # by the workers before it
     repeated: int = 0  # of all these, tested twice because of a hand-over
+    # What the workers before it may have tested after their last reports, at most; and
+    # the number of nonces of the class, from its first on, that this reaches to.
+    unreported: int = 0
+    reach: int = 0
     lines: int = 0  # that its present worker has sent
     start: int = 0  # where its present worker began
     step: int = 1  # from one nonce of the class to the next
@@ -59,6 +63,16 @@ class ClassProgress:
         return self.repeated + min(
             piece.again, self.before + self.tested - self.repeated
         )
+
+    def repeated_at_most(self, piece: Piece) -> int:
+        """Return the same with what may have been tested before, for all that is known.
+
+        As far as its workers have come by now.
+        """
+        fresh = self.before + self.tested - self.repeated
+        earlier = min(piece.perhaps, max(0, fresh - piece.again))
+        mine = min(self.unreported, self.tested)
+        return min(self.before + self.tested, self.repeated_of(piece) + earlier + mine)
 
     def is_counted(self, plan: Plan) -> bool:
         """Whether it is known how much was tested; CND's own worker reports it."""
@@ -112,12 +126,18 @@ def updated(
     return replace(progress, **changes, **_other_changes(event))  # type: ignore[arg-type]
 
 
-def handed_over(progress: ClassProgress, host: str, start: int) -> ClassProgress:
+def handed_over(
+    progress: ClassProgress, host: str, start: int, unreported: int = 0
+) -> ClassProgress:
     """Return how far a class is when `host` goes on with it from `start`.
 
     Of the last progress before it a journal may lack the record: all below `start` was
     tested.
+
+    Args:
+        unreported: nonces that the worker before may have tested after its last report.
     """
+    fresh = progress.before + progress.tested - progress.repeated
     below = max(0, (start - progress.start) // progress.step)
     tested = max(progress.tested, below)
     return ClassProgress(
@@ -127,6 +147,8 @@ def handed_over(progress: ClassProgress, host: str, start: int) -> ClassProgress
         host=host,
         before=progress.before + tested,
         repeated=progress.repeated + tested - below,
+        unreported=progress.unreported + unreported,
+        reach=max(progress.reach, fresh + unreported) if unreported else progress.reach,
         kernel=progress.kernel,
         counted=progress.counted,
         proof=progress.proof and Proof(progress.proof.bits),
@@ -161,18 +183,28 @@ def continuation(progress: ClassProgress, checked: int) -> int:
 
 
 def left(
-    plan: Plan, progress: ClassProgress, piece: Piece, checked: int
+    plan: Plan,
+    progress: ClassProgress,
+    piece: Piece,
+    checked: int,
+    unreported: float = 0,
 ) -> dict[str, int]:
     """Return where a later run is to go on with a class, as a part of its coverage.
 
-    And how many of the first nonces from there on were tested all the same.
+    And how many of the first nonces from there on were tested all the same, and how
+    many may have been.
+
+    Args:
+        unreported: nonces that its worker may have tested after its last report.
     """
     start = continuation(progress, checked)
     below = members(piece.start, piece.modulus, start)
     tested = progress.before + progress.tested - progress.repeated
     size = members(start, piece.modulus, plan.nonces)
     again = min(size, max(0, max(tested, piece.again) - below))
-    return {"next": start, "again": again}
+    reach = max(tested + unreported, progress.reach, piece.again + piece.perhaps)
+    most = int(max(again, min(size, reach - below)))
+    return {"next": start, "again": again, "again_at_most": most}
 
 
 def failed(progress: ClassProgress, reason: str) -> ClassProgress:

@@ -119,7 +119,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "run.started": {
         **{"run": str, "block": str, "type": str, "script": str},
         **{"difficulty": int, "instances": int, "nonces": int},
-        **{"time_limit": float, "lifetime": float},
+        **{"time_limit": float, "lifetime": float, "smallest": bool},
         **{"work": list[list[int]], "chain": list[str], "tested_before": int},
         "known": int | None,
     },

@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from math import gcd
 from typing import NamedTuple
 
 # How much longer than its even share an instance may search, and into how many pieces
@@ -30,6 +32,8 @@ class Piece(NamedTuple):
     # How many of these, the first ones, were tested before without a sufficient proof:
     # they are tested once more, and counted as repeated.
     again: int = 0
+    # How many after these may have been, at most: nothing tells.
+    perhaps: int = 0
 
     @property
     def residue(self) -> int:
@@ -68,8 +72,9 @@ def split(piece: Piece, parts: int, end: int) -> Iterator[Piece]:
     """Yield the nonces of a piece as disjoint pieces with `parts` times its modulus."""
     for j in range(parts):
         start, again = piece.start + piece.modulus * j, members(j, parts, piece.again)
+        perhaps = members(j, parts, piece.again + piece.perhaps) - again
         if start < end:
-            yield Piece(piece.modulus * parts, start, again)
+            yield Piece(piece.modulus * parts, start, again, perhaps)
 
 
 def dealt(pieces: Sequence[Piece], end: int, instances: int) -> tuple[Piece, ...]:
@@ -135,6 +140,25 @@ class Owners:
         return None
 
 
+def are_disjoint(pieces: Iterable[Piece]) -> bool:
+    """Whether no nonce is in two pieces, however large the space is.
+
+    Two classes have a nonce in common if their residues are the same modulo the
+    greatest common divisor of their moduli.
+    """
+    by_modulus: dict[int, set[int]] = {}
+    for piece in pieces:
+        residues = by_modulus.setdefault(piece.modulus, set())
+        if piece.residue in residues:
+            return False
+        residues.add(piece.residue)
+    for (m, some), (n, others) in combinations(by_modulus.items(), 2):
+        common = gcd(m, n)
+        if not {r % common for r in some}.isdisjoint(r % common for r in others):
+            return False
+    return True
+
+
 def unfinished(rows: Iterable[Mapping[str, object]], instances: int) -> Iterator[Piece]:
     """Yield how far each class was tested, from the rows of a result's `coverage`.
 
@@ -147,7 +171,9 @@ def unfinished(rows: Iterable[Mapping[str, object]], instances: int) -> Iterator
         modulus = row.get("of", instances)
         start = row.get("next", row.get("cursor"))
         again = row.get("again", 0)
-        for value, least in ((modulus, 1), (start, 0), (again, 0)):
+        most = row.get("again_at_most", again)
+        for value, least in ((modulus, 1), (start, 0), (again, 0), (most, 0)):
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{str(value)[:20]!r} is no part of a coverage")
-        yield Piece(modulus, start, again)  # type: ignore[arg-type]  # checked
+        perhaps = max(0, most - again)  # type: ignore[operator]  # checked
+        yield Piece(modulus, start, again, perhaps)  # type: ignore[arg-type]

@@ -72,6 +72,8 @@ class Result:
     # Hashes computed, those done twice counted twice; None: a worker has not reported.
     tested: int | None
     repeated: int  # of these, done twice because a class was handed over
+    # With what workers may have tested after their last reports that arrived.
+    repeated_at_most: int
     coverage: list[dict[str, object]]  # per class, see `SearchState.coverage`
     hash_rate: float | None  # nonces/s while searching
     kernel: str | None
@@ -127,6 +129,7 @@ class Result:
             "fleet": self.fleet,
             "tested": self.tested,
             "repeated": self.repeated,
+            "repeated_at_most": self.repeated_at_most,
             "coverage": self.coverage,
             "evidence": self.evidence and dict(self.evidence),
             "unproved": self.unproved or None,

@@ -6,7 +6,7 @@ found or tested to the end is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cnd.errors import UsageError
@@ -14,6 +14,7 @@ from cnd.model import pieces
 from cnd.model.claim import hashed
 from cnd.model.pieces import Piece
 from cnd.model.plan import Plan
+from cnd.model.run_name import is_run
 
 FOUND = "found"  # an outcome
 FRESH = "`fab start` begins a new search"
@@ -55,16 +56,36 @@ def past(
     rows = list(rows)
     left = tuple(pieces.unfinished(rows, plan.instances))
     tested, nonce = result.get("tested_in_all"), result.get("nonce")
+    if not isinstance(tested, int):
+        tested = _tested(plan, rows, left)
+    _require_sense(plan, left, tested)
     smallest = result.get("smallest")
     return Past(
         run,
         plan,
         left,
-        tested if isinstance(tested, int) else _tested(plan, rows, left),
+        tested,
         str(result.get("outcome") or ""),
         nonce if isinstance(nonce, int) else None,
         smallest if isinstance(smallest, bool) else None,
     )
+
+
+def _require_sense(plan: Plan, left: Sequence[Piece], tested: int) -> None:
+    """Refuse what no run leaves: it may be the file of another program.
+
+    Raises:
+        ValueError: a nonce would be tested twice, or a count is impossible.
+    """
+    rest = pieces.remaining(left, plan.nonces)
+    if not left or not pieces.are_disjoint(rest):
+        raise ValueError("its coverage has a nonce in two classes, or no class")
+    if any(piece.again + piece.perhaps > piece.size(plan.nonces) for piece in left):
+        raise ValueError("its coverage has more nonces than a class")
+    if not 0 <= tested <= plan.nonces:
+        raise ValueError(f"it cannot have tested {tested} of {plan.nonces} nonces")
+    if not all(map(is_run, plan.chain)):
+        raise ValueError("it says to resume what is no run")
 
 
 def _tested(

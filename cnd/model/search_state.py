@@ -31,7 +31,9 @@ from cnd.model.claim import answer, found_before, objection, objection_to
 from cnd.model.class_progress import WAITING, ClassProgress, concealed, first_golden
 from cnd.model.events import Event
 from cnd.model.outcome import Ending, Outcome
+from cnd.model.pieces import members
 from cnd.model.plan import Plan
+from cnd.model.unreported import LastSigns
 from cnd.model.witness import FalseClaim, LostWitnesses, Proof
 
 ASSIGNMENTS = ("instance.launched", "class.handed_over")  # kinds of events
@@ -49,6 +51,7 @@ class SearchState:
         # Whether `checked` is soon to grow: what is claimed below it decides nothing.
         self.awaits_check = False
         self._golden: dict[int, list[int]] = {}  # by their class, ascending
+        self._signs = LastSigns(plan)
         proof = None if plan.witness_bits is None else Proof(plan.witness_bits)
         self.classes: dict[int, ClassProgress] = {
             number: ClassProgress(
@@ -138,7 +141,13 @@ class SearchState:
                 "of": s.step,
                 "start": piece.start,
                 "cursor": s.cursor,
-                **class_progress.left(self.plan, s, piece, self.checked),
+                **class_progress.left(
+                    self.plan,
+                    s,
+                    piece,
+                    self.checked,
+                    self._signs.at_most(i, self.classes),
+                ),
                 "tested": s.before + s.tested if s.is_counted(self.plan) else None,
                 "repeated": s.repeated_of(piece),
                 "ended": s.ended,
@@ -154,6 +163,7 @@ class SearchState:
         `index` of a worker's event is the class that it searches.  Call `settle`
         when no failed class can be handed over any more.
         """
+        self._signs.note(event, self.classes)
         if event.kind == "space.checked":
             objected = self._note_checked(event)
         elif event.index is None or event.index not in self.classes:
@@ -201,12 +211,16 @@ class SearchState:
         if event.kind == "instance.launched":
             if index < self.plan.instances:
                 self.classes[index] = replace(progress, host=event.host or "")
+                self._signs.begin(index, event)
             return
+        above = members(progress.cursor, progress.step, self.plan.nonces)
+        unreported = int(min(above, self._signs.at_most(index, self.classes)))
         if not isinstance(start, int) or (start - progress.start) % progress.step:
             start = self.resumption(index)
         self.classes[index] = class_progress.handed_over(
-            progress, event.host or "", max(start, progress.start)
+            progress, event.host or "", max(start, progress.start), unreported
         )
+        self._signs.begin(index, event)
 
     def resumption(self, index: int) -> int:
         """Return the nonce from which another worker is to go on with a class."""
@@ -311,6 +325,12 @@ class SearchState:
                 reason = str(objected.fields["reason"])
                 self.classes[index] = class_progress.distrusted(progress, reason)
         return objected
+
+
+def repeated_at_most(search: SearchState) -> int:
+    """Return `repeated` with what may have been tested by workers that were lost."""
+    pairs = zip(search.plan.pieces, search.classes.values(), strict=True)
+    return sum(s.repeated_at_most(piece) for piece, s in pairs)
 
 
 def waiting(search: SearchState) -> list[int]:

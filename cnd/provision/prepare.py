@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cnd import s3logs, sqs
 from cnd.cloud.connection import Cloud
@@ -24,7 +24,7 @@ from cnd.provision import access
 from cnd.provision import user_data as boot_script
 from cnd.provision.capacity import bucket_pause
 from cnd.provision.retry import again
-from cnd.system.background import NotDone, Pool
+from cnd.system.background import NotDone, Pool, answer
 from cnd.system.typed_json import made
 from cnd.transport import keys, s3_protocol
 from cnd.transport.gateway import Gateway
@@ -32,6 +32,9 @@ from cnd.transport.shell import LOG_COMMAND
 from cnd.transport.ssh_connection import Login
 
 BUCKET_PATIENCE = 5.0  # seconds
+PATIENCE = 300.0  # seconds; calls and their repetition have shorter limits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -130,25 +133,25 @@ def prepare(
         pool.submit(lambda: cloud.ec2_once)  # making a client takes a moment
         specs = tuple(
             LaunchSpec(
-                image=image.result().id,
+                image=_got(image).id,
                 instance_type=instance_type,
-                key_name=key_name.result(),
-                group=group.result().group,
+                key_name=_got(key_name),
+                group=_got(group).group,
                 user_data=user_data[has_gpu(instance_type)],
                 lifetime=plan.lifetime,
                 public=plan.address == "public",
-                volumes=image.result().volumes,
+                volumes=_got(image).volumes,
             )
             for instance_type, image in images.items()
         )
         if plan.without_ssh:  # the instances get their orders from the bucket
-            bucket_made.result()
+            _got(bucket_made)
             place = (cloud.s3, name, run, owner)
             settled(partial(s3_protocol.send, *place, types=plan.types), cloud)
     finally:
         pool.close()
-    user = images[plan.instance_type].result().user
-    login = Login(user, key.path, host_key.public, group.result().rule)
+    user = _got(images[plan.instance_type]).user
+    login = Login(user, key.path, host_key.public, _got(group).rule)
     queue = sqs.create(cloud.sqs, run)
     return Provision(specs, login, queue, name, bucket_made, owner)
 
@@ -170,10 +173,18 @@ def prepare_again(
             made = pool.submit(settled, make, cloud)
         group = pool.submit(security_group, cloud, plan)  # the address may be another
         queue = sqs.create(cloud.sqs, run)
-        login = replace(former.login, rule=group.result().rule)
+        login = replace(former.login, rule=_got(group).rule)
     finally:
         pool.close()
     return Provision((), login, queue, former.bucket, made, former.owner)
+
+
+def _got(found: Future[T]) -> T:
+    """Return what a thread has found or made; `CloudError` if that takes too long."""
+    try:
+        return answer(found, PATIENCE)
+    except TimeoutError as error:
+        raise CloudError(f"could not prepare the run: {error}") from error
 
 
 def settled(work: Callable[[], object], cloud: Cloud) -> None:

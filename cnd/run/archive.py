@@ -21,7 +21,7 @@ from cnd.model.billing import LAUNCHED, spent
 from cnd.model.events import Event, trouble
 from cnd.model.outcome import Ending, Outcome
 from cnd.model.result import Result
-from cnd.model.search_state import evidence, unproved
+from cnd.model.search_state import evidence, repeated_at_most, unproved
 from cnd.provision.capacity import bucket_pause
 from cnd.provision.prepare import Provision
 from cnd.provision.retry import again
@@ -178,6 +178,7 @@ class Archive:
             ],
             tested=search.tested if search.counted else None,
             repeated=search.repeated,
+            repeated_at_most=repeated_at_most(search),
             coverage=search.coverage,
             hash_rate=search.hash_rate or None,
             kernel=", ".join(search.kernels) or None,

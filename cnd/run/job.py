@@ -28,7 +28,7 @@ from cnd.model.plan import Plan
 from cnd.model.result import Result
 from cnd.provision import capacity, launch
 from cnd.provision.prepare import Provision, prepare, prepare_again
-from cnd.run import first_nonces, index_tags, moving_in
+from cnd.run import first_nonces, index_tags, moving_in, status
 from cnd.run.archive import Archive
 from cnd.run.fleet_choice import judge, new_fleet, new_ssh_fleet
 from cnd.run.instance_monitor import InstanceMonitor
@@ -133,8 +133,7 @@ class Job:
             looking = self._pool.submit(strays)
             provision = prepare(cloud, plan, run=self._run, key=key, bucket=bucket)
             self._write_order(provision)
-            for text in looking.result():
-                self._recorder.take(Event("stray.found", fields={"text": text}))
+            self._recorder.take(*status.sightings(looking))
             return self._conduct(provision, self._launch)
 
     def search_on(self, left: FleetLeft, *, extend: bool) -> Result:
@@ -485,6 +484,7 @@ def _started(run: str, plan: Plan, began: float) -> Event:
         "type": plan.instance_type,
         "lifetime": plan.lifetime,
         "script": plan.script,
+        "smallest": plan.smallest,
         **(_resumed(plan) if plan.chain else {}),
     }
     wall = time.time() - (time.monotonic() - began)

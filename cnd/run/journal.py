@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -51,6 +52,7 @@ class Coverage(OlderCoverage, total=False):
     start: int
     next: int
     again: int
+    again_at_most: int
 
 
 class KeptResult(TypedDict, total=False):
@@ -79,23 +81,33 @@ class KeptResult(TypedDict, total=False):
     region: str
     chain: list[str]
     tested_before: int
+    repeated: int
+    repeated_at_most: int
     tested_in_all: int | None
     smallest: bool | None
 
 
-def runs() -> list[str]:
-    """Return the names of the runs on this disk, oldest first."""
+def runs(latest: int | None = None) -> list[str]:
+    """Return the names of the runs on this disk, oldest first.
+
+    Args:
+        latest: only so many, the newest ones; None: all.  To look into each folder
+            takes a second where tens of thousands are kept.
+    """
     try:
-        found = sorted((state_folder() / "runs").iterdir())
+        folder = state_folder() / "runs"
+        names = sorted(filter(is_run, os.listdir(folder)), reverse=True)
     except (OSError, UsageError):  # there is no such folder, or it cannot be read
         return []
-    # Other entries are no runs; nor are empty folders.
-    return [p.name for p in found if is_run(p.name) and _has_entries(p)]
+    # Empty folders are no runs.
+    found = (name for name in names if _has_entries(folder / name))
+    return list(islice(found, latest))[::-1]
 
 
 def _has_entries(folder: Path) -> bool:
     try:
-        return any(folder.iterdir())
+        with os.scandir(folder) as entries:
+            return any(entries)
     except OSError:
         return False
 

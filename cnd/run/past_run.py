@@ -6,13 +6,17 @@ where it broke off, by its journal and by what its orphans have left in S3.
 
 from __future__ import annotations
 
+import datetime as dt
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnd import ec2
 from cnd.cloud.connection import Cloud
 from cnd.errors import CloudError, UsageError
 from cnd.model import replay
+from cnd.model.events import Event
 from cnd.model.plan import Plan
 from cnd.model.resumption import Past, past, require_open
 from cnd.model.search_state import SearchState
@@ -22,7 +26,12 @@ from cnd.system.typed_json import made
 from cnd.transport import orphans
 from cnd.transport.fleet import Part
 
-ASKED = ("block", "difficulty", "instances", "nonces", "time_limit", "script")
+TRANSITION = re.compile(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)")
+# What the first event of a run says of its plan.
+ASKED = (
+    *("block", "difficulty", "instances", "nonces", "time_limit"),
+    *("smallest", "chain", "tested_before", "known", "work"),
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ def read(journal: Journal, cloud: Cloud | None = None) -> Past:
             if not isinstance(rows, list):
                 raise ValueError(f"{RESULT} has no coverage")
             return past(journal.run, plan, rows, result)
+        if journal.is_over:  # its progress went into the result
+            raise ValueError(f"{RESULT} cannot be read")
         plan = _plan(journal, {})
         return _broken_off(journal, plan, cloud)
     except ValueError as error:
@@ -78,7 +89,8 @@ def _plan(journal: Journal, result: dict[str, Any]) -> Plan:
         plan = made(Plan, result["plan"])
         return replace(plan, instances=count or plan.instances)
     first = next(journal.events(), None)
-    if first is None or first.kind != "run.started":
+    is_start = first is not None and first.kind == "run.started"
+    if first is None or not is_start or first.fields.get("script"):  # with what words?
         raise ValueError("what it was to search is not known")
     asked = {name: first.fields[name] for name in ASKED if name in first.fields}
     plan = made(Plan, {**asked, "instance_type": first.fields.get("type", "t3.micro")})
@@ -92,6 +104,8 @@ def _broken_off(journal: Journal, plan: Plan, cloud: Cloud | None) -> Past:
     kept = order.kept(journal)
     if cloud and kept:
         _take_in_reports(history, cloud, kept.provision.bucket, journal.run)
+        for event in _ends(cloud, journal.run):
+            search.see(event)
     best = search.best
     tested = plan.tested_before + search.tested - search.repeated
     found: dict[str, object] = {
@@ -120,6 +134,28 @@ def _take_in_reports(
             search.see(event)
     if claim := orphans.claim(cloud.s3, bucket, run, search.plan.owners.of):
         search.see(claim)
+
+
+def _ends(cloud: Cloud, run: str) -> Iterator[Event]:
+    """Yield when instances of a run have ended, of those that EC2 still lists."""
+    for each in ec2.find(cloud.ec2, run=run, states=("shutting-down", "terminated")):
+        if (end := requested_at(each.transition)) is not None:
+            yield Event("instance.lost", each.index, each.id, time=end + 1)
+
+
+def requested_at(transition: str) -> float | None:
+    """Return the time in a reason such as "User initiated (2026-01-02 03:04:05 GMT)".
+
+    That is when the end of an instance was requested, in seconds since the epoch, to
+    the second; None: AWS does not say.
+    https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_Instance.html
+    """
+    if not (found := TRANSITION.search(transition)):
+        return None
+    try:
+        return dt.datetime.fromisoformat(f"{found[1]}+00:00").timestamp()
+    except ValueError:
+        return None
 
 
 def _parts(search: SearchState, host: str) -> Iterator[tuple[str, int]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,18 @@ from cnd.errors import CloudError, UsageError
 from cnd.model import replay
 from cnd.model.checkpoint import Checkpoint
 from cnd.model.claim import refutation
-from cnd.model.events import Event, amount
+from cnd.model.events import Event, amount, trouble
 from cnd.model.format import duration, number
-from cnd.run import order, past_run
+from cnd.run import order, past_run, successors
 from cnd.run.journal import Journal, runs
+from cnd.system.background import answer
 from cnd.transport import orphans
 
 SHOWN = 10  # runs
 # Seconds after its request for which a launch may not be listed yet.
 LAUNCH_SHOWS = 600.0
+# For a look for strays that is not over when a run is prepared.
+STRAYS_PATIENCE = 30.0  # seconds
 UNDER_WAY = (
     "broke off while a launch was under way: instances may show yet; "
     "`fab scram` looks for them"
@@ -94,10 +98,11 @@ def _resumable(run: str, left: int | None) -> str:
 def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
     """Return the overview, given what `cloud` lists: see `listed`."""
     live = [i for i in listed if i.state in EXISTING]
-    newest = runs()[-SHOWN:]
+    newest = runs(SHOWN)
     journals = {run: Journal(run) for run in {*newest, *by_run(live)}}
     activities = {run: _activities(journals[run]) for run in by_run(live)}
     unsure = under_way(listed, cloud) if cloud else []
+    no_rest = {*unsure, *activities, *successors.newest(newest)}
     unknown = "not followed from this machine"
     return Overview(
         instances=tuple((i, activities[i.run].get(i.id, unknown)) for i in live),
@@ -107,7 +112,7 @@ def survey(listed: Sequence[Instance], cloud: Cloud | None) -> Overview:
                 UNDER_WAY
                 if run in unsure
                 else _summary(journals[run], run in activities, cloud),
-                None if run in {*unsure, *activities} else past_run.left(journals[run]),
+                None if run in no_rest else past_run.left(journals[run]),
             )
             for run in newest
         ),
@@ -135,7 +140,7 @@ def listed(cloud: Cloud | None, among: Sequence[str] = ()) -> list[Instance]:
 
 def strays_on(cloud: Cloud) -> list[str]:
     """Return the same as `strays`; `cloud` is asked for the runs on this disk only."""
-    return strays(listed(cloud, runs()[-FILTER_VALUES:]), cloud)
+    return strays(listed(cloud, runs(FILTER_VALUES)), cloud)
 
 
 def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
@@ -155,6 +160,24 @@ def strays(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
         and not journal.is_followed
         and not _kept(journal)
     ]
+
+
+def sightings(
+    looking: Future[Iterable[str]], patience: float = STRAYS_PATIENCE
+) -> list[Event]:
+    """Return the events of a look for strays that goes on in another thread.
+
+    No run waits long for it: it is about other runs.
+
+    Raises:
+        CloudError: the cloud refused to list instances.
+    """
+    try:
+        found = answer(looking, patience)
+    except TimeoutError as error:
+        what = "whether other runs lack an orchestrator is not known"
+        return [trouble(CloudError(f"{what}: {error}"))]
+    return [Event("stray.found", fields={"text": text}) for text in found]
 
 
 def _kept(journal: Journal) -> bool:
@@ -180,7 +203,7 @@ def under_way(listed: Sequence[Instance], cloud: Cloud) -> list[str]:
     """
     by_name = by_run(listed)
     found = []
-    for run in runs()[-SHOWN:]:
+    for run in runs(SHOWN):
         journal = Journal(run)
         kept = journal.kept_order() or {}
         place = [kept.get(name) for name in ("cloud", "account", "region")]

@@ -1,6 +1,6 @@
 """The stop message of a user: which run it is for, and its way to the run's queue.
 
-One rule: a message is sent to one run only, and only to one that has a queue.
+One rule: a message is sent to one run only, and only where a process may read it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ def stop(cloud: Cloud | None, run: str, message: str) -> str:
         run: its name; "": the only one that is going on.
 
     Raises:
-        UsageError: there is no such run, or more than one is going on.
+        UsageError: there is no such run, or more than one is going on, or an
+            orchestrator of this machine that died has left it.
         CloudError: there is no cloud.
     """
     place = required(cloud)
@@ -29,10 +30,21 @@ def stop(cloud: Cloud | None, run: str, message: str) -> str:
         found = f"{len(runs)} runs are going on: {', '.join(runs)}" if runs else ""
         hint = "say which: fab stop --run ID" if runs else "`fab status` shows runs"
         raise UsageError(found or "no run is going on", hint=hint)
+    _require_reader(runs[0])
     if Journal(runs[0]).is_over or not _sent(place, runs[0], message):
         reason = f"no such run is going on: {runs[0]!r}"
         raise UsageError(reason, hint="`fab status` shows runs")
     return runs[0]
+
+
+def _require_reader(run: str) -> None:
+    """Refuse a run of this machine that no process follows: nothing reads its queue."""
+    journal = Journal(run)
+    if not journal.is_there or journal.is_over or journal.is_followed:
+        return
+    message = f"run {run} has no orchestrator that a stop message could reach"
+    takes = f"`fab attach {run}` takes it over, and Ctrl-C then ends it with its logs"
+    raise UsageError(message, hint=f"{takes}; `fab scram --run {run}` ends it at once")
 
 
 def _going_on(cloud: Cloud) -> list[str]:

@@ -24,7 +24,9 @@ MOST_LOG = 2 * system_log.MOST  # bytes of a log here: what is kept, a note, and
 
 
 def fetch_run(journal: Journal, say: Say, where: tuple[str, str] = ("", "")) -> bool:
-    """Fetch events and result of a run that is over; return whether they are in S3.
+    """Fetch events and result of a run that is over; return whether it is in S3.
+
+    Its result is enough to go on from it; events may be missing.
 
     Args:
         where: the cloud and the region; "": as configured.
@@ -40,12 +42,15 @@ def fetch_run(journal: Journal, say: Say, where: tuple[str, str] = ("", "")) -> 
     except CloudError as error:
         say(f"run {journal.run} is not here, and S3 could not be asked: {error}")
         return False
-    if None in found.values():
+    if found[RESULT] is None:
         return False
     say(f"run {journal.run} was brought from s3://{bucket}")
+    if found[EVENTS] is None:
+        say(f"its events are not there: of run {journal.run} only the result is known")
     journal.create()
     for name, data in found.items():
-        private_files.write(journal.folder / name, data or b"")
+        if data is not None:
+            private_files.write(journal.folder / name, data)
     return True
 
 

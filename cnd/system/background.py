@@ -135,9 +135,17 @@ def within(seconds: float, work: Callable[[], T]) -> T:
     Raises:
         TimeoutError: it took longer; it goes on in its thread.
     """
-    future = Pool(1, "within").submit(work)
+    return answer(Pool(1, "within").submit(work), seconds)
+
+
+def answer(future: Future[T], seconds: float) -> T:
+    """Return what the work of a future returns, or raise what it raises.
+
+    Raises:
+        TimeoutError: it takes longer; it goes on in its thread.
+    """
     try:
-        return future.result(timeout=seconds)
+        return future.result(timeout=max(0.0, seconds))
     except NotDone:
         if future.done():
             raise  # its own

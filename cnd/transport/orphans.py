@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from cnd.model.plan import MAX_LIFETIME
 from cnd.on_instance.agent import MOST_REPORT
 from cnd.on_instance.watchdog import LAST_LINE, MOST_LOG
 from cnd.on_instance.worker_events import MOST_BYTES
+from cnd.system import background
 from cnd.system.background import Pool
 from cnd.transport import instance_report
 
@@ -32,6 +34,7 @@ MOST_RESULT = LAST_LINE  # bytes: no watchdog reads more
 NOTE = 1024  # bytes of a log's first line, at most
 PATIENCE = 30.0  # seconds without a sign of life until a host is an orphan
 POLL = 5.0  # seconds between an orphan's looks for the others' result
+LEFT_PATIENCE = 60.0  # seconds for all reports of a run
 FETCHES = 8  # reports read at a time, each of up to `MOST_REPORT` bytes
 
 
@@ -142,7 +145,20 @@ def left(
     """
     pool = Pool(FETCHES, "left")
     answers = [pool.submit(_left, s3, bucket, run, place) for place in places]
-    return [answer.result() for answer in answers]
+    deadline = time.monotonic() + LEFT_PATIENCE
+    try:
+        return [_in_time(each, deadline) for each in answers]
+    finally:
+        pool.close(cancel=True)
+
+
+def _in_time(
+    answer: Future[Left | CloudError | None], deadline: float
+) -> Left | CloudError | None:
+    try:
+        return background.answer(answer, deadline - time.monotonic())
+    except TimeoutError:
+        return CloudError(f"S3 has not sent a report within {LEFT_PATIENCE:.0f} s")
 
 
 def _left(

@@ -20,7 +20,7 @@ from cnd.errors import ForeignHost, HostError, HostLost
 from cnd.model import system_log
 from cnd.model.events import Emit, Event
 from cnd.model.plan import MARKETS, Plan
-from cnd.system.background import Pool
+from cnd.system.background import Pool, answer
 from cnd.transport.bounded_lines import Allowance
 from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
 from cnd.transport.first_contact import FirstContact
@@ -38,6 +38,9 @@ from cnd.transport.turns import Turns
 from cnd.transport.worker_output import WorkerOutput
 
 SET_UP_ATTEMPTS = 3
+# For all hosts together, seconds: handshakes and commands have shorter limits of their
+# own, and take turns where a fleet is large.
+REACH_PATIENCE, TELL_PATIENCE = 60.0, 120.0
 FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 
 
@@ -127,12 +130,12 @@ class SshFleet:
             ]
             self._hosts += reached
         answers = [self._pool.submit(host.connect, deadline) for _, host in reached]
-        for (instance_id, host), answer in zip(reached, answers, strict=True):
+        for (instance_id, host), connected in zip(reached, answers, strict=True):
             try:
-                answer.result()
+                answer(connected, REACH_PATIENCE)
             except ForeignHost:
                 raise
-            except HostError:
+            except (HostError, TimeoutError):
                 host.close()
             else:
                 self._reached[instance_id] = host
@@ -142,22 +145,28 @@ class SshFleet:
         """The instances that are connected, and not served yet."""
         return set(self._reached)
 
-    def tell(self, command: Callable[[], str]) -> None:
+    def tell(self, command: Callable[[], str], patience: float = TELL_PATIENCE) -> None:
         """Run a command on all hosts that were reached, and are not served yet.
 
         Args:
             command: returns it; called just before it is sent to a host.
+            patience: seconds for all hosts to have done it.
 
         Raises:
-            HostError: it failed on a host; what was sent to others is done.
+            HostError: it failed on a host, or one has not answered in time; what was
+                sent to others is done.
         """
-        answers = [
-            self._pool.submit(lambda host=host: host.run(command()))  # type: ignore[misc]
+        answers = {
+            host: self._pool.submit(lambda host=host: host.run(command()))  # type: ignore[misc]
             for host in self._reached.values()
-        ]
-        wait(answers)
-        for answer in answers:
-            answer.result()
+        }
+        wait(answers.values(), timeout=patience)
+        for host, ran in answers.items():
+            try:
+                answer(ran, 0)
+            except TimeoutError as error:
+                why = f"no answer within {patience:g} s"
+                raise HostError(host.name, why) from error
 
     def serve(self, instance: Instance, name: str, parts: Sequence[Part]) -> None:
         """Begin with a running instance: connect, search its classes, fetch its log.

@@ -236,7 +236,7 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("resumes", " → ".join(map(str, result.get("chain") or ()))),
         ("tested before", _counted(result.get("tested_before") or None)),
         ("tested in all", _counted(result.get("tested_in_all") or None)),
-        ("tested twice", result.get("repeated") or None),
+        ("tested twice", _repeated(result)),
         ("chance of a find by then", _chance(difficulty, line.tested)),
         ("times", _times(result)),
         ("price", ", ".join(_price(line))),
@@ -245,6 +245,13 @@ def facts(line: Timeline) -> list[tuple[str, str]]:
         ("logs", (result.get("logs") or {}).get("s3")),
     ]
     return [(name, str(value)) for name, value in found if value not in (None, "")]
+
+
+def _repeated(result: Mapping[str, Any]) -> str:
+    """Return how much was tested twice, and how much may have been."""
+    known, most = result.get("repeated") or 0, result.get("repeated_at_most") or 0
+    more = f"; {most:,} at most" if most > known else ""
+    return f"{known:,}{more}" if known or more else ""
 
 
 def _tested(line: Timeline) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from cnd.model.plan import Plan
+from cnd.run import successors
 from cnd.run.journal import Journal
+from tests.support.logins import log_in
 from tests.support.terminal import Terminal
 from tests.support.vectors import SMALLEST
 
@@ -128,15 +131,46 @@ def test_a_run_whose_result_is_damaged_is_refused(terminal: Terminal) -> None:
     assert "cannot be resumed: result.json is damaged" in refused(terminal, RUN)
 
 
-def test_a_run_of_another_account_is_refused(terminal: Terminal) -> None:
+def test_a_run_goes_on_where_it_was_and_nowhere_else(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    """In its cloud, its account, and its region unless another one is asked for."""
     found = terminal.json("start", "--d", "9", "--nonces", "9", "--n", "1", status=11)
     order = json.loads(
         (terminal.state / "cnd/runs" / found["run"] / "order.json").read_text()
     )
     plan = {**order["plan"], "instances": 2, "nonces": 1000}
-    past(terminal, {**order, "plan": plan, "account": "999999999999"})
+    order |= {"plan": plan, "region": "eu-west-1"}
+    other, aws = {**order, "account": "999999999999"}, {**order, "cloud": "aws"}
 
-    assert "belongs to account 999999999999" in refused(terminal, RUN)
+    past(terminal, other)
+    assert "belongs to account 999999999999, not 1" in refused(terminal, RUN)
+    past(terminal, aws)
+    assert f"--cloud local: run {RUN} was on aws" in refused(
+        terminal, RUN, "--cloud", "local"
+    )
+    why = "boto3 finds no AWS credentials"
+    assert f"run {RUN} was on aws: --cloud aws: {why}" in refused(terminal, RUN)
+
+    past(terminal, order)
+    terminal.environment["CND_REGION"] = "us-west-2"  # as configured today
+    last = terminal.json("resume", RUN, status=11)
+    assert (last["region"], last["tested_in_all"]) == ("eu-west-1", 1000)
+    past(terminal, order, outcome="stopped")
+    shutil.rmtree(terminal.state / "cnd" / "runs" / last["run"])
+    words = ("resume", RUN, "--region", "us-east-2", "--n", "1")
+    last = terminal.json(*words, status=11)
+    assert (last["region"], last["instances"]) == ("us-east-2", 1)
+
+    shutil.rmtree(terminal.state / "cnd" / "runs" / last["run"])
+
+    log_in(terminal, tmp_path, minutes=60)
+    past(terminal, {**other, "cloud": "aws"})
+    assert "belongs to account 999999999999, not 1" in refused(terminal, RUN)
+    past(terminal, order)
+    assert f"--cloud aws: run {RUN} was on local" in refused(
+        terminal, RUN, "--cloud", "aws"
+    )
 
 
 def test_smaller_nonces_than_the_one_found_are_searched_for_on_another_machine(
@@ -157,8 +191,12 @@ def test_smaller_nonces_than_the_one_found_are_searched_for_on_another_machine(
     terminal.client("s3").put_object(
         Bucket=bucket, Key=f"{key}result.json", Body=text.encode()
     )
+    # Its events are not there, as where the disk did not answer at its end.
+    terminal.client("s3").delete_object(Bucket=bucket, Key=f"{key}events.jsonl")
 
     plan = terminal.ask("plan", "--resume", first["run"], "--smallest", "--n", "1")
+    assert terminal.call("runs").returncode == 0
+    assert terminal.call("report", first["run"]).returncode in (0, 2)
     last = terminal.json("resume", first["run"], "--smallest", "--n", "1", "--t", "60")
 
     assert (plan["plan"]["known"], plan["plan"]["chain"]) == (LARGER, [first["run"]])
@@ -175,7 +213,7 @@ def test_a_plan_of_the_rest_counts_what_was_tested(terminal: Terminal) -> None:
 
     assert plan["plan"]["tested_before"] == 100
     assert plan["plan"]["time_limit"] == 60.0
-    assert sum(len(range(s, 1000, m)) for m, s, _ in plan["plan"]["work"]) == 900
+    assert sum(len(range(s, 1000, m)) for m, s, *_ in plan["plan"]["work"]) == 900
     assert "900 nonces; 100 were tested by 1 run" in text
     assert "at most 30 s" in text  # as it was asked for
 
@@ -271,4 +309,112 @@ def test_what_orphans_have_left_in_s3_counts_as_tested(terminal: Terminal) -> No
     plan = terminal.ask("plan", "--resume", first["run"])["plan"]
 
     assert plan["tested_before"] == 123_456_789
-    assert [start for _, start, _ in plan["work"]] == [123_456_789]
+    assert [start for _, start, *_ in plan["work"]] == [123_456_789]
+
+
+# --- of a run from which another one has gone on
+
+
+LATER = "20260102-030406-abcd"
+
+
+def later(
+    terminal: Terminal, *kinds: str, chain: tuple[str, ...] = (RUN,), **result: Any
+) -> Path:
+    """Lay the folder of a run that resumes RUN, with these events, beside its own."""
+    folder = past(terminal).with_name(LATER)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    start = {"kind": "run.started", "time": 1.0, "run": LATER, "chain": chain}
+    asked = {"block": BLOCK, "difficulty": 9, "instances": 2, "nonces": 1000}
+    work = {"work": [[2, 100], [2, 101]], "tested_before": 100, "time_limit": 30.0}
+    events = [{**start, **asked, **work}, *({"kind": k, "time": 2.0} for k in kinds)]
+    lines = "".join(json.dumps(event) + "\n" for event in events)
+    (folder / "events.jsonl").write_text(lines)
+    if result:
+        whole = json.loads((folder.parent / RUN / "result.json").read_text())
+        plan = {**whole["plan"], "chain": chain, "tested_before": 100}
+        text = json.dumps({**whole, "plan": plan, "tested": 100, **result})
+        (folder / "result.json").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def no_later(terminal: Terminal) -> Iterator[None]:
+    yield
+    shutil.rmtree(terminal.state / "cnd" / "runs" / LATER, ignore_errors=True)
+
+
+@pytest.mark.usefixtures("no_later")
+def test_a_run_from_which_a_later_one_has_gone_on_is_refused(
+    terminal: Terminal,
+) -> None:
+    """Its rest would be tested twice, and paid for twice."""
+    later(terminal, "worker.started", outcome="timeout")
+    said = refused(terminal, RUN)
+    assert f"run {RUN} has gone on as run {LATER}: 900 nonces are left" in said
+    assert terminal.call("plan", "--resume", RUN).returncode == 2
+    left = {each["run"]: each["left"] for each in terminal.ask("runs")["runs"]}
+    assert (left[RUN], left[LATER]) == (None, 900)
+
+    later(terminal, "worker.started", outcome="exhausted")
+    assert f"run {LATER} is finished: every nonce was tested" in refused(terminal, RUN)
+
+    folder = later(terminal)
+    with Journal(LATER, folder).followed():
+        said = refused(terminal, RUN)
+        assert f"run {LATER} goes on from run {RUN}, and still searches" in said
+        left = {each["run"]: each["left"] for each in terminal.ask("runs")["runs"]}
+        assert (left[RUN], left[LATER]) == (None, None)
+
+    with (folder.with_name(RUN) / successors.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert f"another process resumes run {RUN} right now" in refused(terminal, RUN)
+
+
+@pytest.mark.usefixtures("no_later")
+@pytest.mark.parametrize(
+    ("kinds", "result"),
+    [
+        ((), {}),  # it broke off before the launch
+        (("instance.requested", "run.aborted"), {}),
+        ((), {"outcome": "stopped", "tested": 0}),
+    ],
+)
+def test_a_later_run_that_has_tested_nothing_bars_nothing(
+    terminal: Terminal, kinds: tuple[str, ...], result: dict[str, Any]
+) -> None:
+    later(terminal, *kinds, **result)
+
+    plan = terminal.ask("plan", "--resume", RUN)["plan"]
+
+    assert (plan["chain"], plan["tested_before"]) == ([RUN], 100)
+
+
+@pytest.mark.usefixtures("no_later")
+@pytest.mark.parametrize("name", [LATER, "20990101-000000-abcd", f"../runs/{RUN}"])
+def test_a_chain_that_names_no_older_run_leads_nowhere(
+    terminal: Terminal, name: str
+) -> None:
+    later(terminal, chain=(name,), outcome="timeout", tested=0)
+
+    assert terminal.ask("runs")["runs"]
+    said = terminal.call("plan", "--resume", LATER)
+    assert (said.returncode, len(said.stderr.splitlines())) in [(0, 1), (2, 2)]
+
+
+@pytest.mark.usefixtures("no_later")
+def test_a_run_that_broke_off_before_its_launch_goes_on_from_the_one_before(
+    terminal: Terminal,
+) -> None:
+    """Ctrl-C while it was prepared: it has left one event, and no order."""
+    later(terminal)
+
+    plan = terminal.ask("plan", "--resume", LATER, "--n", "2")["plan"]
+
+    assert plan["chain"] == [RUN, LATER]
+    assert plan["tested_before"] == 100
+    assert [piece[:2] for piece in plan["work"]] == [[2, 100], [2, 101]]
+    with (terminal.state / "cnd/runs" / RUN / successors.LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one goes on with the same rest
+        assert f"another process resumes run {LATER}" in refused(terminal, LATER)

@@ -128,6 +128,18 @@ def test_start_names_a_fleet_without_an_orchestrator(terminal: Victim) -> None:
     assert terminal.live() == []
 
 
+def test_nothing_is_asked_of_a_fleet_without_an_orchestrator(terminal: Victim) -> None:
+    """Nothing reads its queue: `stop` says so, and what does end it."""
+    folder = killed(terminal, *SPACE, when="worker.started")
+    for words in (("--run", folder.name), ()):
+        asked = terminal.call("stop", *words)
+        said = asked.stderr.splitlines()[-2:]
+        assert (asked.returncode, asked.stdout) == (2, "")
+        assert said[0].startswith(f"cnd: run {folder.name} has no orchestrator")
+        assert f"`fab attach {folder.name}`" in said[1]
+    assert terminal.run("scram", "--run", folder.name).returncode == 0
+
+
 def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
     terminal: Victim,
 ) -> None:

@@ -107,6 +107,7 @@ def test_a_search_in_three_pieces_tests_every_nonce(terminal: Victim) -> None:
     second = chain.ended_from_outside(4, hosts=1)
     assert second["resumes"] == chain.folders[0].name
     assert second["tested_before"] >= chain.nonces - known
+    assert second["repeated_at_most"] >= second["repeated"]
 
     third = chain.exhausted(2)
     assert third["chain"] == [folder.name for folder in chain.folders[:2]]

@@ -136,7 +136,7 @@ def look_at(journal: Journal) -> None:
         for event in events:
             view.show(event)
         view.close()
-    list(table([_cells(_past(journal))], ("<",), gap="  "))
+    list(table([_cells(_past(journal, False))], ("<",), gap="  "))
     [_line(event) for event in events]
     as_json(journal)
     as_csv(journal)

@@ -48,6 +48,7 @@ def result(
         fleet=[{"id": f"i-{i}", "type": "c7a.large"} for i in range(len(tested))],
         tested=sum(tested),
         repeated=0,
+        repeated_at_most=0,
         coverage=[{"index": i, "tested": n} for i, n in enumerate(tested)],
         hash_rate=rate,
         kernel="shani",

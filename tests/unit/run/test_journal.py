@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cnd.errors import UsageError
-from cnd.run.journal import LOCK, Journal
+from cnd.run.journal import LOCK, Journal, runs
 
 
 @pytest.fixture
@@ -49,3 +49,18 @@ def test_a_look_whether_a_run_is_followed_does_not_hinder_a_follower(
     threading.Timer(0.05, os.close, [lock]).start()
     with journal.followed():
         assert journal.is_followed
+
+
+def test_the_newest_runs_are_found_past_folders_that_are_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    names = [f"20260101-00000{i}-abcd" for i in range(4)]
+    for name in names:
+        Journal(name).create()
+    folder = Journal(names[0]).folder.parent
+    (folder / "20270101-000000-abcd").mkdir()  # empty
+    (folder / "notes").mkdir()
+
+    assert runs() == names
+    assert [runs(latest) for latest in (1, 3, 9)] == [names[3:], names[1:], names]

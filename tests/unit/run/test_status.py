@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from cnd.run.journal import Journal
 from cnd.run.status import (
     abandoned,
     launching,
+    sightings,
     strays,
     strays_on,
     survey,
@@ -167,3 +170,15 @@ def test_a_look_for_strays_asks_for_no_run_of_others_and_for_none_that_is_termin
         reply["Reservations"][0]["Instances"][0]["Tags"][0]["Value"] = ABANDONED
         clerk.answer("ec2", "describe_instances", reply, asked(ALL, ABANDONED))
         assert strays_on(clerk.cloud) == []
+
+
+def test_a_look_for_strays_that_does_not_end_is_not_waited_for() -> None:
+    looking: Future[Iterable[str]] = Future()
+
+    (event,) = sightings(looking, patience=0.01)
+    looking.set_result(["run x has no orchestrator"])
+    (found,) = sightings(looking, patience=0.01)
+
+    assert event.kind == "cloud.trouble"
+    assert "no answer within 0.01 s" in event.fields["reason"]
+    assert found.fields == {"text": "run x has no orchestrator"}

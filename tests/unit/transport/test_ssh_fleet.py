@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import json
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ import pytest
 from botocore.config import Config
 
 from cnd.ec2 import Instance
-from cnd.errors import HostLost
+from cnd.errors import HostError, HostLost
 from cnd.model.events import Emit, Event
 from cnd.model.plan import Plan
 from cnd.run.journal import Journal
 from cnd.transport.fleet import Part
 from cnd.transport.s3_fleet import FETCHES, MOST_AT_ONCE, S3Fleet, batches
+from cnd.transport.ssh import Host
 from cnd.transport.ssh_connection import Login
 from cnd.transport.ssh_fleet import SshFleet
 from tests.support.waiting import eventually
@@ -259,3 +261,34 @@ def test_a_class_whose_result_is_not_needed_is_released(make: Make) -> None:
         assert busy._holders == {0: ""}
     finally:
         busy.close()
+
+
+class Reached(SshFleet):
+    """A fleet with one host, as if it had been reached."""
+
+    def reached_is(self, host: Host) -> None:
+        self._reached["i-0"] = host
+
+
+def test_a_host_that_does_not_do_what_it_is_told_is_not_waited_for_without_end() -> (
+    None
+):
+    login = Login("nobody", Path("no-key"), "ssh-ed25519 AAAA")
+    told, files = threading.Event(), Journal(LATE.run)
+    hosts = Reached(
+        PLAN,
+        files,
+        login,
+        code=lambda instance_type, machine: {},
+        alone=lambda instance, name: {},
+        put=lambda event: None,
+    )
+    hosts.reached_is(Host("Instance0", "127.0.0.1", login, port=1))
+
+    def hangs() -> str:
+        told.wait(60)
+        return "true"
+
+    with pytest.raises(HostError, match=r"Instance0.*no answer within 0\.1 s"):
+        hosts.tell(hangs, patience=0.1)
+    told.set()

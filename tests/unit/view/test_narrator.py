@@ -35,6 +35,7 @@ ENDED = Result(
     fleet=[],
     tested=0,
     repeated=0,
+    repeated_at_most=0,
     coverage=[],
     hash_rate=None,
     kernel=None,
