@@ -235,15 +235,17 @@ class Launcher:
         zones = access.subnets(cloud.ec2, [name for name in self._plan.subnets if name])
         ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
         for market in ("spot", "on-demand")[: 1 + (self._plan.market != "spot")]:
-            # What was just made, AWS's reply may call unknown, too.
-            for pause in (0.0, *capacity.UNKNOWN_PAUSES):
-                if not (progress.missing and progress.wait(pause)):
+            failures: list[str] = []
+            seconds: float | None = 0.0
+            # A reply, too, may call unknown what was just made, or be throttled.
+            while seconds is not None:
+                if not (progress.missing and progress.wait(seconds)):
                     return
                 reply = self._ask_fleet(specs, zones, market, progress)
                 for instance in reply.instances:
                     progress.take(instance)
-                if code(reply.trouble) not in capacity.UNKNOWN_YET:
-                    break
+                failures.append(code(reply.trouble))
+                seconds = capacity.pause(failures) if reply.trouble else None
             if reply.trouble:
                 names = ", ".join(spec.instance_type for spec in specs)
                 where = f"{market} pools"
@@ -315,19 +317,18 @@ class Launcher:
         """
         token = uuid.uuid4().hex
         progress.emit(Event("instance.requested", fields={**fields, "token": token}))
-        failures, doubt = 0, False
+        failures: list[str] = []
         while True:
             try:
                 return call(token)
             except CloudError as error:
-                failures += 1
-                seconds = capacity.pause(code(error), failures)
-                doubt |= code(error) in ("", *ec2.INTERNAL)
+                failures.append(code(error))
+                seconds = capacity.pause(failures)
                 if seconds is not None and code(error) in capacity.DELAYS:
                     delay = {"seconds": seconds, "reason": code(error)}
                     progress.emit(Event("launch.delayed", fields=delay))
                 if seconds is None or self._cloud.gone() or not progress.wait(seconds):
-                    self.unsure |= doubt
+                    self.unsure |= bool({"", *ec2.INTERNAL} & {*failures})
                     raise
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.weather.whole_runs import WAYS, a_user
+from tests.support.terminal import Terminal
+from tests.weather.whole_runs import a_user
 
 
 @pytest.fixture(scope="session")
-def calm_seconds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """How long a run of each kind takes in calm weather."""
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A user in calm weather: what a run takes there is what it is compared with."""
     with a_user(tmp_path_factory, "calm") as user:
-        return {kind: way(user).seconds for kind, way in WAYS.items()}
+        yield user
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
