@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterator
 from typing import Any
@@ -35,12 +36,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for name, value in told:
         if name == "wrong":
             kinds[str(value).partition(":")[0]] += 1
-    runs = [value for name, value in told if name == "weather_seconds"]
-    if not runs:
+    weathers = [value for name, value in told if name == "weather"]
+    if not weathers:
         return
     line = ", ".join(f"{count} {name}" for name, count in kinds.items())
-    terminalreporter.write_line(f"weather: {len(runs)} whole runs, {line}")
+    seeds = sorted(int(re.findall(r"\d+", each)[0]) for each in weathers)
     terminalreporter.write_line(
-        f"what the weather costs a run: n={len(runs)}, median "
-        f"{statistics.median(runs):.1f} s, worst {max(runs):.1f} s"
+        f"weather: {len(weathers)} whole runs, seeds {seeds[0]} to {seeds[-1]}: {line}"
     )
+    if costs := [value for name, value in told if name == "weather_seconds"]:
+        terminalreporter.write_line(
+            f"what the weather costs a run: n={len(costs)}, median "
+            f"{statistics.median(costs):.1f} s, worst {max(costs):.1f} s"
+        )

@@ -26,6 +26,7 @@ def test_a_whole_run_is_right_whatever_the_seed(
         done = WAYS[kind](user)
         wrong = list(faults_of(user, done))
         told = request.node.user_properties
+        told.append(("weather", f"aws:{seed}"))
         told.append(("weather_seconds", done.seconds - in_calm))
         told += [("wrong", each) for each in wrong]
         assert wrong == [], f"{kind} in aws:{seed}, {done.folder}: {log_of(user)}"

@@ -7,6 +7,7 @@ its hosts on this disk, and from the run's journal.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,9 @@ from tests.support.runs import NONCES, Run, told
 from tests.support.terminal import GONE, Terminal, paced_environment
 from tests.support.waiting import eventually
 
+FIRST_SEED = int(os.environ.get("CND_WEATHER_SEED", "1"))
+# Late answers and slow shutdowns cost a minute each time.
+QUICK_HABITS = ",-shutdown,-timeout"
 SIZE = 4
 FLEET = ("--n", str(SIZE), "--json")
 QUICK = ("start", "--t", "60", "--d", "3", *FLEET)
