@@ -6,7 +6,7 @@ search by tag, exactly the name that CND gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -135,8 +135,12 @@ def remove(cloud: Cloud, resource: Resource) -> None:
 
 
 def _again(work: Callable[[], T], cloud: Cloud) -> T:
-    """Repeat what can be repeated, while what it fails of may pass."""
-    return again(work, hopeless=cloud.gone, pause=bucket_pause)
+    """Repeat a call that does not know a resource; botocore repeats all others."""
+
+    def pause(failures: Sequence[str]) -> float | None:
+        return bucket_pause(failures) if failures[-1] in UNKNOWN else None
+
+    return again(work, hopeless=cloud.gone, pause=pause)
 
 
 def _remove(cloud: Cloud, resource: Resource) -> None:
