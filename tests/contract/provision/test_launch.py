@@ -17,8 +17,10 @@ from cnd.cloud.connection import FLEET_TIMEOUT, READ_TIMEOUT
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.model.events import Event
 from cnd.model.plan import Plan
+from cnd.provision.capacity import UNKNOWN_PAUSES
 from cnd.provision.launch import Launcher
 from cnd.provision.prepare import Provision
+from cnd.provision.retry import again
 from cnd.transport.ssh_connection import Login
 from tests.support.aws import SPEC
 from tests.support.clerk import Clerk, stubbed
@@ -241,6 +243,22 @@ def test_a_fleet_whose_reply_tells_of_what_may_pass_is_asked_for_again(
     assert len(found) == 2
     assert len(set(launch.tokens())) == 3
     assert len(launch.waited) == 2
+
+
+def test_a_template_that_was_just_made_is_removed_once_aws_knows_it(
+    launch: Launch,
+) -> None:
+    """One that this launch has not made is gone where AWS does not know it."""
+    absent = "InvalidLaunchTemplateName.NotFoundException"
+    prepare_fleet(launch)
+    launch.fleets.add_response("create_fleet", named("i-0", "i-1"))
+    launcher, _ = launch.of(SPOT, "t3.micro")
+    launch.clerk.refuse("ec2", "delete_launch_template", absent)
+    launch.clerk.answer("ec2", "delete_launch_template", {})
+    again(launcher.clean_up, sleep=launch.waited.append)
+    assert launch.waited == [UNKNOWN_PAUSES[0]]
+    launch.clerk.refuse("ec2", "delete_launch_template", absent)
+    Launcher(launch.clerk.cloud, SPOT, "r").clean_up()
 
 
 def test_a_fleet_is_waited_for_longer_than_other_calls(launch: Launch) -> None:
