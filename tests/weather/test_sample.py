@@ -1,8 +1,8 @@
 """A sample of whole runs of each kind, each in a weather of its own.
 
-`pytest -m weather -n 6` runs it, with the same seeds each time, so that a change is
-judged by what it does and not by chance.  `CND_WEATHER_SEED=100` takes others, from 100
-on.
+`pytest -m weather -n 6 tests/weather` runs it, with the same seeds each time, so that a
+change is judged by what it does and not by chance.  `CND_WEATHER_SEED=100` takes
+others, from 100 on.
 """
 
 from __future__ import annotations
