@@ -6,7 +6,7 @@ and keeps the answers; nothing here waits or calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cnd.cloud.failures import FREE_PLAN
@@ -138,28 +138,40 @@ def _rules_out(answer: LaunchAnswer, request: LaunchRequest, wanted: Wanted) -> 
     return answer.launched < earlier.most  # the place had no more
 
 
-def pause(code: str, failures: int) -> float | None:
+def pause(failures: Sequence[str]) -> float | None:
     """Return the seconds until a failed request is sent again; None: it is not.
 
+    Each cause has its own patience: what was unknown at first may be throttled later.
+
     Args:
-        code: AWS's error code; "" where there was no answer.
-        failures: how often this request has failed so far, 1 or more.
+        failures: AWS's error codes of this request so far, the last one at the end; ""
+            where there was no answer.
     """
-    pauses: tuple[float, ...] = ()
-    if code in THROTTLED:
-        pauses = THROTTLED_PAUSES
-    elif code in UNKNOWN_YET:
-        pauses = UNKNOWN_PAUSES
-    elif code in ("", *INTERNAL):
-        pauses = UNSURE_PAUSES
-    return pauses[failures - 1] if failures <= len(pauses) else None
+    return _next_pause(failures, _pauses)
 
 
-def bucket_pause(code: str, failures: int) -> float | None:
+def bucket_pause(failures: Sequence[str]) -> float | None:
     """Return the same for a request about a bucket that is new, or being created."""
-    if (pauses := UNSETTLED_BUCKET.get(code)) is None:
-        return pause(code, failures)
-    return pauses[failures - 1] if failures <= len(pauses) else None
+    return _next_pause(
+        failures, lambda code: UNSETTLED_BUCKET.get(code) or _pauses(code)
+    )
+
+
+def _pauses(code: str) -> tuple[float, ...]:
+    """Return the pauses after failures of the same cause as this one, in turn."""
+    if code in THROTTLED:
+        return THROTTLED_PAUSES
+    if code in UNKNOWN_YET:
+        return UNKNOWN_PAUSES
+    return UNSURE_PAUSES if code in ("", *INTERNAL) else ()
+
+
+def _next_pause(
+    failures: Sequence[str], pauses_of: Callable[[str], tuple[float, ...]]
+) -> float | None:
+    pauses = pauses_of(failures[-1])
+    alike = sum(pauses_of(code) == pauses for code in failures)
+    return pauses[alike - 1] if alike <= len(pauses) else None
 
 
 def divided(plan: Plan, launched: int) -> Plan:

@@ -6,18 +6,24 @@ search by tag, exactly the name that CND gives.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from cnd import s3logs, sqs
 from cnd.cloud.connection import Cloud
-from cnd.cloud.failures import translated
+from cnd.cloud.failures import code, refusal, translated
 from cnd.ec2 import TOOL_TAG
 from cnd.errors import CloudError
 from cnd.provision import auto_scaling
+from cnd.provision.capacity import UNKNOWN_YET, bucket_pause
+from cnd.provision.retry import again
 
+T = TypeVar("T")
 TAGGED: Any = [{"Name": "tag-key", "Values": [TOOL_TAG]}]
 BUCKET, CONTENT = "bucket", "content of bucket"
+UNKNOWN = {*UNKNOWN_YET, "NoSuchBucket"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +56,7 @@ def find(
     # A group needs its template, so groups are removed first.
     for look in (_groups, _templates, _key_pairs, _security_groups, bucket, _queues):
         try:
-            found += look(cloud)
+            found += _again(partial(look, cloud), cloud)
         except CloudError as error:
             refused.append(error)
     return found, refused
@@ -115,9 +121,29 @@ def _queues(cloud: Cloud) -> list[Resource]:
 def remove(cloud: Cloud, resource: Resource) -> None:
     """Remove one resource; a bucket with all its objects.
 
+    What was listed and is unknown to the call that removes it was made a moment ago: it
+    is removed again.  If it stays unknown it is gone.
+
     Raises:
         CloudError: it is in use, or the account may not remove it.
     """
+    try:
+        _again(partial(_remove, cloud, resource), cloud)
+    except CloudError as error:
+        if code(error) not in UNKNOWN:
+            raise
+
+
+def _again(work: Callable[[], T], cloud: Cloud) -> T:
+    """Repeat a call that does not know a resource; botocore repeats all others."""
+
+    def pause(failures: Sequence[str]) -> float | None:
+        return bucket_pause(failures) if failures[-1] in UNKNOWN else None
+
+    return again(work, hopeless=cloud.gone, pause=pause)
+
+
+def _remove(cloud: Cloud, resource: Resource) -> None:
     with translated(f"remove the {resource.title}"):
         if resource.kind == "Auto Scaling group":
             auto_scaling.delete(cloud, resource.id)
@@ -137,8 +163,12 @@ def remove(cloud: Cloud, resource: Resource) -> None:
 
 
 def _empty(cloud: Cloud, bucket: str) -> None:
+    """Remove all objects; S3 may refuse some of them in a reply that is a success."""
     pages = cloud.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
     for page in pages:
         if keys := [{"Key": found["Key"]} for found in page.get("Contents", [])]:
             objects: Any = {"Objects": keys, "Quiet": True}
-            cloud.s3.delete_objects(Bucket=bucket, Delete=objects)
+            reply = cloud.s3.delete_objects(Bucket=bucket, Delete=objects)
+            for left in reply.get("Errors", []):
+                what = f"remove {left.get('Key', 'an object')} of {bucket}"
+                raise refusal(what, left.get("Code", ""), left.get("Message", ""))

@@ -8,7 +8,7 @@ which exists as long as the run.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,14 +99,25 @@ def create_template(
         )
 
 
-def remove_templates(ec2: EC2Client, run: str, types: Sequence[str]) -> None:
-    """Remove the launch templates of a run for these types, if there are any."""
+def remove_templates(
+    ec2: EC2Client,
+    run: str,
+    types: Sequence[str],
+    *,
+    are_new: Callable[[], bool] = lambda: False,
+) -> None:
+    """Remove the launch templates of a run for these types, if there are any.
+
+    Raises:
+        CloudError: it was refused; or one is unknown while they `are_new`, as AWS may
+            not know it yet.
+    """
     for name in _names(run)[: len(set(map(_kind, types)))]:
         try:
             with translated("remove the launch template"):
                 ec2.delete_launch_template(LaunchTemplateName=name)
         except CloudError as error:
-            if code(error) != UNKNOWN_TEMPLATE:
+            if code(error) != UNKNOWN_TEMPLATE or are_new():
                 raise
 
 

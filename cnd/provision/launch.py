@@ -7,6 +7,7 @@ for which AWS is the cause.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,7 @@ class Launcher:
         self._cloud, self._plan, self._run = cloud, plan, run
         self._groupless = False  # whether AWS has refused to create a group
         self._refusal = ""  # the last reason of AWS why the group launches too few
+        self._templates_at = -math.inf  # when they were made, on the monotonic clock
         self.unsure = False  # whether an interrupted request may have launched
 
     def launch(
@@ -124,7 +126,7 @@ class Launcher:
         fields = {"count": plan.instances, "type": ", ".join(plan.types)}
         group = auto_scaling.group_name(self._run)
         emit(Event("instance.requested", fields={**fields, "token": group}))
-        ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
+        self._make_templates(specs)
         on_spot, size = plan.market == "spot", plan.instances
         create = partial(auto_scaling.create, cloud, specs, zones, run=self._run)
         try:
@@ -176,11 +178,23 @@ class Launcher:
         """Remove what launches created besides instances, which must be terminated.
 
         Raises:
-            CloudError: it could not be removed; it costs nothing.
+            CloudError: it could not be removed, or AWS does not know yet what was just
+                made: to be repeated.  It costs nothing.
         """
         if self._plan.market == "on-demand" and not self._plan.hold:
             return
-        ec2_fleet.remove_templates(self._cloud.ec2, self._run, self._plan.types)
+        known_at = self._templates_at + sum(capacity.UNKNOWN_PAUSES)
+        ec2_fleet.remove_templates(
+            self._cloud.ec2,
+            self._run,
+            self._plan.types,
+            are_new=lambda: time.monotonic() < known_at,
+        )
+
+    def _make_templates(self, specs: Sequence[LaunchSpec]) -> None:
+        cloud, run = self._cloud, self._run
+        ec2_fleet.make_templates(cloud.ec2, specs, run=run, owner=cloud.owner)
+        self._templates_at = time.monotonic()
 
     def _by_instances(self, provision: Provision, progress: LaunchProgress) -> None:
         """Launch by RunInstances: place after place, type after type."""
@@ -233,17 +247,19 @@ class Launcher:
         """Launch by EC2 Fleet: on spot, and what is missing on demand, if allowed."""
         cloud, specs = self._cloud, provision.specs
         zones = access.subnets(cloud.ec2, [name for name in self._plan.subnets if name])
-        ec2_fleet.make_templates(cloud.ec2, specs, run=self._run, owner=cloud.owner)
+        self._make_templates(specs)
         for market in ("spot", "on-demand")[: 1 + (self._plan.market != "spot")]:
-            # What was just made, AWS's reply may call unknown, too.
-            for pause in (0.0, *capacity.UNKNOWN_PAUSES):
-                if not (progress.missing and progress.wait(pause)):
+            failures: list[str] = []
+            seconds: float | None = 0.0
+            # A reply, too, may call unknown what was just made, or be throttled.
+            while seconds is not None:
+                if not (progress.missing and progress.wait(seconds)):
                     return
                 reply = self._ask_fleet(specs, zones, market, progress)
                 for instance in reply.instances:
                     progress.take(instance)
-                if code(reply.trouble) not in capacity.UNKNOWN_YET:
-                    break
+                failures.append(code(reply.trouble))
+                seconds = capacity.pause(failures) if reply.trouble else None
             if reply.trouble:
                 names = ", ".join(spec.instance_type for spec in specs)
                 where = f"{market} pools"
@@ -315,19 +331,18 @@ class Launcher:
         """
         token = uuid.uuid4().hex
         progress.emit(Event("instance.requested", fields={**fields, "token": token}))
-        failures, doubt = 0, False
+        failures: list[str] = []
         while True:
             try:
                 return call(token)
             except CloudError as error:
-                failures += 1
-                seconds = capacity.pause(code(error), failures)
-                doubt |= code(error) in ("", *ec2.INTERNAL)
+                failures.append(code(error))
+                seconds = capacity.pause(failures)
                 if seconds is not None and code(error) in capacity.DELAYS:
                     delay = {"seconds": seconds, "reason": code(error)}
                     progress.emit(Event("launch.delayed", fields=delay))
                 if seconds is None or self._cloud.gone() or not progress.wait(seconds):
-                    self.unsure |= doubt
+                    self.unsure |= bool({"", *ec2.INTERNAL} & {*failures})
                     raise
 
 

@@ -6,7 +6,7 @@ One rule: only what can be repeated without harm comes here, and for some second
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from cnd.cloud.failures import code
@@ -20,26 +20,26 @@ def again(
     work: Callable[[], T],
     *,
     hopeless: Callable[[], bool] = lambda: False,
-    pause: Callable[[str, int], float | None] = pause,
+    pause: Callable[[Sequence[str]], float | None] = pause,
     sleep: Callable[[float], None] = time.sleep,
 ) -> T:
     """Return what `work` returns; where it fails, try again, as a launch is.
 
     Args:
         hopeless: whether another attempt is useless, as the cloud has ended.
-        pause: returns the seconds until the next attempt, given AWS's error code and
-            the number of failures; None: there is none.
+        pause: returns the seconds until the next attempt, given AWS's error codes of
+            all failures; None: there is none.
 
     Raises:
         CloudError: the last failure, when it does not pass or has lasted for long.
     """
-    failures = 0
+    failures: list[str] = []
     while True:
         try:
             return work()
         except CloudError as error:
-            failures += 1
-            seconds = pause(code(error), failures)
+            failures.append(code(error))
+            seconds = pause(failures)
             if seconds is None or hopeless():
                 raise
         sleep(seconds)

@@ -324,17 +324,21 @@ class S3Fleet:
                             yield host, item["Size"]
 
     def _fetch(self, host: _Host) -> bytes:
-        """Return the report of a host; nothing if it cannot be fetched."""
+        """Return the report of a host; nothing if it cannot be fetched.
+
+        One that is listed is there: in a new bucket, a call may not know it yet.
+        """
         if self._closed.is_set():
             return b""
+        data = None
         try:
             name = f"{s3logs.LOGS}{host.name}.json"
             run, most = self._files.run, MOST_REPORT
             data = s3logs.fetch(self._s3, self._bucket, run, name, most=most)
         except CloudError as error:
-            host.etag = ""  # try again
             self._report(error)
-            return b""
+        if data is None:
+            host.etag = ""  # try again
         return data or b""
 
     # --- with the lock

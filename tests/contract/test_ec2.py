@@ -165,7 +165,7 @@ def test_a_launch_that_tells_of_too_few_instances_is_no_reply(stub: Stub) -> Non
     stub.add_response("run_instances", {"Instances": []})
     with pytest.raises(CloudError, match="0 instances") as caught:
         stub.launch(8)
-    assert capacity.pause(code(caught.value), 1) is not None
+    assert capacity.pause([code(caught.value)]) is not None
 
 
 def test_an_instance_without_an_id_is_no_reply(stub: Stub) -> None:

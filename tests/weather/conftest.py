@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.weather.whole_runs import WAYS, a_user
+from tests.support.terminal import Terminal
+from tests.weather.whole_runs import a_user
 
 
 @pytest.fixture(scope="session")
-def calm_seconds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """How long a run of each kind takes in calm weather."""
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """A user in calm weather: what a run takes there is what it is compared with."""
     with a_user(tmp_path_factory, "calm") as user:
-        return {kind: way(user).seconds for kind, way in WAYS.items()}
+        yield user
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -33,12 +36,16 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for name, value in told:
         if name == "wrong":
             kinds[str(value).partition(":")[0]] += 1
-    runs = [value for name, value in told if name == "weather_seconds"]
-    if not runs:
+    weathers = [value for name, value in told if name == "weather"]
+    if not weathers:
         return
     line = ", ".join(f"{count} {name}" for name, count in kinds.items())
-    terminalreporter.write_line(f"weather: {len(runs)} whole runs, {line}")
+    seeds = sorted(int(re.findall(r"\d+", each)[0]) for each in weathers)
     terminalreporter.write_line(
-        f"what the weather costs a run: n={len(runs)}, median "
-        f"{statistics.median(runs):.1f} s, worst {max(runs):.1f} s"
+        f"weather: {len(weathers)} whole runs, seeds {seeds[0]} to {seeds[-1]}: {line}"
     )
+    if costs := [value for name, value in told if name == "weather_seconds"]:
+        terminalreporter.write_line(
+            f"what the weather costs a run: n={len(costs)}, median "
+            f"{statistics.median(costs):.1f} s, worst {max(costs):.1f} s"
+        )

@@ -7,6 +7,7 @@ its hosts on this disk, and from the run's journal.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,15 +21,22 @@ import pytest
 from cnd import local
 from tests.conftest import a_state
 from tests.fault.truth import objections
-from tests.support.runs import NONCES, SLOWLY, Run, told
+from tests.support.runs import NONCES, Run, told
 from tests.support.terminal import GONE, Terminal, paced_environment
 from tests.support.waiting import eventually
 
+FIRST_SEED = int(os.environ.get("CND_WEATHER_SEED", "1"))
+# Late answers and slow shutdowns cost a minute each time.
+QUICK_HABITS = ",-shutdown,-timeout"
 SIZE = 4
 FLEET = ("--n", str(SIZE), "--json")
 QUICK = ("start", "--t", "60", "--d", "3", *FLEET)
 SPACE = str(NONCES // 2)  # two or three seconds' work
-ENDLESS = ("start", "--d", "30", "--nonces", SPACE, "--n", str(SIZE), *SLOWLY)
+ENOUGH = "500"  # seconds, on a machine on which many runs share two cores
+ENDLESS = (
+    *("start", "--d", "30", "--nonces", SPACE),
+    *("--kernel", "hashlib", "--t", ENOUGH, *FLEET),
+)
 PATIENCE = 600.0  # seconds that any command may take: a shutdown may take six minutes
 GONE_WITHIN = 10.0  # seconds until the trees of ended hosts are removed
 
@@ -94,8 +102,12 @@ def _told(
 def _killed(user: Terminal) -> Run:
     """Kill the orchestrator of a run once a worker searches."""
     run = Run(user, *ENDLESS)
-    searches = ("worker.started", "run.ended")
-    eventually(lambda: any(map(run.told, searches)), within=90, every=0.1)
+
+    def searches() -> bool:
+        assert run.process.poll() is None, run.process.communicate()
+        return bool(run.told("worker.started"))
+
+    eventually(searches, within=PATIENCE, every=0.1)
     run.process.send_signal(signal.SIGKILL)
     run.process.communicate(timeout=30)
     return run
@@ -152,7 +164,9 @@ def a_user(factory: pytest.TempPathFactory, weather: str) -> Iterator[Terminal]:
         environment = paced_environment(folder) | conditions
         place = folder / "here"
         place.mkdir()
-        yield Terminal(folder, environment, place)
+        user = Terminal(folder, environment, place)
+        user.cloud()  # its start is no part of a run's time
+        yield user
 
 
 def log_of(user: Terminal) -> str:

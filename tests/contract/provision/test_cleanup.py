@@ -106,6 +106,43 @@ def test_a_bucket_whose_removal_is_under_way_is_created_once_s3_allows_it(
     clear_faults(own.endpoint)
 
 
+@pytest.mark.parametrize(
+    ("action", "refused"),
+    [
+        ("ec2:DeleteSecurityGroup", "InvalidGroup.NotFound"),
+        ("ec2:DeleteKeyPair", "InvalidKeyPair.NotFound"),
+        ("ec2:DeleteLaunchTemplate", "InvalidLaunchTemplateName.NotFoundException"),
+        ("s3:ListObjectsV2", "NoSuchBucket"),
+        ("s3:DeleteObjects", "NoSuchBucket"),
+    ],
+)
+def test_what_was_just_made_is_removed_though_the_first_call_does_not_know_it(
+    ours: Cloud, own: LocalCloud, tmp_path: Path, run: str, action: str, refused: str
+) -> None:
+    furnish(ours, tmp_path, run)
+    lay(own.endpoint, action, code=refused)
+    remove_all(ours)
+    assert kinds(ours) == []
+
+
+def test_what_stays_unknown_is_gone() -> None:
+    """Its removal was done, but its answer was lost."""
+    with stubbed("ec2") as clerk:
+        ended = replace(clerk.cloud, gone=lambda: True)  # so nothing is repeated
+        clerk.refuse("ec2", "delete_security_group", "InvalidGroup.NotFound")
+        cleanup.remove(ended, cleanup.Resource("security group", "cnd-ssh", "sg-1"))
+
+
+def test_an_object_that_s3_does_not_remove_is_reported() -> None:
+    with stubbed("s3") as clerk:
+        clerk.answer("s3", "list_objects_v2", {"Contents": [{"Key": "a"}]})
+        errors = [{"Key": "a", "Code": "AccessDenied", "Message": "no"}]
+        clerk.answer("s3", "delete_objects", {"Errors": errors})
+        content = cleanup.Resource(cleanup.CONTENT, "cnd-logs", "cnd-logs")
+        with pytest.raises(CloudError, match="could not remove a of cnd-logs"):
+            cleanup.remove(clerk.cloud, content)
+
+
 def test_a_refused_listing_hides_its_kind_only(run: str) -> None:
     with stubbed("autoscaling", "ec2", "s3", "sqs") as clerk:
         clerk.refuse("autoscaling", "describe_auto_scaling_groups", "AccessDenied")

@@ -17,8 +17,10 @@ from cnd.cloud.connection import FLEET_TIMEOUT, READ_TIMEOUT
 from cnd.errors import CloudError, CndError, UsageError
 from cnd.model.events import Event
 from cnd.model.plan import Plan
+from cnd.provision.capacity import UNKNOWN_PAUSES
 from cnd.provision.launch import Launcher
 from cnd.provision.prepare import Provision
+from cnd.provision.retry import again
 from cnd.transport.ssh_connection import Login
 from tests.support.aws import SPEC
 from tests.support.clerk import Clerk, stubbed
@@ -135,6 +137,19 @@ def test_a_launch_is_asked_for_again_while_aws_does_not_know_what_was_just_made(
     assert [each["reason"] for each in delays] == [code] * 4
 
 
+def test_a_launch_that_was_unknown_for_long_is_repeated_after_an_internal_error(
+    launch: Launch,
+) -> None:
+    """Whatever AWS has answered before: its client token makes that safe."""
+    for code in (*["InvalidKeyPair.NotFound"] * 5, "InternalError"):
+        launch.once.add_client_error("run_instances", code, "Please retry")
+    launch.once.add_response("run_instances", {"Instances": instances("i-0")})
+    launcher, found = launch.of(Plan(2, 1, 60.0), "t3.micro")
+    assert [each.id for each in found] == ["i-0"]
+    assert not launcher.unsure
+    assert len(launch.tokens()) == 1
+
+
 def test_a_type_outside_the_free_plan_gives_way_to_the_next_one(
     launch: Launch,
 ) -> None:
@@ -208,13 +223,19 @@ def test_a_fleet_that_was_not_repeated_is_believed(launch: Launch) -> None:
     assert [each.id for each in found] == ["i-0", "i-1"]
 
 
-def test_a_fleet_that_does_not_know_its_template_yet_is_asked_for_again(
-    launch: Launch,
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("InvalidLaunchTemplateName.NotFoundException", "RequestLimitExceeded"),
+        "InternalError",
+    ],
+)
+def test_a_fleet_whose_reply_tells_of_what_may_pass_is_asked_for_again(
+    launch: Launch, code: str
 ) -> None:
     """By a new request: a replayed one would repeat its refusal."""
     prepare_fleet(launch)
-    absent = "InvalidLaunchTemplateName.NotFoundException"
-    errors = [{"ErrorCode": absent, "ErrorMessage": "No.", "Lifecycle": "spot"}]
+    errors = [{"ErrorCode": code, "ErrorMessage": "No.", "Lifecycle": "spot"}]
     for _ in range(2):
         launch.fleets.add_response("create_fleet", {**named(), "Errors": errors})
     launch.fleets.add_response("create_fleet", named("i-0", "i-1"))
@@ -222,6 +243,22 @@ def test_a_fleet_that_does_not_know_its_template_yet_is_asked_for_again(
     assert len(found) == 2
     assert len(set(launch.tokens())) == 3
     assert len(launch.waited) == 2
+
+
+def test_a_template_that_was_just_made_is_removed_once_aws_knows_it(
+    launch: Launch,
+) -> None:
+    """One that this launch has not made is gone where AWS does not know it."""
+    absent = "InvalidLaunchTemplateName.NotFoundException"
+    prepare_fleet(launch)
+    launch.fleets.add_response("create_fleet", named("i-0", "i-1"))
+    launcher, _ = launch.of(SPOT, "t3.micro")
+    launch.clerk.refuse("ec2", "delete_launch_template", absent)
+    launch.clerk.answer("ec2", "delete_launch_template", {})
+    again(launcher.clean_up, sleep=launch.waited.append)
+    assert launch.waited == [UNKNOWN_PAUSES[0]]
+    launch.clerk.refuse("ec2", "delete_launch_template", absent)
+    Launcher(launch.clerk.cloud, SPOT, "r").clean_up()
 
 
 def test_a_fleet_is_waited_for_longer_than_other_calls(launch: Launch) -> None:

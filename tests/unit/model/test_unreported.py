@@ -17,7 +17,7 @@ PLAN = Plan(9, 2, 60.0, nonces=100_000)
 RATE = 100.0  # nonces/s
 
 
-def searching(plan: Plan = PLAN, *, seconds: float = 20.0) -> SearchState:
+def searched_for(plan: Plan = PLAN, *, seconds: float = 20.0) -> SearchState:
     """Return a search whose hosts were ready at 10 s, and have reported since."""
     search = SearchState(plan)
     for i in range(plan.instances):
@@ -46,20 +46,20 @@ def row(search: SearchState, index: int) -> dict[str, object]:
 
 
 def test_a_worker_that_has_reported_its_end_has_left_nothing_unreported() -> None:
-    search = searching()
+    search = searched_for()
     search.see(replace(report(search, 0, 21.0), kind="worker.timeout"))
 
     assert row(search, 0)["again_at_most"] == 0
 
 
 def test_without_its_loss_a_worker_may_have_searched_until_its_time_was_over() -> None:
-    search = searching()
+    search = searched_for()
 
     assert row(search, 0)["again_at_most"] == RATE * (60 - 20)
 
 
 def test_a_loss_that_was_seen_limits_what_was_not_reported() -> None:
-    search = searching()
+    search = searched_for()
     lose(search, 0, at=31.0)
 
     # Its last report was sent at 30 s or later; to end an instance takes 5 s.
@@ -72,14 +72,14 @@ def test_a_loss_that_was_seen_limits_what_was_not_reported() -> None:
 
 
 def test_a_clock_that_was_set_back_leaves_an_interval_of_progress() -> None:
-    search = searching()
+    search = searched_for()
     lose(search, 0, at=3.0)
 
     assert row(search, 0)["again_at_most"] == RATE * PLAN.progress
 
 
 def test_an_orchestrator_that_comes_back_does_not_narrow_the_limit() -> None:
-    search = searching()
+    search = searched_for()
     search.see(Event("instance.ready", 0, "i-0", time=29.0))  # it connects once more
     lose(search, 0, at=31.0)
 
@@ -87,9 +87,9 @@ def test_an_orchestrator_that_comes_back_does_not_narrow_the_limit() -> None:
 
 
 def test_a_worker_that_never_reported_may_have_been_as_fast_as_the_others() -> None:
-    search = searching()
+    search = searched_for()
     plan = replace(PLAN, instances=3)
-    silent, fresh = searching(plan), SearchState(plan)
+    silent, fresh = searched_for(plan), SearchState(plan)
     silent.see(Event("class.handed_over", 2, "i-3", {"start": 2}, time=10.0))
     fresh.see(Event("instance.launched", 0, "i-0", time=0.0))
 
@@ -99,7 +99,7 @@ def test_a_worker_that_never_reported_may_have_been_as_fast_as_the_others() -> N
 
 
 def test_what_a_hand_over_may_have_repeated_is_counted_as_far_as_it_has_come() -> None:
-    search = searching()
+    search = searched_for()
     lose(search, 0, at=31.0)
     start = search.resumption(0)
     search.see(Event("class.handed_over", 0, "i-1", {"start": start}, time=31.0))
@@ -116,7 +116,7 @@ def test_what_a_hand_over_may_have_repeated_is_counted_as_far_as_it_has_come() -
 
 
 def test_a_run_that_goes_on_counts_what_may_have_been_tested_before() -> None:
-    first = searching()
+    first = searched_for()
     lose(first, 0, at=31.0)
     search = replace(PLAN, instances=4)
     past = resumption.past(RUN, PLAN, first.coverage, {})
@@ -148,7 +148,7 @@ def test_the_limit_holds_whatever_was_lost() -> None:
         began = 10.0 + chance.uniform(0, 3)  # ready, and set up
         dies = began + chance.uniform(0.1, 59)
         last = chance.uniform(0, dies - began)  # of the reports that came
-        search = searching(seconds=last)
+        search = searched_for(seconds=last)
         lose(search, 0, at=dies + chance.uniform(0, 8))
 
         truth = RATE * (dies - began) - int(RATE * last)

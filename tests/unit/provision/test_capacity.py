@@ -16,9 +16,11 @@ from cnd.provision.capacity import (
     THROTTLED_PAUSES,
     UNKNOWN_PAUSES,
     UNKNOWN_YET,
+    UNSURE_PAUSES,
     LaunchAnswer,
     LaunchRequest,
     Wanted,
+    bucket_pause,
     by_price,
     divided,
     next_request,
@@ -122,14 +124,14 @@ def test_a_whole_fleet_that_the_quota_forbids_is_not_launched_in_parts() -> None
 
 
 def test_a_throttled_request_is_sent_again_for_half_a_minute_and_no_longer() -> None:
-    pauses = [pause("RequestLimitExceeded", n) for n in range(1, 7)]
+    pauses = [pause(["RequestLimitExceeded"] * n) for n in range(1, 7)]
     assert pauses == [*THROTTLED_PAUSES, None]
     assert 20 < sum(THROTTLED_PAUSES) < 60
 
 
 @pytest.mark.parametrize("code", sorted(UNKNOWN_YET))
 def test_what_was_just_made_may_be_unknown_for_half_a_minute(code: str) -> None:
-    pauses = [pause(code, n) for n in range(1, 2 + len(UNKNOWN_PAUSES))]
+    pauses = [pause([code] * n) for n in range(1, 2 + len(UNKNOWN_PAUSES))]
     assert pauses == [*UNKNOWN_PAUSES, None]
     assert 25 < sum(UNKNOWN_PAUSES) < 35
 
@@ -147,11 +149,21 @@ def test_a_type_that_the_free_plan_forbids_is_asked_for_once() -> None:
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", SHORT, QUOTA, FREE_PLAN])
 def test_a_final_refusal_is_not_repeated(code: str) -> None:
-    assert pause(code, 1) is None
+    assert pause([code]) is None
 
 
 def test_a_request_whose_answer_was_lost_is_repeated() -> None:
-    assert pause("", 1) is not None
+    assert pause([""]) is not None
+
+
+def test_each_cause_of_failure_has_its_own_patience() -> None:
+    """What was unknown for seconds is not given up at the first internal error."""
+    unknown = ["InvalidGroup.NotFound", "InvalidKeyPair.NotFound"] * 2
+    assert pause([*unknown, "InternalError"]) == UNSURE_PAUSES[0]
+    assert pause([*unknown, "InternalError", ""]) == UNSURE_PAUSES[1]
+    assert pause([*unknown, "InternalError", unknown[0]]) == UNKNOWN_PAUSES[4]
+    assert pause([*unknown, "RequestLimitExceeded"]) == THROTTLED_PAUSES[0]
+    assert bucket_pause(["NoSuchBucket"] * 5 + ["InternalError"]) == UNSURE_PAUSES[0]
 
 
 def test_types_are_ordered_by_price_and_unknown_ones_come_last_as_given() -> None:

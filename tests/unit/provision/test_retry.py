@@ -56,7 +56,7 @@ def test_a_bucket_that_is_not_settled_is_asked_for_again(
     with pytest.raises(CloudError, match=code):
         again(call, pause=capacity.bucket_pause, sleep=call.slept.append)
     assert sum(call.slept) == seconds
-    assert capacity.bucket_pause("AccessDenied", 1) is None
+    assert capacity.bucket_pause(["AccessDenied"]) is None
 
 
 def test_nothing_is_asked_of_a_cloud_that_has_ceased_to_be() -> None:

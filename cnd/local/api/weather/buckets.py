@@ -3,6 +3,7 @@
 One rule: pure values; the caller has the clock.
 
 https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html
+The sizes and rates are those of its two tables, read in November 2026.
 """
 
 from __future__ import annotations
@@ -41,12 +42,21 @@ class Bucket:
         return replace(self, tokens=tokens - count, at=max(now, self.at)), True
 
 
-# Request rates, "API request token bucket sizes and refill rates": each action has a
-# bucket of its own, of the size of its category.
+# Request rates, "Request token bucket sizes and refill rates": each action has a bucket
+# of its own, of the size of its category.  "Resource-intensive actions", such as
+# AuthorizeSecurityGroupIngress, have the same as others that change something.
 NON_MUTATING = Limit(100, 20)  # Describe..., Get..., List..., with a filter or pages
 UNFILTERED = Limit(50, 10)  # a subset of them, asked for without a filter and pages
 MUTATING = Limit(50, 5)
-REQUESTS: Mapping[str, Limit] = {"RunInstances": Limit(5, 2)}
+# "Uncategorized actions", of those that CND calls.
+REQUESTS: Mapping[str, Limit] = {
+    "CreateTags": Limit(100, 10),
+    "DeleteTags": Limit(100, 10),
+    "RunInstances": Limit(5, 2),
+    "StartInstances": Limit(5, 2),
+    "TerminateInstances": Limit(100, 5),
+}
+# Assumed: ids of instances count neither as a filter nor as pages.
 UNFILTERED_ACTIONS = (
     "DescribeInstances",
     "DescribeInstanceStatus",
@@ -59,8 +69,9 @@ UNFILTERED_ACTIONS = (
 # Resource rates, "Resource token bucket sizes and refill rates": a token an instance.
 RESOURCES: Mapping[str, Limit] = {
     "RunInstances": Limit(1000, 2),
-    "TerminateInstances": Limit(1000, 20),
+    "StartInstances": Limit(1000, 2),
     "StopInstances": Limit(1000, 20),
+    "TerminateInstances": Limit(1000, 20),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -109,6 +110,23 @@ def test_descriptions_without_a_filter_have_a_bucket_of_their_own() -> None:
 
     assert described({}) == 50
     assert described({"Filter.1.Name": "tag-key"}) == 100
+
+
+@pytest.mark.parametrize(
+    ("action", "burst"),
+    [
+        ("CreateTags", 100),
+        ("CreateSecurityGroup", 50),
+        ("AuthorizeSecurityGroupIngress", 50),
+        ("TerminateInstances", 100),
+        ("DescribeImages", 100),
+        ("DescribeSecurityGroups", 50),
+    ],
+)
+def test_each_action_has_the_burst_of_the_table_of_aws(action: str, burst: int) -> None:
+    throttle = Throttle()
+    passed = sum(throttle.passes("eu", action, {}, 0.0) for _ in range(200))
+    assert passed == burst
 
 
 def test_resources_are_counted_by_kind_and_age() -> None:
