@@ -99,16 +99,18 @@ static ALWAYS_INLINE void
 scheduled_rounds(word s[8], word w[64], int t)
 {
 	UNROLL
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 8; i++) {
+		word * at = &w[t + i], new;
+
 		EACH(k) {
-			word * at = &w[t + i];
-			vec new = v_add(v_add(at[-16][k], at[-7][k]),
+			new[k] = v_add(v_add(at[-16][k], at[-7][k]),
 			    v_add(v_small_sigma0(at[-15][k]),
 			    v_small_sigma1(at[-2][k])));
-
-			at[0][k] = new;
-			one_round(s, k, i, v_add(new, v_splat(K[t + i])));
+			at[0][k] = new[k];
 		}
+		EACH(k)
+			one_round(s, k, i, v_add(new[k], v_splat(K[t + i])));
+	}
 }
 
 /* The hash of a message's first block, of which `given` words are there. */
@@ -122,8 +124,10 @@ first_hash(word hash[8], word w[64], int given)
 	for (int i = 0; i < 8; i++)
 		EACH(k)
 			s[i][k] = v_splat(INITIAL[i]);
+	/* The first ones apart: the compiler adds up what is constant in them. */
+	given_rounds(s, w, 0);
 	ROLLED
-	for (t = 0; t < given; t += 8)
+	for (t = 8; t < given; t += 8)
 		given_rounds(s, w, t);
 	ROLLED
 	for (; t < 64; t += 8)
@@ -136,25 +140,25 @@ first_hash(word hash[8], word w[64], int given)
 
 /* W[16] to W[31] of a block of which only the leading `varying` words vary. */
 static ALWAYS_INLINE void
-first_schedule(word w[64], const struct stretch * stretch, const int varying)
+first_schedule(word w[64], int k, const struct stretch * stretch,
+    const int varying)
 {
 	/* The terms of the other words are summed up in text_w. */
 #define VARIES(i) ((i) < varying || (i) >= 16)
 	UNROLL
-	for (int t = 16; t < 32; t++)
-		EACH(k) {
-			vec new = v_splat(stretch->text_w[t - 16]);
+	for (int t = 16; t < 32; t++) {
+		vec new = v_splat(stretch->text_w[t - 16]);
 
-			if (VARIES(t - 16))
-				new = v_add(new, w[t - 16][k]);
-			if (VARIES(t - 15))
-				new = v_add(new, v_small_sigma0(w[t - 15][k]));
-			if (VARIES(t - 7))
-				new = v_add(new, w[t - 7][k]);
-			if (VARIES(t - 2))
-				new = v_add(new, v_small_sigma1(w[t - 2][k]));
-			w[t][k] = new;
-		}
+		if (VARIES(t - 16))
+			new = v_add(new, w[t - 16][k]);
+		if (VARIES(t - 15))
+			new = v_add(new, v_small_sigma0(w[t - 15][k]));
+		if (VARIES(t - 7))
+			new = v_add(new, w[t - 7][k]);
+		if (VARIES(t - 2))
+			new = v_add(new, v_small_sigma1(w[t - 2][k]));
+		w[t][k] = new;
+	}
 #undef VARIES
 }
 
@@ -181,20 +185,18 @@ constant_block(word hash[8], const uint32_t kw[64])
 			hash[i][k] = v_add(hash[i][k], s[i][k]);
 }
 
-/* The second message: hex digits, then padding.  Store its hash's first word. */
+/* The words of the second message: the hex digits of the first one's hash. */
 static ALWAYS_INLINE void
-second_hash(word result, word hash[8], word w[64])
+set_hex(word w[64], word hash[8])
 {
-	UNROLL
-	for (int i = 0; i < 8; i++)
-		EACH(k) {
+	ROLLED
+	for (int k = 0; k < STREAMS; k++) {
+		UNROLL
+		for (int i = 0; i < 8; i++) {
 			w[2 * i][k] = v_hex_high(hash[i][k]);
 			w[2 * i + 1][k] = v_hex_low(hash[i][k]);
 		}
-	first_hash(hash, w, 16);
-	constant_block(hash, PADDING_KW);
-	EACH(k)
-		result[k] = hash[0][k];
+	}
 }
 
 /* A bit for each nonce of a batch whose word has none of the mask's; lowest first. */
@@ -237,6 +239,21 @@ v_decimal_add(word text[], int k, const uint32_t addend[],
 	}
 }
 
+/* The words of a batch of nonces' texts; `text` goes on to the next batch. */
+static ALWAYS_INLINE void
+set_text(word w[64], word text[NONCE_WORDS], const struct stretch * stretch,
+    const uint32_t addend[NONCE_WORDS], const int varying)
+{
+	ROLLED
+	for (int k = 0; k < STREAMS; k++) {
+		UNROLL
+		for (int t = 0; t < varying; t++)
+			w[t][k] = text[t][k];
+		first_schedule(w, k, stretch, varying);
+		v_decimal_add(text, k, addend, stretch->digit_mask, varying);
+	}
+}
+
 /* The nonces of the first batch, one a lane. */
 static ALWAYS_INLINE void
 first_texts(word text[NONCE_WORDS], const struct stretch * stretch)
@@ -258,7 +275,7 @@ first_texts(word text[NONCE_WORDS], const struct stretch * stretch)
 static ALWAYS_INLINE uint64_t
 reject_varying(const struct stretch * stretch, const int varying)
 {
-	word text[NONCE_WORDS], first[64], second[64], hash[8], result;
+	word text[NONCE_WORDS], first[64], second[64], hash[8];
 	uint32_t addend[NONCE_WORDS];
 	uint64_t i, candidate, candidates;
 	unsigned part;
@@ -269,23 +286,19 @@ reject_varying(const struct stretch * stretch, const int varying)
 		EACH(k)
 			first[t][k] = v_splat(stretch->text[t]);
 	for (i = 0; i < stretch->count && !*stretch->stop; i += BATCH) {
-		UNROLL
-		for (int t = 0; t < varying; t++)
-			EACH(k)
-				first[t][k] = text[t][k];
-		first_schedule(first, stretch, varying);
+		set_text(first, text, stretch, addend, varying);
 		first_hash(hash, first, 32);
 		for (part = 0; UNLIKELY(part < stretch->parts); part++)
 			constant_block(hash, stretch->part_kw[part]);
-		second_hash(result, hash, second);
-		candidates = zeros(result, stretch->mask);
+		set_hex(second, hash);
+		first_hash(hash, second, 16);
+		constant_block(hash, PADDING_KW);
+		candidates = zeros(hash[0], stretch->mask);
 		if (UNLIKELY(candidates != 0)) {
 			candidate = i + (unsigned)__builtin_ctzll(candidates);
 			if (candidate < stretch->count)
 				return (candidate);
 		}
-		EACH(k)
-			v_decimal_add(text, k, addend, stretch->digit_mask, varying);
 	}
 	return (i < stretch->count ? i : stretch->count);
 }
