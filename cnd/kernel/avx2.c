@@ -1,5 +1,5 @@
 /*
- * AVX2: eight nonces at once.
+ * AVX2: sixteen nonces at once, eight a vector.
  *
  * The idea and its source (FIPS 180-4) are in lanes.h.
  */
@@ -10,6 +10,7 @@
 
 typedef __m256i vec;
 #define LANES 8
+#define STREAMS 2
 
 #define v_splat(word) _mm256_set1_epi32((int)(word))
 #define v_add _mm256_add_epi32

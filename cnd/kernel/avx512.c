@@ -1,6 +1,8 @@
 /*
- * AVX-512 (F and BW): sixteen nonces at once; rotations and any function of
- * three words are one instruction each.
+ * AVX-512 (F and BW): forty-eight nonces at once, sixteen a vector; rotations and any
+ * function of three words are one instruction each.
+ *
+ * The variables of three vectors take 24 of the 32 registers.
  *
  * The idea and its source (FIPS 180-4) are in lanes.h.
  */
@@ -11,6 +13,7 @@
 
 typedef __m512i vec;
 #define LANES 16
+#define STREAMS 3
 
 #define v_splat(word) _mm512_set1_epi32((int)(word))
 #define v_load(words) _mm512_load_si512((const void *)(words))
@@ -33,24 +36,26 @@ v_carry(vec x, vec sum, vec addend)
 }
 
 /*
- * The hex digits of the two bytes of `x` that `twice` brings into place, each
- * twice: of a pair, the first takes its upper half.
+ * The hex digits of two bytes of `x`, which `apart` makes half a word each.  Of the
+ * index of a digit only the lowest four bits and the highest one count.
  */
 static ALWAYS_INLINE vec
-hex(vec x, __m128i twice)
+hex(vec x, __m128i apart)
 {
 	const vec digits = _mm512_broadcast_i32x4(_mm_setr_epi8('0', '1', '2',
 	    '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'));
-	vec bytes = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(twice));
-	vec halves = v_choose(v_splat(0x00ff00ff), bytes, v_shr(bytes, 4));
+	vec bytes = _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(apart));
+	/* (bytes | bytes << 4) & 0x0f0f0f0f */
+	vec halves = _mm512_ternarylogic_epi32(bytes,
+	    _mm512_slli_epi32(bytes, 4), v_splat(0x0f0f0f0f), 0xa8);
 
-	return (_mm512_shuffle_epi8(digits, v_and(halves, v_splat(0x0f0f0f0f))));
+	return (_mm512_shuffle_epi8(digits, halves));
 }
 
-#define v_hex_high(x) hex(x, \
-    _mm_setr_epi8(2, 2, 3, 3, 6, 6, 7, 7, 10, 10, 11, 11, 14, 14, 15, 15))
-#define v_hex_low(x) hex(x, \
-    _mm_setr_epi8(0, 0, 1, 1, 4, 4, 5, 5, 8, 8, 9, 9, 12, 12, 13, 13))
+#define v_hex_high(x) hex(x, _mm_setr_epi8( \
+    2, -1, 3, -1, 6, -1, 7, -1, 10, -1, 11, -1, 14, -1, 15, -1))
+#define v_hex_low(x) hex(x, _mm_setr_epi8( \
+    0, -1, 1, -1, 4, -1, 5, -1, 8, -1, 9, -1, 12, -1, 13, -1))
 
 #define v_zeros(x) ((uint32_t)_mm512_testn_epi32_mask(x, x))
 

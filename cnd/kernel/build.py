@@ -57,7 +57,7 @@ UNITS = {
     "x86_64": (
         *COMMON,
         Unit("avx2.c", ("-mavx2",)),
-        Unit("avx512.c", AVX512),
+        Unit("avx512.c", AVX512, AS_WRITTEN),
         Unit("shani.c", ("-msha", "-mavx"), AS_WRITTEN),
         Unit("shani.c", ("-msha", *AVX512), AS_WRITTEN),
     ),

@@ -32,13 +32,19 @@
 #define CND_PUBLIC __attribute__((visibility("default")))
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 #define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
 
-/* Before a loop whose index must be a constant, so that arrays become registers. */
+/*
+ * Before a loop: its index must be a constant, so that arrays become registers; its
+ * code must stay short, so that the processor need not decode it again.
+ */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define ROLLED _Pragma("clang loop unroll(disable)")
 #else
 #define UNROLL _Pragma("GCC unroll 64")
+#define ROLLED _Pragma("GCC unroll 1")
 #endif
 
 enum {

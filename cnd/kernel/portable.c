@@ -8,6 +8,7 @@
 
 typedef uint32_t vec __attribute__((vector_size(16)));
 #define LANES 4
+#define STREAMS 1
 
 static ALWAYS_INLINE vec
 v_splat(uint32_t word)

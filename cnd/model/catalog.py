@@ -126,6 +126,7 @@ VCPUS = {"medium": 1, "large": 2, "xlarge": 4, "4xlarge": 16, "12xlarge": 48}
 # vector kernels keep a half.
 ALONE = 140.0  # shani
 SHANI, AVX512, AVX2 = ALONE / 0.6, 2 * 171.0, 2 * 356.0
+ZEN5 = 74.0  # avx512 on a Zen 5 core, which has four vector ports of 512 bits
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ PROCESSORS = {
     "c7a": Processor("Zen 4, a core each", "x86_64", 3.7, ALONE, "shani"),
     "c7g": Processor("Graviton3", "arm64", 2.6, None, "armv8"),
     "c7i": Processor("Sapphire Rapids", "x86_64", 3.2, AVX512, "avx512"),
-    "c8a": Processor("Zen 5, a core each", "x86_64", 4.5, ALONE, "shani"),
+    "c8a": Processor("Zen 5, a core each", "x86_64", 4.5, ZEN5, "avx512"),
     "c8g": Processor("Graviton4", "arm64", 2.8, None, "armv8"),
     "t2": Processor("Haswell", "x86_64", 2.4, AVX2, "avx2"),
     "t3": Processor("Skylake", "x86_64", 3.1, AVX512, "avx512"),

@@ -129,8 +129,8 @@ def test_a_library_of_something_else_is_refused(alone: Path, tmp_path: Path) -> 
 
 BREAKS = {
     "misses golden nonces": (
-        "return (v_add(s[0], middle[0]));",
-        "return (v_add(s[1], middle[0]));",
+        "result[k] = hash[0][k];",
+        "result[k] = hash[1][k];",
         "wrong answer for nonces from ",
     ),
     "loses count": (
