@@ -6,9 +6,7 @@ does.
 
 Cycles are of the clock that the core ran at during a slice, measured by a chain of
 dependent additions, one cycle each (cnd/kernel's library has it, so that no compiler
-is needed).  The limits to compare with are 96 cycles a nonce, which sha256rnds2 alone
-takes at one a cycle (three blocks of 32 each), and about 121 with what else those ports
-must do; both were measured on an AMD Zen 4.
+is needed).  docs/kernel.md has the limits to compare with, which differ by processor.
 """
 
 from __future__ import annotations
@@ -34,7 +32,6 @@ from cnd.bench.rivals import Rival
 from cnd.model.events import printable_line
 from cnd.model.format import table
 
-MIX_LIMIT = 121  # cycles a nonce of SHA-NI
 SLICE = 0.005  # seconds
 CHAIN = 64_000  # additions: some 20 microseconds
 START = 10**9  # ten digits, like most nonces of the default space
@@ -98,7 +95,7 @@ class KernelBench:
 
     def text(self) -> str:
         """Return the table to read; rates in millions of nonces a second."""
-        head = ("", "min", "median", "max", "of best", "cycles", "limit")
+        head = ("", "min", "median", "max", "of best", "cycles")
         rows = [head, *map(self._row, self.core)]
         lines = [f"{processor()}, one core, {len(self.best.rates)} slices in turn, M/s"]
         lines += table(rows, ("<18", ">9"))
@@ -120,9 +117,7 @@ class KernelBench:
         rates = [f"{rate / 1e6:.2f}" for rate in (min(m.rates), m.median, max(m.rates))]
         share = f"{m.median / self.best.median:.3f}"
         cycles = f"{m.cycles:.0f}" if m.cycles else "-"
-        is_sha = m.name.startswith("shani") and m.cycles
-        limit = f"{MIX_LIMIT / m.cycles:.0%}" if is_sha and m.cycles else "-"
-        return (m.name, *rates, share, cycles, limit)
+        return (m.name, *rates, share, cycles)
 
 
 def kernel_bench(seconds: float = 10.0) -> KernelBench:

@@ -2,8 +2,8 @@
  * SHA-NI: six nonces at once, two in each of three stages.
  *
  * Idea: sha256rnds2 does two rounds (FIPS 180-4, 6.2.2, step 3).  One can start
- * every cycle, but its answer takes four and the next round of a hash waits for it: so
- * several hashes take turns.  sha256msg1 and sha256msg2, which make the schedule
+ * every cycle (Zen 4; on Zen 5 every second), but its answer takes four and the next
+ * round of a hash waits for it: so several hashes take turns.  sha256msg1 and sha256msg2, which make the schedule
  * (step 1), are slow, and a nonce's three blocks need them unevenly: the last block
  * is padding and has no schedule to make.  Hashes in step with each other would all
  * need them at once, then none.  So the hashes are staggered: while two nonces are in
