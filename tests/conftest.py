@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -27,13 +28,18 @@ for number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
 
+# Where Python may not keep what it compiled, each of a thousand processes compiles all
+# sources again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 # How long an example takes says nothing on a machine that does ten other things.
 settings.register_profile(
     "tests", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("tests")
 
-WAITING = 6  # test processes beside one for each core
+WAITING = 4  # test processes beside one for each core
 NEW_OBJECTS = 50_000  # before Python looks for garbage
 
 
