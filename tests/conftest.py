@@ -39,7 +39,7 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-WAITING = 4  # test processes beside one for each core
+WAITING = 6  # test processes beside one for each core
 NEW_OBJECTS = 50_000  # before Python looks for garbage
 
 
