@@ -11,7 +11,6 @@ releases a lock when its holder dies, however it dies.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from typing import Any, BinaryIO
 
 from cnd.errors import CloudError, UsageError
 from cnd.local.host.paths import SAFE_TREE
-from cnd.system import folders, private_files, small_files
+from cnd.system import folders, locks, private_files, small_files
 
 ENDPOINT, LOG = "endpoint.json", "cloud.log"
 LAST_BYTES = 4096  # of the log: more than its last line
@@ -80,7 +79,7 @@ def _linked(folder: Path, environ: Mapping[str, str]) -> Path:
 def caller_lock(folder: Path, deadline: float) -> Iterator[None]:
     """Be the only `up` or `down`; CloudError at `deadline` (monotonic time)."""
     with _lock_file(folder / "lock") as file:
-        while not _locked(file.fileno()):
+        while not locks.taken(file.fileno()):
             if time.monotonic() > deadline:
                 raise CloudError("another command is starting or ending the cloud")
             time.sleep(POLL_SECONDS)
@@ -92,7 +91,7 @@ def alive_lock(folder: Path) -> Iterator[None]:
     """Be the living server; CloudError if there is another one."""
     with _lock_file(folder / "alive") as file:
         deadline = time.monotonic() + PROBED_SECONDS
-        while not _locked(file.fileno()):  # `is_alive` takes it for a moment
+        while not locks.taken(file.fileno()):  # `is_alive` takes it for a moment
             if time.monotonic() > deadline:
                 raise CloudError("a local cloud already runs here")
             time.sleep(POLL_SECONDS)
@@ -103,7 +102,7 @@ def is_alive(folder: Path) -> bool:
     """Tell whether a server lives, answering or not."""
     try:
         with small_files.opened(folder / "alive") as file:
-            return not _locked(file.fileno())
+            return not locks.taken(file.fileno())
     except OSError:  # no server has ever run here
         return False
 
@@ -146,11 +145,3 @@ def _lock_file(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"cannot write to {path}: {error.strerror}") from error
     with open(descriptor, "rb") as file:
         yield file
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import fcntl
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +19,7 @@ from cnd.model.plan import END_ALLOWANCE, Plan
 from cnd.run import order
 from cnd.run.journal import Journal
 from cnd.run.order import RunOrder
+from cnd.system import locks
 from cnd.transport.fleet import END_PATIENCE
 
 LOCK = "fleet.lock"  # in the folder of the run that launched it
@@ -158,26 +157,12 @@ def claimed(run: str) -> Iterator[None]:
     if not (run and journal.is_there):
         yield
         return
-    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
-    try:
-        lock = os.open(journal.folder / LOCK, flags, 0o600)
-    except OSError as error:
-        message = f"cannot write to {journal.folder}: {error.strerror}"
-        raise UsageError(message, hint="make room there") from error
-    try:
-        _take(lock, run)
+    with locks.held(journal.folder / LOCK) as taken:
+        if not taken:
+            message = f"a run searches on the fleet of run {run} right now"
+            hint = "`fab status` shows it, `fab stop` ends its search"
+            raise UsageError(message, hint=hint)
         yield
-    finally:
-        os.close(lock)
-
-
-def _take(lock: int, run: str) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        message = f"a run searches on the fleet of run {run} right now"
-        hint = "`fab status` shows it, `fab stop` ends its search"
-        raise UsageError(message, hint=hint) from error
 
 
 # --- what is searched on it

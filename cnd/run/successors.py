@@ -7,8 +7,6 @@ them, nor is one of which nothing can be known.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 
 from cnd.errors import UsageError
@@ -16,6 +14,7 @@ from cnd.model.resumption import require_open
 from cnd.model.run_name import is_run
 from cnd.run import past_run
 from cnd.run.journal import Journal, runs
+from cnd.system import locks
 
 LOCK = "resume.lock"  # in the folder of a run, held by the one that goes on from it
 
@@ -73,30 +72,12 @@ def claimed(journal: Journal, *, smallest: bool) -> Iterator[None]:
     Raises:
         UsageError: another process does, or a later run has gone on from it.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW
-    folder = Journal(_origin(journal.run)).folder
-    try:
-        lock = os.open(folder / LOCK, flags, 0o600)
-    except OSError as error:
-        message = f"cannot write to {folder}: {error.strerror}"
-        raise UsageError(message, hint="make room there") from error
-    try:
-        taken = _taken(lock)
+    with locks.held(Journal(_origin(journal.run)).folder / LOCK) as taken:
         require_none(journal.run, smallest=smallest)
         if not taken:
             message = f"another process resumes run {journal.run} right now"
             raise UsageError(message, hint="`fab status` shows its run in a moment")
         yield
-    finally:
-        os.close(lock)
-
-
-def _taken(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def require_none(run: str, *, smallest: bool) -> None:

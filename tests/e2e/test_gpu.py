@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cnd.local import clear_faults
+from cnd.local import Endpoint, clear_faults
 from tests.conftest import a_state
 from tests.support.faults import kill, lay
 from tests.support.opencl import require_device
@@ -61,6 +61,14 @@ def test_gpus_exhaust_a_space_and_count_each_nonce_once(terminal: Terminal) -> N
     assert devices(terminal.runs()[-1])
 
 
+def room_for_one_gpu(terminal: Terminal) -> Endpoint:
+    """Let there be room for one instance with a GPU, and for other types."""
+    cloud = terminal.cloud()
+    lay(cloud, "RunInstances", at_most=1, times=1 + ZONES + 1)
+    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=ZONES)
+    return cloud
+
+
 @pytest.mark.slow
 def test_a_search_by_gpus_ends_at_its_time_limit(terminal: Terminal) -> None:
     words = ("--d", "14", "--n", "1", "--t", "6", "--nonces", str(2**60))
@@ -72,10 +80,7 @@ def test_a_search_by_gpus_ends_at_its_time_limit(terminal: Terminal) -> None:
 def test_a_lost_gpu_host_leaves_its_class_to_a_host_without_one(
     terminal: Terminal,
 ) -> None:
-    cloud = terminal.cloud()
-    # Room for one instance with a GPU, then none; the other type has room.
-    lay(cloud, "RunInstances", at_most=1, times=1 + ZONES + 1)
-    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=ZONES)
+    cloud = room_for_one_gpu(terminal)
     types = ("--instance-type", "g4dn.xlarge,c7a.large")
     words = ("--d", "14", "--n", "2", "--t", "100", "--nonces", str(2**60), *types)
     run = Run(terminal, "start", *words, "--json")
@@ -102,9 +107,7 @@ def test_a_lost_gpu_host_leaves_its_class_to_a_host_without_one(
 def test_a_mixed_fleet_without_ssh_sends_what_a_gpu_needs_to_hosts_that_have_one(
     terminal: Terminal,
 ) -> None:
-    cloud = terminal.cloud()
-    lay(cloud, "RunInstances", at_most=1, times=1 + ZONES + 1)
-    lay(cloud, "RunInstances", code="InsufficientInstanceCapacity", times=ZONES)
+    cloud = room_for_one_gpu(terminal)
     space = ("--d", "9", "--nonces", "1000001", "--n", "2", "--bootstrap", "user-data")
     types = ("--instance-type", "g4dn.xlarge,c7a.large")
     result = terminal.json("start", *space, *types, status=11)
