@@ -48,13 +48,14 @@ def load(
         create_backend_app,
     )
 
-    from cnd.local.api import accounts, images, networks, templates
+    from cnd.local.api import accounts, images, moto_replies, networks, templates
     from cnd.local.api.instances import Instances
 
     accounts.install(account)
     images.install()
     networks.install()
     templates.install(account)
+    moto_replies.install()
     instances = Instances(hosts, times, account)
     instances.install()
     application = DomainDispatcherApplication(create_backend_app)
