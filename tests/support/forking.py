@@ -35,6 +35,8 @@ ENVIRONMENT = dict(os.environ)  # before any test sets a variable of its own
 SERVE = "import sys; from tests.support.forking import serve; serve(*sys.argv[1:])"
 PROGRAMS = ("cnd", "fab")
 CLOUD = "cloud"  # the program of a local cloud
+# What the commands of the tests ask a cloud for.
+SERVICES = ("ec2", "ssm", "sqs", "sts", "s3", "autoscaling", "service-quotas")
 READ_BY_PYTHON = ("PYTHON", "LANG", "LC_", "TZ", "COVERAGE")
 FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becomes of it
 
@@ -83,7 +85,11 @@ def _loaded_cloud() -> dict[str, Callable[[], object]]:
     os.environ.update(server.STRICT)  # moto reads it when it is imported
     from moto.moto_api._internal import mock_random
 
-    from cnd.local.api import accounts, backends, signatures  # noqa: F401
+    from cnd.local.api import accounts, actions, backends, signatures  # noqa: F401
+
+    for service in SERVICES:
+        backends.read(service)
+    actions.read()
 
     def begin() -> None:
         mock_random.seed()  # or all clouds would have the same instance ids

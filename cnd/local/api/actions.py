@@ -92,6 +92,12 @@ def replace_body(environ: WSGIEnvironment, body: bytes) -> None:
     environ["CONTENT_LENGTH"] = str(len(body))
 
 
+def read() -> None:
+    """Read all that the first requests and the first faults would wait for."""
+    _s3_routes()
+    known()
+
+
 @cache
 def known() -> frozenset[str]:
     """All actions of all services of the cloud, as "ec2:RunInstances"."""
@@ -214,4 +220,9 @@ def _shape_name(service: str, code: str) -> str:
 
 @cache
 def _model(service: str) -> Any:
-    return botocore.session.get_session().get_service_model(service)
+    return _session().get_service_model(service)
+
+
+@cache
+def _session() -> botocore.session.Session:
+    return botocore.session.get_session()

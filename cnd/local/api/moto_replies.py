@@ -106,8 +106,8 @@ def unparse(value: Mapping[str, Any], *args: Any, **options: Any) -> Any:
     if not args and options == USUAL:
         parts = [DECLARATION] if whole else []
         try:
-            if whole and (len(value) != 1 or isinstance([*value.values()][0], list)):
-                raise _Unusual
+            if whole and [isinstance(each, list) for each in value.values()] != [False]:
+                raise _Unusual  # there is one root
             for name, content in value.items():
                 _write(parts, name, content)
             return "".join(parts)
