@@ -69,7 +69,8 @@ MAX_GROWTH = 4  # a stretch is at most this many times as long as the one before
 QUEUED = 2  # stretches assigned to a child at a time, so that it never waits
 RATE_BURST = 0.5  # seconds of delay that a rate-limited worker may make up for
 ONE_PROCESS_RATE = 500000  # nonces/s that one process reaches with any kernel
-HASHLIB_RATE = 50000  # nonces/s; below, testing the kernels costs more than it saves
+HASHLIB_RATE = 5000  # nonces/s; up to it, testing a kernel costs more than it saves
+ANY_KERNEL_RATE = 50000  # nonces/s; up to it, finding the fastest kernel does
 STRETCHES_PER_PROGRESS = 2  # of a rate-limited worker, between two progress events
 FIRST_LIMITED = 0.01  # seconds; duration of its first stretch
 STOP_CHECK = 1000  # nonces between two checks of the stop flag: about a millisecond
@@ -352,6 +353,7 @@ class RateLimitedScanner:
 
 # --- the native kernels
 
+ANY = "any"  # kernel of the library
 LIBRARY = "libcndpow.so"  # beside this file; built from cnd/kernel/
 TRIAL_SLICE = 0.0003  # seconds; a kernel's rate is measured in three slices
 TRIAL_START = 10**9  # ten digits, like most nonces of the default space
@@ -456,6 +458,7 @@ def choose_kernel(
 ) -> Kernel:
     """Return the fastest kernel that gives correct answers, or the `wanted` one.
 
+    With ANY it is the first one that gives correct answers.
     `path` is the library's, if not in its usual place.  Which kernel is the fastest is
     measured for a few milliseconds only, so that other load on the same core can change
     the order.  Raises ValueError if the wanted kernel is not available.
@@ -521,8 +524,9 @@ def _try_kernels(
     for number, (name, supported) in enumerate(kernels):
         rate, why = 0.0, ""
         # The last one is the plain reference: not needed if another one works.
-        needless = number == len(kernels) - 1 and any(trial.rate for trial in trials)
-        if wanted == name or (wanted == "auto" and not needless):
+        is_more = wanted == ANY or number == len(kernels) - 1
+        needless = is_more and any(trial.rate for trial in trials)
+        if wanted == name or (wanted in ("auto", ANY) and not needless):
             try:
                 if not supported:
                     raise Refused("this processor lacks it")
@@ -537,7 +541,7 @@ def _try_kernels(
 def _hashlib_kernel(wanted: str, others: List[str], refused: Dict[str, str]) -> Kernel:
     """Return the standard library's kernel; ValueError if another one is wanted."""
     plain = HashlibScanner.name
-    if wanted in ("auto", plain):
+    if wanted in ("auto", ANY, plain):
         return Kernel(plain, HashlibScanner, refused)
     if wanted in others:
         raise ValueError(f"kernel {wanted} is refused: {refused[wanted]}")
@@ -1723,9 +1727,11 @@ class Worker:
 
 
 def _wanted_kernel(options: WorkerOptions) -> str:
-    """Return the name of the kernel to use, or "auto" to test all of them."""
-    slow = options.rate is not None and options.rate <= HASHLIB_RATE
-    return HashlibScanner.name if slow and options.kernel == "auto" else options.kernel
+    """Return the name of the kernel to use, ANY, or "auto" to test all of them."""
+    rate = options.rate
+    if options.kernel != "auto" or rate is None or rate > ANY_KERNEL_RATE:
+        return options.kernel
+    return HashlibScanner.name if rate <= HASHLIB_RATE else ANY
 
 
 def _wanted_gpu_scanner(options: WorkerOptions) -> Optional[str]:
@@ -1926,7 +1932,7 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--time-limit", help="seconds after which the search ends (never)")
     add("--processes", help="number of processes (one per usable core)")
     add("--progress", help="seconds between two progress events (1)")
-    add("--kernel", help="auto, hashlib, opencl or a native kernel's name (auto)")
+    add("--kernel", help="auto, any, hashlib, opencl or a native kernel's name (auto)")
     add("--gpu-patience", help="seconds until a GPU must have proved itself (120)")
     add("--gpu-silence", help="seconds until a GPU that searches must answer (30)")
     add("--rate", help="nonces per second, at most (CND_RATE, or no limit)")

@@ -91,6 +91,22 @@ def test_a_kernel_can_be_forced_and_only_one_that_is_there(
     assert "no such kernel here: 'magic'; there is hashlib, " in event["complaint"]
 
 
+def test_the_slower_a_worker_is_held_the_less_it_takes_to_choose_a_kernel(
+    alone: Path, library: Path
+) -> None:
+    """At 20,000 nonces/s any of the library's kernels serves: no more are tested."""
+    first = next(
+        n for n, can in worker.list_kernels(worker.load_library(str(library))) if can
+    )
+    started, *_, found = run(alone, "--rate", "20000")
+    assert (started["kernel"], found["nonce"]) == ("hashlib", ANSWER)  # it is alone
+    shutil.copy(library, alone.parent / worker.LIBRARY)
+    for rate, kernel in (("20000", first), ("5000", "hashlib")):
+        started, *_, found = run(alone, "--rate", rate)
+        assert (started["kernel"], found["nonce"]) == (kernel, ANSWER)
+        assert not started["refused"]
+
+
 def test_a_truncated_library_is_refused(alone: Path, library: Path) -> None:
     whole = library.read_bytes()
     for length in (0, 100, 5000, len(whole) // 2):
