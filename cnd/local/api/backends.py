@@ -58,7 +58,7 @@ def read(service: str) -> None:
     """Read all that a service's first call would wait for, but make no state of it."""
     prepare()
     from moto import backends
-    from moto.core import DEFAULT_ACCOUNT_ID
+    from moto.core import DEFAULT_ACCOUNT_ID  # type: ignore[attr-defined]
     from moto.core.utils import get_service_model
     from moto.moto_server import werkzeug_app  # noqa: F401
 

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape, quoteattr
 
-import xmltodict
-from moto.core import responses
+import xmltodict  # type: ignore[import-untyped]
+from moto.core import responses, utils
 from moto.core.serialize import (
     AttributePickerContext,
     ResponseSerializer,
     XFormedAttributePicker,
 )
-from moto.core.utils import MISSING, get_value
+from moto.core.utils import MISSING, get_value  # type: ignore[attr-defined]
 
 MOST_CLASSES = 256  # of responses, whose methods are kept
 MOST_PLACES = 1 << 16  # of values in replies, whose possible names are kept
@@ -28,6 +28,7 @@ MOST_NAMES = 1 << 12  # of elements and attributes of XML
 DECLARATION = '<?xml version="1.0" encoding="utf-8"?>\n'
 USUAL = {"short_empty_elements": True, "pretty": False}  # how moto calls `unparse`
 
+_GetValue: TypeAlias = Callable[[Any, Any, str, Any], Any]
 _Place: TypeAlias = "tuple[type, str, Any]"  # class of the value, member, its shape
 _Names: TypeAlias = "tuple[tuple[str, ...], Callable[..., Any]]"  # and what gets one
 _NAME = re.compile(r"[A-Za-z_][\w.:-]*", re.ASCII)
@@ -36,18 +37,20 @@ _plain_unparse = xmltodict.unparse
 
 def install() -> None:
     """Replace what took half of the computing of a usual request (5.2, measured)."""
-    listed = responses.method_names_from_class
-    responses.method_names_from_class = functools.lru_cache(MOST_CLASSES)(listed)  # type: ignore[assignment]
-    responses.XFormedAttributePicker = Picker  # type: ignore[misc]
-    ResponseSerializer.get_value = _picked(ResponseSerializer.get_value)  # type: ignore[method-assign,assignment]
+    listed = functools.lru_cache(MOST_CLASSES)(utils.method_names_from_class)
+    responses.method_names_from_class = listed  # type: ignore[attr-defined]
+    responses.XFormedAttributePicker = Picker  # type: ignore[attr-defined]
+    ResponseSerializer.get_value = picking(ResponseSerializer.get_value)  # type: ignore[method-assign,assignment]
     xmltodict.unparse = unparse
 
 
-def _picked(plain: Any) -> Any:
-    def get_value(serializer: ResponseSerializer, value: Any, key: str, shape: Any):  # type: ignore[no-untyped-def]
+def picking(plain: _GetValue) -> _GetValue:
+    """Return a serializer's `get_value` that leaves the search to its `Picker`."""
+
+    def get_value(serializer: Any, value: Any, key: str, shape: Any) -> Any:
         picker = serializer._value_picker
         if isinstance(picker, Picker):
-            return picker.pick(serializer, value, key, shape)
+            return picker.pick(serializer.path, value, key, shape)
         return plain(serializer, value, key, shape)
 
     return get_value
@@ -69,9 +72,13 @@ class Picker(XFormedAttributePicker):
             path.rpartition(".")[2] for path in self.response_transformers
         )
 
-    def pick(
-        self, serializer: ResponseSerializer, value: Any, key: str, shape: Any
-    ) -> Any:
+    def pick(self, before: Sequence[str], value: Any, key: str, shape: Any) -> Any:
+        """Return a member of a value, or None.
+
+        Args:
+            before: the path to the value.
+            key, shape: of the member.
+        """
         place = (value.__class__, key, shape)
         names, get = self._known.get(place) or self._listed(place, value)
         for name in names:
@@ -80,7 +87,7 @@ class Picker(XFormedAttributePicker):
         else:
             found = None
         if key.endswith(self._ends):
-            path = ".".join([*serializer.path, key])
+            path = ".".join([*before, key])
             for end, transform in self.response_transformers.items():
                 if path.endswith(end):
                     return transform(found)
@@ -93,8 +100,8 @@ class Picker(XFormedAttributePicker):
         has_items = hasattr(value, "__getitem__") or any("." in name for name in names)
         if len(self._known) >= MOST_PLACES:
             self._known.clear()
-        self._known[place] = names, get_value if has_items else getattr
-        return self._known[place]
+        self._known[place] = found = names, get_value if has_items else getattr
+        return found
 
 
 def unparse(value: Mapping[str, Any], *args: Any, **options: Any) -> Any:

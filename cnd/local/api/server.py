@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cnd.local.api.signatures import Keys
 
 REGION = "us-east-1"
+NEW_OBJECTS = 20_000  # before Python looks for garbage: a large reply has half as many
 BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
 LOAD_SECONDS = 60.0
 LIVE = ("pending", "running", "shutting-down", "stopping")
@@ -122,6 +123,7 @@ class Moto:
             backends.warm_up(self._application)
             gc.enable()
             gc.freeze()
+            gc.set_threshold(NEW_OBJECTS)
             # From here on this thread waits for the hosts' reports.
             self._hosts.listen(self.instances.handle_report)
         finally:

@@ -101,9 +101,9 @@ def test_the_slower_a_worker_is_held_the_less_it_takes_to_choose_a_kernel(
     started, *_, found = run(alone, "--rate", "20000")
     assert (started["kernel"], found["nonce"]) == ("hashlib", ANSWER)  # it is alone
     shutil.copy(library, alone.parent / worker.LIBRARY)
-    for rate, kernel in (("20000", first), ("5000", "hashlib")):
+    for rate, name in (("20000", first), ("5000", "hashlib")):
         started, *_, found = run(alone, "--rate", rate)
-        assert (started["kernel"], found["nonce"]) == (kernel, ANSWER)
+        assert (started["kernel"], found["nonce"]) == (name, ANSWER)
         assert not started["refused"]
 
 
