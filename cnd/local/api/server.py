@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from cnd.local.api.signatures import Keys
 
 REGION = "us-east-1"
-NEW_OBJECTS = 20_000  # before Python looks for garbage: a large reply has half as many
+NEW_OBJECTS = 20_000  # before Python looks for garbage; by default 700
 BACKLOG = 1024  # connections that wait to be accepted: as many as a large fleet has
 LOAD_SECONDS = 60.0
 LIVE = ("pending", "running", "shutting-down", "stopping")
