@@ -9,8 +9,8 @@ from tests.fault.kills import killed
 from tests.fault.truth import Victim
 from tests.support.runs import NONCES, told
 
-FLEET = ("--n", "3", "--kernel", "hashlib", "--keep")
-SEARCH = ("--d", "30", "--t", "60", "--kernel", "hashlib")
+FLEET = ("--n", "3", "--keep")
+SEARCH = ("--d", "30", "--t", "60")
 SPACE = NONCES // 2
 PATIENCE = 2.0  # seconds without a sign of life until these hosts go on alone
 
@@ -32,7 +32,7 @@ def test_it_is_taken_over_with_nothing_lost(terminal: Victim) -> None:
 def test_without_an_orchestrator_its_instances_end_themselves(terminal: Victim) -> None:
     """Though the run that launched them had said --keep."""
     terminal.environment["CND_LOCAL_ORPHAN_SECONDS"] = str(PATIENCE)
-    search = ("--d", "30", "--t", "4", "--kernel", "hashlib")
+    search = ("--d", "30", "--t", "4")
     folder = killed_again(terminal, *search, fleet=("--spot",))
     terminal.see_zero(time.monotonic(), within=40)
     result = terminal.json("attach", folder.name, status=10)

@@ -19,7 +19,7 @@ from tests.support.runs import searching, told
 from tests.support.waiting import eventually
 
 JOB = ("start", "--d", "2", "--n", "2", "--t", "60")
-LONG = ("start", "--d", "30", "--n", "2", "--kernel", "hashlib")
+LONG = ("start", "--d", "30", "--n", "2")
 
 
 ZONES = tuple(f"us-east-1{letter}" for letter in "abcdef")  # of the local cloud

@@ -87,7 +87,7 @@ def test_a_bug_on_the_way_and_another_at_the_end_leave_nothing(
 
 
 def test_a_loss_that_the_cloud_has_forgotten_is_no_leak(forgetful: Victim) -> None:
-    words = ("start", "--d", "30", "--n", "2", "--t", "18", "--kernel", "hashlib")
+    words = ("start", "--d", "30", "--n", "2", "--t", "18")
     run = Run(forgetful, *words, "--json")
     victim = run.searching(2)[0]
     kill(forgetful.cloud(), victim)

@@ -18,7 +18,7 @@ from tests.support.runs import told
 LIMIT = 3.0  # seconds of search
 NONCES = 180_000  # three seconds' work of the three hosts
 PATIENCE = 2.0  # seconds without a sign of life until these hosts go on alone
-FLEET = ("--n", "3", "--kernel", "hashlib")
+FLEET = ("--n", "3")
 # By SSH of spot instances, whose watchdogs start soon after the worker.
 WAY = {"ssh": ("--spot",), "user-data": ("--bootstrap", "user-data")}
 

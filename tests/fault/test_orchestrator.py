@@ -24,7 +24,7 @@ from tests.support.processes import ended
 from tests.support.runs import NONCES, events, told
 from tests.support.waiting import eventually
 
-SLOWLY = ("--kernel", "hashlib", "--t", "120")
+SLOWLY = ("--t", "120")
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
 # The same for three times as long: all of it is searched while commands are typed.
 LONG_SPACE = ("start", "--d", "30", "--nonces", str(3 * NONCES), "--n", "4", *SLOWLY)
@@ -320,7 +320,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     terminal.environment["CND_LOCAL_LISTED_SECONDS"] = "3"
     before = set(terminal.runs())
     limit = "2" if when in LATE else "120"
-    words = ("--d", "30", "--n", "2", "--kernel", "hashlib", "--t", limit)
+    words = ("--d", "30", "--n", "2", "--t", limit)
     process = terminal.spawn("start", *words)
     eventually(lambda: told(newest(terminal, before), when), within=60, every=0.01)
     folder = newest(terminal, before)

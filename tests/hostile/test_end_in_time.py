@@ -27,7 +27,7 @@ from tests.support.runs import Run, told
 from tests.support.terminal import BIN
 from tests.support.waiting import SOON, eventually
 
-ENDLESS = ("start", "--d", "30", "--n", "2", "--t", "600", "--kernel", "hashlib")
+ENDLESS = ("start", "--d", "30", "--n", "2", "--t", "600")
 MEMORY = 300e6  # bytes; an undisturbed run takes some 130 MB
 JOURNAL = 2e6  # bytes
 
@@ -215,7 +215,7 @@ PHASES = ("instance.requested", "instance.launched", "worker.started", "log.pull
 def test_a_disk_that_fills_up_costs_the_records_and_never_the_end(
     terminal: Victim, phase: str
 ) -> None:
-    words = ("start", "--d", "30", "--n", "2", "--t", "3", "--kernel", "hashlib")
+    words = ("start", "--d", "30", "--n", "2", "--t", "3")
     run = Run(terminal, *words, "--json")
     eventually(lambda: run.told(phase), within=40, every=0.005)
     resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, 0))

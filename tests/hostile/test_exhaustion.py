@@ -11,7 +11,7 @@ from tests.fault.truth import Victim
 from tests.support.processes import ended
 from tests.support.runs import Run
 
-JOB = ("start", "--d", "30", "--n", "2", "--t", "60", "--kernel", "hashlib", "--json")
+JOB = ("start", "--d", "30", "--n", "2", "--t", "60", "--json")
 BOUND = 75.0  # seconds, as docs/guarantees.md has it
 
 

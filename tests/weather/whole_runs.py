@@ -35,7 +35,7 @@ SPACE = str(NONCES // 2)  # two or three seconds' work
 ENOUGH = "500"  # seconds, on a machine on which many runs share two cores
 ENDLESS = (
     *("start", "--d", "30", "--nonces", SPACE),
-    *("--kernel", "hashlib", "--t", ENOUGH, *FLEET),
+    *("--t", ENOUGH, *FLEET),
 )
 PATIENCE = 600.0  # seconds that any command may take: a shutdown may take six minutes
 GONE_WITHIN = 10.0  # seconds until the trees of ended hosts are removed
