@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 from xml.sax.saxutils import escape, quoteattr
 
-import xmltodict  # type: ignore[import-untyped]
-from moto.core import responses, utils
+from moto.core import responses, serialize, utils
 from moto.core.serialize import (
     AttributePickerContext,
     ResponseSerializer,
@@ -32,7 +31,8 @@ _GetValue: TypeAlias = Callable[[Any, Any, str, Any], Any]
 _Place: TypeAlias = "tuple[type, str, Any]"  # class of the value, member, its shape
 _Names: TypeAlias = "tuple[tuple[str, ...], Callable[..., Any]]"  # and what gets one
 _NAME = re.compile(r"[A-Za-z_][\w.:-]*", re.ASCII)
-_plain_unparse = xmltodict.unparse
+_xmltodict = serialize.xmltodict  # type: ignore[attr-defined]  # moto requires it
+_plain_unparse = _xmltodict.unparse
 
 
 def install() -> None:
@@ -41,7 +41,7 @@ def install() -> None:
     responses.method_names_from_class = listed  # type: ignore[attr-defined]
     responses.XFormedAttributePicker = Picker  # type: ignore[attr-defined]
     ResponseSerializer.get_value = picking(ResponseSerializer.get_value)  # type: ignore[method-assign,assignment]
-    xmltodict.unparse = unparse
+    _xmltodict.unparse = unparse
 
 
 def picking(plain: _GetValue) -> _GetValue:
