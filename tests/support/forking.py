@@ -35,12 +35,12 @@ from typing import BinaryIO
 import cnd
 
 ROOT = Path(__file__).parents[2]
-# Before any test sets a variable of its own; the tests keep what Python compiles.
-ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+ENVIRONMENT = dict(os.environ)  # before any test sets a variable of its own
 SERVE = "import sys; from tests.support.forking import serve; serve(*sys.argv[1:])"
 PROGRAMS = ("cnd", "fab")
 CLOUD = "cloud"  # the program of a local cloud
 READ_BY_PYTHON = ("PYTHON", "LANG", "LC_", "TZ", "COVERAGE")
+NEW_OBJECTS = 50_000  # before Python looks for garbage
 FILES = 5  # of a request: stdin, stdout, stderr, the request itself, what becomes of it
 READY = b"."  # what a server sends to each test process first
 PATIENCE = 60.0  # seconds for which a server waits for a first test process, and it
@@ -51,7 +51,9 @@ PATIENCE = 60.0  # seconds for which a server waits for a first test process, an
 
 def serve(descriptor: str, kind: str) -> None:
     """Fork for each request, until all test processes have ended."""
+    gc.set_threshold(NEW_OBJECTS)  # also in what it forks
     programs = _loaded_cloud() if kind == CLOUD else _loaded_commands()
+    gc.collect()
     gc.freeze()
     if files := Server(socket.socket(fileno=int(descriptor))).request():
         _become_command(files)
@@ -144,14 +146,21 @@ def _write(told: int, number: int) -> None:
 
 
 def _loaded_commands() -> dict[str, Callable[[], object]]:
-    import boto3.s3.inject
-    import boto3.s3.transfer  # noqa: F401  most commands come to it
+    import ctypes  # noqa: F401  of the kernels
+    import encodings.idna  # noqa: F401  of each connection
+
+    import boto3.s3.transfer
+    import botocore.session
     from fabric.main import program
 
     from cnd import tasks  # here: the test process need not import it
     from cnd.cloud import connection, models
 
-    "".encode("idna")  # what it needs is imported by the first that asks
+    core = botocore.session.get_session()
+    models.read_fast(core.get_component("data_loader"))
+    session = boto3.Session(botocore_session=core, region_name="us-east-1")
+    for service in connection.SERVICES:  # what is computed once in a process
+        session.client(service)  # type: ignore[call-overload]
     models.read_ahead(connection.SERVICES)
     _push_ahead()
     sys.path[0] = str(Path(sys.executable).parent)  # as in the installed script
