@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cnd import local
+from tests.support.forking import NEW_OBJECTS
 from tests.support.local_cloud import environment
 from tests.support.terminal import (
     Terminal,
@@ -40,7 +41,6 @@ settings.register_profile(
 settings.load_profile("tests")
 
 WAITING = 6  # test processes beside one for each core
-NEW_OBJECTS = 50_000  # before Python looks for garbage
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -213,6 +213,7 @@ class Clients:
         if not self._endpoint and not is_aws(client.meta.endpoint_url):
             # The user's own endpoint, which only a client knows.
             client = client_for(client.meta.endpoint_url)
+        models.skip_errors(client)
         replies.check(client)
         return client
 

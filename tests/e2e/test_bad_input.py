@@ -169,17 +169,16 @@ def test_an_option_is_no_word_for_a_place_of_its_own(
 def test_a_reader_that_goes_away_is_no_failure(terminal: Terminal, words: str) -> None:
     if words in ("export", "logs"):  # of the newest run, which may have left none
         terminal.json("start", "--d", "1", "--n", "1")
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {BIN / 'cnd'} {words} | true"],
-        cwd=terminal.folder,
-        env=terminal.environment,
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    terminal.forks = words != "--list"  # which is a program from its beginning
+    if words.startswith("bench"):  # without hashcat, which is measured for seconds
+        terminal.environment["PATH"] = str(BIN)
+    process = terminal.spawn(*words.split())
+    assert process.stdout
+    process.stdout.close()
+    _, told = process.communicate(timeout=90)
+    assert process.returncode == 0, told
+    assert "Traceback" not in told
+    assert "BrokenPipe" not in told
 
 
 @pytest.mark.parametrize(

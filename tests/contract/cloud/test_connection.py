@@ -14,9 +14,11 @@ import boto3
 import botocore
 import pytest
 from botocore.loaders import JSONFileLoader
+from botocore.model import ServiceModel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cnd.cloud import models
 from cnd.cloud.connection import Clients, Cloud, connect, required
 from cnd.cloud.failures import LISTED_WITHIN
 from cnd.cloud.models import Models
@@ -26,6 +28,7 @@ from tests.support.local_cloud import LocalCloud
 from tests.support.portal import portal
 from tests.support.terminal import clean_environment
 
+DATA = Path(botocore.__file__).parent / "data"
 NOWHERE = "http://127.0.0.1:1"  # no program listens on the port of tcpmux
 
 
@@ -87,10 +90,31 @@ def test_what_botocore_knows_is_read_as_it_is_but_into_plain_dicts(
     there = required(connect("local"))  # whose clients have read it, and keep to that
     assert there.ec2.describe_instances() and there.s3.list_buckets()
     assert there.ssm.describe_parameters()
-    path = str(Path(botocore.__file__).parent / "data" / name)
+    path = str(DATA / name)
     found = Models().load_file(path)
     assert found == JSONFileLoader().load_file(path)
     assert type(found) is (type(None) if name.startswith("no-") else dict)
+
+
+@pytest.mark.parametrize("name", ["endpoints", "s3/2006-03-01/service-2"])
+def test_what_was_read_ahead_is_handed_out_once_as_botocore_writes_into_it(
+    name: str,
+) -> None:
+    models.read_ahead(["s3"])
+    path = str(DATA / name)
+    first = Models().load_file(path)
+    assert first == JSONFileLoader().load_file(path)
+    first.clear()
+    assert Models().load_file(path) == JSONFileLoader().load_file(path)
+
+
+def test_no_client_searches_for_errors_where_ec2_describes_none(up: None) -> None:
+    there = required(connect("local"))
+    # Before any call is refused.
+    assert vars(there.ec2.meta.service_model)["error_shapes"] == []
+    described = Models().load_file(str(DATA / "ec2/2016-11-15/service-2"))
+    assert ServiceModel(described, "ec2").error_shapes == []
+    assert there.ssm.meta.service_model.error_shapes  # as they are
 
 
 # --- which cloud
