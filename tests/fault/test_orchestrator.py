@@ -16,7 +16,7 @@ import pytest
 
 from cnd import pow as worker
 from cnd.local import Endpoint
-from tests.fault.kills import kill, killed, newest
+from tests.fault.kills import appeared, kill, killed, newest
 from tests.fault.truth import Victim, struck
 from tests.support.faults import events_of, lay
 from tests.support.forking import Process
@@ -322,15 +322,14 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     limit = "2" if when in LATE else "120"
     words = ("--d", "30", "--n", "2", "--kernel", "hashlib", "--t", limit)
     process = terminal.spawn("start", *words)
-    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.01)
-    folder = newest(terminal, before)
+    folder = appeared(terminal, before)
+    eventually(lambda: told(folder, when), within=60, every=0.01)
     code = interrupted(terminal, process, times)
     # Who comes when the time is over all the same may find it said so, and who comes
     # when all is over may meet Python on its way out.
     assert code in ((10, 130, -signal.SIGINT) if when in LATE else (130,))
     if times == 1:
         searched = {f"Instance{e['index']}.log" for e in told(folder, "worker.started")}
-        assert folder is not None
         assert searched <= {path.name for path in (folder / "logs").iterdir()}
         assert len(told(folder, "run.ended")) == 1
 

@@ -10,24 +10,30 @@ Found = TypeVar("Found")
 # Seconds for what happens at once, on a machine that does ten other things.  A bound on
 # elapsed time in a test is this, or comes from the clocks of what is tested.
 SOON = 30.0
+FIRST, LATER = (
+    0.05,
+    0.1,
+)  # seconds between two looks; of the time waited, if that is more
 
 
 def eventually(
     condition: Callable[[], Found],
     *,
     within: float = 60.0,
-    every: float = 0.05,
+    every: float | None = None,
     tell: Callable[[], object] = str,
 ) -> Found:
     """Wait until `condition` returns something true; return that.
 
     Args:
         within: seconds; the test fails if `condition` is still false after them.
-        every: seconds between two looks.
+        every: seconds between two looks; by default a twentieth of a second at first,
+            and more of it the longer it takes: a look may ask a cloud, which computes.
         tell: what is to be told if the test fails.
     """
-    deadline = time.monotonic() + within
+    began = time.monotonic()
     while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {within} s {tell()}"
-        time.sleep(every)
+        waited = time.monotonic() - began
+        assert waited < within, f"not within {within} s {tell()}"
+        time.sleep(max(FIRST, waited * LATER) if every is None else every)
     return found
