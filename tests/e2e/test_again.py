@@ -116,6 +116,7 @@ def test_a_search_on_a_fleet_that_is_up_launches_nothing_and_is_a_run_of_its_own
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_scram_of_an_earlier_run_ends_its_fleet_and_no_other(
     terminal: Terminal,
 ) -> None:

@@ -72,6 +72,7 @@ def test_types_are_compared_by_their_rates_and_what_is_not_known_has_no_price(
     assert (result["block"], order["plan"]["image"]) == ("mine", "debian")
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("how", ["ctrl-c", "stop"])
 def test_a_bench_ends_with_the_status_of_a_run_that_was_ended(
     terminal: Terminal, how: str

@@ -108,6 +108,7 @@ def test_an_exhausted_space_is_tested_to_the_last_nonce_and_none_twice(
     assert result["nonce"] is None
 
 
+@pytest.mark.paced
 def test_the_time_limit_ends_the_search_in_time(terminal: Terminal) -> None:
     words = ("--t", "2", "--d", "12", "--n", "4")
     result = terminal.json("start", *words, status=10)

@@ -153,7 +153,7 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
         with environment(tmp_path):
             assert local.status() is not None
             cloud.ec2.terminate_instances(InstanceIds=[instance])
-            assert eventually(lambda: local.status() is None, within=10)
+            assert eventually(lambda: local.status() is None, within=10, every=0.2)
             assert eventually(
                 lambda: not (cloud.endpoint.folder / "endpoint.json").exists()
             )
