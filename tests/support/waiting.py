@@ -10,10 +10,8 @@ Found = TypeVar("Found")
 # Seconds for what happens at once, on a machine that does ten other things.  A bound on
 # elapsed time in a test is this, or comes from the clocks of what is tested.
 SOON = 30.0
-FIRST, LATER = (
-    0.05,
-    0.1,
-)  # seconds between two looks; of the time waited, if that is more
+LOOKS = (0.05, 0.25)  # seconds between two looks: at first, and at most
+LATER = 0.1  # of the time waited, in between
 
 
 def eventually(
@@ -27,13 +25,14 @@ def eventually(
 
     Args:
         within: seconds; the test fails if `condition` is still false after them.
-        every: seconds between two looks; by default a twentieth of a second at first,
-            and more of it the longer it takes: a look may ask a cloud, which computes.
+        every: seconds between two looks; by default more the longer it takes, as `LOOKS`
+            says: a look may ask a cloud, which computes.
         tell: what is to be told if the test fails.
     """
     began = time.monotonic()
     while not (found := condition()):
         waited = time.monotonic() - began
         assert waited < within, f"not within {within} s {tell()}"
-        time.sleep(max(FIRST, waited * LATER) if every is None else every)
+        soonest, latest = LOOKS if every is None else (every, every)
+        time.sleep(min(latest, max(soonest, waited * LATER)))
     return found
