@@ -40,6 +40,7 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
+gc.set_threshold(50_000)  # new objects before Python looks for garbage: rarely
 WAITING = 6  # test processes beside one for each core
 
 
@@ -75,10 +76,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Have Python look for garbage rarely: the tests themselves are none, and many."""
-    gc.collect()
+    """Have Python never look at the tests themselves for garbage: they are many."""
     gc.freeze()
-    gc.set_threshold(NEW_OBJECTS)
+
+
+def pytest_sessionfinish() -> None:
+    """Spare test processes beside each other pytest's last two looks for garbage.
+
+    They take half a second, and xdist shows none of the warnings that come of them.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        gc.freeze()
 
 
 @contextlib.contextmanager

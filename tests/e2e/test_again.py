@@ -23,7 +23,7 @@ from tests.support.waiting import eventually
 
 
 def kept(
-    terminal: Terminal, *words: str, d: int = 2, n: int | None = 3, on: str = ""
+    terminal: Terminal, *words: str, d: int = 2, n: int | None = 2, on: str = ""
 ) -> dict[str, Any]:
     """Return the result of a run that leaves its fleet up: a new one, or that `on`."""
     fleet = ("--on", on) if on else ("--n", str(n))
@@ -76,7 +76,7 @@ def test_a_search_on_a_fleet_that_is_up_launches_nothing_and_is_a_run_of_its_own
     terminal: Terminal,
 ) -> None:
     # All hosts search in it: a find would spare some of them the start.
-    space = ("--d", "30", "--nonces", "3000", "--n", "3", "--keep")
+    space = ("--d", "30", "--nonces", "3000", "--n", "2", "--keep")
     first = terminal.json("start", *space, status=11)
     before = launches(terminal)
 
@@ -84,17 +84,17 @@ def test_a_search_on_a_fleet_that_is_up_launches_nothing_and_is_a_run_of_its_own
     assert (again["outcome"], again["difficulty"]) == ("found", 3)
     assert launches(terminal) == before
     assert [i["id"] for i in again["fleet"]] == [i["id"] for i in first["fleet"]]
-    assert (again["terminated"], again["left_running"]) == (0, 3)
+    assert (again["terminated"], again["left_running"]) == (0, 2)
     runs = terminal.state / "cnd" / "runs"
     folder = runs / again["run"]
     assert json.loads((folder / "result.json").read_text()) == again
     logs = sorted(path.name for path in (folder / "logs").iterdir())
-    assert logs == [f"Instance{i}.log" for i in range(3)]
+    assert logs == [f"Instance{i}.log" for i in range(2)]
     assert told(folder, "instance.requested") == []
     (reused,) = told(folder, "fleet.reused")
     assert (reused["of"], reused["instances"], reused["keep"]) == (
         first["run"],
-        3,
+        2,
         True,
     )
     assert {i["run"] for i in terminal.status()} == {again["run"]}
@@ -109,17 +109,18 @@ def test_a_search_on_a_fleet_that_is_up_launches_nothing_and_is_a_run_of_its_own
         assert old.stat().st_ino == new.stat().st_ino
 
     # By the newest run as well, with fewer; without --keep it ends the whole fleet.
-    last = terminal.json("start", "--d", "2", "--n", "2", "--on", again["run"])
-    assert (last["instances"], len(last["fleet"])) == (2, 3)
-    assert (last["terminated"], last["left_running"]) == (3, 0)
+    last = terminal.json("start", "--d", "2", "--n", "1", "--on", again["run"])
+    assert (last["instances"], len(last["fleet"])) == (1, 2)
+    assert (last["terminated"], last["left_running"]) == (2, 0)
     assert launches(terminal) == before
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_scram_of_an_earlier_run_ends_its_fleet_and_no_other(
     terminal: Terminal,
 ) -> None:
-    runs = [kept(terminal, n=2)["run"]]
+    runs = [kept(terminal)["run"]]
     for _ in range(2):
         runs.append(kept(terminal, on=runs[-1])["run"])
     other = kept(terminal, n=1)
@@ -146,7 +147,7 @@ def test_scram_of_the_first_run_stops_the_search_of_another_on_its_fleet(
 ) -> None:
     first = kept(terminal)
     run = Run(terminal, "start", "--on", first["run"], "--d", "30", *SLOWLY)
-    run.searching(3)
+    run.searching(2)
     refused = terminal.call("start", "--d", "2", "--on", first["run"])
     assert refused.returncode == 2
     assert f"a run searches on the fleet of run {first['run']}" in refused.stderr
@@ -158,7 +159,7 @@ def test_scram_of_the_first_run_stops_the_search_of_another_on_its_fleet(
 
 REFUSED = [
     (("--on", "nonsense"), "no run on this disk is called 'nonsense'"),
-    (("--on", "RUN", "--n", "4"), "--n 4: the fleet of run RUN has 3 instances"),
+    (("--on", "RUN", "--n", "3"), "--n 3: the fleet of run RUN has 2 instances"),
     (("--on", "RUN", "--n", "0"), "--n must be 1 to 1000, not 0"),
     (("--on", "RUN", "--t", "900"), "too early for 900 s of search"),
     (("--on", "RUN", "--region", "eu-west-1"), "run RUN belongs to region us-east-1"),
@@ -219,7 +220,7 @@ def test_a_host_that_shows_another_key_is_refused_and_its_fleet_left_as_it_was(
 def test_five_searches_in_a_row_then_the_timers_end_the_fleet(
     terminal: Terminal,
 ) -> None:
-    last = kept(terminal, "--boot", "60", "--t", "5", n=2)["run"]
+    last = kept(terminal, "--boot", "60", "--t", "5")["run"]
     promised = {each["cnd:deadline"] for each in tags(terminal, last)}
     for difficulty in (1, 2, 1, 3):
         last = kept(terminal, "--t", "5", d=difficulty, on=last)["run"]
@@ -244,7 +245,7 @@ def test_five_searches_in_a_row_then_the_timers_end_the_fleet(
 def test_after_five_searches_the_timers_of_the_launch_end_the_fleet(
     terminal: Terminal,
 ) -> None:
-    last = kept(terminal, "--boot", "40", "--t", "5", n=2)["run"]
+    last = kept(terminal, "--boot", "40", "--t", "5")["run"]
     for _ in range(4):
         last = kept(terminal, "--t", "1", on=last)["run"]
     deadlines = [each["cnd:deadline"] for each in tags(terminal, last)]

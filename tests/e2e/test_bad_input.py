@@ -265,13 +265,13 @@ def test_an_endpoint_that_does_not_answer_is_one_line_and_status_3(
 
 
 @pytest.mark.parametrize(
-    ("limits", "status"), [("-Sn 300", 0), ("-n 300", 2)], ids=["soft", "hard"]
+    ("limits", "status"), [("-Sn 260", 0), ("-n 260", 2)], ids=["soft", "hard"]
 )
 def test_the_limit_of_open_files_is_raised_or_the_way_out_named(
     terminal: Terminal, limits: str, status: int
 ) -> None:
     terminal.exports()
-    words = ("start", "--t", "60", "--d", "2", "--n", "20")
+    words = ("start", "--t", "60", "--d", "2", "--n", "2")
     start = [str(BIN / "cnd"), *words]
     done = subprocess.run(
         ["sh", "-c", f'ulimit {limits} && exec "$@"', "sh", *start],
@@ -282,9 +282,9 @@ def test_the_limit_of_open_files_is_raised_or_the_way_out_named(
         timeout=90,
     )
     assert done.returncode == status, done.stderr
-    refused = "cnd: --n 20: takes 336 open files, 300 are allowed here"
+    refused = "cnd: --n 2: takes 264 open files, 260 are allowed here"
     assert (refused in done.stderr) == (status == 2)
-    assert ("ulimit -Hn 336" in done.stderr) == (status == 2)
+    assert ("ulimit -Hn 264" in done.stderr) == (status == 2)
     assert terminal.live() == []
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.terminal import BIN, Terminal, clean_environment
-from tests.support.users import START, nameless, refused
+from tests.support.users import START, nameless, nameless_all, refused
 
 VERIFY = ("verify", "--nonce", "116", "--d", "2")
 GOLDEN = "00a722b0e1eab12e68928824ce82e5bc7cec6740e6cd0d3ffbe63260badc53fa"
@@ -255,10 +255,10 @@ def test_without_a_folder_for_its_state_a_run_is_not_begun_and_others_work(
     del terminal.environment["XDG_STATE_HOME"]
     terminal.environment.pop("HOME", None)
     terminal.environment |= {"HOME": home} if home else {}
-    told = refused(nameless(terminal, *START))
-    assert "XDG_STATE_HOME" in told
-    for command in ("status", "scram", "runs", "config"):
-        done = nameless(terminal, command)
+    others = [[command] for command in ("status", "scram", "runs", "config")]
+    start, *rest = nameless_all(terminal, [START, *others])
+    assert "XDG_STATE_HOME" in refused(start)
+    for done in rest:
         assert done.returncode == 0, done.stderr
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.terminal import Terminal
+from tests.support.terminal import Terminal, clean_environment
 from tests.support.waiting import eventually
 
 JOB = ("start", "--d", "2", "--n", "2", "--address", "private")
@@ -62,12 +62,15 @@ class Jump:
         self.configure(b"")
 
 
-@pytest.fixture
-def jump(terminal: Terminal, tmp_path: Path) -> Iterator[Jump]:
-    terminal.environment["HOME"] = str(tmp_path / "home")
-    (tmp_path / "home/.ssh").mkdir(parents=True)
-    result = terminal.json("start", "--d", "1", "--n", "1")  # imports CND's key
-    ec2 = terminal.client("ec2")
+@pytest.fixture(scope="module")
+def gateway(
+    state: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, str]]:
+    """The instance that all jumps are made through: its id, and user@host:port."""
+    folder = tmp_path_factory.mktemp("gateway")
+    user = Terminal(state, clean_environment(state), folder)
+    result = user.json("start", "--d", "1", "--n", "1")  # imports CND's key
+    ec2 = user.client("ec2")
     image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
 
     def described(instance: str) -> dict[str, Any]:
@@ -80,12 +83,16 @@ def jump(terminal: Terminal, tmp_path: Path) -> Iterator[Jump]:
     eventually(lambda: described(name)["State"] == {"Code": 16, "Name": "running"})
     told = described(name)
     tags = {tag["Key"]: tag["Value"] for tag in told["Tags"]}
-    user = next(
-        iter(Path(terminal.state / "cnd/local/hosts" / name / "home").iterdir())
-    )
-    where = f"{user.name}@{told['PrivateIpAddress']}:{tags['cnd:ssh-port']}"
-    yield Jump(terminal, name, where)
+    login = next(iter((state / "cnd/local/hosts" / name / "home").iterdir())).name
+    yield name, f"{login}@{told['PrivateIpAddress']}:{tags['cnd:ssh-port']}"
     ec2.terminate_instances(InstanceIds=[name])
+
+
+@pytest.fixture
+def jump(gateway: tuple[str, str], terminal: Terminal, tmp_path: Path) -> Jump:
+    terminal.environment["HOME"] = str(tmp_path / "home")
+    (tmp_path / "home/.ssh").mkdir(parents=True)
+    return Jump(terminal, *gateway)
 
 
 ways = pytest.mark.parametrize("way", ["ssh", "paramiko"])
@@ -95,10 +102,11 @@ ways = pytest.mark.parametrize("way", ["ssh", "paramiko"])
 def test_a_run_reaches_its_hosts_through_a_gateway(jump: Jump, way: str) -> None:
     jump.make_known()
     jump.use(way)
+    before = jump.log.count("Accepted publickey")
     result = jump.terminal.json(*JOB, *FROM, "--gateway", jump.where)
     assert (result["outcome"], result["terminated"]) == ("found", 2)
     # One connection to look before the purchase, and one for all hosts.
-    assert jump.log.count("Accepted publickey") == 2
+    assert jump.log.count("Accepted publickey") == before + 2
 
 
 def test_a_gateway_is_entered_by_all_that_ssh_reads(jump: Jump) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.runs import told
 from tests.support.terminal import Terminal
 
@@ -41,6 +43,7 @@ def test_the_lesson_searches_on_one_fleet_shows_its_cost_and_ends_it(
     assert terminal.live() == []
 
 
+@pytest.mark.paced
 def test_a_lesson_that_fails_leaves_no_fleet(terminal: Terminal) -> None:
     # Its second search does not fit.
     done = lesson(terminal, "--n", "1", "--d", "64-65", "--t", "1")

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cnd.view.figures import draw
 from cnd.view.html_report import page
 from tests.support.runs import HOPELESS, searching
 from tests.support.terminal import Terminal
-from tests.support.timelines import of
+from tests.support.timelines import drawn, of
 from tests.support.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -207,7 +206,7 @@ def test_a_browser_shows_a_report_and_has_nothing_to_say_about_it(
     line = of(8)
     file = tmp_path / "report.html"
     file.write_text(
-        page(line, draw(line), []).replace("<footer>", f"{planted}<footer>")
+        page(line, drawn(line), []).replace("<footer>", f"{planted}<footer>")
     )
     done = subprocess.run(
         [

@@ -85,6 +85,7 @@ def test_the_run_is_the_one_that_was_planned(terminal: Terminal) -> None:
     assert result["usd"] == 0.0
 
 
+@pytest.mark.paced
 def test_a_run_teaches_the_next_plan(terminal: Terminal) -> None:
     """Of a fixed length, so that there is something to measure."""
     terminal.json("start", "--t", "2", "--d", "64", "--n", "1", status=10)

@@ -221,17 +221,18 @@ def test_a_plan_of_the_rest_counts_what_was_tested(terminal: Terminal) -> None:
 SLOW = pytest.param("user-data", marks=pytest.mark.slow)
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("way", ["ssh", SLOW])
 def test_a_run_is_resumed_by_any_number_of_instances(
     terminal: Terminal, way: str
 ) -> None:
-    words = ("start", "--d", "9", "--nonces", "2**40", "--t", "1", "--n", "3")
+    words = ("start", "--d", "9", "--nonces", "2**40", "--t", "1", "--n", "2")
     first = terminal.json(*words, "--bootstrap", way, status=10)
 
-    second = terminal.json("resume", "--n", "5", status=10)
-    third = terminal.json("resume", "--n", "2", status=10)
+    second = terminal.json("resume", "--n", "3", status=10)
+    third = terminal.json("resume", "--n", "1", status=10)
 
-    assert [second["instances"], third["instances"]] == [5, 2]
+    assert [second["instances"], third["instances"]] == [3, 1]
     assert third["chain"] == [first["run"], second["run"]]
     assert third["tested_before"] == second["tested_in_all"]
     for each in (first, second, third):
@@ -282,6 +283,7 @@ def test_a_script_goes_on_with_what_it_has_not_tested(terminal: Terminal) -> Non
     assert "its worker is not here" in refused(terminal, first["run"])
 
 
+@pytest.mark.paced
 def test_what_orphans_have_left_in_s3_counts_as_tested(terminal: Terminal) -> None:
     """As where the orchestrator was killed, and its fleet has ended itself later."""
     words = ("start", "--d", "9", "--nonces", "2**40", "--t", "0.2", "--n", "1")

@@ -54,7 +54,7 @@ def test_types_are_compared_by_their_rates_and_what_is_not_known_has_no_price(
     terminal: Terminal,
 ) -> None:
     (terminal.folder / "cnd.toml").write_text('block = "mine"\nimage = "debian"')
-    words = ("--types", "t3.micro", "--seconds", "0.5", "--repeat", "2")
+    words = ("--types", "t3.micro", "--seconds", "0.2", "--repeat", "2")
     chart = terminal.folder / "chart.svg"
     done = terminal.run("bench", "types", *words, "--chart", str(chart), "--json")
     assert done.returncode == 0, done.stderr
@@ -72,6 +72,7 @@ def test_types_are_compared_by_their_rates_and_what_is_not_known_has_no_price(
     assert (result["block"], order["plan"]["image"]) == ("mine", "debian")
 
 
+@pytest.mark.paced
 @pytest.mark.parametrize("how", ["ctrl-c", "stop"])
 def test_a_bench_ends_with_the_status_of_a_run_that_was_ended(
     terminal: Terminal, how: str
@@ -173,7 +174,7 @@ def test_every_tool_that_is_installed_reaches_every_host_of_a_comparison(
 def test_what_cannot_be_compared_is_refused(
     terminal: Terminal, words: tuple[str, ...]
 ) -> None:
-    done = terminal.run("bench", *words)
+    done = terminal.call("bench", *words)
     assert done.returncode == 2
     assert done.stderr.startswith("cnd: ")
     assert terminal.runs() == [] or terminal.live() == []

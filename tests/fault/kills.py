@@ -15,12 +15,20 @@ def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
     """Start a run and SIGKILL it once `of` instances have told an event `when`."""
     before = set(terminal.runs())
     process = terminal.spawn(*words)
+    folder = appeared(terminal, before)
 
     def tellers() -> set[int | None]:
-        return {event.get("index") for event in told(newest(terminal, before), when)}
+        return {event.get("index") for event in told(folder, when)}
 
     eventually(lambda: len(tellers()) >= of, within=60)
     return kill(terminal, process, before)
+
+
+def appeared(terminal: Victim, before: set[Path]) -> Path:
+    """Wait for the folder of a new run; return it."""
+    folder = eventually(lambda: newest(terminal, before), within=60, every=0.01)
+    assert folder
+    return folder
 
 
 def kill(terminal: Victim, process: Process, before: set[Path]) -> Path:

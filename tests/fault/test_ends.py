@@ -37,7 +37,7 @@ def test_numbers_without_end_on_a_workers_output_keep_no_fleet_alive(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     run = Run(terminal, *SPACE)
-    with events_of(cloud, run.searching(4)[0]).open("ab") as file:
+    with events_of(cloud, run.searching(3)[0]).open("ab") as file:
         file.write(2 * (b'{"event": "progress", "rate": 1' + 400 * b"0" + b"}\n"))
         file.write(b'{"event": "progress", "time": 1' + 400 * b"0" + b"}\n")
         file.write(100_000 * b"[" + b"\n")

@@ -17,6 +17,7 @@ from tests.fault.truth import Victim, struck
 from tests.support.faults import befall, events_of, kill
 from tests.support.processes import ended
 from tests.support.runs import ENDLESS, NONCES, SLOWLY, SPACE, Run
+from tests.support.terminal import RATE
 from tests.support.waiting import SOON, eventually
 
 
@@ -36,9 +37,9 @@ def test_a_host_that_never_answers_does_not_delay_the_answer(
     terminal: Victim, cloud: Endpoint, kind: str
 ) -> None:
     befall(cloud, 1, kind)
-    result = terminal.json("start", "--d", "2", "--n", "4")
+    result = terminal.json("start", "--d", "2", "--n", "2")
     assert (result["outcome"], result["left_running"]) == ("found", 0)
-    assert result["terminated"] == 4
+    assert result["terminated"] == 2
     assert result["seconds"]["total"] < SOON  # and not the boot allowance of 300 s
 
 
@@ -67,7 +68,7 @@ def test_the_class_of_a_lost_host_goes_on_elsewhere(
     terminal: Victim, cloud: Endpoint, befall: Callable[[Endpoint, str], None]
 ) -> None:
     run = Run(terminal, *SPACE)
-    victim = run.searching(4)[2]
+    victim = run.searching(3)[2]
     befall(cloud, victim)
     lost = time.time()
     run.exhausted()
@@ -99,15 +100,15 @@ def by(host: str, event: dict[str, Any]) -> bool:
 def test_a_lost_host_is_replaced_where_that_is_wanted(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    run = Run(terminal, *ENDLESS, "--n", "4", "--replace")
-    kill(cloud, run.searching(4)[0])
+    run = Run(terminal, *ENDLESS, "--n", "2", "--replace")
+    kill(cloud, run.searching(2)[0])
     eventually(lambda: run.told("class.handed_over"))
     (handed,) = run.told("class.handed_over")
     new = run.told("instance.launched")[-1]
-    assert (new["index"], new["host"]) == (4, handed["host"])
-    run.searching(5)
-    assert run.interrupted()["terminated"] == 5
-    assert (run.folder / "logs" / "Instance4.log").exists()
+    assert (new["index"], new["host"]) == (2, handed["host"])
+    run.searching(3)
+    assert run.interrupted()["terminated"] == 3
+    assert (run.folder / "logs" / "Instance2.log").exists()
 
 
 def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
@@ -198,17 +199,21 @@ def test_a_spot_notice_is_reported_and_a_replacement_bought_before_the_end(
     assert (code, json.loads(out)["left_running"]) == (130, 0)
 
 
+FOR_CUTS = 40 * RATE  # ten seconds' work of four hosts
+
+
 def test_connections_cut_every_two_seconds_cost_no_nonce(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    words = ("start", "--d", "30", "--nonces", str(2 * NONCES), "--n", "4", *SLOWLY)
+    nonces = str(FOR_CUTS)
+    words = ("start", "--d", "30", "--nonces", nonces, "--n", "4", *SLOWLY)
     run = Run(terminal, *words)
     hosts = run.searching(4)
     for _ in range(3):
         for host in hosts:
             befall(cloud, host, "cut")
         time.sleep(2)
-    result = run.exhausted(2 * NONCES)
+    result = run.exhausted(FOR_CUTS)
     assert result["repeated"] == 0
     assert run.told("class.handed_over") == []
     assert len(run.told("host.reconnecting")) >= 8
@@ -228,7 +233,7 @@ def test_a_liar_is_dropped_and_its_class_searched_elsewhere(
     terminal: Victim, cloud: Endpoint, lie: dict[str, object]
 ) -> None:
     run = Run(terminal, *SPACE)
-    liar = run.searching(4)[0]
+    liar = run.searching(3)[0]
     terminal.faults += 1
     with events_of(cloud, liar).open("a") as file:
         file.write(json.dumps(lie) + "\n")
@@ -242,7 +247,7 @@ def test_garbage_on_a_workers_output_is_kept_and_never_fatal(
 ) -> None:
     run = Run(terminal, *SPACE)
     terminal.faults += 1
-    with events_of(cloud, run.searching(4)[0]).open("ab") as file:
+    with events_of(cloud, run.searching(3)[0]).open("ab") as file:
         file.write(b"\xff\x00 garbage\n[1, 2]\nnull\n" + b"x" * 100_000 + b"\n")
         file.write(b'{"event": "progress", "cursor": "much", "tested": -1}\n')
         file.write(b'{"event": "no such thing", "time": {}}\n')
@@ -271,7 +276,7 @@ def test_a_clock_that_jumps_while_a_host_searches_changes_nothing(
 ) -> None:
     """All that a host's clock can reach: what its worker says, and the heartbeat."""
     run = Run(terminal, *SPACE)
-    host = run.searching(4)[0]
+    host = run.searching(3)[0]
     path = events_of(cloud, host)
     wrong = time.time() + 3600
     terminal.faults += 1

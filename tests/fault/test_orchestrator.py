@@ -16,7 +16,7 @@ import pytest
 
 from cnd import pow as worker
 from cnd.local import Endpoint
-from tests.fault.kills import kill, killed, newest
+from tests.fault.kills import appeared, kill, killed, newest
 from tests.fault.truth import Victim, struck
 from tests.support.faults import events_of, lay
 from tests.support.forking import Process
@@ -25,9 +25,9 @@ from tests.support.runs import NONCES, events, told
 from tests.support.waiting import eventually
 
 SLOWLY = ("--t", "120")
-SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
+SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "3", *SLOWLY)
 # The same for three times as long: all of it is searched while commands are typed.
-LONG_SPACE = ("start", "--d", "30", "--nonces", str(3 * NONCES), "--n", "4", *SLOWLY)
+LONG_SPACE = ("start", "--d", "30", "--nonces", str(3 * NONCES), "--n", "3", *SLOWLY)
 ORPHAN_PATIENCE = 8.0  # seconds here; by default 30, as README tells
 SIGNED = b"x-amz-signature"
 
@@ -88,7 +88,7 @@ def test_a_search_that_was_killed_is_taken_over_and_no_nonce_is_lost(
     assert result["run"] == folder.name
     assert result["left_running"] == 0
     assert sorted(p.name for p in (folder / "logs").iterdir()) == [
-        f"Instance{i}.log" for i in range(4)
+        f"Instance{i}.log" for i in range(3)
     ]
 
 
@@ -143,27 +143,27 @@ def test_nothing_is_asked_of_a_fleet_without_an_orchestrator(terminal: Victim) -
 def test_an_orphaned_fleet_ends_by_itself_and_leaves_its_result(
     terminal: Victim,
 ) -> None:
-    # Its smallest golden nonce is 2140802: thirteen seconds of search.
-    words = ("start", "--d", "5", "--n", "8", "--t", "600", "--block", "orphans 23")
+    # Its smallest golden nonce is 735638: twelve seconds of search.
+    words = ("start", "--d", "5", "--n", "3", "--t", "600", "--block", "orphans 49")
     terminal.environment["CND_LOCAL_ORPHAN_SECONDS"] = str(ORPHAN_PATIENCE)
-    folder = killed(terminal, *words, when="worker.progress", of=8)
+    folder = killed(terminal, *words, when="worker.progress", of=3)
     died = time.monotonic()
     terminal.see_zero(died, within=150, every=1.0)
     assert terminal.seconds_to_zero[-1] > ORPHAN_PATIENCE - 3
 
     objects = stored(terminal, folder.name)
-    logs = [f"logs/Instance{i}.log" for i in range(8)]
-    reports = [f"logs/Instance{i}.json" for i in range(8)]
+    logs = [f"logs/Instance{i}.log" for i in range(3)]
+    reports = [f"logs/Instance{i}.json" for i in range(3)]
     assert sorted(objects) == [*sorted(logs + reports), "orphan.json"]
     nonce = json.loads(objects["orphan.json"])["nonce"]
-    assert worker.is_golden(worker.digest("orphans 23", nonce), 5)
+    assert worker.is_golden(worker.digest("orphans 49", nonce), 5)
     assert all(b"cnd-keeper" in objects[name] for name in logs)
 
     assert f"found {nonce}" in terminal.json("status")["runs"][-1]["stands"]
     result = terminal.json("attach", folder.name)
     assert (result["outcome"], result["nonce"]) == ("found", nonce)
     assert result["left_running"] == 0
-    assert len(list((folder / "logs").iterdir())) == 8
+    assert len(list((folder / "logs").iterdir())) == 3
 
 
 @pytest.mark.parametrize("way", ["ssh", "user-data"])
@@ -264,8 +264,8 @@ def test_a_launch_that_shows_only_after_its_orchestrator_died_is_found(
     done = terminal.run("start", "--d", "1", "--n", "1")
     assert f"run {folder.name} broke off while a launch was under way" in done.stderr
     scrammed = terminal.json("scram", CND_LOCAL_LISTED_SECONDS="12")
-    assert len(scrammed["terminated"]) == 4
-    assert told(folder, "run.aborted")[0]["terminated"] == 4
+    assert len(scrammed["terminated"]) == 3
+    assert told(folder, "run.aborted")[0]["terminated"] == 3
     assert terminal.run("scram").stdout == "nothing was running\n"
 
 
@@ -322,15 +322,14 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     limit = "2" if when in LATE else "120"
     words = ("--d", "30", "--n", "2", "--t", limit)
     process = terminal.spawn("start", *words)
-    eventually(lambda: told(newest(terminal, before), when), within=60, every=0.01)
-    folder = newest(terminal, before)
+    folder = appeared(terminal, before)
+    eventually(lambda: told(folder, when), within=60, every=0.01)
     code = interrupted(terminal, process, times)
     # Who comes when the time is over all the same may find it said so, and who comes
     # when all is over may meet Python on its way out.
     assert code in ((10, 130, -signal.SIGINT) if when in LATE else (130,))
     if times == 1:
         searched = {f"Instance{e['index']}.log" for e in told(folder, "worker.started")}
-        assert folder is not None
         assert searched <= {path.name for path in (folder / "logs").iterdir()}
         assert len(told(folder, "run.ended")) == 1
 

@@ -21,7 +21,7 @@ from cnd.local import Endpoint, clear_faults, faults_laid, files
 from tests.support.forking import Process, running
 from tests.support.processes import children, process_state
 from tests.support.runs import told
-from tests.support.terminal import GONE, Terminal
+from tests.support.terminal import ALIVE, GONE, Terminal
 from tests.support.waiting import eventually
 
 GENEROUS = 60.0  # seconds: for a loaded machine
@@ -76,26 +76,37 @@ def orphans(state: Path, cloud: int | None) -> dict[int, str]:
     mark = re.compile(re.escape(str(state).encode()) + rb"(?=[/\0]|$)")
     hosts = {child for each in own for child in children(each)}
     found = {pid: " ".join(words) for pid, words in running(state).items()}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or (pid := int(entry.name)) in own:
+    for entry in os.listdir("/proc"):  # hundreds: with as little computing as can be
+        if not entry.isdecimal() or (pid := int(entry)) in own:
             continue
-        if process_state(pid) in ("", "Z", "X"):
+        words = _read(f"/proc/{entry}/cmdline")
+        told = (_read(f"/proc/{entry}/environ"), words, _current_folder(pid))
+        if pid not in hosts and not any(map(mark.search, told)):
             continue
-        words, told = _read(entry / "cmdline"), _read(entry / "environ")
-        try:
-            place = os.fsencode(os.readlink(entry / "cwd"))
-        except OSError:
-            place = b""
-        if pid in hosts or any(mark.search(text) for text in (words, told, place)):
+        if process_state(pid) not in ("", "Z", "X"):
             found[pid] = words.replace(b"\0", b" ").decode(errors="replace")
     return found
 
 
-def _read(path: Path) -> bytes:
+def _current_folder(pid: int) -> bytes:
     try:
-        return path.read_bytes()
+        return os.readlink(b"/proc/%d/cwd" % pid)
     except OSError:
         return b""
+
+
+def _read(path: str) -> bytes:
+    """Return what a file of /proc has."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return b""
+    try:
+        return b"".join(iter(lambda: os.read(file, 1 << 16), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
 
 
 # --- nothing false is said
@@ -164,14 +175,12 @@ def require(user: Victim, before: set[Path]) -> None:
         regions = {cloud["region"], *map(_region, new)} - {""}
 
         def living() -> list[str]:
-            listed[:] = [i for region in regions for i in user.instances(region)]
-            return [
-                f"{each['id']} of {each['run']} is {each['state']}"
-                for each in listed
-                if each["state"] != GONE
-            ]
+            found = [i for region in regions for i in user.instances(region, ALIVE)]
+            return [f"{i['id']} of {i['run']} is {i['state']}" for i in found]
 
         _nothing_left(living)
+        runs = [folder.name for folder in new]
+        listed = [i for region in regions for i in user.of_runs(runs, region)]
     pid = cloud["pid"] if cloud else None
     _nothing_left(lambda: orphans(user.state, pid))
     for folder in new:

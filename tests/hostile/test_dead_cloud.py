@@ -18,7 +18,7 @@ from tests.support.runs import Run
 from tests.support.terminal import paced_environment
 from tests.support.waiting import SOON, eventually
 
-JOB = ("start", "--d", "30", "--n", "3", "--t", "600", "--cloud", "local", "--json")
+JOB = ("start", "--d", "30", "--n", "2", "--t", "600", "--cloud", "local", "--json")
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_run_whose_cloud_is_killed_ends_at_once_with_a_true_receipt(
     mortal: Victim,
 ) -> None:
     run = Run(mortal, *JOB)
-    hosts = run.searching(3)
+    hosts = run.searching(2)
     code, out, err = ends_soon(mortal, run, killed(mortal.cloud()))
     assert code == 4
     result = json.loads(out)
@@ -64,7 +64,7 @@ def test_two_interrupts_after_the_clouds_death_end_a_run_at_once(
     mortal: Victim,
 ) -> None:
     run = Run(mortal, *JOB)
-    run.searching(3)
+    run.searching(2)
     died = killed(mortal.cloud())
     for _ in range(2):
         run.process.send_signal(signal.SIGINT)

@@ -45,6 +45,7 @@ def aws_folder() -> str:
 
 
 def test_the_aws_command_line(cloud: LocalCloud, tmp_path: Path) -> None:
+    """What EC2 and SQS tell it is in `tests/contract/local/api/test_services.py`."""
     if not (folder := aws_folder()):
         pytest.skip("needs the AWS CLI")
     exports = "\n".join(local.exports(cloud.endpoint))
@@ -64,19 +65,15 @@ def test_the_aws_command_line(cloud: LocalCloud, tmp_path: Path) -> None:
 
     (tmp_path / "big").write_bytes(b"0123456789abcdef" * (1 << 19))  # 8 MiB: in parts
     cloud.client("s3").create_bucket(Bucket="cli")
-    queue = cloud.client("sqs").create_queue(QueueName="cli")["QueueUrl"]
     cloud.client("s3").put_object(Bucket="cli", Key="a b+c", Body=b"shared")
     commands = [
         "s3 cp big s3://cli/big",
         "sts get-caller-identity --query Account --output text",
-        f"sqs send-message --queue-url {queue} --message-body stop",
-        "ec2 describe-instances --output text",
         "s3 presign 's3://cli/a b+c'",
     ]
     with ThreadPoolExecutor(2) as pool:
-        _, account, sent, _, url = pool.map(aws, commands)
+        _, account, url = pool.map(aws, commands)
     assert account.isdecimal()
-    assert "MessageId" in sent
     size = cloud.client("s3").head_object(Bucket="cli", Key="big")["ContentLength"]
     assert size == 8 << 20
     if "X-Amz-Signature" in url:  # version 1 signs in the old way

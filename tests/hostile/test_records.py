@@ -65,7 +65,7 @@ DAMAGE: list[dict[str, Callable[[Path], None]]] = [
 def test_scram_ends_a_fleet_whose_records_are_damaged(
     terminal: Victim, damage: dict[str, Callable[[Path], None]]
 ) -> None:
-    run = killed(terminal, *SPACE, when="instance.launched", of=4)
+    run = killed(terminal, *SPACE, when="instance.launched", of=3)
     for name, put in damage.items():
         put(run / name)
     try:
@@ -77,7 +77,7 @@ def test_scram_ends_a_fleet_whose_records_are_damaged(
 def see_ended(terminal: Victim, run: Path) -> None:
     """End a fleet whose records are damaged, and see each command say what it is to."""
     status = terminal.json("status")
-    assert len(status["instances"]) == 4
+    assert len(status["instances"]) == 3
     (stands,) = (r["stands"] for r in status["runs"] if r["run"] == run.name)
     assert "events.jsonl" in stands
     assert "passed over" in stands
@@ -85,7 +85,7 @@ def see_ended(terminal: Victim, run: Path) -> None:
     assert f"run {run.name} cannot be taken over: order.json " in told
     done = terminal.run("scram")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("terminated i-") == 4
+    assert done.stdout.count("terminated i-") == 3
     assert terminal.live() == []
     assert terminal.run("runs").returncode == 0
 
@@ -145,10 +145,10 @@ def test_rates_that_are_damaged_teach_nothing(
 def test_a_state_folder_that_cannot_be_written_to_keeps_no_fleet_up(
     terminal: Victim,
 ) -> None:
-    killed(terminal, *SPACE, when="instance.launched", of=4)
+    killed(terminal, *SPACE, when="instance.launched", of=3)
     done = nameless(terminal, "scram")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("terminated i-") == 4
+    assert done.stdout.count("terminated i-") == 3
     assert terminal.live() == []
 
 

@@ -16,8 +16,8 @@ HOPELESS = ("start", "--d", "16", "--t", "100")  # a search without a find
 # On a paced cloud: long enough to lose a host in the middle.
 SLOWLY = ("--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
-NONCES = 20 * RATE  # five seconds' work of four hosts
-SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "4", *SLOWLY)
+NONCES = 15 * RATE  # five seconds' work of three hosts
+SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "3", *SLOWLY)
 
 
 def events(folder: Path | None) -> list[dict[str, Any]]:

@@ -144,7 +144,10 @@ class Terminal:
 
     def runs(self) -> list[Path]:
         folder = self.state / "cnd" / "runs"
-        return sorted(folder.iterdir()) if folder.is_dir() else []
+        try:
+            return [folder / name for name in sorted(os.listdir(folder))]
+        except FileNotFoundError:
+            return []
 
     def cloud(self) -> Endpoint:
         """Return the local cloud, which is up from now on."""
@@ -168,11 +171,20 @@ class Terminal:
         return aws.client(self.cloud(), service, region)
 
     def instances(
-        self, region: str = "", *, states: Sequence[str] = (*ALIVE, GONE)
+        self, region: str = "", states: Sequence[str] = (*ALIVE, GONE)
     ) -> list[dict[str, Any]]:
         """Return what the cloud lists in these states: id, run and state."""
-        wanted = {"Name": "instance-state-name", "Values": list(states)}
+        return self._listed(region, "instance-state-name", states)
+
+    def of_runs(self, runs: Sequence[str], region: str = "") -> list[dict[str, Any]]:
+        """Return the same of the instances of some runs, those that are gone, too."""
+        return self._listed(region, "tag:cnd:run", runs) if runs else []
+
+    def _listed(
+        self, region: str, name: str, values: Sequence[str]
+    ) -> list[dict[str, Any]]:
         pages = self.client("ec2", region).get_paginator("describe_instances")
+        wanted = {"Name": name, "Values": list(values)}
         return [
             {
                 "id": raw["InstanceId"],

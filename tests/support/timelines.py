@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cnd.model.events import Event
 from cnd.view.timeline import Timeline, timeline
+
+if TYPE_CHECKING:
+    from cnd.view.figures import Picture
 
 REQUEST: dict[str, Any] = {
     "run": "r",
@@ -74,3 +77,14 @@ def of(count: int) -> Timeline:
         for i in range(count)
     ]
     return timeline("r", events, {**RESULT, "coverage": coverage})
+
+
+def drawn(line: Timeline) -> dict[str, Picture]:
+    """Return the figures of a run.
+
+    They are imported here: Matplotlib takes half a second of computing, which test
+    processes that draw nothing do without.
+    """
+    from cnd.view import figures
+
+    return figures.draw(line)

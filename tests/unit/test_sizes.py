@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "cnd"
@@ -15,11 +15,14 @@ ALONE = "pow.py"  # its docstring says why it is one file
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def parsed() -> Iterator[tuple[str, ast.AST]]:
-    for path in sorted(ROOT.rglob("*.py")):
-        name = str(path.relative_to(ROOT))
-        for node in ast.walk(ast.parse(path.read_text())):
-            yield name, node
+@functools.cache
+def parsed() -> list[tuple[str, ast.AST]]:
+    return [
+        (str(path.relative_to(ROOT)), node)
+        for path in sorted(ROOT.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (*FUNCTIONS, ast.ClassDef))
+    ]
 
 
 def lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:

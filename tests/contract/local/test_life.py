@@ -18,6 +18,7 @@ import pytest
 from cnd import local
 from cnd.errors import CloudError, UsageError
 from cnd.local import files
+from tests.support.forking import begin_cloud
 from tests.support.local_cloud import LocalCloud, environment, running_cloud
 from tests.support.processes import alive, family
 from tests.support.waiting import eventually
@@ -110,7 +111,7 @@ def test_no_host_outlives_a_killed_cloud(tmp_path: Path, victim: str) -> None:
         assert eventually(lambda: not any(map(alive, pids)))
         with environment(tmp_path):
             assert eventually(lambda: local.status() is None)
-            assert local.up().pid != server
+            assert local.up(begin=begin_cloud).pid != server
 
 
 @proc
@@ -152,7 +153,7 @@ def test_it_ends_by_itself_when_it_has_been_idle(tmp_path: Path) -> None:
         with environment(tmp_path):
             assert local.status() is not None
             cloud.ec2.terminate_instances(InstanceIds=[instance])
-            assert eventually(lambda: local.status() is None, within=10)
+            assert eventually(lambda: local.status() is None, within=10, every=0.2)
             assert eventually(
                 lambda: not (cloud.endpoint.folder / "endpoint.json").exists()
             )

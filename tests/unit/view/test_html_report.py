@@ -16,11 +16,18 @@ from cnd.run.find_run import pick
 from cnd.run.journal import Journal
 from cnd.view import html_report, write_report
 from cnd.view.export import COLUMNS, as_csv, as_json
-from cnd.view.figures import PICTURES, draw
 from cnd.view.html_report import TEMPLATE, page
 from cnd.view.report_facts import facts
 from cnd.view.timeline import timeline
-from tests.support.timelines import REQUEST, RESULT, at, instance_events, of, whole_run
+from tests.support.timelines import (
+    REQUEST,
+    RESULT,
+    at,
+    drawn,
+    instance_events,
+    of,
+    whole_run,
+)
 
 EVIL = "</td><script src=http://evil.example/x.js></script><img src=//e>\x1b]0;x\x07"
 
@@ -44,8 +51,10 @@ class Page(html.parser.HTMLParser):
 
 @pytest.mark.parametrize("count", [2, 80])
 def test_a_report_holds_all_its_figures_and_asks_for_nothing(count: int) -> None:
+    from cnd.view.figures import PICTURES  # see `drawn`
+
     line = of(count)
-    pictures = draw(line)
+    pictures = drawn(line)
     assert set(pictures) == set(PICTURES)
     text = page(line, pictures, ["Instance0.log"])
     assert len(text) < 3_000_000
@@ -70,7 +79,7 @@ def test_the_output_of_a_worker_is_text_and_nothing_else(tmp_path: Path) -> None
         at(7, "worker.started", 3, EVIL, kernel=EVIL),
     ]
     line = timeline("r", events, {"outcome": EVIL, "reason": EVIL, "kernel": EVIL})
-    found = Page(page(line, draw(line), []))
+    found = Page(page(line, drawn(line), []))
     assert not found.tags & {"script", "img"}
 
 
@@ -100,23 +109,23 @@ def test_a_workers_fields_do_not_pass_for_the_journals_own() -> None:
 
 def test_the_tile_of_the_stop_has_the_time_in_the_text_of_its_figure() -> None:
     line = timeline("r", whole_run(), RESULT)
-    text = page(line, draw(line), [])
+    text = page(line, drawn(line), [])
     assert "all within 250 ms" in text
     assert "<h2>stop</h2><p>250 ms</p>" in text
 
 
 def test_gold_is_labelled_as_the_finders() -> None:
     line = timeline("r", whole_run(), {**RESULT, "index": 0, "instance_id": "i-0"})
-    pictures = draw(line)
+    pictures = drawn(line)
     assert "the finder" in pictures["rate"].svg
     assert "the finder's" in pictures["coverage"].svg
-    nobody = draw(timeline("r", whole_run(), RESULT))
+    nobody = drawn(timeline("r", whole_run(), RESULT))
     assert "the finder" not in nobody["rate"].svg + nobody["coverage"].svg
 
 
 def test_a_run_of_which_nothing_is_known_has_a_report() -> None:
     line = timeline("r", [], None)
-    assert draw(line) == {}
+    assert drawn(line) == {}
     assert "Not ended yet" in page(line, {}, [])
 
 
@@ -132,6 +141,8 @@ def journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Journal:
 
 
 def test_a_report_comes_with_its_figures_as_files(journal: Journal) -> None:
+    from cnd.view.figures import PICTURES  # see `drawn`
+
     files = write_report.write(journal)
     names = {f"figures/{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
     assert set(files) == names | {"report.html"}
@@ -205,5 +216,5 @@ def test_what_a_worker_of_ones_own_has_not_reported_is_shown_as_unknown() -> Non
     result = {**RESULT, "difficulty": None, "tested": None, "coverage": [told]}
     line = timeline("r", events, result)
     assert dict(facts(line))["tested"] == "-"
-    assert "<h2>tested</h2><p>-</p>" in page(line, draw(line), [])
+    assert "<h2>tested</h2><p>-</p>" in page(line, drawn(line), [])
     assert not line.instances[0].is_counted

@@ -115,12 +115,12 @@ def test_a_terminated_instance_is_removed_after_a_while(tmp_path: Path) -> None:
         def known() -> set[str]:
             return {i["InstanceId"] for i in find(cloud, "instance-id", first, second)}
 
-        assert eventually(lambda: known() == {second})
+        assert eventually(lambda: known() == {second}, every=0.2)
         with pytest.raises(ClientError) as error:
             cloud.describe(first)
         assert code(error) == "InvalidInstanceID.NotFound"
         terminate(cloud, second)
-        assert eventually(lambda: known() == set())
+        assert eventually(lambda: known() == set(), every=0.2)
         with pytest.raises(ClientError) as error:
             cloud.launch(2, ClientToken="forgotten")
         assert code(error) == "IdempotentInstanceTerminated"

@@ -110,7 +110,8 @@ def test_the_aws_program_needs_only_the_exported_variables(cloud: LocalCloud) ->
     described = json.loads(
         aws(f"ec2 describe-instances --instance-ids {host.id} --output json")
     )
-    aws(f"sqs send-message --queue-url {url} --message-body stop")
+    sent = aws(f"sqs send-message --queue-url {url} --message-body stop")
+    assert "MessageId" in sent
 
     (instance,) = described["Reservations"][0]["Instances"]
     assert instance["PublicIpAddress"] == host.address

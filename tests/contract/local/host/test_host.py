@@ -10,7 +10,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import asyncssh
 import fabric
 import paramiko
 import pytest
@@ -259,6 +258,8 @@ def test_another_key_or_a_password_is_refused(host: Host) -> None:
 
 @pytest.mark.parametrize("name", ["curve25519-sha256", "curve25519-sha256@libssh.org"])
 def test_both_names_of_curve25519_are_offered(host: Host, name: str) -> None:
+    import asyncssh  # a tenth of a second of computing: here only
+
     async def negotiate() -> str:
         async with asyncssh.connect(
             host.address,

@@ -53,7 +53,7 @@ def codes_until_known(call: Callable[[], object]) -> set[str]:
         found.add(code(call))
         return "" in found
 
-    eventually(passes, within=habits.UNKNOWN_SECONDS + 5, every=0.05)
+    eventually(passes, within=habits.UNKNOWN_SECONDS + 5, every=0.1)
     return found - {""}
 
 
