@@ -107,6 +107,12 @@ class Fleet(Protocol):
     def stop(self) -> None:
         """Stop every worker; the log of its host is fetched after its last event."""
 
+    def settled(self, seconds: float) -> bool:
+        """Wait for all workers to have stopped, after `stop`; return whether they have.
+
+        True also where that takes longer than a wait for it is worth.
+        """
+
     def release(self, index: int) -> None:
         """Stop the worker of a class, once it reports: its result is not needed."""
 

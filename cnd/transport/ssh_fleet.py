@@ -229,6 +229,10 @@ class SshFleet:
         for _, host in self._all():
             host.stop()
 
+    def settled(self, seconds: float) -> bool:
+        """Wait for all workers to have stopped; return whether they have."""
+        return self._turns.at_rest.wait(seconds)
+
     def release(self, index: int) -> None:
         """Stop the worker of a class, once it reports: its result is not needed."""
         self._holders[index] = ""
@@ -279,10 +283,11 @@ class SshFleet:
                 host.connect(self._deadlines.of_first_answer(instance_id))
             self._deadlines.note_answer(instance_id)
             self._put(Event("instance.ready", index, instance_id))
+            last = ""
             if part:
                 with self._turns.working():
-                    self._search(host, instance_id, part)
-            self._turns.let_stop()
+                    last = self._search(host, instance_id, part)
+            self._turns.let_stop(decides=last == "worker.found")
             self._fetch_log(host, instance_id, part)
         except HostError as failure:
             host.close()
@@ -294,20 +299,26 @@ class SshFleet:
                 self._idle.setdefault(instance_id, []).append(host)
             self._put(Event("host.done", index, instance_id))
 
-    def _search(self, host: Host, instance_id: str, part: Part) -> None:
-        """Start the worker, and pass its events on until the last one."""
+    def _search(self, host: Host, instance_id: str, part: Part) -> str:
+        """Start the worker, and pass its events on until the last one.
+
+        Return the kind of the last event, or "" if there was none.
+        """
         folder = f"{self._folder}/{part.name}"
         if not (part.resumed and host.has(folder)):
             if self._deadlines.remaining() <= 0:
                 self._put(Event("host.late", part.index, instance_id))
-                return
+                return ""
             with self._turns.set_up:
                 if not self._set_up(host, instance_id, part):
-                    return
-        self._pass_on(host, instance_id, part, folder)
+                    return ""
+        return self._pass_on(host, instance_id, part, folder)
 
-    def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
-        """Pass the worker's events on until the last one, through lost connections."""
+    def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> str:
+        """Pass the worker's events on until the last one, through lost connections.
+
+        Return the kind of the last event, or "" if the host is given up.
+        """
         known = part.received
         mute = math.inf  # since when the host answers, but sends no event
         output = self._output(instance_id, part)
@@ -319,16 +330,16 @@ class SshFleet:
                     )
                     for line in lines:
                         mute = math.inf
-                        # It began after `stop` was called, or was out of reach for so
-                        # long that another host has its class.
-                        if self._is_to_stop(instance_id, part):
-                            host.stop()
                         if ROTATED.match(line):  # it sums up those that are known
                             known = 0
                         if known:
                             known -= 1
                         elif output.is_last(line):
-                            return
+                            return output.last
+                        # It began after `stop` was called, or was out of reach for so
+                        # long that another host has its class.
+                        if self._is_to_stop(instance_id, part):
+                            host.stop()
                 except HostLost as error:
                     # A connection that drops repeatedly proves nothing about a worker
                     # that writes an event every second or two.
