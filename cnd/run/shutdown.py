@@ -119,7 +119,7 @@ class Shutdown:
         self.hasten()
         fleet.stop()
         late = recorder.marks["decided"] + STOP_FIRST
-        while not fleet.settled(SETTLING) and time.monotonic() < late:
+        while not fleet.at_rest.wait(SETTLING) and time.monotonic() < late:
             recorder.drain()
         self.pool.submit(self._send_reason, queue)
         received = recorder.marks["decided"] + fleet.delay  # by all reachable hosts

@@ -6,6 +6,7 @@ events; the orchestrator reads them, decides, and calls `stop`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -87,6 +88,9 @@ class Fleet(Protocol):
     """The instances of a run; `stop` ends the search, `close` everything."""
 
     threads: list[Future[None]]
+    # Set once all workers have stopped, after `stop`; or from the beginning on, where
+    # that takes so long that nothing else should wait for it.
+    at_rest: threading.Event
     # The kind of address at which it reaches instances, "public" or "private"; "": it
     # needs none.
     reached_at: str
@@ -106,12 +110,6 @@ class Fleet(Protocol):
 
     def stop(self) -> None:
         """Stop every worker; the log of its host is fetched after its last event."""
-
-    def settled(self, seconds: float) -> bool:
-        """Wait for all workers to have stopped, after `stop`; return whether they have.
-
-        True also where that takes longer than a wait for it is worth.
-        """
 
     def release(self, index: int) -> None:
         """Stop the worker of a class, once it reports: its result is not needed."""

@@ -157,6 +157,8 @@ class S3Fleet:
             False  # reports could not be listed of late: silence proves nothing
         )
         self._pool = Pool(2, "s3-fleet")
+        self.at_rest = threading.Event()
+        self.at_rest.set()  # a message takes seconds, and costs the hosts no time
         self.threads: list[Future[None]] = []
         self.reached_at = ""
 
@@ -196,10 +198,6 @@ class S3Fleet:
         self._ended_by = time.monotonic() + END_PATIENCE + self.delay
         self._ending.set()
         self._awake.set()
-
-    def settled(self, seconds: float) -> bool:
-        """Return True: a message takes seconds, and costs the hosts no time."""
-        return True
 
     def release(self, index: int) -> None:
         """Stop the worker of a class: its result is not needed."""

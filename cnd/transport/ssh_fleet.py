@@ -21,6 +21,7 @@ from cnd.model import system_log
 from cnd.model.events import Emit, Event
 from cnd.model.plan import MARKETS, Plan
 from cnd.system.background import Pool, answer
+from cnd.transport import shell
 from cnd.transport.bounded_lines import Allowance
 from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
 from cnd.transport.first_contact import FirstContact
@@ -41,6 +42,12 @@ SET_UP_ATTEMPTS = 3
 # For all hosts together, seconds: handshakes and commands have shorter limits of their
 # own, and take turns where a fleet is large.
 REACH_PATIENCE, TELL_PATIENCE = 60.0, 120.0
+# Seconds from a worker's last event to its line in the system log, for each instance,
+# and at most: in the local cloud, whose hosts share a machine, all workers stop first.
+LOG_DELAY, MOST_LOG_DELAY = 0.001, 0.25
+# Seconds between two looks for a worker's events, for each instance, and at least: of
+# hosts that share a machine few are notified, and the others look 5000 times a second.
+LOOK, LEAST_LOOK = 0.0002, 0.02
 FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 
 
@@ -100,6 +107,7 @@ class SshFleet:
         self.reached_at = plan.address
         self._deadlines = Deadlines(plan, self._ending, search_began)
         self._turns = Turns(plan.instances, at_once, self._ending)
+        self.at_rest = self._turns.at_rest
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * max(plan.instances, plan.fleet_size) + 1
@@ -187,6 +195,7 @@ class SshFleet:
             port=instance.ssh_port,
             turn=self._turns.handshake,
             gateway=self._gateway,
+            look=min(shell.LOOK, max(LEAST_LOOK, LOOK * self._plan.instances)),
         )
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
@@ -228,10 +237,6 @@ class SshFleet:
         self._turns.note_work(0)
         for _, host in self._all():
             host.stop()
-
-    def settled(self, seconds: float) -> bool:
-        """Wait for all workers to have stopped; return whether they have."""
-        return self._turns.at_rest.wait(seconds)
 
     def release(self, index: int) -> None:
         """Stop the worker of a class, once it reports: its result is not needed."""
@@ -436,6 +441,7 @@ class SshFleet:
             "kernel": plan.kernel,
             "progress": plan.progress,
             "witness_bits": plan.witness_bits,
+            "log_delay": min(MOST_LOG_DELAY, LOG_DELAY * plan.instances),
             "script": plan.script,
             "words": plan.words,
             **self._alone(instance_id, name),
