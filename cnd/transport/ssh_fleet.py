@@ -44,7 +44,7 @@ SET_UP_ATTEMPTS = 3
 REACH_PATIENCE, TELL_PATIENCE = 60.0, 120.0
 # Seconds from a worker's last event to its line in the system log, for each instance,
 # and at most: in the local cloud, whose hosts share a machine, all workers stop first.
-LOG_DELAY, MOST_LOG_DELAY = 0.001, 0.25
+LOG_DELAY, MOST_LOG_DELAY = 0.001, 0.5
 # Seconds between two looks for a worker's events, for each instance, and at least: of
 # hosts that share a machine few are notified, and the others look 5000 times a second.
 LOOK, LEAST_LOOK = 0.0002, 0.02
