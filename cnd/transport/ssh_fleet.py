@@ -46,8 +46,8 @@ REACH_PATIENCE, TELL_PATIENCE = 60.0, 120.0
 # and at most: in the local cloud, whose hosts share a machine, all workers stop first.
 LOG_DELAY, MOST_LOG_DELAY = 0.001, 0.5
 # Seconds between two looks for a worker's events, for each instance, and at least: of
-# hosts that share a machine few are notified, and the others look 5000 times a second.
-LOOK, LEAST_LOOK = 0.0002, 0.02
+# hosts that share a machine few are notified, and the others look 2500 times a second.
+LOOK, LEAST_LOOK = 0.0004, 0.02
 FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 
 
