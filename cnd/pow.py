@@ -89,6 +89,7 @@ EARLY_DEATH = 1.0  # seconds; a child that dies at a lower age counts as failed
 MAX_EARLY_DEATHS = 3  # in a row, of one core; then the core is not used any more
 SYSLOG_EVERY = 10.0  # seconds between two progress lines in the syslog
 SYSLOG_PATIENCE = 1.0  # seconds for the last line to be written
+MAX_LOG_DELAY = 1.0  # seconds from a worker's last event to its line in the syslog
 # Of more witnesses than this, only the strongest are shown: a line stays below 48 KiB,
 # all lines below 24 KiB/s.
 WITNESSES_AT_ONCE = 2000
@@ -98,6 +99,10 @@ WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
 MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
+# Seconds that a searching process may compute before another one of them has its turn,
+# longer than the slices of other programs (2.8 ms); and sched_setattr(2)'s number.
+SLICE = 0.01
+SET_SCHEDULING = {"x86_64": 314, "aarch64": 274}
 GPU_NICE, CORE_NICE = 10, 19  # a GPU's process works little, and must not wait
 
 
@@ -194,6 +199,9 @@ class WorkerOptions(NamedTuple):
     most_events: int = MOST_EVENTS  # bytes of events in a file; then they are replaced
     gpu_patience: float = GPU_PATIENCE  # seconds until a GPU must have proved itself
     gpu_silence: float = GPU_SILENCE  # seconds until one that searches has answered
+    # Seconds from the last event to its line in the syslog: hosts that share a machine
+    # have their own last events to write.
+    log_delay: float = 0.0
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -1035,18 +1043,31 @@ class Child:
         return status if pid else None
 
 
-def _serve(requests: int, replies: int, scanner: HashlibScanner, step: int) -> None:
+def _serve(
+    requests: int, replies: int, scanner: HashlibScanner, step: int, stop: Sequence[int]
+) -> None:
     """Scan the requested stretches until the parent is gone."""
+    waiting = select.poll()
+    waiting.register(requests, select.POLLIN)
+    data = b""
     # A request is far shorter than PIPE_BUF, so a pipe never splits it.
     for request in iter(lambda: os.read(requests, REQUEST.size), b""):
-        start, count = REQUEST.unpack(request)
-        began = time.perf_counter()
-        nonce = scanner.scan(start, step, count)
-        took = time.perf_counter() - began
-        hit, witnesses = nonce is not None, tuple(scanner.witnesses)
-        data = Reply(scanner.tested, hit, took, witnesses).packed()
+        data += _answer(request, scanner, step).packed()
+        # Once it is stopped, the parent waits for the last reply: it is woken once.
+        if stop[0] and waiting.poll(0):
+            continue
         while data:  # a reply may be longer than a pipe takes at once
             data = data[os.write(replies, data) :]
+
+
+def _answer(request: bytes, scanner: HashlibScanner, step: int) -> Reply:
+    """Scan a requested stretch."""
+    start, count = REQUEST.unpack(request)
+    began = time.perf_counter()
+    nonce = scanner.scan(start, step, count)
+    took = time.perf_counter() - began
+    witnesses = tuple(scanner.witnesses)
+    return Reply(scanner.tested, nonce is not None, took, witnesses)
 
 
 class ProcessPool:
@@ -1195,10 +1216,11 @@ class ProcessPool:
                 sibling.close()
             flag = self._flags[number : number + 1]
             lower_priority(CORE_NICE if number < self._size else GPU_NICE)
+            lengthen_slices()
             make = self._make
             if number >= self._size:
                 make = self._introduced(number - self._size, replies)
-            _serve(requests, replies, make(flag, wakeup), self._step)
+            _serve(requests, replies, make(flag, wakeup), self._step, flag)
         except BrokenPipeError:
             pass  # the parent is gone
         except OSError as error:  # a GPU has failed
@@ -1257,6 +1279,24 @@ def lower_priority(nice: int = CORE_NICE) -> None:
         group.write(f"{nice}")
 
 
+def lengthen_slices() -> None:
+    """Let any other program that has work interrupt this process at once.
+
+    Linux from 6.12 on lets a process run on until its slice of time is over, also when
+    one of a higher priority wakes, unless that one asks for a shorter slice:
+    sched_setattr(2), EEVDF.
+    """
+    number = SET_SCHEDULING.get(os.uname()[4])
+    # To import it takes longer than all else here; each native kernel needs it.
+    ctypes = sys.modules.get("ctypes")  # type: Any
+    if not sys.platform.startswith("linux") or number is None or not ctypes:
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        # size, policy (SCHED_OTHER), flags, nice, priority, slice, deadline, period
+        fields = 48, 0, 0, os.nice(0), 0, int(SLICE * 1e9), 0, 0
+        ctypes.CDLL(None).syscall(number, 0, struct.pack("<IIQiIQQQ", *fields), 0)
+
+
 # --- events and the system log
 
 GENERATION = "rotated"  # the file with the number of replacements
@@ -1289,9 +1329,15 @@ class Reporter:
         self._run = run
         self._syslog = Syslog() if use_syslog else None
         self._logged = time.monotonic()
+        self._held = ""  # a line that is to go to the syslog
 
     def event(self, kind: str, **fields: Any) -> None:
         """Write one event; `progress` goes to the syslog every SYSLOG_EVERY seconds."""
+        self.last_event(kind, **fields)
+        self._log_held()
+
+    def last_event(self, kind: str, **fields: Any) -> None:
+        """Write one event, which goes to the syslog when this reporter is closed."""
         record = {"event": kind, "time": round(time.time(), 3)}  # type: Dict[str, Any]
         if self._run:
             record["run"] = self._run
@@ -1302,7 +1348,12 @@ class Reporter:
             self._logged = now
             kept = (each for each in record.items() if each[0] not in NOT_IN_SYSLOG)
             text = " ".join(f"{name}={value}" for name, value in kept)
-            self._syslog.line(f"{kind} {text}")
+            self._held = f"{kind} {text}"
+
+    def _log_held(self) -> None:
+        held, self._held = self._held, ""
+        if self._syslog and held:
+            self._syslog.line(held)
 
     def _write(self, record: Dict[str, Any]) -> None:
         line = (json.dumps(record) + "\n").encode()
@@ -1341,7 +1392,11 @@ class Reporter:
         if syslog:
             syslog.release()
 
-    def close(self) -> None:
+    def close(self, delay: float = 0.0) -> None:
+        """Write the last line to the syslog, `delay` seconds from now."""
+        if self._held:
+            time.sleep(delay)
+        self._log_held()
         syslog, self._syslog = self._syslog, None
         if syslog:
             syslog.close()
@@ -1701,7 +1756,7 @@ class Worker:
         if ledger.decided and ledger.hit is not None:
             nonce = self._search.nonce(ledger.hit)
             found = {"nonce": nonce, "hash": digest(self._search.block, nonce)}
-            self._report.event("found", **found, **fields)
+            self._report.last_event("found", **found, **fields)
             return "found"
         if ledger.decided:
             kind = "exhausted"
@@ -1710,7 +1765,7 @@ class Worker:
         else:
             kind = "failed"
             fields["reason"] = self._pool.failure
-        self._report.event(kind, **fields)
+        self._report.last_event(kind, **fields)
         return kind
 
     def _progress_fields(self, now: float, last: bool = False) -> Dict[str, Any]:
@@ -1882,6 +1937,7 @@ DEFAULTS: Dict[str, Any] = {
     "most_events": MOST_EVENTS,
     "gpu_patience": GPU_PATIENCE,
     "gpu_silence": GPU_SILENCE,
+    "log_delay": 0.0,
 }
 
 
@@ -1982,6 +2038,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         _whole("most events", raw["most_events"]),
         _seconds("gpu patience", raw["gpu_patience"], 0),
         _seconds("gpu silence", raw["gpu_silence"], 0),
+        _log_delay(raw["log_delay"]),
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -2009,6 +2066,13 @@ def _witness_bits(value: Any, difficulty: int) -> Optional[int]:
     bits = _whole("witness bits", value)
     _check_range("witness bits", bits, 0, 4 * difficulty - 1)
     return bits
+
+
+def _log_delay(value: Any) -> float:
+    delay = float(value) if isinstance(value, (int, float)) else -1.0
+    if not 0 <= delay <= MAX_LOG_DELAY:
+        raise ValueError(f"log delay must be 0 to {MAX_LOG_DELAY:g}, not {value!r}")
+    return delay
 
 
 def _processes(value: Any, rate: Optional[float]) -> int:
@@ -2069,7 +2133,7 @@ def main(arguments: List[str]) -> int:
             detached.started()
 
     def ended() -> None:
-        report.close()
+        report.close(options.log_delay)
         if detached:
             detached.ended()
 

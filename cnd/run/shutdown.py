@@ -26,11 +26,15 @@ from cnd.run.replacements import Replacements
 from cnd.run.termination_guard import TerminationGuard, insist
 from cnd.system.background import Pool, begin
 from cnd.transport.fleet import END_PATIENCE, Fleet
+from cnd.transport.turns import STOP_FIRST
 
 # Seconds after the beginning of a termination until the guard begins a second one, if
 # the fleet was not seen terminated by then, and until it is given up.
 SECOND_TRY, GIVE_UP = 60.0, 1500.0
 CLOSE_LIMIT = 2.0  # seconds for the connections to close
+# Seconds between two looks at the events while the workers stop: what can wait does, as
+# the hosts of a local cloud share the processor with this process.
+SETTLING = 0.25
 POOL = 8  # calls to the cloud besides those of the deciding thread, at a time
 
 
@@ -114,6 +118,9 @@ class Shutdown:
         recorder.mark("decided")
         self.hasten()
         fleet.stop()
+        late = recorder.marks["decided"] + STOP_FIRST
+        while not fleet.at_rest.wait(SETTLING) and time.monotonic() < late:
+            recorder.drain()
         self.pool.submit(self._send_reason, queue)
         received = recorder.marks["decided"] + fleet.delay  # by all reachable hosts
         while (now := time.monotonic()) < received + self._limits.end:

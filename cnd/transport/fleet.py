@@ -6,6 +6,7 @@ events; the orchestrator reads them, decides, and calls `stop`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -87,6 +88,9 @@ class Fleet(Protocol):
     """The instances of a run; `stop` ends the search, `close` everything."""
 
     threads: list[Future[None]]
+    # Set once all workers have stopped, after `stop`; or from the beginning on, where
+    # that takes so long that nothing else should wait for it.
+    at_rest: threading.Event
     # The kind of address at which it reaches instances, "public" or "private"; "": it
     # needs none.
     reached_at: str

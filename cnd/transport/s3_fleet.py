@@ -157,6 +157,8 @@ class S3Fleet:
             False  # reports could not be listed of late: silence proves nothing
         )
         self._pool = Pool(2, "s3-fleet")
+        self.at_rest = threading.Event()
+        self.at_rest.set()  # a message takes seconds, and costs the hosts no time
         self.threads: list[Future[None]] = []
         self.reached_at = ""
 

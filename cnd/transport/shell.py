@@ -13,6 +13,7 @@ from cnd.on_instance.watchdog import MOST_LOG
 from cnd.pow import GENERATION
 
 EVENTS = "events.jsonl"
+LOOK = 0.2  # seconds
 # In the run's folder: touched when the orchestrator gives a sign of life.
 HEARD = "heard"
 
@@ -29,10 +30,10 @@ TAIL_COMMAND = (
 )
 # Prints the events and obeys a line "stop" at once, both in one session; a line "alive"
 # is a sign of life for the watchdog.  GNU tail notices the worker's death soon, and new
-# lines at once; where inotify(7) has no watches left, as with hundreds of hosts on one
-# machine, it notices them within 0.2 s.  If the worker ended in order, its last event
-# precedes the line "the worker died".  When the connection drops, `read` meets the end
-# of its input, and the whole session ends: no process is left behind.
+# lines at once; where inotify(7) takes no more users, as with hundreds of hosts on one
+# machine, it looks for them from time to time.  If the worker ended in order, its last
+# event precedes the line "the worker died".  When the connection drops, `read` meets
+# the end of its input, and the whole session ends: no process is left behind.
 # A position counts in one generation of the file only: see `pow.Reporter.rotate`.
 # A worker that has ended already has no pid any more: its events are printed as well.
 FOLLOW = (
@@ -40,8 +41,8 @@ FOLLOW = (
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
     "{{ read -r age <" + GENERATION + "; }} 2>/dev/null || age=0; "
     'if [ "$age" != {generation} ]; then from=1; fi; '
-    'if [ "$pid" ] && tail -s 0.2 --pid=$$ -c 0 /dev/null 2>/dev/null; '
-    'then mind="-s 0.2 --pid=$pid"; fi; '
+    'if [ "$pid" ] && tail -s 1 --pid=$$ -c 0 /dev/null 2>/dev/null; '
+    'then mind="-s {look:g} --pid=$pid"; fi; '
     "{{ tail -c +$from $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
     'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
@@ -54,13 +55,21 @@ AFTER = (
 )
 
 
-def follow(folder: str, position: int = 0, generation: int = 0) -> str:
+def follow(
+    folder: str, position: int = 0, generation: int = 0, look: float = LOOK
+) -> str:
     """Return the command that prints a worker's events from byte `position` on.
 
     If they are of a later generation by now: from the beginning on.
+
+    Args:
+        look: seconds between two looks for events, where none are notified.
     """
     return FOLLOW.format(
-        folder=shlex.quote(folder), position=position + 1, generation=generation
+        folder=shlex.quote(folder),
+        position=position + 1,
+        generation=generation,
+        look=look,
     )
 
 

@@ -67,13 +67,16 @@ class Host:
         port: int = 22,
         gateway: Gateway | None = None,
         turn: Turn = contextlib.nullcontext,
+        look: float = shell.LOOK,
     ) -> None:
         """Make a host that is not connected yet.
 
         Args:
             turn: what to do a handshake within; may wait until few others do one.
+            look: see `shell.follow`.
         """
         self.name = name
+        self._look = look
         self._connection = SshConnection(
             name, address, login, port=port, gateway=gateway, turn=turn
         )
@@ -137,7 +140,7 @@ class Host:
         """
         order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
-        command = f"{push.command(shell.LOG_COMMAND)} && {{ {shell.follow(worker)}; }}"
+        command = f"{push.command(shell.LOG_COMMAND)} && {{ {self._follow(worker)}; }}"
         try:
             with self._connection.limited(PUSH_TIMEOUT), self._connection.answering():
                 session = self._begin(command)
@@ -395,9 +398,12 @@ class Host:
         with self._connection.limited(silence):
             session = self._connection.new_session()
             session.settimeout(silence)
-            session.exec_command(shell.follow(folder, position, self._generation))
+            session.exec_command(self._follow(folder, position))
         self._session, self._following = session, True
         return session, b""
+
+    def _follow(self, folder: str, position: int = 0) -> str:
+        return shell.follow(folder, position, self._generation, self._look)
 
     def stop(self) -> bool:
         """Stop a followed worker; return whether the message was sent.

@@ -21,6 +21,7 @@ from cnd.model import system_log
 from cnd.model.events import Emit, Event
 from cnd.model.plan import MARKETS, Plan
 from cnd.system.background import Pool, answer
+from cnd.transport import shell
 from cnd.transport.bounded_lines import Allowance
 from cnd.transport.deadlines import LOST_PATIENCE, Deadlines, within
 from cnd.transport.first_contact import FirstContact
@@ -41,6 +42,12 @@ SET_UP_ATTEMPTS = 3
 # For all hosts together, seconds: handshakes and commands have shorter limits of their
 # own, and take turns where a fleet is large.
 REACH_PATIENCE, TELL_PATIENCE = 60.0, 120.0
+# Seconds from a worker's last event to its line in the system log, for each instance,
+# and at most: in the local cloud, whose hosts share a machine, all workers stop first.
+LOG_DELAY, MOST_LOG_DELAY = 0.001, 0.5
+# Seconds between two looks for a worker's events, for each instance, and at least: of
+# hosts that share a machine few are notified, and the others look 2500 times a second.
+LOOK, LEAST_LOOK = 0.0004, 0.02
 FOLDER = "cnd-"  # how the name of a run's folder on a host begins
 
 
@@ -100,6 +107,7 @@ class SshFleet:
         self.reached_at = plan.address
         self._deadlines = Deadlines(plan, self._ending, search_began)
         self._turns = Turns(plan.instances, at_once, self._ending)
+        self.at_rest = self._turns.at_rest
         # A thread for each instance, for each that replaces it, for each class that is
         # handed over, and for the signs of life.
         threads = 3 * max(plan.instances, plan.fleet_size) + 1
@@ -187,6 +195,7 @@ class SshFleet:
             port=instance.ssh_port,
             turn=self._turns.handshake,
             gateway=self._gateway,
+            look=min(shell.LOOK, max(LEAST_LOOK, LOOK * self._plan.instances)),
         )
 
     def _begin(self, instance: Instance, name: str, part: Part | None) -> None:
@@ -279,10 +288,11 @@ class SshFleet:
                 host.connect(self._deadlines.of_first_answer(instance_id))
             self._deadlines.note_answer(instance_id)
             self._put(Event("instance.ready", index, instance_id))
+            last = ""
             if part:
                 with self._turns.working():
-                    self._search(host, instance_id, part)
-            self._turns.let_stop()
+                    last = self._search(host, instance_id, part)
+            self._turns.let_stop(decides=last == "worker.found")
             self._fetch_log(host, instance_id, part)
         except HostError as failure:
             host.close()
@@ -294,20 +304,26 @@ class SshFleet:
                 self._idle.setdefault(instance_id, []).append(host)
             self._put(Event("host.done", index, instance_id))
 
-    def _search(self, host: Host, instance_id: str, part: Part) -> None:
-        """Start the worker, and pass its events on until the last one."""
+    def _search(self, host: Host, instance_id: str, part: Part) -> str:
+        """Start the worker, and pass its events on until the last one.
+
+        Return the kind of the last event, or "" if there was none.
+        """
         folder = f"{self._folder}/{part.name}"
         if not (part.resumed and host.has(folder)):
             if self._deadlines.remaining() <= 0:
                 self._put(Event("host.late", part.index, instance_id))
-                return
+                return ""
             with self._turns.set_up:
                 if not self._set_up(host, instance_id, part):
-                    return
-        self._pass_on(host, instance_id, part, folder)
+                    return ""
+        return self._pass_on(host, instance_id, part, folder)
 
-    def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> None:
-        """Pass the worker's events on until the last one, through lost connections."""
+    def _pass_on(self, host: Host, instance_id: str, part: Part, folder: str) -> str:
+        """Pass the worker's events on until the last one, through lost connections.
+
+        Return the kind of the last event, or "" if the host is given up.
+        """
         known = part.received
         mute = math.inf  # since when the host answers, but sends no event
         output = self._output(instance_id, part)
@@ -319,16 +335,16 @@ class SshFleet:
                     )
                     for line in lines:
                         mute = math.inf
-                        # It began after `stop` was called, or was out of reach for so
-                        # long that another host has its class.
-                        if self._is_to_stop(instance_id, part):
-                            host.stop()
                         if ROTATED.match(line):  # it sums up those that are known
                             known = 0
                         if known:
                             known -= 1
                         elif output.is_last(line):
-                            return
+                            return output.last
+                        # It began after `stop` was called, or was out of reach for so
+                        # long that another host has its class.
+                        if self._is_to_stop(instance_id, part):
+                            host.stop()
                 except HostLost as error:
                     # A connection that drops repeatedly proves nothing about a worker
                     # that writes an event every second or two.
@@ -425,6 +441,7 @@ class SshFleet:
             "kernel": plan.kernel,
             "progress": plan.progress,
             "witness_bits": plan.witness_bits,
+            "log_delay": min(MOST_LOG_DELAY, LOG_DELAY * plan.instances),
             "script": plan.script,
             "words": plan.words,
             **self._alone(instance_id, name),

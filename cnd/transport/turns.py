@@ -14,6 +14,7 @@ from cnd.transport.worker_output import LOUD_PAUSE
 # Once the run is decided, everything but a message to a worker waits until all workers
 # have stopped, or for this long.
 STOP_FIRST = 2.0  # seconds
+DECISION = 0.25  # seconds; the deciding thread takes in a find in a few milliseconds
 
 
 class Turns:
@@ -37,7 +38,7 @@ class Turns:
         self._slowly = threading.Semaphore(1)
         self._ending = ending
         self._at_work = 0  # workers that start or search
-        self._at_rest = threading.Event()  # the run is decided and all have stopped
+        self.at_rest = threading.Event()  # the run is decided and all have stopped
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -61,12 +62,16 @@ class Turns:
         with self._lock:
             self._at_work += change
             if self._ending.is_set() and not self._at_work:
-                self._at_rest.set()
+                self.at_rest.set()
 
-    def let_stop(self) -> None:
-        """Let the workers of a run that is decided stop before anything else."""
-        if self._ending.is_set():
-            self._at_rest.wait(STOP_FIRST)
+    def let_stop(self, *, decides: bool = False) -> None:
+        """Let the workers of a run that is decided stop before anything else.
+
+        Args:
+            decides: the caller has just put an event that decides most runs.
+        """
+        if self._ending.wait(DECISION if decides else 0):
+            self.at_rest.wait(STOP_FIRST)
 
     def slow_down(self) -> bool:
         """Wait, for a host that exceeds its allowance; return whether to read on."""

@@ -45,6 +45,7 @@ class WorkerOutput:
         self._allowance, self._slow_down = allowance, slow_down
         self._reported = allowance.dropped_bytes  # how many of them an event reports
         self._unpaid = 0  # bytes that were dropped since the last pause
+        self.last = ""  # the kind of the last event, once it has come
 
     def is_last(self, line: bytes) -> bool:
         """Take in a line; return whether no more lines are wanted.
@@ -53,6 +54,7 @@ class WorkerOutput:
         """
         last = any(word in line for word in LAST)
         if last and (event := self._event(line)).kind in LAST_WORDS:
+            self.last = event.kind
             self._put(self._judged(event))
             return True
         if not self._allowance.keeps(len(line) + 1):

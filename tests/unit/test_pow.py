@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from cnd import pow as worker
 from cnd.pow import HashlibScanner, Ledger, Search
 from tests.support.vectors import VECTORS
+from tests.support.waiting import eventually
 
 BLOCK = worker.DEFAULT_BLOCK
 
@@ -274,6 +277,54 @@ def test_a_file_of_events_is_replaced_by_their_summary(tmp_path: Path) -> None:
     assert path.stat().st_size < 600
     assert [each["cursor"] for each in lines] == [rotated, *range(rotated + 1, 40)]
     assert lines[0]["rotated"] == int((tmp_path / worker.GENERATION).read_text()) > 2
+
+
+def test_the_last_event_is_in_the_syslog_when_the_reporter_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then it takes nothing from workers that have theirs to write."""
+    log = tmp_path / "syslog"
+    (tmp_path / "logger").write_text(f"#!/bin/sh\nexec cat >>{log}\n")
+    (tmp_path / "logger").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with (tmp_path / "out").open("ab", 0) as file:
+        report = worker.Reporter(file.fileno(), "", True)
+        report.event("started")
+        report.last_event("stopped")
+        eventually(lambda: log.exists() and "started" in log.read_text())
+        assert "stopped" in (tmp_path / "out").read_text()
+        assert "stopped" not in log.read_text()
+        report.close(0.01)
+        assert [line.split()[0] for line in log.read_text().splitlines()] == [
+            "started",
+            "stopped",
+        ]
+
+
+def test_a_stopped_child_answers_all_its_requests_at_once() -> None:
+    """Its parent is woken once; each nonce that was tested is in the replies."""
+    requests, ask = os.pipe()
+    answers, replies = os.pipe()
+    stop = [0]
+    os.write(ask, worker.REQUEST.pack(0, 100) + worker.REQUEST.pack(100, 100))
+
+    class Scanner(worker.HashlibScanner):
+        def scan(self, start: int, step: int, count: int) -> int | None:
+            found = super().scan(start, step, count)
+            stop[0] = 1  # while the second request waits
+            return found
+
+    scanner = Scanner(BLOCK, 20, stop)
+    thread = threading.Thread(
+        target=worker._serve, args=(requests, replies, scanner, 1, stop)
+    )
+    thread.start()
+    came, rest = worker.unpack_replies(os.read(answers, 65536))
+    os.close(ask)
+    thread.join(10)
+    assert ([reply.tested for reply in came], rest) == ([100, 0], b"")
+    for descriptor in (requests, answers, replies):
+        os.close(descriptor)
 
 
 def test_events_that_go_elsewhere_are_never_replaced(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import struct
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import asyncssh
+from asyncssh.constants import MSG_IGNORE
 
 from cnd.local.host import tree
 from cnd.local.host.paths import map_paths
@@ -179,6 +180,7 @@ class _SshServer(asyncssh.SSHServer):
         return True
 
     def auth_completed(self) -> None:
+        send_no_empty_packets(self._connection)
         self._user = self._spec.user
         self._log(
             "sshd",
@@ -190,6 +192,21 @@ class _SshServer(asyncssh.SSHServer):
             f"pam_unix(sshd:session): session opened for user {self._user}(uid=1000) "
             "by (uid=0)",
         )
+
+
+def send_no_empty_packets(connection: asyncssh.SSHServerConnection) -> None:
+    """Send no message before each message, as sshd(8) sends none.
+
+    asyncssh sends SSH_MSG_IGNORE (RFC 4253, 9.3.1), which protects ciphers in CBC mode:
+    it offers none.  Hundreds of hosts may send their last events at the same time.
+    """
+    send = connection.send_packet
+
+    def send_packet(kind: int, *parts: bytes, **options: Any) -> None:
+        if kind != MSG_IGNORE:
+            send(kind, *parts, **options)
+
+    connection.send_packet = send_packet  # type: ignore[assignment, method-assign]
 
 
 def authorized_keys(spec: HostSpec) -> list[asyncssh.SSHKey]:

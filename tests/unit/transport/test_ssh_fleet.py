@@ -228,6 +228,40 @@ def test_a_host_whose_connection_drops_repeatedly_is_not_lost() -> None:
     assert kinds[-4:] == [*3 * ["host.reconnecting"], "worker.stopped"]
 
 
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_worker_is_stopped_until_its_last_event_and_not_by_it(before: int) -> None:
+    stops: list[int] = []
+
+    class Searching(Flapping):
+        def stop(self) -> bool:
+            stops.append(1)
+            return True
+
+        def follow(self, *folder: str, **options: object) -> Iterator[bytes]:
+            yield from before * [b'{"event": "progress", "cursor": 1}']
+            yield b'{"event": "stopped"}'
+
+    busy = fleet(lambda event: None)
+    busy.serve(LATE, "Instance0", [Part(0, 0)])
+    busy.close()
+    host: Any = Searching(drops=0)
+    assert busy._pass_on(host, LATE.id, Part(0, 0), "folder") == "worker.stopped"
+    assert len(stops) == before
+
+
+@pytest.mark.parametrize(
+    ("instances", "look"), [(1, 0.02), (8, 0.02), (128, 0.0512), (512, 0.2)]
+)
+def test_the_hosts_of_a_large_fleet_look_for_events_the_less_often(
+    instances: int, look: float
+) -> None:
+    some = fleet(lambda event: None)
+    some.divide(replace(PLAN, instances=instances))
+    command = some._new_host(LATE, "Instance0")._follow("folder")
+    assert f"-s {look:g} --pid=$pid" in command
+    some.close()
+
+
 def test_connections_of_pieces_that_are_done_are_closed_when_the_next_one_begins() -> (
     None
 ):

@@ -13,6 +13,7 @@ from pathlib import Path
 import fabric
 import paramiko
 import pytest
+from paramiko.common import MSG_CHANNEL_DATA, MSG_IGNORE
 
 from cnd.local.host import tree
 from tests.support.local_cloud import Host, LocalCloud
@@ -24,6 +25,24 @@ ssh_program = pytest.mark.skipif(not shutil.which("ssh"), reason="needs ssh")
 
 def test_a_command_has_its_output_its_errors_and_its_exit_status(host: Host) -> None:
     assert host.run("echo out; echo err >&2; exit 7") == (7, "out\n", "err\n")
+
+
+def test_a_host_sends_no_packets_that_are_to_be_ignored(host: Host) -> None:
+    with host.ssh() as client:
+        transport = client.get_transport()
+        assert transport
+        kinds, read = [], transport.packetizer.read_message
+
+        def reading() -> tuple[int, paramiko.Message]:
+            kind, message = read()
+            kinds.append(kind)
+            return kind, message
+
+        transport.packetizer.read_message = reading  # type: ignore[method-assign]
+        _, output, _ = client.exec_command("echo out")
+        assert output.read() == b"out\n"
+    assert MSG_CHANNEL_DATA in kinds
+    assert MSG_IGNORE not in kinds
 
 
 def test_all_output_arrives_before_the_exit_status(host: Host) -> None:
