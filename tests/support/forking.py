@@ -80,6 +80,7 @@ def _loaded_commands() -> dict[str, Callable[[], object]]:
 
 
 def _loaded_cloud() -> dict[str, Callable[[], object]]:
+    gc.disable()  # imports make no garbage
     from cnd.local.api import server
 
     os.environ.update(server.STRICT)  # moto reads it when it is imported
@@ -90,6 +91,7 @@ def _loaded_cloud() -> dict[str, Callable[[], object]]:
     for service in SERVICES:
         backends.read(service)
     actions.read()
+    gc.enable()
 
     def begin() -> None:
         mock_random.seed()  # or all clouds would have the same instance ids
