@@ -191,6 +191,7 @@ def _push_ahead() -> None:
 
 
 def _loaded_cloud() -> dict[str, Callable[[], object]]:
+    gc.disable()  # imports make no garbage
     from cnd.local.api import server
 
     os.environ.update(server.STRICT)  # moto reads it when it is imported
@@ -201,6 +202,7 @@ def _loaded_cloud() -> dict[str, Callable[[], object]]:
     for service in SERVICES:
         backends.read(service)
     actions.read()
+    gc.enable()
 
     def begin() -> None:
         mock_random.seed()  # or all clouds would have the same instance ids

@@ -93,9 +93,8 @@ def replace_body(environ: WSGIEnvironment, body: bytes) -> None:
 
 
 def read() -> None:
-    """Read all that the first requests and the first faults would wait for."""
+    """Read what the first request to S3 would wait for."""
     _s3_routes()
-    known()
 
 
 @cache

@@ -239,13 +239,17 @@ class _Host:
 
     async def _answer(self, line: str) -> None:
         reply_to, program, *words = line.split("\t")
-        reply: Reply = await self._init.request(program, words)
-        # A dash before each line, as a line with only a dot ends the reply.
-        lines = [str(reply.status)]
-        lines += ["-" + text for text in reply.text.splitlines()] + ["."]
-        with contextlib.suppress(OSError):  # the program has been killed meanwhile
+        # At once, while the process is sure to be the one whose number it names.
+        try:
             pipe = os.open(reply_to, os.O_WRONLY | os.O_NONBLOCK)
-            with open(pipe, "wb") as target:
+        except OSError:  # the program has been killed meanwhile
+            pipe = os.open(os.devnull, os.O_WRONLY)
+        with open(pipe, "wb", buffering=0) as target:
+            reply: Reply = await self._init.request(program, words)
+            # A dash before each line, as a line with only a dot ends the reply.
+            lines = [str(reply.status)]
+            lines += ["-" + text for text in reply.text.splitlines()] + ["."]
+            with contextlib.suppress(OSError):
                 target.write("".join(text + "\n" for text in lines).encode())
 
     # The end.
