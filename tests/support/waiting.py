@@ -25,8 +25,8 @@ def eventually(
 
     Args:
         within: seconds; the test fails if `condition` is still false after them.
-        every: seconds between two looks; by default more the longer it takes, as `LOOKS`
-            says: a look may ask a cloud, which computes.
+        every: seconds between two looks; by default more the longer it takes (`LOOKS`),
+            as a look may ask a cloud, which computes.
         tell: what is to be told if the test fails.
     """
     began = time.monotonic()
