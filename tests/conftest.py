@@ -40,7 +40,7 @@ settings.register_profile(
 )
 settings.load_profile("tests")
 
-gc.set_threshold(50_000)  # new objects before Python looks for garbage: rarely
+gc.set_threshold(NEW_OBJECTS)  # new objects before Python looks for garbage: rarely
 WAITING = 6  # test processes beside one for each core
 
 

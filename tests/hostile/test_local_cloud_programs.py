@@ -45,7 +45,7 @@ def aws_folder() -> str:
 
 
 def test_the_aws_command_line(cloud: LocalCloud, tmp_path: Path) -> None:
-    """What EC2 and SQS tell it is in `tests/contract/local/api/test_services.py`."""
+    """A message that it sends is in `tests/contract/local/api/test_services.py`."""
     if not (folder := aws_folder()):
         pytest.skip("needs the AWS CLI")
     exports = "\n".join(local.exports(cloud.endpoint))
@@ -69,10 +69,11 @@ def test_the_aws_command_line(cloud: LocalCloud, tmp_path: Path) -> None:
     commands = [
         "s3 cp big s3://cli/big",
         "sts get-caller-identity --query Account --output text",
+        "ec2 describe-instances --output text",
         "s3 presign 's3://cli/a b+c'",
     ]
     with ThreadPoolExecutor(2) as pool:
-        _, account, url = pool.map(aws, commands)
+        _, account, _, url = pool.map(aws, commands)
     assert account.isdecimal()
     size = cloud.client("s3").head_object(Bucket="cli", Key="big")["ContentLength"]
     assert size == 8 << 20
