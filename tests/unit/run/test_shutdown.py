@@ -11,7 +11,7 @@ from cnd.run.shutdown import LIMITS, Shutdown
 from tests.support.waiting import eventually
 
 
-class Run:
+class Decided:
     """A decided run, and the order in which its parts are used."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Run:
 
 
 def test_the_message_on_the_queue_waits_until_all_workers_have_stopped() -> None:
-    run: Any = Run()
+    run: Any = Decided()
     shutdown = Shutdown(run, run, "run", launcher=run, replacements=run, limits=LIMITS)
     shutdown.wind_down("queue", run, lambda: None)
     eventually(lambda: len(run.order) == 3)
@@ -52,7 +52,7 @@ def test_the_message_on_the_queue_waits_until_all_workers_have_stopped() -> None
 
 
 def test_a_worker_that_does_not_stop_keeps_no_event_waiting() -> None:
-    run: Any = Run()
+    run: Any = Decided()
     run.stop = lambda: None
     run.drain = run._come_to_rest
     shutdown = Shutdown(run, run, "run", launcher=run, replacements=run, limits=LIMITS)
