@@ -41,7 +41,7 @@ settings.register_profile(
 settings.load_profile("tests")
 
 gc.set_threshold(NEW_OBJECTS)  # new objects before Python looks for garbage: rarely
-WAITING = 6  # test processes beside one for each core
+WAITING = 8  # test processes beside one for each core
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
