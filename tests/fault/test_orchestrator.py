@@ -427,8 +427,9 @@ def test_sixty_moments_to_die_and_nothing_is_left(
     kill_and_clean_up(terminal, random.Random(2019), 60, ends)
 
 
-# Its smallest golden nonce is 136771: three seconds of search.
-SEARCH = ("start", "--d", "4", "--block", "block 17", "--n", "2")
+# Its smallest golden nonce is 190303: more seconds of search than until it is killed.
+SEARCH = ("start", "--d", "4", "--block", "block 106", "--n", "2")
+LATEST = 4.0  # seconds from its start until a run is killed
 SHORT = ("--t", "5", "--boot", "10")  # who is left alone ends after 135 s at most
 LAUNCH_DELAY = 3  # seconds that the cloud holds back a launch
 LAUNCH_SHOWS = LAUNCH_DELAY + 5.0  # seconds after which what was launched is listed
@@ -470,7 +471,7 @@ def killed_at_random(
 ) -> tuple[Path | None, str]:
     """Start a run and kill it; return its folder, and what it had told last."""
     before = set(terminal.runs())
-    near, moment = number % 3 == 0, chance.uniform(0, 4)
+    near, moment = number % 3 == 0, chance.uniform(0, LATEST)
     if near:
         delay = LAUNCH_DELAY * (number // 3 % 2)
         moment = chance.uniform(0, delay or 0.15)
