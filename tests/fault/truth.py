@@ -98,15 +98,10 @@ def _current_folder(pid: int) -> bytes:
 def _read(path: str) -> bytes:
     """Return what a file of /proc has."""
     try:
-        file = os.open(path, os.O_RDONLY)
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
     except OSError:
         return b""
-    try:
-        return b"".join(iter(lambda: os.read(file, 1 << 16), b""))
-    except OSError:
-        return b""
-    finally:
-        os.close(file)
 
 
 # --- nothing false is said
