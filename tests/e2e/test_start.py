@@ -204,7 +204,7 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     found = ec2.describe_instances(InstanceIds=[foreign_id])
     state = found["Reservations"][0]["Instances"][0]["State"]["Name"]
     ec2.terminate_instances(InstanceIds=[foreign_id])
-    assert state == "running"
+    assert state in ("pending", "running")  # it boots in its own time
     again = terminal.run("scram")
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
