@@ -134,6 +134,12 @@ def _argument(name: str, option: Option) -> Argument:
     )
 
 
+def tell_failed_reports() -> None:
+    """Print why the reports of some runs could not be drawn, each once."""
+    for run, why in pending_reports.failures().items():
+        say(printable_line(f"run {run}: {why}"))
+
+
 Body = Callable[[Context, AnyOptions], None]
 
 
@@ -162,8 +168,7 @@ def task(
     def decorate(body: Body[AnyOptions]) -> Task:
         @functools.wraps(body)
         def called(context: Context, **given: object) -> None:
-            for run, why in pending_reports.failures().items():
-                say(printable_line(f"run {run}: {why}"))
+            tell_failed_reports()
             texts = {k: text for k, text in given.items() if text is not None}
             texts |= {k: tuple(rest()) for k, each in options.items() if each.is_rest}
             on_line = _on_line(options, texts)

@@ -18,7 +18,7 @@ from invoke.context import Context
 
 from cnd.cli.options import ExportOptions, LogsOptions, ReportOptions, RunsOptions
 from cnd.cli.output import say
-from cnd.cli.task import task
+from cnd.cli.task import task, tell_failed_reports
 from cnd.cloud import connection as clouds
 from cnd.errors import UsageError
 from cnd.model.events import Event, printable_line
@@ -42,6 +42,7 @@ def report(c: Context, options: ReportOptions) -> None:
     """Write the report of a run, with pictures, and print where it is."""
     journal = find_run.chosen(options.run, _say)
     drawn = pending_reports.settled(journal.run, report_process.LIMIT)
+    tell_failed_reports()  # of what this command waited for
     files = write_report.written(journal) if drawn else write_report.write(journal)
     _complain(journal)
     path = files.pop(write_report.REPORT)
