@@ -120,6 +120,7 @@ def terminal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Termina
     else:
         folder = request.getfixturevalue("state")
         user = Terminal(folder, clean_environment(folder), tmp_path)
+    user.cloud()  # forked: one that a command starts takes a second of computing
     before = user.runs()
     yield user
     if user.runs() != before:
