@@ -58,7 +58,8 @@ ANSWER_SECONDS = 2.0  # for the cloud to return its status
 FAULT_SECONDS = 20.0  # to accept a fault: the first one may have to wait for moto
 MOST_BYTES = 1 << 20  # of the cloud's status
 POLL_SECONDS = 0.01
-PATIENCE = 20.0  # seconds for the cloud to start, or to end
+START_PATIENCE = 60.0  # seconds for the cloud to start, on a busy machine, too
+PATIENCE = 20.0  # seconds for it to answer, or to end
 KILL_SECONDS = 5.0
 REAP_SECONDS = 1.0
 
@@ -135,8 +136,8 @@ def up(
         UsageError: a setting in the environment is invalid, the running cloud has
             another kind of hosts, weather, account or policy, or this machine cannot
             boot the wanted kind.
-        CloudError: it did not start within `PATIENCE` (the image of virtual machines,
-            built once, is not included), or a package is missing.
+        CloudError: it did not start within `START_PATIENCE` (the image of virtual
+            machines, built once, is not included), or a package is missing.
     """
     given = {
         "CND_LOCAL_HOSTS": hosts,
@@ -153,8 +154,8 @@ def up(
         image = vmimage.prepare(place, mirror=wanted.mirror, say=say)
         found = wanted.accelerator or vmimage.accelerator(image)
         environ["CND_LOCAL_ACCELERATOR"] = found
-    deadline = time.monotonic() + PATIENCE
-    with files.caller_lock(folder, deadline):
+    with files.caller_lock(folder, time.monotonic() + START_PATIENCE):
+        deadline = time.monotonic() + PATIENCE
         while files.is_alive(folder):
             if (running := _find(folder, "/cnd/touch")) is not None:
                 _require_hosts(running, hosts)
@@ -167,7 +168,7 @@ def up(
         # The server, whose folder is another one, gets the seed and the whole path.
         environ["CND_LOCAL_WEATHER"] = str(wanted.weather)
         environ["CND_LOCAL_POLICY"] = wanted.policy.path
-        return _start(folder, deadline, environ, begin)
+        return _start(folder, time.monotonic() + START_PATIENCE, environ, begin)
 
 
 def conditions(endpoint: Endpoint) -> str:

@@ -34,6 +34,7 @@ def gpu_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def terminal(gpu_state: Path, tmp_path: Path) -> Iterator[Terminal]:
     environment = {**clean_environment(gpu_state), "CND_OPENCL_CPU": "1"}
     user = Terminal(gpu_state, environment, tmp_path)
+    user.cloud()  # forked, see tests/conftest.py
     before = user.runs()
     yield user
     if user.runs() != before:

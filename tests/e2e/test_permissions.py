@@ -31,7 +31,9 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         document = {"Version": "2012-10-17", "Statement": statements}
         path.write_text(json.dumps(document))
         environment = {**paced_environment(folder), "CND_LOCAL_POLICY": str(path)}
-        yield Terminal(folder, environment, folder)
+        user = Terminal(folder, environment, folder)
+        user.cloud()  # forked, see tests/conftest.py
+        yield user
 
 
 @pytest.mark.parametrize(
