@@ -97,6 +97,7 @@ WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
 WITNESSES_LEFT = 512  # the fewest witnesses of a run after weaker ones are left out
 WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
 MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
+MOST_UNSENT = 256 << 10  # bytes of them that wait for the session that started it
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 # Seconds that a searching process may compute before another one of them has its turn,
@@ -202,6 +203,8 @@ class WorkerOptions(NamedTuple):
     # Seconds from the last event to its line in the syslog: hosts that share a machine
     # have their own last events to write.
     log_delay: float = 0.0
+    # Whether a detached worker also writes its events to the output that it began with.
+    echo: bool = False
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -1316,13 +1319,16 @@ class Reporter:
         use_syslog: bool,
         folder: str = "",
         most: int = MOST_EVENTS,
+        echo: "Optional[Echo]" = None,
     ) -> None:
         """Begin with no event.
 
         Args:
             folder: of the file that the events go to; "": they go elsewhere.
             most: bytes of that file.
+            echo: gets a copy of all that is written.
         """
+        self._echo = echo
         self._descriptor = descriptor
         self._folder, self._most = folder, most
         self._size = self._rotations = 0
@@ -1358,8 +1364,11 @@ class Reporter:
     def _write(self, record: Dict[str, Any]) -> None:
         line = (json.dumps(record) + "\n").encode()
         self._size += len(line)
-        while line:
-            line = line[os.write(self._descriptor, line) :]
+        left = line
+        while left:
+            left = left[os.write(self._descriptor, left) :]
+        if self._echo:
+            self._echo.write(line)
 
     @property
     def is_full(self) -> bool:
@@ -1400,6 +1409,45 @@ class Reporter:
         syslog, self._syslog = self._syslog, None
         if syslog:
             syslog.close()
+
+
+class Echo:
+    """A copy of the events for the SSH session that started a detached worker.
+
+    The search never waits for the session: once that is gone, or has not read for too
+    long, it gets no more.  Whoever follows the worker then goes on by the file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._room = select.poll()
+        self._unsent = b""
+        self._begun = False
+
+    def begin(self) -> None:
+        """Tell the session that the worker runs; send it the events so far."""
+        self._begun = True
+        self.write(b"", _introduction(os.getpid()))
+
+    def write(self, data: bytes, before: bytes = b"") -> None:
+        """Send `before`, what is unsent and `data`, as far as that is possible now."""
+        if self._descriptor < 0:
+            return
+        self._unsent = before + self._unsent + data
+        if self._begun:
+            with contextlib.suppress(OSError):  # the session is gone
+                self._send()
+                if len(self._unsent) <= MOST_UNSENT:
+                    return
+            os.close(self._descriptor)
+            self._descriptor, self._unsent = -1, b""
+
+    def _send(self) -> None:
+        self._room.register(self._descriptor, select.POLLOUT)
+        # So many bytes never block where a pipe or socket is writable.
+        while self._unsent and self._room.poll(0):
+            sent = os.write(self._descriptor, self._unsent[: select.PIPE_BUF])
+            self._unsent = self._unsent[sent:]
 
 
 class Syslog:
@@ -1827,14 +1875,19 @@ def _stretch_seconds(options: WorkerOptions) -> float:
 class Detached:
     """This process, running in the background in a folder whose lock it holds."""
 
-    def __init__(self, pid_file: int, handshake: int) -> None:
+    def __init__(
+        self, pid_file: int, handshake: int, echo: Optional[Echo] = None
+    ) -> None:
         self._pid_file = pid_file
         self._handshake = handshake
+        self.echo = echo
         os.ftruncate(pid_file, 0)  # the file must never name a former process
         os.write(pid_file, b"%d\n" % os.getpid())
 
     def started(self) -> None:
         """Let the starting process end: it waits for this call."""
+        if self.echo:
+            self.echo.begin()
         with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile
             os.write(self._handshake, b"%d" % os.getpid())
         os.close(self._handshake)
@@ -1849,12 +1902,16 @@ class Detached:
         time.sleep(EXIT_DELAY)
 
 
-def detach(folder: str) -> Detached:
+def detach(folder: str, echo: bool = False) -> Detached:
     """Continue as a background process in `folder`; return in that process only.
 
     The calling process waits until `started` is called, prints the id of the background
     process and exits.  Two workers never run in one folder: the worker and its children
     hold the lock on `worker.pid`.
+
+    Args:
+        echo: whether the background process keeps the standard output, for a copy of
+            its events; it then prints its id, before them.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     pid_file = _locked(os.path.join(folder, "worker.pid"))
@@ -1862,16 +1919,17 @@ def detach(folder: str) -> Detached:
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
-        os._exit(_introduce(reader, folder))
+        os._exit(_introduce(reader, folder, echo))
     os.close(reader)
     os.setsid()
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    session = Echo(os.dup(1)) if echo else None
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)
-    return Detached(pid_file, writer)
+    return Detached(pid_file, writer, session)
 
 
 def _locked(path: str) -> int:
@@ -1885,12 +1943,17 @@ def _locked(path: str) -> int:
     return descriptor
 
 
-def _introduce(handshake: int, folder: str) -> int:
+def _introduction(pid: int) -> bytes:
+    return json.dumps({"event": "detached", "pid": pid}).encode() + b"\n"
+
+
+def _introduce(handshake: int, folder: str, echo: bool) -> int:
     """Print the id of the background process once it has started; return the status."""
     ready, _, _ = select.select([handshake], [], [], START_PATIENCE)
     pid = os.read(handshake, 20) if ready else b""
     if pid:
-        os.write(1, json.dumps({"event": "detached", "pid": int(pid)}).encode() + b"\n")
+        if not echo:
+            os.write(1, _introduction(int(pid)))
         return 0
     complaints = os.path.join(folder, "worker.err")
     print_error(f"the worker did not start: see {complaints}")
@@ -1938,6 +2001,7 @@ DEFAULTS: Dict[str, Any] = {
     "gpu_patience": GPU_PATIENCE,
     "gpu_silence": GPU_SILENCE,
     "log_delay": 0.0,
+    "echo": False,
 }
 
 
@@ -1946,8 +2010,10 @@ def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
 
     Flags override the job file, which overrides the defaults.
     """
-    if len(arguments) == 4 and arguments[::2] == ["--job", "--detach"]:
-        given = dict(zip(("job", "detach"), arguments[1::2]))  # type: Dict[str, Any]
+    shape, echo = arguments[:4:2], arguments[4:]
+    if shape == ["--job", "--detach"] and echo in ([], ["--echo"]):
+        given = dict(zip(("job", "detach"), arguments[1:4:2]))  # type: Dict[str, Any]
+        given["echo"] = bool(echo)
     else:
         given = _flags(arguments)
     folder = given.pop("detach", "")
@@ -1996,6 +2062,7 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--run", help="the name of the run, a field of every event")
     add("--job", metavar="FILE", help="read options from a file with a JSON object")
     add("--detach", metavar="FOLDER", help="run in the background, in this folder")
+    add("--echo", action="store_true", help="with --detach: print the events here, too")
     add("--no-syslog", dest="syslog", action="store_false", help="write no syslog")
     return vars(parser.parse_args(arguments))
 
@@ -2039,6 +2106,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         _seconds("gpu patience", raw["gpu_patience"], 0),
         _seconds("gpu silence", raw["gpu_silence"], 0),
         _log_delay(raw["log_delay"]),
+        raw["echo"] is True,
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -2120,12 +2188,17 @@ def main(arguments: List[str]) -> int:
         raw, folder = parse(arguments)
         options = checked(raw)
         kernel = choose_kernel(_wanted_kernel(options), options.search.block)
-        detached = detach(folder) if folder else None
+        detached = detach(folder, options.echo) if folder else None
     except (ValueError, OSError) as error:
         print_error(error)
         return USAGE_STATUS
     report = Reporter(
-        sys.stdout.fileno(), options.run, options.syslog, folder, options.most_events
+        sys.stdout.fileno(),
+        options.run,
+        options.syslog,
+        folder,
+        options.most_events,
+        detached.echo if detached else None,
     )
 
     def started() -> None:

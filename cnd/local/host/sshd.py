@@ -17,9 +17,9 @@ import signal
 import socket
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import asyncssh
 from asyncssh.constants import MSG_IGNORE
@@ -123,6 +123,10 @@ async def _serve(
         login_timeout=120,
         server_version="CND",
     )
+
+
+# The descriptors of a command's input, its output and its messages.
+_Pipes: TypeAlias = "tuple[int, int, int | None]"
 
 
 class _SshServer(asyncssh.SSHServer):
@@ -260,9 +264,10 @@ class _Session:
     async def run(self) -> None:
         """Run the session until the command ends or the client is gone."""
         with_terminal = self._process.term_type is not None
-        source, *outputs = self._start_on_terminal() if with_terminal else self._start()
+        start = self._start_on_terminal if with_terminal else self._start
+        source, output, complaints = start()
         # asyncssh passes output on as it comes: no task has to be woken for it.
-        await self._process.redirect(None, *outputs, send_eof=False)
+        await self._process.redirect(None, output, complaints, send_eof=False)
         forward = asyncio.create_task(self._forward_input(await _writer(source)))
         done = asyncio.create_task(self._finish())
         closed = asyncio.create_task(self._process.channel.wait_closed())
@@ -290,8 +295,8 @@ class _Session:
             environment["PS1"] = f"{self._spec.user}@{self._spec.hostname}:\\w$ "
         return environment
 
-    def _start(self) -> Sequence[int]:
-        """Start the command with three pipes; return this side's ends."""
+    def _start(self) -> _Pipes:
+        """Start the command with three pipes."""
         in_read, in_write = os.pipe()
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
@@ -300,14 +305,14 @@ class _Session:
             os.close(descriptor)
         return in_write, out_read, err_read
 
-    def _start_on_terminal(self) -> Sequence[int]:
-        """Start the command on a terminal of its own; return its other side, twice."""
+    def _start_on_terminal(self) -> _Pipes:
+        """Start the command on a terminal of its own."""
         master, slave = pty.openpty()
         self._terminal = master
         self._resize(self._process.term_size[:2])
         self._spawn(slave, slave, slave, _take_terminal)
         os.close(slave)
-        return os.dup(master), master
+        return os.dup(master), master, None
 
     def _spawn(
         self,
