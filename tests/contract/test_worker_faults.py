@@ -224,6 +224,65 @@ def test_a_detached_worker_survives_its_session_and_clears_its_pid(
 
 
 @LINUX
+@pytest.mark.parametrize("by_job", [False, True])
+def test_a_detached_worker_prints_its_events_until_its_session_is_gone(
+    spawn: Spawn, tmp_path: Path, by_job: bool
+) -> None:
+    words = ["--difficulty", "30", "--no-syslog", "--progress", "0.02"]
+    if by_job:
+        (tmp_path / "job").write_text('{"difficulty": 30, "progress": 0.02}')
+        words = ["--job", "job"]
+    process = spawn(*words, "--detach", "here", "--echo")
+    assert process.stdout is not None
+    introduction, *printed = [process.stdout.readline() for _ in range(6)]
+    pid = json.loads(introduction)["pid"]
+    assert process.wait(60) == 0  # the session may go on without the worker
+    written = tmp_path / "here" / "events.jsonl"
+    before = written.read_text()
+    assert before.startswith("".join(printed))
+
+    process.stdout.close()
+
+    eventually(lambda: written.stat().st_size > 2 * len(before))
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: '"stopped"' in written.read_text())
+    kinds = [event["event"] for event in events(written.read_text())]
+    assert (kinds[0], kinds[-1]) == ("started", "stopped")
+    assert {*kinds[1:-1]} == {"progress"}
+
+
+@LINUX
+def test_a_session_that_never_reads_does_not_slow_the_search(
+    spawn: Spawn, tmp_path: Path
+) -> None:
+    """The file gets all events, and the session whole the beginning of them."""
+    words = ("--difficulty", "30", "--no-syslog", "--witness-bits", "4")
+    process = spawn("--detach", "here", "--echo", "--progress", "0.02", *words)
+    assert process.stdout is not None
+    session = os.readlink(f"/proc/self/fd/{process.stdout.fileno()}")
+    written = tmp_path / "here" / "events.jsonl"
+
+    def is_given_up() -> bool:
+        files = Path(f"/proc/{pid}/fd").iterdir()
+        return session not in [os.readlink(each) for each in files]
+
+    assert process.wait(60) == 0
+    pid = int((tmp_path / "here" / "worker.pid").read_text())
+    eventually(is_given_up)
+    size = written.stat().st_size
+    eventually(lambda: written.stat().st_size > size)
+    assert size > worker.MOST_UNSENT
+
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not alive(pid))
+    introduction = process.stdout.readline()
+    assert json.loads(introduction) == {"event": "detached", "pid": pid}
+    printed = process.stdout.read()
+    assert written.read_text().startswith(printed)
+    assert len(printed) > 10000
+
+
+@LINUX
 def test_after_a_killed_worker_another_may_start_in_its_folder(
     spawn: Spawn, tmp_path: Path
 ) -> None:
