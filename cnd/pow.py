@@ -97,7 +97,7 @@ WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
 WITNESSES_LEFT = 512  # the fewest witnesses of a run after weaker ones are left out
 WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
 MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
-MOST_UNSENT = 256 << 10  # bytes of them that wait for the session that started it
+MOST_UNSENT = 64 << 10  # bytes of them that wait for the session that started it
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 # Seconds that a searching process may compute before another one of them has its turn,

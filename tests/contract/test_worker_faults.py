@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -257,8 +258,9 @@ def test_a_session_that_never_reads_does_not_slow_the_search(
 ) -> None:
     """The file gets all events, and the session whole the beginning of them."""
     words = ("--difficulty", "30", "--no-syslog", "--witness-bits", "4")
-    process = spawn("--detach", "here", "--echo", "--progress", "0.02", *words)
+    process = spawn("--detach", "here", "--echo", "--progress", "0.01", *words)
     assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     session = os.readlink(f"/proc/self/fd/{process.stdout.fileno()}")
     written = tmp_path / "here" / "events.jsonl"
 
@@ -279,7 +281,7 @@ def test_a_session_that_never_reads_does_not_slow_the_search(
     assert json.loads(introduction) == {"event": "detached", "pid": pid}
     printed = process.stdout.read()
     assert written.read_text().startswith(printed)
-    assert len(printed) > 10000
+    assert len(printed) > 3000
 
 
 @LINUX
