@@ -260,7 +260,7 @@ def test_a_session_that_never_reads_does_not_slow_the_search(
     words = ("--difficulty", "30", "--no-syslog", "--witness-bits", "4")
     process = spawn("--detach", "here", "--echo", "--progress", "0.01", *words)
     assert process.stdout is not None
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 16384)
     session = os.readlink(f"/proc/self/fd/{process.stdout.fileno()}")
     written = tmp_path / "here" / "events.jsonl"
 
