@@ -97,7 +97,6 @@ WITNESSES_AT_FIRST, WITNESSES_A_SECOND = 1500, 1000
 WITNESSES_LEFT = 512  # the fewest witnesses of a run after weaker ones are left out
 WITNESSES_SUMMED_UP = 1024  # the most in the event that replaces all before it
 MOST_EVENTS = 4 << 20  # bytes of a detached worker's events; then they are replaced
-MOST_UNSENT = 64 << 10  # bytes of them that wait for the session that started it
 LONGEST_WAIT = 3600.0  # seconds; poll(2) counts milliseconds in 32 bits
 MIN_PROGRESS, MAX_SECONDS, MAX_RATE = 0.01, 1e9, 1e15
 # Seconds that a searching process may compute before another one of them has its turn,
@@ -1326,7 +1325,7 @@ class Reporter:
         Args:
             folder: of the file that the events go to; "": they go elsewhere.
             most: bytes of that file.
-            echo: gets a copy of all that is written.
+            echo: sends that file on.
         """
         self._echo = echo
         self._descriptor = descriptor
@@ -1364,11 +1363,10 @@ class Reporter:
     def _write(self, record: Dict[str, Any]) -> None:
         line = (json.dumps(record) + "\n").encode()
         self._size += len(line)
-        left = line
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        while line:
+            line = line[os.write(self._descriptor, line) :]
         if self._echo:
-            self._echo.write(line)
+            self._echo.send()
 
     @property
     def is_full(self) -> bool:
@@ -1391,6 +1389,8 @@ class Reporter:
             os.replace(path + ".new", path)
         except OSError:  # the disk is full: perhaps later
             return
+        if self._echo:
+            self._echo.restart()
         os.ftruncate(self._descriptor, 0)
         self._rotations, self._size = number, 0
         self._write(record)
@@ -1412,42 +1412,50 @@ class Reporter:
 
 
 class Echo:
-    """A copy of the events for the SSH session that started a detached worker.
+    """Sends the file with the events to the SSH session that started the worker.
 
-    The search never waits for the session: once that is gone, or has not read for too
-    long, it gets no more.  Whoever follows the worker then goes on by the file.
+    That is all of the file, also what other programs add.  The search never waits for
+    the session: what it does not read in time stays in the file.
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._room = select.poll()
-        self._unsent = b""
+    def __init__(self, session: int, events: int, position: int) -> None:
+        """Begin at a position of the file, whose descriptor is `events`."""
+        self._session, self._events, self._position = session, events, position
         self._begun = False
+        self._room = select.poll()
+        self._room.register(session, select.POLLOUT)
 
     def begin(self) -> None:
         """Tell the session that the worker runs; send it the events so far."""
+        with contextlib.suppress(OSError):  # the session is gone
+            os.write(self._session, _introduction(os.getpid()))
         self._begun = True
-        self.write(b"", _introduction(os.getpid()))
+        self.send()
 
-    def write(self, data: bytes, before: bytes = b"") -> None:
-        """Send `before`, what is unsent and `data`, as far as that is possible now."""
-        if self._descriptor < 0:
+    def send(self) -> None:
+        """Send what the session has not got yet, as far as it reads."""
+        if not self._begun or self._session < 0:
             return
-        self._unsent = before + self._unsent + data
-        if self._begun:
-            with contextlib.suppress(OSError):  # the session is gone
-                self._send()
-                if len(self._unsent) <= MOST_UNSENT:
-                    return
-            os.close(self._descriptor)
-            self._descriptor, self._unsent = -1, b""
+        try:
+            # So many bytes never block where a pipe or socket is writable.
+            while self._room.poll(0):
+                data = os.pread(self._events, select.PIPE_BUF, self._position)
+                if not data:
+                    break
+                self._position += os.write(self._session, data)
+        except OSError:  # the session is gone
+            self._close()
 
-    def _send(self) -> None:
-        self._room.register(self._descriptor, select.POLLOUT)
-        # So many bytes never block where a pipe or socket is writable.
-        while self._unsent and self._room.poll(0):
-            sent = os.write(self._descriptor, self._unsent[: select.PIPE_BUF])
-            self._unsent = self._unsent[sent:]
+    def restart(self) -> None:
+        """Begin again, as the file is about to; the session must have all of it."""
+        if self._position < os.fstat(self._events).st_size:
+            self._close()
+        self._position = 0
+
+    def _close(self) -> None:
+        if self._session >= 0:
+            os.close(self._session)
+        self._session = -1
 
 
 class Syslog:
@@ -1925,7 +1933,7 @@ def detach(folder: str, echo: bool = False) -> Detached:
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    session = Echo(os.dup(1)) if echo else None
+    session = Echo(os.dup(1), 1, os.fstat(streams[1]).st_size) if echo else None
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)

@@ -256,32 +256,23 @@ def test_a_detached_worker_prints_its_events_until_its_session_is_gone(
 def test_a_session_that_never_reads_does_not_slow_the_search(
     spawn: Spawn, tmp_path: Path
 ) -> None:
-    """The file gets all events, and the session whole the beginning of them."""
-    words = ("--difficulty", "30", "--no-syslog", "--witness-bits", "4")
-    process = spawn("--detach", "here", "--echo", "--progress", "0.01", *words)
+    """It gets the beginning of the events, and the file gets them all."""
+    words = ("--difficulty", "30", "--no-syslog", "--progress", "0.01")
+    process = spawn("--detach", "here", "--echo", *words)
     assert process.stdout is not None
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 16384)
-    session = os.readlink(f"/proc/self/fd/{process.stdout.fileno()}")
-    written = tmp_path / "here" / "events.jsonl"
-
-    def is_given_up() -> bool:
-        files = Path(f"/proc/{pid}/fd").iterdir()
-        return session not in [os.readlink(each) for each in files]
-
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 8192)
     assert process.wait(60) == 0
     pid = int((tmp_path / "here" / "worker.pid").read_text())
-    eventually(is_given_up)
-    size = written.stat().st_size
-    eventually(lambda: written.stat().st_size > size)
-    assert size > worker.MOST_UNSENT
+    written = tmp_path / "here" / "events.jsonl"
+    eventually(lambda: written.stat().st_size > 4 * 8192)
 
     os.kill(pid, signal.SIGTERM)
     eventually(lambda: not alive(pid))
-    introduction = process.stdout.readline()
+    assert events(written.read_text())[-1]["event"] == "stopped"
+    introduction, printed = process.stdout.readline(), process.stdout.read()
     assert json.loads(introduction) == {"event": "detached", "pid": pid}
-    printed = process.stdout.read()
     assert written.read_text().startswith(printed)
-    assert len(printed) > 3000
+    assert len(printed) > 1000
 
 
 @LINUX
