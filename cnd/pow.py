@@ -202,6 +202,8 @@ class WorkerOptions(NamedTuple):
     # Seconds from the last event to its line in the syslog: hosts that share a machine
     # have their own last events to write.
     log_delay: float = 0.0
+    # Whether a detached worker also writes its events to the output that it began with.
+    echo: bool = False
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
@@ -1316,13 +1318,16 @@ class Reporter:
         use_syslog: bool,
         folder: str = "",
         most: int = MOST_EVENTS,
+        echo: "Optional[Echo]" = None,
     ) -> None:
         """Begin with no event.
 
         Args:
             folder: of the file that the events go to; "": they go elsewhere.
             most: bytes of that file.
+            echo: sends that file on.
         """
+        self._echo = echo
         self._descriptor = descriptor
         self._folder, self._most = folder, most
         self._size = self._rotations = 0
@@ -1360,6 +1365,8 @@ class Reporter:
         self._size += len(line)
         while line:
             line = line[os.write(self._descriptor, line) :]
+        if self._echo:
+            self._echo.send()
 
     @property
     def is_full(self) -> bool:
@@ -1382,6 +1389,8 @@ class Reporter:
             os.replace(path + ".new", path)
         except OSError:  # the disk is full: perhaps later
             return
+        if self._echo:
+            self._echo.restart()
         os.ftruncate(self._descriptor, 0)
         self._rotations, self._size = number, 0
         self._write(record)
@@ -1400,6 +1409,53 @@ class Reporter:
         syslog, self._syslog = self._syslog, None
         if syslog:
             syslog.close()
+
+
+class Echo:
+    """Sends the file with the events to the SSH session that started the worker.
+
+    That is all of the file, also what other programs add.  The search never waits for
+    the session: what it does not read in time stays in the file.
+    """
+
+    def __init__(self, session: int, events: int, position: int) -> None:
+        """Begin at a position of the file, whose descriptor is `events`."""
+        self._session, self._events, self._position = session, events, position
+        self._begun = False
+        self._room = select.poll()
+        self._room.register(session, select.POLLOUT)
+
+    def begin(self) -> None:
+        """Tell the session that the worker runs; send it the events so far."""
+        with contextlib.suppress(OSError):  # the session is gone
+            os.write(self._session, _introduction(os.getpid()))
+        self._begun = True
+        self.send()
+
+    def send(self) -> None:
+        """Send what the session has not got yet, as far as it reads."""
+        if not self._begun or self._session < 0:
+            return
+        try:
+            # So many bytes never block where a pipe or socket is writable.
+            while self._room.poll(0):
+                data = os.pread(self._events, select.PIPE_BUF, self._position)
+                if not data:
+                    break
+                self._position += os.write(self._session, data)
+        except OSError:  # the session is gone
+            self._close()
+
+    def restart(self) -> None:
+        """Begin again, as the file is about to; the session must have all of it."""
+        if self._position < os.fstat(self._events).st_size:
+            self._close()
+        self._position = 0
+
+    def _close(self) -> None:
+        if self._session >= 0:
+            os.close(self._session)
+        self._session = -1
 
 
 class Syslog:
@@ -1827,14 +1883,19 @@ def _stretch_seconds(options: WorkerOptions) -> float:
 class Detached:
     """This process, running in the background in a folder whose lock it holds."""
 
-    def __init__(self, pid_file: int, handshake: int) -> None:
+    def __init__(
+        self, pid_file: int, handshake: int, echo: Optional[Echo] = None
+    ) -> None:
         self._pid_file = pid_file
         self._handshake = handshake
+        self.echo = echo
         os.ftruncate(pid_file, 0)  # the file must never name a former process
         os.write(pid_file, b"%d\n" % os.getpid())
 
     def started(self) -> None:
         """Let the starting process end: it waits for this call."""
+        if self.echo:
+            self.echo.begin()
         with contextlib.suppress(BrokenPipeError):  # it was killed meanwhile
             os.write(self._handshake, b"%d" % os.getpid())
         os.close(self._handshake)
@@ -1849,12 +1910,16 @@ class Detached:
         time.sleep(EXIT_DELAY)
 
 
-def detach(folder: str) -> Detached:
+def detach(folder: str, echo: bool = False) -> Detached:
     """Continue as a background process in `folder`; return in that process only.
 
     The calling process waits until `started` is called, prints the id of the background
     process and exits.  Two workers never run in one folder: the worker and its children
     hold the lock on `worker.pid`.
+
+    Args:
+        echo: whether the background process keeps the standard output, for a copy of
+            its events; it then prints its id, before them.
     """
     os.makedirs(folder, mode=0o700, exist_ok=True)
     pid_file = _locked(os.path.join(folder, "worker.pid"))
@@ -1862,16 +1927,17 @@ def detach(folder: str) -> Detached:
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
-        os._exit(_introduce(reader, folder))
+        os._exit(_introduce(reader, folder, echo))
     os.close(reader)
     os.setsid()
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    session = Echo(os.dup(1), 1, os.fstat(streams[1]).st_size) if echo else None
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)
-    return Detached(pid_file, writer)
+    return Detached(pid_file, writer, session)
 
 
 def _locked(path: str) -> int:
@@ -1885,12 +1951,17 @@ def _locked(path: str) -> int:
     return descriptor
 
 
-def _introduce(handshake: int, folder: str) -> int:
+def _introduction(pid: int) -> bytes:
+    return json.dumps({"event": "detached", "pid": pid}).encode() + b"\n"
+
+
+def _introduce(handshake: int, folder: str, echo: bool) -> int:
     """Print the id of the background process once it has started; return the status."""
     ready, _, _ = select.select([handshake], [], [], START_PATIENCE)
     pid = os.read(handshake, 20) if ready else b""
     if pid:
-        os.write(1, json.dumps({"event": "detached", "pid": int(pid)}).encode() + b"\n")
+        if not echo:
+            os.write(1, _introduction(int(pid)))
         return 0
     complaints = os.path.join(folder, "worker.err")
     print_error(f"the worker did not start: see {complaints}")
@@ -1938,6 +2009,7 @@ DEFAULTS: Dict[str, Any] = {
     "gpu_patience": GPU_PATIENCE,
     "gpu_silence": GPU_SILENCE,
     "log_delay": 0.0,
+    "echo": False,
 }
 
 
@@ -1946,8 +2018,10 @@ def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
 
     Flags override the job file, which overrides the defaults.
     """
-    if len(arguments) == 4 and arguments[::2] == ["--job", "--detach"]:
-        given = dict(zip(("job", "detach"), arguments[1::2]))  # type: Dict[str, Any]
+    shape, echo = arguments[:4:2], arguments[4:]
+    if shape == ["--job", "--detach"] and echo in ([], ["--echo"]):
+        given = dict(zip(("job", "detach"), arguments[1:4:2]))  # type: Dict[str, Any]
+        given["echo"] = bool(echo)
     else:
         given = _flags(arguments)
     folder = given.pop("detach", "")
@@ -1996,6 +2070,7 @@ def _flags(arguments: List[str]) -> Dict[str, Any]:
     add("--run", help="the name of the run, a field of every event")
     add("--job", metavar="FILE", help="read options from a file with a JSON object")
     add("--detach", metavar="FOLDER", help="run in the background, in this folder")
+    add("--echo", action="store_true", help="with --detach: print the events here, too")
     add("--no-syslog", dest="syslog", action="store_false", help="write no syslog")
     return vars(parser.parse_args(arguments))
 
@@ -2039,6 +2114,7 @@ def checked(raw: Dict[str, Any]) -> WorkerOptions:
         _seconds("gpu patience", raw["gpu_patience"], 0),
         _seconds("gpu silence", raw["gpu_silence"], 0),
         _log_delay(raw["log_delay"]),
+        raw["echo"] is True,
     )
     if len(options.run) > MAX_RUN_LENGTH or not options.run.isprintable():
         limits = f"at most {MAX_RUN_LENGTH} printable characters"
@@ -2120,12 +2196,17 @@ def main(arguments: List[str]) -> int:
         raw, folder = parse(arguments)
         options = checked(raw)
         kernel = choose_kernel(_wanted_kernel(options), options.search.block)
-        detached = detach(folder) if folder else None
+        detached = detach(folder, options.echo) if folder else None
     except (ValueError, OSError) as error:
         print_error(error)
         return USAGE_STATUS
     report = Reporter(
-        sys.stdout.fileno(), options.run, options.syslog, folder, options.most_events
+        sys.stdout.fileno(),
+        options.run,
+        options.syslog,
+        folder,
+        options.most_events,
+        detached.echo if detached else None,
     )
 
     def started() -> None:

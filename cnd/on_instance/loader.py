@@ -16,7 +16,7 @@ The protocol, in lines of JSON (<- is sent by the loader):
     -> {"files": [[name, size, SHA-256]...], "packed": size, "code": size, "job": size,
         "part": name, "program": "pow.py", "pause": seconds}
     -> the missing files one after the other, in zlib's format; the code; the job
-    <- the worker's output as it detaches
+    <- the worker's output as it detaches, and its events from then on
 
 It takes one session and one interpreter: most of the cost of a start, for a host far
 away and for hundreds of hosts on one machine.  The code is the compiled program, for
@@ -130,7 +130,7 @@ def main() -> Optional[Any]:
         sys.exit("a worker runs in this folder already")
     install(job_file, job)
     start_watchdog(job_file, order["pause"], sys.argv[1])
-    sys.argv = [order["program"], "--job", job_file, "--detach", part]
+    sys.argv = [order["program"], "--job", job_file, "--detach", part, "--echo"]
     return compiled(order["program"], code)
 
 

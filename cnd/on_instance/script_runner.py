@@ -223,14 +223,17 @@ def main(arguments: List[str]) -> int:
     """Run one script; return the exit status."""
     stop = worker.StopRequest()
     try:
-        if len(arguments) != 4 or arguments[::2] != ["--job", "--detach"]:
-            raise ValueError("usage: script_runner.py --job FILE --detach FOLDER")
+        echo = arguments[4:] == ["--echo"]
+        if len(arguments) != 4 + echo or arguments[:4:2] != ["--job", "--detach"]:
+            usage = "usage: script_runner.py --job FILE --detach FOLDER [--echo]"
+            raise ValueError(usage)
         job = read_job(arguments[1])
-        detached = worker.detach(arguments[3])
+        detached = worker.detach(arguments[3], echo)
     except (ValueError, OSError) as error:
         worker.print_error(error)
         return worker.USAGE_STATUS
-    report = worker.Reporter(sys.stdout.fileno(), job["run"], True, arguments[3])
+    out, folder = sys.stdout.fileno(), arguments[3]
+    report = worker.Reporter(out, job["run"], True, folder, echo=detached.echo)
     try:
         kind = ScriptRunner(job, report, stop).run(detached.started)
         return worker.STATUS[kind]

@@ -28,12 +28,26 @@ TAIL_COMMAND = (
     "else sudo -n journalctl -o short-iso --no-pager -n all -f; fi 2>/dev/null & }; "
     "cat >/dev/null; kill 0"
 )
-# Prints the events and obeys a line "stop" at once, both in one session; a line "alive"
-# is a sign of life for the watchdog.  GNU tail notices the worker's death soon, and new
-# lines at once; where inotify(7) takes no more users, as with hundreds of hosts on one
-# machine, it looks for them from time to time.  If the worker ended in order, its last
-# event precedes the line "the worker died".  When the connection drops, `read` meets
-# the end of its input, and the whole session ends: no process is left behind.
+# Obeys a line "stop" at once; a line "alive" is a sign of life for the watchdog.  When
+# the connection drops, `read` meets the end of its input, and the whole session ends:
+# no process is left behind.
+OBEY = (
+    'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
+    "alive) : >../" + HEARD + ";; esac; done; kill 0"
+)
+# Goes on in the session that started a worker, to which the worker itself writes its
+# events: see `pow.Echo`.  Once the worker has ended, or died, the file has the rest.
+OVER = b'{"event": "session.over"}'
+KEEP = (
+    "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
+    "{{ tail -s {look:g} --pid=$pid -c 0 -f /dev/null 2>/dev/null && echo '"
+    + OVER.decode().replace("{", "{{").replace("}", "}}")
+    + "'; }} & "
+) + OBEY
+# Prints the events and obeys as above, both in one session.  GNU tail notices the
+# worker's death soon, and new lines at once; where inotify(7) takes no more users, as
+# with hundreds of hosts on one machine, it looks for them from time to time.  If the
+# worker ended in order, its last event precedes the line "the worker died".
 # A position counts in one generation of the file only: see `pow.Reporter.rotate`.
 # A worker that has ended already has no pid any more: its events are printed as well.
 FOLLOW = (
@@ -45,14 +59,17 @@ FOLLOW = (
     'then mind="-s {look:g} --pid=$pid"; fi; '
     "{{ tail -c +$from $mind -f " + EVENTS + " && "
     "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
-    'while read -r word; do case "$word" in stop) kill -TERM "$pid";; '
-    "alive) : >../" + HEARD + ";; esac; done; kill 0"
-)
+) + OBEY
 # A worker that ends clears its pid, after its last line is in the system log.
 AFTER = (
     "n=0; while [ $n -lt 20 ] && read -r pid <{folder}/worker.pid"
     ' && kill -0 "$pid"; do n=$((n + 1)); sleep 0.05; done 2>/dev/null; '
 )
+
+
+def keep(folder: str) -> str:
+    """Return the command that goes on in the session that has started a worker."""
+    return KEEP.format(folder=shlex.quote(folder), look=LOOK)
 
 
 def follow(

@@ -140,7 +140,7 @@ class Host:
         """
         order = {"part": part, "program": program, "pause": pause}
         worker = f"{folder}/{part}"
-        command = f"{push.command(shell.LOG_COMMAND)} && {{ {self._follow(worker)}; }}"
+        command = f"{push.command(shell.LOG_COMMAND)} && {{ {shell.keep(worker)}; }}"
         try:
             with self._connection.limited(PUSH_TIMEOUT), self._connection.answering():
                 session = self._begin(command)
@@ -365,9 +365,16 @@ class Host:
         splitter = Splitter(position=position)
         self.position = position
         try:
-            session, chunk = self._followed(folder, position, silence)
+            session, chunk, by_file = self._followed(folder, position, silence)
             while chunk := chunk or session.recv(65536):
                 for line in splitter.lines(chunk):
+                    if not by_file and line.endswith(shell.OVER):
+                        session.close()
+                        splitter = Splitter(position=self.position)
+                        session, _, by_file = self._followed(
+                            folder, self.position, silence
+                        )
+                        break
                     if rotated := ROTATED.match(line):
                         self._generation = int(rotated[1])
                         splitter.position = len(line) + 1
@@ -389,18 +396,22 @@ class Host:
 
     def _followed(
         self, folder: str, position: int, silence: float
-    ) -> tuple[paramiko.Channel, bytes]:
-        """Return a session that follows a worker, and its output so far."""
+    ) -> tuple[paramiko.Channel, bytes, bool]:
+        """Return a session that follows a worker, and its output so far.
+
+        And whether it follows the file: the session that started the worker gets the
+        events from the worker itself.
+        """
         (begun, received), self._begun = self._begun, ("", b"")
         if begun == folder and not position and self._session is not None:
             self._session.settimeout(silence)  # the one that started it
-            return self._session, received
+            return self._session, received, False
         with self._connection.limited(silence):
             session = self._connection.new_session()
             session.settimeout(silence)
             session.exec_command(self._follow(folder, position))
         self._session, self._following = session, True
-        return session, b""
+        return session, b"", True
 
     def _follow(self, folder: str, position: int = 0) -> str:
         return shell.follow(folder, position, self._generation, self._look)

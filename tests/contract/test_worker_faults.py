@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
@@ -221,6 +222,57 @@ def test_a_detached_worker_survives_its_session_and_clears_its_pid(
     last = events((tmp_path / "here" / "events.jsonl").read_text())[-1]
     assert last["event"] == "stopped"  # the hangup had not ended it
     assert (tmp_path / "here" / "worker.pid").read_text() == ""
+
+
+@LINUX
+@pytest.mark.parametrize("by_job", [False, True])
+def test_a_detached_worker_prints_its_events_until_its_session_is_gone(
+    spawn: Spawn, tmp_path: Path, by_job: bool
+) -> None:
+    words = ["--difficulty", "30", "--no-syslog", "--progress", "0.02"]
+    if by_job:
+        (tmp_path / "job").write_text('{"difficulty": 30, "progress": 0.02}')
+        words = ["--job", "job"]
+    process = spawn(*words, "--detach", "here", "--echo")
+    assert process.stdout is not None
+    introduction, *printed = [process.stdout.readline() for _ in range(6)]
+    pid = json.loads(introduction)["pid"]
+    assert process.wait(60) == 0  # the session may go on without the worker
+    written = tmp_path / "here" / "events.jsonl"
+    before = written.read_text()
+    assert before.startswith("".join(printed))
+
+    process.stdout.close()
+
+    eventually(lambda: written.stat().st_size > 2 * len(before))
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: '"stopped"' in written.read_text())
+    kinds = [event["event"] for event in events(written.read_text())]
+    assert (kinds[0], kinds[-1]) == ("started", "stopped")
+    assert {*kinds[1:-1]} == {"progress"}
+
+
+@LINUX
+def test_a_session_that_never_reads_does_not_slow_the_search(
+    spawn: Spawn, tmp_path: Path
+) -> None:
+    """It gets the beginning of the events, and the file gets them all."""
+    words = ("--difficulty", "30", "--no-syslog", "--progress", "0.01")
+    process = spawn("--detach", "here", "--echo", *words)
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 8192)
+    assert process.wait(60) == 0
+    pid = int((tmp_path / "here" / "worker.pid").read_text())
+    written = tmp_path / "here" / "events.jsonl"
+    eventually(lambda: written.stat().st_size > 4 * 8192)
+
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not alive(pid))
+    assert events(written.read_text())[-1]["event"] == "stopped"
+    introduction, printed = process.stdout.readline(), process.stdout.read()
+    assert json.loads(introduction) == {"event": "detached", "pid": pid}
+    assert written.read_text().startswith(printed)
+    assert len(printed) > 1000
 
 
 @LINUX

@@ -125,8 +125,8 @@ async def _serve(
     )
 
 
-# The descriptor of a command's input, and (descriptor, target) of its outputs.
-_Pipes: TypeAlias = "tuple[int, list[tuple[int, asyncssh.SSHWriter[bytes]]]]"
+# The descriptors of a command's input, its output and its messages.
+_Pipes: TypeAlias = "tuple[int, int, int | None]"
 
 
 class _SshServer(asyncssh.SSHServer):
@@ -264,17 +264,19 @@ class _Session:
     async def run(self) -> None:
         """Run the session until the command ends or the client is gone."""
         with_terminal = self._process.term_type is not None
-        source, sinks = self._start_on_terminal() if with_terminal else self._start()
-        copies = [asyncio.create_task(_copy(pipe, sink)) for pipe, sink in sinks]
+        start = self._start_on_terminal if with_terminal else self._start
+        source, output, complaints = start()
+        # asyncssh passes output on as it comes: no task has to be woken for it.
+        await self._process.redirect(None, output, complaints, send_eof=False)
         forward = asyncio.create_task(self._forward_input(await _writer(source)))
-        done = asyncio.create_task(self._finish(copies))
+        done = asyncio.create_task(self._finish())
         closed = asyncio.create_task(self._process.channel.wait_closed())
         try:
             await asyncio.wait({done, closed}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (*copies, forward, done, closed):
+            for task in (forward, done, closed):
                 task.cancel()
-            await asyncio.gather(*copies, forward, done, closed, return_exceptions=True)
+            await asyncio.gather(forward, done, closed, return_exceptions=True)
 
     def _command(self) -> list[str]:
         text = self._process.command
@@ -301,10 +303,7 @@ class _Session:
         self._spawn(in_read, out_write, err_write)
         for descriptor in (in_read, out_write, err_write):
             os.close(descriptor)
-        return in_write, [
-            (out_read, self._process.stdout),
-            (err_read, self._process.stderr),
-        ]
+        return in_write, out_read, err_read
 
     def _start_on_terminal(self) -> _Pipes:
         """Start the command on a terminal of its own."""
@@ -313,7 +312,7 @@ class _Session:
         self._resize(self._process.term_size[:2])
         self._spawn(slave, slave, slave, _take_terminal)
         os.close(slave)
-        return os.dup(master), [(master, self._process.stdout)]
+        return os.dup(master), master, None
 
     def _spawn(
         self,
@@ -332,14 +331,15 @@ class _Session:
             before_exec=before_exec,
         )
 
-    async def _finish(self, copies: list[asyncio.Task[None]]) -> None:
+    async def _finish(self) -> None:
         """Send the exit status after all output, as OpenSSH does.
 
         It waits for processes that keep the output open, such as background jobs.
         """
         status = await self._ended
         self._children.lower_adopted()
-        await asyncio.gather(*copies)
+        await self._process.stdout.drain()
+        await self._process.stderr.drain()
         if status < 0:
             name = signal.Signals(-status).name.removeprefix("SIG")
             self._process.exit_with_signal(name)
@@ -395,23 +395,6 @@ async def _writer(descriptor: int) -> asyncio.StreamWriter:
         _file(descriptor, "wb"),
     )
     return asyncio.StreamWriter(transport, protocol, None, loop)
-
-
-async def _copy(descriptor: int, sink: asyncssh.SSHWriter[bytes]) -> None:
-    """Copy until the end of file, or until the client is gone."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), _file(descriptor, "rb")
-    )
-    try:
-        while data := await reader.read(CHUNK):
-            sink.write(data)
-            await sink.drain()
-    except (OSError, asyncssh.Error):
-        pass  # the client is gone; a terminal also ends with EIO
-    finally:
-        transport.close()
 
 
 def _file(descriptor: int, mode: str) -> BinaryIO:

@@ -710,6 +710,64 @@ def test_a_dropped_connection_is_taken_up_with_nothing_lost_or_doubled(
     host.close()
 
 
+def test_events_go_on_by_file_when_the_session_that_started_the_worker_drops(
+    server: Server,
+) -> None:
+    host, relay = server.connected()
+    start(server, host, progress=0.02)
+    got, stops = list[bytes](), False
+    lines = server.follow(host)
+    while not got or b'"stopped"' not in got[-1]:
+        try:
+            got.append(next(lines))
+            if len(got) in (20, 40):
+                relay.cut()
+            if len(got) >= 60 and not stops:
+                stops = host.stop()
+        except HostError:
+            host.connect(within(SECONDS))
+            lines = server.follow(host, host.position)
+    assert stops
+    assert got == (server.part / EVENTS).read_bytes().splitlines()
+    host.close()
+
+
+def test_a_worker_that_died_in_the_session_that_started_it_is_reported_in_it(
+    server: Server,
+) -> None:
+    host, relay = server.connected()
+    start(server, host)
+    lines = server.follow(host)
+    pid = next_event(lines, "started")["pid"]
+    assert isinstance(pid, int)
+    os.kill(pid, signal.SIGKILL)
+    assert next_event(lines, "failed")["reason"] == "the worker died"
+    assert relay.connections == 1
+    host.close()
+
+
+# Writes two events, but only half of the second one to its session, and is gone.
+HALF_SENT = b"""
+import os
+os.mkdir("part")
+open("part/worker.pid", "w").write("%d\\n" % os.getpid())
+open("part/events.jsonl", "w").write("11\\n22\\n")
+os.write(1, b'{"event": "detached", "pid": 1}\\n11\\n2')
+"""
+
+
+def test_what_a_worker_could_not_send_to_its_session_is_read_from_the_file(
+    server: Server,
+) -> None:
+    host, _ = server.connected()
+    host.start(server.folder, "part", job(), code=lambda machine: {"pow.py": HALF_SENT})
+    lines = server.follow(host)
+    assert numbers(lines, 2) == [11, 22]
+    assert json.loads(next(lines))["reason"] == "the worker died"
+    assert host.position > len("11\n22\n")
+    host.close()
+
+
 def test_no_program_is_left_on_the_host_when_the_connection_drops(
     server: Server,
 ) -> None:
