@@ -120,7 +120,7 @@ def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
     terminal.hit(run.process, signal.SIGKILL)
     heard = len(run.told("worker.progress"))
     run.process = terminal.spawn("attach", run.folder.name, "--json")
-    eventually(lambda: len(run.told("worker.progress")) > heard + 4, within=60)
+    eventually(lambda: len(run.told("worker.progress")) > heard + 4)
     run.interrupted()
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
 

@@ -257,7 +257,7 @@ def test_a_launch_that_shows_only_after_its_orchestrator_died_is_found(
     lay(cloud, "RunInstances", delay=20)
     before = set(terminal.runs())
     process = terminal.spawn(*SPACE)
-    eventually(lambda: struck(cloud), within=60)
+    eventually(lambda: struck(cloud))
     folder = kill(terminal, process, before)
     assert terminal.live() == []
     stands = terminal.json("status")["runs"][-1]
@@ -278,7 +278,7 @@ def test_a_run_is_stopped_by_a_scram_that_came_while_it_was_launched(
     terminal.environment["CND_LOCAL_LISTED_SECONDS"] = "16"
     lay(cloud, "RunInstances", delay=10)
     process = terminal.spawn("start", "--d", "30", "--n", "2", *SLOWLY)
-    eventually(lambda: struck(cloud), within=60)
+    eventually(lambda: struck(cloud))
     scram = terminal.spawn("scram")
     code, _, err = ended(process)
     assert code == 12, err
@@ -297,7 +297,7 @@ def test_a_group_is_not_made_for_a_run_that_was_to_stop_before(
     lay(cloud, "ssm:GetParameter", delay=10)
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--hold", *SLOWLY)
-    eventually(lambda: told(newest(terminal, before), "run.started"), within=60)
+    eventually(lambda: told(newest(terminal, before), "run.started"))
     terminal.hit(process)
     code, _, err = ended(process)
     assert code == 130, err
@@ -325,7 +325,7 @@ def test_ctrl_c_in_any_phase_leaves_nothing(
     words = ("--d", "30", "--n", "2", "--t", limit)
     process = terminal.spawn("start", *words)
     folder = appeared(terminal, before)
-    eventually(lambda: told(folder, when), within=60, every=0.01)
+    eventually(lambda: told(folder, when), every=0.01)
     code = interrupted(terminal, process, times)
     # Who comes when the time is over all the same may find it said so, and who comes
     # when all is over may meet Python on its way out.
@@ -353,7 +353,7 @@ def attached(terminal: Victim) -> tuple[Process, Path]:
     folder = killed(terminal, *words, when="worker.progress")
     process = terminal.spawn("attach", folder.name)
     heard = len(told(folder, "worker.progress"))
-    eventually(lambda: len(told(folder, "worker.progress")) > heard + 4, within=60)
+    eventually(lambda: len(told(folder, "worker.progress")) > heard + 4)
     return process, folder
 
 
@@ -403,7 +403,7 @@ def test_a_disk_that_is_full_before_the_launch_buys_nothing(terminal: Victim) ->
 def test_a_disk_that_fills_up_in_mid_run_keeps_no_fleet_alive(terminal: Victim) -> None:
     before = set(terminal.runs())
     process = terminal.spawn("start", "--d", "30", "--n", "2", "--t", "10")
-    eventually(lambda: told(newest(terminal, before), "worker.started"), within=60)
+    eventually(lambda: told(newest(terminal, before), "worker.started"))
     forbid_growth(process.pid)
     terminal.faults += 1
     code, out, err = ended(process)
@@ -486,7 +486,7 @@ def killed_at_random(
         return told(newest(terminal, before), "instance.requested")
 
     if near:
-        eventually(requested, within=60, every=0.002)
+        eventually(requested, every=0.002)
     time.sleep(moment)
     terminal.hit(process, signal.SIGKILL)
     folder = newest(terminal, before)

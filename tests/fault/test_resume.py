@@ -62,7 +62,7 @@ class Chain:
         else:
             some = [each["host"] for each in told(folder, "instance.launched")[:hosts]]
             self.terminal.client("ec2").terminate_instances(InstanceIds=some)
-            eventually(lambda: told(folder, "class.handed_over"), within=60)
+            eventually(lambda: told(folder, "class.handed_over"))
             process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=240)
         assert process.returncode in (4, 12, 130), err
@@ -80,7 +80,7 @@ class Chain:
             )
             return len({event["host"] for event in reports}) >= n
 
-        eventually(reported, within=60)
+        eventually(reported)
         return max(set(self.terminal.runs()) - before)
 
     def _add(self, folder: Path) -> None:

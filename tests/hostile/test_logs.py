@@ -36,9 +36,9 @@ def finished(terminal: Victim, size: int, *words: str) -> tuple[Path, dict[str, 
     process = terminal.spawn(
         "start", "--d", "30", "--n", "1", "--t", "600", *words, "--json"
     )
-    eventually(lambda: set(terminal.runs()) - before, within=60)
+    eventually(lambda: set(terminal.runs()) - before)
     (folder,) = set(terminal.runs()) - before
-    eventually(lambda: told(folder, "worker.started"), within=60)
+    eventually(lambda: told(folder, "worker.started"))
     (started,) = told(folder, "worker.started")
     hosts = terminal.state / "cnd" / "local" / "hosts"
     fill(hosts / started["host"] / "var/log/syslog", size)
@@ -91,7 +91,7 @@ def test_an_orphan_would_send_its_own_log_and_none_of_the_machine(
     terminal: Victim, cloud: Endpoint
 ) -> None:
     """A host of the local cloud is no machine: it maps the paths in commands."""
-    run = Run(terminal, "start", "--d", "30", "--n", "1", "--t", "60", "--json")
+    run = Run(terminal, "start", "--d", "30", "--n", "1", "--t", "600", "--json")
     tree = cloud.folder / "hosts" / run.searching(1)[0]
     words = eventually(lambda: keepers_words(tree))
     log = next(word for word in words if "log-bytes" in word)

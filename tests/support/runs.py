@@ -47,7 +47,7 @@ class Run:
     def __init__(self, terminal: Terminal, *words: str, program: str = "cnd") -> None:
         before = set(terminal.runs())
         self.process: Process = terminal.spawn(*words, program=program)
-        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=60)
+        (self.folder,) = eventually(lambda: set(terminal.runs()) - before)
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         return told(self.folder, kind)
@@ -58,7 +58,7 @@ class Run:
         def hosts() -> list[str]:
             return sorted({e["host"] for e in self.told("worker.progress")})
 
-        eventually(lambda: len(hosts()) >= count, within=60)
+        eventually(lambda: len(hosts()) >= count)
         return hosts()
 
     def result(self, within: float = 240.0) -> tuple[int, dict[str, Any]]:
@@ -95,5 +95,5 @@ def searching(
     """Start a run; return it and its folder once all its --n workers search."""
     run = Run(terminal, *words, program=program)
     count = int(words[words.index("--n") + 1])
-    eventually(lambda: len(run.told("worker.started")) >= count, within=60)
+    eventually(lambda: len(run.told("worker.started")) >= count)
     return run.process, run.folder
