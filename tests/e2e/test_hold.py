@@ -26,7 +26,7 @@ def groups(terminal: Terminal, run: str) -> list[dict[str, Any]]:
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     terminal: Terminal,
 ) -> None:
-    words = ("--d", "30", "--nonces", str(NONCES), "--n", "2", "--hold", *SLOWLY)
+    words = ("--d", "30", "--nonces", str(2 * NONCES), "--n", "2", "--hold", *SLOWLY)
     run = Run(terminal, "start", *words)
     run.searching(2)
     victim = run.told("instance.launched")[0]["host"]
@@ -46,7 +46,7 @@ def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
 def test_scram_ends_the_group_before_its_instances(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2", "--hold", "--json")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     done = terminal.run("scram")
     assert done.stdout.rstrip().endswith("0 instances running"), done.stderr
     assert groups(terminal, folder.name) == []
@@ -58,7 +58,7 @@ def test_a_group_without_an_orchestrator_is_emptied_by_the_cloud(
 ) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "1", "--hold", "--json")
     process.kill()
-    process.wait(10)
+    process.wait(60)
     client = terminal.client("autoscaling")
     (group,) = groups(terminal, folder.name)
     name = group["AutoScalingGroupName"]

@@ -248,11 +248,11 @@ SLOW_SCRIPT = """\
 import json, sys, time
 words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 if "--check" in words:
-    print(json.dumps({"valid": words["--check"] == "2500", "answer": "here"}))
+    print(json.dumps({"valid": words["--check"] == "5500", "answer": "here"}))
     sys.exit()
 start, of, nonces = (int(words[name]) for name in ("--start", "--of", "--nonces"))
 for tested, nonce in enumerate(range(start, nonces, of)):
-    if nonce == 2500:
+    if nonce == 5500:
         print(json.dumps({"event": "found", "nonce": nonce}), flush=True)
         sys.exit()
     time.sleep(0.001)
@@ -266,16 +266,16 @@ print(json.dumps({"event": "exhausted"}))
 def test_a_script_goes_on_with_what_it_has_not_tested(terminal: Terminal) -> None:
     script = terminal.folder / "slow.py"
     script.write_text(SLOW_SCRIPT)
-    words = ("--worker", str(script), "--nonces", "3000", "--n", "2", "--t", "1")
+    words = ("--worker", str(script), "--nonces", "6000", "--n", "2", "--t", "1")
     first = terminal.json("start", *words, status=10)
     script.unlink()
 
     last = terminal.json("resume", "--n", "3", "--t", "60")
 
-    assert (last["nonce"], last["answer"], last["verified"]) == (2500, "here", True)
+    assert (last["nonce"], last["answer"], last["verified"]) == (5500, "here", True)
     assert last["resumes"] == first["run"]
-    left = [range(row["cursor"], 3000, 2) for row in first["coverage"]]
-    pieces = [range(row["start"], 3000, row["of"]) for row in last["coverage"]]
+    left = [range(row["cursor"], 6000, 2) for row in first["coverage"]]
+    pieces = [range(row["start"], 6000, row["of"]) for row in last["coverage"]]
     assert sorted(n for piece in pieces for n in piece) == sorted(
         n for rest in left for n in rest
     )

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -32,8 +31,12 @@ def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
 ) -> None:
     terminal.forks = False
     terminal.cloud()  # up before: it takes seconds
-    began = time.time()
-    result = terminal.json("start", "--t", "200", "--d", "2", "--n", "8")
+    # When the process is there already, and no Python has begun in it yet.
+    noted = 'date +%s.%N > began && exec "$0" "$@"'
+    words = ("start", "--t", "200", "--d", "2", "--n", "8", "--json")
+    done = terminal.run("-c", noted, str(BIN / "cnd"), *words, program="/bin/sh")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
 
     assert result["outcome"] == "found"
     assert result["hash"] == hashed(result["nonce"])
@@ -54,9 +57,10 @@ def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     told = [json.loads(x) for x in (folder / "events.jsonl").read_text().splitlines()]
     at = {event["kind"]: event["time"] for event in reversed(told)}
     total = result["seconds"]["total"]
-    assert total == pytest.approx(at["run.ended"] - at["run.started"], abs=0.1)
-    # A run begins when its process does: far nearer to that than to its first request.
-    assert at["run.started"] - began < at["instance.requested"] - at["run.started"]
+    assert 0 < total < at["run.ended"] - at["run.started"] + 0.1
+    assert total > at["instance.terminated"] - at["run.started"] - 0.1
+    # A run begins when its process does, and not when Python has loaded its program.
+    assert at["run.started"] < float((terminal.folder / "began").read_text()) + 0.05
 
 
 def test_the_stock_fab_in_a_checkout_does_the_same(terminal: Terminal) -> None:
@@ -117,8 +121,8 @@ def test_the_time_limit_ends_the_search_in_time(terminal: Terminal) -> None:
     folder = terminal.state / "cnd" / "runs" / result["run"]
     took = [event["seconds"] for event in told(folder, "worker.timeout")]
     assert len(took) == 2
-    # Who began later has less time; of the others, one at least had its core in time.
-    assert 1.9 < min(seconds for seconds in took if seconds > 1.9) < 3.0
+    # Who began later has less time.
+    assert 1.9 < min(seconds for seconds in took if seconds > 1.9) < SOON
 
 
 def test_with_what_local_up_prints_a_run_is_on_the_local_cloud(
@@ -245,6 +249,8 @@ def test_under_nohup_a_run_outlives_its_terminal(terminal: Terminal) -> None:
 @pytest.mark.paced
 def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2")
+    # It does not answer: its log is waited for, if the second comes late.
+    befall(terminal.cloud(), told(folder, "worker.started")[0]["host"], "freeze")
     process.send_signal(signal.SIGINT)
     events = folder / "events.jsonl"
     eventually(lambda: "run.stop_requested" in events.read_text(), every=0.002)
@@ -261,7 +267,7 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
     assert (result["terminated"], result["left_running"]) == (0, 2)
     live = terminal.live()
     assert {i["run"] for i in live} == {result["run"]}
-    assert {i["state"] for i in live} == {"running"}
+    assert {i["state"] for i in live} <= {"pending", "running"}  # one may still boot
     done = terminal.run("scram", "--run", result["run"])
     assert done.stdout.rstrip().endswith("0 instances running")
     assert terminal.live() == []
@@ -270,9 +276,7 @@ def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
 @pytest.mark.paced
 def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
     process, folder = searching(terminal, *HOPELESS, "--n", "2")
-    eventually(
-        lambda: all("nonces/s" in i["doing"] for i in terminal.status()), within=60
-    )
+    eventually(lambda: all("nonces/s" in i["doing"] for i in terminal.status()))
     text = terminal.call("status").stdout
     assert text.count(folder.name) == 3
     assert "2 instances running" in text
@@ -283,10 +287,10 @@ def test_status_tells_what_each_instance_is_doing(terminal: Terminal) -> None:
 def test_the_first_ready_searches_while_the_last_one_boots(
     terminal: Terminal,
 ) -> None:
-    befall(terminal.cloud(), 3, "boots-late", seconds=60)
+    befall(terminal.cloud(), 3, "boots-late", seconds=150)
     result = terminal.json("start", "--d", "2", "--n", "4")
     lines = (terminal.runs()[-1] / "events.jsonl").read_text()
     kinds = [json.loads(line)["kind"] for line in lines.splitlines()]
     assert kinds.count("instance.ready") < 4
     assert (result["outcome"], result["terminated"]) == ("found", 4)
-    assert result["seconds"]["total"] < SOON
+    assert result["seconds"]["total"] < 120

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.faults import kill
 from tests.support.logins import log_in
-from tests.support.runs import NONCES, Run
+from tests.support.runs import LONG_NONCES, Run
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
@@ -21,7 +22,7 @@ def test_a_nonce_is_found_by_instances_without_ssh(
     terminal: Terminal,
 ) -> None:
     run = Run(terminal, "start", "--d", "4", "--n", "4", *BY_S3)
-    eventually(lambda: run.told("instance.running"), within=60)
+    eventually(lambda: run.told("instance.running"))
     (event, *_) = run.told("instance.running")
     ec2 = terminal.client("ec2")
     found = ec2.describe_instances(InstanceIds=[event["host"]])
@@ -73,14 +74,14 @@ def test_credentials_that_do_not_suffice_are_refused_before_anything_is_bought(
 
 @pytest.mark.paced
 def test_a_lost_instance_leaves_no_hole(terminal: Terminal) -> None:
-    space = ("--d", "30", "--nonces", str(NONCES), "--n", "3")
+    space = ("--d", "30", "--nonces", str(LONG_NONCES), "--n", "3")
     run = Run(terminal, "start", *space, *BY_S3)
-    eventually(lambda: len(run.told("worker.started")) == 3, within=60)
+    eventually(lambda: len(run.told("worker.started")) == 3)
     victim = run.told("worker.started")[0]
-    terminal.run("local", "fault", victim["host"], "--kind", "kill")
+    kill(terminal.cloud(), victim["host"])
     code, result = run.result()
     assert (code, result["outcome"]) == (11, "exhausted")
-    assert result["tested"] - result["repeated"] == NONCES
+    assert result["tested"] - result["repeated"] == LONG_NONCES
     (handed,) = run.told("class.handed_over")
     assert handed["index"] == victim["index"]
 
@@ -88,7 +89,7 @@ def test_a_lost_instance_leaves_no_hole(terminal: Terminal) -> None:
 @pytest.mark.paced
 def test_a_stop_message_reaches_them(terminal: Terminal) -> None:
     run = Run(terminal, "start", "--d", "30", "--n", "2", *BY_S3)
-    eventually(lambda: len(run.told("worker.started")) == 2, within=60)
+    eventually(lambda: len(run.told("worker.started")) == 2)
     terminal.run("stop", "--run", run.folder.name)
     code, result = run.result()
     assert (code, result["outcome"]) == (12, "stopped")

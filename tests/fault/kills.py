@@ -20,13 +20,13 @@ def killed(terminal: Victim, *words: str, when: str, of: int = 1) -> Path:
     def tellers() -> set[int | None]:
         return {event.get("index") for event in told(folder, when)}
 
-    eventually(lambda: len(tellers()) >= of, within=60)
+    eventually(lambda: len(tellers()) >= of)
     return kill(terminal, process, before)
 
 
 def appeared(terminal: Victim, before: set[Path]) -> Path:
     """Wait for the folder of a new run; return it."""
-    folder = eventually(lambda: newest(terminal, before), within=60, every=0.01)
+    folder = eventually(lambda: newest(terminal, before), every=0.01)
     assert folder
     return folder
 

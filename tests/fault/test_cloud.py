@@ -29,7 +29,7 @@ HOWS: dict[str, dict[str, object]] = {
     "500": {"code": "InternalError", "http": 500},
 }
 QUICK = JOB
-TAGGING = ("start", "--d", "30", "--n", "2", "--t", "1")  # time to tag, if not to find
+TAGGING = ("start", "--d", "30", "--n", "2", "--t", "3")  # time to tag, if not to find
 BY_S3 = (*JOB, "--bootstrap", "user-data", "--boot", "6")
 # Each call that a run makes: the run that makes it, and how that ends if the call fails
 # for ever.  What a run can do without costs it nothing.
@@ -175,7 +175,7 @@ def test_a_call_that_fails_for_ever_ends_in_an_honest_status(
 def test_a_fleet_that_cannot_be_seen_for_a_while_is_seen_in_the_end(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    process, folder = searching(terminal, *LONG, "--t", "3", "--json")
+    process, folder = searching(terminal, *LONG, "--t", "10", "--json")
     lay(cloud, "DescribeInstances", times=10, **HOWS["throttled"])
     code, out, err = ended(process, within=120)
     assert code == 10, err
@@ -187,7 +187,7 @@ def test_a_fleet_that_cannot_be_seen_for_a_while_is_seen_in_the_end(
 def test_a_fleet_that_can_never_be_seen_again_is_ended_and_not_called_gone(
     terminal: Victim, cloud: Endpoint
 ) -> None:
-    process, _ = searching(terminal, *LONG, "--t", "3", "--json")
+    process, _ = searching(terminal, *LONG, "--t", "10", "--json")
     lay(cloud, "DescribeInstances", times="forever", **HOWS["throttled"])
     code, out, err = ended(process, within=500)
     assert code == 5, err
@@ -360,7 +360,7 @@ def test_credentials_that_expire_in_mid_run_are_reported_with_the_way_out(
 ) -> None:
     """Nothing can be terminated any more: the instances' own timers are left."""
     terminal.environment["CND_LOCAL_REFUSED_SECONDS"] = "2"
-    process, folder = searching(terminal, *LONG, "--t", "3")
+    process, folder = searching(terminal, *LONG, "--t", "10")
     for service in ("ec2", "sqs", "s3"):
         lay(cloud, f"{service}:*", code="ExpiredToken", http=400, times="forever")
     eventually(lambda: told(folder, "worker.timeout"))
@@ -499,7 +499,7 @@ def test_a_fleet_whose_orchestrator_died_while_launching_is_searched_to_the_end(
     lay(cloud, "RunInstances", delay=60, times="forever")
     words = ("--d", "30", "--nonces", "100000", "--n", "2", "--t", "60")
     process = terminal.spawn("start", *words)
-    eventually(lambda: len(terminal.live()) == 1, within=30)
+    eventually(lambda: len(terminal.live()) == 1)
     process.kill()
     process.wait(10)
     forget(terminal, cloud)

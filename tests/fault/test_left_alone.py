@@ -15,8 +15,8 @@ from tests.fault.truth import Victim
 from tests.support.faults import kill
 from tests.support.runs import told
 
-LIMIT = 3.0  # seconds of search
-NONCES = 180_000  # three seconds' work of the three hosts
+LIMIT = 10.0  # seconds of search
+NONCES = 600_000  # ten seconds' work of the three hosts
 PATIENCE = 2.0  # seconds without a sign of life until these hosts go on alone
 FLEET = ("--n", "3")
 # By SSH of spot instances, whose watchdogs start soon after the worker.
@@ -107,7 +107,7 @@ def test_a_space_that_was_exhausted_alone_is_so_with_the_evidence_for_it(
 def test_of_a_fleet_one_of_which_left_nothing_the_outcome_is_incomplete(
     terminal: Victim,
 ) -> None:
-    limits = ("--d", "30", "--t", "3")
+    limits = ("--d", "30", "--t", f"{LIMIT:g}")
     folder, _ = left_alone(terminal, *limits, way="ssh", fatal=True)
     result = terminal.json("attach", folder.name, status=4)
     assert [part["ended"] for part in result["coverage"]] == [
@@ -122,7 +122,7 @@ def test_of_a_fleet_one_of_which_left_nothing_the_outcome_is_incomplete(
 def test_what_is_false_or_garbage_in_what_was_left_is_not_believed(
     terminal: Victim,
 ) -> None:
-    folder, _ = left_alone(terminal, "--d", "30", "--t", "2", way="user-data")
+    folder, _ = left_alone(terminal, "--d", "30", "--t", f"{LIMIT:g}", way="user-data")
     s3 = terminal.client("s3")
     bucket, key = report_of(terminal, folder.name, 0)
     report = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())

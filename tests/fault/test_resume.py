@@ -13,7 +13,6 @@ import pytest
 from tests.fault.kills import kill
 from tests.fault.truth import Victim
 from tests.support.runs import told
-from tests.support.terminal import RATE
 from tests.support.waiting import eventually
 
 HARD = ("--d", "9")  # no nonce of the spaces here is golden
@@ -63,9 +62,9 @@ class Chain:
         else:
             some = [each["host"] for each in told(folder, "instance.launched")[:hosts]]
             self.terminal.client("ec2").terminate_instances(InstanceIds=some)
-            eventually(lambda: told(folder, "class.handed_over"), within=60)
+            eventually(lambda: told(folder, "class.handed_over"))
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=240)
         assert process.returncode in (4, 12, 130), err
         self.terminal.faults += hosts
         self._add(folder)
@@ -81,17 +80,24 @@ class Chain:
             )
             return len({event["host"] for event in reports}) >= n
 
-        eventually(reported, within=60)
+        eventually(reported)
         return max(set(self.terminal.runs()) - before)
 
     def _add(self, folder: Path) -> None:
         self.folders.append(folder)
 
 
+def reported(folder: Path) -> int:
+    """Return how many nonces the workers of a run have reported as tested."""
+    tested = {e["index"]: e["tested"] for kind in REPORTS for e in told(folder, kind)}
+    return sum(tested.values())
+
+
 @pytest.mark.paced
 def test_a_search_in_three_pieces_tests_every_nonce(terminal: Victim) -> None:
     """One orchestrator is killed with its whole fleet, one run loses a host."""
-    chain = Chain(terminal, nonces=320_000)
+    # So many that none of the first two pieces is over before something befalls it.
+    chain = Chain(terminal, nonces=900_000)
     chain.killed(3)
     early = terminal.call("resume", chain.folders[0].name)
     assert (early.returncode, len(early.stderr.splitlines())) == (2, 3)  # which cloud
@@ -102,14 +108,14 @@ def test_a_search_in_three_pieces_tests_every_nonce(terminal: Victim) -> None:
         for each in terminal.ask("runs")["runs"]
         if each["run"] == chain.folders[0].name
     ]
-    assert chain.nonces - 9 * RATE < known < chain.nonces
+    assert chain.nonces - reported(chain.folders[0]) <= known < chain.nonces
 
     second = chain.ended_from_outside(4, hosts=1)
     assert second["resumes"] == chain.folders[0].name
     assert second["tested_before"] >= chain.nonces - known
     assert second["repeated_at_most"] >= second["repeated"]
 
-    third = chain.exhausted(2)
+    third = chain.exhausted(6)
     assert third["chain"] == [folder.name for folder in chain.folders[:2]]
     assert third["tested_in_all"] == chain.nonces
     again = terminal.call("resume", third["run"])

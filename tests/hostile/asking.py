@@ -9,7 +9,7 @@ from urllib.parse import urlencode, urlsplit
 
 from cnd.local import Endpoint
 
-SECONDS = 20.0
+SECONDS = 60.0
 FORM = "application/x-www-form-urlencoded"
 # As flask-cors and moto would take it, with a key that does not exist.
 FORGED = (

@@ -33,7 +33,7 @@ def recorded(
     done = subprocess.run(
         [sys.executable, "-I", "-S", worker.__file__, "--no-syslog", *told, *words],
         capture_output=True,
-        timeout=60,
+        timeout=240,
         check=False,  # its status is its last word
     )
     assert not done.stderr, done.stderr

@@ -55,7 +55,7 @@ class Watched:
         asked = time.monotonic()
         terminal.see_zero(asked, within=SOON)
         zero = time.monotonic() - asked
-        code, _, err = ended(self.run.process, within=60)
+        code, _, err = ended(self.run.process)
         size = (self.run.folder / "events.jsonl").stat().st_size
         print(
             f"{what}: {zero:.1f} s to zero instances, {time.monotonic() - asked:.1f} s "
@@ -100,7 +100,7 @@ def test_the_last_event_of_a_loud_worker_is_read(
 ) -> None:
     run = Run(terminal, *ENDLESS, "--json")
     flood(run, cloud, 100_000 * b"noise\n" + b'{"event": "failed"}\n', 1)
-    eventually(lambda: run.told("class.handed_over"), within=30)
+    eventually(lambda: run.told("class.handed_over"))
     run.interrupted()
 
 
@@ -151,7 +151,7 @@ def test_a_terminal_stopped_by_ctrl_s_holds_up_its_table_only(
         new = set(terminal.runs()) - before
         return any(told(folder, "worker.progress") for folder in new)
 
-    eventually(searching, within=40)
+    eventually(searching)
     os.write(ours, b"\x13")  # Ctrl-S
     time.sleep(1)  # ten redraws
     try:
@@ -160,7 +160,7 @@ def test_a_terminal_stopped_by_ctrl_s_holds_up_its_table_only(
         terminal.see_zero(asked, within=SOON)
     finally:
         os.write(ours, b"\x11")  # Ctrl-Q
-    assert process.wait(timeout=30) == 130
+    assert process.wait(timeout=120) == 130
     os.close(theirs)
     print(f"Ctrl-S: {terminal.seconds_to_zero[-1]:.1f} s to zero instances")
 
@@ -179,7 +179,7 @@ def test_a_disk_that_hangs_holds_up_its_records_only(
         terminal.hit(run.process)
         asked = time.monotonic()
         terminal.see_zero(asked, within=SOON)
-        code, out, err = ended(run.process, within=60)
+        code, out, err = ended(run.process)
     finally:
         aside.replace(journal)
     print(
@@ -197,11 +197,11 @@ def test_a_bucket_that_hangs_holds_up_its_copies_only(
     """A host was lost: its log and its find may be in S3."""
     run = Run(terminal, *ENDLESS)
     kill(cloud, run.searching(2)[0])
-    eventually(lambda: run.told("class.handed_over"), within=20)
+    eventually(lambda: run.told("class.handed_over"))
     for action in ("s3:GetObject", "s3:PutObject"):
-        lay_fault(cloud, {"action": action, "delay": 16, "times": "forever"})
+        lay_fault(cloud, {"action": action, "delay": 35, "times": "forever"})
     terminal.hit(run.process)
-    terminal.see_zero(time.monotonic(), within=15)
+    terminal.see_zero(time.monotonic(), within=SOON)
     forget(terminal, cloud)
     code, _, err = ended(run.process, within=120)
     assert code == 130, err
@@ -217,10 +217,11 @@ def test_a_disk_that_fills_up_costs_the_records_and_never_the_end(
 ) -> None:
     words = ("start", "--d", "30", "--n", "2", "--t", "3")
     run = Run(terminal, *words, "--json")
-    eventually(lambda: run.told(phase), within=40, every=0.005)
-    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    eventually(lambda: run.told(phase), every=0.005)
+    with contextlib.suppress(ProcessLookupError):  # it is over: it was too quick
+        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, 0))
     began = time.monotonic()
-    code, out, err = ended(run.process, within=60)
+    code, out, err = ended(run.process)
     print(f"full after {phase}: {time.monotonic() - began:.1f} s to the end")
     assert "Traceback" not in err
     assert terminal.live() == []
@@ -277,5 +278,5 @@ def test_a_deciding_thread_that_is_stuck_for_ever_keeps_no_fleet_alive(
         terminal.see_zero(time.monotonic(), within=SOON)
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
     print(f"stuck: {terminal.seconds_to_zero[-1]:.1f} s to zero instances")

@@ -78,7 +78,7 @@ def test_the_aws_command_line(cloud: LocalCloud, tmp_path: Path) -> None:
     size = cloud.client("s3").head_object(Bucket="cli", Key="big")["ContentLength"]
     assert size == 8 << 20
     if "X-Amz-Signature" in url:  # version 1 signs in the old way
-        with urllib.request.urlopen(url, timeout=10) as reply:
+        with urllib.request.urlopen(url, timeout=60) as reply:
             assert reply.read() == b"shared"
 
 
@@ -144,7 +144,7 @@ def test_openssh_by_the_file_that_the_cloud_writes(cloud: LocalCloud) -> None:
     words = ["-F", config, "-i", str(cloud.key), "-o", "BatchMode=yes"]
     for name in (host.address, host.id):
         done = subprocess.run(
-            ["ssh", *words, name, "hostname"], capture_output=True, timeout=30
+            ["ssh", *words, name, "hostname"], capture_output=True, timeout=60
         )
         assert (done.returncode, done.stderr) == (0, b"")
         assert done.stdout.startswith(b"ip-127-")

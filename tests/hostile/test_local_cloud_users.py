@@ -34,7 +34,7 @@ def ask(url, method="GET", data=None, **headers):
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     asked = urllib.request.Request(url, data, named, method=method)
     try:
-        with urllib.request.urlopen(asked, timeout=5) as reply:
+        with urllib.request.urlopen(asked, timeout=60) as reply:
             return reply.status, reply.read().decode("latin-1")
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode("latin-1")

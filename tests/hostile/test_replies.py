@@ -74,7 +74,7 @@ def test_trouble_that_goes_by_costs_a_run_nothing(
     if phase == "search":
         run.searching(2)
         trouble(between, answer)
-    code, out, err = ended(run.process, within=90)
+    code, out, err = ended(run.process, within=240)
     assert "Traceback" not in err
     assert code == 10, err
     result = json.loads(out)

@@ -213,8 +213,8 @@ def test_a_message_on_the_queue_stops_a_run(customer: Terminal) -> None:
     before = set(customer.runs())
     words = ("start", "--d", "30", "--n", "2", "--t", "120", *WAY["ssh"], *AWS)
     run = customer.spawn(*words)
-    (folder,) = eventually(lambda: set(customer.runs()) - before, within=60)
-    eventually(lambda: told(folder, "worker.progress"), within=60)
+    (folder,) = eventually(lambda: set(customer.runs()) - before)
+    eventually(lambda: told(folder, "worker.progress"))
     assert customer.run("stop", *AWS).returncode == 0
     _, err = run.communicate(timeout=60)
     assert run.returncode == 12, err
@@ -227,8 +227,8 @@ def test_orphans_leave_there_what_tells_how_they_ended(
     before = set(customer.runs())
     words = ("start", "--d", "30", "--n", "2", "--t", "5", *WAY[way], *AWS)
     run = customer.spawn(*words)
-    (folder,) = eventually(lambda: set(customer.runs()) - before, within=60)
-    eventually(lambda: len(told(folder, "worker.started")) == 2, within=60)
+    (folder,) = eventually(lambda: set(customer.runs()) - before)
+    eventually(lambda: len(told(folder, "worker.started")) == 2)
     run.kill()
     run.communicate(timeout=20)
     eventually(lambda: not customer.live(), within=120, every=0.5)

@@ -43,7 +43,7 @@ def family(pid: int) -> list[int]:
     return direct + [below for child in direct for below in family(child)]
 
 
-def ended(process: Process, *, within: float = 60.0) -> tuple[int, str, str]:
+def ended(process: Process, *, within: float = 120.0) -> tuple[int, str, str]:
     """Wait for a spawned program; return its status, stdout and stderr."""
     try:
         out, err = process.communicate(timeout=within)

@@ -18,6 +18,9 @@ SLOWLY = ("--t", "150", "--json")
 ENDLESS = ("start", "--d", "30", *SLOWLY)
 NONCES = 15 * RATE  # five seconds' work of three hosts
 SPACE = ("start", "--d", "30", "--nonces", str(NONCES), "--n", "3", *SLOWLY)
+# The same for ten seconds: something is to happen before the end, on a busy machine.
+LONG_NONCES = 2 * NONCES
+LONG_SPACE = ("start", "--d", "30", "--nonces", str(LONG_NONCES), "--n", "3", *SLOWLY)
 
 
 def events(folder: Path | None) -> list[dict[str, Any]]:
@@ -44,7 +47,7 @@ class Run:
     def __init__(self, terminal: Terminal, *words: str, program: str = "cnd") -> None:
         before = set(terminal.runs())
         self.process: Process = terminal.spawn(*words, program=program)
-        (self.folder,) = eventually(lambda: set(terminal.runs()) - before, within=60)
+        (self.folder,) = eventually(lambda: set(terminal.runs()) - before)
 
     def told(self, kind: str) -> list[dict[str, Any]]:
         return told(self.folder, kind)
@@ -55,10 +58,10 @@ class Run:
         def hosts() -> list[str]:
             return sorted({e["host"] for e in self.told("worker.progress")})
 
-        eventually(lambda: len(hosts()) >= count, within=60)
+        eventually(lambda: len(hosts()) >= count)
         return hosts()
 
-    def result(self, within: float = 90.0) -> tuple[int, dict[str, Any]]:
+    def result(self, within: float = 240.0) -> tuple[int, dict[str, Any]]:
         """Wait for the end; return the exit status and the result."""
         code, out, err = ended(self.process, within=within)
         assert out, err
@@ -69,7 +72,7 @@ class Run:
 
     def exhausted(self, nonces: int = NONCES) -> dict[str, Any]:
         """Wait for the end; every nonce was tested, exactly those repeated twice."""
-        code, result = self.result(within=150)
+        code, result = self.result()
         assert (code, result["outcome"]) == (11, "exhausted"), result
         assert result["tested"] - result["repeated"] == nonces
         assert all(part["cursor"] >= nonces for part in result["coverage"])
@@ -80,7 +83,7 @@ class Run:
     def interrupted(self) -> dict[str, Any]:
         """End it by Ctrl-C; return its result."""
         self.process.send_signal(signal.SIGINT)
-        code, result = self.result(within=60)
+        code, result = self.result()
         assert code == 130
         assert result["left_running"] == 0
         return result
@@ -92,5 +95,5 @@ def searching(
     """Start a run; return it and its folder once all its --n workers search."""
     run = Run(terminal, *words, program=program)
     count = int(words[words.index("--n") + 1])
-    eventually(lambda: len(run.told("worker.started")) >= count, within=60)
+    eventually(lambda: len(run.told("worker.started")) >= count)
     return run.process, run.folder

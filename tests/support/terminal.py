@@ -76,7 +76,7 @@ class Terminal:
     forks: bool = True
 
     def run(
-        self, *words: str, program: str = "cnd", timeout: float = 90.0, **extra: str
+        self, *words: str, program: str = "cnd", timeout: float = 240.0, **extra: str
     ) -> subprocess.CompletedProcess[str]:
         process = self._begun(program, words, {**self.environment, **extra})
         try:
@@ -136,7 +136,7 @@ class Terminal:
 
     def json(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
         """Run a command with --json; check its status; return its object."""
-        return _object(self.run(*words, "--json", timeout=90.0, **extra), status)
+        return _object(self.run(*words, "--json", timeout=240.0, **extra), status)
 
     def ask(self, *words: str, status: int = 0, **extra: str) -> dict[str, Any]:
         """Do the same in this process, with a command that only looks."""

@@ -17,7 +17,7 @@ LATER = 0.1  # of the time waited, in between
 def eventually(
     condition: Callable[[], Found],
     *,
-    within: float = 60.0,
+    within: float = 180.0,
     every: float | None = None,
     tell: Callable[[], object] = str,
 ) -> Found:

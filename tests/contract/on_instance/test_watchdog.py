@@ -586,11 +586,11 @@ def test_a_worker_that_does_not_stop_is_killed(instance: Instance) -> None:
 
 
 def test_a_watchdog_that_was_frozen_waits_again(instance: Instance) -> None:
-    process = instance.watch(patience=3)
+    process = instance.watch(patience=6)
     eventually(lambda: (instance.folder / "keeper.pid").exists())
     os.kill(process.pid, signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(timeout=4)
+        process.wait(timeout=7)
     os.kill(process.pid, signal.SIGCONT)
     with instance.heartbeat(), pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=2)

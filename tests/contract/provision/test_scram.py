@@ -22,7 +22,7 @@ from tests.support.requests import Recorder
 from tests.support.waiting import eventually
 
 DELETE, UPDATE = "autoscaling:DeleteAutoScalingGroup", "autoscaling:Update*"
-SOON = Patience(timeout=15.0)
+SOON = Patience(timeout=60.0)
 
 
 @pytest.fixture

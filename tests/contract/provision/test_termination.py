@@ -64,13 +64,13 @@ def test_terminating_one_run_spares_every_other_instance(
 
 def test_terminating_all_runs_spares_what_cnd_did_not_launch(tmp_path: Path) -> None:
     """Pending instances included: CND's are terminated, others are not."""
-    with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="60") as cloud:
+    with running_cloud(tmp_path, CND_LOCAL_BOOT_SECONDS="600") as cloud:
         aws = connected(cloud)
         mine = [*launch(aws, cloud, "first", 2), *launch(aws, cloud, "second")]
         (foreign,) = cloud.launch()
         assert {instance.state for instance in ec2.find(aws.ec2)} == {"pending"}
 
-        ended = termination.terminate(aws.ec2, patience=termination.Patience(20))
+        ended = termination.terminate(aws.ec2, patience=termination.Patience(60))
 
         assert ids(ended) == ids(mine)
         assert cloud.state(foreign) == "pending"

@@ -285,6 +285,20 @@ def next_event(lines: Iterator[bytes], kind: str) -> dict[str, object]:
     raise AssertionError(f"the lines ended without {kind}")
 
 
+def once(
+    condition: Callable[[], object], act: Callable[[], object]
+) -> threading.Thread:
+    """Act in another thread as soon as a condition holds."""
+
+    def wait() -> None:
+        eventually(condition)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
 # --- connecting
 
 
@@ -307,8 +321,7 @@ def test_a_host_that_shows_another_key_is_refused_at_once(server: Server) -> Non
 def test_a_host_whose_port_is_closed_is_tried_until_it_opens(server: Server) -> None:
     host, relay = server.host()
     relay.refuse(True)
-    mended = threading.Timer(0.5, relay.refuse, [False])
-    mended.start()
+    once(lambda: relay.connections, lambda: relay.refuse(False))
 
     host.connect(within(SECONDS))
 
@@ -321,9 +334,11 @@ def test_a_key_that_is_refused_is_tried_until_it_is_accepted(server: Server) -> 
     """cloud-init writes the user's key when sshd may answer already."""
     accepted = server.authorized_keys.read_text()
     server.authorized_keys.write_text("")
-    written = threading.Timer(0.7, server.authorized_keys.write_text, [accepted])
-    written.start()
     host, relay = server.host()
+    written = once(
+        lambda: relay.connections > 1,
+        lambda: server.authorized_keys.write_text(accepted),
+    )
     try:
         host.connect(within(SECONDS))
     finally:
@@ -533,11 +548,11 @@ def test_a_connection_cut_under_a_command_is_a_failure_of_the_host(
     any_server: Server,
 ) -> None:
     host, relay = any_server.connected()
-    cutting = threading.Timer(0.3, relay.cut)
-    cutting.start()
+    there = any_server.local_folder.with_name(f"{any_server.local_folder.name}-there")
+    once(there.exists, relay.cut)
     began = time.monotonic()
     with pytest.raises(HostError, match="connection lost"):
-        host.run("sleep 600")
+        host.run(f"touch {any_server.folder}-there; sleep 600")
     assert time.monotonic() - began < SOON
     host.close()
 

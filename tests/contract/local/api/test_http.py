@@ -15,7 +15,7 @@ from botocore.credentials import Credentials
 from cnd.local import Endpoint
 from tests.support.local_cloud import LocalCloud
 
-SECONDS = 20.0
+SECONDS = 60.0
 QUERY = "Action=DescribeRegions&Version=2016-11-15"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 

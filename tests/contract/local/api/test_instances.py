@@ -107,7 +107,7 @@ def test_a_terminated_instance_has_no_address_and_a_reason(cloud: LocalCloud) ->
 
 
 def test_a_terminated_instance_is_removed_after_a_while(tmp_path: Path) -> None:
-    with running_cloud(tmp_path, CND_LOCAL_MEMORY_SECONDS="3") as cloud:
+    with running_cloud(tmp_path, CND_LOCAL_MEMORY_SECONDS="6") as cloud:
         first, second = cloud.launch(2, ClientToken="forgotten")
         terminate(cloud, first)
         assert cloud.reaches(first, "terminated")

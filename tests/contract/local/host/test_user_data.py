@@ -235,7 +235,7 @@ def test_the_host_shows_the_key_that_user_data_gave_it(
     )
 
     with paramiko.Transport((host.address, host.port)) as transport:
-        transport.start_client(timeout=10)
+        transport.start_client(timeout=60)
         shown = transport.get_remote_server_key()
 
     assert shown.get_base64() == public.split()[1]

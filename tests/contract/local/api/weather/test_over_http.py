@@ -18,7 +18,7 @@ from tests.support.local_cloud import LocalCloud, running_cloud
 from tests.support.waiting import eventually
 
 ONCE = Config(retries={"total_max_attempts": 1})
-HASTY = Config(retries={"total_max_attempts": 1}, read_timeout=0.5)
+HASTY = Config(retries={"total_max_attempts": 1}, read_timeout=5.0)
 KINDS = ("instance", "group", "key", "template", "template name", "tag", "bucket")
 
 
