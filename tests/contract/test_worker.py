@@ -123,7 +123,7 @@ def test_the_time_limit_is_kept_and_progress_is_reported(run: Run) -> None:
     printed = events(done.stdout)
     assert (done.returncode, printed[-1]["event"]) == (10, "timeout")
     progress = [e for e in printed if e["event"] == "progress"]
-    assert len(progress) >= 2  # ten, where the machine is not busy
+    assert len(progress) >= 4
     cursors = [e["cursor"] for e in printed[1:]]
     assert cursors == sorted(cursors)
     assert all(e["cursor"] <= e["tested"] for e in progress)

@@ -61,6 +61,10 @@ class Run:
         eventually(lambda: len(hosts()) >= count)
         return hosts()
 
+    def has_told(self, kind: str, count: int) -> None:
+        """Wait until so many events of a kind are told."""
+        eventually(lambda: len(self.told(kind)) >= count)
+
     def result(self, within: float = 240.0) -> tuple[int, dict[str, Any]]:
         """Wait for the end; return the exit status and the result."""
         code, out, err = ended(self.process, within=within)
