@@ -1418,9 +1418,9 @@ class Echo:
     the session: what it does not read in time stays in the file.
     """
 
-    def __init__(self, session: int, events: int, position: int) -> None:
-        """Begin at a position of the file, whose descriptor is `events`."""
-        self._session, self._events, self._position = session, events, position
+    def __init__(self, session: int, events: int) -> None:
+        """Begin with the first byte of the file, whose descriptor is `events`."""
+        self._session, self._events, self._position = session, events, 0
         self._begun = False
         self._room = select.poll()
         self._room.register(session, select.POLLOUT)
@@ -1933,7 +1933,7 @@ def detach(folder: str, echo: bool = False) -> Detached:
     if os.fork():
         os._exit(0)  # not a session leader any more: it can never get a terminal
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    session = Echo(os.dup(1), 1, os.fstat(streams[1]).st_size) if echo else None
+    session = Echo(os.dup(1), 1) if echo else None
     for source, target in zip(streams, (0, 1, 2)):
         os.dup2(source, target)
         os.close(source)
