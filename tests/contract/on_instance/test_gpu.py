@@ -141,7 +141,9 @@ def test_a_driver_that_fails_hangs_or_crashes_is_refused_while_the_cores_search(
 ) -> None:
     fault, reason = DRIVER_FAULTS[function]
     driver = faulty_driver(tmp_path, **{function: fault})
-    words = ("--difficulty", "12", "--time-limit", "60", "--gpu-patience", "2")
+    # On a busy machine a driver that answers may take more than two seconds, too.
+    patience = "2" if "pause" in fault else "120"
+    words = ("--difficulty", "12", "--time-limit", "300", "--gpu-patience", patience)
     lines: list[dict[str, Any]] = []
     with started(beside(tmp_path), *words, **driver) as process:
         assert process.stdout
@@ -254,8 +256,8 @@ def test_a_process_that_cannot_be_killed_delays_nothing(tmp_path: Path) -> None:
                 if after and lines[-1]["event"] == "progress":
                     process.send_signal(signal.SIGTERM)
                     break
-                assert len(lines) < 200, "it never goes on"
-            process.wait(20)  # while the other one is still held
+                assert len(lines) < 1000, "it never goes on"
+            process.wait(60)  # while the other one is still held
             assert process.returncode == worker.STATUS["stopped"]
     finally:
         hold.unlink()
