@@ -16,7 +16,7 @@ from tests.support.faults import lay
 from tests.support.local_cloud import SECONDS, LocalCloud
 from tests.support.waiting import eventually
 
-SOON = 0.9 * sqs.LONG_POLL  # seconds: no polling interval is waited for
+SOON = sqs.LONG_POLL / 2  # seconds: no polling interval is waited for
 
 
 @dataclass

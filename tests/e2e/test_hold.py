@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.runs import HOPELESS, NONCES, SLOWLY, Run, searching
+from tests.support.runs import HOPELESS, LONG_NONCES, SLOWLY, Run, searching
 from tests.support.terminal import Terminal
 from tests.support.waiting import eventually
 
@@ -26,7 +26,7 @@ def groups(terminal: Terminal, run: str) -> list[dict[str, Any]]:
 def test_a_lost_instances_class_is_finished_by_the_one_that_replaces_it(
     terminal: Terminal,
 ) -> None:
-    words = ("--d", "30", "--nonces", str(2 * NONCES), "--n", "2", "--hold", *SLOWLY)
+    words = ("--d", "30", "--nonces", str(LONG_NONCES), "--n", "2", "--hold", *SLOWLY)
     run = Run(terminal, "start", *words)
     run.searching(2)
     victim = run.told("instance.launched")[0]["host"]

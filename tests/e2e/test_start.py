@@ -57,8 +57,7 @@ def test_the_main_job_finds_a_golden_nonce_and_leaves_nothing(
     told = [json.loads(x) for x in (folder / "events.jsonl").read_text().splitlines()]
     at = {event["kind"]: event["time"] for event in reversed(told)}
     total = result["seconds"]["total"]
-    assert 0 < total < at["run.ended"] - at["run.started"] + 0.1
-    assert total > at["instance.terminated"] - at["run.started"] - 0.1
+    assert total == pytest.approx(at["run.ended"] - at["run.started"], abs=0.1)
     # A run begins when its process does, and not when Python has loaded its program.
     assert at["run.started"] < float((terminal.folder / "began").read_text()) + 0.05
 
@@ -211,10 +210,13 @@ def test_scram_from_a_second_terminal_ends_both_and_spares_foreign_instances(
     assert (code, result["outcome"]) == (12, "stopped"), err
     assert result["left_running"] == 0
 
-    found = ec2.describe_instances(InstanceIds=[foreign_id])
-    state = found["Reservations"][0]["Instances"][0]["State"]["Name"]
+    def state() -> str:
+        found = ec2.describe_instances(InstanceIds=[foreign_id])
+        return str(found["Reservations"][0]["Instances"][0]["State"]["Name"])
+
+    eventually(lambda: state() != "pending")  # it boots in its own time
+    assert state() == "running"
     ec2.terminate_instances(InstanceIds=[foreign_id])
-    assert state in ("pending", "running")  # it boots in its own time
     again = terminal.run("scram")
     assert (again.returncode, again.stdout) == (0, "nothing was running\n")
 
@@ -271,9 +273,9 @@ def test_ctrl_c_twice_terminates_at_once(terminal: Terminal) -> None:
 def test_a_kept_fleet_stays_until_it_is_scrammed(terminal: Terminal) -> None:
     result = terminal.json("start", "--d", "2", "--n", "2", "--keep")
     assert (result["terminated"], result["left_running"]) == (0, 2)
-    live = terminal.live()
-    assert {i["run"] for i in live} == {result["run"]}
-    assert {i["state"] for i in live} <= {"pending", "running"}  # one may still boot
+    assert {i["run"] for i in terminal.live()} == {result["run"]}
+    eventually(lambda: not terminal.instances(states=["pending"]))  # one may still boot
+    assert {i["state"] for i in terminal.live()} == {"running"}
     done = terminal.run("scram", "--run", result["run"])
     assert done.stdout.rstrip().endswith("0 instances running")
     assert terminal.live() == []
@@ -299,4 +301,4 @@ def test_the_first_ready_searches_while_the_last_one_boots(
     kinds = [json.loads(line)["kind"] for line in lines.splitlines()]
     assert kinds.count("instance.ready") < 4
     assert (result["outcome"], result["terminated"]) == ("found", 4)
-    assert result["seconds"]["total"] < 120
+    assert result["seconds"]["total"] < SOON

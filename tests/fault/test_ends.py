@@ -91,7 +91,7 @@ def test_a_loss_that_the_cloud_has_forgotten_is_no_leak(forgetful: Victim) -> No
     run = Run(forgetful, *words, "--json")
     victim = run.searching(2)[0]
     kill(forgetful.cloud(), victim)
-    code, out, err = ended(run.process, within=240)  # and not after minutes
+    code, out, err = ended(run.process, within=90)  # and not after minutes
     assert code == 10, err
     result = json.loads(out)
     assert (result["terminated"], result["left_running"]) == (2, 0)

@@ -18,7 +18,7 @@ from tests.support.faults import befall, events_of, kill
 from tests.support.processes import ended
 from tests.support.runs import ENDLESS, LONG_NONCES, LONG_SPACE, SLOWLY, SPACE, Run
 from tests.support.terminal import RATE
-from tests.support.waiting import eventually
+from tests.support.waiting import SOON, eventually
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_host_that_never_answers_does_not_delay_the_answer(
     result = terminal.json("start", "--d", "2", "--n", "2")
     assert (result["outcome"], result["left_running"]) == ("found", 0)
     assert result["terminated"] == 2
-    assert result["seconds"]["total"] < 150  # and not the boot allowance of 300 s
+    assert result["seconds"]["total"] < SOON  # and not the boot allowance of 300 s
 
 
 def lose_sshd(cloud: Endpoint, host: str) -> None:
@@ -120,7 +120,7 @@ def test_what_was_replaced_is_not_replaced_again_after_a_take_over(
     terminal.hit(run.process, signal.SIGKILL)
     heard = len(run.told("worker.progress"))
     run.process = terminal.spawn("attach", run.folder.name, "--json")
-    eventually(lambda: len(run.told("worker.progress")) > heard + 4)
+    run.has_told("worker.progress", heard + 5)
     run.interrupted()
     assert [e["index"] for e in run.told("instance.launched")] == [0, 1, 2]
 

@@ -15,7 +15,6 @@ from tests.fault.truth import Victim, forget, require
 from tests.support.faults import befall
 from tests.support.runs import Run
 from tests.support.terminal import clean_environment
-from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +51,7 @@ def test_one_in_ten_may_fail_and_every_nonce_is_tested(crowd: Victim) -> None:
     befall(cloud, NEVER_UP, "never-boots")
     words = ("start", "--d", "30", "--n", str(FLEET), "--nonces", str(NONCES))
     run = Run(crowd, *words, "--t", "120", "--boot", "30", "--json")
-    eventually(lambda: len(run.told("worker.started")) >= FLEET - 1)
+    run.has_told("worker.started", FLEET - 1)
 
     places = {event["index"]: event["host"] for event in run.told("worker.started")}
     chosen = sorted(places)[:: len(places) // (len(FAULTS) + 1)]

@@ -24,7 +24,7 @@ from tests.support.runs import told
 from tests.support.terminal import ALIVE, GONE, Terminal
 from tests.support.waiting import eventually
 
-GENEROUS = 120.0  # seconds: for a loaded machine
+GENEROUS = 60.0  # seconds: for a loaded machine
 
 
 @dataclass

@@ -30,5 +30,5 @@ def test_a_run_goes_on_although_the_clock_was_set_by_a_day(
     set_back(folder / "events.jsonl", days * DAY)
     result = terminal.json("attach", folder.name, status=11)
     assert (result["tested"], result["repeated"]) == (400_000, 0)
-    assert 0 < result["seconds"]["search"] < 240
-    assert result["seconds"]["total"] < 600
+    assert 0 < result["seconds"]["search"] < 60
+    assert result["seconds"]["total"] < 120

@@ -199,9 +199,9 @@ def test_a_bucket_that_hangs_holds_up_its_copies_only(
     kill(cloud, run.searching(2)[0])
     eventually(lambda: run.told("class.handed_over"))
     for action in ("s3:GetObject", "s3:PutObject"):
-        lay_fault(cloud, {"action": action, "delay": 35, "times": "forever"})
+        lay_fault(cloud, {"action": action, "delay": 16, "times": "forever"})
     terminal.hit(run.process)
-    terminal.see_zero(time.monotonic(), within=SOON)
+    terminal.see_zero(time.monotonic(), within=15)
     forget(terminal, cloud)
     code, _, err = ended(run.process, within=120)
     assert code == 130, err
@@ -218,8 +218,7 @@ def test_a_disk_that_fills_up_costs_the_records_and_never_the_end(
     words = ("start", "--d", "30", "--n", "2", "--t", "3")
     run = Run(terminal, *words, "--json")
     eventually(lambda: run.told(phase), every=0.005)
-    with contextlib.suppress(ProcessLookupError):  # it is over: it was too quick
-        resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+    resource.prlimit(run.process.pid, resource.RLIMIT_FSIZE, (0, 0))
     began = time.monotonic()
     code, out, err = ended(run.process)
     print(f"full after {phase}: {time.monotonic() - began:.1f} s to the end")

@@ -99,5 +99,5 @@ def searching(
     """Start a run; return it and its folder once all its --n workers search."""
     run = Run(terminal, *words, program=program)
     count = int(words[words.index("--n") + 1])
-    eventually(lambda: len(run.told("worker.started")) >= count)
+    run.has_told("worker.started", count)
     return run.process, run.folder
