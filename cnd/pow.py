@@ -2013,17 +2013,23 @@ DEFAULTS: Dict[str, Any] = {
 }
 
 
+def job_words(arguments: List[str]) -> Dict[str, Any]:
+    """Return what `--job FILE --detach FOLDER [--echo]` gives; other words: nothing.
+
+    The loader starts a worker with these words; no parser has to be imported for them.
+    """
+    shape, echo = arguments[:4:2], arguments[4:]
+    if shape != ["--job", "--detach"] or echo not in ([], ["--echo"]):
+        return {}
+    return {"job": arguments[1], "detach": arguments[3], "echo": bool(echo)}
+
+
 def parse(arguments: List[str]) -> Tuple[Dict[str, Any], str]:
     """Return the options and the folder to detach in ("": none).
 
     Flags override the job file, which overrides the defaults.
     """
-    shape, echo = arguments[:4:2], arguments[4:]
-    if shape == ["--job", "--detach"] and echo in ([], ["--echo"]):
-        given = dict(zip(("job", "detach"), arguments[1:4:2]))  # type: Dict[str, Any]
-        given["echo"] = bool(echo)
-    else:
-        given = _flags(arguments)
+    given = job_words(arguments) or _flags(arguments)
     folder = given.pop("detach", "")
     job = read_job(given.pop("job")) if "job" in given else {}
     for name in ("block", "run"):

@@ -223,16 +223,16 @@ def main(arguments: List[str]) -> int:
     """Run one script; return the exit status."""
     stop = worker.StopRequest()
     try:
-        echo = arguments[4:] == ["--echo"]
-        if len(arguments) != 4 + echo or arguments[:4:2] != ["--job", "--detach"]:
+        given = worker.job_words(arguments)
+        if not given:
             usage = "usage: script_runner.py --job FILE --detach FOLDER [--echo]"
             raise ValueError(usage)
-        job = read_job(arguments[1])
-        detached = worker.detach(arguments[3], echo)
+        job, folder = read_job(given["job"]), given["detach"]
+        detached = worker.detach(folder, given["echo"])
     except (ValueError, OSError) as error:
         worker.print_error(error)
         return worker.USAGE_STATUS
-    out, folder = sys.stdout.fileno(), arguments[3]
+    out = sys.stdout.fileno()
     report = worker.Reporter(out, job["run"], True, folder, echo=detached.echo)
     try:
         kind = ScriptRunner(job, report, stop).run(detached.started)

@@ -40,9 +40,8 @@ OBEY = (
 OVER = b'{"event": "session.over"}'
 KEEP = (
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
-    "{{ tail -s {look:g} --pid=$pid -c 0 -f /dev/null 2>/dev/null && echo '"
-    + OVER.decode().replace("{", "{{").replace("}", "}}")
-    + "'; }} & "
+    "{{ tail -s {look:g} --pid=$pid -c 0 -f /dev/null 2>/dev/null && "
+    "echo '{over}'; }} & "
 ) + OBEY
 # Prints the events and obeys as above, both in one session.  GNU tail notices the
 # worker's death soon, and new lines at once; where inotify(7) takes no more users, as
@@ -69,7 +68,7 @@ AFTER = (
 
 def keep(folder: str) -> str:
     """Return the command that goes on in the session that has started a worker."""
-    return KEEP.format(folder=shlex.quote(folder), look=LOOK)
+    return KEEP.format(folder=shlex.quote(folder), look=LOOK, over=OVER.decode())
 
 
 def follow(
