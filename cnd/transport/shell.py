@@ -46,9 +46,10 @@ KEEP = (
 # Prints the events and obeys as above, both in one session.  GNU tail notices the
 # worker's death soon, and new lines at once; where inotify(7) takes no more users, as
 # with hundreds of hosts on one machine, it looks for them from time to time.  If the
-# worker ended in order, its last event precedes the line "the worker died".
+# worker ended in order, its last event precedes `DIED`, which is no line of the file.
 # A position counts in one generation of the file only: see `pow.Reporter.rotate`.
 # A worker that has ended already has no pid any more: its events are printed as well.
+DIED = b'{"event": "failed", "reason": "the worker died"}'
 FOLLOW = (
     "from={position}; "
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
@@ -57,7 +58,7 @@ FOLLOW = (
     'if [ "$pid" ] && tail -s 1 --pid=$$ -c 0 /dev/null 2>/dev/null; '
     'then mind="-s {look:g} --pid=$pid"; fi; '
     "{{ tail -c +$from $mind -f " + EVENTS + " && "
-    "echo '" + '{{"event": "failed", "reason": "the worker died"}}' + "'; }} & "
+    "echo '{died}'; }} & "
 ) + OBEY
 # A worker that ends clears its pid, after its last line is in the system log.
 AFTER = (
@@ -86,6 +87,7 @@ def follow(
         position=position + 1,
         generation=generation,
         look=look,
+        died=DIED.decode(),
     )
 
 

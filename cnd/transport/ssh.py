@@ -378,7 +378,8 @@ class Host:
                     if rotated := ROTATED.match(line):
                         self._generation = int(rotated[1])
                         splitter.position = len(line) + 1
-                    self.position = splitter.position
+                    if line != shell.DIED:  # it is not in the file
+                        self.position = splitter.position
                     yield line
                 chunk = b""
                 if splitter.dropped:

@@ -742,6 +742,7 @@ def test_events_go_on_by_file_when_the_session_that_started_the_worker_drops(
         except HostError:
             host.connect(within(SECONDS))
             lines = server.follow(host, host.position)
+            stops = False  # what was sent as the connection dropped is lost
     assert stops
     assert got == (server.part / EVENTS).read_bytes().splitlines()
     host.close()
@@ -779,7 +780,21 @@ def test_what_a_worker_could_not_send_to_its_session_is_read_from_the_file(
     lines = server.follow(host)
     assert numbers(lines, 2) == [11, 22]
     assert json.loads(next(lines))["reason"] == "the worker died"
-    assert host.position > len("11\n22\n")
+    assert host.position == len("11\n22\n")
+    host.close()
+
+
+def test_who_follows_a_dead_worker_again_gets_no_event_twice(server: Server) -> None:
+    server.write("1", "2")
+    host, _ = server.connected()
+    lines = server.follow(host)
+    assert numbers(lines, 2) == [1, 2]
+    assert server.standing_in
+    server.standing_in.kill()
+    server.standing_in.wait()
+    assert json.loads(next(lines))["reason"] == "the worker died"
+    lines = server.follow(host, host.position)
+    assert json.loads(next(lines))["reason"] == "the worker died"
     host.close()
 
 
