@@ -257,9 +257,10 @@ def _proved(plan: Plan, progress: ClassProgress, event: Event, cursor: int) -> P
     if event.kind in LAST_WORDS:
         shown = [each for each in shown if not _is_above(each, cursor)]
     members = _members(plan, progress, cursor)
-    proof = progress.proof.extended(plan.block, members, shown)
+    most = 4 * plan.difficulty - 1
+    proof = progress.proof.extended(plan.block, members, shown, most)
     if (bits := event.fields.get("thinned_to")) is not None:
-        proof = proof.thinned(bits, 4 * plan.difficulty - 1)
+        proof = proof.thinned(bits, most)
     return proof.summed_up(event.fields["shown"]) if rotated else proof
 
 
@@ -270,7 +271,8 @@ def _with_those_above(
     if event.kind not in LAST_WORDS:
         return proof
     members = _members(plan, progress, plan.nonces)
-    return proof.extended(plan.block, members, event.fields.get("witnesses", []))
+    shown, most = event.fields.get("witnesses", []), 4 * plan.difficulty - 1
+    return proof.extended(plan.block, members, shown, most)
 
 
 def _members(plan: Plan, progress: ClassProgress, end: int) -> range:

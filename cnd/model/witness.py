@@ -213,7 +213,9 @@ class Proof:
             return self
         return replace(self, left_out=max(0, shown - sum(self.counts)))
 
-    def extended(self, block: str, members: range, shown: Sequence[object]) -> Proof:
+    def extended(
+        self, block: str, members: range, shown: Sequence[object], most: int = 256
+    ) -> Proof:
         """Return this proof with the witnesses of one event.
 
         A witness that is not above the last one was counted before: an event may arrive
@@ -221,9 +223,10 @@ class Proof:
 
         Args:
             members: the nonces that witnesses may be.
+            most: bits; a golden nonce has more.
 
         Raises:
-            FalseClaim: one of them is no witness, or they do not ascend.
+            FalseClaim: one of them is no witness, or golden, or they do not ascend.
         """
         last, before, counts = self.last, -1, list(self.counts)
         for nonce in shown:
@@ -239,6 +242,8 @@ class Proof:
             zeros = zero_bits(block, nonce)
             if zeros < self.bits:
                 raise FalseClaim(f"{nonce} has {zeros} zero bits, and is no witness")
+            if zeros > most:  # it was to be reported as found
+                raise FalseClaim(f"{nonce} is golden, and was shown as a witness")
             counts[zeros] += 1
             last = nonce
         return replace(self, last=last, counts=tuple(counts))

@@ -378,7 +378,9 @@ class Host:
                     if rotated := ROTATED.match(line):
                         self._generation = int(rotated[1])
                         splitter.position = len(line) + 1
-                    if line != shell.DIED:  # it is not in the file
+                    if by_file and line.endswith(shell.DIED):  # it is not in the file
+                        line = shell.DIED  # without the half line that was the last
+                    else:
                         self.position = splitter.position
                     yield line
                 chunk = b""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.support.terminal import Terminal, clean_environment
@@ -9,32 +11,38 @@ from tests.support.terminal import Terminal, clean_environment
 AS_ON_AWS = ("--ssh-from", "127.0.0.0/8", "--cloud", "aws")
 
 
-def test_a_fit_account_is_reported_line_by_line(terminal: Terminal) -> None:
-    terminal.exports()
-    done = terminal.call("doctor", "--n", "8")
+@pytest.fixture
+def user(
+    terminal: Terminal, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Terminal]:
+    """A user whose cloud no other test has used."""
+    state = tmp_path_factory.mktemp("state")
+    user = Terminal(state, clean_environment(state), terminal.folder)
+    yield user
+    user.call("local", "down")
+
+
+def test_a_fit_account_is_reported_line_by_line(user: Terminal) -> None:
+    user.exports()
+    done = user.call("doctor", "--n", "8")
     assert done.returncode == 0, done.stdout + done.stderr
     told = {line.split()[1]: line.split()[0] for line in done.stdout.splitlines()}
     assert told.pop("quota") == "warning"
     assert told.pop("data")  # it ages
-    assert set(told.values()) == {"ok"}
+    assert set(told.values()) == {"ok"}, done.stdout
 
 
 def test_without_credentials_the_local_cloud_is_brought_up_and_examined(
-    terminal: Terminal, tmp_path_factory: pytest.TempPathFactory
+    user: Terminal,
 ) -> None:
-    state = tmp_path_factory.mktemp("state")
-    user = Terminal(state, clean_environment(state), terminal.folder)
-    try:
-        done = user.run("doctor", "--n", "8")
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "no AWS credentials: this is the local cloud" in done.stderr
-        assert done.stdout.startswith("ok ")
-        again = user.call("doctor", "--cloud", "local")
-        assert (again.returncode, again.stderr.count("\n")) == (0, 1)
-        refused = user.call("doctor", "--cloud", "aws")
-        assert refused.returncode == 2
-    finally:
-        user.call("local", "down")
+    done = user.run("doctor", "--n", "8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no AWS credentials: this is the local cloud" in done.stderr
+    assert done.stdout.startswith("ok ")
+    again = user.call("doctor", "--cloud", "local")
+    assert (again.returncode, again.stderr.count("\n")) == (0, 1)
+    refused = user.call("doctor", "--cloud", "aws")
+    assert refused.returncode == 2
 
 
 def test_an_unfit_one_is_status_3_with_the_ways_out(terminal: Terminal) -> None:
