@@ -257,7 +257,7 @@ def _proved(plan: Plan, progress: ClassProgress, event: Event, cursor: int) -> P
     if event.kind in LAST_WORDS:
         shown = [each for each in shown if not _is_above(each, cursor)]
     members = _members(plan, progress, cursor)
-    most = 4 * plan.difficulty - 1
+    most = _most_bits(plan)
     proof = progress.proof.extended(plan.block, members, shown, most)
     if (bits := event.fields.get("thinned_to")) is not None:
         proof = proof.thinned(bits, most)
@@ -271,8 +271,13 @@ def _with_those_above(
     if event.kind not in LAST_WORDS:
         return proof
     members = _members(plan, progress, plan.nonces)
-    shown, most = event.fields.get("witnesses", []), 4 * plan.difficulty - 1
-    return proof.extended(plan.block, members, shown, most)
+    shown = event.fields.get("witnesses", [])
+    return proof.extended(plan.block, members, shown, _most_bits(plan))
+
+
+def _most_bits(plan: Plan) -> int:
+    """Return the most zero bits of a witness: a golden nonce has more."""
+    return 4 * plan.difficulty - 1
 
 
 def _members(plan: Plan, progress: ClassProgress, end: int) -> range:

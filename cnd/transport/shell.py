@@ -43,13 +43,13 @@ KEEP = (
     "{{ tail -s {look:g} --pid=$pid -c 0 -f /dev/null 2>/dev/null && "
     "echo '{over}'; }} & "
 ) + OBEY
+DIED = b'{"event": "failed", "reason": "the worker died"}'
 # Prints the events and obeys as above, both in one session.  GNU tail notices the
 # worker's death soon, and new lines at once; where inotify(7) takes no more users, as
 # with hundreds of hosts on one machine, it looks for them from time to time.  If the
 # worker ended in order, its last event precedes `DIED`, which is no line of the file.
 # A position counts in one generation of the file only: see `pow.Reporter.rotate`.
 # A worker that has ended already has no pid any more: its events are printed as well.
-DIED = b'{"event": "failed", "reason": "the worker died"}'
 FOLLOW = (
     "from={position}; "
     "cd {folder} && : >../" + HEARD + " && read -r pid <worker.pid; "
