@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,8 +58,13 @@ class Recorder:
         self.requests.append(found)
 
     def of(self, name: str) -> list[dict[str, Any]]:
-        """Return the parameters of each request of a call, as "ec2:RunInstances"."""
-        return [each.parameters for each in self.requests if each.name == name]
+        """Return the parameters of each request of a call, as "ec2:RunInstances".
+
+        Copies, which a test may take apart: other tests read the same requests.
+        """
+        return [
+            deepcopy(each.parameters) for each in self.requests if each.name == name
+        ]
 
     def one(self, name: str) -> dict[str, Any]:
         (found,) = self.of(name)
