@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,21 @@ class LocalCloud:
     endpoint: Endpoint
     key: Path  # a private key; its public half becomes the key pair "tests"
     _keyed: bool = False
+    # Threads of one test may be the first to need the key.
+    _keying: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def client(self, service: str, config: Config | None = None) -> Any:
         return client(self.endpoint, service, config=config)
 
     @property
     def ec2(self) -> Any:
-        if not self._keyed:
-            self.client("ec2").import_key_pair(
-                KeyName="tests",
-                PublicKeyMaterial=self.key.with_suffix(".pub").read_bytes(),
-            )
-            self._keyed = True
+        with self._keying:
+            if not self._keyed:
+                self.client("ec2").import_key_pair(
+                    KeyName="tests",
+                    PublicKeyMaterial=self.key.with_suffix(".pub").read_bytes(),
+                )
+                self._keyed = True
         return self.client("ec2")
 
     @property

@@ -123,6 +123,7 @@ def test_an_instance_is_asked_for_with_all_that_it_needs(
         **INTERFACE,
         **({"AssociatePublicIpAddress": True} if address else {}),
     }
+    interface["Groups"] = [group]
     assert group.startswith("sg-")
     (name,) = {each["KeyName"] for each in asked[kind].of("ec2:ImportKeyPair")}
     assert settings(sent) == {
