@@ -17,6 +17,7 @@ from tests.support.local_cloud import Host, LocalCloud, running_cloud
 
 PYTHON = "/usr/bin/python3"  # one that every user may run
 NOBODY = 65534
+OPEN = 0o055  # what others need to see what is in a folder
 SECRET = "the-private-key-of-the-run"
 USER_DATA = f"#!/bin/sh\n# {SECRET}\n"
 other_user = pytest.mark.skipif(
@@ -81,15 +82,21 @@ def spy(code: str, *words: str) -> Any:
 def open_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCloud]:
     """A cloud whose user protects nothing: open folders, and a umask of 0."""
     folder = tmp_path_factory.mktemp("open")
-    for parent in (folder, *folder.parents):
-        if parent.owner() == folder.owner() and parent != Path("/"):
-            parent.chmod(0o755)
+    closed = {
+        parent: stat.S_IMODE(parent.stat().st_mode)
+        for parent in (folder, *folder.parents)
+        if parent.stat().st_mode & OPEN != OPEN and parent.owner() == folder.owner()
+    }
     before = os.umask(0)
     try:
+        for parent, mode in closed.items():
+            parent.chmod(mode | OPEN)
         with running_cloud(folder / "state") as cloud:
             yield cloud
     finally:
         os.umask(before)
+        for parent, mode in closed.items():
+            parent.chmod(mode)
 
 
 @pytest.fixture(scope="module")

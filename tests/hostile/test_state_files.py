@@ -12,8 +12,9 @@ import pytest
 from cnd.system import private_files
 from tests.fault.truth import Victim
 from tests.support.processes import ended
-from tests.support.runs import told
+from tests.support.runs import Run, told
 from tests.support.terminal import BIN, clean_environment
+from tests.support.waiting import SOON, eventually
 
 OTHERS = 0o077
 MASKS = [0o000, 0o022, 0o077, 0o277]
@@ -130,15 +131,12 @@ def test_a_run_with_no_umask_leaves_nothing_that_others_may_touch(
 def test_a_log_is_never_written_through_a_link(terminal: Victim) -> None:
     precious = terminal.folder / "precious"
     precious.write_text("precious")
-    before = set(terminal.runs())
-    process = terminal.spawn("start", "--d", "30", "--n", "1", "--t", "2", "--json")
-    while not (new := set(terminal.runs()) - before):
-        assert process.poll() is None
-    (folder,) = new
-    while not (folder / "logs").is_dir():
-        assert process.poll() is None
+    run = Run(terminal, "start", "--d", "30", "--n", "1", "--t", "2", "--json")
+    folder = run.folder
+    # Not a moment too late: the log is pulled next.
+    eventually((folder / "logs").is_dir, within=SOON, every=0.0)
     (folder / "logs" / "Instance0.log").symlink_to(precious)
-    code, _, err = ended(process)
+    code, _, err = ended(run.process)
     assert code == 10, err
     assert precious.read_text() == "precious"
     (pulled,) = told(folder, "log.pulled")

@@ -220,6 +220,7 @@ def _become_command(files: Sequence[int]) -> None:
         request = json.loads(file.read())
     os.setsid()
     os.chdir(request["folder"])
+    os.umask(request["umask"])
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.argv = request["words"]
@@ -229,6 +230,12 @@ def _become_command(files: Sequence[int]) -> None:
 
 
 # --- in the test process
+
+
+def _umask() -> int:
+    """Return this process's; it can be read only by setting another one."""
+    os.umask(mask := os.umask(0o077))
+    return mask
 
 
 class Forked:
@@ -247,6 +254,7 @@ class Forked:
             "words": self.args,
             "folder": str(folder),
             "environment": self.environment,
+            "umask": _umask(),
         }
         told, asked = os.pipe(), os.pipe()
         with open(os.devnull) as nothing:
