@@ -214,7 +214,7 @@ class Proof:
         return replace(self, left_out=max(0, shown - sum(self.counts)))
 
     def extended(
-        self, block: str, members: range, shown: Sequence[object], most: int = 256
+        self, block: str, members: range, shown: Sequence[object], most: int
     ) -> Proof:
         """Return this proof with the witnesses of one event.
 

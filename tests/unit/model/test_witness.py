@@ -142,10 +142,10 @@ def strong(bits: int, end: int) -> list[int]:
 
 def test_a_proof_counts_each_witness_once_however_often_it_is_received() -> None:
     shown, members = strong(6, 2000), range(2000)
-    proof = Proof(6).extended(DEFAULT_BLOCK, members, shown[:9])
-    again = proof.extended(DEFAULT_BLOCK, members, shown[:9])
+    proof = Proof(6).extended(DEFAULT_BLOCK, members, shown[:9], most=256)
+    again = proof.extended(DEFAULT_BLOCK, members, shown[:9], most=256)
     assert again == proof
-    assert proof.extended(DEFAULT_BLOCK, members, shown).count == len(shown)
+    assert proof.extended(DEFAULT_BLOCK, members, shown, most=256).count == len(shown)
     with pytest.raises(LostWitnesses, match=r"of 12 witnesses .* 9 came"):
         proof.require_whole(12)
 
@@ -167,14 +167,14 @@ def test_showing_what_is_no_witness_is_a_false_claim(
     shown: list[object], why: str
 ) -> None:
     with pytest.raises(FalseClaim, match=why):
-        Proof(6).extended(DEFAULT_BLOCK, range(2000), shown)
+        Proof(6).extended(DEFAULT_BLOCK, range(2000), shown, most=256)
 
 
 def test_of_too_many_witnesses_the_strongest_prove_as_much() -> None:
     all_of_them, members = strong(4, 12_000), range(12_000)
     half = strong(5, 12_000)
-    begun = Proof(4).extended(DEFAULT_BLOCK, members, all_of_them[:50])
-    whole = begun.extended(DEFAULT_BLOCK, members, half)
+    begun = Proof(4).extended(DEFAULT_BLOCK, members, all_of_them[:50], most=256)
+    whole = begun.extended(DEFAULT_BLOCK, members, half, most=256)
     proof = whole.thinned(5, 30)
     assert (proof.level, proof.count) == (5, len(half))
     with pytest.raises(FalseClaim, match="leaves out"):

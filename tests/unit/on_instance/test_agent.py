@@ -107,7 +107,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     event = latest_event()
     assert (event["witnesses"], event["shown"]) == (shown[:800], 0)
     assert "thinned_to" not in event
-    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
+    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"], most=256)
     write("progress", 800, 1600)  # not read meanwhile
     write("progress", 1600, 2200)
     write("exhausted", 2200, len(shown))
@@ -115,7 +115,7 @@ def test_a_report_has_every_witness_or_the_strongest_of_many(tmp_path: Path) -> 
     assert event["event"] == "exhausted"
     assert len(event["witnesses"]) <= worker_events.KEPT_WITNESSES
     proof.require_whole(event["shown"])
-    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"])
+    proof = proof.extended(pow.DEFAULT_BLOCK, members, event["witnesses"], most=256)
     proof = proof.thinned(event["thinned_to"], 255)
     strong = [n for n in shown if zero_bits(pow.DEFAULT_BLOCK, n) >= proof.level]
     assert proof.count == len(strong)
