@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import a_state
 from tests.support.terminal import Terminal, clean_environment
 
 AS_ON_AWS = ("--ssh-from", "127.0.0.0/8", "--cloud", "aws")
@@ -16,10 +17,8 @@ def user(
     terminal: Terminal, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Terminal]:
     """A user whose cloud no other test has used."""
-    state = tmp_path_factory.mktemp("state")
-    user = Terminal(state, clean_environment(state), terminal.folder)
-    yield user
-    user.call("local", "down")
+    with a_state(tmp_path_factory, "doctor") as state:
+        yield Terminal(state, clean_environment(state), terminal.folder)
 
 
 def test_a_fit_account_is_reported_line_by_line(user: Terminal) -> None:

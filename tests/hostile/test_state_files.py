@@ -14,7 +14,7 @@ from tests.fault.truth import Victim
 from tests.support.processes import ended
 from tests.support.runs import Run, told
 from tests.support.terminal import BIN, clean_environment
-from tests.support.waiting import SOON, eventually
+from tests.support.waiting import eventually
 
 OTHERS = 0o077
 MASKS = [0o000, 0o022, 0o077, 0o277]
@@ -133,8 +133,12 @@ def test_a_log_is_never_written_through_a_link(terminal: Victim) -> None:
     precious.write_text("precious")
     run = Run(terminal, "start", "--d", "30", "--n", "1", "--t", "2", "--json")
     folder = run.folder
-    # Not a moment too late: the log is pulled next.
-    eventually((folder / "logs").is_dir, within=SOON, every=0.0)
+
+    def is_pulling() -> bool:
+        assert run.process.poll() is None
+        return (folder / "logs").is_dir()
+
+    eventually(is_pulling, every=0.0)  # the log itself comes next
     (folder / "logs" / "Instance0.log").symlink_to(precious)
     code, _, err = ended(run.process)
     assert code == 10, err

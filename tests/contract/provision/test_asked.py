@@ -117,20 +117,15 @@ def test_an_instance_is_asked_for_with_all_that_it_needs(
     asked: Mapping[str, Recorder], kind: str, address: bool | None
 ) -> None:
     *_, sent = asked[kind].of("ec2:RunInstances")
-    (interface,) = sent["NetworkInterfaces"]
-    (group,) = interface.pop("Groups")
-    assert interface == {
-        **INTERFACE,
-        **({"AssociatePublicIpAddress": True} if address else {}),
-    }
-    interface["Groups"] = [group]
+    ((group,),) = (each["Groups"] for each in sent["NetworkInterfaces"])
     assert group.startswith("sg-")
+    public = {"AssociatePublicIpAddress": True} if address else {}
     (name,) = {each["KeyName"] for each in asked[kind].of("ec2:ImportKeyPair")}
     assert settings(sent) == {
         "ImageId": sent["ImageId"],
         "InstanceType": "t3.micro",
         "KeyName": name,
-        "NetworkInterfaces": [{**interface, "Groups": [group]}],
+        "NetworkInterfaces": [{**INTERFACE, **public, "Groups": [group]}],
         "InstanceInitiatedShutdownBehavior": "terminate",
         "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
         "CreditSpecification": {"CpuCredits": "unlimited"},
