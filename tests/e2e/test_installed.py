@@ -9,11 +9,11 @@ from tests.support.terminal import Terminal, clean_environment
 
 # What moto's own extra "server" would install, by the names under which it is imported.
 NEEDLESS = (
-    *("antlr4", "attrs", "aws_xray_sdk", "cfnlint", "docker", "graphql", "joserfc"),
-    *("jsonpatch", "jsonpath_ng", "jsonschema", "lazy_object_proxy", "mpmath"),
-    *("networkx", "openapi_schema_validator", "openapi_spec_validator", "pathable"),
-    *("pydantic", "pydantic_core", "pyparsing", "referencing", "regex", "rpds"),
-    *("sympy",),
+    *("antlr4", "attr", "attrs", "aws_xray_sdk", "cfnlint", "docker", "graphql"),
+    *("joserfc", "jsonpatch", "jsonpath_ng", "jsonpointer", "jsonschema"),
+    *("lazy_object_proxy", "mpmath", "networkx", "openapi_schema_validator"),
+    *("openapi_spec_validator", "pathable", "pydantic", "pydantic_core", "pyparsing"),
+    *("referencing", "regex", "rpds", "sympy"),
 )
 # Read by every Python of the user before anything else.
 WATCH = """
