@@ -30,6 +30,10 @@ AUTO = KERNELS[0]
 FREE = Price(0.0, "local cloud")
 # A rate that is so many times what was tested in the time was not measured.
 FAR_OFF = 4.0
+# Nonces that an instance must have tested: every kernel, hashlib included, tests so
+# many within some milliseconds.  With fewer, the time is that of the worker's start: on
+# a busy machine, a find after 8 nonces would teach "7 nonces/s".
+LEAST_TESTED = 1000
 MOST_PRICED = 12  # types whose prices in the region are looked up, the best first
 NOT_ALLOWED = "UnauthorizedOperation"
 OUTSIDE = "types outside AWS's free plan, which this account is on"
@@ -245,6 +249,8 @@ def learn(
         return
     # An early find leaves instances that never searched.
     searched = sum(bool(each["tested"]) for each in result.coverage)
+    if tested is not None and tested < LEAST_TESTED * searched:
+        return
     rate = result.hash_rate / max(1.0, min(searched, machine.at_once))
     rate_history.remember(
         folder,

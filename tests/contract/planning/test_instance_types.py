@@ -117,6 +117,20 @@ def test_a_rate_that_nothing_vouches_for_teaches_nothing(
     assert instance_types.machine(aws, tmp_path, PLAN) == known
 
 
+@pytest.mark.parametrize(("tested", "is_measured"), [(8, False), (1000, True)])
+def test_how_long_a_few_nonces_took_is_no_rate(
+    aws: Cloud, tmp_path: Path, tested: int, is_measured: bool
+) -> None:
+    """A find in the very beginning on a busy machine, whose worker took 1.2 s to start.
+
+    The other seven instances had not begun.
+    """
+    known = instance_types.machine(aws, tmp_path, PLAN)
+    early = result(tested / 1.2, [tested] + [0] * 7, search=1.2)
+    instance_types.learn(tmp_path, aws, PLAN, known, early)
+    assert (instance_types.machine(aws, tmp_path, PLAN) != known) == is_measured
+
+
 @pytest.mark.parametrize(("rate", "search"), [(None, 10.0), (400e6, None), (0.0, 1.0)])
 def test_a_run_without_a_search_is_not_stored(
     aws: Cloud, tmp_path: Path, rate: float | None, search: float | None
