@@ -30,9 +30,9 @@ AUTO = KERNELS[0]
 FREE = Price(0.0, "local cloud")
 # A rate that is so many times what was tested in the time was not measured.
 FAR_OFF = 4.0
-# Nonces that an instance must have tested: every kernel, hashlib included, tests so
-# many within some milliseconds.  With fewer, the time is that of the worker's start: on
-# a busy machine, a find after 8 nonces would teach "7 nonces/s".
+# Nonces that each instance that searched must have tested, in the mean: all kernels,
+# hashlib included, test so many within milliseconds.  With fewer, the time is that of
+# the worker's start: on a busy machine, a find after 8 nonces would teach "7 a second".
 LEAST_TESTED = 1000
 MOST_PRICED = 12  # types whose prices in the region are looked up, the best first
 NOT_ALLOWED = "UnauthorizedOperation"

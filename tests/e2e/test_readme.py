@@ -27,7 +27,7 @@ ROWS: dict[str, tuple[list[str], int]] = {
     MAIN_JOB: ([], 0),
     "fab plan --t 200 --d 7 --n 8": ([], 0),
     "fab start --t 200 --d 7 --confidence 0.95 --budget 1": (
-        ["fab start --t 20 --d 4 --confidence 0.95 --budget 1"],
+        ["fab start --t 200 --d 3 --confidence 0.95 --budget 1"],
         0,
     ),
     "fab start --t 200 --d 7 --n 64 --spot --at-least 32": (

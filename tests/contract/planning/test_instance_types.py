@@ -117,16 +117,20 @@ def test_a_rate_that_nothing_vouches_for_teaches_nothing(
     assert instance_types.machine(aws, tmp_path, PLAN) == known
 
 
-@pytest.mark.parametrize(("tested", "is_measured"), [(8, False), (1000, True)])
+@pytest.mark.parametrize(
+    ("tested", "is_measured"),
+    [([8], False), ([999], False), ([1000], True), ([1000, 8], False)],
+)
 def test_how_long_a_few_nonces_took_is_no_rate(
-    aws: Cloud, tmp_path: Path, tested: int, is_measured: bool
+    aws: Cloud, tmp_path: Path, tested: list[int], is_measured: bool
 ) -> None:
     """A find in the very beginning on a busy machine, whose worker took 1.2 s to start.
 
-    The other seven instances had not begun.
+    The other instances had not begun.
     """
     known = instance_types.machine(aws, tmp_path, PLAN)
-    early = result(tested / 1.2, [tested] + [0] * 7, search=1.2)
+    idle = [0] * (8 - len(tested))
+    early = result(sum(tested) / 1.2, [*tested, *idle], search=1.2)
     instance_types.learn(tmp_path, aws, PLAN, known, early)
     assert (instance_types.machine(aws, tmp_path, PLAN) != known) == is_measured
 
