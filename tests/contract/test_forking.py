@@ -14,15 +14,21 @@ from tests.support.processes import alive
 from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
-# Prints which process forked a command of its own, and waits.
+# Prints which process forked a command of its own, and waits.  The command lives until
+# it is killed: the pipe that it writes to is full.
 TEST_PROCESS = """
-import os, signal, sys
+import contextlib, os, signal, sys
 from pathlib import Path
-from tests.support.forking import ForkedProcess
-command = ForkedProcess(["cnd", "--version"], Path("/"), dict(os.environ))
-os.kill(command.pid, signal.SIGSTOP)
+from tests.support.forking import Forked
+_, full = os.pipe()
+os.set_blocking(full, False)
+with contextlib.suppress(BlockingIOError):
+    while True:
+        os.write(full, bytes(4096))
+os.set_blocking(full, True)
+command = Forked(["cnd", "--version"], Path("/"), dict(os.environ), (full, full))
 status = Path(f"/proc/{command.pid}/status").read_text()
-command.kill()
+os.kill(command.pid, signal.SIGKILL)
 assert command.wait() == -signal.SIGKILL
 print(*(x.split()[1] for x in status.splitlines() if x.startswith("PPid")), flush=True)
 sys.stdin.read()
